@@ -1,0 +1,43 @@
+# Every target does its own set-up; a second call finds it done.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+NODE_PEERS := tests/peers/node
+NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
+
+.PHONY: setup demo test check lint types unit fuzz bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "majordomus needs Python 3.11 or newer: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# The Node peers are other people's ZeroMQ; without npm their tests skip, and say so.
+$(NODE_READY): $(NODE_PEERS)/package.json $(NODE_PEERS)/package-lock.json
+	@if command -v npm >/dev/null; then cd $(NODE_PEERS) && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
+	else echo "npm is not here: the tests with Node peers will skip"; fi
+
+demo: $(READY)
+	@$(BIN)/majordomus demo
+
+test: check
+
+check: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY) $(NODE_READY)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules

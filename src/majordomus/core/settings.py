@@ -1,0 +1,74 @@
+"""Every setting of the broker, with its unit and default, lives here. Reading files or flags does not."""
+
+from __future__ import annotations
+
+import msgspec
+
+from majordomus.protocol import spec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a broker may be told. Durations are seconds, sizes are bytes, counts are whole numbers."""
+
+    name: str = ""
+    """How the broker calls itself in WELCOME and MMI; empty: made from its host and process id."""
+
+    worker_interval: float = spec.WORKER_INTERVAL
+    """Heartbeat interval of workers, announced by WELCOME."""
+    client_interval: float = spec.CLIENT_INTERVAL
+    """Heartbeat interval of clients with presence, announced by WELCOME."""
+    liveness: int = spec.LIVENESS
+    """Silent intervals after which a peer is lost."""
+    busy_timeout: float = 900.0
+    """How long a 0.1 or 0.2 worker may be silent while it holds a request."""
+    client_idle: float = 600.0
+    """A client without presence is forgotten this long after its last message."""
+    pause: float = 1.0
+    """A gap in the broker's own loop longer than this makes it listen for one interval before it judges."""
+
+    default_ttl: float = 60.0
+    """Deadline of a request that brings none."""
+    max_ttl: float = 3600.0
+    """Longest deadline of any request."""
+    max_attempts: int = 3
+    """Dispatches of one request before its client gets 502."""
+    balancing: str = "least-outstanding"
+    """How a worker is chosen; the names are in core/balancing.py."""
+    delphi_capacity: int = spec.MAX_CAPACITY
+    """Requests that a Delphi worker is given at once."""
+    legacy_errors: str = "silence"
+    """`silence`: a failed request of a 0.1, 0.2 or Delphi client is counted; `reply`: answered with status and text."""
+    delphi_unverified: bool = False
+    """Accept Delphi messages whose closing hash is 0."""
+
+    max_frames: int = 1024
+    """Body frames of a message."""
+    max_message: int = 16 * MIB
+    """Bytes of a message's body."""
+    max_peers: int = 250_000
+    """Peers known at a time."""
+    max_services: int = 20_000
+    """Services known at a time."""
+    max_worker_services: int = 1024
+    """Services of one worker."""
+    max_open: int = 10_000
+    """Open conversations of one client."""
+    max_queue: int = 100_000
+    """Requests waiting in all."""
+    max_queue_bytes: int = 1024 * MIB
+    """Bytes waiting in all."""
+    max_service_queue: int = 50_000
+    """Requests waiting for one service."""
+    max_service_queue_bytes: int = 512 * MIB
+    """Bytes waiting for one service."""
+    max_client_queue: int = 10_000
+    """Requests of one client that wait."""
+    max_client_queue_bytes: int = 256 * MIB
+    """Bytes of one client that wait."""
+    max_outbox: int = 1000
+    """Messages held for a peer whose socket is full; answers may use as much again."""
+    max_outbox_bytes: int = 64 * MIB
+    """Bytes held for a peer whose socket is full; answers may use as much again."""

@@ -1,0 +1,117 @@
+"""Every literal of every dialect lives here, and nothing else does.
+
+A command is known inside the house by its MDP/0.3 number, whatever dialect brought it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+Frame: TypeAlias = bytes
+"""One ZeroMQ message part. A body frame is never looked into, only counted and passed on."""
+
+
+class Dialect(StrEnum):
+    """How a peer speaks. The value is what `dialect=` takes."""
+
+    MDP01 = "mdp01"
+    MDP02 = "mdp02"
+    MDP02D = "mdp02d"
+    DELPHI = "delphi"
+    MDP03 = "mdp03"
+
+
+# Commands, by their MDP/0.3 number.
+READY: Final = 1
+REQUEST: Final = 2
+PARTIAL: Final = 3
+FINAL: Final = 4
+HEARTBEAT: Final = 5
+DISCONNECT: Final = 6
+WELCOME: Final = 7
+HELLO: Final = 8
+CANCEL: Final = 9
+CAPACITY: Final = 10
+EVENT: Final = 11
+SUBSCRIBE: Final = 12
+UNSUBSCRIBE: Final = 13
+REJECT: Final = 14
+CREDIT: Final = 15
+
+COMMAND_NAMES: Final[dict[int, str]] = {
+    READY: "READY",
+    REQUEST: "REQUEST",
+    PARTIAL: "PARTIAL",
+    FINAL: "FINAL",
+    HEARTBEAT: "HEARTBEAT",
+    DISCONNECT: "DISCONNECT",
+    WELCOME: "WELCOME",
+    HELLO: "HELLO",
+    CANCEL: "CANCEL",
+    CAPACITY: "CAPACITY",
+    EVENT: "EVENT",
+    SUBSCRIBE: "SUBSCRIBE",
+    UNSUBSCRIBE: "UNSUBSCRIBE",
+    REJECT: "REJECT",
+    CREDIT: "CREDIT",
+}
+
+# Flags of an MDP/0.3 header.
+METADATA: Final = 0x01
+MORE: Final = 0x02
+ONCE: Final = 0x04
+ONE_WAY: Final = 0x08
+FAIL_FAST: Final = 0x10
+DURABLE: Final = 0x20
+BROKER_METADATA: Final = 0x40
+CRITICAL: Final = 0x80
+
+# Status codes of a FINAL.
+OK: Final = 200
+BAD_REQUEST: Final = 400
+UNAUTHENTICATED: Final = 401
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+DEADLINE_EXCEEDED: Final = 408
+CONFLICT: Final = 409
+TOO_LARGE: Final = 413
+TOO_MANY: Final = 429
+CANCELLED: Final = 499
+HANDLER_FAILED: Final = 500
+NOT_IMPLEMENTED: Final = 501
+WORKER_LOST: Final = 502
+UNAVAILABLE: Final = 503
+
+# MDP/0.3.
+MDP03_MAGIC: Final = b"MDP\x03"
+MDP03_VERSION: Final = 3
+BROKER_ID_BIT: Final = 1 << 63
+LOAD_UNKNOWN: Final = 0xFFFF
+MAX_CAPACITY: Final = 0xFFFF
+MAX_NAME: Final = 255
+MAX_METADATA: Final = 4096
+MAX_METADATA_DEPTH: Final = 4
+
+# MDP/0.1 and MDP/0.2 (RFC 7, RFC 18).
+MDP01_CLIENT: Final = b"MDPC01"
+MDP01_WORKER: Final = b"MDPW01"
+MDP02_CLIENT: Final = b"MDPC02"
+MDP02_WORKER: Final = b"MDPW02"
+
+# Recognition.
+MAX_ENVELOPE_FRAMES: Final = 8
+MAX_ENVELOPE_FRAME: Final = 255
+
+# Delphi.
+DELPHI_HEARTBEAT_INTERVAL: Final = 2.5
+DELPHI_EXPIRY: Final = 5.0
+DELPHI_MAX_LOAD_TEXT: Final = 4096
+LOAD_UNREADABLE: Final = -1.0
+
+# Intervals in seconds.
+WORKER_INTERVAL: Final = 2.5
+CLIENT_INTERVAL: Final = 30.0
+LIVENESS: Final = 3
+
+MMI_PREFIX: Final = b"mmi."
