@@ -1,4 +1,5 @@
-"""Every setting of the broker, with its unit and default, lives here. Reading files or flags does not."""
+"""Every setting of the broker, with its unit and default, lives here. Reading files or flags does
+not."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ MIB = 1024 * KIB
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a broker may be told. Durations are seconds, sizes are bytes, counts are whole numbers."""
+    """What a broker may be told. Durations are seconds, sizes bytes, counts whole numbers."""
 
     name: str = ""
     """How the broker calls itself in WELCOME and MMI; empty: made from its host and process id."""
@@ -24,10 +25,13 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Silent intervals after which a peer is lost."""
     busy_timeout: float = 900.0
     """How long a 0.1 or 0.2 worker may be silent while it holds a request."""
+    busy_timeouts: dict[str, float] = {}
+    """The same for single services, by name."""
     client_idle: float = 600.0
     """A client without presence is forgotten this long after its last message."""
     pause: float = 1.0
-    """A gap in the broker's own loop longer than this makes it listen for one interval before it judges."""
+    """A gap in the broker's own loop longer than this makes it listen for one interval before it
+    judges."""
 
     default_ttl: float = 60.0
     """Deadline of a request that brings none."""
@@ -40,7 +44,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delphi_capacity: int = spec.MAX_CAPACITY
     """Requests that a Delphi worker is given at once."""
     legacy_errors: str = "silence"
-    """`silence`: a failed request of a 0.1, 0.2 or Delphi client is counted; `reply`: answered with status and text."""
+    """`silence`: a failed request of a 0.1, 0.2 or Delphi client is counted; `reply`: answered with
+    status and text."""
     delphi_unverified: bool = False
     """Accept Delphi messages whose closing hash is 0."""
 

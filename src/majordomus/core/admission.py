@@ -1,0 +1,186 @@
+"""What a client's request must pass before it is accepted: sizes, flags, names, limits (rules 4 and
+11).
+
+Whatever does not pass is refused with a status and a sentence, and never becomes a request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core import mmi
+from majordomus.core.balancing import LeastOutstanding
+from majordomus.core.requests import Request
+from majordomus.core.services import Service
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import metadata as meta
+from majordomus.protocol import spec
+
+if TYPE_CHECKING:
+    from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.peers import Peer
+    from majordomus.core.registry import Registry
+    from majordomus.core.workers import Worker
+    from majordomus.protocol.spec import Dialect, Frame
+
+NOT_YET = {
+    spec.CRITICAL: "a flag that this broker does not know",
+    spec.MORE: "streams from the client",
+    spec.DURABLE: "stored requests",
+}
+NOT_YET_FLAGS = spec.CRITICAL | spec.MORE | spec.DURABLE
+KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
+
+
+class RefusalError(Exception):
+    """A request does not pass. ``status`` and ``text`` are what its client is told."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class Admission:
+    """Turns what a client asks into a request, or refuses it."""
+
+    def __init__(self, registry: Registry, dispatcher: Dispatcher) -> None:
+        self.registry = registry
+        self.dispatcher = dispatcher
+
+    def admit(
+        self,
+        peer: Peer,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        id: int,
+        flags: int,
+        ttl: float,
+        name: bytes,
+        address: bytes,
+        metadata: bytes,
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """Accept one request and place it. `ttl` is in seconds, 0 for none.
+
+        Raises:
+            RefusalError: the request may not be accepted.
+        """
+        settings = self.registry.settings
+        size = self._size(body)
+        if self.registry.draining:
+            raise RefusalError(spec.UNAVAILABLE, "the broker drains")
+        if flags & NOT_YET_FLAGS:
+            raise RefusalError(spec.NOT_IMPLEMENTED, f"not implemented: {_unknown(flags)}")
+        if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
+            metadata = self._metadata(metadata, flags)
+            flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
+        if len(peer.open) >= settings.max_open:
+            raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
+        service = self.registry.services.get(name) or self._new_service(name)
+        target = self._target(address, name) if address else None
+        if flags & spec.FAIL_FAST and not service.workers and not name.startswith(spec.MMI_PREFIX):
+            self.registry.tidy(service)
+            raise RefusalError(
+                spec.UNAVAILABLE,
+                f"no worker serves '{name.decode()}'; {self.dispatcher.serving_now()}",
+            )
+        request = Request(
+            peer,
+            dialect,
+            envelope,
+            _key(id, envelope) if id else -self.registry.next_number(),
+            id,
+            service,
+            body,
+            size,
+            flags & KEPT_FLAGS,
+            metadata,
+            now,
+            now + min(ttl or settings.default_ttl, settings.max_ttl),
+        )
+        request.target = target
+        self.dispatcher.accept(request)
+        if name.startswith(spec.MMI_PREFIX):
+            self.dispatcher.reply(request, mmi.answer(self.registry, name, body, now), now)
+        else:
+            self.dispatcher.place(request, now)
+
+    def too_large(self, body: list[Frame]) -> bool:
+        """Whether the body of a reply breaks the bounds of a message (rule 4)."""
+        settings = self.registry.settings
+        return len(body) > settings.max_frames or sum(map(len, body)) > settings.max_message
+
+    def _size(self, body: list[Frame]) -> int:
+        settings = self.registry.settings
+        if len(body) > settings.max_frames:
+            raise RefusalError(
+                spec.TOO_LARGE, f"{len(body)} frames; at most {settings.max_frames} are allowed"
+            )
+        size = sum(map(len, body))
+        if size > settings.max_message:
+            raise RefusalError(
+                spec.TOO_LARGE, f"{size} bytes; at most {settings.max_message} are allowed"
+            )
+        return size
+
+    def _metadata(self, field: bytes, flags: int) -> bytes:
+        """The sender's map as it goes on: well-formed, and without the token, which is ours."""
+        if flags & spec.BROKER_METADATA:
+            raise RefusalError(spec.BAD_REQUEST, "only a broker may send broker metadata")
+        try:
+            values = meta.unpack(field)
+        except RemoteProtocolError as error:
+            raise RefusalError(spec.BAD_REQUEST, f"metadata: {error}") from None
+        if "token" not in values:
+            return field
+        del values["token"]
+        return meta.pack(values) if values else b""
+
+    def _new_service(self, name: bytes) -> Service:
+        problem = name_problem(name)
+        if problem:
+            raise RefusalError(spec.BAD_REQUEST, problem)
+        if name.startswith(spec.MMI_PREFIX):
+            return Service(name, LeastOutstanding())
+        service = self.registry.service(name)
+        if service is None:
+            raise RefusalError(
+                spec.TOO_MANY, f"{len(self.registry.services)} services are known already"
+            )
+        return service
+
+    def _target(self, address: bytes, name: bytes) -> Worker:
+        worker = self.registry.workers.get(address)
+        if worker is None or name not in worker.services:
+            service = self.registry.services.get(name)
+            if service is not None:
+                self.registry.tidy(service)
+            raise RefusalError(
+                spec.NOT_FOUND, f"no worker {address.hex()} serves '{name.decode()}'"
+            )
+        return worker
+
+
+def _key(id: int, envelope: tuple[Frame, ...]) -> object:
+    """What tells conversations behind one routing id apart: several clients may stand behind
+    envelopes."""
+    return (id, envelope) if envelope else id
+
+
+def _unknown(flags: int) -> str:
+    return ", ".join(text for flag, text in NOT_YET.items() if flags & flag)
+
+
+def name_problem(name: bytes) -> str:
+    """What is wrong with the name of a service; empty when nothing is."""
+    if not name:
+        return "a service needs a name"
+    if len(name) > spec.MAX_NAME:
+        return f"the name of a service has at most {spec.MAX_NAME} bytes"
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return "the name of a service must be UTF-8"
+    return ""

@@ -1,0 +1,297 @@
+"""The broker machine: what comes in, by dialect and command, and the contract with its shell
+(DESIGN §2).
+
+Here a message finds the rule that it is subject to; the rules themselves live beside this file:
+admission
+(what may become a request), dispatch (requests and slots), presence (peers and silence), outgoing
+(sends).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.core import speech
+from majordomus.core.admission import Admission
+from majordomus.core.dispatch import Dispatcher
+from majordomus.core.enrolment import Enrolment, StrangerError
+from majordomus.core.legacy_commands import LegacyCommands
+from majordomus.core.mdp03_commands import Mdp03Commands
+from majordomus.core.outgoing import Outgoing, command_of
+from majordomus.core.presence import Presence
+from majordomus.core.registry import Registry
+from majordomus.core.states import FORGOTTEN, PRESENT
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import delphi, mdp03, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.recognise import UnsupportedVersion, recognise
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.peers import Peer
+    from majordomus.core.registry import Fact, IdSource, Send, Write
+    from majordomus.core.settings import BrokerSettings
+    from majordomus.core.workers import Worker
+    from majordomus.protocol.mdp03 import Header
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+DELPHI = Dialect.DELPHI
+VERSION_ANSWERS_PER_SECOND = 10
+
+
+class BrokerMachine:
+    """All rules of a broker, without a socket, a clock or a thread. Not for several threads at
+    once.
+
+    `ids(n)` returns n unpredictable bytes. Every `now` is monotonic seconds and never goes back.
+    """
+
+    def __init__(self, settings: BrokerSettings, ids: IdSource, name: str = "") -> None:
+        self.settings = settings
+        self.registry = Registry(settings, ids, name or settings.name)
+        self.outgoing = Outgoing(self.registry)
+        self.dispatcher = Dispatcher(self.registry, self.outgoing)
+        self.presence = Presence(self.registry, self.outgoing, self.dispatcher)
+        self.admission = Admission(self.registry, self.dispatcher)
+        self._promised = inf
+        self._facts_taken: list[Fact] = []
+        self._writes: list[Write] = []
+        self._next_version_answer = -inf
+        self._codecs = dict(LEGACY)
+        if settings.delphi_unverified:
+            self._codecs[DELPHI] = delphi.UNVERIFIED
+        self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher)
+        rooms = (
+            self.registry,
+            self.outgoing,
+            self.dispatcher,
+            self.presence,
+            self.admission,
+            self.enrolment,
+        )
+        self._mdp03 = Mdp03Commands(*rooms)
+        self._legacy = LegacyCommands(*rooms)
+
+    # ── the contract ──────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """One message from one routing id. A peer's bytes raise nothing: what is wrong is counted."""
+        try:
+            if frames and frames[0][:4] == spec.MDP03_MAGIC:
+                self._receive_03(peer_id, frames, 0, now)
+                return
+            dialect, at = recognise(frames)
+            if dialect is MDP03:
+                self._receive_03(peer_id, frames, at, now)
+            else:
+                self._receive_legacy(peer_id, dialect, frames, at, now)
+        except UnsupportedVersion as error:
+            self._answer_version(peer_id, error.reason, now)
+        except RemoteProtocolError as error:
+            self._invalid(peer_id, error.reason, now)
+
+    def tick(self, now: float) -> None:
+        """What time alone causes. The shell calls it at `next_deadline` or whenever it has
+        received."""
+        if now - self._promised > self.settings.pause:
+            self.presence.paused(now)
+            self._promised = inf
+        self._draw_consequences(now)
+        for request in self.registry.requests.due(now):
+            request.slot = None
+            self.dispatcher.expire(request, now)
+        self.presence.tick(now)
+        for peer in self.registry.retries.due(now):
+            self.outgoing.flush(peer, now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due."""
+        registry = self.registry
+        self._promised = min(
+            registry.requests.next(), registry.timers.next(), registry.retries.next()
+        )
+        return self._promised
+
+    def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
+        """Writes, sends and facts since the last call. The lists are used again two calls later."""
+        facts = self.registry.facts
+        self.registry.facts, self._facts_taken = self._facts_taken, facts
+        self.registry.facts.clear()
+        return self._writes, self.outgoing.take(), facts
+
+    def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
+        """The socket refused a send (rule 9): its peer is `gone` (EHOSTUNREACH), or its queue is
+        full (EAGAIN).
+
+        Refusals of one batch are reported in the order of their sends.
+        """
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            self.registry.drop("unsendable", peer_id)
+        elif not gone:
+            self.outgoing.hold(peer, frames, now)
+        else:
+            if peer.worker is not None:
+                self._note_undelivered(peer.worker, frames)
+            self.presence.gone(peer, now)
+
+    def socket_empty(self, now: float) -> None:
+        """Everything that had arrived has been received."""
+        self.presence.socket_empty(now)
+
+    def connection_ended(self, peer_id: bytes, now: float) -> None:
+        """The monitor saw the end of the connection that `peer_id` had. May be repeated."""
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None:
+            self.presence.connection_ended(peer, now)
+
+    def drain(self, now: float) -> None:
+        """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
+        self.registry.draining = True
+        for peer in self.registry.peers.values():
+            if self._hears_of_drain(peer):
+                self.outgoing.say(peer, [speech.DRAIN_03], now)
+
+    @property
+    def drained(self) -> bool:
+        """Whether no accepted request is open any more."""
+        return self.registry.open == 0
+
+    def close(self, now: float) -> None:
+        """DISCONNECT to every worker and every client with presence. The machine is done after
+        this."""
+        for peer in list(self.registry.peers.values()):
+            if peer.worker is not None or peer.state is PRESENT:
+                dialect = peer.worker.dialect if peer.worker else MDP03
+                self.outgoing.say(peer, speech.disconnect(dialect), now)
+
+    # ── what comes in ─────────────────────────────────────────────────────────────────────────────
+
+    def _receive_03(self, peer_id: bytes, frames: list[Frame], at: int, now: float) -> None:
+        header = mdp03.parse(frames[at])
+        envelope = tuple(frames[:at]) if at else ()
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            peer = self._meet(peer_id, MDP03, envelope, header, now)
+            if peer is None:
+                return
+        peer.last_heard = now
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
+        try:
+            self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
+        except StrangerError as error:
+            self._send_off(peer, error.reason, now, envelope)
+
+    def _meet(
+        self,
+        peer_id: bytes,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        header: Header,
+        now: float,
+    ) -> Peer | None:
+        peer = self.presence.meet(peer_id, dialect, now)
+        if peer is None:
+            self.registry.drop("too-many-peers", peer_id)
+            if header[0] == spec.REQUEST and not header[1] & spec.ONE_WAY and header[3]:
+                text = "the broker knows as many peers as it may"
+                self.outgoing.say_to(
+                    peer_id, speech.refusal(envelope, header[3], spec.TOO_MANY, text)
+                )
+        return peer
+
+    def _receive_legacy(
+        self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
+    ) -> None:
+        envelope = tuple(frames[:at])
+        command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            peer = self.presence.meet(peer_id, dialect, now)
+            if peer is None:
+                self.registry.drop("too-many-peers", peer_id)
+                return
+        worker = peer.worker
+        if worker is None or worker.dialect is not DELPHI:
+            peer.last_heard = now
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
+        try:
+            self._legacy.handle(peer, dialect, envelope, command, now)
+        except StrangerError as error:
+            self._send_off(peer, error.reason, now, envelope, dialect)
+
+    # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
+
+    def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
+        """PROTOCOLS §1: dropped and counted per reason; a peer known as a worker also gets
+        DISCONNECT.
+
+        A wrong hash is dropped and counted, nothing more (§3).
+        """
+        self.registry.drop(reason, peer_id)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None and peer.worker is not None and reason != "wrong-hash":
+            self.presence.forget(peer, f"invalid message: {reason}", now, tell=True)
+
+    def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
+        """PROTOCOLS §4: another version gets one DISCONNECT that names ours, rate-limited."""
+        self.registry.drop(reason, peer_id)
+        if now >= self._next_version_answer:
+            self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
+            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03])
+
+    def _send_off(
+        self,
+        peer: Peer,
+        reason: str,
+        now: float,
+        envelope: tuple[Frame, ...] = (),
+        dialect: Dialect = MDP03,
+    ) -> None:
+        """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
+        self.registry.drop(reason, peer.id)
+        if envelope:
+            self.outgoing.say(peer, [*envelope, *speech.disconnect(dialect)], now)
+            return
+        known_worker = peer.worker is not None
+        self.presence.forget(peer, reason, now, tell=known_worker)
+        if not known_worker:
+            self.outgoing.say_to(peer.id, speech.disconnect(dialect))
+
+    # ── consequences of what the socket said ──────────────────────────────────────────────────────
+
+    def _note_undelivered(self, worker: Worker, frames: list[Frame]) -> None:
+        """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
+        command, number = command_of(frames)
+        if command == spec.REQUEST:
+            worker.undelivered.add(number)
+            return
+        for handle, waiting in worker.handles.items():
+            if handle in frames:
+                worker.undelivered.update(waiting)
+
+    def _draw_consequences(self, now: float) -> None:
+        """Rule 9: a stream whose part found no room ends with 429; a peer whose answer found none
+        is lost."""
+        if not self.outgoing.overflow:
+            return
+        overflow, self.outgoing.overflow = self.outgoing.overflow, []
+        for peer, command, id in overflow:
+            if peer.state is FORGOTTEN:
+                continue
+            if command != spec.PARTIAL:
+                self.presence.forget(peer, "reads too slowly", now)
+                continue
+            request = peer.open.get(id)
+            if request is not None:
+                text = "the client reads more slowly than the worker sends"
+                self.dispatcher.fail(request, spec.TOO_MANY, text, now)
+
+    def _hears_of_drain(self, peer: Peer) -> bool:
+        if peer.worker is not None:
+            return peer.worker.dialect is MDP03
+        return peer.state is PRESENT

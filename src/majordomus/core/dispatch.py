@@ -1,0 +1,453 @@
+"""Requests on their way: queued, dispatched, answered or ended in another way; slots taken and
+given back.
+
+Rules 1, 3, 5, 6 and the slot rule of MDP/0.3 live here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from majordomus.core import speech
+from majordomus.core.states import AT_WORKER, OPEN, STREAMING
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from majordomus.core.outgoing import Outgoing
+    from majordomus.core.registry import Registry
+    from majordomus.core.requests import Request
+    from majordomus.core.services import Service
+    from majordomus.core.workers import Worker
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+
+
+class Dispatcher:
+    """Moves requests between clients and workers."""
+
+    def __init__(self, registry: Registry, outgoing: Outgoing) -> None:
+        self.registry = registry
+        self.outgoing = outgoing
+
+    # ── a request comes ───────────────────────────────────────────────────────────────────────────
+
+    def accept(self, request: Request) -> None:
+        """Take `request` in. From here on it gets exactly one final outcome (rule 1)."""
+        registry = self.registry
+        registry.counts.accepted += 1
+        registry.open += 1
+        request.service.open += 1
+        request.peer.open[request.key] = request
+        request.slot = registry.requests.add(request, request.deadline)
+
+    def place(self, request: Request, now: float) -> None:
+        """Dispatch `request` if a worker may have it, else let it wait behind its peer's others."""
+        worker = self._choose(request)
+        if worker is not None:
+            self.dispatch(request, worker, now)
+            return
+        registry = self.registry
+        full = self._full(request)
+        if full:
+            self.fail(request, spec.TOO_MANY, full, now)
+            return
+        request.move("queue")
+        (request.target.reserved if request.target else request.service.queue).push(request)
+        self._entered(request)
+        registry.backlogged[request.service] = None
+
+    def _choose(self, request: Request) -> Worker | None:
+        if request.target is not None:
+            return request.target if request.target.free else None
+        return request.service.strategy.choose(request.rejected)
+
+    def _full(self, request: Request) -> str:
+        """Which bound of the queues `request` would break (rule 4); empty when none."""
+        registry, settings, size = self.registry, self.registry.settings, request.size
+        queue, peer = request.service.queue, request.peer
+        name = request.service.name.decode()
+        if queue.count >= settings.max_service_queue:
+            return f"{queue.count} requests wait for service '{name}' already"
+        if queue.size + size > settings.max_service_queue_bytes:
+            return f"{queue.size} bytes wait for service '{name}' already"
+        if peer.queued >= settings.max_client_queue:
+            return f"{peer.queued} requests of this client wait already"
+        if peer.queued_bytes + size > settings.max_client_queue_bytes:
+            return f"{peer.queued_bytes} bytes of this client wait already"
+        if registry.queued >= settings.max_queue:
+            return f"{registry.queued} requests wait at this broker already"
+        if registry.queued_bytes + size > settings.max_queue_bytes:
+            return f"{registry.queued_bytes} bytes wait at this broker already"
+        return ""
+
+    def _entered(self, request: Request) -> None:
+        self.registry.queued += 1
+        self.registry.queued_bytes += request.size
+        request.peer.queued += 1
+        request.peer.queued_bytes += request.size
+
+    def _left(self, request: Request) -> None:
+        self.registry.queued -= 1
+        self.registry.queued_bytes -= request.size
+        request.peer.queued -= 1
+        request.peer.queued_bytes -= request.size
+        if not request.service.queue:
+            self.registry.backlogged.pop(request.service, None)
+
+    def reply(self, request: Request, frames: list[Frame], now: float) -> None:
+        """Answer `request` in the broker's own name, before any worker has seen it."""
+        request.move("answer")
+        self.registry.counts.answered += 1
+        self._tell(request, spec.OK, frames, now)
+        self._close(request)
+
+    # ── to a worker and back ──────────────────────────────────────────────────────────────────────
+
+    def dispatch(self, request: Request, worker: Worker, now: float) -> None:
+        """Give `request` to `worker`: a slot is held from here until its FINAL, its REJECT or its
+        loss."""
+        registry = self.registry
+        request.move("dispatch")
+        request.attempt += 1
+        request.worker = worker
+        number = request.dispatch = spec.BROKER_ID_BIT | registry.next_number()
+        if not worker.held:
+            worker.busy_since = now
+        worker.held[number] = request
+        if worker.dialect is not MDP03:
+            self._remember_handle(worker, request)
+        registry.counts.dispatched += 1
+        self._weigh(worker)
+        self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+
+    def _remember_handle(self, worker: Worker, request: Request) -> None:
+        handle = speech.handle_of(worker, request, request.dispatch)
+        worker.handles.setdefault(handle, deque()).append(request.dispatch)
+
+    def _weigh(self, worker: Worker) -> None:
+        """Tell the strategies of `worker`'s services what it holds now."""
+        if worker.free:
+            for service in worker.order:
+                service.strategy.put(worker)
+        else:
+            for service in worker.order:
+                service.strategy.drop(worker)
+
+    def release(self, worker: Worker, number: int) -> Request | None:
+        """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
+        request = worker.held.pop(number, None)
+        if request is None:
+            return None
+        if worker.dialect is not MDP03:
+            self._forget_handle(worker, request, number)
+        self._weigh(worker)
+        return request
+
+    def _forget_handle(self, worker: Worker, request: Request, number: int) -> None:
+        handle = speech.handle_of(worker, request, number)
+        waiting = worker.handles[handle]
+        waiting.remove(number)
+        if not waiting:
+            del worker.handles[handle]
+
+    def feed(self, worker: Worker, now: float) -> None:
+        """Give `worker` what waits, as long as it has free slots (rule 6)."""
+        if not self.registry.queued:
+            return
+        while worker.free:
+            request = self._next_for(worker)
+            if request is None:
+                return
+            self._left(request)
+            if request.deadline <= now:
+                self.expire(request, now)
+            else:
+                self.dispatch(request, worker, now)
+
+    def _next_for(self, worker: Worker) -> Request | None:
+        if worker.reserved:
+            return worker.reserved.pop_for(worker)
+        order = worker.order
+        if len(order) == 1:
+            return order[0].queue.pop_for(worker)
+        backlogged = self.registry.backlogged
+        if len(backlogged) < len(order):
+            for service in backlogged:
+                if service.name in worker.services and service.queue:
+                    backlogged.move_to_end(service)
+                    return service.queue.pop_for(worker)
+            return None
+        for _ in range(len(order)):
+            service = order[0]
+            order.rotate(-1)
+            if service.queue:
+                request = service.queue.pop_for(worker)
+                if request is not None:
+                    return request
+        return None
+
+    # ── a worker speaks of a request ──────────────────────────────────────────────────────────────
+
+    def part(
+        self, request: Request, frames: list[Frame], flags: int, metadata: bytes, now: float
+    ) -> None:
+        """PARTIAL: pass one part on, or keep it for a client whose dialect knows only one reply."""
+        if request.state not in AT_WORKER:
+            return
+        request.move("part")
+        self.registry.counts.parts += 1
+        if request.flags & spec.ONE_WAY:
+            return
+        if speech.takes_parts(request):
+            self.outgoing.say(request.peer, speech.part(request, frames, flags, metadata), now)
+            return
+        request.parts_size += sum(map(len, frames))
+        if request.parts_size > self.registry.settings.max_message:
+            self.fail(request, spec.TOO_LARGE, "the joined parts are too large for one reply", now)
+            return
+        if request.parts is None:
+            request.parts = []
+        request.parts.extend(frames)
+
+    def answer(
+        self,
+        request: Request,
+        status: int,
+        frames: list[Frame],
+        flags: int,
+        metadata: bytes,
+        now: float,
+    ) -> None:
+        """FINAL: the request ends with the worker's own words, if nothing has ended it before."""
+        if request.state not in AT_WORKER:
+            return
+        counts = self.registry.counts
+        if status == spec.OK:
+            request.move("answer")
+            counts.answered += 1
+            request.service.served += 1
+        else:
+            request.move("fail")
+            counts.failed += 1
+        worker_id = request.worker.id if request.worker else b""
+        if request.parts and status == spec.OK:
+            frames = [*request.parts, *frames]
+        self._tell(request, status, frames, now, worker_id, flags, metadata)
+        self._close(request)
+
+    def reject(self, request: Request, worker: Worker, now: float) -> None:
+        """REJECT: nothing ran, so it does not count as an attempt, and another worker gets the
+        request."""
+        self.registry.counts.rejected += 1
+        if request.state not in AT_WORKER:
+            return
+        if request.state is STREAMING:
+            self.fail(request, spec.WORKER_LOST, "the worker declined after it had sent parts", now)
+            return
+        request.attempt -= 1
+        rejected = request.rejected = request.rejected or set()
+        rejected.add(worker)
+        self.requeue((request,), now)
+
+    def requeue(self, requests: Iterable[Request], now: float) -> None:
+        """Requests that came back from a worker, oldest first: to another one, or to the front
+        (rule 3)."""
+        waiting: list[Request] = []
+        for request in requests:
+            if request.deadline <= now:
+                self.expire(request, now)
+                continue
+            if self._declined_by_all(request):
+                self._fail_declined(request, now)
+                continue
+            request.move("queue")
+            request.worker = None
+            worker = self._choose(request)
+            if worker is None:
+                waiting.append(request)
+            else:
+                self.dispatch(request, worker, now)
+        for request in reversed(waiting):
+            (request.target.reserved if request.target else request.service.queue).push_front(
+                request
+            )
+            self._entered(request)
+            self.registry.backlogged[request.service] = None
+
+    def _declined_by_all(self, request: Request) -> bool:
+        if request.rejected is None:
+            return False
+        if request.target is not None:
+            return request.target in request.rejected
+        workers = request.service.workers.values()
+        return bool(workers) and all(worker in request.rejected for worker in workers)
+
+    # ── other ends ────────────────────────────────────────────────────────────────────────────────
+
+    def fail(self, request: Request, status: int, text: str, now: float) -> None:
+        """End `request` with a status of the broker's own."""
+        self._end(request, "fail", now)
+        self.registry.counts.failed += 1
+        self._tell(request, status, [text.encode()], now)
+
+    def give_up(self, request: Request, status: int, text: str, now: float) -> None:
+        """`fail`, unless something else has ended `request` already."""
+        if request.state in OPEN:
+            self.fail(request, status, text, now)
+
+    def cancel(self, request: Request, now: float, tell: bool = True) -> None:
+        """End `request` because its client does not want it any more, or is gone."""
+        self._end(request, "cancel", now)
+        self.registry.counts.cancelled += 1
+        if tell:
+            self._tell(request, spec.CANCELLED, [b"cancelled by the client"], now)
+
+    def expire(self, request: Request, now: float) -> None:
+        """End `request` at its deadline, wherever it is (rule 5)."""
+        status, text = self._expiry(request)
+        self._end(request, "expire", now)
+        self.registry.counts.expired += 1
+        self._tell(request, status, [text.encode()], now)
+
+    def _expiry(self, request: Request) -> tuple[int, str]:
+        """503 when no live worker was there since the request was accepted, else 408."""
+        service, waited = request.service, f"{request.deadline - request.accepted:.3g} s"
+        name = service.name.decode()
+        if service.workers or service.last_worker >= request.accepted:
+            place = "at a worker" if request.state in AT_WORKER else "in the queue"
+            return (
+                spec.DEADLINE_EXCEEDED,
+                f"'{name}' did not answer within {waited}; it was {place}",
+            )
+        return (
+            spec.UNAVAILABLE,
+            f"no worker for service '{name}' came within {waited}; {self.serving_now()}",
+        )
+
+    def serving_now(self) -> str:
+        """What the sentence of a 503 says of the services that there are."""
+        names = [s.name.decode() for s in self.registry.services.values() if s.workers]
+        if not names:
+            return "no service is served now"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        return f"serving now: {', '.join(sorted(names[:10]))}{more}"
+
+    def _end(self, request: Request, event: str, now: float) -> None:
+        """Take an open request out of wherever it is; the worker that has it is told, and keeps its
+        slot."""
+        if request.queue is not None:
+            request.queue.remove(request)
+            self._left(request)
+        worker = request.worker if request.state in AT_WORKER else None
+        request.move(event)
+        if worker is not None and worker.dialect is MDP03 and request.dispatch in worker.held:
+            self.outgoing.say(worker.peer, speech.cancel(request), now)
+        self._close(request)
+
+    def _close(self, request: Request) -> None:
+        """Let go of everything that an ended request held, but its slot."""
+        registry, service = self.registry, request.service
+        registry.open -= 1
+        service.open -= 1
+        request.peer.open.pop(request.key, None)
+        if request.slot is not None:
+            request.slot.pop(request, None)
+            request.slot = None
+        request.body = []
+        request.parts = None
+        request.rejected = None
+        if not service.open and not service.workers:
+            registry.tidy(service)
+
+    def _tell(
+        self,
+        request: Request,
+        status: int,
+        frames: list[Frame],
+        now: float,
+        worker_id: bytes = b"",
+        flags: int = 0,
+        metadata: bytes = b"",
+    ) -> None:
+        if request.flags & spec.ONE_WAY:
+            return
+        if request.dialect is MDP03:
+            message = speech.final(request, status, frames, worker_id, flags, metadata)
+        elif status == spec.OK:
+            message = speech.legacy_final(request, frames)
+        elif self.registry.settings.legacy_errors == "reply":
+            message = speech.legacy_final(request, [str(status).encode(), *frames[:1]])
+        else:
+            self.registry.counts.unanswered += 1
+            return
+        self.outgoing.say(request.peer, message, now)
+
+    # ── workers come and go ───────────────────────────────────────────────────────────────────────
+
+    def enrol(self, worker: Worker, service: Service, now: float) -> None:
+        """`worker` serves `service` from now on."""
+        service.workers[worker.id] = worker
+        worker.services[service.name] = service
+        worker.order.append(service)
+        self._weigh(worker)
+        self.feed(worker, now)
+
+    def reweigh(self, worker: Worker, now: float) -> None:
+        """`worker`'s capacity, state or load has changed."""
+        self._weigh(worker)
+        self.feed(worker, now)
+
+    def dismiss(self, worker: Worker, why: str, now: float) -> None:
+        """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
+        worker.move("lose")
+        registry = self.registry
+        services = list(worker.order)
+        for service in services:
+            service.strategy.drop(worker)
+            service.workers.pop(worker.id, None)
+            service.last_worker = now
+        held, worker.held = list(worker.held.items()), {}
+        registry.workers.pop(worker.id, None)
+        for request in list(worker.reserved):
+            self.fail(request, spec.NOT_FOUND, "the worker that was asked for is gone", now)
+        again = [r for n, r in held if self._survives(r, n in worker.undelivered, why, now)]
+        self.requeue(again, now)
+        for service in services:
+            self._give_up_declined(service, now)
+            registry.tidy(service)
+
+    def _give_up_declined(self, service: Service, now: float) -> None:
+        """The worker that could have taken what the others declined may have been the one that
+        left."""
+        for request in [r for r in service.queue.front if self._declined_by_all(r)]:
+            self._fail_declined(request, now)
+
+    def _fail_declined(self, request: Request, now: float) -> None:
+        name = request.service.name.decode()
+        self.fail(request, spec.UNAVAILABLE, f"every worker of '{name}' declined", now)
+
+    def _survives(self, request: Request, undelivered: bool, why: str, now: float) -> bool:
+        """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
+        if request.state not in AT_WORKER:
+            return False
+        if undelivered:
+            request.attempt -= 1
+        may = undelivered or (request.state is not STREAMING and not request.flags & spec.ONCE)
+        if may and request.target is None and request.attempt < self.registry.settings.max_attempts:
+            self.registry.counts.retried += 1
+            return True
+        self.fail(
+            request, spec.WORKER_LOST, f"worker lost ({why}) at attempt {request.attempt}", now
+        )
+        return False
+
+    def withdraw(self, requests: Iterable[Request], now: float) -> None:
+        """Their client is gone: cancelled, but for those that asked for no answer."""
+        for request in list(requests):
+            if request.state in OPEN and not request.flags & spec.ONE_WAY:
+                self.cancel(request, now, tell=False)

@@ -1,0 +1,75 @@
+"""Who may serve what: a worker's claims to services, checked and entered.
+
+A peer that speaks as what it is not known to be raises `StrangerError`; the machine sends it off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core.admission import name_problem
+from majordomus.core.workers import Worker
+from majordomus.protocol import spec
+
+if TYPE_CHECKING:
+    from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.peers import Peer
+    from majordomus.core.presence import Presence
+    from majordomus.core.registry import Registry
+    from majordomus.protocol.spec import Dialect
+
+
+class StrangerError(Exception):
+    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Enrolment:
+    """Makes workers of peers."""
+
+    def __init__(self, registry: Registry, presence: Presence, dispatcher: Dispatcher) -> None:
+        self.registry = registry
+        self.presence = presence
+        self.dispatcher = dispatcher
+
+    def check_claim(self, worker: Worker | None, name: bytes) -> None:
+        """Whether a peer may serve `name`.
+
+        Raises: StrangerError: it may not, or there is no room for one more service.
+        """
+        if name_problem(name):
+            raise StrangerError("bad-service-name")
+        if name.startswith(spec.MMI_PREFIX):
+            raise StrangerError("reserved-service-name")
+        if worker is not None and name in worker.services:
+            return
+        if (
+            worker is not None
+            and len(worker.services) >= self.registry.settings.max_worker_services
+        ):
+            raise StrangerError("too-many-services-of-a-worker")
+        known = self.registry.services
+        if name not in known and len(known) >= self.registry.settings.max_services:
+            raise StrangerError("too-many-services")
+
+    def new_worker(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> Worker:
+        worker = peer.worker = Worker(peer, dialect, capacity, now)
+        self.registry.workers[worker.id] = worker
+        self.presence.watch(peer, now)
+        return worker
+
+    def enrol(self, worker: Worker, name: bytes, now: float) -> None:
+        service = self.registry.service(name)
+        if service is None:
+            raise StrangerError("too-many-services")
+        self.registry.tell(
+            "worker-ready",
+            worker=worker.id,
+            service=name,
+            capacity=worker.capacity,
+            dialect=worker.dialect.value,
+        )
+        self.dispatcher.enrol(worker, service, now)

@@ -1,0 +1,357 @@
+"""What MDP/0.3 peers say, command by command: each finds the rule that it is subject to.
+
+docs/spec/mdp-0.3.md says what every command means. A handler gets the header's fields, the envelope
+(empty for most), the body frames and the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core import speech
+from majordomus.core.admission import RefusalError
+from majordomus.core.enrolment import StrangerError
+from majordomus.core.states import PRESENT
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import metadata, spec
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.admission import Admission
+    from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.enrolment import Enrolment
+    from majordomus.core.outgoing import Outgoing
+    from majordomus.core.peers import Peer
+    from majordomus.core.presence import Presence
+    from majordomus.core.registry import Registry
+    from majordomus.core.workers import Worker
+    from majordomus.protocol.mdp03 import Header
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+SERVED_BEHIND_ENVELOPE = frozenset(
+    (spec.REQUEST, spec.PARTIAL, spec.FINAL, spec.CANCEL, spec.CREDIT)
+)
+NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
+LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT))
+
+
+class Mdp03Commands:
+    """The commands of MDP/0.3, as a broker reads them."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        outgoing: Outgoing,
+        dispatcher: Dispatcher,
+        presence: Presence,
+        admission: Admission,
+        enrolment: Enrolment,
+    ) -> None:
+        self.registry = registry
+        self.settings = registry.settings
+        self.outgoing = outgoing
+        self.dispatcher = dispatcher
+        self.presence = presence
+        self.admission = admission
+        self.enrolment = enrolment
+        self._commands = {
+            spec.READY: self._ready,
+            spec.REQUEST: self._request,
+            spec.PARTIAL: self._partial,
+            spec.FINAL: self._final,
+            spec.HEARTBEAT: self._heartbeat,
+            spec.DISCONNECT: self._disconnect,
+            spec.HELLO: self._hello,
+            spec.CANCEL: self._cancel,
+            spec.CAPACITY: self._capacity,
+            spec.REJECT: self._reject,
+        }
+
+    def handle(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """One message.
+
+        Raises:
+            StrangerError: the peer must be sent off.
+            RemoteProtocolError: the message is malformed.
+        """
+        command = header[0]
+        handler = self._commands.get(command)
+        if handler is None:
+            self._unknown(peer, envelope, header, now)
+        elif envelope and command not in SERVED_BEHIND_ENVELOPE:
+            self._misplaced(peer, envelope, header, now)
+        else:
+            handler(peer, header, envelope, body, now)
+
+    def _misplaced(
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float
+    ) -> None:
+        """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
+        worker's."""
+        if header[0] != spec.HELLO:
+            raise StrangerError("worker-behind-envelope")
+        self.registry.drop("behind-envelope", peer.id)
+        self._refuse(
+            peer, envelope, header[3], spec.NOT_IMPLEMENTED, "no presence behind an envelope", now
+        )
+
+    def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float) -> None:
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted" (PROTOCOLS §4)."""
+        command = header[0]
+        if command in NOT_FOR_A_BROKER:
+            raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
+        reason = "not-implemented" if command in LATER else "unknown-command"
+        self.registry.drop(reason, peer.id)
+        name = spec.COMMAND_NAMES.get(command, f"command {command}")
+        self._refuse(
+            peer, envelope, header[3], spec.NOT_IMPLEMENTED, f"not implemented: {name}", now
+        )
+
+    def _refuse(
+        self,
+        peer: Peer,
+        envelope: tuple[Frame, ...],
+        id: int,
+        status: int,
+        text: str,
+        now: float,
+        flags: int = 0,
+    ) -> None:
+        """FINAL for what never became a request; nothing when there is no id or no answer is
+        wanted."""
+        self.registry.counts.refused[status] += 1
+        if id and not flags & spec.ONE_WAY:
+            self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
+
+    # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
+
+    def _request(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        _, flags, _, id, ttl, service, address, metadata_field = header
+        if not id and not flags & spec.ONE_WAY:
+            self.registry.drop("no-id", peer.id)
+            return
+        if id & spec.BROKER_ID_BIT:
+            text = "bit 63 of an id is the broker's"
+            self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
+            return
+        if id and ((id, envelope) if envelope else id) in peer.open:
+            self.registry.drop("resend", peer.id)
+            return
+        try:
+            self.admission.admit(
+                peer,
+                MDP03,
+                envelope,
+                id,
+                flags,
+                ttl / 1000,
+                service,
+                address,
+                metadata_field,
+                body,
+                now,
+            )
+        except RefusalError as error:
+            self._refuse(peer, envelope, id, error.status, error.text, now, flags)
+
+    def _hello(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        if header[7]:
+            metadata.unpack(header[7])
+        first = peer.state is not PRESENT
+        peer.move("hello")
+        interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
+        self.presence.greet(peer, interval, now)
+        if first:
+            self.registry.tell("client-present", peer=peer.id)
+
+    def _cancel(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        request = peer.open.get((header[3], envelope) if envelope else header[3])
+        if request is None:
+            self.registry.drop("late-cancel", peer.id, count_only=True)
+        else:
+            self.dispatcher.cancel(request, now)
+
+    # ── an MDP/0.3 worker ─────────────────────────────────────────────────────────────────────────
+
+    def _ready(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        _, flags, capacity, _, _, name, _, metadata_field = header
+        if not capacity:
+            raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
+        if flags & spec.BROKER_METADATA:
+            raise RemoteProtocolError("forged-metadata")
+        if metadata_field:
+            metadata.unpack(metadata_field)
+        worker = peer.worker
+        if worker is not None and worker.dialect is not MDP03:
+            raise StrangerError("changed-dialect")
+        self.enrolment.check_claim(worker, name)
+        if worker is None:
+            worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
+            self.presence.greet(peer, self.settings.worker_interval, now)
+        worker.metadata[name] = metadata_field
+        if name not in worker.services:
+            self.enrolment.enrol(worker, name, now)
+        if worker.capacity != capacity:
+            self._set_capacity(worker, capacity, now)
+
+    def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
+        if capacity:
+            worker.capacity = capacity
+        worker.move("capacity" if capacity else "drain")
+        self.dispatcher.reweigh(worker, now)
+
+    def _partial(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        _, flags, _, number, _, _, _, metadata_field = header
+        if not number & spec.BROKER_ID_BIT:
+            self.registry.drop("late-part", peer.id, count_only=True)
+            return
+        worker = self._worker(peer, envelope)
+        request = worker.held.get(number)
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        if flags:
+            self._check_reply_flags(flags, metadata_field)
+        if self.admission.too_large(body):
+            self.dispatcher.give_up(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            return
+        self.dispatcher.part(request, body, flags, metadata_field, now)
+
+    def _final(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        _, flags, status, number, _, _, _, metadata_field = header
+        if not number & spec.BROKER_ID_BIT:
+            self.registry.drop("late-part", peer.id, count_only=True)
+            return
+        worker = self._worker(peer, envelope)
+        if flags:
+            self._check_reply_flags(flags, metadata_field)
+        request = self.dispatcher.release(worker, number)
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        if self.admission.too_large(body):
+            self.dispatcher.give_up(
+                request, spec.TOO_LARGE, "the reply is larger than allowed", now
+            )
+        else:
+            self.dispatcher.answer(
+                request, status or spec.HANDLER_FAILED, body, flags, metadata_field, now
+            )
+        self.dispatcher.feed(worker, now)
+
+    def _reject(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        worker = self._worker(peer, envelope)
+        request = self.dispatcher.release(worker, header[3])
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        self.dispatcher.reject(request, worker, now)
+        self.dispatcher.feed(worker, now)
+
+    def _capacity(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        self._set_capacity(self._worker(peer, envelope), header[2], now)
+
+    def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> Worker:
+        """The worker that `peer` is known as.
+
+        Raises: StrangerError: it is not ("gets DISCONNECT", PROTOCOLS §4).
+        """
+        worker = peer.worker
+        if worker is None or envelope or worker.dialect is not MDP03:
+            raise StrangerError("unknown-worker")
+        return worker
+
+    def _check_reply_flags(self, flags: int, field: bytes) -> None:
+        if flags & spec.BROKER_METADATA:
+            raise RemoteProtocolError("forged-metadata")
+        if flags & spec.METADATA:
+            metadata.unpack(field)
+
+    # ── both ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _heartbeat(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        if peer.worker is None and peer.state is PRESENT:
+            return
+        load = header[2]
+        self._worker(peer, envelope).load = None if load == spec.LOAD_UNKNOWN else load / 100
+
+    def _disconnect(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        self.presence.forget(peer, "left", now)

@@ -1,0 +1,125 @@
+"""The management interface (RFC 8, PROTOCOLS §5): names that start with `mmi.` are answered here.
+
+An answer is a FINAL with status 200 whose own status is body frame 0; data follow as JSON in frame
+1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from majordomus.core.registry import Registry
+    from majordomus.core.workers import Worker
+    from majordomus.protocol.spec import Frame
+
+Answer = list[bytes]
+
+
+def answer(registry: Registry, name: bytes, body: list[Frame], now: float) -> Answer:
+    """The body frames of the answer to a request for `name`; an unknown name answers 501."""
+    question = QUESTIONS.get(name)
+    if question is None:
+        return [b"501"]
+    argument = bytes(body[0]) if body else b""
+    return question(registry, argument, now)
+
+
+def _data(value: Any) -> Answer:
+    return [b"200", msgspec.json.encode(value)]
+
+
+def _service(registry: Registry, argument: bytes, now: float) -> Answer:
+    """RFC 8: "200" if a live worker serves the named service, else "404"."""
+    if not argument:
+        return [b"400"]
+    service = registry.services.get(argument)
+    return [b"200" if service is not None and service.workers else b"404"]
+
+
+def _services(registry: Registry, argument: bytes, now: float) -> Answer:
+    return _data(
+        [
+            {
+                "service": service.name.decode(),
+                "workers": len(service.workers),
+                "queued": service.queue.count,
+                "queued_bytes": service.queue.size,
+                "open": service.open,
+                "answered": service.served,
+            }
+            for service in sorted(registry.services.values(), key=lambda s: s.name)
+        ]
+    )
+
+
+def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
+    if argument:
+        service = registry.services.get(argument)
+        workers = list(service.workers.values()) if service is not None else []
+    else:
+        workers = list(registry.workers.values())
+    return _data([_worker(worker, now) for worker in workers])
+
+
+def _worker(worker: Worker, now: float) -> dict[str, Any]:
+    return {
+        "id": worker.id.hex(),
+        "services": [service.name.decode() for service in worker.order],
+        "dialect": worker.dialect.value,
+        "state": worker.state.name.lower(),
+        "capacity": worker.capacity,
+        "held": len(worker.held),
+        "load": worker.load,
+        "silent": round(max(0.0, now - worker.peer.last_heard), 3),
+    }
+
+
+def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
+    return _data(
+        {
+            "name": registry.name,
+            "version": registry.version,
+            "wire": registry.wire,
+            "uptime": round(now - registry.started, 3),
+            "draining": registry.draining,
+            "peers": len(registry.peers),
+            "workers": len(registry.workers),
+            "services": len(registry.services),
+            "open": registry.open,
+            "queued": registry.queued,
+            "queued_bytes": registry.queued_bytes,
+        }
+    )
+
+
+def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
+    counts = registry.counts
+    return _data(
+        {
+            "accepted": counts.accepted,
+            "answered": counts.answered,
+            "failed": counts.failed,
+            "expired": counts.expired,
+            "cancelled": counts.cancelled,
+            "dispatched": counts.dispatched,
+            "retried": counts.retried,
+            "rejected": counts.rejected,
+            "parts": counts.parts,
+            "unanswered": counts.unanswered,
+            "refused": {str(status): n for status, n in sorted(counts.refused.items())},
+            "dropped": dict(sorted(counts.dropped.items())),
+        }
+    )
+
+
+QUESTIONS: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
+    b"mmi.service": _service,
+    b"mmi.services": _services,
+    b"mmi.workers": _workers,
+    b"mmi.broker": _broker,
+    b"mmi.stats": _stats,
+}

@@ -1,0 +1,70 @@
+"""One peer: a routing id, how it speaks, what it has open, what waits for it. No rules."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from majordomus.core.states import PEER, PeerState, unlisted
+from majordomus.protocol.spec import Dialect, Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.requests import Request
+    from majordomus.core.workers import Worker
+
+
+class Outbox:
+    """What a full socket refused, in order. ``delay`` is seconds until the next try."""
+
+    __slots__ = ("delay", "messages", "size")
+
+    def __init__(self, delay: float) -> None:
+        self.messages: deque[list[Frame]] = deque()
+        self.size = 0
+        self.delay = delay
+
+
+class Peer:
+    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds."""
+
+    __slots__ = (
+        "dialect",
+        "flushed",
+        "handle",
+        "id",
+        "last_delay",
+        "last_heard",
+        "last_sent",
+        "open",
+        "outbox",
+        "queued",
+        "queued_bytes",
+        "state",
+        "timer",
+        "user",
+        "worker",
+    )
+
+    def __init__(self, id: bytes, dialect: Dialect, handle: bytes, now: float) -> None:
+        self.id = id
+        self.dialect = dialect
+        self.handle = handle
+        self.user = ""
+        self.state = PeerState.SEEN
+        self.worker: Worker | None = None
+        self.open: dict[object, Request] = {}
+        self.queued = 0
+        self.queued_bytes = 0
+        self.outbox: Outbox | None = None
+        self.last_delay = 0.0
+        self.flushed = now
+        self.last_heard = now
+        self.last_sent = now
+        self.timer: dict[Peer, None] | None = None
+
+    def move(self, event: str) -> None:
+        """Follow `event` through the table of states."""
+        try:
+            self.state = PEER[event][self.state]
+        except KeyError:
+            raise unlisted("peer", event, self.state) from None

@@ -1,0 +1,213 @@
+"""Who is there: peers met and forgotten, heartbeats both ways, silence judged, sockets that went
+away.
+
+Rules 8, 9 (gone) and the idle half of rule 10 live here. A peer has one timer, set anew when it
+fires: traffic
+only writes down when it was, so a heartbeat costs O(1) and a busy peer costs nothing.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.core import speech
+from majordomus.core.peers import Peer
+from majordomus.core.states import FORGOTTEN, PRESENT
+from majordomus.protocol import metadata, spec
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.outgoing import Outgoing
+    from majordomus.core.registry import Registry
+    from majordomus.core.workers import Worker
+
+HANDLE_SIZE = 8
+MDP03 = Dialect.MDP03
+
+
+class Presence:
+    """Meets, greets, watches and forgets peers."""
+
+    def __init__(self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher) -> None:
+        self.registry = registry
+        self.outgoing = outgoing
+        self.dispatcher = dispatcher
+        self.suspects: list[Peer] = []
+        self.ended: list[tuple[Peer, float]] = []
+        self._judge_from = -inf
+        settings = registry.settings
+        self._welcome = metadata.pack(
+            {
+                "broker": registry.name,
+                "liveness": settings.liveness,
+                "max_message": settings.max_message,
+                "max_part": settings.max_message,
+            }
+        )
+
+    # ── met and forgotten ─────────────────────────────────────────────────────────────────────────
+
+    def meet(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
+        """The peer behind a routing id that is new to us; None when there is no room for one more
+        (rule 4)."""
+        registry = self.registry
+        if len(registry.peers) >= registry.settings.max_peers:
+            return None
+        peer = registry.peers[peer_id] = Peer(peer_id, dialect, registry.ids(HANDLE_SIZE), now)
+        self._arm(peer, now + registry.settings.client_idle)
+        return peer
+
+    def greet(self, peer: Peer, interval: float, now: float) -> None:
+        """WELCOME, and what a newcomer must know of a broker that drains."""
+        self.outgoing.say(peer, speech.welcome(peer.id, interval, self._welcome), now)
+        if self.registry.draining:
+            self.outgoing.say(peer, [speech.DRAIN_03], now)
+        self.watch(peer, now)
+
+    def watch(self, peer: Peer, now: float) -> None:
+        """`peer` has become a worker or present: from now on silence counts."""
+        self._arm(peer, now + self._interval(peer))
+
+    def forget(self, peer: Peer, why: str, now: float, tell: bool = False) -> None:
+        """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
+        it."""
+        if peer.state is FORGOTTEN:
+            return
+        registry = self.registry
+        worker = peer.worker
+        peer.outbox = None
+        if tell:
+            dialect = worker.dialect if worker else peer.dialect
+            self.outgoing.say(peer, speech.disconnect(dialect), now)
+        was_present = peer.state is PRESENT
+        peer.move("forget")
+        registry.peers.pop(peer.id, None)
+        if peer.timer is not None:
+            peer.timer.pop(peer, None)
+            peer.timer = None
+        self.dispatcher.withdraw(peer.open.values(), now)
+        if worker is not None:
+            self.lose(worker, why, now)
+        elif was_present:
+            registry.tell("client-lost", peer=peer.id, why=why)
+
+    def lose(self, worker: Worker, why: str, now: float) -> None:
+        """`worker` serves no more; its peer may still be a client."""
+        worker.peer.worker = None
+        held = len(worker.held)
+        names = [service.name for service in worker.order]
+        self.dispatcher.dismiss(worker, why, now)
+        self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
+
+    # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
+
+    def _arm(self, peer: Peer, when: float) -> None:
+        if peer.timer is not None:
+            peer.timer.pop(peer, None)
+        peer.timer = self.registry.timers.add(peer, when)
+
+    def _interval(self, peer: Peer) -> float:
+        if peer.worker is None:
+            return self.registry.settings.client_interval
+        if peer.worker.dialect is Dialect.DELPHI:
+            return spec.DELPHI_HEARTBEAT_INTERVAL
+        return self.registry.settings.worker_interval
+
+    def paused(self, now: float) -> None:
+        """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
+        8)."""
+        self._judge_from = now + self.registry.settings.worker_interval
+        self.registry.tell("paused", until=self._judge_from)
+
+    def tick(self, now: float) -> None:
+        """Whatever the peers' timers cause."""
+        for peer in self.registry.timers.due(now):
+            peer.timer = None
+            if peer.state is FORGOTTEN:
+                continue
+            expiry = self._expiry(peer)
+            if now < expiry:
+                self._arm(peer, min(expiry, self._beat(peer, now)))
+            elif now < self._judge_from:
+                self._arm(peer, self._judge_from)
+            elif peer.worker is None and peer.state is not PRESENT:
+                self.forget(peer, "idle", now)
+            else:
+                self.forget(peer, "expired", now, tell=True)
+
+    def _expiry(self, peer: Peer) -> float:
+        """When the silence of `peer` has been too long."""
+        settings, worker = self.registry.settings, peer.worker
+        if worker is None:
+            if peer.state is PRESENT:
+                return peer.last_heard + settings.client_interval * settings.liveness
+            return inf if peer.open else peer.last_heard + settings.client_idle
+        if worker.dialect is Dialect.DELPHI:
+            return worker.last_beat + spec.DELPHI_EXPIRY
+        if worker.held and worker.dialect is not MDP03:
+            name = worker.order[0].name.decode()
+            return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
+        return peer.last_heard + settings.worker_interval * settings.liveness
+
+    def _beat(self, peer: Peer, now: float) -> float:
+        """Send the HEARTBEAT that is due, if one is; returns when to look again."""
+        worker = peer.worker
+        if worker is None and peer.state is not PRESENT:
+            return now + self.registry.settings.client_idle
+        interval = self._interval(peer)
+        delphi = worker is not None and worker.dialect is Dialect.DELPHI
+        last = worker.last_beat_sent if worker is not None and delphi else peer.last_sent
+        if now < last + interval:
+            return last + interval
+        self.beat(peer, now)
+        return now + interval
+
+    def beat(self, peer: Peer, now: float) -> None:
+        """HEARTBEAT to a worker or to a client with presence."""
+        worker = peer.worker
+        if worker is not None:
+            worker.last_beat_sent = now
+        dialect = worker.dialect if worker is not None else MDP03
+        self.outgoing.say(peer, speech.heartbeat(dialect), now)
+
+    # ── sockets that went away (rule 9, DESIGN §4) ────────────────────────────────────────────────
+
+    def gone(self, peer: Peer, now: float) -> None:
+        """A send found no connection: a client is forgotten, a worker suspect until all it sent was
+        heard."""
+        worker = peer.worker
+        if worker is None:
+            self.forget(peer, "gone", now)
+            return
+        worker.move("gone")
+        self.dispatcher.reweigh(worker, now)
+        self.suspects.append(peer)
+
+    def connection_ended(self, peer: Peer, now: float) -> None:
+        """The monitor saw the end of the connection recorded for `peer`: a probe tells whether it
+        is gone.
+
+        A client of a dialect without heartbeats cannot be probed; it is forgotten unless it speaks
+        again first.
+        """
+        if peer.worker is not None or peer.state is PRESENT:
+            self.beat(peer, now)
+        elif peer.dialect is MDP03:
+            self.outgoing.say(peer, [speech.HEARTBEAT_03], now)
+        else:
+            self.ended.append((peer, now))
+
+    def socket_empty(self, now: float) -> None:
+        """Everything that had arrived was heard: suspects are lost now, ended connections
+        forgotten."""
+        if self.suspects:
+            suspects, self.suspects = self.suspects, []
+            for peer in suspects:
+                self.forget(peer, "connection lost", now)
+        if self.ended:
+            ended, self.ended = self.ended, []
+            for peer, when in ended:
+                if peer.last_heard <= when:
+                    self.forget(peer, "connection lost", now)

@@ -1,0 +1,126 @@
+"""Everything that the broker knows: peers, workers, services, counters, wheels of deadlines. No
+rule lives here."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
+
+from majordomus.core.balancing import STRATEGIES
+from majordomus.core.deadlines import Deadlines
+from majordomus.core.peers import Peer
+from majordomus.core.requests import Request
+from majordomus.core.services import Service
+from majordomus.core.settings import BrokerSettings
+from majordomus.core.workers import Worker
+from majordomus.errors import ConfigurationError
+from majordomus.protocol.spec import Frame
+
+IdSource: TypeAlias = Callable[[int], bytes]
+Send: TypeAlias = tuple[bytes, list[Frame]]
+Fact: TypeAlias = tuple[str, dict[str, object]]
+Write: TypeAlias = tuple[int, object]
+"""A numbered write for a store. Its place is kept: no rule makes one yet."""
+
+
+class Counts:
+    """What happened since the start. Requests end in exactly one of the four outcomes (rule 1)."""
+
+    __slots__ = (
+        "accepted",
+        "answered",
+        "cancelled",
+        "dispatched",
+        "dropped",
+        "expired",
+        "failed",
+        "parts",
+        "refused",
+        "rejected",
+        "retried",
+        "unanswered",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.answered = 0
+        self.failed = 0
+        self.expired = 0
+        self.cancelled = 0
+        self.dispatched = 0
+        self.retried = 0
+        self.rejected = 0
+        self.parts = 0
+        self.unanswered = 0
+        """Failures of legacy clients' requests, which their dialect has no words for."""
+        self.refused: Counter[int] = Counter()
+        """Messages of clients that never became a request, by the status they were answered."""
+        self.dropped: Counter[str] = Counter()
+        """Messages that were dropped, by reason."""
+
+
+class Registry:
+    """The broker's memory, shared by its rooms. `ids` makes random bytes."""
+
+    def __init__(self, settings: BrokerSettings, ids: IdSource, name: str) -> None:
+        if settings.balancing not in STRATEGIES:
+            known = ", ".join(sorted(STRATEGIES))
+            raise ConfigurationError(
+                f"balancing = {settings.balancing!r} is unknown; there is: {known}"
+            )
+        if settings.legacy_errors not in ("silence", "reply"):
+            raise ConfigurationError(
+                f"legacy_errors = {settings.legacy_errors!r} is unknown; there is: silence, reply"
+            )
+        self.settings = settings
+        self.ids = ids
+        self.name = name
+        self.version = ""
+        """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
+        self.wire = ""
+        self.peers: dict[bytes, Peer] = {}
+        self.workers: dict[bytes, Worker] = {}
+        self.services: dict[bytes, Service] = {}
+        self.backlogged: OrderedDict[Service, None] = OrderedDict()
+        self.counts = Counts()
+        self.facts: list[Fact] = []
+        self.requests: Deadlines[Request] = Deadlines()
+        self.timers: Deadlines[Peer] = Deadlines()
+        self.retries: Deadlines[Peer] = Deadlines()
+        self.open = 0
+        self.queued = 0
+        self.queued_bytes = 0
+        self.last_number = 0
+        self.draining = False
+        self.started = 0.0
+
+    def next_number(self) -> int:
+        """A number that this broker never used before."""
+        self.last_number += 1
+        return self.last_number
+
+    def service(self, name: bytes) -> Service | None:
+        """The service of that name, made when there is room for one more; else None."""
+        service = self.services.get(name)
+        if service is None and len(self.services) < self.settings.max_services:
+            service = self.services[name] = Service(name, STRATEGIES[self.settings.balancing]())
+        return service
+
+    def tidy(self, service: Service) -> None:
+        """Forget `service` when nobody serves it and nobody waits for it."""
+        if not service.workers and not service.open:
+            self.services.pop(service.name, None)
+
+    def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
+        """Count a message that goes no further; a fact is told at each power of two, so none can
+        flood."""
+        dropped = self.counts.dropped
+        dropped[reason] += 1
+        times = dropped[reason]
+        if not count_only and times & (times - 1) == 0:
+            self.facts.append(("dropped", {"reason": reason, "peer": peer_id, "times": times}))
+
+    def tell(self, fact: str, **data: object) -> None:
+        """Note a rare event for the observers."""
+        self.facts.append((fact, data))

@@ -1,0 +1,88 @@
+"""One request: what was asked, by whom, where it is, and what it has been through. No rule lives
+here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core.states import REQUEST, RequestState, unlisted
+from majordomus.protocol.spec import Dialect, Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.peers import Peer
+    from majordomus.core.services import FairQueue, Service
+    from majordomus.core.workers import Worker
+
+
+class Request:
+    """A conversation that a client opened. ``deadline`` and ``accepted`` are monotonic seconds."""
+
+    __slots__ = (
+        "accepted",
+        "attempt",
+        "body",
+        "deadline",
+        "dialect",
+        "dispatch",
+        "envelope",
+        "flags",
+        "id",
+        "key",
+        "metadata",
+        "parts",
+        "parts_size",
+        "peer",
+        "queue",
+        "rejected",
+        "service",
+        "size",
+        "slot",
+        "state",
+        "target",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        peer: Peer,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        key: object,
+        id: int,
+        service: Service,
+        body: list[Frame],
+        size: int,
+        flags: int,
+        metadata: bytes,
+        accepted: float,
+        deadline: float,
+    ) -> None:
+        self.peer = peer
+        self.dialect = dialect
+        self.envelope = envelope
+        self.key = key
+        self.id = id
+        self.service = service
+        self.body = body
+        self.size = size
+        self.flags = flags
+        self.metadata = metadata
+        self.accepted = accepted
+        self.deadline = deadline
+        self.state = RequestState.HELD
+        self.attempt = 0
+        self.dispatch = 0
+        self.worker: Worker | None = None
+        self.target: Worker | None = None
+        self.rejected: set[Worker] | None = None
+        self.queue: FairQueue | None = None
+        self.slot: dict[Request, None] | None = None
+        self.parts: list[Frame] | None = None
+        self.parts_size = 0
+
+    def move(self, event: str) -> None:
+        """Follow `event` through the table of states."""
+        try:
+            self.state = REQUEST[event][self.state]
+        except KeyError:
+            raise unlisted("request", event, self.state) from None

@@ -1,0 +1,104 @@
+"""One service: its name, its workers, and the queue in front of them, fair over routing ids (rule
+7)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from majordomus.core.balancing import Strategy
+    from majordomus.core.peers import Peer
+    from majordomus.core.requests import Request
+    from majordomus.core.workers import Worker
+
+
+class FairQueue:
+    """Requests that wait: those that came back first, then one request of each peer in turn."""
+
+    __slots__ = ("count", "front", "size", "turns")
+
+    def __init__(self) -> None:
+        self.front: OrderedDict[Request, None] = OrderedDict()
+        self.turns: OrderedDict[Peer, OrderedDict[Request, None]] = OrderedDict()
+        self.count = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Request]:
+        """All that waits; front first, then peer by peer."""
+        yield from self.front
+        for own in self.turns.values():
+            yield from own
+
+    def push(self, request: Request) -> None:
+        """Put `request` behind its peer's others."""
+        own = self.turns.get(request.peer)
+        if own is None:
+            own = self.turns[request.peer] = OrderedDict()
+        own[request] = None
+        self._entered(request)
+
+    def push_front(self, request: Request) -> None:
+        """Put `request` before everything else."""
+        self.front[request] = None
+        self.front.move_to_end(request, last=False)
+        self._entered(request)
+
+    def pop_for(self, worker: Worker) -> Request | None:
+        """Take the next request that `worker` may have: it has not rejected it."""
+        for request in self.front:
+            if request.rejected is None or worker not in request.rejected:
+                self.remove(request)
+                return request
+        if not self.turns:
+            return None
+        peer, own = self.turns.popitem(last=False)
+        request, _ = own.popitem(last=False)
+        if own:
+            self.turns[peer] = own
+        self._left(request)
+        return request
+
+    def remove(self, request: Request) -> None:
+        """Take `request` out, wherever it stands."""
+        if request in self.front:
+            del self.front[request]
+        else:
+            own = self.turns[request.peer]
+            del own[request]
+            if not own:
+                del self.turns[request.peer]
+        self._left(request)
+
+    def _entered(self, request: Request) -> None:
+        request.queue = self
+        self.count += 1
+        self.size += request.size
+
+    def _left(self, request: Request) -> None:
+        request.queue = None
+        self.count -= 1
+        self.size -= request.size
+
+
+class Service:
+    """A name that clients call. ``last_worker``: when a live worker was last there (monotonic
+    seconds)."""
+
+    __slots__ = ("field", "last_worker", "name", "open", "queue", "served", "strategy", "workers")
+
+    def __init__(self, name: bytes, strategy: Strategy) -> None:
+        self.name = name
+        self.field = bytes((len(name),)) + name
+        self.strategy = strategy
+        self.queue = FairQueue()
+        self.workers: dict[bytes, Worker] = {}
+        self.open = 0
+        self.served = 0
+        self.last_worker = -inf

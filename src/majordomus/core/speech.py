@@ -1,0 +1,140 @@
+"""What the broker says to a peer, in the peer's own dialect. Only wording: when it is said is
+decided elsewhere."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.spec import Dialect, Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.requests import Request
+    from majordomus.core.workers import Worker
+
+MDP03 = Dialect.MDP03
+
+HEARTBEAT_03 = mdp03.pack(spec.HEARTBEAT)
+DISCONNECT_03 = mdp03.pack(spec.DISCONNECT)
+DRAIN_03 = mdp03.pack(spec.CAPACITY)
+WRONG_VERSION_03 = mdp03.pack(
+    spec.DISCONNECT,
+    flags=spec.BROKER_METADATA,
+    metadata=metadata.pack({"versions": [spec.MDP03_VERSION]}),
+)
+
+PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY
+PASSED_TO_CLIENT = spec.METADATA
+
+
+def welcome(peer_id: bytes, interval: float, facts: bytes) -> list[Frame]:
+    """WELCOME; `facts` is the packed map that tells of the broker."""
+    ttl = ceil(interval * 1000)
+    return [
+        mdp03.pack(spec.WELCOME, spec.BROKER_METADATA, ttl=ttl, address=peer_id, metadata=facts)
+    ]
+
+
+def heartbeat(dialect: Dialect) -> list[Frame]:
+    """HEARTBEAT to a worker or, in MDP/0.3, to a client."""
+    if dialect is MDP03:
+        return [HEARTBEAT_03]
+    return LEGACY[dialect].b2w_heartbeat()
+
+
+def disconnect(dialect: Dialect) -> list[Frame]:
+    """DISCONNECT to a worker or, in MDP/0.3, to a client."""
+    if dialect is MDP03:
+        return [DISCONNECT_03]
+    return LEGACY[dialect].b2w_disconnect()
+
+
+def handle_of(worker: Worker, request: Request, number: int) -> bytes:
+    """The address under which a legacy `worker` knows dispatch `number` of `request`.
+
+    A Delphi client cannot correlate: to a Delphi worker its handle stands for the client (PROTOCOLS
+    §3).
+    """
+    if worker.dialect is Dialect.DELPHI and request.dialect is Dialect.DELPHI:
+        return request.peer.handle
+    return number.to_bytes(8, "big")
+
+
+def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
+    """REQUEST to `worker`, for the dispatch that `request` now has."""
+    if worker.dialect is not MDP03:
+        return LEGACY[worker.dialect].b2w_request(
+            handle_of(worker, request, request.dispatch), request.body
+        )
+    flags = request.flags & PASSED_TO_WORKER
+    field = request.metadata
+    if request.attempt > 1 or request.peer.user:
+        flags |= spec.BROKER_METADATA
+        field = metadata.pack(_broker_facts(request)) + field
+    left = ceil((request.deadline - now) * 1000)
+    header = mdp03.pack(
+        spec.REQUEST,
+        flags,
+        0,
+        request.dispatch,
+        left if left > 0 else 1,
+        request.service.name,
+        request.peer.handle,
+        field,
+    )
+    return [header, *request.body]
+
+
+def _broker_facts(request: Request) -> dict[str, object]:
+    facts: dict[str, object] = {"attempt": request.attempt}
+    if request.peer.user:
+        facts["user"] = request.peer.user
+    return facts
+
+
+def cancel(request: Request) -> list[Frame]:
+    """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
+    return [mdp03.pack(spec.CANCEL, id=request.dispatch)]
+
+
+def part(request: Request, frames: list[Frame], flags: int, metadata_field: bytes) -> list[Frame]:
+    """PARTIAL to the client of `request`."""
+    if request.dialect is MDP03:
+        header = mdp03.pack(
+            spec.PARTIAL, flags & PASSED_TO_CLIENT, id=request.id, metadata=metadata_field
+        )
+        return [*request.envelope, header, *frames]
+    own = LEGACY[request.dialect].b2c_partial(request.service.name, frames)
+    return [*request.envelope, *own]
+
+
+def final(
+    request: Request,
+    status: int,
+    frames: list[Frame],
+    worker_id: bytes = b"",
+    flags: int = 0,
+    metadata_field: bytes = b"",
+) -> list[Frame]:
+    """FINAL to an MDP/0.3 client of `request`."""
+    header = mdp03.pack(
+        spec.FINAL, flags & PASSED_TO_CLIENT, status, request.id, 0, b"", worker_id, metadata_field
+    )
+    return [*request.envelope, header, *frames]
+
+
+def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:
+    """The one answer to a legacy client of `request`."""
+    return [*request.envelope, *LEGACY[request.dialect].b2c_final(request.service.name, frames)]
+
+
+def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> list[Frame]:
+    """FINAL to an MDP/0.3 peer for an id that never became a request."""
+    return [*envelope, mdp03.pack(spec.FINAL, code=status, id=id), text.encode()]
+
+
+def takes_parts(request: Request) -> bool:
+    """Whether the client's dialect knows PARTIAL; if not, parts are joined into the one reply."""
+    return request.dialect not in (Dialect.MDP01, Dialect.DELPHI)

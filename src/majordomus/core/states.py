@@ -1,0 +1,94 @@
+"""The states of a request, a worker and a peer, as tables: event → {state: next state}.
+
+Everything that says which state may follow which lives here. A pair that is not listed is an error.
+The diagrams in docs/states.md are generated from these tables.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from majordomus.errors import LocalProtocolError
+
+
+class RequestState(IntEnum):
+    """Where a request is. HELD is the place of hooks: accepted, and no rule has seen it yet."""
+
+    HELD = 0
+    QUEUED = 1
+    DISPATCHED = 2
+    STREAMING = 3
+    ANSWERED = 4
+    FAILED = 5
+    EXPIRED = 6
+    CANCELLED = 7
+
+
+class WorkerState(IntEnum):
+    """What a worker may be given. SUSPECT: its socket is gone, its last replies may be here."""
+
+    SERVING = 0
+    DRAINING = 1
+    SUSPECT = 2
+    LOST = 3
+
+
+class PeerState(IntEnum):
+    """What a routing id means to us. PRESENT: a client that said HELLO."""
+
+    SEEN = 0
+    PRESENT = 1
+    FORGOTTEN = 2
+
+
+HELD, QUEUED, DISPATCHED, STREAMING = (
+    RequestState.HELD,
+    RequestState.QUEUED,
+    RequestState.DISPATCHED,
+    RequestState.STREAMING,
+)
+ANSWERED, FAILED, EXPIRED, CANCELLED = (
+    RequestState.ANSWERED,
+    RequestState.FAILED,
+    RequestState.EXPIRED,
+    RequestState.CANCELLED,
+)
+OPEN: Final = frozenset((HELD, QUEUED, DISPATCHED, STREAMING))
+AT_WORKER: Final = frozenset((DISPATCHED, STREAMING))
+
+REQUEST: Final[dict[str, dict[RequestState, RequestState]]] = {
+    "queue": {HELD: QUEUED, DISPATCHED: QUEUED},
+    "dispatch": {HELD: DISPATCHED, QUEUED: DISPATCHED},
+    "part": {DISPATCHED: STREAMING, STREAMING: STREAMING},
+    "answer": {HELD: ANSWERED, DISPATCHED: ANSWERED, STREAMING: ANSWERED},
+    "fail": {HELD: FAILED, QUEUED: FAILED, DISPATCHED: FAILED, STREAMING: FAILED},
+    "expire": {HELD: EXPIRED, QUEUED: EXPIRED, DISPATCHED: EXPIRED, STREAMING: EXPIRED},
+    "cancel": {HELD: CANCELLED, QUEUED: CANCELLED, DISPATCHED: CANCELLED, STREAMING: CANCELLED},
+}
+
+SERVING, DRAINING, SUSPECT, LOST = (
+    WorkerState.SERVING,
+    WorkerState.DRAINING,
+    WorkerState.SUSPECT,
+    WorkerState.LOST,
+)
+
+WORKER: Final[dict[str, dict[WorkerState, WorkerState]]] = {
+    "capacity": {SERVING: SERVING, DRAINING: SERVING, SUSPECT: SUSPECT},
+    "drain": {SERVING: DRAINING, DRAINING: DRAINING, SUSPECT: SUSPECT},
+    "gone": {SERVING: SUSPECT, DRAINING: SUSPECT, SUSPECT: SUSPECT},
+    "lose": {SERVING: LOST, DRAINING: LOST, SUSPECT: LOST},
+}
+
+SEEN, PRESENT, FORGOTTEN = PeerState.SEEN, PeerState.PRESENT, PeerState.FORGOTTEN
+
+PEER: Final[dict[str, dict[PeerState, PeerState]]] = {
+    "hello": {SEEN: PRESENT, PRESENT: PRESENT},
+    "forget": {SEEN: FORGOTTEN, PRESENT: FORGOTTEN},
+}
+
+
+def unlisted(table: str, event: str, state: IntEnum) -> LocalProtocolError:
+    """The error for a pair that its table does not list."""
+    return LocalProtocolError("unlisted-transition", f"{table}: {event} in {state.name}")

@@ -1,0 +1,71 @@
+"""One worker: what it serves, what it holds, how loaded it says it is. No rule lives here."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from majordomus.core.services import FairQueue
+from majordomus.core.states import WORKER, WorkerState, unlisted
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.peers import Peer
+    from majordomus.core.requests import Request
+    from majordomus.core.services import Service
+
+
+class Worker:
+    """A peer that serves. ``held`` are its slots in use, by dispatch number, ended requests
+    included."""
+
+    __slots__ = (
+        "busy_since",
+        "capacity",
+        "dialect",
+        "handles",
+        "held",
+        "id",
+        "last_beat",
+        "last_beat_sent",
+        "load",
+        "metadata",
+        "order",
+        "peer",
+        "reserved",
+        "services",
+        "state",
+        "undelivered",
+    )
+
+    def __init__(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> None:
+        self.peer = peer
+        self.id = peer.id
+        self.dialect = dialect
+        self.capacity = capacity
+        self.state = WorkerState.SERVING
+        self.services: dict[bytes, Service] = {}
+        self.metadata: dict[bytes, bytes] = {}
+        self.order: deque[Service] = deque()
+        self.held: dict[int, Request] = {}
+        self.handles: dict[bytes, deque[int]] = {}
+        self.undelivered: set[int] = set()
+        self.reserved = FairQueue()
+        self.load: float | None = None
+        self.busy_since = now
+        self.last_beat = now
+        self.last_beat_sent = now
+
+    @property
+    def free(self) -> int:
+        """Slots that may be given out now."""
+        if self.state is not WorkerState.SERVING or self.load == -1.0:
+            return 0
+        return max(0, self.capacity - len(self.held))
+
+    def move(self, event: str) -> None:
+        """Follow `event` through the table of states."""
+        try:
+            self.state = WORKER[event][self.state]
+        except KeyError:
+            raise unlisted("worker", event, self.state) from None
