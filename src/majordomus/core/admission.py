@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from majordomus.core import mmi
 from majordomus.core.balancing import LeastOutstanding
+from majordomus.core.peers import conversation
 from majordomus.core.requests import Request
 from majordomus.core.services import Service
+from majordomus.core.states import SERVING
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
 from majordomus.protocol import spec
@@ -80,17 +82,14 @@ class Admission:
             raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
         service = self.registry.services.get(name) or self._new_service(name)
         target = self._target(address, name) if address else None
-        if flags & spec.FAIL_FAST and not service.workers and not name.startswith(spec.MMI_PREFIX):
+        if flags & spec.FAIL_FAST and not self._someone_serves(service):
             self.registry.tidy(service)
-            raise RefusalError(
-                spec.UNAVAILABLE,
-                f"no worker serves '{name.decode()}'; {self.dispatcher.serving_now()}",
-            )
+            raise RefusalError(spec.UNAVAILABLE, self.dispatcher.nobody_serves(name))
         request = Request(
             peer,
             dialect,
             envelope,
-            _key(id, envelope) if id else -self.registry.next_number(),
+            conversation(id, envelope) if id else -self.registry.next_number(),
             id,
             service,
             body,
@@ -133,10 +132,7 @@ class Admission:
             values = meta.unpack(field)
         except RemoteProtocolError as error:
             raise RefusalError(spec.BAD_REQUEST, f"metadata: {error}") from None
-        if "token" not in values:
-            return field
-        del values["token"]
-        return meta.pack(values) if values else b""
+        return meta.without(field, "token") if "token" in values else field
 
     def _new_service(self, name: bytes) -> Service:
         problem = name_problem(name)
@@ -151,6 +147,12 @@ class Admission:
             )
         return service
 
+    def _someone_serves(self, service: Service) -> bool:
+        """Whether a request may hope for a worker that is there: one that drains takes nothing."""
+        if service.name.startswith(spec.MMI_PREFIX):
+            return True
+        return any(worker.state is SERVING for worker in service.workers.values())
+
     def _target(self, address: bytes, name: bytes) -> Worker:
         worker = self.registry.workers.get(address)
         if worker is None or name not in worker.services:
@@ -161,12 +163,6 @@ class Admission:
                 spec.NOT_FOUND, f"no worker {address.hex()} serves '{name.decode()}'"
             )
         return worker
-
-
-def _key(id: int, envelope: tuple[Frame, ...]) -> object:
-    """What tells conversations behind one routing id apart: several clients may stand behind
-    envelopes."""
-    return (id, envelope) if envelope else id
 
 
 def _unknown(flags: int) -> str:

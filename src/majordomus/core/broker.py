@@ -18,7 +18,8 @@ from majordomus.core.dispatch import Dispatcher
 from majordomus.core.enrolment import Enrolment, StrangerError
 from majordomus.core.legacy_commands import LegacyCommands
 from majordomus.core.mdp03_commands import Mdp03Commands
-from majordomus.core.outgoing import Outgoing, command_of
+from majordomus.core.outgoing import READS_TOO_SLOWLY, Outgoing
+from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
 from majordomus.core.states import FORGOTTEN, PRESENT
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Fact, IdSource, Send, Write
     from majordomus.core.settings import BrokerSettings
-    from majordomus.core.workers import Worker
     from majordomus.protocol.mdp03 import Header
     from majordomus.protocol.spec import Frame
 
@@ -74,10 +74,16 @@ class BrokerMachine:
         self._mdp03 = Mdp03Commands(*rooms)
         self._legacy = LegacyCommands(*rooms)
 
+    def begin(self, version: str, wire: str, now: float) -> None:
+        """What MMI tells of this broker: the package's version, the kind of wire, since when."""
+        self.registry.version, self.registry.wire, self.registry.started = version, wire, now
+
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 
     def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """One message from one routing id. A peer's bytes raise nothing: what is wrong is counted."""
+        if self.outgoing.overflow:
+            self._draw_consequences(now)
         try:
             if frames and frames[0][:4] == spec.MDP03_MAGIC:
                 self._receive_03(peer_id, frames, 0, now)
@@ -98,7 +104,8 @@ class BrokerMachine:
         if now - self._promised > self.settings.pause:
             self.presence.paused(now)
             self._promised = inf
-        self._draw_consequences(now)
+        if self.outgoing.overflow:
+            self._draw_consequences(now)
         for request in self.registry.requests.due(now):
             request.slot = None
             self.dispatcher.expire(request, now)
@@ -107,11 +114,16 @@ class BrokerMachine:
             self.outgoing.flush(peer, now)
 
     def next_deadline(self) -> float:
-        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due."""
+        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due.
+
+        0 when what the socket said last is still to be acted upon: receive without waiting.
+        """
         registry = self.registry
         self._promised = min(
             registry.requests.next(), registry.timers.next(), registry.retries.next()
         )
+        if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
+            return 0.0
         return self._promised
 
     def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
@@ -134,8 +146,10 @@ class BrokerMachine:
             self.outgoing.hold(peer, frames, now)
         else:
             if peer.worker is not None:
-                self._note_undelivered(peer.worker, frames)
-            self.presence.gone(peer, now)
+                self.dispatcher.never_left(peer.worker, frames)
+                self.presence.suspect(peer, now)
+            else:
+                self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
 
     def socket_empty(self, now: float) -> None:
         """Everything that had arrived has been received."""
@@ -170,8 +184,14 @@ class BrokerMachine:
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────
 
     def _receive_03(self, peer_id: bytes, frames: list[Frame], at: int, now: float) -> None:
-        header = mdp03.parse(frames[at])
         envelope = tuple(frames[:at]) if at else ()
+        try:
+            header = mdp03.parse(frames[at])
+        except RemoteProtocolError as error:
+            if error.reason != "long-metadata":
+                raise
+            self._refuse_long(peer_id, envelope, frames[at], now)
+            return
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             peer = self._meet(peer_id, MDP03, envelope, header, now)
@@ -196,12 +216,38 @@ class BrokerMachine:
         peer = self.presence.meet(peer_id, dialect, now)
         if peer is None:
             self.registry.drop("too-many-peers", peer_id)
-            if header[0] == spec.REQUEST and not header[1] & spec.ONE_WAY and header[3]:
+            if header[0] in (spec.READY, spec.HELLO):
+                self.outgoing.say_to(peer_id, [*envelope, *speech.disconnect(dialect)], now)
+            elif header[0] == spec.REQUEST and not header[1] & spec.ONE_WAY and header[3]:
                 text = "the broker knows as many peers as it may"
-                self.outgoing.say_to(
-                    peer_id, speech.refusal(envelope, header[3], spec.TOO_MANY, text)
-                )
+                self._refuse(peer_id, envelope, header[3], spec.TOO_MANY, text, now)
         return peer
+
+    def _refuse(
+        self,
+        peer_id: bytes,
+        envelope: tuple[Frame, ...],
+        id: int,
+        status: int,
+        text: str,
+        now: float,
+    ) -> None:
+        """FINAL to whoever asked, known or not."""
+        self.registry.counts.refused[status] += 1
+        self.outgoing.say_to(peer_id, speech.refusal(envelope, id, status, text), now)
+
+    def _refuse_long(
+        self, peer_id: bytes, envelope: tuple[Frame, ...], header: Frame, now: float
+    ) -> None:
+        """Rule 4: whoever asks with metadata beyond their bound is told so."""
+        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(header)
+        peer = self.registry.peers.get(peer_id)
+        is_open = peer is not None and conversation(id, envelope) in peer.open
+        if command != spec.REQUEST or flags & spec.ONE_WAY or not id or is_open:
+            raise RemoteProtocolError("long-metadata")
+        self.registry.drop("long-metadata", peer_id)
+        text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
+        self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
 
     def _receive_legacy(
         self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
@@ -214,9 +260,7 @@ class BrokerMachine:
             if peer is None:
                 self.registry.drop("too-many-peers", peer_id)
                 return
-        worker = peer.worker
-        if worker is None or worker.dialect is not DELPHI:
-            peer.last_heard = now
+        peer.last_heard = now
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
         try:
@@ -242,7 +286,10 @@ class BrokerMachine:
         self.registry.drop(reason, peer_id)
         if now >= self._next_version_answer:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
-            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03])
+            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03], now)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None and peer.worker is not None:
+            self.presence.forget(peer, reason, now)
 
     def _send_off(
         self,
@@ -260,36 +307,24 @@ class BrokerMachine:
         known_worker = peer.worker is not None
         self.presence.forget(peer, reason, now, tell=known_worker)
         if not known_worker:
-            self.outgoing.say_to(peer.id, speech.disconnect(dialect))
+            self.outgoing.say_to(peer.id, speech.disconnect(dialect), now)
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 
-    def _note_undelivered(self, worker: Worker, frames: list[Frame]) -> None:
-        """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
-        command, number = command_of(frames)
-        if command == spec.REQUEST:
-            worker.undelivered.add(number)
-            return
-        for handle, waiting in worker.handles.items():
-            if handle in frames:
-                worker.undelivered.update(waiting)
-
     def _draw_consequences(self, now: float) -> None:
-        """Rule 9: a stream whose part found no room ends with 429; a peer whose answer found none
-        is lost."""
-        if not self.outgoing.overflow:
-            return
-        overflow, self.outgoing.overflow = self.outgoing.overflow, []
-        for peer, command, id in overflow:
+        """Rule 9: a client that is gone is forgotten; a stream whose part found no room ends with
+        429; a peer whose answer found none is lost."""
+        overflow, self.outgoing.overflow = self.outgoing.overflow, {}
+        for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
                 continue
             if command != spec.PARTIAL:
-                self.presence.forget(peer, "reads too slowly", now)
+                why = "gone" if command == spec.DISCONNECT else "reads too slowly"
+                self.presence.forget(peer, why, now)
                 continue
-            request = peer.open.get(id)
+            request = peer.open.get(key)
             if request is not None:
-                text = "the client reads more slowly than the worker sends"
-                self.dispatcher.fail(request, spec.TOO_MANY, text, now)
+                self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _hears_of_drain(self, peer: Peer) -> bool:
         if peer.worker is not None:

@@ -7,9 +7,11 @@ Rules 1, 3, 5, 6 and the slot rule of MDP/0.3 live here, and nowhere else.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from majordomus.core import speech
+from majordomus.core.outgoing import command_of
 from majordomus.core.states import AT_WORKER, OPEN, STREAMING
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     from majordomus.core.outgoing import Outgoing
     from majordomus.core.registry import Registry
     from majordomus.core.requests import Request
-    from majordomus.core.services import Service
+    from majordomus.core.services import FairQueue, Service
     from majordomus.core.workers import Worker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
+DELPHI = Dialect.DELPHI
+JOINED_TOO_LARGE = "the joined parts are too large for one reply"
+NAMES_TOLD = 10
+"""Services that the sentence of a 503 names at most."""
 
 
 class Dispatcher:
@@ -57,7 +63,7 @@ class Dispatcher:
             self.fail(request, spec.TOO_MANY, full, now)
             return
         request.move("queue")
-        (request.target.reserved if request.target else request.service.queue).push(request)
+        self._queue_of(request).push(request)
         self._entered(request)
         registry.backlogged[request.service] = None
 
@@ -66,10 +72,13 @@ class Dispatcher:
             return request.target if request.target.free else None
         return request.service.strategy.choose(request.rejected)
 
+    def _queue_of(self, request: Request) -> FairQueue:
+        return request.target.reserved if request.target else request.service.queue
+
     def _full(self, request: Request) -> str:
         """Which bound of the queues `request` would break (rule 4); empty when none."""
         registry, settings, size = self.registry, self.registry.settings, request.size
-        queue, peer = request.service.queue, request.peer
+        queue, peer = self._queue_of(request), request.peer
         name = request.service.name.decode()
         if queue.count >= settings.max_service_queue:
             return f"{queue.count} requests wait for service '{name}' already"
@@ -170,17 +179,27 @@ class Dispatcher:
                 self.dispatch(request, worker, now)
 
     def _next_for(self, worker: Worker) -> Request | None:
-        if worker.reserved:
+        """By turns a request that asks for `worker` alone and one that does not, so that nobody
+        passes the others by naming workers (rule 7)."""
+        if worker.reserved and not worker.reserved_last:
+            worker.reserved_last = True
             return worker.reserved.pop_for(worker)
+        worker.reserved_last = False
+        request = self._next_of_services(worker)
+        return worker.reserved.pop_for(worker) if request is None else request
+
+    def _next_of_services(self, worker: Worker) -> Request | None:
         order = worker.order
         if len(order) == 1:
             return order[0].queue.pop_for(worker)
         backlogged = self.registry.backlogged
         if len(backlogged) < len(order):
             for service in backlogged:
-                if service.name in worker.services and service.queue:
-                    backlogged.move_to_end(service)
-                    return service.queue.pop_for(worker)
+                if service.name in worker.services:
+                    request = service.queue.pop_for(worker)
+                    if request is not None:
+                        backlogged.move_to_end(service)
+                        return request
             return None
         for _ in range(len(order)):
             service = order[0]
@@ -206,13 +225,20 @@ class Dispatcher:
         if speech.takes_parts(request):
             self.outgoing.say(request.peer, speech.part(request, frames, flags, metadata), now)
             return
-        request.parts_size += sum(map(len, frames))
-        if request.parts_size > self.registry.settings.max_message:
-            self.fail(request, spec.TOO_LARGE, "the joined parts are too large for one reply", now)
-            return
+        if self._join(request, frames):
+            self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+
+    def _join(self, request: Request, frames: list[Frame]) -> bool:
+        """Add `frames` to the one reply that is to come; whether it breaks the bounds of a
+        message."""
+        settings = self.registry.settings
         if request.parts is None:
             request.parts = []
         request.parts.extend(frames)
+        request.parts_size += sum(map(len, frames))
+        return (
+            request.parts_size > settings.max_message or len(request.parts) > settings.max_frames
+        )
 
     def answer(
         self,
@@ -226,6 +252,11 @@ class Dispatcher:
         """FINAL: the request ends with the worker's own words, if nothing has ended it before."""
         if request.state not in AT_WORKER:
             return
+        if request.parts is not None and status == spec.OK:
+            if self._join(request, frames):
+                self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+                return
+            frames = request.parts
         counts = self.registry.counts
         if status == spec.OK:
             request.move("answer")
@@ -235,8 +266,6 @@ class Dispatcher:
             request.move("fail")
             counts.failed += 1
         worker_id = request.worker.id if request.worker else b""
-        if request.parts and status == spec.OK:
-            frames = [*request.parts, *frames]
         self._tell(request, status, frames, now, worker_id, flags, metadata)
         self._close(request)
 
@@ -273,9 +302,7 @@ class Dispatcher:
             else:
                 self.dispatch(request, worker, now)
         for request in reversed(waiting):
-            (request.target.reserved if request.target else request.service.queue).push_front(
-                request
-            )
+            self._queue_of(request).push_front(request)
             self._entered(request)
             self.registry.backlogged[request.service] = None
 
@@ -316,7 +343,8 @@ class Dispatcher:
 
     def _expiry(self, request: Request) -> tuple[int, str]:
         """503 when no live worker was there since the request was accepted, else 408."""
-        service, waited = request.service, f"{request.deadline - request.accepted:.3g} s"
+        service = request.service
+        waited = f"{round(request.deadline - request.accepted, 3):g} s"
         name = service.name.decode()
         if service.workers or service.last_worker >= request.accepted:
             place = "at a worker" if request.state in AT_WORKER else "in the queue"
@@ -331,11 +359,12 @@ class Dispatcher:
 
     def serving_now(self) -> str:
         """What the sentence of a 503 says of the services that there are."""
-        names = [s.name.decode() for s in self.registry.services.values() if s.workers]
-        if not names:
+        served = self.registry.served
+        if not served:
             return "no service is served now"
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        return f"serving now: {', '.join(sorted(names[:10]))}{more}"
+        names = sorted(service.name.decode() for service in islice(served, NAMES_TOLD))
+        more = f" and {len(served) - NAMES_TOLD} more" if len(served) > NAMES_TOLD else ""
+        return f"serving now: {', '.join(names)}{more}"
 
     def _end(self, request: Request, event: str, now: float) -> None:
         """Take an open request out of wherever it is; the worker that has it is told, and keeps its
@@ -348,6 +377,21 @@ class Dispatcher:
         if worker is not None and worker.dialect is MDP03 and request.dispatch in worker.held:
             self.outgoing.say(worker.peer, speech.cancel(request), now)
         self._close(request)
+        if worker is not None and worker.dialect is DELPHI:
+            self._make_room(worker, now)
+
+    def _make_room(self, worker: Worker, now: float) -> None:
+        """A Delphi worker need not answer what it gets, and gets any number (PROTOCOLS §3): what it
+        left unanswered is remembered while there is room. When there is none, the oldest is
+        forgotten."""
+        if len(worker.held) < worker.capacity:
+            return
+        for number, request in worker.held.items():
+            if request.state not in OPEN:
+                self.registry.drop("never-answered", worker.id)
+                self.release(worker, number)
+                self.feed(worker, now)
+                return
 
     def _close(self, request: Request) -> None:
         """Let go of everything that an ended request held, but its slot."""
@@ -381,7 +425,7 @@ class Dispatcher:
         elif status == spec.OK:
             message = speech.legacy_final(request, frames)
         elif self.registry.settings.legacy_errors == "reply":
-            message = speech.legacy_final(request, [str(status).encode(), *frames[:1]])
+            message = speech.legacy_final(request, [str(status).encode(), *(frames[:1] or [b""])])
         else:
             self.registry.counts.unanswered += 1
             return
@@ -392,6 +436,7 @@ class Dispatcher:
     def enrol(self, worker: Worker, service: Service, now: float) -> None:
         """`worker` serves `service` from now on."""
         service.workers[worker.id] = worker
+        self.registry.served[service] = None
         worker.services[service.name] = service
         worker.order.append(service)
         self._weigh(worker)
@@ -411,6 +456,8 @@ class Dispatcher:
             service.strategy.drop(worker)
             service.workers.pop(worker.id, None)
             service.last_worker = now
+            if not service.workers:
+                registry.served.pop(service, None)
         held, worker.held = list(worker.held.items()), {}
         registry.workers.pop(worker.id, None)
         for request in list(worker.reserved):
@@ -418,14 +465,20 @@ class Dispatcher:
         again = [r for n, r in held if self._survives(r, n in worker.undelivered, why, now)]
         self.requeue(again, now)
         for service in services:
-            self._give_up_declined(service, now)
+            self._give_up_hopeless(service, now)
             registry.tidy(service)
 
-    def _give_up_declined(self, service: Service, now: float) -> None:
-        """The worker that could have taken what the others declined may have been the one that
-        left."""
+    def _give_up_hopeless(self, service: Service, now: float) -> None:
+        """The worker that left may have been the last, or the last that had not declined."""
         for request in [r for r in service.queue.front if self._declined_by_all(r)]:
             self._fail_declined(request, now)
+        if not service.workers:
+            for request in [r for r in service.queue if r.flags & spec.FAIL_FAST]:
+                self.fail(request, spec.UNAVAILABLE, self.nobody_serves(service.name), now)
+
+    def nobody_serves(self, name: bytes) -> str:
+        """The sentence of a 503 that does not wait for a worker."""
+        return f"no worker serves '{name.decode()}'; {self.serving_now()}"
 
     def _fail_declined(self, request: Request, now: float) -> None:
         name = request.service.name.decode()
@@ -445,6 +498,19 @@ class Dispatcher:
             request, spec.WORKER_LOST, f"worker lost ({why}) at attempt {request.attempt}", now
         )
         return False
+
+    def never_left(self, worker: Worker, frames: list[Frame]) -> None:
+        """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
+        if worker.dialect is MDP03:
+            command, number, _ = command_of(frames)
+            if command == spec.REQUEST:
+                worker.undelivered.add(number)
+            return
+        for frame in frames[2:4]:
+            newest = reversed(worker.handles.get(frame, ()))
+            number = next((n for n in newest if n not in worker.undelivered), None)
+            if number is not None:
+                worker.undelivered.add(number)
 
     def withdraw(self, requests: Iterable[Request], now: float) -> None:
         """Their client is gone: cancelled, but for those that asked for no answer."""

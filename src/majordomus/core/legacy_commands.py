@@ -118,11 +118,9 @@ class LegacyCommands:
                 self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
             self.enrolment.enrol(worker, name, now)
         elif dialect is DELPHI:
-            worker.last_beat = now
             self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
 
     def _heartbeat(self, worker: Worker, command: Command, now: float) -> None:
-        worker.last_beat = worker.peer.last_heard = now
         if command.load is None or command.load == worker.load:
             return
         was_excluded = worker.load == spec.LOAD_UNREADABLE

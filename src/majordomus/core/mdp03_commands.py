@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from majordomus.core import speech
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
-from majordomus.core.states import PRESENT
+from majordomus.core.peers import conversation
+from majordomus.core.states import DRAINING, PRESENT
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
@@ -83,6 +84,8 @@ class Mdp03Commands:
             RemoteProtocolError: the message is malformed.
         """
         command = header[0]
+        if header[1] & spec.BROKER_METADATA and command != spec.REQUEST:
+            raise RemoteProtocolError("forged-metadata")
         handler = self._commands.get(command)
         if handler is None:
             self._unknown(peer, envelope, header, now)
@@ -110,10 +113,18 @@ class Mdp03Commands:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
         reason = "not-implemented" if command in LATER else "unknown-command"
         self.registry.drop(reason, peer.id)
+        if command == spec.CREDIT and self._is_open(peer, envelope, header[3]):
+            return
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
         self._refuse(
             peer, envelope, header[3], spec.NOT_IMPLEMENTED, f"not implemented: {name}", now
         )
+
+    def _is_open(self, peer: Peer, envelope: tuple[Frame, ...], id: int) -> bool:
+        """Whether `id` is an open conversation, whose FINAL an answer would be taken for."""
+        if peer.worker is not None and id in peer.worker.held:
+            return True
+        return ((id, envelope) if envelope else id) in peer.open
 
     def _refuse(
         self,
@@ -127,8 +138,10 @@ class Mdp03Commands:
     ) -> None:
         """FINAL for what never became a request; nothing when there is no id or no answer is
         wanted."""
-        self.registry.counts.refused[status] += 1
-        if id and not flags & spec.ONE_WAY:
+        if flags & spec.ONE_WAY:
+            self.registry.counts.unanswered += 1
+        elif id:
+            self.registry.counts.refused[status] += 1
             self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
 
     # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
@@ -149,7 +162,7 @@ class Mdp03Commands:
             text = "bit 63 of an id is the broker's"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
-        if id and ((id, envelope) if envelope else id) in peer.open:
+        if id and conversation(id, envelope) in peer.open:
             self.registry.drop("resend", peer.id)
             return
         try:
@@ -194,7 +207,7 @@ class Mdp03Commands:
         body: list[Frame],
         now: float,
     ) -> None:
-        request = peer.open.get((header[3], envelope) if envelope else header[3])
+        request = peer.open.get(conversation(header[3], envelope))
         if request is None:
             self.registry.drop("late-cancel", peer.id, count_only=True)
         else:
@@ -213,8 +226,6 @@ class Mdp03Commands:
         _, flags, capacity, _, _, name, _, metadata_field = header
         if not capacity:
             raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
-        if flags & spec.BROKER_METADATA:
-            raise RemoteProtocolError("forged-metadata")
         if metadata_field:
             metadata.unpack(metadata_field)
         worker = peer.worker
@@ -227,7 +238,7 @@ class Mdp03Commands:
         worker.metadata[name] = metadata_field
         if name not in worker.services:
             self.enrolment.enrol(worker, name, now)
-        if worker.capacity != capacity:
+        if worker.capacity != capacity or worker.state is DRAINING:
             self._set_capacity(worker, capacity, now)
 
     def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
@@ -253,8 +264,8 @@ class Mdp03Commands:
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
-        if flags:
-            self._check_reply_flags(flags, metadata_field)
+        if flags & spec.METADATA:
+            metadata.unpack(metadata_field)
         if self.admission.too_large(body):
             self.dispatcher.give_up(request, spec.TOO_LARGE, "a part is larger than allowed", now)
             return
@@ -273,8 +284,8 @@ class Mdp03Commands:
             self.registry.drop("late-part", peer.id, count_only=True)
             return
         worker = self._worker(peer, envelope)
-        if flags:
-            self._check_reply_flags(flags, metadata_field)
+        if flags & spec.METADATA:
+            metadata.unpack(metadata_field)
         request = self.dispatcher.release(worker, number)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
@@ -324,12 +335,6 @@ class Mdp03Commands:
         if worker is None or envelope or worker.dialect is not MDP03:
             raise StrangerError("unknown-worker")
         return worker
-
-    def _check_reply_flags(self, flags: int, field: bytes) -> None:
-        if flags & spec.BROKER_METADATA:
-            raise RemoteProtocolError("forged-metadata")
-        if flags & spec.METADATA:
-            metadata.unpack(field)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 

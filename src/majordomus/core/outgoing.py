@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.peers import Outbox, Peer
+from majordomus.core import speech
+from majordomus.core.peers import Outbox, Peer, conversation
 from majordomus.protocol import spec
+from majordomus.protocol.recognise import recognise
+from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.registry import Registry, Send
@@ -14,16 +17,17 @@ if TYPE_CHECKING:
 
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 0.1
+READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
 
 
-def command_of(frames: list[Frame]) -> tuple[int, int]:
-    """Command and id of a message of ours; what is not MDP/0.3 counts as a FINAL without an id."""
-    for frame in frames[: spec.MAX_ENVELOPE_FRAMES + 2]:
-        if frame[:4] == spec.MDP03_MAGIC:
-            return frame[4], int.from_bytes(frame[8:16], "big")
-        if frame in (spec.MDP02_CLIENT, spec.MDP01_CLIENT):
-            break
-    return spec.FINAL, 0
+def command_of(frames: list[Frame]) -> tuple[int, int, tuple[Frame, ...]]:
+    """Command, id and envelope of a message of ours. What is not MDP/0.3 counts as a FINAL without
+    an id: a part that an older dialect loses cannot be told of, so it is as grave."""
+    dialect, at = recognise(frames)
+    if dialect is not Dialect.MDP03:
+        return spec.FINAL, 0, ()
+    header = frames[at]
+    return header[4], int.from_bytes(header[8:16], "big"), tuple(frames[:at])
 
 
 class Outgoing:
@@ -33,9 +37,9 @@ class Outgoing:
         self.registry = registry
         self.sends: list[Send] = []
         self._taken: list[Send] = []
-        self.overflow: list[tuple[Peer, int, int]] = []
-        """What found no room in an outbox: peer, command and id. The machine draws the
-        consequences."""
+        self.overflow: dict[tuple[Peer, int, object], None] = {}
+        """What found no room in an outbox: peer, command and key of the conversation. The machine
+        draws the consequences before anything else happens."""
 
     def take(self) -> list[Send]:
         """The sends since the last call. The list is used again at the call after the next."""
@@ -52,9 +56,13 @@ class Outgoing:
         else:
             self.hold(peer, frames, now)
 
-    def say_to(self, peer_id: bytes, frames: list[Frame]) -> None:
-        """Send `frames` to a routing id that is not, or no longer, a known peer."""
-        self.sends.append((peer_id, frames))
+    def say_to(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """Send `frames` to a routing id that need not be a known peer."""
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            self.sends.append((peer_id, frames))
+        else:
+            self.say(peer, frames, now)
 
     def flush(self, peer: Peer, now: float) -> None:
         """Try again what waits for `peer`. If it is refused once more, it comes back by `hold`."""
@@ -79,9 +87,12 @@ class Outgoing:
             delay = min(peer.last_delay * 2, LONGEST_DELAY) if again else FIRST_DELAY
             outbox = peer.outbox = Outbox(delay or FIRST_DELAY)
             self.registry.retries.add(peer, now + outbox.delay)
-        command, id = command_of(frames)
+        command, id, envelope = command_of(frames)
         if command == spec.HEARTBEAT:
             return
+        key = conversation(id, envelope)
+        if command == spec.FINAL and (peer, spec.PARTIAL, key) in self.overflow:
+            frames = speech.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
         room = 1 if command == spec.PARTIAL else 2
         size = sum(map(len, frames))
         if (
@@ -89,7 +100,7 @@ class Outgoing:
             or outbox.size + size > settings.max_outbox_bytes * room
         ):
             self.registry.drop("outbox-full", peer.id)
-            self.overflow.append((peer, command, id))
+            self.overflow[peer, command, key] = None
             return
         outbox.messages.append(frames)
         outbox.size += size

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from majordomus.core.workers import Worker
 
 
+def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
+    """The key of a conversation in `Peer.open`: behind one routing id several clients may stand,
+    each in its own envelope."""
+    return (id, envelope) if envelope else id
+
+
 class Outbox:
     """What a full socket refused, in order. ``delay`` is seconds until the next try."""
 

@@ -34,7 +34,7 @@ class Presence:
         self.registry = registry
         self.outgoing = outgoing
         self.dispatcher = dispatcher
-        self.suspects: list[Peer] = []
+        self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
         settings = registry.settings
@@ -72,15 +72,15 @@ class Presence:
 
     def forget(self, peer: Peer, why: str, now: float, tell: bool = False) -> None:
         """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
-        it."""
+        it. It may be told so, by DISCONNECT."""
         if peer.state is FORGOTTEN:
             return
         registry = self.registry
         worker = peer.worker
+        if worker is not None and peer.outbox is not None:
+            for frames in peer.outbox.messages:
+                self.dispatcher.never_left(worker, frames)
         peer.outbox = None
-        if tell:
-            dialect = worker.dialect if worker else peer.dialect
-            self.outgoing.say(peer, speech.disconnect(dialect), now)
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
@@ -92,6 +92,8 @@ class Presence:
             self.lose(worker, why, now)
         elif was_present:
             registry.tell("client-lost", peer=peer.id, why=why)
+        if tell:
+            self.outgoing.say(peer, speech.disconnect(worker.dialect if worker else MDP03), now)
 
     def lose(self, worker: Worker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""
@@ -145,7 +147,7 @@ class Presence:
                 return peer.last_heard + settings.client_interval * settings.liveness
             return inf if peer.open else peer.last_heard + settings.client_idle
         if worker.dialect is Dialect.DELPHI:
-            return worker.last_beat + spec.DELPHI_EXPIRY
+            return peer.last_heard + spec.DELPHI_EXPIRY
         if worker.held and worker.dialect is not MDP03:
             name = worker.order[0].name.decode()
             return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
@@ -174,16 +176,14 @@ class Presence:
 
     # ── sockets that went away (rule 9, DESIGN §4) ────────────────────────────────────────────────
 
-    def gone(self, peer: Peer, now: float) -> None:
-        """A send found no connection: a client is forgotten, a worker suspect until all it sent was
-        heard."""
+    def suspect(self, peer: Peer, now: float) -> None:
+        """A send to a worker found no connection: it gets nothing, and is lost when all that it
+        sent was heard."""
         worker = peer.worker
-        if worker is None:
-            self.forget(peer, "gone", now)
-            return
-        worker.move("gone")
-        self.dispatcher.reweigh(worker, now)
-        self.suspects.append(peer)
+        if worker is not None:
+            worker.move("gone")
+            self.dispatcher.reweigh(worker, now)
+            self.suspects[peer] = None
 
     def connection_ended(self, peer: Peer, now: float) -> None:
         """The monitor saw the end of the connection recorded for `peer`: a probe tells whether it
@@ -199,11 +199,16 @@ class Presence:
         else:
             self.ended.append((peer, now))
 
+    @property
+    def waits_for_silence(self) -> bool:
+        """Whether `socket_empty` has something to judge."""
+        return bool(self.suspects or self.ended)
+
     def socket_empty(self, now: float) -> None:
         """Everything that had arrived was heard: suspects are lost now, ended connections
         forgotten."""
         if self.suspects:
-            suspects, self.suspects = self.suspects, []
+            suspects, self.suspects = self.suspects, {}
             for peer in suspects:
                 self.forget(peer, "connection lost", now)
         if self.ended:

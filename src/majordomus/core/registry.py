@@ -53,7 +53,7 @@ class Counts:
         self.rejected = 0
         self.parts = 0
         self.unanswered = 0
-        """Failures of legacy clients' requests, which their dialect has no words for."""
+        """Failures that nobody was told of: the dialect has no words, or no answer was wanted."""
         self.refused: Counter[int] = Counter()
         """Messages of clients that never became a request, by the status they were answered."""
         self.dropped: Counter[str] = Counter()
@@ -83,6 +83,7 @@ class Registry:
         self.workers: dict[bytes, Worker] = {}
         self.services: dict[bytes, Service] = {}
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
+        self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
         self.requests: Deadlines[Request] = Deadlines()

@@ -98,12 +98,46 @@ MDP01_CLIENT: Final = b"MDPC01"
 MDP01_WORKER: Final = b"MDPW01"
 MDP02_CLIENT: Final = b"MDPC02"
 MDP02_WORKER: Final = b"MDPW02"
+MDP01_WORKER_COMMANDS: Final[dict[int, bytes]] = {
+    READY: b"\x01",
+    REQUEST: b"\x02",
+    FINAL: b"\x03",
+    HEARTBEAT: b"\x04",
+    DISCONNECT: b"\x05",
+}
+MDP02_WORKER_COMMANDS: Final[dict[int, bytes]] = {
+    READY: b"\x01",
+    REQUEST: b"\x02",
+    PARTIAL: b"\x03",
+    FINAL: b"\x04",
+    HEARTBEAT: b"\x05",
+    DISCONNECT: b"\x06",
+}
+MDP01_CLIENT_COMMANDS: Final[dict[int, bytes]] = {}
+"""A 0.1 client's frames carry no command: the direction says what they are."""
+MDP02_CLIENT_COMMANDS: Final[dict[int, bytes]] = {
+    REQUEST: b"\x01",
+    PARTIAL: b"\x02",
+    FINAL: b"\x03",
+}
+MDP02D_CLIENT_COMMANDS: Final[dict[int, bytes]] = {
+    REQUEST: b"\x02",
+    PARTIAL: b"\x03",
+    FINAL: b"\x04",
+}
 
 # Recognition.
 MAX_ENVELOPE_FRAMES: Final = 8
 MAX_ENVELOPE_FRAME: Final = 255
 
 # Delphi.
+DELPHI_READY: Final = b"\x01"
+DELPHI_HEARTBEAT: Final = b"\x02"
+DELPHI_DISCONNECT: Final = b"\x03"
+DELPHI_WORKER_MESSAGE: Final = b"\x04"
+DELPHI_CLIENT_MESSAGE: Final = b"\x05"
+DELPHI_HASH_SIZE: Final = 4
+DELPHI_NO_HASH: Final = b"\x00\x00\x00\x00"
 DELPHI_HEARTBEAT_INTERVAL: Final = 2.5
 DELPHI_EXPIRY: Final = 5.0
 DELPHI_MAX_LOAD_TEXT: Final = 4096

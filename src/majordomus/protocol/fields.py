@@ -1,0 +1,68 @@
+"""The checks that every legacy dialect makes of a service, an address and a body live here.
+
+The same law holds both ways: what a writer refuses (our fault), a reader refuses (theirs).
+"""
+
+from __future__ import annotations
+
+from majordomus.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from majordomus.protocol.spec import MAX_NAME, Frame
+
+
+def frame_at(frames: list[Frame], at: int) -> Frame:
+    """Frame `at`. Raises: RemoteProtocolError("truncated") when the message ends before it."""
+    if len(frames) <= at:
+        raise RemoteProtocolError("truncated", f"frame {at} is missing")
+    return frames[at]
+
+
+def no_more(frames: list[Frame], at: int) -> None:
+    """The message ends before frame `at`. Raises: RemoteProtocolError("extra-frames")."""
+    if len(frames) > at:
+        raise RemoteProtocolError("extra-frames", f"{len(frames)} frames where {at} are allowed")
+
+
+def read_service(frames: list[Frame], at: int) -> bytes:
+    """The service name in frame `at`, valid: UTF-8, 1 to 255 bytes."""
+    service = frame_at(frames, at)
+    _check_service(service, RemoteProtocolError)
+    return service
+
+
+def read_address(frames: list[Frame], at: int) -> bytes:
+    """The address in frame `at`: opaque, but never empty."""
+    address = frame_at(frames, at)
+    if not address:
+        raise RemoteProtocolError("empty-address")
+    return address
+
+
+def written_service(service: bytes) -> bytes:
+    """The same name. Raises: LocalProtocolError when no reader would take it."""
+    _check_service(service, LocalProtocolError)
+    return service
+
+
+def written_address(address: bytes) -> bytes:
+    """The same address. Raises: LocalProtocolError("empty-address")."""
+    if not address:
+        raise LocalProtocolError("empty-address")
+    return address
+
+
+def written_body(body: list[Frame]) -> list[Frame]:
+    """The same frames, or one empty frame: legacy grammars say `body+`."""
+    return body or [b""]
+
+
+def _check_service(service: bytes, fault: type[ProtocolError]) -> None:
+    if not service:
+        raise fault("empty-service")
+    if len(service) > MAX_NAME:
+        raise fault("long-service", f"{len(service)} bytes, at most {MAX_NAME} are allowed")
+    if service.isascii():
+        return
+    try:
+        service.decode()
+    except UnicodeDecodeError:
+        raise fault("bad-utf8", "a service name is UTF-8") from None
