@@ -5,6 +5,8 @@
     ├── ProtocolError
     │   ├── LocalProtocolError      we were asked to do what the protocol forbids: our fault
     │   └── RemoteProtocolError     a peer sent bytes that the protocol forbids: the peer's fault
+    ├── FrameError                  a frame of a Message is not what was asked for
+    ├── RecordError                 a value does not fit its record, or bytes are not one
     ├── BrokerLost                  the broker went away and the call may not be sent again
     └── StatusError                 a call ended with a status that is not 200
         ├── BadRequest              400
@@ -50,6 +52,35 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """A peer sent what the protocol does not allow. No parser raises anything else."""
+
+
+class FrameError(MajordomusError, ValueError):
+    """A frame of a Message is not what was asked for.
+
+    `position` counts from 0, from the front that the message had when it was made, received or last
+    pushed to: frames popped since count. `size` is the frame's size in bytes, None when there was no
+    frame at all; `expected` says what was asked for. Also a ValueError.
+    """
+
+    def __init__(self, text: str, *, position: int = 0, size: int | None = None, expected: str = ""):
+        super().__init__(text)
+        self.position = position
+        self.size = size
+        self.expected = expected
+
+
+class RecordError(MajordomusError, ValueError):
+    """A value does not fit the field of its record (encoding), or bytes are not it (decoding).
+
+    `record` is the name of the record's class, `field` the dotted path of the field, "" when no
+    single field is to blame. Also a ValueError.
+    """
+
+    def __init__(self, record: str, field: str, detail: str):
+        super().__init__(f"{record}.{field}: {detail}" if field else f"{record}: {detail}")
+        self.record = record
+        self.field = field
+        self.detail = detail
 
 
 class BrokerLost(MajordomusError):

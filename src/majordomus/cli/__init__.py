@@ -1,0 +1,158 @@
+"""The command `majordomus`: one file a command, loaded only when it is asked for.
+
+Whatever goes wrong is one line on stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+import click
+
+from majordomus.cli.output import complain
+from majordomus.errors import ConfigurationError, LocalProtocolError, MajordomusError
+
+PROGRAM: Final = "majordomus"
+COMPLETE: Final = "_MAJORDOMUS_COMPLETE"
+"""Set by the shell's completion script: its instruction to click."""
+
+DONE: Final = 0
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+
+COMMANDS: Final = {
+    "broker": "Run a broker.",
+    "worker": "Run a worker's processes and keep them alive.",
+    "call": "Call a service and print its reply.",
+    "services": "List the services of a broker.",
+    "workers": "List the workers of a broker.",
+    "logs": "Show the entries of the cloud logger, and follow them.",
+    "doctor": "Check this machine and installation.",
+    "proto": "Print the .proto text of a module's records.",
+    "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
+    "completion": "Print the shell's completion script.",
+}
+"""Name → what it does. A command's module is imported when it runs, not for a line of help."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names without importing their modules."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The module ``majordomus.cli.<name>``'s ``command``; None when there is no such name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"majordomus.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in ``--help``, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("majordomus")
+        except PackageNotFoundError:
+            number = "(not installed)"
+        click.echo(f"majordomus {number}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+@click.option("--traceback", is_flag=True, help="Show where in the code a failure happened.")
+@click.pass_context
+def majordomus(ctx: click.Context, traceback: bool) -> None:
+    """Clients call named services, workers serve them, a broker routes between them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(run(given))
+    # Whoever read our output has left, as `head` does: say nothing, and let no later flush do so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(FAILED)
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command; prints its one line of complaint itself.
+
+    Raises: BrokenPipeError when stdout is gone, and everything when ``--traceback`` was given.
+    """
+    # What a command does not send to stderr on purpose (output.log_to_stderr) is not shown at all.
+    logging.getLogger("majordomus").addHandler(logging.NullHandler())
+    if arguments[:1] == ["--traceback"]:
+        return int(_invoke(arguments[1:]) or DONE)
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _refuse(error)
+    except click.ClickException as error:
+        return _end(arguments, error.format_message(), error.exit_code)
+    except (ConfigurationError, LocalProtocolError) as error:
+        return _end(arguments, str(error), WRONG_USAGE)
+    except MajordomusError as error:
+        return _end(arguments, str(error) or type(error).__name__, FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        return _end(arguments, "interrupted", FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _end(arguments, str(error), FAILED)
+    except Exception as error:
+        name = type(error).__name__
+        return _end(arguments, f"{name}: {error} (majordomus --traceback … shows where)", FAILED)
+    return int(code or DONE)
+
+
+def _invoke(arguments: list[str]) -> int | None:
+    """What click's own `main` does, which would print an empty line when it is interrupted."""
+    completion = os.environ.get(COMPLETE)
+    if completion:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(majordomus, {}, PROGRAM, COMPLETE, completion)
+    try:
+        with majordomus.make_context(PROGRAM, arguments or ["--help"]) as ctx:
+            result: int | None = majordomus.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return result
+
+
+def _refuse(error: click.UsageError) -> int:
+    path = error.ctx.command_path if error.ctx else "majordomus"
+    message = error.format_message().rstrip(".")
+    complain(f"{path}: {message} (see {path} --help)")
+    return WRONG_USAGE
+
+
+def _end(arguments: list[str], sentence: str, code: int) -> int:
+    name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    complain(f"majordomus {name}".rstrip() + f": {sentence}")
+    return code

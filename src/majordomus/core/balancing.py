@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -28,14 +29,18 @@ class Strategy(Protocol):
 
 
 class LeastOutstanding:
-    """The worker that holds the fewest requests; among equals, who has waited longest. O(1)."""
+    """The worker that holds the fewest requests; among equals, who has waited longest. O(log n) of
+    the numbers that are held."""
 
-    __slots__ = ("_at", "_levels", "_lowest")
+    __slots__ = ("_at", "_heap", "_levels", "_listed")
 
     def __init__(self) -> None:
         self._levels: list[OrderedDict[Worker, None]] = []
         self._at: dict[Worker, int] = {}
-        self._lowest = 0
+        self._heap: list[int] = []
+        """Every level that is not empty, once, and perhaps some that are."""
+        self._listed: list[bool] = []
+        """Of each level, whether it is in the heap."""
 
     def put(self, worker: Worker) -> None:
         level = len(worker.held)
@@ -46,10 +51,12 @@ class LeastOutstanding:
             del self._levels[before][worker]
         while level >= len(self._levels):
             self._levels.append(OrderedDict())
+            self._listed.append(False)
         self._levels[level][worker] = None
         self._at[worker] = level
-        if level < self._lowest:
-            self._lowest = level
+        if not self._listed[level]:
+            self._listed[level] = True
+            heappush(self._heap, level)
 
     def drop(self, worker: Worker) -> None:
         level = self._at.pop(worker, -1)
@@ -59,15 +66,12 @@ class LeastOutstanding:
     def choose(self, rejected: set[Worker] | None) -> Worker | None:
         if not self._at:
             return None
-        while not self._levels[self._lowest]:
-            self._lowest += 1
+        while not self._levels[self._heap[0]]:
+            self._listed[heappop(self._heap)] = False
         if rejected is None:
-            return next(iter(self._levels[self._lowest]))
-        for level in self._levels[self._lowest :]:
-            for worker in level:
-                if worker not in rejected:
-                    return worker
-        return None
+            return next(iter(self._levels[self._heap[0]]))
+        willing = (w for level in sorted(self._heap) for w in self._levels[level])
+        return next((worker for worker in willing if worker not in rejected), None)
 
 
 STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {"least-outstanding": LeastOutstanding}

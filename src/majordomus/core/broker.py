@@ -22,7 +22,7 @@ from majordomus.core.outgoing import READS_TOO_SLOWLY, Outgoing
 from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
-from majordomus.core.states import FORGOTTEN, PRESENT
+from majordomus.core.states import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import delphi, mdp03, spec
 from majordomus.protocol.codecs import LEGACY
@@ -81,7 +81,7 @@ class BrokerMachine:
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 
     def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message from one routing id. A peer's bytes raise nothing: what is wrong is counted."""
+        """One message from one routing id. Its bytes raise nothing: what is wrong is counted."""
         if self.outgoing.overflow:
             self._draw_consequences(now)
         try:
@@ -108,7 +108,8 @@ class BrokerMachine:
             self._draw_consequences(now)
         for request in self.registry.requests.due(now):
             request.slot = None
-            self.dispatcher.expire(request, now)
+            if request.state in OPEN:
+                self.dispatcher.expire(request, now)
         self.presence.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
@@ -198,12 +199,12 @@ class BrokerMachine:
             if peer is None:
                 return
         peer.last_heard = now
-        if peer.outbox is not None:
-            self.outgoing.flush(peer, now)
         try:
             self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
         except StrangerError as error:
             self._send_off(peer, error.reason, now, envelope)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
 
     def _meet(
         self,
@@ -261,12 +262,12 @@ class BrokerMachine:
                 self.registry.drop("too-many-peers", peer_id)
                 return
         peer.last_heard = now
-        if peer.outbox is not None:
-            self.outgoing.flush(peer, now)
         try:
             self._legacy.handle(peer, dialect, envelope, command, now)
         except StrangerError as error:
             self._send_off(peer, error.reason, now, envelope, dialect)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
 
     # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
 
@@ -284,12 +285,14 @@ class BrokerMachine:
     def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
         """PROTOCOLS §4: another version gets one DISCONNECT that names ours, rate-limited."""
         self.registry.drop(reason, peer_id)
-        if now >= self._next_version_answer:
+        answered = now >= self._next_version_answer
+        if answered:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
             self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03], now)
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None:
-            self.presence.forget(peer, reason, now)
+            understood = answered and peer.worker.dialect is MDP03
+            self.presence.forget(peer, reason, now, tell=not understood)
 
     def _send_off(
         self,

@@ -236,9 +236,7 @@ class Dispatcher:
             request.parts = []
         request.parts.extend(frames)
         request.parts_size += sum(map(len, frames))
-        return (
-            request.parts_size > settings.max_message or len(request.parts) > settings.max_frames
-        )
+        return request.parts_size > settings.max_message or len(request.parts) > settings.max_frames
 
     def answer(
         self,
@@ -507,10 +505,9 @@ class Dispatcher:
                 worker.undelivered.add(number)
             return
         for frame in frames[2:4]:
-            newest = reversed(worker.handles.get(frame, ()))
-            number = next((n for n in newest if n not in worker.undelivered), None)
-            if number is not None:
-                worker.undelivered.add(number)
+            waiting = worker.handles.get(bytes(frame), ())
+            unsent = [n for n in reversed(waiting) if n not in worker.undelivered]
+            worker.undelivered.update(unsent[:1])
 
     def withdraw(self, requests: Iterable[Request], now: float) -> None:
         """Their client is gone: cancelled, but for those that asked for no answer."""

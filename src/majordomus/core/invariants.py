@@ -6,17 +6,20 @@ Every number that the machine keeps is computed here once more from what it coun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.states import AT_WORKER, DISPATCHED, FORGOTTEN, LOST, OPEN, QUEUED
+from majordomus.core.states import AT_WORKER, FORGOTTEN, HELD, LOST, OPEN, QUEUED, SUSPECT
 from majordomus.errors import MajordomusError
+from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
+    from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
     from majordomus.core.requests import Request
+    from majordomus.core.services import FairQueue, Service
     from majordomus.core.workers import Worker
 
 
@@ -48,30 +51,40 @@ def check(machine: BrokerMachine) -> None:
 def contradictions(machine: BrokerMachine) -> Iterator[str]:
     """Everything that does not agree, a sentence each."""
     registry = machine.registry
-    requests = list(_open_requests(registry))
+    requests = _open_requests(registry)
     yield from _outcomes(registry, requests)
-    yield from _queues(registry, requests)
-    yield from _workers(registry)
-    yield from _peers(registry)
+    yield from _totals(registry, requests)
     for request in requests:
         yield from _request(registry, request)
-    if len(registry.requests) != len(requests):
-        yield f"{len(registry.requests)} deadlines for {len(requests)} open requests"
-    if machine.next_deadline() == inf and requests:
-        yield "requests are open and no deadline is set"
-
-
-def _open_requests(registry: Registry) -> Iterator[Request]:
-    """All open requests: of known peers, and ONE-WAY ones whose client has left."""
-    seen: set[Request] = set()
-    for peer in registry.peers.values():
-        seen.update(peer.open.values())
-    for worker in registry.workers.values():
-        seen.update(r for r in worker.held.values() if r.state in OPEN)
-        seen.update(worker.reserved)
+    open_of = Counter(request.service for request in requests)
     for service in registry.services.values():
-        seen.update(service.queue)
-    return iter(seen)
+        yield from _service(service, open_of[service])
+    for worker in registry.workers.values():
+        yield from _worker(worker)
+        if worker.state is SUSPECT and worker.peer not in machine.presence.suspects:
+            yield f"worker {worker.id.hex()}: is suspect, and nobody will judge it"
+    queued = [r for r in requests if r.state is QUEUED]
+    queued_of = Counter(r.peer for r in queued)
+    bytes_of: Counter[Peer] = Counter()
+    for request in queued:
+        bytes_of[request.peer] += request.size
+    for peer in registry.peers.values():
+        yield from _peer(registry, peer)
+        if (peer.queued, peer.queued_bytes) != (queued_of[peer], bytes_of[peer]):
+            yield f"peer {peer.id.hex()}: queued = {peer.queued}, not what waits of it"
+
+
+def _open_requests(registry: Registry) -> list[Request]:
+    """All open requests: of known peers, and ONE-WAY ones whose client has left."""
+    seen: dict[Request, None] = {}
+    for peer in registry.peers.values():
+        seen.update(dict.fromkeys(peer.open.values()))
+    for worker in registry.workers.values():
+        seen.update({r: None for r in worker.held.values() if r.state in OPEN})
+        seen.update(dict.fromkeys(worker.reserved))
+    for service in registry.services.values():
+        seen.update(dict.fromkeys(service.queue))
+    return list(seen)
 
 
 def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
@@ -84,85 +97,117 @@ def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
         )
     if registry.open != len(requests):
         yield f"open = {registry.open}, but {len(requests)} are"
+    if len(registry.requests) != len(requests):
+        yield f"{len(registry.requests)} deadlines for {len(requests)} open requests"
 
 
-def _queues(registry: Registry, requests: list[Request]) -> Iterator[str]:
+def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
     queued = [r for r in requests if r.state is QUEUED]
     size = sum(r.size for r in queued)
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
-    for peer in registry.peers.values():
-        own = [r for r in queued if r.peer is peer]
-        if (peer.queued, peer.queued_bytes) != (len(own), sum(r.size for r in own)):
-            yield f"peer {peer.id.hex()}: queued = {peer.queued}, not {len(own)}"
-    for service in registry.services.values():
-        waiting = list(service.queue)
-        if (service.queue.count, service.queue.size) != (
-            len(waiting),
-            sum(r.size for r in waiting),
-        ):
-            yield f"service {service.name!r}: its queue miscounts"
-        if bool(waiting) and service not in registry.backlogged:
-            yield f"service {service.name!r}: has a queue and is not backlogged"
-        free = [w for w in service.workers.values() if w.free]
-        served = [r for r in waiting if any(w not in (r.rejected or ()) for w in free)]
-        if served:
-            yield f"rule 6: {len(free)} workers are free, and there waits {story(served[0])}"
-
-
-def _workers(registry: Registry) -> Iterator[str]:
-    for worker in registry.workers.values():
-        yield from _worker(registry, worker)
-
-
-def _worker(registry: Registry, worker: Worker) -> Iterator[str]:
-    name = f"worker {worker.id.hex()}"
-    if worker.state is LOST or worker.peer.worker is not worker:
-        yield f"{name}: is registered, and lost"
-    if len(worker.held) > worker.capacity and worker.free:
-        yield f"{name}: holds more than its capacity, and is free"
-    if list(worker.services.values()) != sorted(
-        worker.order, key=lambda s: list(worker.services).index(s.name)
-    ):
-        yield f"{name}: its services and their order differ"
-    for service in worker.order:
-        if service.workers.get(worker.id) is not worker:
-            yield f"{name}: serves {service.name!r}, which does not know it"
-        chosen = service.strategy.choose(set(service.workers.values()) - {worker})
-        if (chosen is worker) != bool(worker.free):
-            yield f"{name}: free={worker.free}, and its strategy says otherwise"
-    handles = sum(map(len, worker.handles.values()))
-    if worker.handles and handles != len(worker.held):
-        yield f"{name}: {handles} handles for {len(worker.held)} slots"
-    for number, request in worker.held.items():
-        if request.state in AT_WORKER and (request.worker, request.dispatch) != (worker, number):
-            yield f"{name}: holds dispatch {number:#x} of {story(request)}"
-
-
-def _peers(registry: Registry) -> Iterator[str]:
-    for peer in registry.peers.values():
-        if peer.state is FORGOTTEN:
-            yield f"peer {peer.id.hex()} is forgotten, and known"
-        if peer.timer is None or peer not in peer.timer:
-            yield f"peer {peer.id.hex()} has no timer"
-        if peer.worker is not None and registry.workers.get(peer.id) is not peer.worker:
-            yield f"peer {peer.id.hex()}: its worker is not registered"
+    served = {s for s in registry.services.values() if s.workers}
+    if set(registry.served) != served:
+        yield "what is told to be served differs from what is served"
+    backlogged = {s for s in registry.services.values() if s.queue}
+    if not backlogged <= set(registry.backlogged):
+        yield "a service has a queue and is not backlogged"
+    for service in registry.backlogged:
+        if registry.services.get(service.name) is not service:
+            yield f"service {service.name!r}: is backlogged, and not known"
 
 
 def _request(registry: Registry, request: Request) -> Iterator[str]:
-    if request.state not in OPEN:
-        yield f"has ended, and is open: {story(request)}"
+    if request.state not in OPEN or request.state is HELD:
+        yield f"is open, and in no place: {story(request)}"
     if request.peer.open.get(request.key) is not request:
         yield f"its client does not know it: {story(request)}"
     if registry.services.get(request.service.name) is not request.service:
         yield f"its service is not known: {story(request)}"
+    if request.slot is None or request not in request.slot:
+        yield f"rule 5: it has no deadline: {story(request)}"
     if (request.queue is not None) != (request.state is QUEUED):
         yield f"queue and state differ: {story(request)}"
+    queue = request.queue
+    if queue is not None and request not in queue.front:
+        own = queue.turns.get(request.peer)
+        if own is None or request not in own:
+            yield f"is not in its queue: {story(request)}"
+    if request.state is QUEUED and request.worker is not None:
+        yield f"waits, and has a worker: {story(request)}"
     if request.state in AT_WORKER:
         worker = request.worker
         if worker is None or worker.held.get(request.dispatch) is not request:
             yield f"its worker does not hold it: {story(request)}"
-    elif request.worker is not None and request.state is not DISPATCHED:
-        yield f"waits, and has a worker: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
+
+
+def _service(service: Service, is_open: int) -> Iterator[str]:
+    name = f"service {service.name!r}"
+    yield from _queue(name, service.queue)
+    if service.open != is_open:
+        yield f"{name}: open = {service.open}, but {is_open} are"
+    if not service.open and not service.workers:
+        yield f"{name}: is known, and nobody serves it or waits for it"
+    free = [w for w in service.workers.values() if w.free]
+    for request in service.queue if free else ():
+        if any(worker not in (request.rejected or ()) for worker in free):
+            yield f"rule 6: a worker is free, and there waits {story(request)}"
+
+
+def _queue(name: str, queue: FairQueue) -> Iterator[str]:
+    waiting = list(queue)
+    if (queue.count, queue.size) != (len(waiting), sum(r.size for r in waiting)):
+        yield f"{name}: its queue miscounts"
+    if queue.declined != Counter(w for r in queue.front for w in r.rejected or ()):
+        yield f"{name}: its queue miscounts who declined"
+    for peer, own in queue.turns.items():
+        if not own or any(request.peer is not peer for request in own):
+            yield f"rule 7: {name}: a turn of {peer.id.hex()} is not its own"
+
+
+def _worker(worker: Worker) -> Iterator[str]:
+    name = f"worker {worker.id.hex()}"
+    if worker.state is LOST or worker.peer.worker is not worker:
+        yield f"{name}: is registered, and lost"
+    if {s.name: s for s in worker.order} != worker.services:
+        yield f"{name}: its services and their order differ"
+    yield from _queue(name, worker.reserved)
+    if worker.reserved and worker.free:
+        yield f"rule 6: {name} is free, and there waits {story(next(iter(worker.reserved)))}"
+    for service in worker.order:
+        if service.workers.get(worker.id) is not worker:
+            yield f"{name}: serves {service.name!r}, which does not know it"
+            continue
+        chosen = service.strategy.choose(set(service.workers.values()) - {worker})
+        if (chosen is worker) != bool(worker.free):
+            yield f"{name}: free={worker.free}, and its strategy says otherwise"
+    handles = sorted(number for waiting in worker.handles.values() for number in waiting)
+    if worker.dialect is not Dialect.MDP03 and handles != sorted(worker.held):
+        yield f"{name}: its handles and its slots differ"
+    for number, request in worker.held.items():
+        if request.state in AT_WORKER and (request.worker, request.dispatch) != (worker, number):
+            yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
+
+
+def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
+    name, settings = f"peer {peer.id.hex()}", registry.settings
+    if peer.state is FORGOTTEN or registry.peers.get(peer.id) is not peer:
+        yield f"{name}: is forgotten, and known"
+    if peer.timer is None or peer not in peer.timer:
+        yield f"{name}: has no timer"
+    if peer.worker is not None and registry.workers.get(peer.id) is not peer.worker:
+        yield f"{name}: its worker is not registered"
+    if len(peer.open) > settings.max_open:
+        yield f"rule 4: {name}: {len(peer.open)} conversations are open"
+    outbox = peer.outbox
+    if outbox is None:
+        return
+    if outbox.size != sum(len(frame) for frames in outbox.messages for frame in frames):
+        yield f"{name}: its outbox miscounts"
+    if (
+        len(outbox.messages) > 2 * settings.max_outbox
+        or outbox.size > 2 * settings.max_outbox_bytes
+    ):
+        yield f"rule 4: {name}: its outbox holds {len(outbox.messages)} messages"

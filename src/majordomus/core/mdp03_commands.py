@@ -33,6 +33,7 @@ MDP03 = Dialect.MDP03
 SERVED_BEHIND_ENVELOPE = frozenset(
     (spec.REQUEST, spec.PARTIAL, spec.FINAL, spec.CANCEL, spec.CREDIT)
 )
+GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
 NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
 LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT))
 
@@ -84,10 +85,10 @@ class Mdp03Commands:
             RemoteProtocolError: the message is malformed.
         """
         command = header[0]
-        if header[1] & spec.BROKER_METADATA and command != spec.REQUEST:
-            raise RemoteProtocolError("forged-metadata")
         handler = self._commands.get(command)
-        if handler is None:
+        if header[1] >= spec.BROKER_METADATA and command != spec.REQUEST:
+            self._grave_flags(peer, envelope, header, now)
+        elif handler is None:
             self._unknown(peer, envelope, header, now)
         elif envelope and command not in SERVED_BEHIND_ENVELOPE:
             self._misplaced(peer, envelope, header, now)
@@ -102,9 +103,27 @@ class Mdp03Commands:
         if header[0] != spec.HELLO:
             raise StrangerError("worker-behind-envelope")
         self.registry.drop("behind-envelope", peer.id)
-        self._refuse(
-            peer, envelope, header[3], spec.NOT_IMPLEMENTED, "no presence behind an envelope", now
-        )
+        self._not_implemented(peer, envelope, header[3], "no presence behind an envelope", now)
+
+    def _grave_flags(
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float
+    ) -> None:
+        """Flags that cannot be ignored, on anything but a REQUEST: 0x40 is the broker's own; 0x80:
+        "whoever does not know what it means answers 501". A reply that nobody understands fails its
+        request."""
+        command, flags, _, id, *_ = header
+        if flags & spec.BROKER_METADATA:
+            raise RemoteProtocolError("forged-metadata")
+        self.registry.drop("critical-flag", peer.id)
+        text = "not implemented: a flag that this broker does not know"
+        worker = peer.worker
+        if worker is None or envelope or id not in worker.held:
+            self._not_implemented(peer, envelope, id, text, now)
+            return
+        self.dispatcher.give_up(worker.held[id], spec.NOT_IMPLEMENTED, text, now)
+        if command in GIVES_A_SLOT_BACK:
+            self.dispatcher.release(worker, id)
+            self.dispatcher.feed(worker, now)
 
     def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float) -> None:
         """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted" (PROTOCOLS §4)."""
@@ -116,15 +135,23 @@ class Mdp03Commands:
         if command == spec.CREDIT and self._is_open(peer, envelope, header[3]):
             return
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
-        self._refuse(
-            peer, envelope, header[3], spec.NOT_IMPLEMENTED, f"not implemented: {name}", now
-        )
+        self._not_implemented(peer, envelope, header[3], f"not implemented: {name}", now)
+
+    def _not_implemented(
+        self, peer: Peer, envelope: tuple[Frame, ...], id: int, text: str, now: float
+    ) -> None:
+        """FINAL 501. Where `id` is open, that is its one outcome (rule 1)."""
+        request = peer.open.get(conversation(id, envelope))
+        if request is None:
+            self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
+        else:
+            self.dispatcher.fail(request, spec.NOT_IMPLEMENTED, text, now)
 
     def _is_open(self, peer: Peer, envelope: tuple[Frame, ...], id: int) -> bool:
         """Whether `id` is an open conversation, whose FINAL an answer would be taken for."""
         if peer.worker is not None and id in peer.worker.held:
             return True
-        return ((id, envelope) if envelope else id) in peer.open
+        return conversation(id, envelope) in peer.open
 
     def _refuse(
         self,
@@ -223,7 +250,7 @@ class Mdp03Commands:
         body: list[Frame],
         now: float,
     ) -> None:
-        _, flags, capacity, _, _, name, _, metadata_field = header
+        _, _, capacity, _, _, name, _, metadata_field = header
         if not capacity:
             raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
         if metadata_field:
@@ -235,11 +262,11 @@ class Mdp03Commands:
         if worker is None:
             worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
             self.presence.greet(peer, self.settings.worker_interval, now)
+        elif worker.capacity != capacity or worker.state is DRAINING:
+            self._set_capacity(worker, capacity, now)
         worker.metadata[name] = metadata_field
         if name not in worker.services:
             self.enrolment.enrol(worker, name, now)
-        if worker.capacity != capacity or worker.state is DRAINING:
-            self._set_capacity(worker, capacity, now)
 
     def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
         if capacity:

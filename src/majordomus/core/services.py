@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 class FairQueue:
     """Requests that wait: those that came back first, then one request of each peer in turn."""
 
-    __slots__ = ("count", "front", "size", "turns")
+    __slots__ = ("count", "declined", "front", "size", "turns")
 
     def __init__(self) -> None:
         self.front: OrderedDict[Request, None] = OrderedDict()
+        self.declined: Counter[Worker] = Counter()
+        """How many requests at the front each worker has rejected: who rejected all of them need
+        not look through them."""
         self.turns: OrderedDict[Peer, OrderedDict[Request, None]] = OrderedDict()
         self.count = 0
         self.size = 0
@@ -48,14 +51,16 @@ class FairQueue:
         """Put `request` before everything else."""
         self.front[request] = None
         self.front.move_to_end(request, last=False)
+        self.declined.update(request.rejected or ())
         self._entered(request)
 
     def pop_for(self, worker: Worker) -> Request | None:
         """Take the next request that `worker` may have: it has not rejected it."""
-        for request in self.front:
-            if request.rejected is None or worker not in request.rejected:
-                self.remove(request)
-                return request
+        if self.declined.get(worker, 0) < len(self.front):
+            for request in self.front:
+                if request.rejected is None or worker not in request.rejected:
+                    self.remove(request)
+                    return request
         if not self.turns:
             return None
         peer, own = self.turns.popitem(last=False)
@@ -69,12 +74,19 @@ class FairQueue:
         """Take `request` out, wherever it stands."""
         if request in self.front:
             del self.front[request]
+            self._forget_rejections(request)
         else:
             own = self.turns[request.peer]
             del own[request]
             if not own:
                 del self.turns[request.peer]
         self._left(request)
+
+    def _forget_rejections(self, request: Request) -> None:
+        for worker in request.rejected or ():
+            self.declined[worker] -= 1
+            if not self.declined[worker]:
+                del self.declined[worker]
 
     def _entered(self, request: Request) -> None:
         request.queue = self

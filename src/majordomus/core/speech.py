@@ -25,6 +25,8 @@ WRONG_VERSION_03 = mdp03.pack(
     metadata=metadata.pack({"versions": [spec.MDP03_VERSION]}),
 )
 
+ROUNDING = 0.001
+"""Milliseconds that a sum of floats may lack: 5 s are told as 5000 ms, not as 4999."""
 PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY
 PASSED_TO_CLIENT = spec.METADATA
 
@@ -73,7 +75,7 @@ def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
     if request.attempt > 1 or request.peer.user:
         flags |= spec.BROKER_METADATA
         field = metadata.pack(_broker_facts(request)) + field
-    left = ceil((request.deadline - now) * 1000)
+    left = int((request.deadline - now) * 1000 + ROUNDING)
     header = mdp03.pack(
         spec.REQUEST,
         flags,

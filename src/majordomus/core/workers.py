@@ -26,13 +26,13 @@ class Worker:
         "handles",
         "held",
         "id",
-        "last_beat",
         "last_beat_sent",
         "load",
         "metadata",
         "order",
         "peer",
         "reserved",
+        "reserved_last",
         "services",
         "state",
         "undelivered",
@@ -51,9 +51,9 @@ class Worker:
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] = set()
         self.reserved = FairQueue()
+        self.reserved_last = False
         self.load: float | None = None
         self.busy_since = now
-        self.last_beat = now
         self.last_beat_sent = now
 
     @property

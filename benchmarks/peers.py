@@ -1,0 +1,167 @@
+"""The brokers that are compared: how each is started, and which protocol the load speaks to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build" / "bench"
+LOAD = BUILD / "load"
+PROXY = BUILD / "proxy"
+
+
+class Peer(NamedTuple):
+    """One broker to be measured. `command` gets the ports for clients and for workers."""
+
+    name: str
+    command: Callable[[int, int], list[str]]
+    needs: str = ""
+    """A program that has to be there, or a package that has to be importable (`python:name`)."""
+    environment: tuple[tuple[str, str], ...] = ()
+    own_worker_port: bool = False
+
+
+class Running(NamedTuple):
+    """A broker that runs. Ports are on 127.0.0.1."""
+
+    peer: Peer
+    pid: int
+    port: int
+    worker_port: int
+
+
+def _majordomus(wire: str, name: str) -> Peer:
+    return Peer(
+        name,
+        lambda port, _: [
+            *(sys.executable, "-m", "majordomus.cli", "broker"),
+            *("--bind", f"tcp://127.0.0.1:{port}"),
+        ],
+        environment=(("MAJORDOMUS_WIRE", wire),),
+    )
+
+
+NATIVE = _majordomus("native", "majordomus")
+TWIN = _majordomus("pyzmq", "majordomus on pyzmq")
+ZMQ_PROXY = Peer(
+    "zmq_proxy",
+    lambda port, workers: [
+        str(PROXY),
+        f"tcp://127.0.0.1:{port}",
+        f"tcp://127.0.0.1:{workers}",
+    ],
+    needs=str(PROXY),
+    own_worker_port=True,
+)
+NATS = Peer(
+    "nats-server",
+    lambda port, _: ["nats-server", "-a", "127.0.0.1", "-p", str(port)],
+    needs="nats-server",
+)
+GEARMAND = Peer(
+    "gearmand",
+    lambda port, _: ["gearmand", "-L", "127.0.0.1", "-p", str(port), "-l", "stderr"],
+    needs="gearmand",
+)
+MAJORTOMO = Peer(
+    "majortomo",
+    lambda port, _: [
+        *(sys.executable, "-W", "ignore", "-m", "majortomo.broker"),
+        *("-b", f"tcp://127.0.0.1:{port}"),
+    ],
+    needs="python:majortomo",
+)
+
+
+def missing(peer: Peer) -> str:
+    """What `peer` needs and this machine has not; empty when all is here."""
+    if peer.needs.startswith("python:"):
+        module = peer.needs.removeprefix("python:")
+        found = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", f"import {module}"],
+            check=False,
+            capture_output=True,
+        )
+        return "" if found.returncode == 0 else module
+    return "" if not peer.needs or shutil.which(peer.needs, path=_path()) else peer.needs
+
+
+def _path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+
+@contextlib.contextmanager
+def running(peer: Peer) -> Iterator[Running]:
+    """Starts `peer` on free ports and waits until it listens; ends it afterwards.
+
+    Raises: RuntimeError when it does not listen within 10 s.
+    """
+    port, worker_port = _free_port(), _free_port()
+    command = peer.command(port, worker_port)
+    environment = {**os.environ, "PATH": _path(), **dict(peer.environment)}
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            _wait_for(port, process, output.fileno())
+            if peer.own_worker_port:
+                _wait_for(worker_port, process, output.fileno())
+            yield Running(peer, process.pid, port, worker_port if peer.own_worker_port else port)
+        finally:
+            _end(process)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], output: int) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    os.lseek(output, 0, os.SEEK_SET)
+    said = os.read(output, 4000).decode(errors="replace")
+    raise RuntimeError(f"{process.args!r} does not listen on port {port}: {said}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def build() -> None:
+    """Compiles the load and the proxy where they are older than their source.
+
+    Without libzmq's header there is no proxy, and the comparisons with it are left out.
+    """
+    BUILD.mkdir(parents=True, exist_ok=True)
+    compiler = os.environ.get("CC", "cc")
+    for target, flags, needed in ((LOAD, ["-pthread"], True), (PROXY, ["-lzmq"], False)):
+        source = HERE / f"{target.name}.c"
+        if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+            continue
+        made = subprocess.run(
+            [compiler, "-O2", "-o", str(target), str(source), *flags],
+            check=needed,
+            capture_output=not needed,
+        )
+        if made.returncode != 0:
+            print(f"no zmq_proxy: {source.name} does not compile (libzmq3-dev is needed)")

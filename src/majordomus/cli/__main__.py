@@ -1,0 +1,5 @@
+"""``python -m majordomus.cli`` is the command `majordomus`."""
+
+from majordomus.cli import main
+
+main()

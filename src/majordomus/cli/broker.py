@@ -1,0 +1,111 @@
+"""`majordomus broker`: settings are read, endpoints are bound, SIGTERM drains."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from majordomus.cli.config import TYPES, BrokerConfig, broker_config
+from majordomus.cli.output import log_to_stderr
+from majordomus.cli.processes import exit_on_sigterm
+from majordomus.errors import ConfigurationError
+from majordomus.net import endpoints
+
+FLAGS: Final = {
+    "name": "How the broker calls itself.",
+    "worker_interval": "Heartbeat interval of workers, in seconds.",
+    "client_interval": "Heartbeat interval of clients with presence, in seconds.",
+    "liveness": "Silent intervals after which a peer is lost.",
+    "default_ttl": "Deadline of a request that brings none, in seconds.",
+    "max_ttl": "Longest deadline of any request, in seconds.",
+    "max_attempts": "Dispatches of one request before it has failed.",
+    "max_message": "Largest body of a message, in bytes.",
+    "max_queue": "Requests waiting in all.",
+    "max_service_queue": "Requests waiting for one service.",
+    "busy_timeout": "How long a busy 0.1 or 0.2 worker may be silent, in seconds.",
+    "legacy_errors": "What 0.1, 0.2 and Delphi clients get for a failure: silence or reply.",
+    "delphi_unverified": "Accept Delphi messages without a hash: true or false.",
+}
+"""The settings that have a flag of their own; ``--set`` reaches all of them."""
+
+METAVARS: Final[dict[object, str]] = {int: "N", float: "SECONDS", str: "TEXT", bool: "BOOL"}
+
+
+def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each of FLAGS. They stay text here: config.py alone judges values."""
+    for key, description in reversed(FLAGS.items()):
+        name = f"--{key.replace('_', '-')}"
+        command = click.option(name, key, metavar=METAVARS[TYPES[key]], help=description)(command)
+    return command
+
+
+@click.command(short_help="Run a broker.")
+@click.option(
+    "--bind",
+    multiple=True,
+    metavar="URL",
+    help="Where to listen: tcp, ipc or inproc; several times for several. "
+    f"[default: {endpoints.DEFAULT}]",
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="MAJORDOMUS_CONFIG",
+    metavar="FILE",
+    help="A TOML file with a [broker] table.",
+)
+@setting_flags
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting; several times for several.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log who comes and goes.")
+def command(
+    bind: tuple[str, ...],
+    file: Path | None,
+    assignments: tuple[str, ...],
+    verbose: bool,
+    **flags: str | None,
+) -> None:
+    """Run a broker until SIGTERM or SIGINT, then drain and leave.
+
+    Prints one line "listening on URL" per endpoint when it is ready. Settings come from the file,
+    MAJORDOMUS_* variables and flags, in rising order.
+    """
+    exit_on_sigterm()
+    config = broker_config(file, os.environ, flags, assignments, bind)
+    raise_descriptor_limit()
+    log_to_stderr(verbose)
+    serve(config)
+
+
+def raise_descriptor_limit() -> None:
+    """Every peer is a descriptor: take as many as this process may have."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(config: BrokerConfig) -> None:
+    """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use."""
+    from majordomus.net.broker import Broker
+
+    broker = Broker(config.settings, bind=config.bind)
+    try:
+        broker.open()
+    except ConfigurationError as error:
+        # The URL is right, the flags are judged: what fails now is this machine, not the usage.
+        raise click.ClickException(str(error)) from error
+
+    def announce() -> None:
+        click.echo("\n".join(f"listening on {url}" for url in broker.endpoints))
+
+    broker.run(ready=announce)

@@ -1,0 +1,11 @@
+"""``python -m majordomus.cli.child …``: any command line of `majordomus`, in a process that ends
+with its parent."""
+
+from __future__ import annotations
+
+from majordomus.cli import main
+from majordomus.cli.processes import watch_parent
+
+if __name__ == "__main__":
+    watch_parent()
+    main()

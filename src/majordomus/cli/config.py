@@ -1,0 +1,206 @@
+"""Files, environment and flags are read here, once, at the edge; nothing inside looks at them.
+
+Rising order: defaults of BrokerSettings < TOML file < ``MAJORDOMUS_*`` variables < flags. Every
+value keeps the name of the place that it came from, so an error can say where the mistake stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from majordomus.core.settings import BrokerSettings
+from majordomus.errors import ConfigurationError
+from majordomus.net import endpoints
+
+PREFIX: Final = "MAJORDOMUS_"
+TABLE: Final = "broker"
+BIND: Final = "bind"
+
+COMMAND_VARIABLES: Final = frozenset(
+    {
+        "MAJORDOMUS_CONFIG",
+        "MAJORDOMUS_BROKER",
+        "MAJORDOMUS_TIMEOUT",
+        "MAJORDOMUS_DIALECT",
+        "MAJORDOMUS_WIRE",
+    }
+)
+"""Variables that are no settings of the broker: flags of commands, and which wire serves."""
+
+SERVICE_LINK: Final = re.compile(
+    r"MAJORDOMUS(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)"
+)
+"""What Kubernetes and Docker set for a service that is called majordomus: not ours."""
+
+TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(BrokerSettings)}
+KEYS: Final = (BIND, *TYPES)
+WANTED: Final[dict[object, str]] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
+
+
+class Value(NamedTuple):
+    """One value as it was found. ``text`` (variables, flags) has still to be read as its type."""
+
+    found: object
+    origin: str
+    text: bool
+
+
+class BrokerConfig(NamedTuple):
+    """All that `majordomus broker` is told."""
+
+    bind: list[str]
+    settings: BrokerSettings
+
+
+def broker_config(
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str | None],
+    assignments: Iterable[str] = (),
+    bind: Iterable[str] = (),
+) -> BrokerConfig:
+    """All in rising order: `file`, `environ`, `flags` (None = not given), ``--set``, ``--bind``.
+
+    Raises: ConfigurationError naming the key, the nearest valid one, and the place it came from.
+    """
+    values: dict[str, Value] = {}
+    if file is not None:
+        values.update(from_file(file))
+    values.update(from_environment(environ))
+    for key, given in flags.items():
+        if given is not None:
+            values[key] = Value(given, f"--{key.replace('_', '-')}", text=True)
+    values.update(from_assignments(assignments))
+    flagged = list(bind)
+    if flagged:
+        values[BIND] = Value(flagged, "--bind", text=False)
+    where = values.pop(BIND, Value([endpoints.DEFAULT], "default", text=False))
+    return BrokerConfig(_endpoints(where), _settings(values))
+
+
+def from_file(path: Path) -> dict[str, Value]:
+    """The ``[broker]`` table of a TOML file; a file without one says nothing."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    for name in document:
+        if name != TABLE:
+            raise ConfigurationError(
+                f"{path}: unknown table or key {name!r}{_nearest(name, [TABLE])}"
+            )
+    table = document.get(TABLE, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: [{TABLE}] must be a table")
+    for key in table:
+        if key not in KEYS:
+            raise ConfigurationError(
+                f"{path}: unknown setting {key!r} in [{TABLE}]{_nearest(key, KEYS)}"
+            )
+    return {key: Value(found, f"{path}: {key}", text=False) for key, found in table.items()}
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
+    """The ``MAJORDOMUS_*`` variables, by the key of the setting that each one names."""
+    variables = {PREFIX + key.upper(): key for key in KEYS}
+    values: dict[str, Value] = {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in COMMAND_VARIABLES:
+            continue
+        if name in variables:
+            values[variables[name]] = Value(environ[name], f"variable {name}", text=True)
+        elif not SERVICE_LINK.fullmatch(name):
+            known = [*variables, *COMMAND_VARIABLES]
+            raise ConfigurationError(f"variable {name}: unknown setting{_nearest(name, known)}")
+    return values
+
+
+def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
+    """What ``--set key=value`` says; a later one of the same key wins."""
+    values: dict[str, Value] = {}
+    for assignment in assignments:
+        key, equals, found = assignment.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals:
+            raise ConfigurationError(f"--set {assignment}: key=value is wanted")
+        if key not in KEYS:
+            raise ConfigurationError(
+                f"--set {assignment}: unknown setting {key!r}{_nearest(key, KEYS)}"
+            )
+        values[key] = Value(found, f"--set {key}", text=True)
+    return values
+
+
+def _settings(values: Mapping[str, Value]) -> BrokerSettings:
+    converted = {key: _convert(key, value) for key, value in values.items()}
+    try:
+        # The struct judges what one value alone cannot show.
+        return msgspec.convert(converted, BrokerSettings)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigurationError(_with_origin(str(error), values)) from error
+
+
+def _convert(key: str, value: Value) -> object:
+    kind = TYPES[key]
+    wanted = WANTED.get(kind, "a table such as { echo = 5 }")
+    try:
+        found = value.found if kind in WANTED or not value.text else _inline(str(value.found))
+        converted: object = msgspec.convert(found, kind, strict=not value.text)
+    except (msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(
+            f"{value.origin}: {wanted} is wanted, not {value.found!r}"
+        ) from error
+    numbers = converted.values() if isinstance(converted, dict) else [converted]
+    if any(isinstance(number, int | float) and not 0 <= number < math.inf for number in numbers):
+        raise ConfigurationError(
+            f"{value.origin}: must be finite and not negative, not {value.found}"
+        )
+    return converted
+
+
+def _inline(text: str) -> object:
+    """A table or list in a variable or flag, written as TOML writes it on one line."""
+    return tomllib.loads(f"value = {text}")["value"]
+
+
+def _with_origin(complaint: str, values: Mapping[str, Value]) -> str:
+    """`complaint` of the whole struct, with the places of the keys that it speaks of."""
+    places = [value.origin for key, value in values.items() if re.search(rf"\b{key}\b", complaint)]
+    return f"{', '.join(places)}: {complaint}" if places else complaint
+
+
+def _endpoints(value: Value) -> list[str]:
+    """The URLs to bind, each one checked; a broker that binds nothing is a mistake."""
+    found = value.found
+    if value.text:
+        found = [part for part in re.split(r"[,\s]+", str(found)) if part]
+    elif isinstance(found, str):
+        found = [found]
+    if not isinstance(found, list):
+        raise ConfigurationError(f"{value.origin}: a list of URLs is wanted, not {found!r}")
+    try:
+        return endpoints.to_bind(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{value.origin}: {error}") from error
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,102 @@
+"""Processes that a command of ours starts never outlive it, however it ends.
+
+The parent keeps the write end of each child's stdin and never writes; when the parent is gone, even
+by SIGKILL, the child reads the end of it and sends SIGTERM to itself. Children lead process groups
+of their own, so a terminal's Ctrl-C reaches the parent alone, which then ends them in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
+
+TERM_GRACE = 5.0
+"""Seconds between the SIGTERM and the SIGKILL of `end_all`."""
+
+
+def start(
+    arguments: Sequence[str],
+    *,
+    stdout: int | None = None,
+    stderr: IO[bytes] | None = None,
+    fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """A new process that runs `majordomus` with `arguments` ; it ends when this one does."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "majordomus.cli.child", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=tuple(fds),
+        process_group=0,
+    )
+
+
+def watch_parent() -> None:
+    """In the child: SIGTERM to this process as soon as stdin ends."""
+    threading.Thread(target=_until_stdin_ends, name="parent-watch", daemon=True).start()
+
+
+def _until_stdin_ends() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """A signal to the process alone; nothing when it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+def end_all(processes: Iterable[subprocess.Popen[bytes]], grace: float = TERM_GRACE) -> None:
+    """SIGTERM to all, SIGKILL after `grace` seconds; reaps them and closes their pipes."""
+    mine = list(processes)
+    deadline = time.monotonic() + grace
+    for process in mine:
+        send(process, signal.SIGTERM)
+    for process in mine:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        reap(process)
+
+
+def reap(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process that ends now, close its pipes, and tell its exit code."""
+    code = process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+    return code
+
+
+def exit_on_sigterm() -> None:
+    """Until something listens to signals itself, SIGTERM ends this process with exit code 0."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+@contextlib.contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does: every `finally` runs."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,25 @@
+"""`majordomus workers`: what ``mmi.workers`` says, as a table."""
+
+from __future__ import annotations
+
+import click
+
+from majordomus.cli.output import emit_json, emit_records
+from majordomus.cli.remote import ask, broker_option, json_option, timeout_option
+
+FIRST = ("id", "services", "dialect", "state", "capacity", "held", "load")
+"""The columns that lead, where the broker sends them; whatever else it sends follows."""
+
+
+@click.command(short_help="List the workers of a broker.")
+@click.argument("service", default="")
+@broker_option
+@timeout_option(5.0)
+@json_option
+def command(service: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
+    """List the workers of a broker, or those of SERVICE alone."""
+    workers = ask(brokers, timeout, "mmi.workers", service)
+    if as_json:
+        emit_json(workers)
+    else:
+        emit_records(workers, FIRST, empty=f"no workers for {service}" if service else "no workers")

@@ -1,0 +1,342 @@
+"""One process's queue of log entries, and the thread that sends them.
+
+`put` never waits: it appends to a deque that drops its oldest entry when it is full. Every entry
+has a number, so what was dropped is seen as a gap, exactly and in its place.
+The thread sleeps while there is nothing to do, gathers for `linger` seconds, and sends batches
+one-way. While no broker is there it waits with the batch in its hands.
+
+A process that was forked has none of its parent's threads: it makes a Sender of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from majordomus.contrib.cloudlog.encode import encode
+from majordomus.contrib.cloudlog.record import BATCH, WRITE, Align, Watch, watches_entry
+from majordomus.errors import ConfigurationError, DeadlineExceeded
+
+MOST_RECORDS: Final = 1000
+"""Records of one batch."""
+MOST_CHARACTERS: Final = 256 * 1024
+"""Of text and data in one batch, one record more or less."""
+MOST_WATCHES: Final = 256
+WATCH_NAME: Final = 128
+WATCH_VALUE: Final = 256
+"""Characters of a watch's name and value that are sent."""
+WATCH_REFRESH: Final = 5.0
+"""Seconds after which watches are told again: collectors forget those of who says nothing."""
+WATCH_INTERVAL: Final = 0.1
+"""Seconds between two updates of watches at least."""
+RETRY: Final = 0.5
+"""Seconds until a client that broke is replaced."""
+
+logger = logging.getLogger("majordomus.cloudlog")
+
+
+class OneWay(Protocol):
+    """The part of `Client` that is needed here."""
+
+    def send(self, service: str, body: bytes, /, *, timeout: float | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+class Options(NamedTuple):
+    """What a sender is told. Durations are seconds."""
+
+    connect: Callable[[], OneWay]
+    application: str
+    capacity: int
+    linger: float
+    ttl: float
+
+
+class Sender:
+    """`put` is for one thread at a time; everything else may be called from any thread."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._id = os.urandom(8)
+        self._pid = os.getpid()
+        self._queue: deque[tuple[Any, ...]] = deque(maxlen=options.capacity)
+        self._next = 0  # number of the next entry that is put
+        self._held: tuple[Any, ...] | None = None  # taken from the queue, not yet part of a batch
+        self._expected = 0  # number of the next entry that is taken, if none is dropped
+        self._in_hand = 0
+        self._taking = False  # the numbers above are in motion
+        self._dropped = 0  # in gaps that the thread has seen
+        self._sent = 0
+        self._settled = 0  # all entries below this number are handed over, or dropped
+        self._watches: dict[str, Watch] = {}
+        self._watches_dirty = False
+        self._watches_at = 0.0
+        self._asleep = True
+        self._closing = False
+        self._cut_short = False
+        self._lock = threading.Lock()  # of watches, and of who starts the thread
+        self._bell = threading.Event()
+        self._hurry = threading.Event()
+        self._progress = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._client: OneWay | None = None
+        self.ident = 0
+        """The thread's identity: what is logged by it must not come back here."""
+        self.away = False
+        """Whether the last attempt to hand something over found no broker."""
+
+    # ── the program's threads ─────────────────────────────────────────────────────────────────────
+
+    def put(
+        self,
+        text: str,
+        level: int,
+        process_id: int,
+        thread_id: int,
+        seconds: float,
+        data_format: int = 0,
+        data: bytes = b"",
+    ) -> None:
+        """Queues one entry. Where the queue is full, its oldest entry is dropped."""
+        number = self._next
+        self._queue.append((number, text, level, process_id, thread_id, seconds, data_format, data))
+        self._next = number + 1
+        if self._asleep:
+            self._wake()
+
+    def watch(self, name: str, value: object) -> None:
+        """Shows `value` under `name` from now on; None takes it away.
+
+        Raises: ConfigurationError for more than MOST_WATCHES names.
+        """
+        name = name[:WATCH_NAME]
+        with self._lock:
+            watches = dict(self._watches)
+            if value is None:
+                watches.pop(name, None)
+            else:
+                if name not in watches and len(watches) >= MOST_WATCHES:
+                    raise ConfigurationError(f"a process has at most {MOST_WATCHES} watches")
+                watches[name] = _watch(name, value)
+            self._watches = watches
+        self._watches_dirty = True
+        if self._asleep:
+            self._wake()
+
+    @property
+    def pending(self) -> int:
+        """Entries that wait to be handed over."""
+        return len(self._queue) + self._in_hand
+
+    @property
+    def sent(self) -> int:
+        """Entries that were handed to a broker's connection."""
+        return self._sent
+
+    @property
+    def dropped(self) -> int:
+        """Entries that were thrown away so far."""
+        held, expected, dropped = self._held, self._expected, self._dropped
+        if self._taking or not self._queue:
+            return dropped
+        with contextlib.suppress(IndexError):  # taken meanwhile
+            gap = int(self._queue[0][0]) - expected - (held is not None)
+            return dropped + max(0, gap)
+        return dropped
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until all that was put before is handed over, or dropped. False: not in time."""
+        wanted = self._next
+        if self._settled >= wanted and not self._watches_dirty:
+            return True
+        if not self._alive():
+            return False
+        self._hurry.set()
+        self._bell.set()
+
+        def done() -> bool:
+            return self._settled >= wanted and not self._watches_dirty
+
+        with self._progress:
+            return self._progress.wait_for(lambda: done() or not self._alive(), timeout) and done()
+
+    def close(self, timeout: float) -> int:
+        """Sends what is there, for `timeout` seconds at most, and ends the thread.
+
+        May be repeated. Returns how many entries were thrown away or are left over.
+        """
+        with self._lock:
+            self._closing = True
+        self._hurry.set()
+        self._bell.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            self._cut_short = True
+            client = self._client
+            if thread.is_alive() and client is not None:
+                client.close()  # ends its wait for a broker
+            thread.join(1.0)
+        return self._next - self._sent
+
+    def _wake(self) -> None:
+        self._asleep = False
+        if self._thread is None:
+            with self._lock, contextlib.suppress(RuntimeError):  # the interpreter is at its end
+                if self._thread is None and not self._closing:
+                    thread = threading.Thread(
+                        target=self._run, name="majordomus-cloudlog", daemon=True
+                    )
+                    thread.start()
+                    self._thread = thread
+        self._bell.set()
+
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    # ── the thread ────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        self.ident = threading.get_ident()
+        try:
+            while not self._cut_short:
+                self._sleep()
+                if not self._closing:
+                    self._hurry.wait(self._options.linger)
+                self._send_all()
+                if not self._closing:
+                    self._hurry.clear()
+                self._tell_progress()
+                if self._closing and not self._left():
+                    return
+        except Exception:
+            logger.exception("the cloud logger's thread has failed; nothing more is sent")
+        finally:
+            if self._client is not None:
+                self._client.close()
+            self._tell_progress()
+
+    def _sleep(self) -> None:
+        self._asleep = True  # from here on, who puts wakes
+        if not (self._left() or self._watches_dirty or self._closing):
+            self._bell.wait(WATCH_REFRESH if self._watches else None)
+        self._asleep = False
+        self._bell.clear()
+
+    def _left(self) -> bool:
+        return bool(self._queue) or self._held is not None
+
+    def _send_all(self) -> None:
+        while not self._cut_short and (entries := self._take()):
+            dropped = entries[0][0] - self._expected
+            self._in_hand = len(entries) + (self._held is not None)
+            self._dropped += dropped
+            self._expected = entries[-1][0] + 1
+            self._taking = False
+            body = encode(self._id, dropped, entries, self._options.application)
+            if self._deliver(BATCH, body):
+                self._sent += len(entries)
+                self._settled = self._expected
+                self._in_hand -= len(entries)
+                self._tell_progress()
+        self._taking = False
+        if not self._cut_short:
+            self._send_watches()
+
+    def _tell_progress(self) -> None:
+        """To those who wait in `flush`."""
+        with self._progress:
+            self._progress.notify_all()
+
+    def _take(self) -> list[tuple[Any, ...]]:
+        """The entries of one batch: as many as may be, up to the next gap."""
+        self._taking = True
+        entries: list[tuple[Any, ...]] = []
+        size = 0
+        take = self._queue.popleft
+        entry = self._held
+        self._held = None
+        try:
+            if entry is None:
+                entry = take()
+            number = entry[0]
+            while entry[0] == number:
+                entries.append(entry)
+                size += len(entry[1]) + len(entry[7])
+                if len(entries) >= MOST_RECORDS or size >= MOST_CHARACTERS:
+                    return entries
+                number += 1
+                entry = take()
+            self._held = entry
+        except IndexError:  # the queue is empty
+            pass
+        return entries
+
+    def _deliver(self, service: str, body: bytes) -> bool:
+        """Hands one message to a broker's connection, whenever there is one. False: never."""
+        while not self._cut_short:
+            try:
+                self._send(service, body)
+            except DeadlineExceeded:
+                self.away = True
+                self._cut_short |= self._closing
+            except Exception as error:
+                self._failed(error)
+            else:
+                self.away = False
+                return True
+        return False
+
+    def _send(self, service: str, body: bytes) -> None:
+        if self._client is None:
+            self._client = self._options.connect()
+        if self._cut_short:  # `close` may have seen no client that it could interrupt
+            raise DeadlineExceeded
+        self._client.send(service, body, timeout=self._options.ttl)
+
+    def _failed(self, error: Exception) -> None:
+        """No descriptor is left, or the like: told once, and tried again with a new client."""
+        if self._cut_short:  # it was closed under our hands
+            return
+        if not self.away:
+            logger.error("log entries cannot be sent for the moment: %r", error)
+        self.away = True
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                client.close()
+        time.sleep(RETRY)
+        self._cut_short |= self._closing
+
+    def _send_watches(self) -> None:
+        now = time.monotonic()
+        due = self._watches_at + (WATCH_INTERVAL if self._watches_dirty else WATCH_REFRESH)
+        watches = {} if self._closing else self._watches
+        if not self._watches_at and not self._watches_dirty:
+            return
+        if now < due and not (self._closing or self._hurry.is_set()):
+            if self._watches_dirty:
+                self._bell.set()  # again after the next linger
+            return
+        self._watches_dirty = False
+        self._watches_at = now
+        entry = watches_entry(
+            watches.values(), self._options.application, self._pid & 0xFFFFFFFF, time.time()
+        )
+        self._deliver(WRITE, entry.to_bytes())
+
+
+def _watch(name: str, value: object) -> Watch:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    shown = str(value)[:WATCH_VALUE]
+    return Watch(
+        name=name.encode("utf-8", "backslashreplace").decode(),
+        value=shown.encode("utf-8", "backslashreplace").decode(),
+        align=Align.RIGHT if is_number else Align.LEFT,
+    )

@@ -1,0 +1,178 @@
+"""The open calls of a client: what each is, where each is, and what is reported of each.
+
+A call is in flight, or in exactly one of three places: refused by the socket (in front), waiting,
+or resting after a 429 or 503. Which of them it goes to is decided by the session.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import Final as Constant
+from typing import NamedTuple
+
+import msgspec
+
+from majordomus.core.session_states import CALL, CallState, Moves
+from majordomus.core.session_timers import Timers
+from majordomus.protocol.spec import Frame
+
+MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
+
+
+class Part(NamedTuple):
+    """One PARTIAL of an open call."""
+
+    call: int
+    frames: list[Frame]
+
+
+class Final(NamedTuple):
+    """The end of a call: its status, its body (not 200: a sentence in frame 0), who answered."""
+
+    call: int
+    status: int
+    frames: list[Frame]
+    worker: bytes
+
+
+class Lost(NamedTuple):
+    """The end of a call whose broker went away and which may not be sent again."""
+
+    call: int
+
+
+class Call(msgspec.Struct):
+    """A call that is open, or a one-way message that has not left.
+
+    ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
+    ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
+    is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
+    ``last``: the last of these answers. ``wake``: until when it rests.
+    """
+
+    number: int
+    tail: bytes
+    body: list[Frame]
+    deadline: float
+    flags: int
+    restart: bool
+    look: float = inf
+    state: CallState = CallState.WAITING
+    wire: int = 0
+    sends: int = 0
+    tries: int = 0
+    last: Final | None = None
+    wake: float = inf
+
+
+class Calls:
+    """All open calls by their numbers, and the places of those that are not in flight.
+
+    ``current``: the one in flight, in a dialect without correlation.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[int, Call] = {}
+        self.timers: Timers[Call] = Timers(self.open)
+        self.aliases: dict[int, Call] = {}
+        """By the id of a second or later sending."""
+        self.refused: dict[int, Call] = {}
+        self.waiting: OrderedDict[int, Call] = OrderedDict()
+        self.resting: dict[int, Call] = {}
+        self.current: Call | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls the broker has."""
+        return len(self.open) - len(self.refused) - len(self.waiting) - len(self.resting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self.waiting and not self.refused
+
+    def by_wire(self, id: int) -> Call | None:
+        """The call that is in flight under `id`."""
+        call = self.open.get(id)
+        if call is None or call.wire != id:
+            return self.aliases.get(id)
+        return call
+
+    def enter(self, call: Call) -> None:
+        """A new call waits to be sent."""
+        self.open[call.number] = self.waiting[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def enter_first(self, call: Call) -> None:
+        """The socket refused a message that was no longer open; it waits behind others like it."""
+        self.open[call.number] = self.refused[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def next(self) -> Call:
+        """Take out the call that is to be sent next; there must be one."""
+        if self.refused:
+            self.waiting.update(self.refused)
+            for number in reversed(self.refused):
+                self.waiting.move_to_end(number, last=False)
+            self.refused.clear()
+        return self.waiting.popitem(last=False)[1]
+
+    def launch(self, call: Call, wire: int) -> None:
+        """A call taken out by `next` goes on its way under `wire`."""
+        call.state = MOVES["send"][call.state]
+        call.sends += 1
+        call.wire = wire
+        if wire != call.number:
+            self.aliases[wire] = call
+
+    def put_off(self, call: Call, last: Final, wake: float) -> None:
+        """Its answer was `last`; it rests until `wake`."""
+        self._land(call, "put off")
+        call.tries += 1
+        call.last = last
+        call.wake = wake
+        self.resting[call.number] = call
+        self.timers.watch(call.number, call, wake)
+
+    def wake(self, call: Call) -> None:
+        """It has rested, and waits to be sent."""
+        call.state = MOVES["wake"][call.state]
+        call.wake = inf
+        del self.resting[call.number]
+        self.waiting[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def refuse(self, call: Call) -> None:
+        """The socket did not take it: it has not been sent, and goes behind those that were refused
+        before."""
+        self._land(call, "refuse")
+        call.sends -= 1
+        self.refused[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def restart(self, calls: list[Call]) -> None:
+        """They are sent again, in front of all others."""
+        for call in calls:
+            self._land(call, "restart")
+            self.timers.watch(call.number, call, call.deadline)
+        self.refused = {call.number: call for call in calls} | self.refused
+
+    def end(self, call: Call, event: str) -> None:
+        """It is open no more, wherever it is."""
+        parked = not call.wire
+        self._land(call, event)
+        number = call.number
+        del self.open[number]
+        if parked:
+            self.refused.pop(number, None)
+            self.waiting.pop(number, None)
+            self.resting.pop(number, None)
+
+    def _land(self, call: Call, event: str) -> None:
+        call.state = MOVES[event][call.state]
+        if call.wire != call.number:
+            self.aliases.pop(call.wire, None)
+        call.wire = 0
+        if call is self.current:
+            self.current = None

@@ -1,0 +1,571 @@
+"""A worker's registration at one broker: every dialect, one contract.
+
+What is promised: every `Job` is answered with exactly one FINAL or REJECT, unless its connection
+ends first (`Cancel`), and nothing that belongs to an older connection is ever said on a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple, TypeAlias
+from typing import Final as Constant
+
+from majordomus.core import worker_speech as speech
+from majordomus.core.backoff import Rng
+from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connection
+from majordomus.core.session_outbox import Outbox
+from majordomus.core.session_settings import WorkerSettings
+from majordomus.core.session_states import JOB, JobState, Moves
+from majordomus.core.session_welcome import read_welcome
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.command import Codec
+from majordomus.protocol.fields import written_service
+from majordomus.protocol.mdp03 import Header
+from majordomus.protocol.spec import Dialect, Frame
+
+__all__ = ["Cancel", "IdSource", "Job", "WorkerEvent", "WorkerSession", "WorkerSettings"]
+
+IdSource: TypeAlias = Callable[[int], bytes]
+"""`ids(n)` returns n unpredictable bytes."""
+
+TOO_SLOW: Constant = b"the broker reads more slowly than the worker sends"
+DECLINED: Constant = b"the worker declined"
+
+_MOVES: Constant = {event: Moves(JOB, event) for event in JOB}
+_ON_PART: Constant = _MOVES["part"]
+_ON_FINAL: Constant = _MOVES["final"]
+_HELD: Constant = JobState.HELD
+_CANCELLED: Constant = JobState.CANCELLED
+
+_MAGIC: Constant = spec.MDP03_MAGIC
+_REQUEST: Constant = spec.REQUEST
+_PARTIAL: Constant = spec.PARTIAL
+_FINAL: Constant = spec.FINAL
+_BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
+_NO_NAMES: Constant = speech.NO_NAMES
+_SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
+_LATER: Constant = frozenset(
+    (spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT, spec.PARTIAL, spec.FINAL)
+)
+_EPOCH: Constant = 1 << 64
+_JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
+_parse = mdp03.parse
+_pack_head = mdp03.HEAD.pack
+
+
+class Job(NamedTuple):
+    """One request to be answered. ``deadline``: monotonic seconds, inf if there is none.
+    ``client``: the client's handle. ``metadata``, ``broker_metadata``: packed maps, checked; only
+    the broker's is to be trusted."""
+
+    id: int
+    service: bytes
+    frames: list[Frame]
+    client: bytes
+    deadline: float
+    metadata: bytes
+    broker_metadata: bytes
+    flags: int
+
+
+class Cancel(NamedTuple):
+    """The answer to a job is not wanted any more; an answer is due all the same while it is
+    held."""
+
+    id: int
+
+
+WorkerEvent: TypeAlias = Job | Cancel
+
+
+class _Slip(NamedTuple):
+    """What a reply to a legacy job needs: where it goes, and the parts that are joined into it."""
+
+    address: bytes
+    parts: list[Frame]
+
+
+class WorkerSession:
+    """One worker without a socket, a clock or a thread. Not for several threads at once.
+
+    ``ready``: the broker knows us. ``worker_id``: how it calls us. ``late``: commands about jobs
+    that are not held. ``invalid``: other messages that were ignored, by reason. ``welcome``: what
+    the broker told of itself.
+    """
+
+    def __init__(self, settings: WorkerSettings, ids: IdSource, rng: Rng) -> None:
+        self.settings = settings
+        self.ready = False
+        self.worker_id = b""
+        self.late = 0
+        self.invalid: dict[str, int] = {}
+        self.welcome: dict[str, Any] = {}
+        self._ids = ids  # of no use yet: events to clients will carry ids of our own
+        self._codec = LEGACY.get(settings.dialect)
+        self._services = {written_service(service): None for service in settings.services}
+        if self._codec is not None and len(self._services) != 1:
+            raise LocalProtocolError("one-service", f"{settings.dialect} workers serve exactly one")
+        self._service = next(iter(self._services), b"")
+        self._delphi = settings.dialect is Dialect.DELPHI
+        self._busy_is_silent = self._codec is not None and not self._delphi
+        self._joining = settings.dialect in _JOINING
+        self._capacity = _checked(settings.capacity)
+        self._load: float | None = None
+        interval = settings.interval
+        self._connection = Connection(
+            endpoints=1,
+            connect_timeout=settings.connect_timeout,
+            first=settings.reconnect_first,
+            most=settings.reconnect_most,
+            free=0,
+            interval=min(interval, spec.DELPHI_HEARTBEAT_INTERVAL) if self._delphi else interval,
+            liveness=settings.liveness,
+            always=True,
+            rng=rng,
+        )
+        self._outbox = Outbox()
+        self._jobs: dict[int, JobState] = {}
+        self._slips: dict[int, _Slip] = {}
+        self._base = 0  # added to a wire id it makes a job's number, never used again
+        self._last = 0
+        self._draining = False
+        self._settle_at = inf
+        self._events: list[WorkerEvent] = []
+        self._taken: list[WorkerEvent] = []
+
+    @property
+    def held(self) -> int:
+        """Jobs that have no answer yet."""
+        return len(self._jobs)
+
+    @property
+    def drained(self) -> bool:
+        """Whether, after `drain`, nothing is held and nothing will come: `close` loses nothing."""
+        return self._draining and not self._jobs and self._settle_at == inf
+
+    @property
+    def congested(self) -> bool:
+        """Whether the socket takes nothing at the moment: parts are better held back."""
+        return self._outbox.blocked
+
+    @property
+    def broker_drains(self) -> bool:
+        """Whether the broker said that it takes no new requests."""
+        return self._connection.state is DRAINING
+
+    # ── what the worker says ──────────────────────────────────────────────────────────────────────
+
+    def partial(self, job: int, frames: list[Frame], now: float) -> bool:
+        """One part of the answer. False when the job is not held any more.
+
+        To a cancelled job nothing is sent. Where the dialect has no parts they are joined into the
+        FINAL. When the broker does not read, the job ends with 429 and False is returned.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        self._jobs[job] = state = _ON_PART[state]
+        if state is _CANCELLED:
+            return True
+        if self._joining:
+            self._slips[job].parts.extend(frames)
+            return True
+        if self._outbox.full:
+            self.final(job, spec.TOO_MANY, [TOO_SLOW], now)
+            self._events.append(Cancel(job))
+            return False
+        if self._codec is not None:
+            address = self._slips[job].address
+            self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
+            return True
+        head = _pack_head(_MAGIC, _PARTIAL, 0, 0, job - self._base, 0)
+        self._outbox.put([head + _NO_NAMES, *frames])
+        return True
+
+    def final(self, job: int, status: int, frames: list[Frame], now: float) -> bool:
+        """The answer, which ends the job. False when it is not held any more; nothing is sent then.
+
+        Raises: LocalProtocolError for a status that is no status; the job is still held.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        if not 0 < status <= 0xFFFF:
+            raise LocalProtocolError("bad-status", str(status))
+        _ON_FINAL[state]
+        if self._codec is not None:
+            self._legacy_final(self._codec, job, status, frames, now)
+            return True
+        del self._jobs[job]
+        head = _pack_head(_MAGIC, _FINAL, 0, status, job - self._base, 0)
+        self._outbox.put([head + _NO_NAMES, *frames])
+        return True
+
+    def reject(self, job: int, now: float) -> bool:
+        """Decline a job that nothing was done for: another worker gets it. False as in `final`.
+
+        A dialect without REJECT says 503 instead. Raises: LocalProtocolError after a part.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        _MOVES["reject"][state]
+        if self._codec is not None:
+            return self.final(job, spec.UNAVAILABLE, [DECLINED], now)
+        del self._jobs[job]
+        self._outbox.put(speech.reject(job - self._base))
+        return True
+
+    def add_service(self, service: bytes, now: float) -> None:
+        """Serve `service` too. Raises: LocalProtocolError in a dialect that knows only one."""
+        if self._codec is not None:
+            raise LocalProtocolError("one-service", "the dialect allows no second one")
+        self._services[written_service(service)] = None
+        if self._connection.open and not self._draining:
+            self._register(service, now)
+
+    def set_capacity(self, capacity: int, now: float) -> None:
+        """Take up to `capacity` jobs at a time from now on; 0 is `drain`. Not announced in legacy
+        dialects."""
+        if capacity == 0:
+            self.drain(now)
+            return
+        self._capacity = _checked(capacity)
+        if self._codec is not None or self._connection.state is CLOSED:
+            return
+        self._draining = False
+        self._settle_at = inf
+        if self._connection.listening:
+            self._outbox.put(speech.capacity(capacity))
+        elif self._connection.open:
+            self._greet(now)
+
+    def set_load(self, load: float | None, now: float) -> None:
+        """What the next HEARTBEAT says of our load; None = unknown."""
+        self._load = load
+
+    def drain(self, now: float) -> None:
+        """Finish what is held and get nothing new; see `drained`. May be repeated.
+
+        A legacy worker leaves as soon as it is idle; a Delphi one declares itself unfit before.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        if not self._connection.listening:
+            self._leave_if_idle(now)
+            return
+        if self._busy_is_silent:
+            self._leave_if_idle(now)
+            return
+        self._settle_at = now + self.settings.settle
+        if self._codec is None:
+            self._outbox.put(speech.capacity(0))
+        else:
+            self._load = spec.LOAD_UNREADABLE
+            self._beat()
+
+    def close(self, now: float) -> None:
+        """Give up what is held (`Cancel`) and part from the broker. The session is done after
+        this."""
+        if self._connection.state is CLOSED:
+            return
+        parting = self._connection.listening
+        self._let_go()
+        if parting:
+            self._outbox.put(self._disconnect())
+        self._connection.step("close", now)
+        self._settle_at = inf
+        self._outbox.unblock()
+
+    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+
+    def connected(self, now: float) -> None:
+        """The socket has a connection to the broker."""
+        self._follow(self._connection.step("connected", now), now)
+
+    def lost(self, now: float) -> None:
+        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
+        self._follow(self._connection.step("lost", now), now)
+
+    def refused(self, frames: list[Frame], now: float) -> None:
+        """The socket did not take `frames`, one of the last sends: they are tried again.
+
+        To be reported in order, before anything else is done.
+        """
+        if not self._connection.open:
+            return
+        if self._codec is None and frames[0][4] == spec.HEARTBEAT:
+            self._outbox.block(now)
+        else:
+            self._outbox.keep(frames, now)
+
+    def tick(self, now: float) -> None:
+        """What time alone causes; to be called when `next_deadline` has come."""
+        connection = self._connection
+        if now >= connection.due:
+            if self._busy_is_silent and self._jobs:
+                connection.excuse(now)  # brokers of these dialects do not beat to who is busy
+            change = connection.tick(now)
+            if change is Change.BEAT:
+                self._beat()
+            else:
+                self._follow(change, now, say_so=True)
+        if now >= self._outbox.due and not self._outbox.retry(now):
+            self._outbox.unblock()
+        if now >= self._settle_at:
+            self._settle_at = inf
+            self._leave_if_idle(now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
+        return min(self._connection.due, self._outbox.due, self._settle_at)
+
+    def take_effects(self) -> tuple[list[list[Frame]], list[WorkerEvent], bool]:
+        """What is to be sent, what is to be done, and whether the shell is to change its socket:
+        close it after these sends, and open a new one, with a new routing id.
+
+        The lists are good until the next call, which empties them.
+        """
+        events = self._events
+        self._events, self._taken = self._taken, events
+        self._events.clear()
+        sends = self._outbox.take()
+        renew = self._connection.renew
+        if renew:
+            self._connection.renewed()
+        return sends, events, renew
+
+    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
+        raised."""
+        self._connection.heard = now
+        if not self._connection.open:
+            self.late += 1
+            return
+        if self._codec is not None:
+            self._receive_legacy(frames, now)
+            return
+        if not frames:
+            self._count("empty")
+            return
+        try:
+            header = _parse(frames.pop(0))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        command, flags, _, id, ttl, service, address, _ = header
+        if command != _REQUEST:
+            self._control(header, now)
+            return
+        job = self._base + id
+        theirs = ours = b""
+        if (
+            flags & _SPECIAL
+            or id < _BROKER_ID_BIT
+            or job in self._jobs
+            or service not in self._services
+        ):
+            maps = self._check(header)
+            if maps is None:
+                return
+            ours, theirs = maps
+        self._jobs[job] = _HELD
+        deadline = now + ttl / 1000 if ttl else inf
+        self._events.append(Job(job, service, frames, address, deadline, theirs, ours, flags))
+
+    def _check(self, header: Header) -> tuple[bytes, bytes] | None:
+        """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is
+        answered then, if it can be."""
+        _, flags, _, id, _, service, _, field = header
+        if not id:
+            self._count("no-id")
+        elif id < _BROKER_ID_BIT:
+            self._refuse(id, spec.BAD_REQUEST, "wrong-id", "bit 63 of a broker's id is set")
+        elif self._base + id in self._jobs:
+            self._count("resend")
+        elif flags & (spec.CRITICAL | spec.MORE):
+            self._refuse(id, spec.NOT_IMPLEMENTED, "not-implemented", "not implemented: a flag")
+        elif service not in self._services:
+            self._count("unknown-service")
+            self._outbox.put(speech.reject(id))
+        else:
+            try:
+                return metadata.split_raw(field, flags)
+            except RemoteProtocolError as error:
+                self._refuse(id, spec.BAD_REQUEST, error.reason, str(error))
+        return None
+
+    def _refuse(self, id: int, status: int, reason: str, text: str) -> None:
+        self._count(reason)
+        self._outbox.put(speech.final(id, status, text.encode()))
+
+    def _control(self, header: Header, now: float) -> None:
+        """Every command but REQUEST."""
+        command, flags, code, id, _, _, _, _ = header
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+        elif command == spec.CANCEL:
+            self._cancel(self._base + id)
+        elif command == spec.DISCONNECT:
+            self._follow(self._connection.step("disconnect", now), now)
+        elif command == spec.CAPACITY:
+            if code == 0:
+                self._connection.step("drain", now)
+        elif command == spec.WELCOME:
+            self._welcomed(header, now)
+        elif command in _LATER:
+            self._count("not-implemented")
+        elif command not in spec.COMMAND_NAMES:
+            self._unknown(command, id)
+        elif command != spec.HEARTBEAT:
+            self._count("wrong-direction")
+
+    def _cancel(self, job: int) -> None:
+        """ "A worker answers every REQUEST, also a cancelled one": the slot stays held."""
+        state = self._jobs.get(job)
+        if state is None:
+            self.late += 1
+            return
+        self._jobs[job] = _MOVES["cancel"][state]
+        if state is not _CANCELLED:
+            self._events.append(Cancel(job))
+
+    def _unknown(self, command: int, id: int) -> None:
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": that ends a job of this id."""
+        self._count("unknown-command")
+        if not id:
+            return
+        job = self._base + id
+        state = self._jobs.pop(job, None)
+        if state is not None and state is not _CANCELLED:
+            self._events.append(Cancel(job))
+        if state is not None or not self._outbox.full:
+            text = f"not implemented: command {command}"
+            self._outbox.put(speech.final(id, spec.NOT_IMPLEMENTED, text.encode()))
+
+    def _welcomed(self, header: Header, now: float) -> None:
+        connection = self._connection
+        _, flags, _, _, ttl, _, address, field = header
+        if not connection.listening:
+            self._count("wrong-direction")
+            return
+        try:
+            told = read_welcome(ttl, flags, field, connection.interval, connection.liveness)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        self.ready = True
+        self.worker_id = address
+        self.welcome = told.values
+        connection.announce(told.interval, told.liveness, now)
+
+    def _receive_legacy(self, frames: list[Frame], now: float) -> None:
+        assert self._codec is not None  # noqa: S101
+        try:
+            command = self._codec.read_worker(frames)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        if command.number == _REQUEST:
+            self._last = job = self._last + 1
+            self._jobs[job] = _HELD
+            self._slips[job] = _Slip(command.address, [])
+            self._events.append(
+                Job(job, self._service, command.body, command.address, inf, b"", b"", 0)
+            )
+        elif command.number == spec.DISCONNECT:
+            self._follow(self._connection.step("disconnect", now), now)
+        elif command.number == spec.READY:
+            self.ready = True
+            self.worker_id = command.address
+
+    def _legacy_final(
+        self, codec: Codec, job: int, status: int, frames: list[Frame], now: float
+    ) -> None:
+        slip = self._slips[job]
+        body = speech.legacy_body(status, frames, slip.parts)
+        reply = codec.w2b_final(self._service, slip.address, body)
+        del self._jobs[job], self._slips[job]
+        self._outbox.put(reply)
+        if self._busy_is_silent and not self._jobs:
+            self._connection.excuse(now)
+        if self._settle_at == inf:
+            self._leave_if_idle(now)
+
+    def _count(self, reason: str) -> None:
+        self.invalid[reason] = self.invalid.get(reason, 0) + 1
+
+    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+
+    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+        if change is Change.OPENED:
+            if not self._draining:
+                self._greet(now)
+        elif change is Change.ENDED:
+            self._let_go()
+            self._outbox.clear()
+            if say_so:
+                self._outbox.put(self._disconnect())
+            self._settle_at = inf
+            self._leave_if_idle(now)
+
+    def _greet(self, now: float) -> None:
+        for service in self._services:
+            self._register(service, now)
+
+    def _register(self, service: bytes, now: float) -> None:
+        """READY. Where nothing answers it, we are ready by having said it."""
+        if self._codec is None:
+            self._outbox.put(speech.ready(service, self._capacity))
+        else:
+            self._outbox.put(self._codec.w2b_ready(service))
+            self.ready = not self._delphi
+        if not self._connection.listening:
+            self._connection.listen(now)
+
+    def _beat(self) -> None:
+        """ "A worker sends one per interval whatever else it sent" (PROTOCOLS §4)."""
+        if self._outbox.blocked:
+            return
+        if self._codec is None:
+            self._outbox.put(speech.heartbeat(self._load))
+        else:
+            self._outbox.put(self._codec.w2b_heartbeat(self._service, self._load))
+
+    def _let_go(self) -> None:
+        """The connection is gone, and with it every job that came over it."""
+        for job, state in self._jobs.items():
+            if state is not _CANCELLED:
+                self._events.append(Cancel(job))
+        self._jobs.clear()
+        self._slips.clear()
+        self._base += _EPOCH
+        self.ready = False
+        self.worker_id = b""
+
+    def _leave_if_idle(self, now: float) -> None:
+        """A legacy worker that drains parts from its broker when nothing is left to do."""
+        if self._codec is None or not self._draining or self._jobs:
+            return
+        if self._connection.listening:
+            self._outbox.put(self._disconnect())
+        self._connection.step("close", now)
+        self.ready = False
+
+    def _disconnect(self) -> list[Frame]:
+        if self._codec is None:
+            return [speech.DISCONNECT]
+        return self._codec.w2b_disconnect(self._service)
+
+
+def _checked(capacity: int) -> int:
+    if not 0 < capacity <= spec.MAX_CAPACITY:
+        raise LocalProtocolError("bad-capacity", f"{capacity} is not 1..{spec.MAX_CAPACITY}")
+    return capacity

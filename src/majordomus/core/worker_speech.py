@@ -1,0 +1,49 @@
+"""What a worker says to a broker, in the dialect that the broker knows. Only wording: when it is
+said is decided by the session."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from majordomus.protocol import mdp03, spec
+from majordomus.protocol.spec import Frame
+
+DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
+NO_NAMES: Final = b"\x00\x00"
+"""The header behind its fixed part, of a command without service and address."""
+
+
+def ready(service: bytes, capacity: int) -> list[Frame]:
+    """READY."""
+    return [mdp03.pack(spec.READY, code=capacity, service=service)]
+
+
+def heartbeat(load: float | None) -> list[Frame]:
+    """HEARTBEAT; "`code` = load × 100 (0xFFFF = unknown)" (PROTOCOLS §4)."""
+    known = load is not None and 0 <= load < inf
+    code = min(round(load * 100), spec.LOAD_UNKNOWN - 1) if load and known else 0
+    return [mdp03.pack(spec.HEARTBEAT, code=code if known else spec.LOAD_UNKNOWN)]
+
+
+def capacity(number: int) -> list[Frame]:
+    """CAPACITY; 0 = drain."""
+    return [mdp03.pack(spec.CAPACITY, code=number)]
+
+
+def reject(id: int) -> list[Frame]:
+    """REJECT."""
+    return [mdp03.pack(spec.REJECT, id=id)]
+
+
+def final(id: int, status: int, text: bytes) -> list[Frame]:
+    """A FINAL whose body is a sentence."""
+    return [mdp03.pack(spec.FINAL, code=status, id=id), text]
+
+
+def legacy_body(status: int, frames: list[Frame], parts: list[Frame]) -> list[Frame]:
+    """The body of a reply in a dialect without status: the parts so far and the rest; of what is
+    not 200, the status as text and the sentence."""
+    if status == spec.OK:
+        return parts + frames if parts else frames
+    return [str(status).encode(), frames[0] if frames else b""]

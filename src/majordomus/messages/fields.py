@@ -1,0 +1,276 @@
+"""Fields: what the annotations of a record's class say, read once, when the class is made.
+
+Whatever is wrong with a declaration is found here, and every error names the class and its fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import keyword
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from majordomus.errors import ConfigurationError
+from majordomus.messages.kinds import (
+    BOOL,
+    BYTES,
+    DOUBLE,
+    DURATION,
+    ENUM,
+    FLAG,
+    RECORD,
+    SINT64,
+    STRING,
+    TIMESTAMP,
+    Kind,
+    OneOf,
+    implicit,
+    unpacked,
+)
+
+__all__ = ["FieldSpec", "Shape", "check_name", "check_unique", "read_fields"]
+
+_MOST = 536_870_911
+_RESERVED = range(19_000, 20_000)
+_KINDS: dict[Any, Kind] = {
+    int: SINT64,
+    float: DOUBLE,
+    bool: BOOL,
+    str: STRING,
+    bytes: BYTES,
+    dt.datetime: TIMESTAMP,
+    dt.timedelta: DURATION,
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class Shape(enum.Enum):
+    """How many values a field holds."""
+
+    ONE = "one"  # always there
+    OPTIONAL = "optional"  # or None
+    LIST = "list"
+    TUPLE = "tuple"
+    DICT = "dict"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One field of a record. `target`: the class of an enum's or record's values."""
+
+    name: str
+    tag: int
+    kind: Kind
+    shape: Shape
+    default: Any  # dataclasses.MISSING when there is none
+    factory: Any
+    target: Any = None
+    key: Kind | None = None
+    oneof: str = ""
+    implicit: bool = False
+    required: bool = False  # proto2's: empty texts are written as well
+    packed: bool = True
+
+    @property
+    def wire(self) -> str:
+        """The name in .proto text: `from_` is `from` there, for Python's keywords."""
+        bare = self.name.removesuffix("_")
+        return bare if keyword.iskeyword(bare) else self.name
+
+    @property
+    def repeated(self) -> bool:
+        return self.shape in (Shape.LIST, Shape.TUPLE, Shape.DICT)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the wire tells absent from zero: all but lists, and texts and bytes by the rule
+        that the original follows: its zeros are written, its empty texts and bytes are not."""
+        if self.repeated or self.implicit:
+            return False
+        if self.shape is Shape.OPTIONAL or self.kind not in (STRING, BYTES) or self.required:
+            return True
+        return bool(self.default_value)
+
+    @property
+    def default_value(self) -> Any:
+        """The declared default, None when there is none."""
+        if self.factory is not dataclasses.MISSING:
+            return self.factory()
+        return None if self.default is dataclasses.MISSING else self.default
+
+
+def read_fields(cls: type, hints: dict[str, Any], is_record: Any) -> tuple[FieldSpec, ...]:
+    """The fields of `cls`, a dataclass, by tag. `hints` are its resolved annotations.
+
+    Raises: ConfigurationError for every declaration that cannot be written to a wire.
+    """
+    specs = [
+        _read_field(cls, field, hints[field.name], is_record) for field in dataclasses.fields(cls)
+    ]
+    check_unique(cls, specs)
+    return tuple(sorted(specs, key=lambda spec: spec.tag))
+
+
+def _read_field(cls: type, field: dataclasses.Field[Any], hint: Any, is_record: Any) -> FieldSpec:
+    where = f"{cls.__name__}.{field.name}"
+    inner, notes = _peel(hint)
+    tag = _tag(where, [note for note in notes if isinstance(note, int)])
+    check_name(where, field.name)
+    groups = [note.name for note in notes if isinstance(note, OneOf)]
+    kinds = [note for note in notes if isinstance(note, Kind)]
+    inner, optional = _unwrap_optional(where, inner)
+    inner, more = _peel(inner)
+    kinds += [note for note in more if isinstance(note, Kind)]
+    shape, inner, key = _shape(where, inner, optional)
+    kind, target = _kind(where, inner, kinds, is_record)
+    if key is not None and optional:
+        raise ConfigurationError(f"{where}: a dict is never None, an empty one is absent")
+    spec = FieldSpec(
+        name=field.name,
+        tag=tag,
+        kind=kind,
+        shape=shape,
+        target=target,
+        key=key,
+        oneof=groups[0] if groups else "",
+        implicit=implicit in notes,
+        packed=unpacked not in notes,
+        default=field.default,
+        factory=field.default_factory,
+    )
+    _check_markers(where, spec)
+    return spec
+
+
+def _peel(hint: Any) -> tuple[Any, list[Any]]:
+    """`Annotated[x, a, b]` → x, [a, b]."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        return inner, notes
+    return hint, []
+
+
+def _tag(where: str, tags: list[int]) -> int:
+    if not tags:
+        raise ConfigurationError(f"{where} has no tag: write Annotated[…, 1], or ClassVar[…]")
+    if len(tags) > 1:
+        raise ConfigurationError(f"{where} has {len(tags)} tags: {tags}")
+    tag = tags[0]
+    if isinstance(tag, bool) or not 1 <= tag <= _MOST:
+        raise ConfigurationError(f"{where}: {tag} is no tag, tags are 1 to {_MOST}")
+    if tag in _RESERVED:
+        raise ConfigurationError(f"{where}: tags 19000 to 19999 are reserved by protocol buffers")
+    return tag
+
+
+def check_name(where: str, name: str) -> None:
+    from google.protobuf.message import Message as ProtoMessage
+
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{where}: .proto names are ASCII letters, digits and _")
+    if name in ("to_bytes", "from_bytes", "to_proto") or hasattr(ProtoMessage, name):
+        raise ConfigurationError(f"{where}: the name {name!r} is taken")
+
+
+def _unwrap_optional(where: str, inner: Any) -> tuple[Any, bool]:
+    if get_origin(inner) not in (Union, types.UnionType):
+        return inner, False
+    rest = [arg for arg in get_args(inner) if arg is not type(None)]
+    if len(rest) != 1 or len(rest) == len(get_args(inner)):
+        raise ConfigurationError(
+            f"{where}: a union other than X | None; declare one field for each, with OneOf"
+        )
+    return rest[0], True
+
+
+def _shape(where: str, inner: Any, optional: bool) -> tuple[Shape, Any, Kind | None]:
+    """The shape, the type of one value, and for a dict the kind of its keys."""
+    origin, args = get_origin(inner), get_args(inner)
+    if origin in (list, Sequence):
+        shape, value = Shape.LIST, args[0]
+    elif origin is tuple:
+        if len(args) != 2 or args[1] is not Ellipsis:
+            raise ConfigurationError(f"{where}: a tuple field is tuple[X, …] of any length")
+        shape, value = Shape.TUPLE, args[0]
+    elif origin in (dict, Mapping):
+        bare, notes = _peel(args[0])
+        kinds = [note for note in notes if isinstance(note, Kind)]
+        key = kinds[0] if kinds else _KINDS.get(bare)
+        if bare not in (int, str, bool) or key is None:
+            raise ConfigurationError(f"{where}: the keys of a dict are str, bool or integers")
+        return Shape.DICT, args[1], key
+    else:
+        return (Shape.OPTIONAL if optional else Shape.ONE), inner, None
+    if optional:
+        raise ConfigurationError(f"{where}: a list is never None, an empty one is absent")
+    return shape, value, None
+
+
+def _kind(where: str, inner: Any, kinds: list[Kind], is_record: Any) -> tuple[Kind, Any]:
+    inner, notes = _peel(inner)
+    kinds = kinds + [note for note in notes if isinstance(note, Kind)]
+    if len(kinds) > 1:
+        raise ConfigurationError(f"{where}: two kinds, {kinds[0].name} and {kinds[1].name}")
+    if isinstance(inner, type) and issubclass(inner, enum.Flag):
+        return (kinds[0] if kinds else FLAG), inner
+    if kinds:
+        return kinds[0], None
+    if inner in _KINDS:
+        return _KINDS[inner], None
+    if isinstance(inner, type) and issubclass(inner, enum.Enum):
+        return ENUM, _enum(where, inner)
+    if is_record(inner):
+        return RECORD, inner
+    name = getattr(inner, "__name__", repr(inner))
+    raise ConfigurationError(
+        f"{where}: {name} has no place on the wire; use int, float, bool, str, bytes, an Enum, "
+        "datetime, timedelta, a @record, or a list, tuple or dict of these"
+    )
+
+
+def _enum(where: str, type_: type[enum.Enum]) -> type[enum.Enum]:
+    for member in type_:
+        if not isinstance(member.value, int) or not -(1 << 31) <= member.value < 1 << 31:
+            raise ConfigurationError(
+                f"{where}: {type_.__name__}.{member.name} is no 32-bit integer"
+            )
+    if not len(type_):
+        raise ConfigurationError(f"{where}: {type_.__name__} has no members")
+    return type_
+
+
+def _check_markers(where: str, spec: FieldSpec) -> None:
+    if spec.shape is Shape.OPTIONAL and spec.default_value is not None:
+        raise ConfigurationError(f"{where}: the default of an optional field is None")
+    if spec.oneof and (spec.shape is not Shape.OPTIONAL or spec.default is not None):
+        raise ConfigurationError(f"{where}: a field of a OneOf is X | None and defaults to None")
+    if spec.implicit and (spec.shape is not Shape.ONE or spec.kind.number == RECORD.number):
+        raise ConfigurationError(f"{where}: implicit is for single numbers, texts and bytes")
+    if spec.implicit and spec.default_value:
+        raise ConfigurationError(f"{where}: an implicit field cannot have a default but zero")
+    if not spec.packed and (spec.shape not in (Shape.LIST, Shape.TUPLE) or not spec.kind.packable):
+        raise ConfigurationError(f"{where}: unpacked is for lists of numbers")
+
+
+def check_unique(cls: type, specs: Sequence[FieldSpec]) -> None:
+    tags: dict[int, FieldSpec] = {}
+    names: dict[str, FieldSpec] = {}
+    for spec in specs:
+        other = tags.setdefault(spec.tag, spec)
+        if other is not spec:
+            raise ConfigurationError(
+                f"{cls.__name__}: {other.name} and {spec.name} have the same tag {spec.tag}"
+            )
+        other = names.setdefault(_json_name(spec.wire), spec)
+        if other is not spec:
+            raise ConfigurationError(
+                f"{cls.__name__}: {other.name} and {spec.name} have the same name in JSON"
+            )
+
+
+def _json_name(name: str) -> str:
+    return name.replace("_", "").lower()

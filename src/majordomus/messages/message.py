@@ -1,0 +1,360 @@
+"""Message: a stack of frames. Frames are pushed to, popped from and peeked at the front.
+
+A message owns a list of bytes and nothing else: sending it does not empty it. A pop that fails
+changes nothing. Not for use by several threads at once.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+
+from majordomus.errors import FrameError
+from majordomus.messages import frame as codec
+from majordomus.messages.frame import NUMBERS, Frame
+
+if TYPE_CHECKING:
+    import zmq
+
+__all__ = ["Message"]
+
+E = TypeVar("E", bound=enum.Enum)
+T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
+
+_LINES = 100  # frames that a dump shows
+
+
+def _plain(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    if isinstance(value, str | int):  # bytes(5) would be five zero bytes
+        raise TypeError(f"a frame is bytes, not {type(value).__name__}: use push_{_hint(value)}")
+    return bytes(memoryview(value))
+
+
+def _hint(value: object) -> str:
+    return "str" if isinstance(value, str) else "int"
+
+
+def _pusher(kind: str) -> Callable[[Message, float], None]:
+    pack = NUMBERS[kind].pack
+
+    def push(self: Message, value: float) -> None:
+        try:
+            self._frames.insert(0, pack(value))
+        except (struct.error, OverflowError):
+            codec.from_number(kind, value)  # raises, with the reason
+        self._taken = 0
+
+    push.__name__ = push.__qualname__ = f"push_{kind}"
+    push.__doc__ = f"Push a number to the front as one {NUMBERS[kind].size}-byte frame."
+    return push
+
+
+def _popper(kind: str) -> Callable[[Message], Any]:
+    unpack = NUMBERS[kind].unpack
+
+    def pop(self: Message) -> Any:
+        try:
+            (value,) = unpack(self._frames[0])
+        except (struct.error, IndexError):
+            raise self._unexpected(kind) from None
+        del self._frames[0]
+        self._taken += 1
+        return value
+
+    pop.__name__ = pop.__qualname__ = f"pop_{kind}"
+    pop.__doc__ = f"Pop the front frame, which has {NUMBERS[kind].size} bytes, as {kind}."
+    return pop
+
+
+def _peeker(kind: str) -> Callable[[Message], Any]:
+    unpack = NUMBERS[kind].unpack
+
+    def peek(self: Message) -> Any:
+        try:
+            return unpack(self._frames[0])[0]
+        except (struct.error, IndexError):
+            raise self._unexpected(kind) from None
+
+    peek.__name__ = peek.__qualname__ = f"peek_{kind}"
+    peek.__doc__ = f"Read the front frame, which has {NUMBERS[kind].size} bytes, as {kind}."
+    return peek
+
+
+class Message:
+    """A stack of frames; `Message(b"a", …)` is wrong, `Message([b"a", …])` right: front first.
+
+    Every pop and peek of an empty message, of a frame of the wrong size or of invalid UTF-8 raises
+    FrameError, which names the frame's position, its size and what was expected.
+    """
+
+    __slots__ = ("_frames", "_taken")
+
+    def __init__(self, frames: Iterable[Buffer] = ()) -> None:
+        if type(frames) is not list and isinstance(frames, bytes | bytearray | memoryview | str):
+            raise TypeError("a Message is made from a list of frames: Message([data])")
+        self._frames: list[bytes] = [f if type(f) is bytes else _plain(f) for f in frames]
+        self._taken = 0
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The frames, front first: the message's own list, not a copy."""
+        return self._frames
+
+    @property
+    def size(self) -> int:
+        """Bytes in all frames together."""
+        return sum(map(len, self._frames))
+
+    # -- frames as they are
+
+    def push(self, frame: Buffer) -> None:
+        self._frames.insert(0, frame if type(frame) is bytes else _plain(frame))
+        self._taken = 0
+
+    def pop(self) -> bytes:
+        if not self._frames:
+            raise self._unexpected("a frame")
+        self._taken += 1
+        return self._frames.pop(0)
+
+    def peek(self) -> bytes:
+        if not self._frames:
+            raise self._unexpected("a frame")
+        return self._frames[0]
+
+    def append(self, frame: Buffer) -> None:
+        """Add a frame at the end."""
+        self._frames.append(frame if type(frame) is bytes else _plain(frame))
+
+    def append_str(self, text: str) -> None:
+        self._frames.append(text.encode())
+
+    def remove(self, index: int) -> bytes:
+        """Take the frame at `index` out of the message. Raises IndexError."""
+        return self._frames.pop(index)
+
+    def frame(self, index: int = 0) -> Frame:
+        """The frame at `index` with its readings. Raises IndexError."""
+        return Frame(self._frames[index])
+
+    def push_empty(self) -> None:
+        """Push an empty frame: the delimiter of envelopes."""
+        self.push(b"")
+
+    def wrap(self, frame: Buffer) -> None:
+        """Push `frame` and an empty one behind it: an envelope."""
+        self.push(b"")
+        self.push(frame)
+
+    def unwrap(self) -> bytes:
+        """Pop a frame and, if there is one, the empty frame behind it."""
+        first = self.pop()
+        if self._frames and not self._frames[0]:
+            self.pop()
+        return first
+
+    # -- frames as values
+
+    push_bytes, pop_bytes, peek_bytes = push, pop, peek
+
+    def push_str(self, text: str) -> None:
+        self._frames.insert(0, text.encode())
+        self._taken = 0
+
+    def pop_str(self) -> str:
+        text = self.peek_str()
+        del self._frames[0]
+        self._taken += 1
+        return text
+
+    def peek_str(self) -> str:
+        try:
+            return self._frames[0].decode()
+        except (UnicodeDecodeError, IndexError):
+            raise self._unexpected("UTF-8") from None
+
+    push_int8, pop_int8, peek_int8 = _pusher("int8"), _popper("int8"), _peeker("int8")
+    push_int16, pop_int16, peek_int16 = _pusher("int16"), _popper("int16"), _peeker("int16")
+    push_int32, pop_int32, peek_int32 = _pusher("int32"), _popper("int32"), _peeker("int32")
+    push_int64, pop_int64, peek_int64 = _pusher("int64"), _popper("int64"), _peeker("int64")
+    push_uint8, pop_uint8, peek_uint8 = _pusher("uint8"), _popper("uint8"), _peeker("uint8")
+    push_uint16, pop_uint16, peek_uint16 = _pusher("uint16"), _popper("uint16"), _peeker("uint16")
+    push_uint32, pop_uint32, peek_uint32 = _pusher("uint32"), _popper("uint32"), _peeker("uint32")
+    push_uint64, pop_uint64, peek_uint64 = _pusher("uint64"), _popper("uint64"), _peeker("uint64")
+    push_single, pop_single, peek_single = _pusher("single"), _popper("single"), _peeker("single")
+    push_double, pop_double, peek_double = _pusher("double"), _popper("double"), _peeker("double")
+    push_int, pop_int, peek_int = push_int32, pop_int32, peek_int32
+
+    def push_enum(self, value: enum.Enum | int, size: int | None = None) -> None:
+        """Push an ordinal of `size` bytes; without a size, of what its type needs (1, 2 or 4)."""
+        self.push(codec.from_enum(value, size))
+
+    @overload
+    def pop_enum(self, type_: type[E], size: int | None = None) -> E: ...
+    @overload
+    def pop_enum(self, type_: None = None, size: int | None = None) -> int: ...
+    def pop_enum(self, type_: type[E] | None = None, size: int | None = None) -> E | int:
+        value = self._read(lambda data: codec.to_enum(data, type_, size))
+        self.pop()
+        return value
+
+    @overload
+    def peek_enum(self, type_: type[E], size: int | None = None) -> E: ...
+    @overload
+    def peek_enum(self, type_: None = None, size: int | None = None) -> int: ...
+    def peek_enum(self, type_: type[E] | None = None, size: int | None = None) -> E | int:
+        return self._read(lambda data: codec.to_enum(data, type_, size))
+
+    def push_record(self, value: Any) -> None:
+        """Push a record of ours, or a protobuf message, in its binary form."""
+        self.push(codec.from_record(value))
+
+    def pop_record(self, type_: type[T]) -> T:
+        value = self.peek_record(type_)
+        self.pop()
+        return value
+
+    def peek_record(self, type_: type[T]) -> T:
+        return self._read(lambda data: codec.to_record(data, type_))
+
+    # -- sockets
+
+    def send(self, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False) -> Any:
+        """Send all frames as one multipart message over `socket`, of any type that takes several.
+
+        `checksum` adds the closing hash of the original's sockets. The message keeps its frames.
+        Over a zmq.asyncio socket the result is to be awaited.
+        Raises: FrameError when there are no frames; zmq.Again and the like as pyzmq does.
+        """
+        if not self._frames:
+            raise FrameError("a message without frames cannot be sent", expected="at least 1 frame")
+        frames = self._frames
+        if checksum:
+            from majordomus.messages import checksum as hashing
+
+            frames = hashing.closed(frames, routed=_routed(socket))
+        return socket.send_multipart(frames, flags)
+
+    @classmethod
+    def receive(cls, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False) -> Self:
+        """The next message of `socket`, waiting for it unless `flags` say otherwise.
+
+        `checksum` verifies and removes the closing hash; a wrong one raises FrameError, and the
+        message is gone (the original returned nil).
+        """
+        return cls._received(socket.recv_multipart(flags), socket, checksum)
+
+    @classmethod
+    async def receive_async(
+        cls, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False
+    ) -> Self:
+        """`receive` for a zmq.asyncio socket."""
+        frames = await cast("Awaitable[list[bytes]]", socket.recv_multipart(flags))
+        return cls._received(frames, socket, checksum)
+
+    @classmethod
+    def _received(cls, frames: list[bytes], socket: zmq.Socket[Any], checksum: bool) -> Self:
+        if not checksum:
+            return cls(frames)
+        from majordomus.messages import checksum as hashing
+
+        return cls(hashing.opened(frames, routed=_routed(socket)))
+
+    # -- a sequence of frames
+
+    def clone(self) -> Self:
+        """A message of its own with the same frames (the bytes, which never change, are shared)."""
+        return type(self)(self._frames)
+
+    __copy__ = clone
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._frames)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Message: ...
+    def __getitem__(self, index: int | slice) -> bytes | Message:
+        if isinstance(index, slice):
+            return type(self)(self._frames[index])
+        return self._frames[index]
+
+    def __setitem__(self, index: int, frame: Buffer) -> None:
+        self._frames[index] = _plain(frame)
+
+    def __delitem__(self, index: int) -> None:
+        del self._frames[index]
+
+    def __contains__(self, frame: object) -> bool:
+        return frame in self._frames
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self._frames == other._frames
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    # -- for people
+
+    def hex(self) -> str:
+        """All frames in hex, parted by spaces; an empty one is `-`."""
+        return " ".join(data.hex() or "-" for data in self._frames)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(codec.quote(data) or "∅" for data in self._frames[:8])
+        more = ", …" if len(self._frames) > 8 else ""
+        return f"<Message of {len(self._frames)} frames, {self.size} bytes: [{shown}{more}]>"
+
+    def __str__(self) -> str:
+        """One line a frame, as `zmsg_print` has it: size, then text, or hex if it is not text."""
+        lines = [f"[{len(data):03d}] {codec.quote(data, 70)}" for data in self._frames[:_LINES]]
+        if len(self._frames) > _LINES:
+            lines.append(f"… and {len(self._frames) - _LINES} more frames")
+        return "\n".join(["-" * 38, *(line.rstrip() for line in lines)])
+
+    # -- errors
+
+    def _read(self, read: Callable[[bytes], T]) -> T:
+        """`read` of the front frame, its FrameErrors completed with the position."""
+        data = self.peek()
+        try:
+            return read(data)
+        except FrameError as error:
+            raise FrameError(
+                f"frame {self._position}: {error}",
+                position=self._position,
+                size=error.size,
+                expected=error.expected,
+            ) from error
+
+    def _unexpected(self, expected: str) -> FrameError:
+        """The error for a front frame that is not `expected` (a key of NUMBERS, or words)."""
+        position = self._position
+        if expected in NUMBERS:
+            expected = f"{NUMBERS[expected].size} ({expected})"
+        if not self._frames:
+            text = f"frame {position}: the message has no more frames, expected {expected}"
+            return FrameError(text, position=position, expected=expected)
+        size = len(self._frames[0])
+        text = f"frame {position}: {size} bytes, expected {expected}"
+        return FrameError(text, position=position, size=size, expected=expected)
+
+    @property
+    def _position(self) -> int:
+        return max(self._taken, 0)
+
+
+def _routed(socket: zmq.Socket[Any]) -> bool:
+    import zmq
+
+    return socket.getsockopt(zmq.TYPE) == zmq.ROUTER

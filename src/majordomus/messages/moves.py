@@ -1,0 +1,277 @@
+"""Moves: for one field, the closure that puts its value into a upb message and the one that fixes
+what upb gives back. A field that upb itself treats rightly has neither.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from majordomus.errors import RecordError
+from majordomus.messages.fields import FieldSpec, Shape
+from majordomus.messages.kinds import DURATION, ENUM, RECORD, TIMESTAMP
+
+__all__ = ["Fix", "Put", "fix_for", "is_plain", "items", "put_for", "wanted"]
+
+Put = Callable[[Any, Any], None]
+"""(upb message, value of the attribute)"""
+Fix = Callable[[Any, Any], Any]
+"""(value that upb has, upb message) → value of the attribute"""
+
+_MESSAGE = RECORD.number
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def late(codec: Any, name: str) -> Any:
+    """Closure `name` of `codec`; one that asks for it at each call while it is not made yet, which
+    is so for records that contain each other."""
+    if name in codec.__dict__:
+        return codec.__dict__[name]
+
+    def ask(*values: Any) -> Any:
+        return getattr(codec, name)(*values)
+
+    return ask
+
+
+def is_plain(spec: FieldSpec) -> bool:
+    """Whether setting the attribute of the upb message to the value is all there is to do."""
+    own_type = spec.target is not None and not issubclass(spec.target, int)
+    return spec.shape is Shape.ONE and spec.kind.number != _MESSAGE and not own_type
+
+
+def wanted(spec: FieldSpec) -> str:
+    """What the field takes, for errors."""
+    one = spec.target.__name__ if spec.target is not None else spec.kind.message or spec.kind.name
+    return one if spec.shape in (Shape.ONE, Shape.OPTIONAL) else f"{spec.shape.value} of {one}"
+
+
+def items(spec: FieldSpec, value: Any) -> Iterator[tuple[str, Any]]:
+    """The single records of a field of records, each with its place: "", "[0]", "['key']"."""
+    if spec.kind is not RECORD:
+        return
+    if spec.shape is Shape.DICT and isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif spec.repeated and isinstance(value, Iterable):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif not spec.repeated and (value is not None or spec.shape is Shape.ONE):
+        yield "", value
+
+
+# -- writing
+
+
+def put_for(spec: FieldSpec) -> Put:
+    if spec.kind.number == _MESSAGE:
+        return _put_messages(spec, _filler(spec))
+    if spec.target is not None and not issubclass(spec.target, int):
+        return _put_scalars(spec, _ordinal)
+    return _put_scalars(spec, None)
+
+
+def _put_scalars(spec: FieldSpec, convert: Callable[[Any], Any] | None) -> Put:
+    name = spec.wire
+
+    def put_one(message: Any, value: Any) -> None:
+        setattr(message, name, value if convert is None else convert(value))
+
+    def put_optional(message: Any, value: Any) -> None:
+        if value is not None:
+            setattr(message, name, value if convert is None else convert(value))
+
+    def put_list(message: Any, values: Any) -> None:
+        if values or not isinstance(values, list | tuple):
+            getattr(message, name).extend(values if convert is None else map(convert, values))
+
+    def put_dict(message: Any, values: Any) -> None:
+        target = getattr(message, name)
+        for key, value in values.items():
+            target[key] = value if convert is None else convert(value)
+
+    return _by_shape(spec, put_one, put_optional, put_list, put_dict)
+
+
+def _put_messages(spec: FieldSpec, fill: Put) -> Put:
+    name = spec.wire
+    may_be_empty = spec.kind is not RECORD or not any(
+        inner.explicit and inner.shape is Shape.ONE for inner in spec.target.__record__.specs
+    )
+
+    def put_one(message: Any, value: Any) -> None:
+        nested = getattr(message, name)
+        if may_be_empty:
+            nested.SetInParent()  # it is written also when it has nothing to write
+        fill(nested, value)
+
+    def put_optional(message: Any, value: Any) -> None:
+        if value is not None:
+            put_one(message, value)
+
+    def put_list(message: Any, values: Any) -> None:
+        if not values and isinstance(values, list | tuple):
+            return
+        add = getattr(message, name).add
+        for value in values:
+            fill(add(), value)
+
+    def put_dict(message: Any, values: Any) -> None:
+        target = getattr(message, name)
+        for key, value in values.items():
+            fill(target[key], value)
+
+    return _by_shape(spec, put_one, put_optional, put_list, put_dict)
+
+
+def _by_shape(spec: FieldSpec, one: Put, optional: Put, many: Put, mapping: Put) -> Put:
+    return {
+        Shape.ONE: one,
+        Shape.OPTIONAL: optional,
+        Shape.LIST: many,
+        Shape.TUPLE: many,
+        Shape.DICT: mapping,
+    }[spec.shape]
+
+
+def _filler(spec: FieldSpec) -> Put:
+    if spec.kind is TIMESTAMP:
+        return _fill_timestamp
+    if spec.kind is DURATION:
+        return _fill_duration
+    return late(spec.target.__record__, "fill")  # type: ignore[no-any-return]
+
+
+def _ordinal(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _fill_timestamp(message: Any, value: dt.datetime) -> None:
+    if value.tzinfo is None:
+        raise ValueError("a datetime without a time zone names no moment")
+    passed = value - _EPOCH
+    message.seconds = passed.days * 86_400 + passed.seconds
+    message.nanos = passed.microseconds * 1_000
+
+
+def _fill_duration(message: Any, value: dt.timedelta) -> None:
+    whole = value // dt.timedelta(microseconds=1)
+    sign = -1 if whole < 0 else 1
+    seconds, micros = divmod(abs(whole), 1_000_000)
+    message.seconds = sign * seconds  # both of one sign, as Duration has it
+    message.nanos = sign * micros * 1_000
+
+
+# -- reading
+
+
+def fix_for(spec: FieldSpec, record: str) -> Fix | None:
+    """None when upb's value is the attribute's."""
+    read = _reader(spec, record)
+    if spec.repeated:
+        return _fix_many(spec, read)
+    if spec.kind.number == _MESSAGE:
+        return _fix_message(spec, read)
+    if spec.shape is Shape.OPTIONAL:
+        return _fix_absent(spec, read, None)
+    default = _default_of(spec)
+    if spec.implicit or not spec.explicit or not _number(default):
+        return None if read is None else lambda value, _: read(value)
+    return _fix_absent(spec, read, default)
+
+
+def _reader(spec: FieldSpec, record: str) -> Callable[[Any], Any] | None:
+    if spec.kind is RECORD:
+        return late(spec.target.__record__, "build")  # type: ignore[no-any-return]
+    if spec.kind is TIMESTAMP:
+        return _in_range(_read_timestamp, record, spec.name)
+    if spec.kind is DURATION:
+        return _in_range(_read_duration, record, spec.name)
+    if spec.kind is ENUM:
+        members = {member.value: member for member in spec.target}
+        return lambda value: members.get(value, value)  # a number not known yet stays a number
+    if spec.target is not None:
+        return _flag_reader(spec.target)
+    return None
+
+
+def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
+    """A slice of upb's container is a list, and made far faster than by iterating over it."""
+    if spec.shape is Shape.DICT:
+        if read is None:
+            return lambda values, _: dict(values)
+        return lambda values, _: {key: read(value) for key, value in values.items()}
+    if spec.shape is Shape.TUPLE:
+        if read is None:
+            return lambda values, _: tuple(values[:])
+        return lambda values, _: tuple([read(value) for value in values[:]])
+    if read is None:
+        return lambda values, _: values[:]
+    return lambda values, _: [read(value) for value in values[:]]
+
+
+def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
+    assert read is not None  # noqa: S101 - every kind of message has a reader
+    name, default = spec.wire, spec.default_value
+    if spec.shape is Shape.ONE and default is None:
+        return lambda value, _: read(value)  # absent: upb's empty message gives zeros
+
+    def fix(value: Any, message: Any) -> Any:
+        return read(value) if message.HasField(name) else spec.default_value
+
+    return fix
+
+
+def _fix_absent(spec: FieldSpec, read: Callable[[Any], Any] | None, default: Any) -> Fix:
+    """Only a zero can be absent, so only then is upb asked."""
+    name = spec.wire
+
+    def fix(value: Any, message: Any) -> Any:
+        if not value and not message.HasField(name):
+            return default
+        return value if read is None else read(value)
+
+    return fix
+
+
+def _default_of(spec: FieldSpec) -> Any:
+    """The value of an absent field; an enum without zero starts with its first member."""
+    default = spec.default_value
+    if default is None and spec.kind is ENUM:
+        members = list(spec.target)
+        return next((member for member in members if member.value == 0), members[0])
+    return default
+
+
+def _number(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _flag_reader(type_: type[enum.Flag]) -> Callable[[Any], Any]:
+    def read(value: int) -> Any:
+        try:
+            return type_(value)
+        except ValueError:  # a bit that is not known yet
+            return value
+
+    return read
+
+
+def _in_range(read: Callable[[Any], Any], record: str, field: str) -> Callable[[Any], Any]:
+    def checked(message: Any) -> Any:
+        try:
+            return read(message)
+        except (OverflowError, ValueError) as error:
+            raise RecordError(record, field, f"out of range: {error}") from None
+
+    return checked
+
+
+def _read_timestamp(message: Any) -> dt.datetime:
+    return _EPOCH + _read_duration(message)
+
+
+def _read_duration(message: Any) -> dt.timedelta:
+    """Below a microsecond Python's types keep nothing."""
+    micros = message.nanos // 1_000 if message.nanos >= 0 else -(-message.nanos // 1_000)
+    return dt.timedelta(seconds=message.seconds, microseconds=micros)

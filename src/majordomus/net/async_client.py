@@ -1,0 +1,273 @@
+"""The asyncio client.
+
+It keeps presence, so a broker that is gone is noticed while nothing is called.
+
+The rules are the session's, the calls' bookkeeping is calls.py's, the socket is async_line.py's
+matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from majordomus.core.client_session import ClientSettings
+from majordomus.errors import LocalProtocolError
+from majordomus.net import endpoints
+from majordomus.net.async_line import AsyncLine
+from majordomus.net.bodies import Body, Reply
+from majordomus.net.calls import Ask, Call, Calls, ClientEvent, final, make_ask, result
+from majordomus.net.client import DEFAULT_TIMEOUT, make_session
+from majordomus.protocol.spec import Dialect
+
+
+class AsyncClient:
+    """Calls services through a broker, or through the next of several when one is lost.
+
+    For one event loop.
+
+    It connects at the first use, or in `async with`. The arguments are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        broker: str | Sequence[str] = endpoints.DEFAULT,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        dialect: str = Dialect.MDP03,
+        settings: ClientSettings | None = None,
+    ) -> None:
+        self.endpoints = endpoints.to_connect(broker)
+        self.timeout = timeout
+        self._session = make_session(self.endpoints, dialect, settings, presence=True)
+        self._calls = Calls(self._session, self.endpoints, self._up)
+        self._line: AsyncLine[ClientEvent] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    async def call(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        timeout: float | None = None,
+        fail_fast: bool = False,
+        once: bool = False,
+        to: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Asks `service` and awaits its answer; the parts of a streamed answer are joined.
+
+        Cancelling the awaiting task cancels the call at the broker too. Arguments and errors are
+        those of `Client.call`.
+        """
+        ask = make_ask(
+            service,
+            body,
+            self._seconds(timeout),
+            fail_fast=fail_fast,
+            once=once,
+            to=to,
+            metadata=metadata,
+        )
+        call = self._begin(ask)
+        await self._until_ended(call)
+        return result(call)
+
+    def stream(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        timeout: float | None = None,
+        fail_fast: bool = False,
+        once: bool = False,
+        to: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncStream:
+        """Asks `service`;
+
+        `async for` over the parts of its answer as they come. `timeout` is for all of them.
+
+        Leaving the loop early cancels what has not come yet.
+        """
+        ask = make_ask(
+            service,
+            body,
+            self._seconds(timeout),
+            fail_fast=fail_fast,
+            once=once,
+            to=to,
+            metadata=metadata,
+        )
+        return AsyncStream(self, self._begin(ask))
+
+    async def send(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        timeout: float | None = None,
+        to: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One-way: nothing comes back. Returns when the request is handed to a broker's connection.
+
+        Raises: DeadlineExceeded when there is none within `timeout`.
+        """
+        ask = make_ask(
+            service, body, self._seconds(timeout), one_way=True, to=to, metadata=metadata
+        )
+        call = self._begin(ask)
+        await self._until_ended(call)
+        result(call)
+
+    async def ping(self, *, timeout: float | None = None) -> float:
+        """Seconds that one question to the broker itself takes. Raises: as `call`."""
+        began = time.perf_counter()
+        await self.call("mmi.service", b"mmi.service", timeout=timeout)
+        return time.perf_counter() - began
+
+    async def serves(self, service: str, *, timeout: float | None = None) -> bool:
+        """Whether the broker has a live worker for `service`. Raises: as `call`."""
+        return (await self.call("mmi.service", service, timeout=timeout)).frames[:1] == [b"200"]
+
+    async def close(self) -> None:
+        """Cancels what is open, says goodbye and closes the connection. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._line is not None and os.getpid() == self._pid:
+            self._calls.close(time.monotonic())
+            self._line.flush()
+            self._line.close()
+
+    async def __aenter__(self) -> Self:
+        self._ready()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────────
+
+    def _up(self) -> bool:
+        return self._line is not None and self._line.up
+
+    def _ready(self) -> AsyncLine[ClientEvent]:
+        """The line, opened by the first use.
+
+        Raises: LocalProtocolError after the end, and in another loop or process.
+        """
+        if self._closed:
+            raise LocalProtocolError("closed", "this client is closed")
+        if self._line is not None and os.getpid() != self._pid:
+            text = "this client belongs to the parent process; make a new one after a fork"
+            raise LocalProtocolError("forked", text)
+        loop = asyncio.get_running_loop()
+        if self._line is None:
+            session = self._session
+            self._pid, self._loop = os.getpid(), loop
+            self._line = AsyncLine(
+                session, lambda: self.endpoints[session.endpoint], self._calls.take, loop
+            )
+            self._line.open()
+        elif loop is not self._loop:
+            raise LocalProtocolError("other-loop", "this client belongs to another event loop")
+        return self._line
+
+    def _begin(self, ask: Ask) -> Call:
+        line = self._ready()
+        call = Call(ask)
+        self._calls.begin(call, time.monotonic())
+        line.touch()
+        return call
+
+    async def _until_ended(self, call: Call) -> None:
+        while not call.ended():
+            await self._news(call)
+
+    async def _news(self, call: Call) -> None:
+        """Until something comes for `call`. A cancelled wait cancels the call."""
+        line = self._ready()
+        waiter = asyncio.get_running_loop().create_future()
+        call.notify = lambda: None if waiter.done() else waiter.set_result(None)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._calls.cancel(call, time.monotonic())
+            line.touch()
+            raise
+
+    def _cancel_from_anywhere(self, call: Call) -> None:
+        """For finalizers, which may run in any thread, or in the middle of the session's own work.
+        """
+        if self._line is None or self._loop is None or self._closed:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._cancel, call)
+
+    def _cancel(self, call: Call) -> None:
+        if self._line is not None and not self._closed:
+            self._calls.cancel(call, time.monotonic())
+            self._line.touch()
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
+
+
+class AsyncStream(AsyncIterator[Reply]):
+    """The parts of one answer, in order; the FINAL is one more if it carries anything.
+
+    For one task at a time.
+    """
+
+    def __init__(self, client: AsyncClient, call: Call) -> None:
+        self._client, self._call = client, call
+        self._over = False
+
+    async def __anext__(self) -> Reply:
+        call = self._call
+        if self._over:
+            raise StopAsyncIteration
+        while not call.has_news():
+            await self._client._news(call)
+        if call.parts:
+            return Reply(call.parts.popleft())
+        self._over = True
+        last = final(call)
+        if any(last.frames):
+            return last
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancels what has not come yet. May be repeated."""
+        if not self._over:
+            self._over = True
+            self._client._cancel(self._call)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_over", True) and not self._call.ended():
+            self._client._cancel_from_anywhere(self._call)

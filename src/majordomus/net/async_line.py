@@ -1,0 +1,118 @@
+"""A line on an asyncio loop: descriptors registered with the loop itself, batches drained, sends of
+one turn together.
+
+The descriptor of a ZeroMQ socket is edge-triggered: it tells of a change once, and a send may take
+that news away. So after every flush libzmq is asked whether there is something to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Generic, TypeVar
+
+import zmq
+
+from majordomus.net.link import Line, Link, Session
+
+E = TypeVar("E")
+
+
+class AsyncLine(Generic[E]):
+    """Drives one session on `loop`; everything is called in the loop's thread.
+
+    `take` gets the session's events.
+    """
+
+    def __init__(
+        self,
+        session: Session[E],
+        where: Callable[[], str],
+        take: Callable[[list[E]], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.session = session
+        self._take, self._loop = take, loop
+        self._line: Line[E] = Line(session, where, self._opened, self._closing)
+        self._flush_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._line.up
+
+    def open(self) -> None:
+        """Starts to connect."""
+        self._line.open(time.monotonic())
+        self.touch()
+
+    def touch(self) -> None:
+        """Something was asked of the session: it is flushed when this turn of the loop is over."""
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
+    def flush(self) -> None:
+        """The same at once: what was asked of the session is sent when this returns, if there is a
+        connection.
+        """
+        self._flush()
+
+    def close(self) -> None:
+        """Closes the socket, without a word to the session. May be repeated."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, inf
+        self._flush_planned = True  # nothing is planned any more
+        self._line.close()
+
+    def _opened(self, link: Link) -> None:
+        self._loop.add_reader(_fd(link.socket), self._socket_ready, link)
+        self._loop.add_reader(_fd(link.monitor.socket), self._monitor_ready, link)
+        # An edge that was there before the registration is not told again.
+        self._loop.call_soon(self._monitor_ready, link)
+
+    def _closing(self, link: Link) -> None:
+        self._loop.remove_reader(_fd(link.socket))
+        self._loop.remove_reader(_fd(link.monitor.socket))
+
+    def _socket_ready(self, link: Link) -> None:
+        if self._line.link is link:
+            self._line.receive(time.monotonic())
+            self._flush()
+
+    def _monitor_ready(self, link: Link) -> None:
+        if self._line.link is link:
+            self._line.heard_of_connection(time.monotonic())
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        now = time.monotonic()
+        self._take(self._line.flush(now))
+        link = self._line.link
+        if link is not None and link.readable():
+            self._loop.call_soon(self._socket_ready, link)
+        self._arm()
+
+    def _arm(self) -> None:
+        """The timer may ring too early, never too late: it is moved only to an earlier time."""
+        deadline = self._line.next_deadline()
+        if deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, inf
+        self._flush()
+
+
+def _fd(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))

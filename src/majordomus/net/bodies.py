@@ -1,0 +1,112 @@
+"""What callers and handlers give as a body, and what they get: frames in, `Reply` out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from majordomus.errors import LocalProtocolError
+from majordomus.messages.bodies import typed_body
+
+
+@runtime_checkable
+class HasFrames(Protocol):
+    """A `Message`, a `Reply`, a `Request`: whatever can say what its frames are."""
+
+    @property
+    def frames(self) -> Sequence[bytes]: ...
+
+
+class HasBytes(Protocol):
+    """A record."""
+
+    def to_bytes(self) -> bytes: ...
+
+
+class HasSerialized(Protocol):
+    """A protobuf message."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
+
+
+Part: TypeAlias = bytes | bytearray | memoryview | str
+Typed: TypeAlias = HasBytes | HasSerialized | msgspec.Struct
+Body: TypeAlias = Part | Sequence[Part] | HasFrames | Typed | None
+"""None is no frame; bytes, text (as UTF-8) and typed values are one frame; a list is one frame for
+each of its parts.
+"""
+
+
+def to_frames(body: object) -> list[bytes]:
+    """The frames of a `Body`. Raises: LocalProtocolError for what is none."""
+    if body is None:
+        return []
+    if isinstance(body, bytes):
+        return [body]
+    if isinstance(body, str | bytearray | memoryview):
+        return [_frame(body)]
+    if isinstance(body, list | tuple):
+        return [part if isinstance(part, bytes) else _frame(part) for part in body]
+    typed = typed_body(body)
+    if typed is not None:
+        return typed.frames
+    if isinstance(body, HasFrames):
+        return list(body.frames)
+    raise _no_body(body)
+
+
+def _frame(part: object) -> bytes:
+    if isinstance(part, str):
+        return part.encode()
+    if isinstance(part, bytes | bytearray | memoryview):
+        return bytes(part)
+    raise _no_body(part)
+
+
+def _no_body(found: object) -> LocalProtocolError:
+    wanted = "bytes, text, a list of them, a Message or None"
+    return LocalProtocolError("bad-body", f"a body is {wanted}, not {type(found).__name__}")
+
+
+class Reply:
+    """What came back: an answer, or one part of a streamed one.
+
+    A handler may return one as well.
+    """
+
+    __slots__ = ("frames", "status", "worker")
+
+    def __init__(
+        self, frames: Sequence[bytes] = (), status: int = 200, worker: bytes = b""
+    ) -> None:
+        self.frames = list(frames)
+        self.status = status
+        self.worker = worker
+        """The id of the worker that answered, as the broker calls it;
+
+        `to=` takes it. Empty where nobody said.
+        """
+
+    @property
+    def body(self) -> bytes:
+        """All frames joined."""
+        return self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8. Raises: UnicodeDecodeError."""
+        return self.body.decode()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reply):
+            return NotImplemented
+        mine = (self.frames, self.status, self.worker)
+        return mine == (other.frames, other.status, other.worker)
+
+    __hash__ = None  # type: ignore[assignment]  # frames may be changed
+
+    def __repr__(self) -> str:
+        shown = self.body if len(self.body) <= 40 else self.body[:40] + b"..."
+        return f"Reply(status={self.status}, frames={len(self.frames)}, body={shown!r})"

@@ -1,0 +1,374 @@
+"""The broker as a program: one socket, one thread, one loop around the machine that holds all rules
+(DESIGN §2).
+
+Nothing is decided here but when to wait, when to stop and what to log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket as plain
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from math import ceil, inf
+from types import TracebackType
+from typing import Final, Self
+
+from majordomus.core.broker import BrokerMachine
+from majordomus.core.settings import BrokerSettings
+from majordomus.errors import LocalProtocolError
+from majordomus.net import endpoints, sockets, wires
+from majordomus.net.connections import Connections, Probes
+from majordomus.net.log import FactLog
+from majordomus.net.monitor import Event, Monitor
+from majordomus.net.waker import Waker
+from majordomus.net.wire import GONE
+
+BATCH: Final = 256
+"""Messages received before the core's deadlines and the monitor get their turn."""
+HEAD_FRAMES: Final = 16
+HEAD_BYTES: Final = 64 * 1024
+"""What a message may have around its body, generously: envelope, header, metadata, hash. The wire
+drops what is beyond the bounds of a body and this; the core's own bounds refuse what is left."""
+SOCKET, MONITOR, WAKER = 1, 2, 4
+"""What `Wait` says is readable."""
+LONGEST_WAIT: Final = 3600.0
+UNBIND_WAIT: Final = 1.0
+"""Seconds that libzmq gets to close its listeners, so that the endpoints are free when `stop`
+returns.
+"""
+
+logger = logging.getLogger("majordomus.broker")
+
+MakeMachine = Callable[[BrokerSettings, Callable[[int], bytes], str], BrokerMachine]
+
+
+class Broker:
+    """A broker with its socket.
+
+    It runs in the caller's thread (`run`) or in one of its own (`start`, `with`).
+
+    `bind` is one endpoint or several; `endpoints` holds the real ones once they are bound.
+    `machine`, `wire`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for
+    tests.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings | None = None,
+        *,
+        bind: str | Sequence[str] = endpoints.DEFAULT,
+        machine: MakeMachine = BrokerMachine,
+        wire: Callable[..., wires.Router] = wires.make_router,
+        ids: Callable[[int], bytes] = os.urandom,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings or BrokerSettings()
+        self.endpoints: list[str] = []
+        self._bind = endpoints.to_bind(bind)
+        self._make_machine, self._make_wire = machine, wire
+        self._ids, self._clock = ids, clock
+        self._loop: _Loop | None = None
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Binds; nothing is answered before `run` or `start`. May be repeated.
+
+        Raises: ConfigurationError when an endpoint cannot be bound, or a forced wire is not here.
+        """
+        if self._loop is not None:
+            return
+        wires.check()
+        name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
+        machine = self._make_machine(self.settings, self._ids, name)
+        machine.begin(_version(), wires.WIRE, self._clock())
+        loop = _Loop(self.settings, machine, self._make_wire, self._clock)
+        try:
+            self.endpoints = [loop.bind(url) for url in self._bind]
+        except BaseException:
+            loop.dispose()
+            raise
+        self._loop = loop
+        for url in self.endpoints:
+            logger.info("listening on %s", url)
+
+    def run(self, ready: Callable[[], None] | None = None) -> None:
+        """Serves until `stop`, SIGINT or SIGTERM, then drains.
+
+        A second signal ends without draining.
+
+        Signals are handled only when this is the main thread. `ready` is called once the endpoints
+        are bound and the signals are handled: whoever it tells may send one at once.
+        """
+        if self._thread is not None:
+            raise LocalProtocolError("running", "this broker runs in its own thread already")
+        self.open()
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            with _signals(loop):
+                if ready is not None:
+                    ready()
+                loop.run()
+        finally:
+            loop.dispose()
+            self._loop = None
+
+    def start(self) -> None:
+        """Binds and serves in a thread of its own.
+
+        Raises: ConfigurationError when an endpoint cannot be bound.
+        """
+        if self._thread is not None:
+            return
+        self.open()
+        loop = self._loop
+        if loop is None:
+            return
+        self._thread = threading.Thread(target=loop.run, name="majordomus-broker", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Drains (unless told not to, and for `drain_timeout` at most) and ends; the endpoints are
+        free afterwards.
+
+        From any thread; may be repeated. While `run` is at work elsewhere it does not wait for its
+        end.
+        """
+        loop, thread = self._loop, self._thread
+        if loop is None:
+            return
+        loop.ask_to_stop(at_once=not drain)
+        if thread is not None:
+            thread.join()
+            loop.dispose()
+            self._thread = self._loop = None
+        elif not loop.started:
+            loop.dispose()
+            self._loop = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop(drain=error is None)
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop, drain=error is None)
+
+
+def _version() -> str:
+    """Of this package; empty when it runs from a source tree that was never installed."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("majordomus")
+    return ""
+
+
+@contextlib.contextmanager
+def _signals(loop: _Loop) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the loop to stop: the first to drain, the second to end at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def asked(number: int, _frame: object) -> None:
+        logger.info("%s: %s", signal.Signals(number).name, "ends" if loop.asked else "drains")
+        loop.ask_to_stop(at_once=loop.asked)
+
+    # The C handler itself writes to this descriptor: a signal just before the wait ends it too.
+    fd_before = signal.set_wakeup_fd(loop.waker.writer_fd, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Loop:
+    """The sockets and the turns of the loop.
+
+    `ask_to_stop` may come from any thread, the rest from one.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        machine: BrokerMachine,
+        make_wire: Callable[..., wires.Router],
+        clock: Callable[[], float],
+    ) -> None:
+        self.waker = Waker()
+        self.asked = False
+        self.started = False
+        self._at_once = False
+        self._settings, self._machine, self._clock = settings, machine, clock
+        self._socket = sockets.router(settings.max_message, settings.send_hwm)
+        self._monitor = Monitor(self._socket, Event.LOST, Event.UNBOUND)
+        self._wire = make_wire(
+            self._socket,
+            max_frames=settings.max_frames + HEAD_FRAMES,
+            max_bytes=settings.max_message + HEAD_BYTES,
+        )
+        self._bound: list[str] = []
+        self._connections = Connections()
+        self._probes = Probes()
+        self._log = FactLog(logger)
+        self._wait_for = wires.make_wait(self._socket, self._monitor.socket, self.waker.fd)
+
+    def bind(self, url: str) -> str:
+        real = sockets.bind(self._socket, url)
+        self._bound.append(real)
+        return real
+
+    def ask_to_stop(self, *, at_once: bool) -> None:
+        self.asked = True
+        self._at_once = self._at_once or at_once
+        self.waker.wake()
+
+    def run(self) -> None:
+        """Until asked to stop, then the drain; everything is closed afterwards."""
+        self.started = True
+        try:
+            wait = 0.0
+            while not self.asked:
+                wait = self._turn(wait)
+            if not self._at_once:
+                self._drain()
+            self._machine.close(self._clock())
+            self._apply(self._clock())
+        finally:
+            self._close_sockets()
+
+    def dispose(self) -> None:
+        """Closes everything; may be repeated. Nobody may be about to use the waker."""
+        self._close_sockets()
+        self.waker.close()
+
+    def _close_sockets(self) -> None:
+        if not self._socket.closed:
+            self._unbind()
+        self._monitor.close()
+        self._socket.close()
+
+    def _drain(self) -> None:
+        now = self._clock()
+        until = now + self._settings.drain_timeout
+        self._machine.drain(now)
+        wait = self._apply(now)
+        while not self._at_once and not self._machine.drained and now < until:
+            wait = self._turn(min(wait, until - now))
+            now = self._clock()
+
+    def _unbind(self) -> None:
+        for url in self._bound:
+            sockets.unbind(self._socket, url)
+        listeners = sum(not endpoints.is_inproc(url) for url in self._bound)
+        until = time.monotonic() + UNBIND_WAIT
+        while listeners > 0 and time.monotonic() < until:
+            self._monitor.socket.poll(50)
+            listeners -= sum(seen.event is Event.UNBOUND for seen in self._monitor.read())
+        self._bound.clear()
+
+    def _turn(self, wait: float) -> float:
+        """Waits, then hears, judges and sends once.
+
+        Returns how long the next turn may wait, in seconds.
+        """
+        milliseconds = ceil(min(wait, LONGEST_WAIT) * 1000)
+        ready = self._wait_for(milliseconds)
+        now = self._clock()
+        if ready & WAKER:
+            self.waker.clear()
+        full = bool(ready & SOCKET) and self._receive(now)
+        if not full:
+            self._machine.socket_empty(now)
+        if ready & MONITOR:
+            self._hear_of_ends(now)
+        for peer in self._probes.due(now):
+            self._machine.connection_ended(peer, now)
+        self._machine.tick(now)
+        wait = self._apply(now)
+        return 0.0 if full else wait
+
+    def _receive(self, now: float) -> bool:
+        """One batch into the machine; True when there may be more."""
+        batch = self._wire.receive(BATCH)
+        new = self._wire.connections()
+        if new:  # libzmq tells of an end before the descriptor can be another connection's
+            self._hear_of_ends(now)
+        for peer, fd in new:
+            self._probes.seen(peer, fd)
+            replaced = self._connections.opened(peer, fd)
+            if replaced is not None:
+                self._end(replaced, fd, now)
+        receive = self._machine.receive
+        for peer, frames in batch:
+            try:
+                receive(peer, frames, now)
+            except Exception:  # a fault of ours: one message is lost, the others' broker is not
+                logger.critical("the core failed on a message; please report this", exc_info=True)
+        return len(batch) == BATCH
+
+    def _hear_of_ends(self, now: float) -> None:
+        for seen in self._monitor.read():
+            if seen.event is not Event.LOST:
+                continue
+            peer = self._connections.ended(seen.value)
+            if peer is not None:
+                self._end(peer, seen.value, now)
+
+    def _end(self, peer: bytes, fd: int, now: float) -> None:
+        self._wire.forget(peer)
+        self._probes.begin(peer, fd, now)
+        self._machine.connection_ended(peer, now)
+
+    def _apply(self, now: float) -> float:
+        """Sends, and tells the machine what was refused, until it has nothing more to send; logs
+        the facts.
+
+        Returns how long the machine can wait, in seconds: not at all when it has learned that
+        somebody is gone, for the verdict needs a receive that finds the socket empty.
+        """
+        someone_gone = False
+        while True:
+            _, sends, facts = self._machine.take_effects()
+            for name, data in facts:
+                self._log.write(name, data, now)
+            if not sends:
+                break
+            refused = [(*sends[index], number) for index, number in self._wire.send(sends)]
+            for peer, frames, number in refused:
+                gone = number == GONE
+                if gone:
+                    someone_gone = True
+                    self._probes.gone(peer)
+                self._machine.refused(peer, frames, gone, now)
+        return 0.0 if someone_gone else self._wait(now)
+
+    def _wait(self, now: float) -> float:
+        deadline = min(self._machine.next_deadline(), self._probes.next())
+        return inf if deadline == inf else max(0.0, deadline - now)

@@ -1,0 +1,234 @@
+"""The calls of one client: what goes into its session, and what the session's events mean to who
+waits.
+
+Client and AsyncClient share all of this; they differ in how they wait. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from majordomus.core.client_session import ClientSession, Final, Lost, Part
+from majordomus.errors import (
+    BrokerLost,
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    LocalProtocolError,
+    error_for,
+)
+from majordomus.messages.bodies import typed_body
+from majordomus.net.bodies import Body, Reply, to_frames
+from majordomus.protocol import metadata as packing
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Dialect
+
+ClientEvent: TypeAlias = Part | Final | Lost
+Outcome: TypeAlias = Final | Lost | Exception
+
+NOT_SENT = b"the connection took nothing before the deadline"
+
+
+class Ask(NamedTuple):
+    """What one call asks for, checked and packed."""
+
+    service: bytes
+    frames: list[bytes]
+    timeout: float
+    flags: int = 0
+    to: bytes = b""
+    metadata: bytes = b""
+    implied: bytes = b""  # metadata that nobody asked for: left out where a dialect has none
+
+
+def make_ask(
+    service: str | bytes,
+    body: Body,
+    timeout: float,
+    *,
+    fail_fast: bool = False,
+    once: bool = False,
+    one_way: bool = False,
+    to: bytes = b"",
+    metadata: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Raises:
+
+    LocalProtocolError for a body, name or metadata that cannot be sent, ConfigurationError for a
+    timeout.
+    """
+    if not timeout > 0:
+        raise ConfigurationError(f"a timeout is more than 0 seconds, not {timeout}")
+    name = service.encode() if isinstance(service, str) else bytes(service)
+    if not 0 < len(name) <= spec.MAX_NAME:
+        raise LocalProtocolError(
+            "bad-name", f"a service's name has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
+        )
+    flags = spec.FAIL_FAST if fail_fast else 0
+    flags |= spec.ONCE if once else 0
+    flags |= spec.ONE_WAY if one_way else 0
+    typed = typed_body(body)
+    if typed is None:
+        packed = packing.pack(metadata) if metadata else b""
+        return Ask(name, to_frames(body), timeout, flags, to, packed)
+    implied = packing.pack({"type": typed.type, **(metadata or {})})
+    packed = implied if metadata else b""
+    return Ask(name, typed.frames, timeout, flags, to, packed, implied)
+
+
+class Call:
+    """One call as its caller sees it.
+
+    `notify` is called, by whoever drives the session, when something has come.
+    """
+
+    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts")
+
+    def __init__(self, ask: Ask, notify: Callable[[], object] | None = None) -> None:
+        self.ask = ask
+        self.began = time.monotonic()
+        self.id = 0
+        self.parts: deque[list[bytes]] = deque()
+        self.outcome: Outcome | None = None
+        self.notify = notify
+
+    def ended(self) -> bool:
+        """Whether the outcome is there; parts may still be to be taken."""
+        return self.outcome is not None
+
+    def has_news(self) -> bool:
+        """Whether a part or the outcome is there."""
+        return bool(self.parts) or self.outcome is not None
+
+    def end(self, outcome: Outcome) -> None:
+        """The first outcome counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.tell()
+
+    def tell(self) -> None:
+        """Calls `notify`."""
+        if self.notify is not None:
+            self.notify()
+
+
+class Calls:
+    """The open calls over one session, by the session's number for them."""
+
+    def __init__(self, session: ClientSession, urls: Sequence[str], up: Callable[[], bool]) -> None:
+        self.session = session
+        self._urls = urls
+        self._up = up
+        self._open: dict[int, Call] = {}
+        self._leaving: list[Call] = []  # one-way, not yet handed to the socket
+
+    def begin(self, call: Call, now: float) -> None:
+        """Gives the call to the session. What the session refuses is the call's outcome."""
+        ask = call.ask
+        implied = ask.implied if self.session.settings.dialect is Dialect.MDP03 else b""
+        try:
+            call.id = self.session.call(
+                ask.service,
+                ask.frames,
+                now,
+                ttl=max(0.001, call.began + ask.timeout - now),
+                flags=ask.flags,
+                to=ask.to,
+                metadata=ask.metadata or implied,
+            )
+        except Exception as error:
+            call.end(error)
+            return
+        if ask.flags & spec.ONE_WAY:
+            self._leaving.append(call)
+        else:
+            self._open[call.id] = call
+
+    def cancel(self, call: Call, now: float) -> None:
+        """Nobody waits for it any more. May be repeated, also for one that has ended."""
+        if call.id and not call.ended():
+            self.session.cancel(call.id, now)
+
+    def close(self, now: float) -> None:
+        """Ends the session and with it every call, also what was to leave one-way and has not."""
+        leaving, self._leaving = self._leaving, []
+        self.session.close(now)
+        for call in leaving:
+            call.end(Cancelled("the client was closed before this could leave"))
+
+    def take(self, events: Sequence[ClientEvent]) -> None:
+        """Hands the session's events to the calls that they belong to.
+
+        To be called after every flush.
+        """
+        if self._leaving:
+            self._look_after_leaving(time.monotonic())
+        for event in events:
+            if isinstance(event, Part):
+                call = self._open.get(event.call)
+                if call is not None:
+                    call.parts.append(event.frames)
+                    call.tell()
+                continue
+            ended = self._open.pop(event.call, None)
+            if ended is not None:
+                ended.end(self._named(event, ended))
+
+    def _look_after_leaving(self, now: float) -> None:
+        """The session has no event for what leaves one-way: it forgets it, sent or too late."""
+        leaving, self._leaving = self._leaving, []
+        for call in leaving:
+            if not self.session.has_left(call.id):
+                self._leaving.append(call)
+            elif now < call.began + call.ask.timeout:
+                call.end(Final(call.id, spec.OK, [], b""))
+            else:
+                call.end(self._named(Final(call.id, spec.DEADLINE_EXCEEDED, [NOT_SENT], b""), call))
+
+    def fail(self, error: Exception) -> None:
+        """Whatever drives the session has broken: all calls end with `error`."""
+        calls, self._open, self._leaving = [*self._open.values(), *self._leaving], {}, []
+        for call in calls:
+            call.end(error)
+
+    def _named(self, event: Final | Lost, call: Call) -> Outcome:
+        """A deadline that passed without any broker says which ones were tried."""
+        if isinstance(event, Lost) or event.status != spec.DEADLINE_EXCEEDED or self._up():
+            return event
+        tried = ", ".join(self._urls)
+        return DeadlineExceeded(f"no broker was reachable within {call.ask.timeout:g} s at {tried}")
+
+
+def result(call: Call) -> Reply:
+    """The reply of a call that has ended; parts of a stream that were not taken come first, joined.
+
+    Raises: a StatusError for every status but 200, BrokerLost.
+    """
+    last = final(call)
+    if not call.parts:
+        return last
+    frames = [frame for part in call.parts for frame in part]
+    return Reply(frames + (last.frames if any(last.frames) else []), last.status, last.worker)
+
+
+def final(call: Call) -> Reply:
+    """The FINAL alone. Raises: as `result`."""
+    outcome = call.outcome
+    if isinstance(outcome, Exception):
+        raise outcome
+    if outcome is None or isinstance(outcome, Lost):
+        service = call.ask.service.decode("utf-8", "backslashreplace")
+        raise BrokerLost(
+            f"the broker was lost while {service} was called, and the call may not be sent again"
+        )
+    if outcome.status != spec.OK:
+        raise error_for(outcome.status, outcome.frames)
+    return Reply(outcome.frames, outcome.status, outcome.worker)
+
+
+def closed() -> LocalProtocolError:
+    """For who uses a client after its `close`."""
+    return LocalProtocolError("closed", "this client is closed")

@@ -1,0 +1,259 @@
+"""Who drives a sync client's line: the one thread that calls, by itself; from the second thread on,
+a background thread.
+
+There is one driver's seat. The owner, the first thread that calls, sits down for each of its calls
+and leaves it afterwards. When another thread comes, or somebody wants an answer later, the owner is
+asked to give way, and a thread takes the seat for good. Commands to the session are posted from
+anywhere and run by whoever drives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from math import ceil
+from typing import Final, Generic, TypeVar
+
+import zmq
+
+from majordomus.errors import LocalProtocolError
+from majordomus.net import wires
+from majordomus.net.link import Line, Link, Session
+from majordomus.net.waker import Waker
+
+LONGEST_WAIT: Final = 3600.0
+WAKER, SOCKET, MONITOR = 1, 2, 4
+"""What `Wait` says is readable."""
+
+logger = logging.getLogger("majordomus.client")
+
+E = TypeVar("E")
+Command = Callable[[float], None]
+"""Called with the time, by the driver."""
+
+
+class Driver(Generic[E]):
+    """`take` gets the session's events, after every flush; `finish` closes the session at the end.
+
+    `broken` gets the exception when the background thread fails.
+    """
+
+    def __init__(
+        self,
+        session: Session[E],
+        where: Callable[[], str],
+        take: Callable[[list[E]], None],
+        broken: Callable[[Exception], None],
+        finish: Command,
+    ) -> None:
+        self._take, self._broken, self._finish = take, broken, finish
+        self._line: Line[E] = Line(session, where, self._opened, self._closing)
+        self._waker = Waker()
+        self._wait_for = wires.make_wait(self._waker.fd)
+        self._todo: deque[Command] = deque()
+        self._seat = threading.Condition()
+        self._owner = 0
+        self._sitting = 0  # ident of the thread in the seat, 0 = it is free
+        self._give_way = False
+        self._asleep = False
+        self._ended = False
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._line.up
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be posted any more."""
+        return self._ended or os.getpid() != self._pid
+
+    # ── any thread ────────────────────────────────────────────────────────────────────────────────
+
+    def post(self, command: Command) -> None:
+        """Leaves a command for the driver.
+
+        Raises: LocalProtocolError after the end, or in a forked process.
+        """
+        self._check()
+        self._todo.append(command)
+        if self._asleep:
+            self._waker.wake()
+        self._check()  # an end that came between has not run it
+
+    def sit_down(self, on_background: Command) -> bool:
+        """Takes the seat for this thread, if this is the only one that calls.
+
+        Else the background thread drives.
+
+        `on_background` is posted when that thread is started now. Raises: as `post`;
+        LocalProtocolError for a call out of the background thread itself, which would wait for its
+        own end.
+        """
+        me = threading.get_ident()
+        with self._seat:
+            self._check()
+            if self._thread is None and self._owner in (0, me):
+                self._owner = me
+                if self._sitting:
+                    raise LocalProtocolError(
+                        "nested", "a call was made from within a call of the same thread"
+                    )
+                self._sitting = me
+                return True
+            if self._thread is not None and self._thread.ident == me:
+                raise LocalProtocolError(
+                    "nested", "a future's callback cannot wait for a call; use submit"
+                )
+        self.go_to_background(on_background)
+        return False
+
+    def go_to_background(self, on_background: Command) -> None:
+        """Starts the background thread, if it does not run.
+
+        A thread in the seat is asked to give way.
+        """
+        with self._seat:
+            self._check()
+            if self._thread is not None:
+                return
+            self._clear_seat()
+            if self._thread is None and not self._ended:  # the wait let others in
+                self._todo.append(on_background)
+                self._thread = threading.Thread(
+                    target=self._run, name="majordomus-client", daemon=True
+                )
+                self._thread.start()
+
+    def end(self) -> None:
+        """Closes session and socket; what is open is cancelled. From any thread; may be repeated.
+
+        After a fork it does nothing: the sockets belong to the parent.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._seat:
+            if self._ended:
+                return
+            me, thread = threading.get_ident(), self._thread
+            if thread is None and self._sitting != me:
+                self._clear_seat()
+                self._shut_down()
+                return
+            self._todo.append(lambda _now: self._shut_down())
+            self._waker.wake()
+        if thread is not None and thread.ident != me:
+            thread.join()
+
+    # ── the thread in the seat ────────────────────────────────────────────────────────────────────
+
+    def drive(self, done: Callable[[], bool]) -> None:
+        """Until `done`, or until somebody wants the seat: then `done` will come true by another
+        thread's work.
+
+        Whatever interrupts it (KeyboardInterrupt) may have cut a message in two: the connection is
+        given up.
+        """
+        now = time.monotonic()
+        try:
+            self._line.open(now)
+            self._look(now)
+            while True:
+                self._work(time.monotonic())
+                if self._ended or self._give_way or done():
+                    return
+                self._wait()
+        except BaseException:
+            self._line.give_up(time.monotonic())
+            raise
+
+    def stand_up(self) -> None:
+        """Leaves the seat."""
+        with self._seat:
+            self._sitting = 0
+            self._seat.notify_all()
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────────
+
+    def _check(self) -> None:
+        if self._ended:
+            raise LocalProtocolError("closed", "this client is closed")
+        if os.getpid() != self._pid:
+            raise LocalProtocolError(
+                "forked", "this client belongs to the parent process; make a new one after a fork"
+            )
+
+    def _clear_seat(self) -> None:
+        """With the lock held: waits until nobody sits there."""
+        self._give_way = True
+        while self._sitting:
+            self._waker.wake()
+            self._seat.wait()
+        self._give_way = False
+
+    def _run(self) -> None:
+        try:
+            self.drive(lambda: False)
+        except Exception as error:
+            logger.exception("the client's thread has failed")
+            self._broken(error)
+            with contextlib.suppress(Exception):
+                self._shut_down()
+
+    def _work(self, now: float) -> None:
+        while self._todo:
+            self._todo.popleft()(now)
+        if not self._ended:
+            self._take(self._line.flush(now))
+
+    def _look(self, now: float) -> None:
+        """What happened to the connection while nobody was in the seat must be known before
+        anything is sent.
+        """
+        link = self._line.link
+        if link is not None and int(link.monitor.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._line.heard_of_connection(now)
+
+    def _wait(self) -> None:
+        self._asleep = True  # from here on, who posts wakes
+        wait = min(self._line.next_deadline() - time.monotonic(), LONGEST_WAIT)
+        if self._todo or self._give_way or wait < 0:
+            wait = 0.0
+        ready = self._wait_for(ceil(wait * 1000))
+        self._asleep = False
+        now = time.monotonic()
+        if ready & WAKER:
+            self._waker.clear()
+        link = self._line.link
+        if link is None:
+            return
+        if ready & MONITOR:
+            self._line.heard_of_connection(now)
+        if ready & SOCKET and self._line.link is link:
+            self._line.receive(now)
+
+    def _shut_down(self) -> None:
+        """In the seat, or with the lock held and the seat free."""
+        if self._ended:
+            return
+        now = time.monotonic()
+        self._ended = True
+        while self._todo:
+            self._todo.popleft()(now)
+        self._finish(now)
+        self._take(self._line.flush(now))
+        self._line.close()
+        self._waker.close()
+
+    def _opened(self, link: Link) -> None:
+        self._wait_for = wires.make_wait(self._waker.fd, link.socket, link.monitor.socket)
+
+    def _closing(self, link: Link) -> None:
+        self._wait_for = wires.make_wait(self._waker.fd)

@@ -1,0 +1,103 @@
+"""Endpoints and dialects as text: what may be bound, connected to and spoken, and the error that
+says which is wrong.
+
+An endpoint is `tcp://host:port`, `ipc://path` or `inproc://name`. Nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from majordomus.errors import ConfigurationError
+from majordomus.protocol.spec import Dialect
+
+DEFAULT: Final = "tcp://127.0.0.1:5555"
+TRANSPORTS: Final = ("tcp", "ipc", "inproc")
+MAX_IPC_PATH: Final = 107  # sun_path of Linux, less its NUL
+
+_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\[\]:/\s]+):(?P<port>\d+|\*)")
+
+
+def to_bind(endpoints: str | Sequence[str]) -> list[str]:
+    """What a broker binds: wildcards are allowed for tcp's host and port (`0` is `*`) and ipc's
+    path.
+
+    Raises: ConfigurationError.
+    """
+    return [_checked(url, wildcard=True) for url in _several(endpoints)]
+
+
+def to_connect(endpoints: str | Sequence[str]) -> list[str]:
+    """What a client or worker connects to, in the order in which it is tried.
+
+    Raises: ConfigurationError.
+    """
+    return [_checked(url, wildcard=False) for url in _several(endpoints)]
+
+
+def dialect(name: str) -> Dialect:
+    """The dialect of this name. Raises: ConfigurationError."""
+    try:
+        return Dialect(name)
+    except ValueError:
+        known = ", ".join(Dialect)
+        raise ConfigurationError(f"there is no dialect {name!r}; there are {known}") from None
+
+
+def is_inproc(url: str) -> bool:
+    """Such a connection is there at once, and the socket's monitor says nothing about it."""
+    return url.startswith("inproc://")
+
+
+def needs_ipv6(url: str) -> bool:
+    """A literal IPv6 address; libzmq wants to be told before it parses one."""
+    return url.startswith("tcp://[")
+
+
+def _several(endpoints: str | Sequence[str]) -> list[str]:
+    urls = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+    if not urls:
+        raise ConfigurationError(f"no endpoint given; one looks like {DEFAULT}")
+    for url in urls:
+        if not isinstance(url, str):
+            raise ConfigurationError(
+                f"an endpoint is text like {DEFAULT}, not {type(url).__name__}"
+            )
+    return urls
+
+
+def _checked(url: str, *, wildcard: bool) -> str:
+    transport, found, rest = url.partition("://")
+    if not found or transport not in TRANSPORTS or not rest:
+        known = ", ".join(f"{name}://" for name in TRANSPORTS)
+        raise ConfigurationError(f"{url!r} is no endpoint: it has to start with one of {known}")
+    if transport == "tcp":
+        return _checked_tcp(url, rest, wildcard=wildcard)
+    if transport == "ipc":
+        return _checked_ipc(url, rest, wildcard=wildcard)
+    return url
+
+
+def _checked_tcp(url: str, rest: str, *, wildcard: bool) -> str:
+    match = _TCP.fullmatch(rest)
+    if match is None:
+        raise ConfigurationError(f"{url!r} is no endpoint: after tcp:// comes host:port")
+    host, port = match["host"], match["port"]
+    if port != "*" and int(port) > 65_535:
+        raise ConfigurationError(f"{url!r} is no endpoint: a port is at most 65535")
+    anything = port == "*" or int(port) == 0
+    if not wildcard and (anything or host == "*"):
+        raise ConfigurationError(f"{url!r} can be bound, but not connected to")
+    return f"tcp://{host}:*" if anything else f"tcp://{host}:{int(port)}"
+
+
+def _checked_ipc(url: str, rest: str, *, wildcard: bool) -> str:
+    if rest == "*" and not wildcard:
+        raise ConfigurationError(f"{url!r} can be bound, but not connected to")
+    if len(rest.encode()) > MAX_IPC_PATH:
+        raise ConfigurationError(
+            f"{url!r} is no endpoint: the path is longer than {MAX_IPC_PATH} bytes"
+        )
+    return url

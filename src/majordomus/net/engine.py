@@ -1,0 +1,331 @@
+"""The engine of a worker: sessions with brokers on one side, handlers on the other, one event loop
+between them.
+
+Worker and AsyncWorker both run it. Everything is called in the loop's thread, but for what runs in
+the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
+from majordomus.errors import MajordomusError, StatusError
+from majordomus.net.async_line import AsyncLine
+from majordomus.net.bodies import to_frames
+from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
+from majordomus.net.pool import Pool
+from majordomus.net.request import Request
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Dialect
+
+DRAIN_LOOK: Final = 0.02
+"""Seconds between two looks whether the sessions have drained."""
+ABORT_GRACE: Final = 0.5
+"""Seconds for handlers that are cancelled at the end to answer."""
+CONGESTED: Final = 0.005
+"""Seconds until a stream looks again whether the socket takes more."""
+PARTS_AHEAD: Final = 16
+"""Parts that a generator in a thread may be ahead of the event loop."""
+
+logger = logging.getLogger("majordomus.worker")
+
+
+class Plan(NamedTuple):
+    """What a worker is told when it is made. Without a `capacity` the engine chooses one."""
+
+    urls: list[str]
+    settings: WorkerSettings
+    threads: int
+    capacity: int | None
+
+
+class Running:
+    """One request that a handler works on."""
+
+    __slots__ = ("ahead", "handler", "job", "post", "request", "task")
+
+    def __init__(self, post: Post, job: int, request: Request, handler: Handler) -> None:
+        self.post, self.job, self.request, self.handler = post, job, request, handler
+        self.task: asyncio.Task[None] | None = None
+        self.ahead: threading.Semaphore | None = None
+
+
+class Post:
+    """One registration at one broker."""
+
+    def __init__(
+        self, url: str, settings: WorkerSettings, engine: Engine, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.session = WorkerSession(settings, os.urandom, random.random)
+        self.url = url
+        self.running: dict[int, Running] = {}
+        self.line: AsyncLine[Job | Cancel] = AsyncLine(
+            self.session, lambda: url, lambda events: engine.take(self, events), loop
+        )
+
+
+class Engine:
+    """Serves from `open` to `close`."""
+
+    def __init__(
+        self, plan: Plan, handlers: Mapping[str, Handler], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._plan, self._loop = plan, loop
+        self._handlers = {name.encode(): handler for name, handler in handlers.items()}
+        self._pool = Pool(plan.threads)
+        self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
+        self._results: deque[tuple[Running, Answer | list[bytes]]] = deque()
+        self._collecting = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one broker has all services registered."""
+        return any(
+            all(post.session.ready for post in self._posts if post.url == url)
+            for url in self._plan.urls
+        )
+
+    def open(self) -> None:
+        """Starts to connect to every broker."""
+        for post in self._posts:
+            post.line.open()
+
+    def add(self, name: str, handler: Handler) -> None:
+        """One more service; brokers learn of it at once."""
+        service = name.encode()
+        known = service in self._handlers
+        self._handlers[service] = handler
+        if known:
+            return
+        if self._plan.settings.dialect is Dialect.MDP03:
+            for post in self._posts:
+                post.session.add_service(service, time.monotonic())
+                post.line.touch()
+            return
+        for url in self._plan.urls:
+            post = self._post(url, (service,))
+            self._posts.append(post)
+            post.line.open()
+
+    async def drain(self) -> None:
+        """Takes nothing new and finishes what is there.
+
+        It ends when all is done; the caller bounds it.
+        """
+        now = time.monotonic()
+        for post in self._posts:
+            post.session.drain(now)
+            post.line.flush()
+        while any(post.running or not post.session.drained for post in self._posts):
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), DRAIN_LOOK)
+
+    async def close(self) -> None:
+        """Cancels what still runs, says goodbye and closes the connections.
+
+        What threads still do goes nowhere.
+        """
+        tasks = [
+            one.task
+            for post in self._posts
+            for one in post.running.values()
+            if one.task is not None
+        ]
+        for post in self._posts:
+            for one in list(post.running.values()):
+                self._withdraw(one)
+        if tasks:
+            await asyncio.wait(tasks, timeout=ABORT_GRACE)
+        now = time.monotonic()
+        for post in self._posts:
+            post.session.close(now)
+            post.line.flush()
+            post.line.close()
+        self._pool.close(0.0)
+
+    # ── from the session ──────────────────────────────────────────────────────────────────────────
+
+    def take(self, post: Post, events: Iterable[Job | Cancel]) -> None:
+        """Requests to start, and requests that nobody waits for any more."""
+        for event in events:
+            if isinstance(event, Job):
+                self._start(post, event)
+            else:
+                one = post.running.get(event.id)
+                if one is not None:
+                    self._withdraw(one)
+
+    def _start(self, post: Post, job: Job) -> None:
+        handler = self._handlers.get(job.service)
+        if handler is None:
+            post.session.reject(job.id, time.monotonic())
+            post.line.touch()
+            return
+        request = Request(
+            job.service.decode("utf-8", "replace"),
+            job.frames,
+            client=job.client,
+            deadline=job.deadline,
+            packed=job.metadata,
+            broker_packed=job.broker_metadata,
+        )
+        one = post.running[job.id] = Running(post, job.id, request, handler)
+        if handler.shape.threaded:
+            self._pool.submit(lambda: self._serve_in_thread(one))
+        else:
+            one.task = _spawn(self._loop, self._serve(one))
+
+    def _withdraw(self, one: Running) -> None:
+        one.request.withdraw()
+        if one.task is not None:
+            one.task.cancel()
+        if one.ahead is not None:
+            one.ahead.release()  # it looks at `cancelled` before it goes on
+
+    # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
+
+    async def _serve(self, one: Running) -> None:
+        try:
+            if one.handler.shape is Shape.COROUTINE:
+                outcome = answer(await one.handler.function(one.request))
+            else:
+                await self._serve_parts(one)
+                outcome = spec.OK, []
+        except BaseException as error:
+            outcome = _judge(one, error)
+        self._finish(one, outcome)
+
+    async def _serve_parts(self, one: Running) -> None:
+        async with contextlib.aclosing(one.handler.function(one.request)) as parts:
+            count = 0
+            async for part in parts:
+                self._part(one, to_frames(part))
+                count += 1
+                if count % PARTS_AHEAD == 0:
+                    await asyncio.sleep(0)  # a generator that never waits would stop the heartbeats
+                    while one.post.session.congested:
+                        await asyncio.sleep(CONGESTED)
+
+    # ── handlers in threads ───────────────────────────────────────────────────────────────────────
+
+    def _serve_in_thread(self, one: Running) -> None:
+        try:
+            outcome = self._serve_blocking(one)
+        except BaseException as error:
+            outcome = _judge(one, error)
+        self._hand_over(one, outcome)
+
+    def _serve_blocking(self, one: Running) -> Answer:
+        request = one.request
+        if request.cancelled:
+            return spec.CANCELLED, [b"cancelled before it was begun"]
+        result = one.handler.function(request)
+        if not inspect.isgenerator(result):
+            return answer(result)
+        one.ahead = threading.Semaphore(PARTS_AHEAD)
+        with contextlib.closing(result) as parts:
+            for part in parts:
+                if request.cancelled:
+                    return spec.CANCELLED, [b"cancelled"]
+                frames = to_frames(part)
+                one.ahead.acquire()
+                self._hand_over(one, frames)
+        return spec.OK, []
+
+    def _hand_over(self, one: Running, what: Answer | list[bytes]) -> None:
+        """From a thread to the loop."""
+        self._results.append((one, what))
+        if not self._collecting:
+            self._collecting = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._collecting = False  # before looking: what comes from now on asks for the next turn
+        while self._results:
+            one, what = self._results.popleft()
+            if isinstance(what, tuple):
+                self._finish(one, what)
+                continue
+            self._part(one, what)
+            self._let_go_on(one)
+
+    def _let_go_on(self, one: Running) -> None:
+        """A part of a generator in a thread has left, or will when the socket takes it."""
+        if one.post.session.congested:
+            self._loop.call_later(CONGESTED, self._let_go_on, one)
+        elif one.ahead is not None:
+            one.ahead.release()
+
+    # ── to the session ────────────────────────────────────────────────────────────────────────────
+
+    def _part(self, one: Running, frames: list[bytes]) -> None:
+        one.post.session.partial(one.job, frames, time.monotonic())
+        one.post.line.touch()
+
+    def _finish(self, one: Running, outcome: Answer) -> None:
+        post, now = one.post, time.monotonic()
+        post.running.pop(one.job, None)
+        try:
+            post.session.final(one.job, *outcome, now)
+        except MajordomusError as error:  # a status or a body that cannot be sent
+            post.session.final(one.job, *failure(error), now)
+        post.line.touch()
+        if not post.running:
+            self._idle.set()
+
+    # ── registrations ─────────────────────────────────────────────────────────────────────────────
+
+    def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
+        capacity = self._plan.capacity or self._capacity()
+        settings = _with(self._plan.settings, services=services, capacity=capacity)
+        return Post(url, settings, self, self._loop)
+
+    def _shares(self) -> list[tuple[bytes, ...]]:
+        """The services of each connection: all on one, or one on each where the dialect has no
+        more.
+        """
+        names = tuple(self._handlers)
+        return (
+            [names] if self._plan.settings.dialect is Dialect.MDP03 else [(name,) for name in names]
+        )
+
+    def _capacity(self) -> int:
+        threaded = any(handler.shape.threaded for handler in self._handlers.values())
+        return self._plan.threads if threaded else 1000
+
+
+def _judge(one: Running, error: BaseException) -> Answer:
+    """The answer to what a handler raised; what it did not mean to raise is logged."""
+    if not isinstance(error, StatusError | asyncio.CancelledError):
+        logger.error("the handler of %s failed", one.request.service, exc_info=error)
+    return failure(error)
+
+
+def _spawn(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task for `work`; where Python can, the first step runs at once and what never waits is done
+    then.
+    """
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
+
+
+def _with(settings: WorkerSettings, **changes: Any) -> WorkerSettings:
+    kept = {name: getattr(settings, name) for name in WorkerSettings.__struct_fields__}
+    return WorkerSettings(**{**kept, **changes})

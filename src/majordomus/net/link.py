@@ -1,0 +1,198 @@
+"""One session and the socket that it speaks through: the whole of what a client's or worker's shell
+does to a socket.
+
+A `Line` belongs to one thread at a time. It never waits: whoever owns it waits on `pollable`, tells
+it what became readable, and calls `flush` after everything that was asked of the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Final, Generic, Protocol, TypeVar
+
+import zmq
+
+from majordomus.net import endpoints, sockets, wires
+from majordomus.net.monitor import Event, Monitor
+
+BATCH: Final = 256
+"""Messages read before sends and deadlines get their turn."""
+FIRST_RETRY: Final = 0.05
+LAST_RETRY: Final = 0.5
+"""Seconds between tries of an endpoint where nobody listens yet: growing, with some chance in it.
+"""
+
+logger = logging.getLogger("majordomus.net")
+
+E = TypeVar("E")
+
+
+class Session(Protocol[E]):
+    """What the client's and the worker's machine have in common (DESIGN §2)."""
+
+    def connected(self, now: float) -> None: ...
+    def lost(self, now: float) -> None: ...
+    def receive(self, frames: list[bytes], now: float) -> None: ...
+    def refused(self, frames: list[bytes], now: float) -> None: ...
+    def tick(self, now: float) -> None: ...
+    def next_deadline(self) -> float: ...
+    def close(self, now: float) -> None: ...
+    def take_effects(self) -> tuple[list[list[bytes]], list[E], bool]: ...
+
+
+class Link:
+    """One DEALER, its monitor and its wire, on the way to one endpoint."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.up = False
+        self.socket = sockets.dealer()
+        self.monitor = Monitor(self.socket, Event.CONNECTED, Event.LOST, Event.FAILED)
+        try:
+            self.wire = wires.make_dealer(self.socket)
+            sockets.connect(self.socket, url)
+        except BaseException:
+            self.close()
+            raise
+
+    def readable(self) -> bool:
+        """Asks libzmq, which also makes it notice new connections: a send alone may not."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """What was sent may still leave, for LINGER at most. May be repeated."""
+        self.monitor.close()
+        self.socket.close()
+
+
+class Line(Generic[E]):
+    """Drives one session over one link after the other.
+
+    `where` says which endpoint the next link goes to. `opened` and `closing` tell the owner, who
+    waits on the link's sockets, of each change; between `closing` and `opened` there is nothing to
+    wait on.
+    """
+
+    def __init__(
+        self,
+        session: Session[E],
+        where: Callable[[], str],
+        opened: Callable[[Link], None],
+        closing: Callable[[Link], None],
+    ) -> None:
+        self.session = session
+        self._where, self._opened, self._closing = where, opened, closing
+        self._link: Link | None = None
+        self._begun = False
+        self._retry_at = inf
+        self._retry_delay = FIRST_RETRY
+
+    @property
+    def link(self) -> Link | None:
+        """The link of this moment; None before `open` and after `close`."""
+        return self._link
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._link is not None and self._link.up
+
+    def open(self, now: float) -> None:
+        """Starts to connect. Only the first time counts: from then on the session decides."""
+        if not self._begun:
+            self._begun = True
+            self._make(now)
+
+    def give_up(self, now: float) -> None:
+        """What has been read of the connection may be incomplete: it is lost, and another begun."""
+        self.close()
+        self.session.lost(now)
+        self._retry_at = now
+
+    def close(self) -> None:
+        """Closes the socket, without a word to the session. May be repeated."""
+        self._retry_at = inf
+        if self._link is not None:
+            link, self._link = self._link, None
+            self._closing(link)
+            link.close()
+
+    def heard_of_connection(self, now: float) -> None:
+        """The monitor is readable."""
+        link = self._link
+        if link is None:
+            return
+        for seen in link.monitor.read():
+            if seen.event is Event.CONNECTED:
+                link.up = True
+                self._retry_at, self._retry_delay = inf, FIRST_RETRY
+                link.readable()
+                self.session.connected(now)
+            elif seen.event is Event.LOST and link.up:
+                while self.receive(now):  # what arrived before the end counts
+                    pass
+                self.close()  # before libzmq connects anew by itself
+                self.session.lost(now)
+                return
+            elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
+                self._retry_at = now + self._retry_delay * (0.5 + random.random())  # noqa: S311
+                self._retry_delay = min(2 * self._retry_delay, LAST_RETRY)
+
+    def receive(self, now: float) -> bool:
+        """The socket is readable: one batch of it. True when there may be more."""
+        if self._link is None:
+            return False
+        batch = self._link.wire.receive(BATCH)
+        receive = self.session.receive
+        for frames in batch:
+            receive(frames, now)
+        return len(batch) == BATCH
+
+    def flush(self, now: float) -> list[E]:
+        """Judges the time, sends what is to be sent, changes the link when the session says so;
+        returns its events.
+        """
+        session = self.session
+        if self._retry_at <= now:
+            self._again(now)
+        if session.next_deadline() <= now:
+            session.tick(now)
+        events: list[E] = []
+        while True:
+            sends, new, renew = session.take_effects()
+            events += new
+            if sends:
+                self._send(sends, now)
+            if not renew:
+                return events
+            self._retry_delay = FIRST_RETRY
+            self._again(now)
+
+    def next_deadline(self) -> float:
+        """When `flush` is next needed, in monotonic seconds."""
+        return min(self.session.next_deadline(), self._retry_at)
+
+    def _send(self, sends: list[list[bytes]], now: float) -> None:
+        refused = sends
+        if self._link is not None and self._link.up:
+            refused = [sends[index] for index, _ in self._link.wire.send(sends)]
+        for frames in refused:
+            self.session.refused(frames, now)
+
+    def _again(self, now: float) -> None:
+        self.close()
+        try:
+            self._make(now)
+        except zmq.ZMQError as error:  # no descriptor is left: that may change
+            logger.warning("no socket: %s", error)
+            self._retry_at = now + LAST_RETRY
+
+    def _make(self, now: float) -> None:
+        link = self._link = Link(self._where())
+        self._opened(link)
+        if endpoints.is_inproc(link.url):
+            link.up = True  # there is no handshake, and no monitor event
+            self.session.connected(now)

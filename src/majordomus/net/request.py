@@ -1,0 +1,84 @@
+"""What a handler is given: one request, and what became of the wish for its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from math import inf
+from typing import Any
+
+from majordomus.protocol import metadata
+
+
+class Request:
+    """One request as its handler sees it.
+
+    Reading it is safe from any thread; nothing in it can be changed.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        frames: list[bytes],
+        *,
+        client: bytes = b"",
+        deadline: float = inf,
+        packed: bytes = b"",
+        broker_packed: bytes = b"",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service = service
+        self.frames = frames
+        self.client = client
+        """The handle by which the broker knows the client."""
+        self.deadline = deadline
+        """Monotonic seconds; infinite where the dialect knows no deadlines."""
+        self._packed, self._broker_packed = packed, broker_packed
+        self._clock = clock
+        self._withdrawn = False
+
+    @property
+    def body(self) -> bytes:
+        """All frames joined."""
+        return self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8. Raises: UnicodeDecodeError."""
+        return self.body.decode()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left until the deadline; 0 when it has passed."""
+        return max(0.0, self.deadline - self._clock())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more.
+
+        A `def` handler that runs long should look at it.
+        """
+        return self._withdrawn or self._clock() >= self.deadline
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What the client sent with the request.
+
+        Raises: RemoteProtocolError when it is malformed.
+        """
+        return metadata.unpack(self._packed) if self._packed else {}
+
+    @cached_property
+    def broker_metadata(self) -> dict[str, Any]:
+        """What the broker itself says of the request (`user`, `attempt`): only this is to be
+        trusted.
+        """
+        return metadata.unpack(self._broker_packed) if self._broker_packed else {}
+
+    def withdraw(self) -> None:
+        """The engine's word that the answer is not wanted any more."""
+        self._withdrawn = True
+
+    def __repr__(self) -> str:
+        return f"Request(service={self.service!r}, frames={len(self.frames)})"

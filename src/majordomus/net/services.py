@@ -1,0 +1,217 @@
+"""What Worker and AsyncWorker have in common: their arguments and the table of services, and one
+run of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, TypeVar, overload
+
+from majordomus.core.worker_session import WorkerSettings
+from majordomus.errors import ConfigurationError, LocalProtocolError
+from majordomus.net import endpoints
+from majordomus.net.engine import Engine, Plan
+from majordomus.net.handlers import Function, Handler, make_handler
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Dialect
+
+DRAIN_TIMEOUT: Final = 10.0
+
+logger = logging.getLogger("majordomus.worker")
+
+F = TypeVar("F", bound=Function)
+
+
+class Services:
+    """The table of services, and where they are offered.
+
+    `broker`: one endpoint or several; the worker registers at all of them. `capacity`: requests
+    that each broker may have under work here at a time (default: `threads` where one handler needs
+    a thread, else 1000). `threads`: handlers made with `def` that run at a time. `drain_timeout`:
+    seconds that requests get to finish at the end. `interval` and `liveness` count until the broker
+    has announced its own.
+    """
+
+    def __init__(
+        self,
+        broker: str | Sequence[str] = endpoints.DEFAULT,
+        *,
+        dialect: str = Dialect.MDP03,
+        capacity: int | None = None,
+        threads: int | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        interval: float = spec.WORKER_INTERVAL,
+        liveness: int = spec.LIVENESS,
+    ) -> None:
+        if capacity is not None and not 1 <= capacity <= spec.MAX_CAPACITY:
+            raise ConfigurationError(f"a capacity is 1 to {spec.MAX_CAPACITY}, not {capacity}")
+        self._threads = min(32, (os.cpu_count() or 1) + 4)
+        self.configure(broker=broker, threads=threads)
+        self.handlers: dict[str, Handler] = {}
+        self._settings = WorkerSettings(
+            services=(), dialect=endpoints.dialect(dialect), interval=interval, liveness=liveness
+        )
+        self._capacity = capacity
+        self._drain_timeout = drain_timeout
+        self._shift: Shift | None = None
+
+    def configure(
+        self, *, broker: str | Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
+        """Who runs a worker may overrule what its program says; None leaves it. Before it runs.
+
+        Raises: ConfigurationError.
+        """
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"a worker has at least 1 thread, not {threads}")
+        if broker is not None:
+            self.endpoints = endpoints.to_connect(broker)
+        if threads is not None:
+            self._threads = threads
+
+    @overload
+    def service(self, name: F) -> F: ...
+    @overload
+    def service(self, name: str | None = None) -> Callable[[F], F]: ...
+    def service(self, name: str | F | None = None) -> F | Callable[[F], F]:
+        """Decorator: the function serves `name`, by default its own name.
+
+        Raises: ConfigurationError.
+        """
+        if callable(name):
+            self.add(name.__name__, name)
+            return name
+
+        def decorate(function: F) -> F:
+            self.add(name or function.__name__, function)
+            return function
+
+        return decorate
+
+    def add(self, name: str, function: Function) -> None:
+        """`function` serves `name`, from now on when the worker runs already.
+
+        Raises: ConfigurationError for a name that no service may have, or what is no function.
+        """
+        if not 0 < len(name.encode()) <= spec.MAX_NAME:
+            raise ConfigurationError(
+                f"a service's name has 1 to {spec.MAX_NAME} bytes: {name[:40]!r}"
+            )
+        if name.encode().startswith(spec.MMI_PREFIX):
+            raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
+        self.handlers[name] = make_handler(function)
+        if self._shift is not None:
+            self._shift.add(name, self.handlers[name])
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one broker has registered all services."""
+        return self._shift is not None and self._shift.ready
+
+    def _begin(self) -> Shift:
+        """Raises:
+
+        ConfigurationError for a worker without a service, LocalProtocolError when it runs already.
+        """
+        if not self.handlers:
+            raise ConfigurationError(
+                "this worker has no service: decorate a function with @worker.service(name)"
+            )
+        if self._shift is not None:
+            raise LocalProtocolError("running", "this worker runs already")
+        plan = Plan(self.endpoints, self._settings, self._threads, self._capacity)
+        self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
+        return self._shift
+
+
+class Shift:
+    """One run of the engine, until somebody asks to stop.
+
+    `add` and `stop` may be called from any thread.
+    """
+
+    def __init__(self, plan: Plan, handlers: dict[str, Handler], drain_timeout: float) -> None:
+        self._plan, self._handlers, self._drain_timeout = plan, handlers, drain_timeout
+        self._asked, self._at_once = asyncio.Event(), asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one broker has registered all services."""
+        return self._engine is not None and self._engine.ready
+
+    async def serve(self, *, signals: bool, begun: Callable[[], object] | None = None) -> None:
+        """From the first connection to the last word. Cancelling it ends it without draining.
+
+        `begun` is called when `stop` and `add` have somebody to talk to.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        engine = self._engine = Engine(self._plan, self._handlers, loop)
+        if begun is not None:
+            begun()
+        with self._signals(loop) if signals else contextlib.nullcontext():
+            try:
+                engine.open()
+                await self._asked.wait()
+                await _first_of(engine.drain(), self._at_once.wait(), self._drain_timeout)
+            finally:
+                self._engine = self._loop = None
+                await engine.close()
+
+    def add(self, name: str, handler: Handler) -> None:
+        """One more service."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.add, name, handler)
+
+    def stop(self, *, drain: bool) -> None:
+        """Asks to drain, or to end at once."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(self._stop, drain)
+
+    def _stop(self, drain: bool) -> None:
+        self._asked.set()
+        if not drain:
+            self._at_once.set()
+
+    def _signalled(self) -> None:
+        logger.info("the worker %s", "ends" if self._asked.is_set() else "drains")
+        self._stop(drain=not self._asked.is_set())
+
+    @contextlib.contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """SIGINT and SIGTERM: the first drains, the second ends at once.
+
+        Where this loop may not hear them, nothing.
+        """
+        heard: list[signal.Signals] = []
+        with contextlib.suppress(
+            ValueError, RuntimeError, NotImplementedError
+        ):  # not the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._signalled)
+                heard.append(number)
+        try:
+            yield
+        finally:
+            for number in heard:
+                loop.remove_signal_handler(number)
+
+
+async def _first_of(work: Awaitable[object], alarm: Awaitable[object], timeout: float) -> None:
+    """Until one of both is done, or `timeout` seconds have passed; the rest is cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in (work, alarm)]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

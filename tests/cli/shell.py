@@ -1,0 +1,171 @@
+"""Running `majordomus` in real processes, for the tests of the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from majordomus.net.wires import NATIVE, TWIN, WIRE
+
+SOURCE = Path(__file__).parents[2] / "src"
+LIMIT = 30.0
+"""Seconds that anything here may take."""
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without MAJORDOMUS_* variables; the twin of the wire is used in silence."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MAJORDOMUS_")}
+    kept |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "100"}
+    return kept if WIRE == NATIVE else kept | {"MAJORDOMUS_WIRE": TWIN}
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+class Lines:
+    """The lines of a pipe, as they come."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._thread = threading.Thread(target=self._read, args=(pipe,))
+        self._thread.start()
+        self.seen: list[str] = []
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for line in pipe:
+                self._lines.put(line.decode().rstrip("\n"))
+
+    def next(self) -> str:
+        """The next line; an error when none comes in time."""
+        line = self._lines.get(timeout=LIMIT)
+        self.seen.append(line)
+        return line
+
+    def until(self, text: str) -> str:
+        """The next line that contains `text`."""
+        while text not in (line := self.next()):
+            pass
+        return line
+
+    def rest(self) -> list[str]:
+        """What is left after the process has ended."""
+        self._thread.join(LIMIT)
+        while not self._lines.empty():
+            self.seen.append(self._lines.get())
+        return self.seen
+
+
+class Running:
+    """A command that goes on; `out` and `err` are its lines."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self.out, self.err = Lines(process.stdout), Lines(process.stderr)
+        self.url = ""
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process."""
+        self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.send(number)
+        return self.process.wait(LIMIT)
+
+    def end(self) -> None:
+        """Whatever it does, it does no more."""
+        self.process.kill()
+        self.process.wait(LIMIT)
+        self.out.rest()
+        self.err.rest()
+
+
+class Shell:
+    """A folder, an environment, and the processes that were started in them."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self._running: list[Running] = []
+
+    def write(self, name: str, text: str) -> Path:
+        """A file in the folder."""
+        path = self.folder / name
+        path.write_text(text, "utf-8")
+        return path
+
+    def run(self, *arguments: str | bytes, stdin: bytes = b"", **environment: str) -> Done:
+        """`majordomus` with `arguments`, to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "majordomus.cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env=self.environment | environment,
+            timeout=LIMIT,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr.decode())
+
+    def start(self, *arguments: str, **environment: str) -> Running:
+        """`majordomus` with `arguments`, in the background until the test ends."""
+        return self.adopt([sys.executable, "-m", "majordomus.cli", *arguments], **environment)
+
+    def adopt(self, command: list[str], **environment: str) -> Running:
+        """Any command line, in the background until the test ends."""
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.folder,
+            env=self.environment | environment,
+        )
+        running = Running(process)
+        self._running.append(running)
+        return running
+
+    def broker(self, *arguments: str) -> Running:
+        """A broker on a free port of the loopback interface, ready."""
+        running = self.start("broker", "--bind", "tcp://127.0.0.1:0", *arguments)
+        running.url = running.out.next().removeprefix("listening on ")
+        return running
+
+    def end(self) -> None:
+        """All processes are gone afterwards; what they were parents of had to end with them."""
+        for running in self._running:
+            running.end()
+
+
+def alive(pid: int) -> bool:
+    """Is there such a process, zombies apart?"""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
+
+
+def gone(pid: int) -> bool:
+    """Wait for the end of a process that is not our child."""
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        if not alive(pid):
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,75 @@
+"""Tables, JSON and what may not reach a terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from majordomus.cli import output
+
+
+def test_table_in_a_pipe_is_aligned_not_cut_and_has_no_spaces_at_its_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.emit_table(["service", "queued"], [["echo", 3], ["x" * 300, 12]])
+    wide = "x" * 300
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'SERVICE':300}  QUEUED",
+        f"{'echo':300}       3",
+        f"{wide}      12",
+    ]
+
+
+def test_names_of_peers_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    output.emit_table(["service"], [["\x1b[2J[bold]x\n"]])
+    assert capsys.readouterr().out == "SERVICE\n\\x1b[2J[bold]x\\n\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        ("", "-"),
+        ([], "-"),
+        (True, "yes"),
+        (0, "0"),
+        (0.42, "0.42"),
+        (["a", "b"], "a, b"),
+        ({"a": 1}, "{'a': 1}"),
+    ],
+)
+def test_cell_shows_a_value_of_any_kind(value: object, shown: str) -> None:
+    assert output.cell(value) == shown
+
+
+def test_records_of_another_version_are_shown_with_what_they_have(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.emit_records(
+        [{"new": "n", "id": "1"}, "rubbish", {"id": "2"}], ["id", "gone"], "nothing"
+    )
+    assert capsys.readouterr() == ("ID  NEW\n1   n\n2   -\n", "")
+
+
+def test_no_records_are_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.emit_records([], ["id"], "no workers")
+    output.emit_records({"not": "a list"}, ["id"], "no workers")
+    assert capsys.readouterr() == ("", "no workers\nno workers\n")
+
+
+def test_json_of_a_frame_is_text_where_it_is_utf8() -> None:
+    assert output.frame_json("grüß".encode()) == {"text": "grüß"}
+    assert output.frame_json(b"\xff\x00") == {"base64": "/wA="}
+
+
+def test_json_of_one_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.emit_json({"a": ["ü", 1]}, line=True)
+    written = capsys.readouterr().out
+    assert written.count("\n") == 1
+    assert json.loads(written) == {"a": ["ü", 1]}
+
+
+def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.complain("two\nlines\x07")
+    assert capsys.readouterr() == ("", "two lines\\x07\n")

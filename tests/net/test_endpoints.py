@@ -1,0 +1,71 @@
+"""Endpoints are checked where they are given, and the error says what would be right."""
+
+from __future__ import annotations
+
+import pytest
+
+from majordomus.errors import ConfigurationError
+from majordomus.net import endpoints
+
+
+@pytest.mark.parametrize(
+    ("given", "bound"),
+    [
+        ("tcp://127.0.0.1:5555", ["tcp://127.0.0.1:5555"]),
+        ("tcp://*:5555", ["tcp://*:5555"]),
+        ("tcp://127.0.0.1:0", ["tcp://127.0.0.1:*"]),
+        ("tcp://127.0.0.1:*", ["tcp://127.0.0.1:*"]),
+        ("tcp://[::1]:5555", ["tcp://[::1]:5555"]),
+        ("ipc:///run/x.sock", ["ipc:///run/x.sock"]),
+        ("ipc://*", ["ipc://*"]),
+        (["inproc://a", "tcp://h.example:1"], ["inproc://a", "tcp://h.example:1"]),
+    ],
+)
+def test_endpoint_that_can_be_bound_is_normalised(given: str | list[str], bound: list[str]) -> None:
+    assert endpoints.to_bind(given) == bound
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "localhost:5555",
+        "http://localhost:5555",
+        "tcp://localhost",
+        "tcp://localhost:",
+        "tcp://localhost:port",
+        "tcp://localhost:65536",
+        "tcp://local host:1",
+        "tcp://::1:5555",
+        "ipc://",
+        "ipc://" + "x" * 108,
+        "inproc://",
+    ],
+)
+def test_what_is_no_endpoint_is_refused_with_its_own_text_in_the_error(wrong: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        endpoints.to_bind(wrong)
+    assert repr(wrong) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "wildcard", ["tcp://*:5555", "tcp://localhost:*", "tcp://localhost:0", "ipc://*"]
+)
+def test_wildcard_cannot_be_connected_to(wildcard: str) -> None:
+    with pytest.raises(ConfigurationError, match="not connected to"):
+        endpoints.to_connect(wildcard)
+
+
+def test_no_endpoint_at_all_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no endpoint given"):
+        endpoints.to_connect([])
+
+
+def test_endpoint_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not bytes"):
+        endpoints.to_connect([b"tcp://localhost:1"])  # type: ignore[list-item]
+
+
+def test_unknown_dialect_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="mdp01, mdp02, mdp02d, delphi, mdp03"):
+        endpoints.dialect("mdp04")

@@ -1,0 +1,31 @@
+"""Raw workers of one dialect as a process of their own.
+
+    python -m tests.peers.serve DIALECT ENDPOINT SERVICE=HANDLER…
+
+Prints `ready` when every READY is sent, and goes on until SIGTERM or until its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from .loop import HANDLERS, Worker, serve
+from .table import WORKERS
+
+
+def main(dialect: str, endpoint: str, *served: str) -> None:
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    parent = os.getppid()
+    workers: list[Worker] = []
+    for item in served:
+        service, _, handler = item.encode().partition(b"=")
+        workers.append(WORKERS[dialect](endpoint, service, HANDLERS[handler]))
+    print("ready", flush=True)
+    serve(workers, lambda: not stopped and os.getppid() == parent)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
