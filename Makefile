@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 NODE_PEERS := tests/peers/node
+BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
 .PHONY: setup demo test check lint types unit fuzz bench clean
@@ -38,6 +39,17 @@ types: $(READY)
 
 unit: $(READY) $(NODE_READY)
 	$(BIN)/python -m pytest
+
+# The peers that are not on this machine (nats-server, gearmand, libzmq3-dev) are left out, and it says so.
+# `make bench ARGS=--quick`, or the sections to run.
+bench: $(BENCH)/ready
+	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
+	$(BENCH)/bin/python -m benchmarks.presence
+
+$(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules

@@ -601,9 +601,11 @@ static void beat(connection *c)
 static void beat_in_turn(loop *l, int first, int count, double interval, int64_t *last, int *next)
 {
     int64_t now = now_ns(CLOCK_MONOTONIC);
+    if (!*last) *last = now;
     int due = count * ((now - *last) / (0.9e9 * interval));
-    if (!due) return;
-    for (*last = now; due > 0 && count > 0; due--) {
+    if (due > count) due = count;
+    if (due < 1) return;
+    for (*last = now; due > 0; due--) {
         connection *c = &connections[first + (*next = (*next + 1) % count)];
         if (!c->ready) continue;
         beat(c);

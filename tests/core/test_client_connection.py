@@ -455,6 +455,20 @@ def test_client_leaves_a_draining_broker_when_its_last_call_ends_here(ending: st
     assert script.renewals == [1]
 
 
+def test_client_between_brokers_that_all_drain_goes_round_ever_less_often() -> None:
+    script = ClientScript(presence=True, endpoints=2, retry_first=0.5, retry_most=2.0)
+    waits = []
+    for _ in range(7):
+        script.connect()
+        before = script.now
+        drain(script)
+        while not script.renewals:
+            script.pass_time(script.session.next_deadline() - script.now)
+        waits.append(script.now - before)
+        script.renewals.clear()
+    assert waits == pytest.approx([0, 0, 0.25, 0.5, 1.0, 1.0, 1.0])
+
+
 def test_client_with_one_broker_stays_until_it_is_sent_off() -> None:
     script = draining()
     call = script.call()

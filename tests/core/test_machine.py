@@ -86,9 +86,10 @@ class Broker(RuleBasedStateMachine):
         self._reply(spec.REJECT, which, [])
 
     def _dispatches(self) -> list[tuple[bytes, int]]:
-        """(worker, number) of all slots that are held."""
-        workers = self.house.machine.registry.workers
-        return [(name, number) for name in sorted(workers) for number in workers[name].held]
+        """(worker, number) of what workers have, as far as they have heard of it."""
+        known = self.house.machine.registry.workers
+        heard = [(w, n) for w in sorted(self.witness.holds) for n in sorted(self.witness.holds[w])]
+        return heard + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
 
     def _reply(self, command: int, which: int, body: list[Frame], status: int = 0) -> None:
         worker, number = self._pick(self._dispatches(), which, (b"", 0))

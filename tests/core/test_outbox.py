@@ -139,6 +139,16 @@ def test_legacy_worker_whose_connection_ended_is_probed_and_lost(
     assert [word[:2] for word in house.words()] == [(W, "REQUEST")]
 
 
+def test_worker_whose_socket_was_full_is_probed_at_once_too(house: House) -> None:
+    house.worker(V)
+    house.full.add(V)
+    house.request(C, 1, b"x")
+    house.worker(W)
+    house.said()
+    house.lose_connection(V)
+    assert house.words() == [house.given(W, 2, C, b"x")]
+
+
 def test_worker_that_is_still_there_survives_the_probe(house: House) -> None:
     """Descriptors are used again: the end of one may be told of a peer that has another by now."""
     house.worker(W)

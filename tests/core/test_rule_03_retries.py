@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.house import House, disconnect, final, handle, heartbeat, number, partial, welcome
@@ -269,6 +269,22 @@ def test_request_that_never_left_the_broker_does_not_count_as_an_attempt(
     house.request(C, 1, b"x", flags=spec.ONCE)
     house.worker(W)
     assert house.words()[1:] == [welcome(W), house.given(W, 2, C, b"x", flags=spec.ONCE)]
+
+
+def test_part_of_a_request_that_never_left_is_a_lie_and_the_request_is_not_tried_again(
+    house: House,
+) -> None:
+    """Numbers can be guessed: the socket refused the REQUEST, and its PARTIAL is heard all the
+    same."""
+    house.worker(V)
+    house.unreachable.add(V)
+    house.request(C, 1, b"x")
+    house.machine.receive(V, [mdp03.pack(spec.PARTIAL, id=number(1)), b"lie"], house.now)
+    house.turn()
+    assert house.words()[1:] == [
+        partial(C, 1, b"lie"),
+        final(C, 1, b"worker lost (connection lost) at attempt 1", status=502),
+    ]
 
 
 def test_request_that_waited_in_the_outbox_of_a_lost_worker_never_left(

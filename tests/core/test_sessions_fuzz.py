@@ -21,7 +21,7 @@ from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 
 BIT = spec.BROKER_ID_BIT
-EXAMPLES = settings(max_examples=3000, deadline=None)
+EXAMPLES = settings(max_examples=150, deadline=None)
 DIALECTS = pytest.mark.parametrize("dialect", list(Dialect))
 
 # ── what a broker may say ─────────────────────────────────────────────────────────────────────────

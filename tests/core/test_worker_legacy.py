@@ -312,6 +312,32 @@ def test_busy_legacy_worker_that_drains_leaves_with_its_answer(dialect: Dialect)
     assert script.out() == ([final(dialect, b"y"), disconnect(dialect)], [], [])
 
 
+@RFC
+def test_last_answer_of_a_draining_worker_leaves_also_when_the_socket_is_full(
+    dialect: Dialect,
+) -> None:
+    script = registered(dialect)
+    ask(script, dialect)
+    job = script.job()
+    script.drain()
+    script.full = True
+    script.final(job, b"y")
+    assert not script.session.drained
+    script.full = False
+    script.pass_time(0.1)
+    assert script.out() == ([final(dialect, b"y"), disconnect(dialect)], [], [])
+    assert script.session.drained
+
+
+@RFC
+def test_request_that_crosses_the_goodbye_of_a_worker_is_left_to_others(dialect: Dialect) -> None:
+    script = registered(dialect)
+    script.drain()
+    ask(script, dialect)
+    assert script.out() == ([disconnect(dialect)], [], [])
+    assert (script.session.late, script.session.held) == (1, 0)
+
+
 def test_delphi_worker_that_drains_declares_itself_unfit_before_it_leaves() -> None:
     script = registered(Dialect.DELPHI)
     script.drain()
@@ -358,6 +384,20 @@ def test_legacy_worker_that_drains_and_loses_its_broker_does_not_come_back(
     script.pass_time(100.0)
     assert script.session.drained
     assert script.out() == ([], [Cancel(job)], [])
+
+
+@ALL
+def test_legacy_worker_that_has_left_does_not_mind_the_end_of_its_connection(
+    dialect: Dialect,
+) -> None:
+    script = registered(dialect)
+    script.drain()
+    script.pass_time(1.0)
+    script.said()
+    script.cut()
+    script.pass_time(100.0)
+    assert script.out() == ([], [], [])
+    assert script.session.drained
 
 
 @ALL

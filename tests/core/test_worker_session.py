@@ -496,6 +496,21 @@ def test_worker_that_drains_finishes_what_it_has(script: WorkerScript) -> None:
     assert script.session.drained
 
 
+def test_worker_is_not_drained_before_its_answers_have_left(script: WorkerScript) -> None:
+    script.request(7)
+    job = script.job()
+    script.drain()
+    script.pass_time(1.0)
+    script.session.final(job, 200, [], script.now)
+    assert not script.session.drained
+    script.full = True
+    script.turn()
+    assert not script.session.drained
+    script.full = False
+    script.pass_time(0.1)
+    assert script.session.drained
+
+
 def test_worker_that_drains_still_serves_what_the_broker_sent_before_it_knew(
     script: WorkerScript,
 ) -> None:

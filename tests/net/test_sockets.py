@@ -64,7 +64,9 @@ def test_router_refuses_instead_of_losing_and_lets_nobody_take_over_a_routing_id
         assert router.getsockopt(zmq.MAXMSGSIZE) == 2000
         assert router.getsockopt(zmq.LINGER) == sockets.LINGER
         assert router.getsockopt(zmq.HANDSHAKE_IVL) == 3000
-        assert router.getsockopt(zmq.HEARTBEAT_IVL) == 15_000
+        kept_alive = {option: router.getsockopt(option) for option in sockets.KEEPALIVE}
+        assert kept_alive == sockets.KEEPALIVE
+        assert router.getsockopt(zmq.HEARTBEAT_IVL) == 0
         with pytest.raises(zmq.ZMQError):
             router.send_multipart([b"nobody", b""], zmq.NOBLOCK)
 

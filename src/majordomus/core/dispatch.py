@@ -486,9 +486,9 @@ class Dispatcher:
         """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
         if request.state not in AT_WORKER:
             return False
-        if undelivered:
+        may = request.state is not STREAMING and (undelivered or not request.flags & spec.ONCE)
+        if may and undelivered:
             request.attempt -= 1
-        may = undelivered or (request.state is not STREAMING and not request.flags & spec.ONCE)
         if may and request.target is None and request.attempt < self.registry.settings.max_attempts:
             self.registry.counts.retried += 1
             return True

@@ -192,6 +192,7 @@ class Presence:
         A client of a dialect without heartbeats cannot be probed; it is forgotten unless it speaks
         again first.
         """
+        self.outgoing.flush(peer, now)
         if peer.worker is not None or peer.state is PRESENT:
             self.beat(peer, now)
         elif peer.dialect is MDP03:

@@ -105,7 +105,7 @@ class Connection:
         if self.state is RESTING:
             self._rest(now)
         elif self.state is RENEWING:
-            self._begin(now, elsewhere=event in ("move", "unanswered"))
+            self._begin(now, elsewhere=event == "unanswered")
         elif self.state is not DRAINING:
             self.due = inf
         return Change.ENDED if was_open and not self.open else Change.NOTHING
@@ -122,6 +122,11 @@ class Connection:
         self.heard = now
         self._beat_at = now + self.interval
         self._plan()
+
+    def mute(self) -> None:
+        """We have parted from the broker; what was said last may still have to leave."""
+        self.listening = False
+        self.due = inf
 
     def announce(self, interval: float, liveness: int, now: float) -> None:
         """The broker named its interval, in seconds, and how many of them may be silent."""

@@ -88,8 +88,8 @@ CONNECTION: Final[dict[str, dict[ConnectionState, ConnectionState]]] = {
     "unanswered": {_CONNECTING: _RENEWING},
     "rested": {_RESTING: _RENEWING},
     # Our own word: to another endpoint, to the same one again, the shell has taken notice, the end.
-    "move": {_OPEN: _RENEWING, _DRAINING: _RENEWING},
-    "renew": {_OPEN: _RENEWING, _DRAINING: _RENEWING},
+    "move": {_DRAINING: _RESTING},
+    "renew": {_OPEN: _RENEWING},
     "renewed": {_RENEWING: _CONNECTING},
     "close": {
         _CONNECTING: _CLOSED,

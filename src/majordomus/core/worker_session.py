@@ -132,6 +132,7 @@ class WorkerSession:
         self._base = 0  # added to a wire id it makes a job's number, never used again
         self._last = 0
         self._draining = False
+        self._left = False
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
         self._taken: list[WorkerEvent] = []
@@ -143,8 +144,10 @@ class WorkerSession:
 
     @property
     def drained(self) -> bool:
-        """Whether, after `drain`, nothing is held and nothing will come: `close` loses nothing."""
-        return self._draining and not self._jobs and self._settle_at == inf
+        """Whether, after `drain`, nothing is held, nothing will come, and all answers were taken:
+        `close` loses nothing."""
+        busy = self._jobs or self._outbox.sends or self._outbox.blocked
+        return self._draining and not busy and self._settle_at == inf
 
     @property
     def congested(self) -> bool:
@@ -345,7 +348,7 @@ class WorkerSession:
         """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
         raised."""
         self._connection.heard = now
-        if not self._connection.open:
+        if self._left or not self._connection.open:
             self.late += 1
             return
         if self._codec is not None:
@@ -554,10 +557,13 @@ class WorkerSession:
         """A legacy worker that drains parts from its broker when nothing is left to do."""
         if self._codec is None or not self._draining or self._jobs:
             return
-        if self._connection.listening:
+        if not self._connection.open:
+            self._connection.step("close", now)
+        elif not self._left:
+            self._left = True
+            self.ready = False
             self._outbox.put(self._disconnect())
-        self._connection.step("close", now)
-        self.ready = False
+            self._connection.mute()
 
     def _disconnect(self) -> list[Frame]:
         if self._codec is None:

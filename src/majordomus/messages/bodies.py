@@ -145,7 +145,11 @@ def typed_body(value: Any, type: str = "") -> Body | None:
     body; None for anything else. Raises: RecordError.
     """
     class_ = value.__class__
-    if "__record__" in class_.__dict__ or issubclass(class_, msgspec.Struct) or _is_protobuf(class_):
+    if (
+        "__record__" in class_.__dict__
+        or issubclass(class_, msgspec.Struct)
+        or _is_protobuf(class_)
+    ):
         return Encoder(_family(class_))(value, type)
     return None
 

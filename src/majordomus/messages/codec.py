@@ -23,6 +23,7 @@ from majordomus.messages.descriptors import build_file, message_class
 from majordomus.messages.fields import FieldSpec
 from majordomus.messages.kinds import ENUM, RECORD
 from majordomus.messages.moves import Put, fix_for, is_plain, items, put_for, wanted
+from majordomus.messages.writers import ODD, Writer, writer_for
 
 __all__ = ["PARSED", "UNKNOWN", "Codec", "LazyField"]
 
@@ -60,8 +61,12 @@ class Codec:
     """Everything that a record's class knows about its wire form. Made and linked by records.py,
     not changed after that."""
 
+    unknowns = 0
+    """How many messages with unknown fields there were: whether there was one is seen by it."""
     fill: Put
     """Put the values of a record into a upb message. Raises what upb raises."""
+    write: Writer
+    """An ordinary record to its bytes. Raises one of ODD for any other."""
     build: Callable[[Any], Any]
     """A complete record from a upb message: how nested records are made."""
 
@@ -93,8 +98,8 @@ class Codec:
         self.init = _make_init(self)
         self.build = _make_build(self)
         self.fill = _make_fill(self)
+        self.write = _make_write(self)
         self._parse = self.message.FromString
-        self._has_maps = any(spec.key for codec in reached for spec in codec.specs)
         self.eager = any(
             hasattr(codec.cls, "__post_init__") or any(spec.kind.message for spec in codec.specs)
             for codec in reached
@@ -113,12 +118,11 @@ class Codec:
 
     def encode(self, record: Any) -> bytes:
         """Maps are written in the order of their keys, so equal records are equal bytes."""
-        message = self.to_message(record)
-        if self._has_maps:
-            written: bytes = message.SerializeToString(deterministic=True)
-        else:
-            written = message.SerializeToString()
-        return written
+        try:
+            return self.write(record)
+        except ODD:  # upb judges it: writes it all the same, or says what is wrong
+            written: bytes = self.to_message(record).SerializeToString(deterministic=True)
+            return written
 
     def blame(self, record: Any, error: Exception) -> RecordError:
         """The error for `record`, which could not be filled, with the path of the guilty field."""
@@ -174,23 +178,14 @@ class Codec:
 
         By itself protocol buffers take such a field for an unknown one.
         """
+        before = Codec.unknowns
         record = self.decode(data, cls)
         self.unpack(record)
-        if self._keeps_unknown(record):
+        if Codec.unknowns != before:  # here, or in another thread: then in vain
             path, detail = wire.explain(self, data, strict=True)
             if detail:
                 raise RecordError(self.cls.__name__, path, detail)
         return record
-
-    def _keeps_unknown(self, record: Any) -> bool:
-        if getattr(record, UNKNOWN) is not None:
-            return True
-        return any(
-            item is not None and spec.target.__record__._keeps_unknown(item)
-            for spec in self.specs
-            if spec.kind is RECORD
-            for _, item in items(spec, getattr(record, spec.name))
-        )
 
     def _parse_again(self, data: bytes) -> Any:
         """What upb refused: a view, which is bytes now, or what is worth an explanation."""
@@ -228,6 +223,7 @@ class Codec:
 
     def unknown(self, parsed: Any) -> bytes:
         """The fields of a upb message that the record does not know, as bytes."""
+        Codec.unknowns += 1
         rest = self.message.FromString(parsed.SerializeToString())
         for spec in self.specs:
             rest.ClearField(spec.wire)
@@ -260,6 +256,29 @@ def _make_fill(codec: Codec) -> Put:
             message.MergeFromString(values[-2])
 
     return fill
+
+
+def _make_write(codec: Codec) -> Writer:
+    writers = [writer_for(spec, codec.message) for spec in codec.specs]
+    get = attrgetter(*(spec.name for spec in codec.specs), UNKNOWN, PARSED)
+    check_groups = partial(_check_groups, codec) if codec.groups else None
+
+    def write(record: Any) -> bytes:
+        values = get(record)
+        if values[-1] is not None:  # every attribute was set before the first was read
+            codec.unpack(record)
+            values = get(record)
+        if check_groups is not None:
+            check_groups(record)
+        parts = [
+            write_one(value)
+            for write_one, value in zip(writers, values)  # noqa: B905 - UNKNOWN follows
+        ]
+        if values[-2] is not None:
+            parts.append(values[-2])
+        return b"".join(parts)
+
+    return write
 
 
 def _check_groups(codec: Codec, record: Any) -> None:

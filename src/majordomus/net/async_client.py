@@ -180,7 +180,11 @@ class AsyncClient:
             session = self._session
             self._pid, self._loop = os.getpid(), loop
             self._line = AsyncLine(
-                session, lambda: self.endpoints[session.endpoint], self._calls.take, loop
+                session,
+                lambda: self.endpoints[session.endpoint],
+                take=self._calls.take,
+                broken=self._calls.fail,
+                loop=loop,
             )
             self._line.open()
         elif loop is not self._loop:

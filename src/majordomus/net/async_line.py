@@ -8,6 +8,7 @@ that news away. So after every flush libzmq is asked whether there is something 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from math import inf
@@ -17,13 +18,16 @@ import zmq
 
 from majordomus.net.link import Line, Link, Session
 
+logger = logging.getLogger("majordomus.net")
+
 E = TypeVar("E")
 
 
 class AsyncLine(Generic[E]):
     """Drives one session on `loop`; everything is called in the loop's thread.
 
-    `take` gets the session's events.
+    `take` gets the session's events, after every flush; `broken` gets the exception that has ended
+    the line, closed by then.
     """
 
     def __init__(
@@ -31,12 +35,14 @@ class AsyncLine(Generic[E]):
         session: Session[E],
         where: Callable[[], str],
         take: Callable[[list[E]], None],
+        broken: Callable[[Exception], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.session = session
-        self._take, self._loop = take, loop
+        self._take, self._broken, self._loop = take, broken, loop
         self._line: Line[E] = Line(session, where, self._opened, self._closing)
         self._flush_planned = False
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
 
@@ -67,7 +73,7 @@ class AsyncLine(Generic[E]):
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, inf
-        self._flush_planned = True  # nothing is planned any more
+        self._closed = True
         self._line.close()
 
     def _opened(self, link: Link) -> None:
@@ -82,27 +88,37 @@ class AsyncLine(Generic[E]):
 
     def _socket_ready(self, link: Link) -> None:
         if self._line.link is link:
-            self._line.receive(time.monotonic())
+            self._guarded(self._line.receive)
             self._flush()
 
     def _monitor_ready(self, link: Link) -> None:
         if self._line.link is link:
-            self._line.heard_of_connection(time.monotonic())
+            self._guarded(self._line.heard_of_connection)
             self._flush()
 
     def _flush(self) -> None:
+        if self._closed:
+            return
         self._flush_planned = False
-        now = time.monotonic()
-        self._take(self._line.flush(now))
+        self._guarded(lambda now: self._take(self._line.flush(now)))
         link = self._line.link
         if link is not None and link.readable():
             self._loop.call_soon(self._socket_ready, link)
         self._arm()
 
+    def _guarded(self, work: Callable[[float], object]) -> None:
+        """A failure here would leave everybody waiting for ever: the loop only logs it."""
+        try:
+            work(time.monotonic())
+        except Exception as error:
+            logger.exception("a connection has failed; please report this")
+            self.close()
+            self._broken(error)
+
     def _arm(self) -> None:
         """The timer may ring too early, never too late: it is moved only to an earlier time."""
         deadline = self._line.next_deadline()
-        if deadline >= self._timer_at:
+        if deadline >= self._timer_at or self._closed:
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -9,6 +9,7 @@ import msgspec
 
 from majordomus.errors import LocalProtocolError
 from majordomus.messages.bodies import typed_body
+from majordomus.messages.message import Message
 
 
 @runtime_checkable
@@ -49,6 +50,8 @@ def to_frames(body: object) -> list[bytes]:
         return [_frame(body)]
     if isinstance(body, list | tuple):
         return [part if isinstance(part, bytes) else _frame(part) for part in body]
+    if isinstance(body, Message | Reply):
+        return list(body.frames)
     typed = typed_body(body)
     if typed is not None:
         return typed.frames

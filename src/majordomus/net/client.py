@@ -66,7 +66,9 @@ class Client:
     ) -> None:
         self.endpoints = endpoints.to_connect(broker)
         self.timeout = timeout
-        session = make_session(self.endpoints, dialect, settings, presence=False)
+        # Over inproc only the broker itself can tell that it leaves, and it tells who is present.
+        inproc = any(map(endpoints.is_inproc, self.endpoints))
+        session = make_session(self.endpoints, dialect, settings, presence=inproc)
         self._session = session
         self._takes_presence = session.settings.dialect is Dialect.MDP03
         self._calls = Calls(session, self.endpoints, lambda: self._driver.up)

@@ -218,8 +218,12 @@ class Driver(Generic[E]):
         anything is sent.
         """
         link = self._line.link
-        if link is not None and int(link.monitor.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if link is None:
+            return
+        if int(link.monitor.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._line.heard_of_connection(now)
+        while self._line.link is link and link.readable():
+            self._line.receive(now)
 
     def _wait(self) -> None:
         self._asleep = True  # from here on, who posts wakes

@@ -129,12 +129,14 @@ class Line(Generic[E]):
             if seen.event is Event.CONNECTED:
                 link.up = True
                 self._retry_at, self._retry_delay = inf, FIRST_RETRY
+                logger.info("connected to %s", link.url)
                 link.readable()
                 self.session.connected(now)
             elif seen.event is Event.LOST and link.up:
                 while self.receive(now):  # what arrived before the end counts
                     pass
                 self.close()  # before libzmq connects anew by itself
+                logger.info("the connection to %s has ended", link.url)
                 self.session.lost(now)
                 return
             elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:

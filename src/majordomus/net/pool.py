@@ -27,8 +27,13 @@ class Pool:
         if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
             name = f"{self._name}-{len(self._threads)}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more: those that are there will do it
+                if not self._threads:
+                    raise
+                return
             self._threads.append(thread)
-            thread.start()
 
     def close(self, wait: float) -> None:
         """Ends the threads when they have nothing left to do; waits for them `wait` seconds at most

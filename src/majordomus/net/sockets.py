@@ -28,8 +28,16 @@ quicker, with a new socket.
 """
 HANDSHAKE: Final = 3000
 """Milliseconds for the handshake of ZMTP; a connection that says nothing is cut after it."""
-ZMTP_INTERVAL: Final = 15_000
-ZMTP_TIMEOUT: Final = 30_000
+KEEPALIVE: Final = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 15,
+    zmq.TCP_KEEPALIVE_INTVL: 5,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: 30_000,
+}
+"""The kernel ends a connection whose other end has been gone for 30 s (TCP_MAXRT is milliseconds,
+the
+others are seconds and a count). ZMTP's own heartbeats are off: docs/adr/0005-keepalive.md."""
 MAX_SOCKETS: Final = 20_000
 ROUTING_ID_SIZE: Final = 16
 
@@ -69,8 +77,8 @@ def router(max_message: int, send_hwm: int) -> zmq.Socket[bytes]:
     made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
     # A larger frame cuts the connection; up to this size the core can still answer 413.
     made.setsockopt(zmq.MAXMSGSIZE, 2 * max_message)
-    made.setsockopt(zmq.HEARTBEAT_IVL, ZMTP_INTERVAL)
-    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT)
+    for option, value in KEEPALIVE.items():
+        made.setsockopt(option, value)
     made.setsockopt(zmq.BACKLOG, 4096)
     return made
 

@@ -207,11 +207,11 @@ class Sender:
         try:
             while not self._cut_short:
                 self._sleep()
-                if not self._closing:
-                    self._hurry.wait(self._options.linger)
+                hurried = self._closing or self._hurry.wait(self._options.linger)
+                self._hurry.clear()  # before looking: who hurries from now on is for the next turn
                 self._send_all()
-                if not self._closing:
-                    self._hurry.clear()
+                if not self._cut_short:
+                    self._send_watches(hurried)
                 self._tell_progress()
                 if self._closing and not self._left():
                     return
@@ -224,10 +224,17 @@ class Sender:
 
     def _sleep(self) -> None:
         self._asleep = True  # from here on, who puts wakes
-        if not (self._left() or self._watches_dirty or self._closing):
-            self._bell.wait(WATCH_REFRESH if self._watches else None)
+        if not (self._left() or self._closing):
+            self._bell.wait(self._until_watches())
         self._asleep = False
         self._bell.clear()
+
+    def _until_watches(self) -> float | None:
+        """Seconds until they are due to be sent; None: never."""
+        if not (self._watches_dirty or self._watches):
+            return None
+        interval = WATCH_INTERVAL if self._watches_dirty else WATCH_REFRESH
+        return max(0.0, self._watches_at + interval - time.monotonic())
 
     def _left(self) -> bool:
         return bool(self._queue) or self._held is not None
@@ -246,8 +253,6 @@ class Sender:
                 self._in_hand -= len(entries)
                 self._tell_progress()
         self._taking = False
-        if not self._cut_short:
-            self._send_watches()
 
     def _tell_progress(self) -> None:
         """To those who wait in `flush`."""
@@ -314,20 +319,16 @@ class Sender:
         time.sleep(RETRY)
         self._cut_short |= self._closing
 
-    def _send_watches(self) -> None:
-        now = time.monotonic()
-        due = self._watches_at + (WATCH_INTERVAL if self._watches_dirty else WATCH_REFRESH)
-        watches = {} if self._closing else self._watches
-        if not self._watches_at and not self._watches_dirty:
-            return
-        if now < due and not (self._closing or self._hurry.is_set()):
-            if self._watches_dirty:
-                self._bell.set()  # again after the next linger
+    def _send_watches(self, hurried: bool) -> None:
+        wait = self._until_watches()
+        ending = self._closing and self._watches_at > 0.0
+        if not ending and (wait is None or (wait > 0.0 and not hurried)):
             return
         self._watches_dirty = False
-        self._watches_at = now
+        self._watches_at = time.monotonic()
+        watches = () if self._closing else self._watches.values()
         entry = watches_entry(
-            watches.values(), self._options.application, self._pid & 0xFFFFFFFF, time.time()
+            watches, self._options.application, self._pid & 0xFFFFFFFF, time.time()
         )
         self._deliver(WRITE, entry.to_bytes())
 

@@ -8,6 +8,7 @@ that too.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -41,7 +42,8 @@ class Sieve:
         self.grep = grep
         self.exponent = exponent(grep)
         try:
-            self.pattern = re.compile(grep) if grep else None
+            with warnings.catch_warnings(action="ignore"):  # of what may change in later Pythons
+                self.pattern = re.compile(grep) if grep else None
         except (re.error, OverflowError, RecursionError) as error:
             raise ConfigurationError(f"{grep!r} is no regular expression: {error}") from error
 
