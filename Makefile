@@ -45,6 +45,7 @@ unit: $(READY) $(NODE_READY)
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
 	$(BENCH)/bin/python -m benchmarks.presence
+	$(BENCH)/bin/python -m benchmarks.records
 
 $(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)

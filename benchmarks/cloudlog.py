@@ -102,7 +102,7 @@ def cost(url: str, seconds: float) -> dict[str, float]:
 
 
 def logger_with(handler: logging.Handler) -> logging.Logger:
-    logger = logging.Logger("shop.orders", logging.INFO)
+    logger = logging.Logger("shop.orders", logging.INFO)  # noqa: LOG001 - no parents, no others
     logger.addHandler(handler)
     return logger
 

@@ -3,9 +3,9 @@
     python benchmarks/records.py [--rounds N]
 
 The record has five fields, one of them a record and one a list of records. All competitors write
-the same bytes. pure-protobuf and betterproto2 take part when they can be imported. Each figure is CPU
-time, the best of many short rounds, and the competitors take turns within a round, so that a busy
-machine disturbs all of them alike.
+the same bytes. pure-protobuf and betterproto2 take part when they can be imported. Each figure is
+CPU time, the best of many short rounds, and the competitors take turns within a round, so that a
+busy machine disturbs all of them alike.
 """
 
 from __future__ import annotations

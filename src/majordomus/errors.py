@@ -62,7 +62,9 @@ class FrameError(MajordomusError, ValueError):
     frame at all; `expected` says what was asked for. Also a ValueError.
     """
 
-    def __init__(self, text: str, *, position: int = 0, size: int | None = None, expected: str = ""):
+    def __init__(
+        self, text: str, *, position: int = 0, size: int | None = None, expected: str = ""
+    ):
         super().__init__(text)
         self.position = position
         self.size = size
@@ -92,7 +94,9 @@ class StatusError(MajordomusError):
 
     status: int = 500
 
-    def __init__(self, text: str = "", *, status: int | None = None, frames: tuple[bytes, ...] = ()):
+    def __init__(
+        self, text: str = "", *, status: int | None = None, frames: tuple[bytes, ...] = ()
+    ):
         super().__init__(text)
         self.text = text
         self.frames = frames

@@ -122,7 +122,11 @@ def test_number_that_is_no_time_is_none(days: float) -> None:
 def test_levels_are_pythons_and_the_originals_are_understood() -> None:
     assert [python_level(level) for level in (0, 1, 2, 3, 4)] == [20, 30, 40, 20, 20]
     assert [python_level(level) for level in (5, 10, 50)] == [5, 10, 50]
-    assert [level_name(level) for level in (1, logging.CRITICAL, 33)] == ["WARNING", "CRITICAL", "33"]
+    assert [level_name(level) for level in (1, logging.CRITICAL, 33)] == [
+        "WARNING",
+        "CRITICAL",
+        "33",
+    ]
 
 
 def test_data_are_bytes_or_packed_json() -> None:

@@ -186,7 +186,9 @@ def test_broken_connection_is_told_once_and_replaced(
 
 
 def words(line: Line) -> list[list[Watch]]:
-    return [watches_of(LogEntry.from_bytes(body)) for service, body in line.sent if service == WRITE]
+    return [
+        watches_of(LogEntry.from_bytes(body)) for service, body in line.sent if service == WRITE
+    ]
 
 
 def test_watches_are_sent_all_together_the_last_value_of_each(make: Make) -> None:

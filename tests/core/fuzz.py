@@ -1,4 +1,4 @@
-"""Rubbish on the broker's socket: the seeded mutator of tests/protocol/mutator.py through the machine.
+"""Rubbish on the broker's socket: the mutator of tests/protocol through the whole machine.
 
     python -m tests.core.fuzz --messages 1000000 [--seed 1]
 

@@ -364,6 +364,19 @@ def test_command_of_a_later_version_of_this_broker_is_answered_501(
     assert house.counts.dropped == {"not-implemented": 2}
 
 
+def test_credit_for_an_open_stream_is_counted_and_does_not_end_it(house: House) -> None:
+    """Until streams have credit: FINAL 501 with the id of a call would be taken for its answer."""
+    house.worker(W)
+    house.request(C, 1)
+    house.said()
+    house.say(C, spec.CREDIT, id=1, code=16)
+    house.say(W, spec.CREDIT, id=number(1), code=16)
+    house.part(W, number(1), b"a")
+    house.answer(W, number(1), b"b")
+    assert house.words() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
+    assert house.counts.dropped == {"not-implemented": 2}
+
+
 def test_welcome_is_not_for_a_broker(house: House) -> None:
     house.worker(W)
     house.said()

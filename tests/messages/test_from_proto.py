@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, struct_pb2, timestamp_pb2, wrappers_pb2
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from majordomus.errors import ConfigurationError
 from majordomus.messages import record_from_proto, records_from_proto, which_oneof
@@ -263,3 +266,20 @@ def test_other_sources_and_names_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="not made from int"):
         record_from_proto(5)
     assert timestamp_pb2.Timestamp.DESCRIPTOR.full_name == "google.protobuf.Timestamp"
+
+
+WORDS = sorted(set(re.findall(r"\w+|[^\w\s]|\"", PROTO3 + PROTO2)))
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_mutilated_text_makes_records_or_a_configuration_error(data: st.DataObject) -> None:
+    text = re.sub(r"//.*", "", data.draw(st.sampled_from([PROTO3, PROTO2])))
+    words = re.findall(r"\"[^\"]*\"|\w+|\S", text)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(words) - 1))
+        words[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.lists(st.sampled_from(WORDS), max_size=2)
+        )
+    with contextlib.suppress(ConfigurationError):
+        records_from_proto(" ".join(words))

@@ -92,9 +92,7 @@ def test_big_bodies_both_ways_leave_no_edge_unseen(run: Run, url: str, worker: W
     run(program())
 
 
-def test_cancelled_task_cancels_the_handler(
-    run: Run, url: str, worker: Worker, seen: Seen
-) -> None:
+def test_cancelled_task_cancels_the_handler(run: Run, url: str, worker: Worker, seen: Seen) -> None:
     async def program() -> None:
         async with AsyncClient(url) as client:
             task = asyncio.create_task(client.call("sleep", b"30"))
@@ -152,7 +150,7 @@ def test_task_cancelled_within_a_stream_cancels_it(
 def test_deadline_that_passes_without_a_broker_names_the_endpoints(run: Run) -> None:
     async def program() -> None:
         async with AsyncClient("tcp://127.0.0.1:1") as client:
-            with pytest.raises(DeadlineExceeded, match="no broker was reachable .* at tcp://127"):
+            with pytest.raises(DeadlineExceeded, match=r"no broker was reachable .* at tcp://127"):
                 await client.call("echo", timeout=0.2)
             with pytest.raises(DeadlineExceeded):
                 await client.send("log", timeout=0.2)
@@ -232,9 +230,7 @@ def test_broker_worker_and_client_in_one_loop_over_inproc(run: Run, seen: Seen) 
     run(program())
 
 
-def test_call_in_a_quiet_loop_costs_no_wait_for_a_timer(
-    run: Run, url: str, worker: Worker
-) -> None:
+def test_call_in_a_quiet_loop_costs_no_wait_for_a_timer(run: Run, url: str, worker: Worker) -> None:
     """A lost edge shows as a call that waits for the next heartbeat or deadline."""
 
     async def program() -> None:

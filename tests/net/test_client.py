@@ -1,4 +1,4 @@
-"""The sync client: inline in its only thread, in the background for more, and what becomes of its calls."""
+"""The sync client: inline in its only thread, in the background for more; what its calls become."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ class TestErrors:
             client.call("nothing", timeout=0.3)
         assert 0.2 < time.monotonic() - began < 1.0
 
-    def test_service_that_nobody_serves_fails_at_once_if_that_is_wanted(self, client: Client) -> None:
+    def test_service_that_nobody_serves_fails_at_once_if_that_is_wanted(
+        self, client: Client
+    ) -> None:
         began = time.monotonic()
         with pytest.raises(Unavailable):
             client.call("nothing", timeout=5.0, fail_fast=True)
@@ -107,9 +109,9 @@ class TestErrors:
         eventually(lambda: seen.cancelled == ["sleep"])
 
     def test_without_a_broker_the_error_names_the_endpoints(self) -> None:
-        with Client([NOBODY, "tcp://127.0.0.1:2"]) as client:
-            with pytest.raises(DeadlineExceeded) as raised:
-                client.call("echo", timeout=0.3)
+        client = Client([NOBODY, "tcp://127.0.0.1:2"])
+        with client, pytest.raises(DeadlineExceeded) as raised:
+            client.call("echo", timeout=0.3)
         assert raised.value.text == (
             "no broker was reachable within 0.3 s at tcp://127.0.0.1:1, tcp://127.0.0.1:2"
         )
@@ -389,9 +391,9 @@ class TestOneWay:
             assert sorted(map(int, seen.bodies)) == list(range(100))
 
     def test_it_waits_for_a_broker_and_gives_up_at_its_deadline(self) -> None:
-        with Client(NOBODY) as client:
-            with pytest.raises(DeadlineExceeded, match="no broker was reachable within 0.2 s"):
-                client.send("log", b"x", timeout=0.2)
+        text = r"no broker was reachable within 0\.2 s"
+        with Client(NOBODY) as client, pytest.raises(DeadlineExceeded, match=text):
+            client.send("log", b"x", timeout=0.2)
 
     def test_it_can_be_sent_from_any_thread(
         self, client: Client, worker: Worker, seen: Seen
@@ -444,6 +446,16 @@ class TestBrokers:
             broker.stop(drain=False)
             with pytest.raises(BrokerLost, match="sleep was called"):
                 once.result(3)
+
+    def test_broker_that_was_replaced_behind_inproc_is_not_missed(self, seen: Seen) -> None:
+        worker = Worker("inproc://replaced")
+        serve_all(worker, seen)
+        client = Client("inproc://replaced", timeout=5.0)
+        with worker, client:
+            for number in range(3):
+                with Broker(QUICK, bind="inproc://replaced"):
+                    assert client.call("echo", b"%d" % number).body == b"%d" % number
+        assert threads() == []
 
     def test_broker_of_the_same_process_is_reached_over_inproc(self, seen: Seen) -> None:
         with Broker(QUICK, bind="inproc://client"):

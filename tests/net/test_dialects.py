@@ -1,4 +1,4 @@
-"""Client and Worker in every dialect, bridged by the broker, as a program of their users sees it."""
+"""Client and Worker in every dialect, bridged by the broker, as a program sees it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture(scope="module", params=DIALECTS)
 def worker(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
-    """A worker of the dialect with services of its own; returns the dialect, which begins their names."""
+    """A worker of the dialect; returns the dialect, with which the names of its services begin."""
     dialect: str = request.param
     made = Worker(broker.endpoints, dialect=dialect)
 

@@ -1,5 +1,4 @@
-"""Four shapes of handlers, one calling convention; results and exceptions become status and frames.
-"""
+"""Four shapes of handlers, one convention; what they return and raise becomes status and frames."""
 
 from __future__ import annotations
 

@@ -26,6 +26,16 @@ def test_list_of_names_is_one_value() -> None:
     )
 
 
+def test_worker_that_left_by_its_own_will_is_nothing_to_warn_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = FactLog(logging.getLogger("majordomus.broker"))
+    with caplog.at_level(logging.INFO, logger="majordomus.broker"):
+        log.write("worker-lost", {"why": "left"}, 1.0)
+        log.write("worker-lost", {"why": "expired"}, 1.0)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
 def test_flood_of_one_fact_is_cut_and_the_rest_counted(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("majordomus.broker")
     log = FactLog(logger)

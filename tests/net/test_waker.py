@@ -1,5 +1,4 @@
-"""A wake-up ends a wait once, however often it was given, and harms nobody when it comes too late.
-"""
+"""A wake-up ends a wait once, however often it was given, and may come too late."""
 
 from __future__ import annotations
 

@@ -174,9 +174,7 @@ class TestHandlers:
             seen.release.set()
             assert {future.result(5).body for future in futures} == {b"released"}
 
-    def test_capacity_is_the_number_of_threads_or_a_thousand(
-        self, url: str, peers: Peers
-    ) -> None:
+    def test_capacity_is_the_number_of_threads_or_a_thousand(self, url: str, peers: Peers) -> None:
         threaded, free = Worker(url, threads=3), Worker(url)
         threaded.add("a", lambda request: None)
 

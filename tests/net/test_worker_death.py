@@ -1,4 +1,4 @@
-"""Real processes that die or stop: what the others see, and how soon. Intervals are those of QUICK, or far longer."""
+"""Real processes that die or stop: what the others see, and how soon."""
 
 from __future__ import annotations
 
@@ -207,7 +207,11 @@ class TestTwoBrokers:
         urls = list(two)
         worker = start(WORKER, ",".join(urls))
         killer = subprocess.Popen(
-            [sys.executable, "-c", f"import time, os; time.sleep(0.5); os.kill({two[urls[0]].pid}, 9)"]
+            [
+                sys.executable,
+                "-c",
+                f"import time, os; time.sleep(0.5); os.kill({two[urls[0]].pid}, 9)",
+            ]
         )
         with Client(urls, timeout=20.0) as client:
             assert client.call("work", b"1.0").text == str(worker.pid)
@@ -242,7 +246,9 @@ class TestTwoBrokers:
         worker = start(WORKER, url)
         two[url].kill()
         two[url].wait()
-        again = subprocess.Popen([sys.executable, "-c", BROKER, url], stdout=subprocess.PIPE, text=True)
+        again = subprocess.Popen(
+            [sys.executable, "-c", BROKER, url], stdout=subprocess.PIPE, text=True
+        )
         try:
             line(again, "ready")
             with Client(url, timeout=10.0) as client:

@@ -25,10 +25,10 @@ def command(module: str, package: str | None, output: Path | None) -> None:
 
     The text holds what the records contain as well, so protoc needs nothing else for it.
     """
-    from majordomus.messages.records import package_of, proto_of
+    from majordomus.messages.records import codec_of, proto_of
 
     records = _records(module)
-    text = proto_of(records, package_of(records[0]) if package is None else package)
+    text = proto_of(records, codec_of(records[0]).package if package is None else package)
     if output is None:
         click.echo(text, nl=False)
     else:

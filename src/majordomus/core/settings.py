@@ -36,7 +36,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     drain_timeout: float = 10.0
     """How long a broker that was asked to stop waits for its open requests."""
     send_hwm: int = 1000
-    """Messages that the socket itself holds for one peer; in bytes at most this times `max_message`."""
+    """Messages that the socket itself holds for one peer; in bytes at most this times
+    `max_message`."""
 
     default_ttl: float = 60.0
     """Deadline of a request that brings none."""

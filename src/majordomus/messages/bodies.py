@@ -146,7 +146,7 @@ def typed_body(value: Any, type: str = "") -> Body | None:
     """
     class_ = value.__class__
     if (
-        "__record__" in class_.__dict__
+        class_.__dict__.get("__record__")
         or issubclass(class_, msgspec.Struct)
         or _is_protobuf(class_)
     ):
@@ -165,7 +165,7 @@ def _family(annotation: Any) -> Family:
     if get_origin(annotation) in (list, Sequence) and get_args(annotation) == (bytes,):
         return _Frames(list)
     if isinstance(annotation, type):
-        if "__record__" in annotation.__dict__:
+        if annotation.__dict__.get("__record__"):
             return _Record(annotation)
         if _is_protobuf(annotation):
             return _Protobuf(annotation)

@@ -1,8 +1,9 @@
 """Codec: from a record's attributes to a upb message and back, by closures made once a class.
 
-upb does the wire format, both ways. Writing: `fill` puts attributes into a message. Reading is lazy
-by one step, as upb itself is: `decode` parses and keeps the message; the first attribute that is
-asked for makes all of them, and those of nested records, and lets the message go.
+Reading is upb's, and lazy by one step as upb itself is: `decode` parses and keeps the message; the
+first attribute that is asked for makes all of them, and those of nested records, and lets the
+message go. Writing is done by writers.py for ordinary values; whatever they refuse is put into a
+message by `fill`, and upb writes it or says what is wrong. docs/adr/0006 says why.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -22,15 +22,14 @@ from majordomus.messages import wire
 from majordomus.messages.descriptors import build_file, message_class
 from majordomus.messages.fields import FieldSpec
 from majordomus.messages.kinds import ENUM, RECORD
-from majordomus.messages.moves import Put, fix_for, is_plain, items, put_for, wanted
-from majordomus.messages.writers import ODD, Writer, writer_for
+from majordomus.messages.moves import Put, fix_for, items, put_for, wanted
+from majordomus.messages.writers import ODD, Writer, row, writer_for
 
-__all__ = ["PARSED", "UNKNOWN", "Codec", "LazyField"]
+__all__ = ["STATE", "Codec", "LazyField"]
 
-PARSED = "_record_parsed"
-"""The attribute of a record that is not unpacked yet: its upb message."""
-UNKNOWN = "_record_unknown"
-"""The attribute that keeps the bytes of fields that the class does not know."""
+STATE = "_record_state"
+"""An attribute of every record: its upb message as long as it is not unpacked, then the bytes of
+the fields that the class does not know, nearly always None."""
 
 _new: Any = object.__new__
 _put = object.__setattr__
@@ -97,6 +96,7 @@ class Codec:
         self.read = _make_read(self)
         self.init = _make_init(self)
         self.build = _make_build(self)
+        self.get = _make_get(self)
         self.fill = _make_fill(self)
         self.write = _make_write(self)
         self._parse = self.message.FromString
@@ -168,7 +168,7 @@ class Codec:
     def around(self, parsed: Any, cls: type) -> Any:
         """A record of class `cls` around a upb message that nobody changes any more."""
         record = _new(cls)
-        _put(record, PARSED, parsed)
+        _put(record, STATE, parsed)
         if self.eager:
             self._unpack_now(record)
         return record
@@ -211,13 +211,14 @@ class Codec:
         """
         attributes = record.__dict__
         with _unpacking:
-            parsed = attributes.pop(PARSED, None)
-            if parsed is None:
+            parsed = attributes.get(STATE)
+            if parsed is None or parsed.__class__ is bytes:
                 return
+            del attributes[STATE]
             changed = dict(attributes) if attributes else None
             self.init(record, *self.read(parsed))
             if UnknownFieldSet(parsed):
-                _put(record, UNKNOWN, self.unknown(parsed))
+                _put(record, STATE, self.unknown(parsed))
             if changed is not None:
                 attributes.update(changed)
 
@@ -231,52 +232,43 @@ class Codec:
         return kept
 
 
+def _make_get(codec: Codec) -> Callable[[Any], tuple[Any, ...]]:
+    """The values of all fields by tag, and behind them STATE."""
+    if not codec.specs:
+        return attrgetter(STATE, STATE)  # one name alone would give no tuple
+    return attrgetter(*(spec.name for spec in codec.specs), STATE)
+
+
+def _values_of(codec: Codec, record: Any) -> tuple[Any, ...]:
+    """The same, with the bytes of unknown fields or None at the end. Raises RecordError."""
+    codec.unpack(record)  # all were set before one was read, or it does nothing
+    _check_groups(codec, record)
+    return codec.get(record)
+
+
 def _make_fill(codec: Codec) -> Put:
-    plain = [spec for spec in codec.specs if is_plain(spec)]
-    others = [spec for spec in codec.specs if not is_plain(spec)]
-    wires = [spec.wire for spec in plain]
-    puts = [put_for(spec) for spec in others]
-    get = attrgetter(*(spec.name for spec in plain + others), UNKNOWN, PARSED)
-    check_groups = partial(_check_groups, codec) if codec.groups else None
+    puts = [put_for(spec) for spec in codec.specs]
 
     def fill(message: Any, record: Any) -> None:
-        values = get(record)
-        if values[-1] is not None:  # every attribute was set before the first was read
-            codec.unpack(record)
-            values = get(record)
-        rest = iter(values)
-        for name, value in zip(wires, rest):  # noqa: B905 - each loop takes its own values
-            setattr(message, name, value)
-        if puts:
-            for put, value in zip(puts, rest):  # noqa: B905
-                put(message, value)
-        if check_groups is not None:
-            check_groups(record)
-        if values[-2] is not None:
-            message.MergeFromString(values[-2])
+        values = _values_of(codec, record)
+        for put, value in zip(puts, values):  # noqa: B905 - the last value is of no field
+            put(message, value)
+        if values[-1] is not None:
+            message.MergeFromString(values[-1])
 
     return fill
 
 
 def _make_write(codec: Codec) -> Writer:
-    writers = [writer_for(spec, codec.message) for spec in codec.specs]
-    get = attrgetter(*(spec.name for spec in codec.specs), UNKNOWN, PARSED)
-    check_groups = partial(_check_groups, codec) if codec.groups else None
+    get, last, has_groups = codec.get, len(codec.specs), bool(codec.groups)
+    write_all = row([writer_for(spec, codec.message) for spec in codec.specs])
 
     def write(record: Any) -> bytes:
         values = get(record)
-        if values[-1] is not None:  # every attribute was set before the first was read
-            codec.unpack(record)
-            values = get(record)
-        if check_groups is not None:
-            check_groups(record)
-        parts = [
-            write_one(value)
-            for write_one, value in zip(writers, values)  # noqa: B905 - UNKNOWN follows
-        ]
-        if values[-2] is not None:
-            parts.append(values[-2])
-        return b"".join(parts)
+        if values[last] is None and not has_groups:
+            return write_all(values)
+        values = _values_of(codec, record)
+        return write_all(values) + (values[-1] or b"")
 
     return write
 
@@ -310,11 +302,17 @@ def _make_read(codec: Codec) -> Callable[[Any], Sequence[Any]]:
 def _make_build(codec: Codec) -> Callable[[Any], Any]:
     cls, init, read, unknown = codec.cls, codec.init, codec.read, codec.unknown
 
-    def build(parsed: Any) -> Any:
+    def construct(*values: Any) -> Any:
         record = _new(cls)
-        init(record, *read(parsed))
+        init(record, *values)
+        return record
+
+    make = cls if _takes_all(codec) else construct
+
+    def build(parsed: Any) -> Any:
+        record = make(*read(parsed))
         if UnknownFieldSet(parsed):
-            _put(record, UNKNOWN, unknown(parsed))
+            _put(record, STATE, unknown(parsed))
         return record
 
     return build

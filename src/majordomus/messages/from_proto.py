@@ -177,7 +177,8 @@ class _Maker:
         """The class, which has no codec yet, with its .proto name and package."""
         name = _python_name(descriptor)
         fields = [self._declare_field(field) for field in descriptor.fields]
-        made = dataclasses.make_dataclass(name, fields, namespace={"__module__": self.module})
+        made = dataclasses.make_dataclass(name, fields)
+        made.__module__ = self.module
         made.__doc__ = f"{name}(…), from the message {descriptor.full_name}."
         self.classes[descriptor.full_name] = made
         self._descriptors[made] = descriptor

@@ -13,7 +13,7 @@ from majordomus.errors import RecordError
 from majordomus.messages.fields import FieldSpec, Shape
 from majordomus.messages.kinds import DURATION, ENUM, RECORD, TIMESTAMP
 
-__all__ = ["Fix", "Put", "fix_for", "is_plain", "items", "put_for", "wanted"]
+__all__ = ["Fix", "Put", "fix_for", "items", "put_for", "wanted"]
 
 Put = Callable[[Any, Any], None]
 """(upb message, value of the attribute)"""
@@ -34,12 +34,6 @@ def late(codec: Any, name: str) -> Any:
         return getattr(codec, name)(*values)
 
     return ask
-
-
-def is_plain(spec: FieldSpec) -> bool:
-    """Whether setting the attribute of the upb message to the value is all there is to do."""
-    own_type = spec.target is not None and not issubclass(spec.target, int)
-    return spec.shape is Shape.ONE and spec.kind.number != _MESSAGE and not own_type
 
 
 def wanted(spec: FieldSpec) -> str:
@@ -204,10 +198,10 @@ def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
     if spec.shape is Shape.TUPLE:
         if read is None:
             return lambda values, _: tuple(values[:])
-        return lambda values, _: tuple([read(value) for value in values[:]])
+        return lambda values, _: tuple(map(read, values[:]))
     if read is None:
         return lambda values, _: values[:]
-    return lambda values, _: [read(value) for value in values[:]]
+    return lambda values, _: list(map(read, values[:]))
 
 
 def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:

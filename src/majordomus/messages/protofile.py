@@ -55,7 +55,7 @@ class _Parser:
             tokens.fail("proto2 or proto3: for editions give the compiled class or its descriptor")
         if tokens.skip("syntax"):
             tokens.want("=")
-            syntax = tokens.text().decode()
+            syntax = tokens.text()
             if syntax not in ("proto2", "proto3"):
                 tokens.fail("proto2 or proto3")
             tokens.want(";")
@@ -94,7 +94,7 @@ class _Parser:
             self.tokens.skip("weak")
         if public:
             file.public_dependency.append(len(file.dependency))
-        file.dependency.append(self.tokens.text().decode())
+        file.dependency.append(self.tokens.text())
         self.tokens.want(";")
 
     def _message(self, message: _Message) -> None:
@@ -213,19 +213,15 @@ class _Parser:
     def _default(self, field: _Field) -> str:
         """As the descriptor has it: text as it is, bytes escaped, numbers in decimal."""
         tokens = self.tokens
+        if field.type == _Field.TYPE_BYTES:
+            return "".join(map(_escaped, tokens.data()))
         if tokens.next.kind == "text":
-            value = tokens.text()
-            if field.type == _Field.TYPE_BYTES:
-                return "".join(map(_escaped, value))
-            return value.decode()
-        sign = "-" if tokens.skip("-") else ""
-        token = tokens.take()
-        if token.kind == "number" and field.type in (_Field.TYPE_DOUBLE, _Field.TYPE_FLOAT):
-            return sign + repr(float(token.value)).removesuffix(".0")
-        if token.kind == "number":
-            octal = len(token.value) > 1 and token.value.isdigit() and token.value[0] == "0"
-            return f"{sign}{int(token.value, 8 if octal else 0)}"
-        return sign + token.value
+            return tokens.text()
+        if not field.HasField("type") or tokens.next.kind == "word":  # an enum's, or a truth
+            return tokens.word()
+        if field.type in (_Field.TYPE_DOUBLE, _Field.TYPE_FLOAT):
+            return tokens.decimal()
+        return str(tokens.integer())
 
     def _skip_constant(self) -> None:
         tokens = self.tokens

@@ -114,14 +114,37 @@ class Tokens:
         except ValueError:
             self.fail("a whole number", token)
 
-    def text(self) -> bytes:
+    def decimal(self) -> str:
+        """A number with a point, `inf` or `nan`, as descriptors have it."""
+        sign = "-" if self.skip("-") else ""
+        token = self.take()
+        if token.value in ("inf", "nan"):
+            return sign + token.value
+        try:
+            return sign + repr(float(token.value)).removesuffix(".0")
+        except ValueError:
+            self.fail("a number", token)
+
+    def data(self) -> bytes:
         """A string, its neighbours joined to it."""
         if self.next.kind != "text":
             self.fail("a string")
         parts = []
         while self.next.kind == "text":
-            parts.append(_ESCAPE.sub(_unescape, self.take().value[1:-1].encode()))
+            token = self.take()
+            try:
+                parts.append(_ESCAPE.sub(_unescape, token.value[1:-1].encode()))
+            except ValueError:
+                self.fail("a character of Unicode", token)
         return b"".join(parts)
+
+    def text(self) -> str:
+        """The same as UTF-8."""
+        token = self.next
+        try:
+            return self.data().decode()
+        except UnicodeDecodeError:
+            self.fail("UTF-8", token)
 
     def skip_block(self) -> None:
         """Over `{ … }`, whatever is inside."""

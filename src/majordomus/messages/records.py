@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform, overload
 
 from majordomus.errors import ConfigurationError
 from majordomus.messages import prototext
-from majordomus.messages.codec import PARSED, UNKNOWN, Codec, LazyField, names_of, reachable
+from majordomus.messages.codec import STATE, Codec, LazyField, names_of, reachable
 from majordomus.messages.descriptors import build_file
 from majordomus.messages.fields import FieldSpec, check_unique, read_fields
 from majordomus.messages.kinds import RECORD
@@ -176,14 +176,13 @@ def _equip(cls: Any) -> None:
     """Give a dataclass the methods and attributes of a record."""
     for method in _METHODS:
         setattr(cls, method, vars(Record)[method])
-    setattr(cls, PARSED, None)
-    setattr(cls, UNKNOWN, None)
+    setattr(cls, STATE, None)
     cls.__record__ = Pending(cls)
 
 
 def is_record(type_: Any) -> bool:
     """Whether `type_` is the class of a record."""
-    return isinstance(type_, type) and "__record__" in type_.__dict__
+    return isinstance(type_, type) and type_.__dict__.get("__record__") is not None
 
 
 def codec_of(cls: Any) -> Codec:

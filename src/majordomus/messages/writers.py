@@ -1,16 +1,16 @@
 """Writers: for one field, the closure that writes an ordinary value as protocol buffers have it.
 
 They are the fast way for what nearly every value is: of the field's own type and in its range. For
-anything else they raise, and the record is written by upb, which judges, converts or refuses. So the
-bytes are upb's in either case, and a test holds that. One call a value: that is why some closures
-say again what another says.
+anything else they raise, and the record is written by upb, which judges, converts or refuses. So
+the bytes are upb's in either case, and a test holds that. One call a value: that is why some
+closures say again what another says.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from majordomus.messages.fields import FieldSpec, Shape
@@ -36,7 +36,7 @@ from majordomus.messages.kinds import (
 )
 from majordomus.messages.moves import late, put_for
 
-__all__ = ["ODD", "Writer", "writer_for"]
+__all__ = ["ODD", "Writer", "row", "writer_for"]
 
 Writer = Callable[[Any], bytes]
 """The value of a field to its bytes, tag included; empty when it is not written."""
@@ -263,3 +263,27 @@ def _by_upb(spec: FieldSpec, message: Callable[[], Any]) -> Writer:
         return written
 
     return write
+
+
+def row(writers: Sequence[Writer], at: int = 0) -> Callable[[Sequence[Any]], bytes]:
+    """The values of a record, from index `at` on, each by its writer, one behind the other.
+
+    A few writers are called in one expression, which costs half of what a loop does.
+    """
+    at1, at2, at3 = at + 1, at + 2, at + 3
+    match writers:
+        case []:
+            return lambda values: b""
+        case [a]:
+            return lambda values: a(values[at])
+        case [a, b]:
+            return lambda values: a(values[at]) + b(values[at1])
+        case [a, b, c]:
+            return lambda values: a(values[at]) + b(values[at1]) + c(values[at2])
+        case [a, b, c, d]:
+            return lambda values: a(values[at]) + b(values[at1]) + c(values[at2]) + d(values[at3])
+    if len(writers) <= 8:
+        left, right = row(writers[:4], at), row(writers[4:], at + 4)
+        return lambda values: left(values) + right(values)
+    parts = [row(writers[start : start + 4], at + start) for start in range(0, len(writers), 4)]
+    return lambda values: b"".join([part(values) for part in parts])

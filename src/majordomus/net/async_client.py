@@ -183,13 +183,17 @@ class AsyncClient:
                 session,
                 lambda: self.endpoints[session.endpoint],
                 take=self._calls.take,
-                broken=self._calls.fail,
+                broken=self._fail,
                 loop=loop,
             )
             self._line.open()
         elif loop is not self._loop:
             raise LocalProtocolError("other-loop", "this client belongs to another event loop")
         return self._line
+
+    def _fail(self, error: Exception) -> None:
+        self._closed = True
+        self._calls.fail(error)
 
     def _begin(self, ask: Ask) -> Call:
         line = self._ready()
@@ -215,8 +219,7 @@ class AsyncClient:
             raise
 
     def _cancel_from_anywhere(self, call: Call) -> None:
-        """For finalizers, which may run in any thread, or in the middle of the session's own work.
-        """
+        """For finalizers, which may run in any thread, or in the middle of the session's work."""
         if self._line is None or self._loop is None or self._closed:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed

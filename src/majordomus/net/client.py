@@ -262,8 +262,7 @@ class Client:
             self._driver.stand_up()
 
     def _cancel(self, call: Call) -> None:
-        """Leaves word that nobody waits any more; it is heard with the next command at the latest.
-        """
+        """Leaves word that nobody waits any more; heard with the next command at the latest."""
         if not call.ended() and not self._driver.ended:
             with contextlib.suppress(LocalProtocolError):  # closed meanwhile: that cancels as well
                 self._driver.post(lambda now: self._calls.cancel(call, now))

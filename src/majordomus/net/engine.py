@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
@@ -72,17 +72,25 @@ class Post:
         self.url = url
         self.running: dict[int, Running] = {}
         self.line: AsyncLine[Job | Cancel] = AsyncLine(
-            self.session, lambda: url, lambda events: engine.take(self, events), loop
+            self.session,
+            lambda: url,
+            take=lambda events: engine.take(self, events),
+            broken=engine.broken,
+            loop=loop,
         )
 
 
 class Engine:
-    """Serves from `open` to `close`."""
+    """Serves from `open` to `close`. `broken` gets the exception after which it cannot go on."""
 
     def __init__(
-        self, plan: Plan, handlers: Mapping[str, Handler], loop: asyncio.AbstractEventLoop
+        self,
+        plan: Plan,
+        handlers: Mapping[str, Handler],
+        loop: asyncio.AbstractEventLoop,
+        broken: Callable[[Exception], None],
     ) -> None:
-        self._plan, self._loop = plan, loop
+        self._plan, self._loop, self.broken = plan, loop, broken
         self._handlers = {name.encode(): handler for name, handler in handlers.items()}
         self._pool = Pool(plan.threads)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]

@@ -20,6 +20,9 @@ LEVELS: Final[Mapping[str, int]] = {
     "invalid": logging.WARNING,
 }
 
+BY_WILL: Final = frozenset(("left",))
+"""Why a peer is gone, when it said goodbye: nothing to warn of."""
+
 
 def line(name: str, data: Mapping[str, object]) -> str:
     """`name key=value …`, one line of printable characters."""
@@ -37,6 +40,10 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return _cut(str(value))
+
+
+def _level(name: str) -> int:
+    return LEVELS.get(name, logging.INFO)
 
 
 def _printable(value: bytes) -> str:
@@ -66,12 +73,13 @@ class FactLog:
             self._second = int(now)
             self._tell_left_out()
         count = self._written[name] = self._written.get(name, 0) + 1
-        level = LEVELS.get(name, logging.INFO)
+        level = logging.INFO if data.get("why") in BY_WILL else _level(name)
         if count <= PER_SECOND and self._logger.isEnabledFor(level):
             self._logger.log(level, "%s", line(name, data))
 
     def _tell_left_out(self) -> None:
         for name, count in self._written.items():
             if count > PER_SECOND:
-                self._logger.warning("%s", line(name, {"left_out": count - PER_SECOND}))
+                text = line(name, {"left_out": count - PER_SECOND})
+                self._logger.log(_level(name), "%s", text)
         self._written.clear()

@@ -140,6 +140,7 @@ class Shift:
         self._asked, self._at_once = asyncio.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
+        self._failure: Exception | None = None
 
     @property
     def ready(self) -> bool:
@@ -149,10 +150,11 @@ class Shift:
     async def serve(self, *, signals: bool, begun: Callable[[], object] | None = None) -> None:
         """From the first connection to the last word. Cancelling it ends it without draining.
 
-        `begun` is called when `stop` and `add` have somebody to talk to.
+        Raises: what a connection has failed with. `begun` is called when `stop` and `add` have
+        somebody to talk to.
         """
         loop = self._loop = asyncio.get_running_loop()
-        engine = self._engine = Engine(self._plan, self._handlers, loop)
+        engine = self._engine = Engine(self._plan, self._handlers, loop, self._broken)
         if begun is not None:
             begun()
         with self._signals(loop) if signals else contextlib.nullcontext():
@@ -163,6 +165,8 @@ class Shift:
             finally:
                 self._engine = self._loop = None
                 await engine.close()
+        if self._failure is not None:
+            raise self._failure
 
     def add(self, name: str, handler: Handler) -> None:
         """One more service."""
@@ -181,6 +185,10 @@ class Shift:
         self._asked.set()
         if not drain:
             self._at_once.set()
+
+    def _broken(self, error: Exception) -> None:
+        self._failure = error
+        self._stop(drain=False)
 
     def _signalled(self) -> None:
         logger.info("the worker %s", "ends" if self._asked.is_set() else "drains")

@@ -37,9 +37,7 @@ def encode(
 
     A text that is no UTF-8 is escaped; nothing is raised for what a program may log.
     """
-    batch = codec_of(Batch).message(
-        sender=sender, dropped=dropped, first=entries[0][0]
-    )
+    batch = codec_of(Batch).message(sender=sender, dropped=dropped, first=entries[0][0])
     records = batch.records
     add = records.add
     for _, text, level, process_id, thread_id, seconds, data_format, data in entries:

@@ -64,6 +64,7 @@ class CloudLogHandler(logging.Handler):
                 "capacity is at least 1, ttl more than 0, linger and flush_timeout at least 0"
             )
         super().__init__(level)
+        self.setFormatter(_DEFAULT)  # else logging.basicConfig sets one of its own
         self.flush_timeout = flush_timeout
         name = program() if application is None else application
         self._options = Options(lambda: _connect(urls), name, capacity, linger, ttl)
@@ -87,7 +88,7 @@ class CloudLogHandler(logging.Handler):
         """Formats and queues. Never waits, and never raises but for recursion without end."""
         try:
             if (
-                self.formatter is None
+                self.formatter is _DEFAULT
                 and record.exc_info is None
                 and record.exc_text is None
                 and record.stack_info is None

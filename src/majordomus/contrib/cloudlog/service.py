@@ -45,6 +45,8 @@ SLICE: Final = 0.005
 """Seconds of work for one viewer, after which it rests as long."""
 IDLE: Final = 1.0
 """Seconds after which a viewer's stream looks whether it is over, if nothing comes."""
+DRAIN: Final = 2.0
+"""Seconds at the end for batches that are being written; then viewers are cut off."""
 LAST_SECOND: Final = 1.0
 """A stream ends by itself this long before its deadline, so that the viewer can ask again."""
 
@@ -379,7 +381,7 @@ def make_collector(
     collector = Collector(
         records=records, memory=memory, file=file, file_bytes=file_bytes, viewers=viewers
     )
-    worker = Worker(broker, capacity=viewers + BATCHES)
+    worker = Worker(broker, capacity=viewers + BATCHES, drain_timeout=DRAIN)
     worker.add(record.WRITE, collector.write)
     worker.add(record.BATCH, collector.batch)
     worker.add(record.TAIL, collector.tail)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from majordomus.contrib.cloudlog.record import FIRST_CREDIT, MORE, TAIL, Credit, Part, Query
-from majordomus.errors import BrokerLost, DeadlineExceeded, Unavailable, WorkerLost
+from majordomus.errors import BrokerLost, Cancelled, DeadlineExceeded, Unavailable, WorkerLost
 from majordomus.net.async_client import AsyncClient
 
 LONGEST: Final = 3000.0
@@ -17,8 +17,8 @@ LONGEST: Final = 3000.0
 PAUSE: Final = 0.5
 """Seconds between two attempts to find broker and collector again."""
 
-AWAY = (BrokerLost, WorkerLost, Unavailable, DeadlineExceeded)
-"""What may be over soon."""
+AWAY = (BrokerLost, WorkerLost, Unavailable, DeadlineExceeded, Cancelled)
+"""What may be over soon. A collector that ends cancels its streams."""
 
 
 async def follow(
