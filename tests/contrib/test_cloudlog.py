@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from majordomus import AsyncClient, Broker, Worker
+from majordomus import AsyncClient, Broker, BrokerSettings, Worker
 from majordomus.contrib.cloudlog import CloudLogHandler, Query, follow, make_collector
 from tests.cli.shell import LIMIT, Running, Shell
 from tests.contrib.conftest import entries, eventually, free_port, texts
+
+QUICK = BrokerSettings(drain_timeout=0.2)
+"""A stream that follows would hold a broker that is to stop for as long as it may."""
 
 Make = Callable[..., CloudLogHandler]
 
@@ -97,7 +100,7 @@ def test_follower_goes_on_where_it_was_when_the_broker_comes_back(handlers: Make
 
     async def watch(collector: Worker) -> list[str]:
         found: list[str] = []
-        broker = Broker(bind=[url])
+        broker = Broker(QUICK, bind=[url])
         broker.start()
         await asyncio.to_thread(collector.wait_ready)
         async with AsyncClient(url) as client:
@@ -109,7 +112,7 @@ def test_follower_goes_on_where_it_was_when_the_broker_comes_back(handlers: Make
                 if found == ["shop: one"]:
                     await asyncio.to_thread(broker.stop)
                     logger.info("two")
-                    broker = Broker(bind=[url])
+                    broker = Broker(QUICK, bind=[url])
                     broker.start()
                 elif len(found) == 2:
                     break

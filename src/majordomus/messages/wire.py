@@ -25,7 +25,7 @@ _TYPES = {1: _I64, 2: _I32, 6: _I64, 7: _I32, 15: _I32, 16: _I64, 9: _LEN, 11: _
 _DEEPEST = 100
 
 
-class _Bad(Exception):  # noqa: N818 - never leaves this module
+class _Bad(Exception):
     """Carries the reason from the bytes up to the field."""
 
 

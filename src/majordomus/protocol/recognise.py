@@ -32,7 +32,7 @@ _MDP03_WORKER = frozenset((spec.READY, spec.REJECT, spec.CAPACITY))
 _MDP03_CLIENT = frozenset((spec.HELLO, spec.REQUEST, spec.CANCEL))
 
 
-class UnsupportedVersion(RemoteProtocolError):  # noqa: N818
+class UnsupportedVersion(RemoteProtocolError):
     """A first frame of `MDP` and a version byte that is not 3.
 
     A broker answers it by a DISCONNECT that lists the versions it speaks, rate-limited.
