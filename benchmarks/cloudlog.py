@@ -3,13 +3,15 @@
 ``python benchmarks/cloudlog.py`` starts a broker and a collector as processes of their own and
 prints, from one run: `logger.info` with this handler and with a NullHandler, by the clock and by
 the CPU time of the whole process (the sender's thread included); records per second through
-handler, broker and collector, from 1 and 2 programs. Every record that a figure counts has arrived
-in the collector's memory. Options: ``--seconds`` for each measurement, ``--json``.
+handler, broker and collector, from 1 and 2 programs; how long after the call a viewer has a record.
+Every record that a figure counts has arrived in the collector's memory. Run it on a machine that
+does nothing else; the load is printed. Options: ``--seconds`` for each measurement, ``--json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import multiprocessing
@@ -22,8 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from majordomus import Client
-from majordomus.contrib.cloudlog import CloudLogHandler
+from majordomus import AsyncClient, Client
+from majordomus.contrib.cloudlog import CloudLogHandler, Query, follow
 
 SOURCE = Path(__file__).parents[1] / "src"
 CALLS = 2000
@@ -149,7 +151,7 @@ def program(url: str, how: str, seconds: float, results: multiprocessing.Queue[i
 
 
 def rate(url: str, how: str, programs: int, seconds: float, pids: list[int]) -> dict[str, float]:
-    """Records per second that arrive; CPU of broker and collector in microseconds a record."""
+    """Records per second, from the first that arrives to the last; CPU of broker and collector in microseconds a record."""
     spawn = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[int] = spawn.Queue()
     with Client(url) as client:
@@ -164,11 +166,12 @@ def rate(url: str, how: str, programs: int, seconds: float, pids: list[int]) -> 
         while status(client)["received"] == before["received"]:
             time.sleep(0.01)
         began, first = time.monotonic(), status(client)["received"]
+        ended, last = began, first
         while any(process.is_alive() for process in running):
-            now, latest = time.monotonic(), status(client)["received"]
-            if now - began < seconds - 0.5:
-                ended, last = now, latest
-            time.sleep(0.05)
+            time.sleep(0.02)
+            latest = status(client)["received"]
+            if latest > last:
+                ended, last = time.monotonic(), latest
         for process in running:
             process.join()
         after = status(client)
@@ -183,13 +186,38 @@ def rate(url: str, how: str, programs: int, seconds: float, pids: list[int]) -> 
     }
 
 
+# ── how soon ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def latency(url: str, seconds: float) -> dict[str, float]:
+    """Milliseconds from the call to the viewer; the handler gathers for 50 ms."""
+    handler = CloudLogHandler(url, application="latency")
+    logger = logger_with(handler)
+    delays: list[float] = []
+    async with AsyncClient(url) as client:
+        parts = follow(client, Query(follow=True, applications=["latency"]))
+        await anext(parts)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await asyncio.sleep(0.03)
+            began = time.perf_counter()
+            logger.info("now")
+            await anext(parts)
+            delays.append((time.perf_counter() - began) * 1e3)
+        await parts.aclose()
+    handler.close()
+    return {"median": statistics.median(delays), "most": max(delays)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with house() as (url, pids):
+        load = os.getloadavg()[0]
         figures: dict[str, dict[str, float]] = {"cost": cost(url, options.seconds)}
+        figures["latency"] = asyncio.run(latency(url, options.seconds))
         for how in ("handler", "logger"):
             for programs in (1, 2):
                 name = f"{how} x {programs}"
@@ -197,13 +225,17 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures, indent=2))
         return
-    one = figures.pop("cost")
+    print(f"{os.cpu_count()} cores, load {load:.1f} when it began")
+    one, delay = figures.pop("cost"), figures.pop("latency")
     for kind in ("wall", "cpu"):
         null, cloud = one[f"null_{kind}"], one[f"cloud_{kind}"]
         print(
             f"logger.info, {kind:4}: NullHandler {null:6.2f} µs, CloudLogHandler {cloud:6.2f} µs: "
             f"+{cloud - null:.2f} µs a record, x {cloud / null:.2f}"
         )
+    print(
+        f"at the viewer after: {delay['median']:.1f} ms in the median, {delay['most']:.1f} at most"
+    )
     for name, figure in figures.items():
         print(
             f"{name:12}: {figure['rate']:9,.0f} records/s; "

@@ -58,8 +58,8 @@ class FrameError(MajordomusError, ValueError):
     """A frame of a Message is not what was asked for.
 
     `position` counts from 0, from the front that the message had when it was made, received or last
-    pushed to: frames popped since count. `size` is the frame's size in bytes, None when no
-    frame at all; `expected` says what was asked for. Also a ValueError.
+    pushed to: frames popped since count. `size` is the frame's size in bytes, None when there was
+    none at all; `expected` says what was asked for. Also a ValueError.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -32,9 +33,17 @@ def test_call_in_its_own_thread_raises_the_fault(url: str, broken_client: None) 
         client.call("mmi.service")
 
 
-def test_calls_in_the_background_raise_the_fault(url: str, broken_client: None) -> None:
+def test_calls_in_the_background_raise_the_fault(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_asked = threading.Event()
+
+    def fail_when_all_are_asked(*_: object) -> None:
+        all_asked.wait(5)
+        fail()
+
+    monkeypatch.setattr(ClientSession, "receive", fail_when_all_are_asked)
     with Client(url) as client:
         futures = [client.submit("mmi.service") for _ in range(3)]
+        all_asked.set()
         for future in futures:
             with pytest.raises(RuntimeError, match=FAULT):
                 future.result(2)

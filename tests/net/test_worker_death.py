@@ -26,11 +26,15 @@ PATIENT = BrokerSettings(worker_interval=60.0, client_interval=60.0, drain_timeo
 WORKER = """
 import os, sys, time
 from majordomus import Worker
+
+def say(word):  # at once and whole, from any thread
+    os.write(1, word + b"\\n")
+
 worker = Worker(sys.argv[1].split(","), threads=2, capacity=20)
 
 @worker.service("work")
 def work(request):
-    print("working", flush=True)
+    say(b"working")
     time.sleep(float(request.body))
     return str(os.getpid())
 
@@ -46,7 +50,7 @@ async def who(request):
 
 worker.start()
 worker.wait_ready()
-print("ready", flush=True)
+say(b"ready")
 time.sleep(600)
 """
 
