@@ -7,7 +7,7 @@ NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit fuzz bench clean
+.PHONY: setup demo test check lint types unit fuzz simulate bench clean
 
 setup: $(READY)
 
@@ -39,6 +39,15 @@ types: $(READY)
 
 unit: $(READY) $(NODE_READY)
 	$(BIN)/python -m pytest
+
+# The long forms of what `make test` does in short.
+fuzz: $(READY)
+	FUZZ=full $(BIN)/python -m pytest tests/protocol/test_totality.py --timeout 600
+	$(BIN)/python -m tests.protocol.mutator --messages 1000000
+	$(BIN)/python -m tests.core.fuzz --messages 1000000
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1
 
 # The peers that are not on this machine (nats-server, gearmand, libzmq3-dev) are left out, and it says so.
 # `make bench ARGS=--quick`, or the sections to run.

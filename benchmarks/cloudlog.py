@@ -151,7 +151,10 @@ def program(url: str, how: str, seconds: float, results: multiprocessing.Queue[i
 
 
 def rate(url: str, how: str, programs: int, seconds: float, pids: list[int]) -> dict[str, float]:
-    """Records per second, from the first that arrives to the last; CPU of broker and collector in microseconds a record."""
+    """Records per second, from the first that arrives to the last.
+
+    CPU of broker and collector are microseconds a record.
+    """
     spawn = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[int] = spawn.Queue()
     with Client(url) as client:

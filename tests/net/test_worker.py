@@ -293,6 +293,23 @@ class TestEnd:
         assert future.result(3).body == b"released"
         second.stop()
 
+    def test_stop_without_drain_is_no_answer_to_anybody(
+        self, url: str, client: Client, seen: Seen
+    ) -> None:
+        first, second = Worker(url, capacity=10), Worker(url)
+        serve_all(first, seen)
+        second.add("sleep", lambda request: b"from another")
+        second.add("block", lambda request: b"from another")
+        with first:
+            futures = [client.submit("sleep", b"30"), client.submit("block")]
+            for _ in futures:
+                assert seen.running.acquire(timeout=2)
+            with second:
+                second.wait_ready()
+                first.stop(drain=False)
+                assert [future.result(3).body for future in futures] == [b"from another"] * 2
+        eventually(lambda: sorted(seen.cancelled) == ["block", "sleep"])
+
     def test_handler_that_never_ends_holds_the_stop_no_longer_than_the_drain_timeout(
         self, url: str, client: Client, seen: Seen
     ) -> None:

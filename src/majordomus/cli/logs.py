@@ -52,7 +52,7 @@ def _level(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
 @click.option("--grep", default="", metavar="RE", help="Only texts where this is found.")
 @click.option(
     "--last",
-    type=click.IntRange(0, 0xFFFFFFFF),
+    type=click.IntRange(min=0, max=1_000_000),
     default=100,
     show_default=True,
     metavar="N",

@@ -2,7 +2,7 @@
 
 A connection belongs to both sessions, a call to the client's, a job to the worker's. A pair that is
 not listed is an error of ours: LocalProtocolError. What a peer's bytes and a socket's monitor may
-cause is listed for every state. The diagrams in docs/states.md are generated from these tables.
+cause is listed for every state.
 """
 
 from __future__ import annotations

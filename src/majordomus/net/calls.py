@@ -123,6 +123,7 @@ class Calls:
         self._urls = urls
         self._up = up
         self._open: dict[int, Call] = {}
+        self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
 
     def begin(self, call: Call, now: float) -> None:
@@ -189,7 +190,8 @@ class Calls:
                 call.end(self._named(Final(call.id, spec.DEADLINE_EXCEEDED, [NOT_SENT], b""), call))
 
     def fail(self, error: Exception) -> None:
-        """Whatever drives the session has broken: all calls end with `error`."""
+        """Whatever drives the session has broken: all calls end with `error`, later ones too."""
+        self._fault = error
         calls, self._open, self._leaving = [*self._open.values(), *self._leaving], {}, []
         for call in calls:
             call.end(error)

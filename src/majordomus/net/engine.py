@@ -96,6 +96,7 @@ class Engine:
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
         self._results: deque[tuple[Running, Answer | list[bytes]]] = deque()
         self._collecting = False
+        self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -146,8 +147,9 @@ class Engine:
     async def close(self) -> None:
         """Cancels what still runs, says goodbye and closes the connections.
 
-        What threads still do goes nowhere.
+        What was not answered by now is given to another worker, if that is allowed.
         """
+        self._closing = True
         tasks = [
             one.task
             for post in self._posts
@@ -289,6 +291,8 @@ class Engine:
     def _finish(self, one: Running, outcome: Answer) -> None:
         post, now = one.post, time.monotonic()
         post.running.pop(one.job, None)
+        if self._closing:
+            return  # only we have cancelled it: the DISCONNECT gives it to another worker
         try:
             post.session.final(one.job, *outcome, now)
         except MajordomusError as error:  # a status or a body that cannot be sent
