@@ -1,4 +1,5 @@
-"""Imports point one way (DESIGN §1), and the rules know neither sockets nor clocks nor chance."""
+"""Imports point one way (docs/architecture.md), and the rules know neither sockets nor clocks nor
+chance."""
 
 from __future__ import annotations
 

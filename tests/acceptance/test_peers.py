@@ -1,7 +1,7 @@
 """Every client dialect calls every worker dialect through one broker.
 
 Clients are raw sockets in this process, workers raw sockets in processes of their own.
-PROTOCOLS.md §2: 'An empty body is sent as one empty frame, and a body of no frames is accepted
+docs/spec/mdp-0.2.md: 'An empty body is sent as one empty frame, and a body of no frames is accepted
 from a peer' holds for the four legacy dialects; MDP/0.3 keeps the difference.
 """
 

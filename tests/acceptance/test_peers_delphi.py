@@ -208,7 +208,7 @@ def test_worker_gets_a_heartbeat_each_interval_whatever_else_is_sent(endpoint: s
 
 @pytest.mark.slow
 def test_worker_without_heartbeats_is_lost_unless_it_replies(endpoint: str) -> None:
-    """DESIGN §2.8: 'Any traffic is a heartbeat'; §3 here: 'expiry 5 s'."""
+    """docs/rules.md.8: 'Any traffic is a heartbeat'; §3 here: 'expiry 5 s'."""
 
     class Mute(DelphiWorker):
         def send_heartbeat(self) -> None:

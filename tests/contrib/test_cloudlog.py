@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from majordomus import AsyncClient, Broker, BrokerSettings, Worker
-from majordomus.contrib.cloudlog import CloudLogHandler, Query, follow, make_collector
+from majordomus import AsyncClient, Broker, BrokerSettings, Client, Worker
+from majordomus.contrib.cloudlog import CloudLogHandler, LogEntry, Query, follow, make_collector
 from tests.cli.shell import LIMIT, Running, Shell
 from tests.contrib.conftest import entries, eventually, free_port, texts
 
@@ -48,6 +48,13 @@ def test_records_of_two_programs_reach_the_collector(collecting: str, handlers: 
     assert texts(collecting, level=logging.ERROR) == ["bank: no money"]
     assert texts(collecting, applications=["shop"]) == ["shop: order 1"]
     assert texts(collecting, grep="ord.r") == ["shop: order 1"]
+
+
+def test_program_of_the_original_writes_to_our_collector(collecting: str) -> None:
+    entry = LogEntry("order 1", 1, 7, 8, "Shop.exe", 45292.25)
+    with Client(collecting, dialect="delphi") as client:
+        client.call("cloudlog.write", entry.to_bytes(), timeout=10.0)
+    assert entries(collecting, level=logging.WARNING) == [entry]
 
 
 def test_viewers_are_told_how_many_records_were_dropped_while_the_broker_was_away(

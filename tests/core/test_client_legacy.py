@@ -1,5 +1,4 @@
-"""The client's session in the dialects without correlation: one call in flight at a time (PROTOCOLS
-§2, §3)."""
+"""The client's session in the dialects without correlation: one call in flight at a time ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's session: calls, answers, deadlines, what is sent again (PROTOCOLS §4)."""
+"""The client's session: calls, answers, deadlines, what is sent again (docs/spec/mdp-0.3.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROTOCOLS §2 and §3: peers of MDP/0.1, MDP/0.2 in both framings, and Delphi at the broker."""
+"""docs/spec: peers of MDP/0.1, MDP/0.2 in both framings, and Delphi at the broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeHouse = Callable[..., House]
 
 
 def frames(*texts: str) -> list[bytes]:
-    """Frames as PROTOCOLS writes vectors: hex, `-` for an empty frame."""
+    """Frames as docs/spec writes vectors: hex, `-` for an empty frame."""
     return [b"" if text == "-" else bytes.fromhex(text) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""PROTOCOLS §4: what MDP/0.3 peers say to the broker and hear from it, command by command."""
+"""What MDP/0.3 peers say to the broker and hear from it, command by command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def enveloped(command: int, *body: bytes, **fields: Any) -> list[bytes]:
     return [b"\x00req", b"", mdp03.pack(command, **fields), *body]
 
 
-# the vectors of PROTOCOLS §4
+# the vectors of docs/spec/mdp-0.3.md
 
 
 def test_call_of_the_vectors_on_the_wire(house: House) -> None:

@@ -1,4 +1,5 @@
-"""PROTOCOLS §5: names that start with `mmi.` are answered by the broker, in every dialect. The
+"""docs/spec/mdp-0.3.md: names that start with `mmi.` are answered by the broker, in every dialect.
+The
 answer's own status is body frame 0; the header's speaks of refusals before."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Rule 8: any traffic is a heartbeat (but to Delphi workers only HEARTBEAT is one), and peers that
-were silent because the broker paused are heard before they are judged. PROTOCOLS §2 to §4."""
+were silent because the broker paused are heard before they are judged. docs/spec/mdp-0.2.md to
+§4."""
 
 from __future__ import annotations
 

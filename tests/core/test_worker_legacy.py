@@ -1,4 +1,4 @@
-"""The worker's session in MDP/0.1, MDP/0.2, delimited 0.2 and Delphi (PROTOCOLS §2, §3)."""
+"""The worker's session in MDP/0.1, MDP/0.2, delimited 0.2 and Delphi (docs/spec/mdp-0.2.md, §3)."""
 
 from __future__ import annotations
 

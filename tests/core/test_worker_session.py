@@ -1,4 +1,4 @@
-"""The worker's session in MDP/0.3: registration, jobs, heartbeats, draining (PROTOCOLS §4)."""
+"""The worker's session in MDP/0.3: registration, jobs, heartbeats, draining."""
 
 from __future__ import annotations
 

@@ -315,7 +315,7 @@ def test_message_goes_both_ways_between_req_and_rep(
 def test_hash_on_the_wire_is_the_originals(
     pair: Callable[[int, int], tuple[Any, Any]],
 ) -> None:
-    """The vector "abc" + "de" of PROTOCOLS.md, and a routing id that no hash covers."""
+    """The vector "abc" + "de" of docs/spec/delphi.md, and a routing id that no hash covers."""
     router, dealer = pair(zmq.ROUTER, zmq.DEALER)
     Message([b"abc", b"de"]).send(dealer, checksum=True)
     address, *frames = router.recv_multipart()

@@ -1,4 +1,5 @@
-"""Records byte for byte as the original writes them: the rules of PROTOCOLS.md §3, Delphi dialect.
+"""Records byte for byte as the original writes them: the rules of docs/spec/delphi.md, Delphi
+dialect.
 
     Int8 … Int64 zigzag varints · UInt8 … UInt64, Boolean, enums plain varints · FixedInt,
     FixedUInt, Single and Double 4 or 8 bytes · strings, bytes and records with their length ·

@@ -42,6 +42,11 @@ def eventually(condition: Callable[[], object], within: float = 3.0) -> None:
         time.sleep(0.005)
 
 
+def complaints(stderr: str) -> list[str]:
+    """What a program of ours wrote to stderr, but for the remark that its wire is the slow one."""
+    return [line for line in stderr.splitlines() if "slow wire" not in line]
+
+
 class RawPeer:
     """A DEALER that speaks MDP/0.3 by hand."""
 

@@ -1,5 +1,5 @@
 """The broker machine: what comes in, by dialect and command, and the contract with its shell
-(DESIGN §2).
+(docs/rules.md).
 
 Here a message finds the rule that it is subject to; the rules themselves live beside this file:
 admission
@@ -272,7 +272,8 @@ class BrokerMachine:
     # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
 
     def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
-        """PROTOCOLS §1: dropped and counted per reason; a peer known as a worker also gets
+        """docs/spec/recognition.md: dropped and counted per reason; a peer known as a worker also
+        gets
         DISCONNECT.
 
         A wrong hash is dropped and counted, nothing more (§3).
@@ -283,7 +284,7 @@ class BrokerMachine:
             self.presence.forget(peer, f"invalid message: {reason}", now, tell=True)
 
     def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
-        """PROTOCOLS §4: another version gets one DISCONNECT that names ours, rate-limited."""
+        """Another version gets one DISCONNECT that names ours, rate-limited."""
         self.registry.drop(reason, peer_id)
         answered = now >= self._next_version_answer
         if answered:

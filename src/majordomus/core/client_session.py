@@ -321,7 +321,8 @@ class ClientSession:
 
     def _put_off(self, call: Call, final: Final, now: float) -> bool:
         """ "Client libraries send again by themselves, within the deadline: after 429 and 503 (with
-        growing, random delay)" (PROTOCOLS §4). False when this one may not, or not in time."""
+        growing, random delay)" (docs/spec/mdp-0.3.md). False when this one may not, or not in
+        time."""
         if final.status not in _PUT_OFF or call.state is not _SENT or not call.restart:
             return False
         if final.status == spec.UNAVAILABLE and call.flags & spec.FAIL_FAST:
@@ -411,7 +412,7 @@ class ClientSession:
         self._settle()
 
     def _greet(self, now: float) -> None:
-        """ "HELLO opens presence for a client: heartbeats both ways" (PROTOCOLS §4)."""
+        """ "HELLO opens presence for a client: heartbeats both ways" (docs/spec/mdp-0.3.md)."""
         self._say(self._hello, now)
         self._connection.listen(now)
 

@@ -379,7 +379,8 @@ class Dispatcher:
             self._make_room(worker, now)
 
     def _make_room(self, worker: Worker, now: float) -> None:
-        """A Delphi worker need not answer what it gets, and gets any number (PROTOCOLS §3): what it
+        """A Delphi worker need not answer what it gets, and gets any number (docs/spec/delphi.md):
+        what it
         left unanswered is remembered while there is room. When there is none, the oldest is
         forgotten."""
         if len(worker.held) < worker.capacity:

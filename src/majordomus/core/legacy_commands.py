@@ -1,4 +1,4 @@
-"""What peers of the older dialects say, in terms of the same rules (PROTOCOLS §2 and §3)."""
+"""What peers of the older dialects say, in terms of the same rules (docs/spec)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class LegacyCommands:
 
     def _ready(self, peer: Peer, dialect: Dialect, name: bytes, now: float) -> None:
         """RFC 7: a second READY is an offence. A Delphi worker may say it again, also to move
-        (PROTOCOLS §3)."""
+        (docs/spec/delphi.md)."""
         worker = peer.worker
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:

@@ -126,7 +126,8 @@ class Mdp03Commands:
             self.dispatcher.feed(worker, now)
 
     def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float) -> None:
-        """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted" (PROTOCOLS §4)."""
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted"
+        (docs/spec/mdp-0.3.md)."""
         command = header[0]
         if command in NOT_FOR_A_BROKER:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
@@ -356,7 +357,7 @@ class Mdp03Commands:
     def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> Worker:
         """The worker that `peer` is known as.
 
-        Raises: StrangerError: it is not ("gets DISCONNECT", PROTOCOLS §4).
+        Raises: StrangerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
         """
         worker = peer.worker
         if worker is None or envelope or worker.dialect is not MDP03:

@@ -1,4 +1,5 @@
-"""The management interface (RFC 8, PROTOCOLS §5): names that start with `mmi.` are answered here.
+"""The management interface (RFC 8, docs/spec/mdp-0.3.md): names that start with `mmi.` are answered
+here.
 
 An answer is a FINAL with status 200 whose own status is body frame 0; data follow as JSON in frame
 1.

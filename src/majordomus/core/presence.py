@@ -174,7 +174,7 @@ class Presence:
         dialect = worker.dialect if worker is not None else MDP03
         self.outgoing.say(peer, speech.heartbeat(dialect), now)
 
-    # ── sockets that went away (rule 9, DESIGN §4) ────────────────────────────────────────────────
+    # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
 
     def suspect(self, peer: Peer, now: float) -> None:
         """A send to a worker found no connection: it gets nothing, and is lost when all that it

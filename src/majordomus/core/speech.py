@@ -56,8 +56,8 @@ def disconnect(dialect: Dialect) -> list[Frame]:
 def handle_of(worker: Worker, request: Request, number: int) -> bytes:
     """The address under which a legacy `worker` knows dispatch `number` of `request`.
 
-    A Delphi client cannot correlate: to a Delphi worker its handle stands for the client (PROTOCOLS
-    §3).
+    A Delphi client cannot correlate: to a Delphi worker its handle stands for the client
+    (docs/spec/delphi.md).
     """
     if worker.dialect is Dialect.DELPHI and request.dialect is Dialect.DELPHI:
         return request.peer.handle

@@ -534,7 +534,7 @@ class WorkerSession:
             self._connection.listen(now)
 
     def _beat(self) -> None:
-        """ "A worker sends one per interval whatever else it sent" (PROTOCOLS §4)."""
+        """ "A worker sends one per interval whatever else it sent" (docs/spec/mdp-0.3.md)."""
         if self._outbox.blocked:
             return
         if self._codec is None:

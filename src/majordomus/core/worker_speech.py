@@ -20,7 +20,7 @@ def ready(service: bytes, capacity: int) -> list[Frame]:
 
 
 def heartbeat(load: float | None) -> list[Frame]:
-    """HEARTBEAT; "`code` = load × 100 (0xFFFF = unknown)" (PROTOCOLS §4)."""
+    """HEARTBEAT; "`code` = load × 100 (0xFFFF = unknown)" (docs/spec/mdp-0.3.md)."""
     known = load is not None and 0 <= load < inf
     code = min(round(load * 100), spec.LOAD_UNKNOWN - 1) if load and known else 0
     return [mdp03.pack(spec.HEARTBEAT, code=code if known else spec.LOAD_UNKNOWN)]

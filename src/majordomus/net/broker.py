@@ -1,5 +1,5 @@
 """The broker as a program: one socket, one thread, one loop around the machine that holds all rules
-(DESIGN §2).
+(docs/rules.md).
 
 Nothing is decided here but when to wait, when to stop and what to log.
 """

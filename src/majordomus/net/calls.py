@@ -129,6 +129,9 @@ class Calls:
     def begin(self, call: Call, now: float) -> None:
         """Gives the call to the session. What the session refuses is the call's outcome."""
         ask = call.ask
+        if self._fault is not None:
+            call.end(self._fault)
+            return
         implied = ask.implied if self.session.settings.dialect is Dialect.MDP03 else b""
         try:
             call.id = self.session.call(

@@ -31,7 +31,7 @@ E = TypeVar("E")
 
 
 class Session(Protocol[E]):
-    """What the client's and the worker's machine have in common (DESIGN §2)."""
+    """What the client's and the worker's machine have in common (docs/rules.md)."""
 
     def connected(self, now: float) -> None: ...
     def lost(self, now: float) -> None: ...
