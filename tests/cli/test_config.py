@@ -60,7 +60,7 @@ def example_value(value: object) -> tuple[object, str, str]:
         return value + 1, str(value + 1), str(value + 1)
     if isinstance(value, dict):
         return {"a.b": 2.5}, '{ "a.b" = 2.5 }', '{ "a.b" = 2.5 }'
-    return "other", "other", '"other"'
+    return "reply", "reply", '"reply"'
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "bind"])

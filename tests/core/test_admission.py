@@ -473,3 +473,22 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         "max_outbox_bytes",
     }  # fmt: skip
     assert all(getattr(BrokerSettings(), name) > 0 for name in limits)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "text"),
+    [
+        ("liveness", 0, "liveness = 0 must be from 1 to 2.14748e+09"),
+        ("client_idle", float("inf"), "client_idle = inf must be from 0.001 to 3.1536e+09"),
+        ("worker_interval", -1.0, "worker_interval = -1 must be from 0.001 to 3.1536e+09"),
+        ("default_ttl", float("nan"), "default_ttl = nan must be from 0.001 to 3.1536e+09"),
+        ("busy_timeouts", {"slow": 0.0}, "busy_timeouts.slow = 0 must be from 0.001 to 3.1536e+09"),
+        ("legacy_errors", "loud", "legacy_errors = 'loud' is unknown; there is: silence, reply"),
+    ],
+)
+def test_setting_that_no_broker_can_run_with_is_refused(
+    setting: str, value: object, text: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        BrokerSettings(**{setting: value})  # type: ignore[arg-type]
+    assert str(refused.value) == text

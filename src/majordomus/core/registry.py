@@ -69,10 +69,6 @@ class Registry:
             raise ConfigurationError(
                 f"balancing = {settings.balancing!r} is unknown; there is: {known}"
             )
-        if settings.legacy_errors not in ("silence", "reply"):
-            raise ConfigurationError(
-                f"legacy_errors = {settings.legacy_errors!r} is unknown; there is: silence, reply"
-            )
         self.settings = settings
         self.ids = ids
         self.name = name

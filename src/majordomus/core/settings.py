@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from majordomus.errors import ConfigurationError
 from majordomus.protocol import spec
 
 KIB = 1024
@@ -83,3 +84,42 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages held for a peer whose socket is full; answers may use as much again."""
     max_outbox_bytes: int = 64 * MIB
     """Bytes held for a peer whose socket is full; answers may use as much again."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no broker can run with.
+
+        Raises:
+            ConfigurationError: names the setting, what it is, and what it may be.
+        """
+        for name in DURATIONS:
+            _check(name, getattr(self, name), 0.001, LONGEST)
+        for name in COUNTS:
+            _check(name, getattr(self, name), 1, MOST)
+        for service, seconds in self.busy_timeouts.items():
+            _check(f"busy_timeouts.{service}", seconds, 0.001, LONGEST)
+        if self.legacy_errors not in LEGACY_ERRORS:
+            known = ", ".join(LEGACY_ERRORS)
+            raise ConfigurationError(
+                f"legacy_errors = {self.legacy_errors!r} is unknown; there is: {known}"
+            )
+
+
+LONGEST = 100 * 365 * 86400.0
+"""A century: no duration is longer, and none is endless."""
+MOST = 2**31 - 1
+LEGACY_ERRORS = ("silence", "reply")
+DURATIONS = (
+    "worker_interval",
+    "client_interval",
+    "busy_timeout",
+    "client_idle",
+    "pause",
+    "default_ttl",
+    "max_ttl",
+)
+COUNTS = ("liveness", "max_attempts", "delphi_capacity", "send_hwm")
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} = {value:g} must be from {least:g} to {most:g}")

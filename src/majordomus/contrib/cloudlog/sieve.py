@@ -65,7 +65,7 @@ class Sieve:
         if self.pattern is None or self.exponent is None:
             return True
         text = line.text
-        if float(max(2, len(text) + 1)) ** self.exponent > 1e99:
+        if float(max(2, len(text) + 1)) ** self.exponent > MOST_STEPS:
             return True
         return self.pattern.search(text) is not None
 
