@@ -55,6 +55,7 @@ bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
 	$(BENCH)/bin/python -m benchmarks.presence
 	$(BENCH)/bin/python -m benchmarks.records
+	$(BENCH)/bin/python -m benchmarks.cloudlog
 
 $(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
