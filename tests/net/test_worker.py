@@ -383,7 +383,9 @@ class TestAsync:
             worker = AsyncWorker(url)
 
             async def flood(request: Request):
-                for number in range(1000):
+                for number in range(
+                    1000
+                ):  # what the queues hold: until CREDIT is served, more may end with 429
                     yield b"%d" % number
 
             async def quick(request: Request) -> None: ...

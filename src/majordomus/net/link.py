@@ -50,7 +50,8 @@ class Link:
         self.url = url
         self.up = False
         self.socket = sockets.dealer()
-        self.monitor = Monitor(self.socket, Event.CONNECTED, Event.LOST, Event.FAILED)
+        watched = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED)
+        self.monitor = Monitor(self.socket, *watched)
         try:
             self.wire = wires.make_dealer(self.socket)
             sockets.connect(self.socket, url)
@@ -126,6 +127,10 @@ class Line(Generic[E]):
         if link is None:
             return
         for seen in link.monitor.read():
+            if seen.event is Event.ATTACHED and sockets.meets_itself(seen.value):
+                self.close()
+                self._retry_later(now)
+                return
             if seen.event is Event.CONNECTED:
                 link.up = True
                 self._retry_at, self._retry_delay = inf, FIRST_RETRY
@@ -140,8 +145,7 @@ class Line(Generic[E]):
                 self.session.lost(now)
                 return
             elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
-                self._retry_at = now + self._retry_delay * (0.5 + random.random())  # noqa: S311
-                self._retry_delay = min(2 * self._retry_delay, LAST_RETRY)
+                self._retry_later(now)
 
     def receive(self, now: float) -> bool:
         """The socket is readable: one batch of it. True when there may be more."""
@@ -183,6 +187,10 @@ class Line(Generic[E]):
             refused = [sends[index] for index, _ in self._link.wire.send(sends)]
         for frames in refused:
             self.session.refused(frames, now)
+
+    def _retry_later(self, now: float) -> None:
+        self._retry_at = now + self._retry_delay * (0.5 + random.random())  # noqa: S311
+        self._retry_delay = min(2 * self._retry_delay, LAST_RETRY)
 
     def _again(self, now: float) -> None:
         self.close()

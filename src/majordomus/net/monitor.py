@@ -20,16 +20,18 @@ _numbers = itertools.count()
 
 
 class Event(IntEnum):
-    """What may be watched for. The comment says from whose side it is seen."""
+    """What may be watched for."""
 
-    CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED  # connecting: messages can be sent from now on
-    LOST = (
-        zmq.EVENT_DISCONNECTED
-    )  # both: the connection with this descriptor has ended, also in its handshake
-    FAILED = (
-        zmq.EVENT_CONNECT_RETRIED
-    )  # connecting: this try was in vain, libzmq would wait and try again
-    UNBOUND = zmq.EVENT_CLOSED  # binding: a listener is closed
+    # Connecting: the system's connection with this descriptor is there, ZMTP's handshake is not.
+    ATTACHED = zmq.EVENT_CONNECTED
+    # Connecting: messages can be sent from now on.
+    CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
+    # Connecting: this try was in vain, libzmq would wait and try again.
+    FAILED = zmq.EVENT_CONNECT_RETRIED
+    # Both sides: the connection with this descriptor has ended, also in its handshake.
+    LOST = zmq.EVENT_DISCONNECTED
+    # Binding: a listener is closed.
+    UNBOUND = zmq.EVENT_CLOSED
 
 
 _EVENTS: Final = {int(event): event for event in Event}
@@ -37,7 +39,7 @@ _EVENTS: Final = {int(event): event for event in Event}
 
 class Seen(NamedTuple):
     event: Event
-    value: int  # the descriptor for LOST
+    value: int  # the descriptor for ATTACHED and LOST
 
 
 class Monitor:

@@ -137,6 +137,20 @@ def connect(socket: zmq.Socket[bytes], url: str) -> None:
         ) from error
 
 
+def meets_itself(fd: int) -> bool:
+    """Whether a connection has itself at its other end.
+
+    Who tries often enough to reach a port of this machine where nobody listens, out of the range
+    for outgoing connections, is given that port itself one day. It would hear itself, and keep the
+    port from its broker.
+    """
+    try:
+        with plain.socket(fileno=os.dup(fd)) as seen:
+            return seen.family != plain.AF_UNIX and seen.getsockname() == seen.getpeername()
+    except OSError:  # it has ended meanwhile
+        return False
+
+
 def _answers(path: str) -> bool:
     """Whether somebody listens on this path: libzmq would take it from them without a word."""
     if path == "*" or path.startswith("@") or not Path(path).exists():
