@@ -25,6 +25,9 @@ from majordomus.protocol import spec
 from tests.net.conftest import QUICK, RawPeer, Seen, complaints, eventually, serve_all
 
 Peers = Callable[[str], RawPeer]
+HELD_WITHOUT_CREDIT = 1000
+"""Parts that a stream may be ahead of its reader: as long as CREDIT is not served, one that is
+further ahead may end with 429."""
 
 
 @pytest.fixture
@@ -383,9 +386,7 @@ class TestAsync:
             worker = AsyncWorker(url)
 
             async def flood(request: Request):
-                for number in range(
-                    1000
-                ):  # what the queues hold: until CREDIT is served, more may end with 429
+                for number in range(HELD_WITHOUT_CREDIT):
                     yield b"%d" % number
 
             async def quick(request: Request) -> None: ...
@@ -401,7 +402,7 @@ class TestAsync:
                 async for part in stream:
                     assert int(part.body) == count
                     count += 1
-                assert count == 1000
+                assert count == HELD_WITHOUT_CREDIT
 
         asyncio.run(program())
 

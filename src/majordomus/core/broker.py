@@ -22,6 +22,7 @@ from majordomus.core.outgoing import READS_TOO_SLOWLY, Outgoing
 from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
+from majordomus.core.rooms import Rooms
 from majordomus.core.states import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import delphi, mdp03, spec
@@ -63,7 +64,7 @@ class BrokerMachine:
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
         self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher)
-        rooms = (
+        rooms = Rooms(
             self.registry,
             self.outgoing,
             self.dispatcher,
@@ -71,8 +72,8 @@ class BrokerMachine:
             self.admission,
             self.enrolment,
         )
-        self._mdp03 = Mdp03Commands(*rooms)
-        self._legacy = LegacyCommands(*rooms)
+        self._mdp03 = Mdp03Commands(rooms)
+        self._legacy = LegacyCommands(rooms)
 
     def begin(self, version: str, wire: str, now: float) -> None:
         """What MMI tells of this broker: the package's version, the kind of wire, since when."""

@@ -29,7 +29,7 @@ from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connect
 from majordomus.core.session_outbox import BATCH, Outbox
 from majordomus.core.session_settings import ClientSettings
 from majordomus.core.session_states import CallState
-from majordomus.core.session_welcome import read_welcome
+from majordomus.core.session_welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
@@ -364,18 +364,12 @@ class ClientSession:
                 self._outbox.put(self._speech.answer_unknown(command, id))
 
     def _welcomed(self, ttl: int, flags: int, address: bytes, field: bytes, now: float) -> None:
-        connection = self._connection
-        if not connection.listening:
-            self._count("wrong-direction")
-            return
         try:
-            told = read_welcome(ttl, flags, field, connection.interval, connection.liveness)
+            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
         self.peer_id = address
-        self.welcome = told.values
-        connection.announce(told.interval, told.liveness, now)
 
     def _receive_legacy(self, frames: list[Frame], now: float) -> None:
         """Without correlation an answer belongs to the one call in flight."""

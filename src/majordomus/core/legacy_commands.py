@@ -6,18 +6,13 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
+from majordomus.core.rooms import Commands
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.admission import Admission
-    from majordomus.core.dispatch import Dispatcher
-    from majordomus.core.enrolment import Enrolment
-    from majordomus.core.outgoing import Outgoing
     from majordomus.core.peers import Peer
-    from majordomus.core.presence import Presence
-    from majordomus.core.registry import Registry
     from majordomus.core.workers import Worker
     from majordomus.protocol.command import Command
     from majordomus.protocol.spec import Frame
@@ -25,25 +20,8 @@ if TYPE_CHECKING:
 DELPHI = Dialect.DELPHI
 
 
-class LegacyCommands:
+class LegacyCommands(Commands):
     """The commands of MDP/0.1, MDP/0.2 in both framings, and Delphi, as a broker reads them."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        outgoing: Outgoing,
-        dispatcher: Dispatcher,
-        presence: Presence,
-        admission: Admission,
-        enrolment: Enrolment,
-    ) -> None:
-        self.registry = registry
-        self.settings = registry.settings
-        self.outgoing = outgoing
-        self.dispatcher = dispatcher
-        self.presence = presence
-        self.admission = admission
-        self.enrolment = enrolment
 
     def handle(
         self,

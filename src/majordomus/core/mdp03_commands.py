@@ -12,19 +12,14 @@ from majordomus.core import speech
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
 from majordomus.core.peers import conversation
+from majordomus.core.rooms import Commands, Rooms
 from majordomus.core.states import DRAINING, PRESENT
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.admission import Admission
-    from majordomus.core.dispatch import Dispatcher
-    from majordomus.core.enrolment import Enrolment
-    from majordomus.core.outgoing import Outgoing
     from majordomus.core.peers import Peer
-    from majordomus.core.presence import Presence
-    from majordomus.core.registry import Registry
     from majordomus.core.workers import Worker
     from majordomus.protocol.mdp03 import Header
     from majordomus.protocol.spec import Frame
@@ -38,25 +33,11 @@ NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
 LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT))
 
 
-class Mdp03Commands:
+class Mdp03Commands(Commands):
     """The commands of MDP/0.3, as a broker reads them."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        outgoing: Outgoing,
-        dispatcher: Dispatcher,
-        presence: Presence,
-        admission: Admission,
-        enrolment: Enrolment,
-    ) -> None:
-        self.registry = registry
-        self.settings = registry.settings
-        self.outgoing = outgoing
-        self.dispatcher = dispatcher
-        self.presence = presence
-        self.admission = admission
-        self.enrolment = enrolment
+    def __init__(self, rooms: Rooms) -> None:
+        super().__init__(rooms)
         self._commands = {
             spec.READY: self._ready,
             spec.REQUEST: self._request,

@@ -3,33 +3,36 @@ broker."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
+
+if TYPE_CHECKING:
+    from majordomus.core.session_connection import Connection
 
 SHORTEST_INTERVAL: Final = 0.01
 """Seconds. A broker that asks for more heartbeats than this gets no more."""
 MOST_LIVENESS: Final = 1000
 
 
-class Welcome(NamedTuple):
-    """``interval``: seconds. ``values``: the broker's map, as it came."""
+def take_welcome(
+    connection: Connection, ttl: int, flags: int, field: bytes, now: float
+) -> dict[str, Any]:
+    """The broker's map, as it came; `connection` is bound by its interval and liveness from now on,
+    and keeps its own where it says nothing of use.
 
-    interval: float
-    liveness: int
-    values: dict[str, Any]
-
-
-def read_welcome(ttl: int, flags: int, field: bytes, interval: float, liveness: int) -> Welcome:
-    """The fields of a WELCOME; `interval` and `liveness` stay where it says nothing of use.
-
-    Raises: RemoteProtocolError when its metadata cannot be read.
+    Raises: RemoteProtocolError for a WELCOME that nobody waits for, or metadata that cannot be
+    read.
     """
+    if not connection.listening:
+        raise RemoteProtocolError("wrong-direction", "a WELCOME, and nobody is there")
     ours, theirs = metadata.split(field, flags)
     values = {**theirs, **ours}
     named = values.get("liveness")
+    liveness = connection.liveness
     if type(named) is int and 0 < named <= MOST_LIVENESS:
         liveness = named
-    if ttl:
-        interval = max(ttl / 1000, SHORTEST_INTERVAL)
-    return Welcome(interval, liveness, values)
+    interval = max(ttl / 1000, SHORTEST_INTERVAL) if ttl else connection.interval
+    connection.announce(interval, liveness, now)
+    return values

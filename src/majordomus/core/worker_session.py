@@ -17,7 +17,7 @@ from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connect
 from majordomus.core.session_outbox import Outbox
 from majordomus.core.session_settings import WorkerSettings
 from majordomus.core.session_states import JOB, JobState, Moves
-from majordomus.core.session_welcome import read_welcome
+from majordomus.core.session_welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
@@ -453,20 +453,14 @@ class WorkerSession:
             self._outbox.put(speech.final(id, spec.NOT_IMPLEMENTED, text.encode()))
 
     def _welcomed(self, header: Header, now: float) -> None:
-        connection = self._connection
         _, flags, _, _, ttl, _, address, field = header
-        if not connection.listening:
-            self._count("wrong-direction")
-            return
         try:
-            told = read_welcome(ttl, flags, field, connection.interval, connection.liveness)
+            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
         self.ready = True
         self.worker_id = address
-        self.welcome = told.values
-        connection.announce(told.interval, told.liveness, now)
 
     def _receive_legacy(self, frames: list[Frame], now: float) -> None:
         assert self._codec is not None  # noqa: S101
