@@ -7,7 +7,7 @@ nothing: beyond `SOCKET` messages the socket is full.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
@@ -45,6 +45,7 @@ class World:
         self._actors: dict[bytes, Actor] = {}
         self._unreachable: set[bytes] = set()
         self._stalled: dict[bytes, deque[list[Frame]]] = {}
+        self._on_the_way: Counter[bytes] = Counter()
         self._turns = 0
 
     # for actors
@@ -74,8 +75,9 @@ class World:
         self.after(seconds, lambda: self._resume(peer))
 
     def _resume(self, peer: bytes) -> None:
+        """What waited is older than what is on its way: heard later, it would be out of order."""
         for frames in self._stalled.pop(peer, ()):
-            self._deliver(peer, frames)
+            self._hear(peer, frames)
 
     # the broker's shell
 
@@ -107,11 +109,11 @@ class World:
             waiting = self._stalled.get(peer)
             if peer in self._unreachable:
                 refused.append((peer, frames, True))
-            elif peer in full or (waiting is not None and len(waiting) >= SOCKET):
+            elif peer in full or (
+                waiting is not None and len(waiting) + self._on_the_way[peer] >= SOCKET
+            ):
                 full.add(peer)
                 refused.append((peer, frames, False))
-            elif waiting is not None:
-                waiting.append(frames)
             else:
                 self._deliver(peer, frames)
         for peer, frames, gone in refused:
@@ -119,11 +121,17 @@ class World:
 
     def _deliver(self, peer: bytes, frames: list[Frame]) -> None:
         def arrive() -> None:
-            actor = self._actors.get(peer)
+            self._on_the_way[peer] -= 1
             waiting = self._stalled.get(peer)
             if waiting is not None:
                 waiting.append(frames)
-            elif actor is not None:
-                actor.hear(frames)
+            else:
+                self._hear(peer, frames)
 
+        self._on_the_way[peer] += 1
         self.after(DELAY, arrive)
+
+    def _hear(self, peer: bytes, frames: list[Frame]) -> None:
+        actor = self._actors.get(peer)
+        if actor is not None:
+            actor.hear(frames)
