@@ -153,6 +153,7 @@ def test_stats_tell_every_counter(house: House) -> None:
         "unanswered": 0,
         "refused": {"501": 1},
         "dropped": {"unrecognised": 1},
+        "handshakes_refused": {},
     }
 
 

@@ -16,6 +16,7 @@ from majordomus.core import speech
 from majordomus.core.admission import Admission
 from majordomus.core.dispatch import Dispatcher
 from majordomus.core.enrolment import Enrolment, StrangerError
+from majordomus.core.identity import NOBODY, Identity
 from majordomus.core.legacy_commands import LegacyCommands
 from majordomus.core.mdp03_commands import Mdp03Commands
 from majordomus.core.outgoing import READS_TOO_SLOWLY, Outgoing
@@ -159,9 +160,35 @@ class BrokerMachine:
 
     def connection_ended(self, peer_id: bytes, now: float) -> None:
         """The monitor saw the end of the connection that `peer_id` had. May be repeated."""
+        identified = self.registry.identities.pop(peer_id, None) is not None
         peer = self.registry.peers.get(peer_id)
-        if peer is not None:
+        if peer is None:
+            return
+        if identified or peer.identity is not NOBODY:
+            self.presence.gone(peer, now)
+        else:
             self.presence.connection_ended(peer, now)
+
+    def identify(
+        self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
+    ) -> bool:
+        """The connection of `peer_id` has proved that it is `user`; `key` is its CURVE key, where
+        it has one.
+
+        To be told before its first message, and again when its groups change. False: refuse its
+        messages, the routing id was another user's a moment ago.
+        """
+        return self.presence.identify(peer_id, Identity(user, groups, key), now)
+
+    def revoke(self, peer_id: bytes, now: float) -> None:
+        """`peer_id` may not be connected any more: what it has open is withdrawn, it is
+        forgotten. The shell ends its connection."""
+        self.presence.revoke(peer_id, now)
+
+    def handshake_failed(self, reason: str) -> None:
+        """A connection was refused before it could say anything; `reason` is a short key."""
+        self.registry.counts.handshakes[reason] += 1
+        self.registry.tell("handshake-failed", why=reason)
 
     def drain(self, now: float) -> None:
         """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from majordomus.core.identity import NOBODY, Identity
 from majordomus.core.states import PEER, PeerState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
@@ -31,13 +32,18 @@ class Outbox:
 
 
 class Peer:
-    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds."""
+    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds.
+
+    ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
+    """
 
     __slots__ = (
         "dialect",
         "flushed",
+        "groups",
         "handle",
         "id",
+        "identity",
         "last_delay",
         "last_heard",
         "last_sent",
@@ -55,7 +61,9 @@ class Peer:
         self.id = id
         self.dialect = dialect
         self.handle = handle
+        self.identity: Identity = NOBODY
         self.user = ""
+        self.groups: tuple[str, ...] = ()
         self.state = PeerState.SEEN
         self.worker: Worker | None = None
         self.open: dict[object, Request] = {}

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core import speech
+from majordomus.core.identity import Identity
 from majordomus.core.peers import Peer
 from majordomus.core.states import FORGOTTEN, PRESENT
 from majordomus.protocol import metadata, spec
@@ -56,8 +57,37 @@ class Presence:
         if len(registry.peers) >= registry.settings.max_peers:
             return None
         peer = registry.peers[peer_id] = Peer(peer_id, dialect, registry.ids(HANDLE_SIZE), now)
+        identity = registry.identities.get(peer_id)
+        if identity is not None:
+            peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
         self._arm(peer, now + registry.settings.client_idle)
         return peer
+
+    def identify(self, peer_id: bytes, identity: Identity, now: float) -> bool:
+        """The connection of `peer_id` has proved who it is. False when another user was known by
+        this routing id, whose connection must have ended: refuse what comes until that one is
+        forgotten (rule 2)."""
+        registry = self.registry
+        peer = registry.peers.get(peer_id)
+        if peer is not None and peer.identity.user != identity.user:
+            registry.drop("another-user", peer_id)
+            self.gone(peer, now)
+            return False
+        registry.identities[peer_id] = identity
+        if peer is not None and peer.identity != identity:
+            if (peer.user, peer.groups) == peer.identity[:2]:  # a token may say otherwise
+                peer.user, peer.groups = identity.user, identity.groups
+            peer.identity = identity
+        return True
+
+    def revoke(self, peer_id: bytes, now: float) -> None:
+        """Who `peer_id` is has no right to be connected any more."""
+        registry = self.registry
+        registry.identities.pop(peer_id, None)
+        peer = registry.peers.get(peer_id)
+        if peer is not None:
+            registry.tell("revoked", peer=peer_id, user=peer.identity.user)
+            self.forget(peer, "revoked", now)
 
     def greet(self, peer: Peer, interval: float, now: float) -> None:
         """WELCOME, and what a newcomer must know of a broker that drains."""
@@ -197,6 +227,14 @@ class Presence:
             self.beat(peer, now)
         elif peer.dialect is MDP03:
             self.outgoing.say(peer, [speech.HEARTBEAT_03], now)
+        else:
+            self.ended.append((peer, now))
+
+    def gone(self, peer: Peer, now: float) -> None:
+        """The connection of `peer` has ended, and no probe may tell, for its routing id may be
+        somebody else's by now: nothing is sent to it, and it is forgotten when all was heard."""
+        if peer.worker is not None:
+            self.suspect(peer, now)
         else:
             self.ended.append((peer, now))
 

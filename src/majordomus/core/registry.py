@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from majordomus.core.balancing import STRATEGIES
 from majordomus.core.deadlines import Deadlines
+from majordomus.core.identity import Identity
 from majordomus.core.peers import Peer
 from majordomus.core.requests import Request
 from majordomus.core.services import Service
@@ -35,6 +36,7 @@ class Counts:
         "dropped",
         "expired",
         "failed",
+        "handshakes",
         "parts",
         "refused",
         "rejected",
@@ -58,6 +60,8 @@ class Counts:
         """Messages of clients that never became a request, by the status they were answered."""
         self.dropped: Counter[str] = Counter()
         """Messages that were dropped, by reason."""
+        self.handshakes: Counter[str] = Counter()
+        """Connections that never came to be, by reason."""
 
 
 class Registry:
@@ -76,6 +80,8 @@ class Registry:
         """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
         self.wire = ""
         self.peers: dict[bytes, Peer] = {}
+        self.identities: dict[bytes, Identity] = {}
+        """Who is at the other end of a live connection, where it has proved that."""
         self.workers: dict[bytes, Worker] = {}
         self.services: dict[bytes, Service] = {}
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
