@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "doctor": "Check this machine and installation.",
     "proto": "Print the .proto text of a module's records.",
     "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
+    "keygen": "Make a CURVE key pair.",
     "completion": "Print the shell's completion script.",
 }
 """Name → what it does. A command's module is imported when it runs, not for a line of help."""

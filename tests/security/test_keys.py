@@ -1,0 +1,86 @@
+"""Who may connect: keys in a TOML file, or certificates in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from majordomus.core.identity import Identity
+from majordomus.errors import ConfigurationError
+from majordomus.net import curve
+from majordomus.security import certificates, keys
+from majordomus.security.certificates import Certificate
+
+
+def entry(public: str, user: str = "ann", groups: str = '["ops"]') -> str:
+    return f'[[key]]\npublic = "{public}"\nuser = "{user}"\ngroups = {groups}\n'
+
+
+def test_file_says_who_each_key_is(tmp_path: Path, pair: Certificate) -> None:
+    other = curve.make()
+    path = tmp_path / "keys.toml"
+    path.write_text(entry(pair.public) + f'[[key]]\npublic = "{other.public}"\nuser = "bob"\n')
+    assert keys.load(path) == {
+        pair.public: Identity("ann", ("ops",), pair.public),
+        other.public: Identity("bob", (), other.public),
+    }
+
+
+def test_folder_says_who_each_key_is(tmp_path: Path) -> None:
+    ann, bob = curve.make({"user": "ann", "groups": "ops, admins"}), curve.make()
+    certificates.write(tmp_path / "laptop", ann)
+    certificates.write(tmp_path / "bob", bob)
+    (tmp_path / "README").write_text("not a key")
+    assert keys.load(tmp_path) == {
+        ann.public: Identity("ann", ("ops", "admins"), ann.public),
+        bob.public: Identity("bob", (), bob.public),
+    }
+
+
+def test_one_user_may_have_several_keys(tmp_path: Path, pair: Certificate) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(entry(pair.public) + entry(curve.make().public))
+    assert {identity.user for identity in keys.load(path).values()} == {"ann"}
+
+
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (entry(KEY) + entry(KEY), "there twice"),
+        (entry("short"), r"number 1: public has 40 characters"),
+        (f'[[key]]\npublic = "{KEY}"\n', "a user's name"),
+        (entry(KEY, user=""), "a user's name"),
+        (entry(KEY, user="a\\u001b"), "printable"),
+        (entry(KEY, groups='["a,b"]'), "no comma"),
+        (entry(KEY, groups='"ops"'), "list of names"),
+        (entry(KEY) + 'usr = "x"\n', "unknown key 'usr'"),
+        ('[key]\npublic = "x"\n', r"only tables \[\[key\]\]"),
+        ("[[keys]]\n", r"only tables \[\[key\]\]"),
+        ("key = [1]", "a table is wanted"),
+        ("[[key", "keys.toml:"),
+    ],
+)
+def test_mistake_in_the_file_is_named(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=what):
+        keys.load(path)
+
+
+def test_signature_changes_with_whatever_load_would_see(tmp_path: Path, pair: Certificate) -> None:
+    assert keys.signature(tmp_path / "keys.toml") == ()
+    assert keys.signature(tmp_path) == ()
+    certificates.write(tmp_path / "ann", pair)
+    first = keys.signature(tmp_path)
+    assert [name for name, *_ in first] == ["ann.key"]
+    (tmp_path / "ann.key").unlink()
+    assert keys.signature(tmp_path) == ()
+    path = tmp_path / "keys.toml"
+    path.write_text("")
+    before = keys.signature(path)
+    path.write_text(entry(pair.public))
+    assert keys.signature(path) != before
