@@ -99,3 +99,14 @@ def end_heard(
         DELPHI: _closed(b"", b"\x05", service, *some),
         MDP03: [mdp03.pack(spec.FINAL, code=200, id=id, address=worker), *body],
     }[dialect]
+
+
+def farewell(dialect: Dialect) -> list[Frame]:
+    """What a worker hears when the broker parts from it."""
+    return {
+        MDP01: [b"", b"MDPW01", b"\x05"],
+        MDP02: [b"MDPW02", b"\x06"],
+        MDP02D: [b"", b"MDPW02", b"\x06"],
+        DELPHI: _closed(b"", b"\x03"),
+        MDP03: [mdp03.pack(spec.DISCONNECT)],
+    }[dialect]

@@ -12,6 +12,8 @@ from majordomus.core import mmi
 from majordomus.core.balancing import LeastOutstanding
 from majordomus.core.peers import conversation
 from majordomus.core.requests import Request
+from majordomus.core.rights import full_name
+from majordomus.core.sentences import nobody_serves
 from majordomus.core.services import Service
 from majordomus.core.states import SERVING
 from majordomus.errors import RemoteProtocolError
@@ -19,6 +21,7 @@ from majordomus.protocol import metadata as meta
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.core.authority import Authority
     from majordomus.core.dispatch import Dispatcher
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
@@ -46,9 +49,10 @@ class RefusalError(Exception):
 class Admission:
     """Turns what a client asks into a request, or refuses it."""
 
-    def __init__(self, registry: Registry, dispatcher: Dispatcher) -> None:
+    def __init__(self, registry: Registry, dispatcher: Dispatcher, authority: Authority) -> None:
         self.registry = registry
         self.dispatcher = dispatcher
+        self.authority = authority
 
     def admit(
         self,
@@ -80,11 +84,14 @@ class Admission:
             flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
         if len(peer.open) >= settings.max_open:
             raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
+        called = name
+        if self.registry.rights is not None:
+            name = self._allowed(peer, called, body)
         service = self.registry.services.get(name) or self._new_service(name)
-        target = self._target(address, name) if address else None
+        target = self._target(address, name, called) if address else None
         if flags & spec.FAIL_FAST and not self._someone_serves(service):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, self.dispatcher.nobody_serves(name))
+            raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
         request = Request(
             peer,
             dialect,
@@ -100,9 +107,11 @@ class Admission:
             now + min(ttl or settings.default_ttl, settings.max_ttl),
         )
         request.target = target
+        request.called = called
         self.dispatcher.accept(request)
         if name.startswith(spec.MMI_PREFIX):
-            self.dispatcher.reply(request, mmi.answer(self.registry, name, body, now), now)
+            answer = mmi.answer(self.registry, name, body, now, peer.prefix)
+            self.dispatcher.reply(request, answer, now)
         else:
             self.dispatcher.place(request, now)
 
@@ -153,14 +162,24 @@ class Admission:
             return True
         return any(worker.state is SERVING for worker in service.workers.values())
 
-    def _target(self, address: bytes, name: bytes) -> Worker:
+    def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
+        """The full name of the service that `peer` may call as `called`."""
+        problem = name_problem(called)
+        if problem:
+            raise RefusalError(spec.BAD_REQUEST, problem)
+        refusal = self.authority.refuses_call(peer, peer, called, body)
+        if refusal is not None:
+            raise RefusalError(*refusal)
+        return full_name(peer.prefix, called)
+
+    def _target(self, address: bytes, name: bytes, called: bytes) -> Worker:
         worker = self.registry.workers.get(address)
         if worker is None or name not in worker.services:
             service = self.registry.services.get(name)
             if service is not None:
                 self.registry.tidy(service)
             raise RefusalError(
-                spec.NOT_FOUND, f"no worker {address.hex()} serves '{name.decode()}'"
+                spec.NOT_FOUND, f"no worker {address.hex()} serves '{called.decode()}'"
             )
         return worker
 

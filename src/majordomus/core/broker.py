@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core import speech
 from majordomus.core.admission import Admission
+from majordomus.core.authority import Authority
 from majordomus.core.dispatch import Dispatcher
 from majordomus.core.enrolment import Enrolment, StrangerError
 from majordomus.core.identity import NOBODY, Identity
@@ -34,6 +35,7 @@ from majordomus.protocol.spec import Dialect
 if TYPE_CHECKING:
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Fact, IdSource, Send, Write
+    from majordomus.core.rights import Rights
     from majordomus.core.settings import BrokerSettings
     from majordomus.protocol.mdp03 import Header
     from majordomus.protocol.spec import Frame
@@ -56,7 +58,8 @@ class BrokerMachine:
         self.outgoing = Outgoing(self.registry)
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
         self.presence = Presence(self.registry, self.outgoing, self.dispatcher)
-        self.admission = Admission(self.registry, self.dispatcher)
+        self.authority = Authority(self.registry, self.presence)
+        self.admission = Admission(self.registry, self.dispatcher, self.authority)
         self._promised = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
@@ -64,7 +67,7 @@ class BrokerMachine:
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher)
+        self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher, self.authority)
         rooms = Rooms(
             self.registry,
             self.outgoing,
@@ -178,7 +181,10 @@ class BrokerMachine:
         To be told before its first message, and again when its groups change. False: refuse its
         messages, the routing id was another user's a moment ago.
         """
-        return self.presence.identify(peer_id, Identity(user, groups, key), now)
+        known = self.presence.identify(peer_id, Identity(user, groups, key), now)
+        if known and peer_id in self.registry.peers:
+            self.authority.reconsider(self.registry.peers[peer_id], now)
+        return known
 
     def revoke(self, peer_id: bytes, now: float) -> None:
         """`peer_id` may not be connected any more: what it has open is withdrawn, it is
@@ -189,6 +195,10 @@ class BrokerMachine:
         """A connection was refused before it could say anything; `reason` is a short key."""
         self.registry.counts.handshakes[reason] += 1
         self.registry.tell("handshake-failed", why=reason)
+
+    def set_rights(self, rights: Rights | None, now: float) -> None:
+        """Who may do what from now on. Workers that may no longer serve are sent off."""
+        self.authority.set_rights(rights, now)
 
     def drain(self, now: float) -> None:
         """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
@@ -230,7 +240,7 @@ class BrokerMachine:
         try:
             self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
         except StrangerError as error:
-            self._send_off(peer, error.reason, now, envelope)
+            self._send_off(peer, error.reason, now, envelope, told=error.told)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
@@ -293,7 +303,7 @@ class BrokerMachine:
         try:
             self._legacy.handle(peer, dialect, envelope, command, now)
         except StrangerError as error:
-            self._send_off(peer, error.reason, now, envelope, dialect)
+            self._send_off(peer, error.reason, now, envelope, dialect, error.told)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
@@ -330,6 +340,7 @@ class BrokerMachine:
         now: float,
         envelope: tuple[Frame, ...] = (),
         dialect: Dialect = MDP03,
+        told: tuple[int, str] = (0, ""),
     ) -> None:
         """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
         self.registry.drop(reason, peer.id)
@@ -337,9 +348,9 @@ class BrokerMachine:
             self.outgoing.say(peer, [*envelope, *speech.disconnect(dialect)], now)
             return
         known_worker = peer.worker is not None
-        self.presence.forget(peer, reason, now, tell=known_worker)
+        self.presence.forget(peer, reason, now, tell=known_worker, reason=told)
         if not known_worker:
-            self.outgoing.say_to(peer.id, speech.disconnect(dialect), now)
+            self.outgoing.say_to(peer.id, speech.disconnect(dialect, *told), now)
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 

@@ -7,11 +7,11 @@ Rules 1, 3, 5, 6 and the slot rule of MDP/0.3 live here, and nowhere else.
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from majordomus.core import speech
 from majordomus.core.outgoing import command_of
+from majordomus.core.sentences import nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, OPEN, STREAMING
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 JOINED_TOO_LARGE = "the joined parts are too large for one reply"
-NAMES_TOLD = 10
-"""Services that the sentence of a 503 names at most."""
 
 
 class Dispatcher:
@@ -79,7 +77,7 @@ class Dispatcher:
         """Which bound of the queues `request` would break (rule 4); empty when none."""
         registry, settings, size = self.registry, self.registry.settings, request.size
         queue, peer = self._queue_of(request), request.peer
-        name = request.service.name.decode()
+        name = request.called.decode()
         if queue.count >= settings.max_service_queue:
             return f"{queue.count} requests wait for service '{name}' already"
         if queue.size + size > settings.max_service_queue_bytes:
@@ -343,7 +341,7 @@ class Dispatcher:
         """503 when no live worker was there since the request was accepted, else 408."""
         service = request.service
         waited = f"{round(request.deadline - request.accepted, 3):g} s"
-        name = service.name.decode()
+        name = request.called.decode()
         if service.workers or service.last_worker >= request.accepted:
             place = "at a worker" if request.state in AT_WORKER else "in the queue"
             return (
@@ -352,17 +350,9 @@ class Dispatcher:
             )
         return (
             spec.UNAVAILABLE,
-            f"no worker for service '{name}' came within {waited}; {self.serving_now()}",
+            f"no worker for service '{name}' came within {waited}; "
+            + serving_now(self.registry, request.caller),
         )
-
-    def serving_now(self) -> str:
-        """What the sentence of a 503 says of the services that there are."""
-        served = self.registry.served
-        if not served:
-            return "no service is served now"
-        names = sorted(service.name.decode() for service in islice(served, NAMES_TOLD))
-        more = f" and {len(served) - NAMES_TOLD} more" if len(served) > NAMES_TOLD else ""
-        return f"serving now: {', '.join(names)}{more}"
 
     def _end(self, request: Request, event: str, now: float) -> None:
         """Take an open request out of wherever it is; the worker that has it is told, and keeps its
@@ -473,14 +463,11 @@ class Dispatcher:
             self._fail_declined(request, now)
         if not service.workers:
             for request in [r for r in service.queue if r.flags & spec.FAIL_FAST]:
-                self.fail(request, spec.UNAVAILABLE, self.nobody_serves(service.name), now)
-
-    def nobody_serves(self, name: bytes) -> str:
-        """The sentence of a 503 that does not wait for a worker."""
-        return f"no worker serves '{name.decode()}'; {self.serving_now()}"
+                text = nobody_serves(self.registry, request.called, request.caller)
+                self.fail(request, spec.UNAVAILABLE, text, now)
 
     def _fail_declined(self, request: Request, now: float) -> None:
-        name = request.service.name.decode()
+        name = request.called.decode()
         self.fail(request, spec.UNAVAILABLE, f"every worker of '{name}' declined", now)
 
     def _survives(self, request: Request, undelivered: bool, why: str, now: float) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.admission import name_problem
+from majordomus.core.rights import RESERVED, SERVE, full_name
 from majordomus.core.workers import Worker
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.core.authority import Authority
     from majordomus.core.dispatch import Dispatcher
     from majordomus.core.peers import Peer
     from majordomus.core.presence import Presence
@@ -20,32 +22,47 @@ if TYPE_CHECKING:
 
 
 class StrangerError(Exception):
-    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten."""
+    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
 
-    def __init__(self, reason: str) -> None:
+    ``told``: the status and the sentence that it gets with it, where there are any.
+    """
+
+    def __init__(self, reason: str, told: tuple[int, str] = (0, "")) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.told = told
 
 
 class Enrolment:
     """Makes workers of peers."""
 
-    def __init__(self, registry: Registry, presence: Presence, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        presence: Presence,
+        dispatcher: Dispatcher,
+        authority: Authority,
+    ) -> None:
+        self.authority = authority
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
 
-    def check_claim(self, worker: Worker | None, name: bytes) -> None:
-        """Whether a peer may serve `name`.
+    def check_claim(self, peer: Peer, worker: Worker | None, called: bytes) -> bytes:
+        """The full name of what `peer` would serve as `called`.
 
         Raises: StrangerError: it may not, or there is no room for one more service.
         """
-        if name_problem(name):
+        name = full_name(peer.prefix, called)
+        if name_problem(called) or len(name) > spec.MAX_NAME:
             raise StrangerError("bad-service-name")
-        if name.startswith(spec.MMI_PREFIX):
+        if called.startswith(RESERVED):
             raise StrangerError("reserved-service-name")
+        refusal = self.authority.refuses(peer, peer, SERVE, called)
+        if refusal is not None:
+            raise StrangerError("may-not-serve", refusal)
         if worker is not None and name in worker.services:
-            return
+            return name
         if (
             worker is not None
             and len(worker.services) >= self.registry.settings.max_worker_services
@@ -54,6 +71,7 @@ class Enrolment:
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
             raise StrangerError("too-many-services")
+        return name
 
     def new_worker(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> Worker:
         worker = peer.worker = Worker(peer, dialect, capacity, now)

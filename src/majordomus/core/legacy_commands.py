@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
+from majordomus.core.rights import full_name
 from majordomus.core.rooms import Commands
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
@@ -84,12 +85,12 @@ class LegacyCommands(Commands):
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:
                 raise StrangerError("second-ready")
-            if name not in worker.services:
-                self.enrolment.check_claim(None, name)
+            if full_name(peer.prefix, name) not in worker.services:
+                self.enrolment.check_claim(peer, None, name)
                 self.presence.lose(worker, "moved to another service", now)
                 worker = None
         if worker is None:
-            self.enrolment.check_claim(None, name)
+            name = self.enrolment.check_claim(peer, None, name)
             capacity = self.settings.delphi_capacity if dialect is DELPHI else 1
             worker = self.enrolment.new_worker(peer, dialect, capacity, now)
             if dialect is DELPHI:

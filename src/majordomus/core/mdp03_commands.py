@@ -240,7 +240,7 @@ class Mdp03Commands(Commands):
         worker = peer.worker
         if worker is not None and worker.dialect is not MDP03:
             raise StrangerError("changed-dialect")
-        self.enrolment.check_claim(worker, name)
+        name = self.enrolment.check_claim(peer, worker, name)
         if worker is None:
             worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
             self.presence.greet(peer, self.settings.worker_interval, now)

@@ -7,25 +7,35 @@ An answer is a FINAL with status 200 whose own status is body frame 0; data foll
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from majordomus.core.rights import full_name
+
 if TYPE_CHECKING:
     from majordomus.core.registry import Registry
+    from majordomus.core.services import Service
     from majordomus.core.workers import Worker
     from majordomus.protocol.spec import Frame
 
 Answer = list[bytes]
 
 
-def answer(registry: Registry, name: bytes, body: list[Frame], now: float) -> Answer:
-    """The body frames of the answer to a request for `name`; an unknown name answers 501."""
+def answer(
+    registry: Registry, name: bytes, body: list[Frame], now: float, prefix: bytes = b""
+) -> Answer:
+    """The body frames of the answer to a request for `name`; an unknown name answers 501.
+
+    A tenant, whose names begin with `prefix`, is told of its own services alone, without it.
+    """
     question = QUESTIONS.get(name)
     if question is None:
         return [b"501"]
     argument = bytes(body[0]) if body else b""
+    if prefix and name in OF_TENANTS:
+        return OF_TENANTS[name](registry, argument, now, prefix)
     return question(registry, argument, now)
 
 
@@ -42,19 +52,19 @@ def _service(registry: Registry, argument: bytes, now: float) -> Answer:
 
 
 def _services(registry: Registry, argument: bytes, now: float) -> Answer:
-    return _data(
-        [
-            {
-                "service": service.name.decode(),
-                "workers": len(service.workers),
-                "queued": service.queue.count,
-                "queued_bytes": service.queue.size,
-                "open": service.open,
-                "answered": service.served,
-            }
-            for service in sorted(registry.services.values(), key=lambda s: s.name)
-        ]
-    )
+    services = sorted(registry.services.values(), key=lambda s: s.name)
+    return _data([_row(service) for service in services])
+
+
+def _row(service: Service) -> dict[str, Any]:
+    return {
+        "service": service.name.decode(),
+        "workers": len(service.workers),
+        "queued": service.queue.count,
+        "queued_bytes": service.queue.size,
+        "open": service.open,
+        "answered": service.served,
+    }
 
 
 def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
@@ -124,4 +134,46 @@ QUESTIONS: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
     b"mmi.workers": _workers,
     b"mmi.broker": _broker,
     b"mmi.stats": _stats,
+}
+
+
+# ── what a tenant sees ────────────────────────────────────────────────────────────────────────────
+
+
+def _tenants_service(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+    return _service(registry, full_name(prefix, argument) if argument else b"", now)
+
+
+def _tenants_services(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+    services = sorted(_of(prefix, registry.services.values()), key=lambda s: s.name)
+    rows = [_row(service) for service in services]
+    return _data([{**row, "service": _shown(prefix, row["service"])} for row in rows])
+
+
+def _tenants_workers(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+    name = full_name(prefix, argument)
+    services = [
+        s for s in _of(prefix, registry.services.values()) if not argument or s.name == name
+    ]
+    workers = dict.fromkeys(worker for service in services for worker in service.workers.values())
+    rows = [_worker(worker, now) for worker in workers]
+    for row in rows:
+        row["services"] = [
+            _shown(prefix, one) for one in row["services"] if one.startswith(prefix.decode())
+        ]
+    return _data(rows)
+
+
+def _of(prefix: bytes, services: Iterable[Service]) -> list[Service]:
+    return [service for service in services if service.name.startswith(prefix)]
+
+
+def _shown(prefix: bytes, name: str) -> str:
+    return name.removeprefix(prefix.decode())
+
+
+OF_TENANTS: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]] = {
+    b"mmi.service": _tenants_service,
+    b"mmi.services": _tenants_services,
+    b"mmi.workers": _tenants_workers,
 }

@@ -35,6 +35,7 @@ class Peer:
     """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds.
 
     ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
+    ``prefix`` stands in front of every name that it uses, unseen by it.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Peer:
         "last_sent",
         "open",
         "outbox",
+        "prefix",
         "queued",
         "queued_bytes",
         "state",
@@ -64,6 +66,7 @@ class Peer:
         self.identity: Identity = NOBODY
         self.user = ""
         self.groups: tuple[str, ...] = ()
+        self.prefix = b""
         self.state = PeerState.SEEN
         self.worker: Worker | None = None
         self.open: dict[object, Request] = {}

@@ -60,6 +60,8 @@ class Presence:
         identity = registry.identities.get(peer_id)
         if identity is not None:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
+            if registry.rights is not None:
+                peer.prefix = registry.rights.prefix(peer.groups)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
 
@@ -100,9 +102,16 @@ class Presence:
         """`peer` has become a worker or present: from now on silence counts."""
         self._arm(peer, now + self._interval(peer))
 
-    def forget(self, peer: Peer, why: str, now: float, tell: bool = False) -> None:
+    def forget(
+        self,
+        peer: Peer,
+        why: str,
+        now: float,
+        tell: bool = False,
+        reason: tuple[int, str] = (0, ""),
+    ) -> None:
         """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
-        it. It may be told so, by DISCONNECT."""
+        it. It may be told so, by DISCONNECT, with a status and a sentence."""
         if peer.state is FORGOTTEN:
             return
         registry = self.registry
@@ -123,7 +132,8 @@ class Presence:
         elif was_present:
             registry.tell("client-lost", peer=peer.id, why=why)
         if tell:
-            self.outgoing.say(peer, speech.disconnect(worker.dialect if worker else MDP03), now)
+            dialect = worker.dialect if worker else MDP03
+            self.outgoing.say(peer, speech.disconnect(dialect, *reason), now)
 
     def lose(self, worker: Worker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""

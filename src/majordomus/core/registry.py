@@ -12,6 +12,7 @@ from majordomus.core.deadlines import Deadlines
 from majordomus.core.identity import Identity
 from majordomus.core.peers import Peer
 from majordomus.core.requests import Request
+from majordomus.core.rights import Rights
 from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
 from majordomus.core.workers import Worker
@@ -79,6 +80,8 @@ class Registry:
         self.version = ""
         """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
         self.wire = ""
+        self.rights: Rights | None = None
+        """Who may do what; None while nobody asks."""
         self.peers: dict[bytes, Peer] = {}
         self.identities: dict[bytes, Identity] = {}
         """Who is at the other end of a live connection, where it has proved that."""

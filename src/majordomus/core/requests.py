@@ -9,18 +9,25 @@ from majordomus.core.states import REQUEST, RequestState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
+    from majordomus.core.callers import Caller
     from majordomus.core.peers import Peer
     from majordomus.core.services import FairQueue, Service
     from majordomus.core.workers import Worker
 
 
 class Request:
-    """A conversation that a client opened. ``deadline`` and ``accepted`` are monotonic seconds."""
+    """A conversation that a client opened. ``deadline`` and ``accepted`` are monotonic seconds.
+
+    ``caller``: who asks, its peer unless it brought a token of its own. ``called``: what the client
+    calls the service.
+    """
 
     __slots__ = (
         "accepted",
         "attempt",
         "body",
+        "called",
+        "caller",
         "deadline",
         "dialect",
         "dispatch",
@@ -58,11 +65,13 @@ class Request:
         deadline: float,
     ) -> None:
         self.peer = peer
+        self.caller: Peer | Caller = peer
         self.dialect = dialect
         self.envelope = envelope
         self.key = key
         self.id = id
         self.service = service
+        self.called = service.name
         self.body = body
         self.size = size
         self.flags = flags

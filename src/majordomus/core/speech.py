@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+from majordomus.core.rights import shown_name
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
@@ -46,10 +47,14 @@ def heartbeat(dialect: Dialect) -> list[Frame]:
     return LEGACY[dialect].b2w_heartbeat()
 
 
-def disconnect(dialect: Dialect) -> list[Frame]:
-    """DISCONNECT to a worker or, in MDP/0.3, to a client."""
+def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]:
+    """DISCONNECT to a worker or, in MDP/0.3, to a client; there, with the reason if there is
+    one."""
     if dialect is MDP03:
-        return [DISCONNECT_03]
+        if not status:
+            return [DISCONNECT_03]
+        reason = metadata.pack({"status": status, "reason": text})
+        return [mdp03.pack(spec.DISCONNECT, spec.BROKER_METADATA, metadata=reason)]
     return LEGACY[dialect].b2w_disconnect()
 
 
@@ -72,9 +77,10 @@ def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
         )
     flags = request.flags & PASSED_TO_WORKER
     field = request.metadata
-    if request.attempt > 1 or request.peer.user:
+    if request.attempt > 1 or request.caller.user:
         flags |= spec.BROKER_METADATA
         field = metadata.pack(_broker_facts(request)) + field
+    name, prefix = request.service.name, worker.peer.prefix
     left = int((request.deadline - now) * 1000 + ROUNDING)
     header = mdp03.pack(
         spec.REQUEST,
@@ -82,7 +88,7 @@ def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
         0,
         request.dispatch,
         left if left > 0 else 1,
-        request.service.name,
+        name if not prefix else shown_name(prefix, name),
         request.peer.handle,
         field,
     )
@@ -91,8 +97,8 @@ def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
 
 def _broker_facts(request: Request) -> dict[str, object]:
     facts: dict[str, object] = {"attempt": request.attempt}
-    if request.peer.user:
-        facts["user"] = request.peer.user
+    if request.caller.user:
+        facts["user"] = request.caller.user
     return facts
 
 
@@ -108,7 +114,7 @@ def part(request: Request, frames: list[Frame], flags: int, metadata_field: byte
             spec.PARTIAL, flags & PASSED_TO_CLIENT, id=request.id, metadata=metadata_field
         )
         return [*request.envelope, header, *frames]
-    own = LEGACY[request.dialect].b2c_partial(request.service.name, frames)
+    own = LEGACY[request.dialect].b2c_partial(request.called, frames)
     return [*request.envelope, *own]
 
 
@@ -129,7 +135,7 @@ def final(
 
 def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:
     """The one answer to a legacy client of `request`."""
-    return [*request.envelope, *LEGACY[request.dialect].b2c_final(request.service.name, frames)]
+    return [*request.envelope, *LEGACY[request.dialect].b2c_final(request.called, frames)]
 
 
 def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> list[Frame]:

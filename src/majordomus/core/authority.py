@@ -1,0 +1,100 @@
+"""Who is who, and may it: the questions that the rooms ask of the rules, and what follows when the
+rules change.
+
+A right that is taken away ends what stands on it: the next message is refused, and a worker whose
+service is no longer its own is sent off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core.rights import CALL, MANAGE, RESERVED, SERVE, full_name, shown_name
+from majordomus.protocol import spec
+
+if TYPE_CHECKING:
+    from majordomus.core.callers import Caller
+    from majordomus.core.peers import Peer
+    from majordomus.core.presence import Presence
+    from majordomus.core.registry import Registry
+    from majordomus.core.rights import Rights
+    from majordomus.protocol.spec import Frame
+
+Refusal = tuple[int, str]
+"""Status and sentence."""
+OF_A_SERVICE = frozenset((b"mmi.service", b"mmi.workers"))
+"""Questions that are open to whoever may call the service that they are about."""
+
+
+class Authority:
+    """Asks `registry.rights`; while that is None, everything is allowed and nothing is asked."""
+
+    def __init__(self, registry: Registry, presence: Presence) -> None:
+        self.registry = registry
+        self.presence = presence
+
+    # ── questions ─────────────────────────────────────────────────────────────────────────────────
+
+    def refuses(
+        self, caller: Peer | Caller, peer: Peer, action: str, called: bytes
+    ) -> Refusal | None:
+        """Why `caller`, which is or stands behind `peer`, may not do `action` with what it calls
+        `called`; None when it may. 401 where it would help to say who one is."""
+        rights = self.registry.rights
+        if rights is None:
+            return None
+        user, groups = caller.user, caller.groups
+        verdict = rights.allows(user, groups, action, full_name(caller.prefix, called))
+        if verdict.allowed:
+            return None
+        self.registry.tell(
+            "not-allowed", peer=peer.id, user=user, action=action, name=called, why=verdict.why
+        )
+        shown = called.decode("utf-8", "replace")
+        if not user:
+            text = f"who you are is not known, and not everybody may {action} '{shown}'"
+            return spec.UNAUTHENTICATED, text
+        return spec.FORBIDDEN, f"'{user}' may not {action} '{shown}'"
+
+    def refuses_call(
+        self, caller: Peer | Caller, peer: Peer, called: bytes, body: list[Frame]
+    ) -> Refusal | None:
+        """The same of a request: for a service, or for the management interface."""
+        if not called.startswith(spec.MMI_PREFIX):
+            return self.refuses(caller, peer, CALL, called)
+        if called in OF_A_SERVICE and body and len(body[0]):
+            named = bytes(body[0][: spec.MAX_NAME + 1])
+            if named.startswith(RESERVED):
+                return None
+            return self.refuses(caller, peer, CALL, named)
+        return self.refuses(caller, peer, MANAGE, called)
+
+    # ── what changes ──────────────────────────────────────────────────────────────────────────────
+
+    def set_rights(self, rights: Rights | None, now: float) -> None:
+        """From now on these rules hold. Workers that they no longer let serve are sent off."""
+        self.registry.rights = rights
+        for peer in list(self.registry.peers.values()):
+            self.reconsider(peer, now)
+
+    def identify(self, peer: Peer, user: str, groups: tuple[str, ...], now: float) -> None:
+        """Who `peer` is, as something outside of the rules has found out."""
+        peer.user, peer.groups = user, groups
+        self.reconsider(peer, now)
+
+    def reconsider(self, peer: Peer, now: float) -> None:
+        """Who `peer` is, or what the rules say, has changed. May be repeated."""
+        rights = self.registry.rights
+        before = peer.prefix
+        peer.prefix = b"" if rights is None else rights.prefix(peer.groups)
+        worker = peer.worker
+        if worker is None:
+            return
+        for service in worker.order:
+            called = shown_name(before, service.name)
+            known = full_name(peer.prefix, called) == service.name
+            if not known or self.refuses(peer, peer, SERVE, called) is not None:
+                shown = called.decode()
+                reason = (spec.FORBIDDEN, f"'{peer.user}' may no longer serve '{shown}'")
+                self.presence.forget(peer, "not allowed", now, tell=True, reason=reason)
+                return
