@@ -25,7 +25,13 @@ from majordomus.core.settings import BrokerSettings
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 KIB = 1024
-TYPE_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+TYPE_NAMES = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    dict[str, str]: "table of texts",
+}
 
 
 def descriptions() -> dict[str, str]:

@@ -20,6 +20,7 @@ PUBLIC = {
     "Message",
     "Reply",
     "Request",
+    "Strategy",
     "Worker",
 }
 ERRORS = {

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from majordomus.core.balancing import Strategy
     from majordomus.core.settings import BrokerSettings
     from majordomus.errors import (
         BadRequest,
@@ -71,6 +72,7 @@ __all__ = [
     "Reply",
     "Request",
     "StatusError",
+    "Strategy",
     "TooLarge",
     "TooManyRequests",
     "Unauthenticated",
@@ -89,6 +91,7 @@ _HOMES: Final[dict[str, str]] = {
     "Message": "majordomus.messages",
     "Reply": "majordomus.net.bodies",
     "Request": "majordomus.net.request",
+    "Strategy": "majordomus.core.balancing",
     "Worker": "majordomus.net.worker",
 }
 """Where each name lives; what is not listed is an error class."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from majordomus.cli.config import KEYS, BrokerConfig, broker_config
+from majordomus.cli.config import KEYS, TYPES, BrokerConfig, broker_config
 from majordomus.core.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
@@ -52,8 +52,11 @@ def test_set_beats_the_flag_of_the_same_setting_and_the_last_one_wins() -> None:
     assert found.settings == BrokerSettings(liveness=10)
 
 
-def example_value(value: object) -> tuple[object, str, str]:
+def example_value(key: str) -> tuple[object, str, str]:
     """Another value than the default: in Python, as text, and in TOML."""
+    value = getattr(BrokerSettings(), key)
+    if TYPES[key] == dict[str, str]:
+        return {"a.b": "sticky"}, '{ "a.b" = "sticky" }', '{ "a.b" = "sticky" }'
     if isinstance(value, bool):
         return not value, str(not value).lower(), str(not value).lower()
     if isinstance(value, int | float):
@@ -67,7 +70,7 @@ def example_value(value: object) -> tuple[object, str, str]:
 def test_every_setting_can_be_set_in_a_file_in_a_variable_and_by_set(
     key: str, tmp_path: Path
 ) -> None:
-    value, text, toml = example_value(getattr(BrokerSettings(), key))
+    value, text, toml = example_value(key)
     expected = msgspec.structs.replace(BrokerSettings(), **{key: value})
     assert expected != BrokerSettings()
     assert config(f"[broker]\n{key} = {toml}\n", folder=tmp_path).settings == expected
@@ -176,6 +179,10 @@ def test_wrong_value_is_named_with_its_place(given: dict[str, object], expected:
         (
             "busy_timeouts = { a = 'x' }",
             "busy_timeouts: a table such as { echo = 5 } is wanted, not {'a': 'x'}",
+        ),
+        (
+            "balancings = { a = 3 }",
+            "balancings: a table such as { echo = \"sticky\" } is wanted, not {'a': 3}",
         ),
     ],
 )

@@ -94,9 +94,9 @@ def heartbeat(peer: bytes) -> Word:
 class House:
     """The machine, the time, and everything that it said so far and nobody has looked at yet."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, strategies: Any = None, **settings: Any) -> None:
         self.now = 1000.0
-        self.machine = BrokerMachine(BrokerSettings(**settings), ids(), "house")
+        self.machine = BrokerMachine(BrokerSettings(**settings), ids(), "house", strategies)
         self.waiting: deque[tuple[bytes, list[Frame]]] = deque()
         self.facts: list[tuple[str, dict[str, object]]] = []
         self.unreachable: set[bytes] = set()

@@ -451,11 +451,22 @@ def test_legacy_request_that_is_refused_is_answered_where_that_is_set(
 
 # settings
 
+ALL_STRATEGIES = (
+    "least-load, least-outstanding, least-recently-used, random-two, round-robin, sticky"
+)
+
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"balancing": "best"}, "balancing = 'best' is unknown; there is: least-outstanding"),
+        (
+            {"balancing": "best"},
+            f"balancing = 'best' is unknown; there is: {ALL_STRATEGIES}",
+        ),
+        (
+            {"balancings": {"echo": "Sticky"}},
+            f"balancings.echo = 'Sticky' is unknown; there is: {ALL_STRATEGIES}",
+        ),
         ({"legacy_errors": "no"}, "legacy_errors = 'no' is unknown; there is: silence, reply"),
     ],
 )

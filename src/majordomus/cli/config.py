@@ -49,6 +49,8 @@ WANTED: Final[dict[object, str]] = {
     str: "a text",
 }
 
+TABLES: Final[dict[object, str]] = {dict[str, str]: 'a table such as { echo = "sticky" }'}
+
 
 class Value(NamedTuple):
     """One value as it was found. ``text`` (variables, flags) has still to be read as its type."""
@@ -159,7 +161,7 @@ def _settings(values: Mapping[str, Value]) -> BrokerSettings:
 
 def _convert(key: str, value: Value) -> object:
     kind = TYPES[key]
-    wanted = WANTED.get(kind, "a table such as { echo = 5 }")
+    wanted = WANTED.get(kind, TABLES.get(kind, "a table such as { echo = 5 }"))
     try:
         found = value.found if kind in WANTED or not value.text else _inline(str(value.found))
         converted: object = msgspec.convert(found, kind, strict=not value.text)

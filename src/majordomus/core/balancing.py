@@ -1,49 +1,95 @@
 """Which of the workers that have a slot gets the next request. One strategy object a service.
 
 A strategy is told of every change to a worker that it holds, and holds exactly the workers with a
-free slot.
+free slot. What it does costs O(1) or O(log n) of its workers (rule 10). Their names are in
+strategies.py.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from majordomus.core.dice import Dice
+    from majordomus.core.requests import Request
     from majordomus.core.workers import Worker
 
+HIGHEST_LEVEL: Final = 1 << 16
 
-class Strategy(Protocol):
-    """What the dispatcher asks of a way to balance."""
+
+class Strategy:
+    """What the dispatcher asks of a way to balance, and the base of one's own.
+
+    `choose` is all that has to be written; `free` holds the workers that it may return. One object
+    serves one service, and nobody else calls it. ``dice(n)`` is a random number below n.
+    """
+
+    __slots__ = ("dice", "free")
+
+    by_load: bool = False
+    """Whether `heard` is to be called."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
+        self.free: dict[Worker, None] = {}
+
+    def choose(self, request: Request) -> Worker | None:
+        """The worker for `request`: a free one, none that has rejected it; None only when there is
+        none. Asking changes nothing."""
+        raise NotImplementedError
+
+    def willing(self, request: Request) -> Iterator[Worker]:
+        """The free workers that have not rejected `request`."""
+        rejected = request.rejected
+        return (worker for worker in self.free if not rejected or worker not in rejected)
 
     def put(self, worker: Worker) -> None:
         """`worker` has a free slot, or what it holds has changed. May be repeated."""
+        self.free[worker] = None
 
     def drop(self, worker: Worker) -> None:
-        """`worker` may not be given anything. May be repeated."""
+        """`worker` may not be given anything for now. May be repeated."""
+        self.free.pop(worker, None)
 
-    def choose(self, rejected: set[Worker] | None) -> Worker | None:
-        """The worker for the next request, none of `rejected`; None when there is none."""
+    def given(self, worker: Worker) -> None:
+        """A request of this service went to `worker`, chosen here or next in the queue. `put` or
+        `drop` follows."""
+
+    def heard(self, worker: Worker) -> None:
+        """A heartbeat of `worker` told ``worker.load``."""
+
+    def enter(self, worker: Worker, weight: float) -> None:
+        """`worker` serves the service from now on with `weight`, or its weight has changed; `put`
+        follows when it has a free slot."""
+
+    def forget(self, worker: Worker) -> None:
+        """`worker` has left."""
+        self.drop(worker)
 
 
-class LeastOutstanding:
-    """The worker that holds the fewest requests; among equals, who has waited longest. O(log n) of
-    the numbers that are held."""
+class LeastOutstanding(Strategy):
+    """The worker that holds the fewest requests for its weight; among equals, who has waited
+    longest. O(log n) of the numbers that are held."""
 
-    __slots__ = ("_at", "_heap", "_levels", "_listed")
+    __slots__ = ("_at", "_heap", "_levels", "_listed", "_weights")
 
-    def __init__(self) -> None:
+    def __init__(self, dice: Dice | None = None) -> None:
         self._levels: list[OrderedDict[Worker, None]] = []
         self._at: dict[Worker, int] = {}
         self._heap: list[int] = []
         """Every level that is not empty, once, and perhaps some that are."""
         self._listed: list[bool] = []
         """Of each level, whether it is in the heap."""
+        self._weights: dict[Worker, float] = {}
+        """Of those whose weight is not 1."""
 
     def put(self, worker: Worker) -> None:
         level = len(worker.held)
+        if self._weights and worker in self._weights:
+            level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
         before = self._at.get(worker, -1)
         if before == level:
             return
@@ -63,15 +109,22 @@ class LeastOutstanding:
         if level >= 0:
             del self._levels[level][worker]
 
-    def choose(self, rejected: set[Worker] | None) -> Worker | None:
+    def choose(self, request: Request) -> Worker | None:
         if not self._at:
             return None
         while not self._levels[self._heap[0]]:
             self._listed[heappop(self._heap)] = False
+        rejected = request.rejected
         if rejected is None:
             return next(iter(self._levels[self._heap[0]]))
         willing = (w for level in sorted(self._heap) for w in self._levels[level])
         return next((worker for worker in willing if worker not in rejected), None)
 
+    def enter(self, worker: Worker, weight: float) -> None:
+        self._weights.pop(worker, None)
+        if weight != 1.0:
+            self._weights[worker] = weight
 
-STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {"least-outstanding": LeastOutstanding}
+    def forget(self, worker: Worker) -> None:
+        self.drop(worker)
+        self._weights.pop(worker, None)

@@ -33,10 +33,13 @@ from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Fact, IdSource, Send, Write
     from majordomus.core.rights import Rights
     from majordomus.core.settings import BrokerSettings
+    from majordomus.core.strategies import Factory
     from majordomus.protocol.mdp03 import Header
     from majordomus.protocol.spec import Frame
 
@@ -49,12 +52,19 @@ class BrokerMachine:
     """All rules of a broker, without a socket, a clock or a thread. Not for several threads at
     once.
 
-    `ids(n)` returns n unpredictable bytes. Every `now` is monotonic seconds and never goes back.
+    `ids(n)` returns n unpredictable bytes; `strategies` are ways to balance that are not ours, by
+    name. Every `now` is monotonic seconds and never goes back.
     """
 
-    def __init__(self, settings: BrokerSettings, ids: IdSource, name: str = "") -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        ids: IdSource,
+        name: str = "",
+        strategies: Mapping[str, Factory] | None = None,
+    ) -> None:
         self.settings = settings
-        self.registry = Registry(settings, ids, name or settings.name)
+        self.registry = Registry(settings, ids, name or settings.name, strategies or {})
         self.outgoing = Outgoing(self.registry)
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
         self.presence = Presence(self.registry, self.outgoing, self.dispatcher)

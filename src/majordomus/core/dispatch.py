@@ -13,6 +13,7 @@ from majordomus.core import speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, OPEN, STREAMING
+from majordomus.core.strategies import set_weight
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -68,7 +69,7 @@ class Dispatcher:
     def _choose(self, request: Request) -> Worker | None:
         if request.target is not None:
             return request.target if request.target.free else None
-        return request.service.strategy.choose(request.rejected)
+        return request.service.strategy.choose(request)
 
     def _queue_of(self, request: Request) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
@@ -129,6 +130,8 @@ class Dispatcher:
         if worker.dialect is not MDP03:
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
+        if request.service.given is not None:
+            request.service.given(worker)
         self._weigh(worker)
         self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
 
@@ -428,6 +431,7 @@ class Dispatcher:
         self.registry.served[service] = None
         worker.services[service.name] = service
         worker.order.append(service)
+        set_weight(worker, service)
         self._weigh(worker)
         self.feed(worker, now)
 
@@ -442,7 +446,7 @@ class Dispatcher:
         registry = self.registry
         services = list(worker.order)
         for service in services:
-            service.strategy.drop(worker)
+            service.strategy.forget(worker)
             service.workers.pop(worker.id, None)
             service.last_worker = now
             if not service.workers:

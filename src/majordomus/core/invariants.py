@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from majordomus.core.requests import Request
 from majordomus.core.states import AT_WORKER, FORGOTTEN, HELD, LOST, OPEN, QUEUED, SUSPECT
 from majordomus.errors import MajordomusError
 from majordomus.protocol.spec import Dialect
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
-    from majordomus.core.requests import Request
     from majordomus.core.services import FairQueue, Service
     from majordomus.core.workers import Worker
 
@@ -180,7 +180,7 @@ def _worker(worker: Worker) -> Iterator[str]:
         if service.workers.get(worker.id) is not worker:
             yield f"{name}: serves {service.name!r}, which does not know it"
             continue
-        chosen = service.strategy.choose(set(service.workers.values()) - {worker})
+        chosen = service.strategy.choose(_nobody_elses(service, worker))
         if (chosen is worker) != bool(worker.free):
             yield f"{name}: free={worker.free}, and its strategy says otherwise"
     handles = sorted(number for waiting in worker.handles.values() for number in waiting)
@@ -189,6 +189,13 @@ def _worker(worker: Worker) -> Iterator[str]:
     for number, request in worker.held.items():
         if request.state in AT_WORKER and (request.worker, request.dispatch) != (worker, number):
             yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
+
+
+def _nobody_elses(service: Service, worker: Worker) -> Request:
+    """A request that `worker` alone may have."""
+    request = Request(worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0)
+    request.rejected = set(service.workers.values()) - {worker}
+    return request
 
 
 def _peer(registry: Registry, peer: Peer) -> Iterator[str]:

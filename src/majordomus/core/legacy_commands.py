@@ -8,6 +8,7 @@ from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
 from majordomus.core.rights import full_name
 from majordomus.core.rooms import Commands
+from majordomus.core.strategies import hear_load
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -100,12 +101,13 @@ class LegacyCommands(Commands):
             self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
 
     def _heartbeat(self, worker: Worker, command: Command, now: float) -> None:
-        if command.load is None or command.load == worker.load:
+        if command.load is None:
             return
         was_excluded = worker.load == spec.LOAD_UNREADABLE
         worker.load = command.load
-        if was_excluded or worker.load == spec.LOAD_UNREADABLE:
+        if was_excluded != (worker.load == spec.LOAD_UNREADABLE):
             self.dispatcher.reweigh(worker, now)
+        hear_load(worker)
 
     def _reply(self, worker: Worker, command: Command, now: float) -> None:
         """The handle names the dispatch; behind a Delphi client's handle it is the oldest

@@ -14,6 +14,7 @@ from majordomus.core.enrolment import StrangerError
 from majordomus.core.peers import conversation
 from majordomus.core.rooms import Commands, Rooms
 from majordomus.core.states import DRAINING, PRESENT
+from majordomus.core.strategies import hear_load, set_weight
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
@@ -246,9 +247,13 @@ class Mdp03Commands(Commands):
             self.presence.greet(peer, self.settings.worker_interval, now)
         elif worker.capacity != capacity or worker.state is DRAINING:
             self._set_capacity(worker, capacity, now)
+        before = worker.metadata.get(name)
         worker.metadata[name] = metadata_field
         if name not in worker.services:
             self.enrolment.enrol(worker, name, now)
+        elif metadata_field != before:
+            set_weight(worker, worker.services[name])
+            self.dispatcher.reweigh(worker, now)
 
     def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
         if capacity:
@@ -358,7 +363,9 @@ class Mdp03Commands(Commands):
         if peer.worker is None and peer.state is PRESENT:
             return
         load = header[2]
-        self._worker(peer, envelope).load = None if load == spec.LOAD_UNKNOWN else load / 100
+        worker = self._worker(peer, envelope)
+        worker.load = None if load == spec.LOAD_UNKNOWN else load / 100
+        hear_load(worker)
 
     def _disconnect(
         self,

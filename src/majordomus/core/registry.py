@@ -4,19 +4,19 @@ rule lives here."""
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from majordomus.core.balancing import STRATEGIES
 from majordomus.core.deadlines import Deadlines
+from majordomus.core.dice import Dice
 from majordomus.core.identity import Identity
 from majordomus.core.peers import Peer
 from majordomus.core.requests import Request
 from majordomus.core.rights import Rights
 from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
+from majordomus.core.strategies import Factory, Strategies
 from majordomus.core.workers import Worker
-from majordomus.errors import ConfigurationError
 from majordomus.protocol.spec import Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
@@ -68,12 +68,13 @@ class Counts:
 class Registry:
     """The broker's memory, shared by its rooms. `ids` makes random bytes."""
 
-    def __init__(self, settings: BrokerSettings, ids: IdSource, name: str) -> None:
-        if settings.balancing not in STRATEGIES:
-            known = ", ".join(sorted(STRATEGIES))
-            raise ConfigurationError(
-                f"balancing = {settings.balancing!r} is unknown; there is: {known}"
-            )
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        ids: IdSource,
+        name: str,
+        strategies: Mapping[str, Factory],
+    ) -> None:
         self.settings = settings
         self.ids = ids
         self.name = name
@@ -97,6 +98,7 @@ class Registry:
         self.open = 0
         self.queued = 0
         self.queued_bytes = 0
+        self.strategies = Strategies(settings, Dice(ids(8)), strategies, self._strategy_failed)
         self.last_number = 0
         self.draining = False
         self.started = 0.0
@@ -110,8 +112,12 @@ class Registry:
         """The service of that name, made when there is room for one more; else None."""
         service = self.services.get(name)
         if service is None and len(self.services) < self.settings.max_services:
-            service = self.services[name] = Service(name, STRATEGIES[self.settings.balancing]())
+            service = self.services[name] = Service(name, self.strategies.make(name))
         return service
+
+    def _strategy_failed(self, service: bytes, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}"
+        self.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     def tidy(self, service: Service) -> None:
         """Forget `service` when nobody serves it and nobody waits for it."""

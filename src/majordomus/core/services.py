@@ -7,10 +7,11 @@ from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING
 
+from majordomus.core.balancing import Strategy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from majordomus.core.balancing import Strategy
     from majordomus.core.peers import Peer
     from majordomus.core.requests import Request
     from majordomus.core.workers import Worker
@@ -103,12 +104,24 @@ class Service:
     """A name that clients call. ``last_worker``: when a live worker was last there (monotonic
     seconds)."""
 
-    __slots__ = ("field", "last_worker", "name", "open", "queue", "served", "strategy", "workers")
+    __slots__ = (
+        "field",
+        "given",
+        "last_worker",
+        "name",
+        "open",
+        "queue",
+        "served",
+        "strategy",
+        "workers",
+    )
 
     def __init__(self, name: bytes, strategy: Strategy) -> None:
         self.name = name
         self.field = bytes((len(name),)) + name
         self.strategy = strategy
+        self.given = None if type(strategy).given is Strategy.given else strategy.given
+        """Told of each dispatch; None where the strategy does not care."""
         self.queue = FairQueue()
         self.workers: dict[bytes, Worker] = {}
         self.open = 0

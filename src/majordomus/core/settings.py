@@ -47,7 +47,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_attempts: int = 3
     """Dispatches of one request before its client gets 502."""
     balancing: str = "least-outstanding"
-    """How a worker is chosen; the names are in core/balancing.py."""
+    """How a worker is chosen: `least-outstanding`, `least-load`, `round-robin`,
+    `least-recently-used`, `random-two`, `sticky`, or one of your own."""
+    balancings: dict[str, str] = {}
+    """The same for single services, by name."""
     delphi_capacity: int = spec.MAX_CAPACITY
     """Requests that a Delphi worker is given at once."""
     legacy_errors: str = "silence"

@@ -14,7 +14,7 @@ import signal
 import socket as plain
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from math import ceil, inf
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Final, Self
 
 from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
+from majordomus.core.strategies import Factory
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, sockets, wires
 from majordomus.net.connections import Connections, Probes
@@ -46,7 +47,9 @@ returns.
 
 logger = logging.getLogger("majordomus.broker")
 
-MakeMachine = Callable[[BrokerSettings, Callable[[int], bytes], str], BrokerMachine]
+MakeMachine = Callable[
+    [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], BrokerMachine
+]
 
 
 class Broker:
@@ -55,6 +58,8 @@ class Broker:
     It runs in the caller's thread (`run`) or in one of its own (`start`, `with`).
 
     `bind` is one endpoint or several; `endpoints` holds the real ones once they are bound.
+    `strategies` are ways to balance of one's own, by the name that the settings `balancing` and
+    `balancings` call them: subclasses of `Strategy`.
     `machine`, `wire`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for
     tests.
     """
@@ -64,6 +69,7 @@ class Broker:
         settings: BrokerSettings | None = None,
         *,
         bind: str | Sequence[str] = endpoints.DEFAULT,
+        strategies: Mapping[str, Factory] | None = None,
         machine: MakeMachine = BrokerMachine,
         wire: Callable[..., wires.Router] = wires.make_router,
         ids: Callable[[int], bytes] = os.urandom,
@@ -72,6 +78,7 @@ class Broker:
         self.settings = settings or BrokerSettings()
         self.endpoints: list[str] = []
         self._bind = endpoints.to_bind(bind)
+        self._strategies = dict(strategies or {})
         self._make_machine, self._make_wire = machine, wire
         self._ids, self._clock = ids, clock
         self._loop: _Loop | None = None
@@ -86,7 +93,7 @@ class Broker:
             return
         wires.check()
         name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
-        machine = self._make_machine(self.settings, self._ids, name)
+        machine = self._make_machine(self.settings, self._ids, name, self._strategies)
         machine.begin(_version(), wires.WIRE, self._clock())
         loop = _Loop(self.settings, machine, self._make_wire, self._clock)
         try:
