@@ -39,10 +39,10 @@ class Typed(NamedTuple):
         return self.command.endswith("&")
 
 
-def files() -> dict[str, str]:
-    """Name → text of every file that the README shows."""
+def files(page: str = README) -> dict[str, str]:
+    """Name → text of every file that the page shows."""
     found: dict[str, str] = {}
-    for language, text, after in BLOCK.findall(README):
+    for language, text, after in BLOCK.findall(page):
         if language == "python":
             name = NAMED.match(text) or SAVED.match(after)
             assert name, f"this block has no name: {text}"
@@ -50,10 +50,10 @@ def files() -> dict[str, str]:
     return found
 
 
-def typed() -> list[Typed]:
-    """Every command of the README, in order."""
+def typed(page: str = README) -> list[Typed]:
+    """Every command of the page, in order."""
     commands: list[Typed] = []
-    for language, text, _ in BLOCK.findall(README):
+    for language, text, _ in BLOCK.findall(page):
         if language == "console":
             for line in text.splitlines():
                 if line.startswith("$ "):
@@ -142,10 +142,14 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def test_every_file_and_command_of_the_readme_does_what_the_readme_says(terminal: Terminal) -> None:
-    for name, text in files().items():
+    assert play(README, terminal) >= 10
+
+
+def play(page: str, terminal: Terminal) -> int:
+    """Writes the page's files, types its commands, compares; returns how many there were."""
+    for name, text in files(page).items():
         terminal.write(name, text)
-    commands = [one for one in typed() if not SET_UP.match(one.command)]
-    assert len(commands) >= 10
+    commands = [one for one in typed(page) if not SET_UP.match(one.command)]
     for one in commands:
         if one.background:
             printed = terminal.start(one.command, len(one.prints))
@@ -154,6 +158,7 @@ def test_every_file_and_command_of_the_readme_does_what_the_readme_says(terminal
         if one.prints:
             assert same(printed) == same(one.prints), one.command
     assert not any(terminal.end()), "something that ran in the background did not end well"
+    return len(commands)
 
 
 def test_worker_and_client_of_the_readme_have_fifteen_lines_at_most() -> None:

@@ -55,3 +55,79 @@ def test_thread_that_hangs_does_not_hold_the_close() -> None:
     pool.close(0.05)
     assert time.monotonic() - began < 1.0
     release.set()
+
+
+def occupy(pool: Pool, count: int) -> tuple[threading.Event, threading.Semaphore]:
+    """So many works that run until the event is set; each says with the semaphore that it runs."""
+    release, running = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        running.release()
+        release.wait(20)
+
+    for _ in range(count):
+        pool.submit(work)
+    return release, running
+
+
+def alive(name: str) -> int:
+    return sum(thread.name.startswith(name) for thread in threading.enumerate())
+
+
+def wait_for(name: str, count: int) -> None:
+    until = time.monotonic() + 10
+    while alive(name) != count:
+        assert time.monotonic() < until, f"{alive(name)} threads, {count} are wanted"
+        time.sleep(0.005)
+
+
+def test_pool_that_grows_begins_at_once_with_what_waits() -> None:
+    pool = Pool(1, "grows")
+    release, running = occupy(pool, 4)
+    try:
+        assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+        pool.resize(3)
+        for _ in range(2):
+            assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+    finally:
+        release.set()
+        pool.close(5.0)
+    assert alive("grows") == 0
+
+
+def test_pool_that_shrinks_ends_idle_threads_at_once_and_busy_ones_after_their_work() -> None:
+    pool = Pool(4, "shrinks")
+    release, running = occupy(pool, 4)
+    for _ in range(4):
+        assert running.acquire(timeout=5)
+    try:
+        pool.resize(2)
+        assert alive("shrinks") == 4
+        release.set()
+        wait_for("shrinks", 2)
+        pool.resize(1)
+        wait_for("shrinks", 1)
+        release, running = occupy(pool, 2)
+        assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+        release.set()
+        assert running.acquire(timeout=5)
+    finally:
+        release.set()
+        pool.close(5.0)
+    assert alive("shrinks") == 0
+
+
+def test_no_work_is_lost_while_the_size_changes() -> None:
+    pool = Pool(1, "changes")
+    done = threading.Semaphore(0)
+    for number in range(3000):
+        pool.submit(done.release)
+        if number % 7 == 0:
+            pool.resize(1 + number % 5)
+    for _ in range(3000):
+        assert done.acquire(timeout=10)
+    pool.close(5.0)
+    assert alive("changes") == 0

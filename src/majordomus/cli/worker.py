@@ -53,6 +53,13 @@ logger = logging.getLogger("majordomus.worker")
     help="Plain functions that run at a time in a process. [default: what the worker itself says]",
 )
 @click.option(
+    "--handler-processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help='Handlers with run="process" that run at a time in a process. '
+    "[default: what the worker itself says]",
+)
+@click.option(
     "--reload", is_flag=True, help="Start again when a .py file below this folder changes."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
@@ -62,6 +69,7 @@ def command(
     brokers: tuple[str, ...],
     processes: int,
     threads: int | None,
+    handler_processes: int | None,
     reload: bool,
     verbose: bool,
     loaded_fd: int | None,
@@ -72,12 +80,13 @@ def command(
     that grows as long as it keeps dying. A second signal ends at once.
     """
     if loaded_fd is not None:
-        _serve(target, brokers, threads, verbose, loaded_fd)
+        _serve(target, brokers, threads, handler_processes, verbose, loaded_fd)
         return 0
     from majordomus.cli.supervisor import Supervisor
 
     flags = [flag for url in brokers for flag in ("--broker", url)]
     flags += ["--threads", str(threads)] if threads else []
+    flags += ["--handler-processes", str(handler_processes)] if handler_processes else []
     flags += ["--verbose"] if verbose else []
 
     def arguments(loaded: int) -> list[str]:
@@ -87,7 +96,12 @@ def command(
 
 
 def _serve(
-    target: str, brokers: tuple[str, ...], threads: int | None, verbose: bool, loaded_fd: int
+    target: str,
+    brokers: tuple[str, ...],
+    threads: int | None,
+    processes: int | None,
+    verbose: bool,
+    loaded_fd: int,
 ) -> None:
     """One process's part: load, tell the supervisor, serve until a signal."""
     from majordomus.net.async_worker import AsyncWorker
@@ -95,7 +109,7 @@ def _serve(
     exit_on_sigterm()
     log_to_stderr(verbose)
     worker = load(target)
-    worker.configure(broker=brokers or None, threads=threads)
+    worker.configure(broker=brokers or None, threads=threads, processes=processes)
     if not worker.handlers:
         raise ConfigurationError(
             f"{target!r} has no service: decorate a function with @worker.service(name)"

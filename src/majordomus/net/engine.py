@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
 from majordomus.errors import MajordomusError, StatusError
@@ -29,6 +29,9 @@ from majordomus.net.pool import Pool
 from majordomus.net.request import Request
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.net.process_pool import ProcessPool
 
 DRAIN_LOOK: Final = 0.02
 """Seconds between two looks whether the sessions have drained."""
@@ -43,12 +46,17 @@ logger = logging.getLogger("majordomus.worker")
 
 
 class Plan(NamedTuple):
-    """What a worker is told when it is made. Without a `capacity` the engine chooses one."""
+    """What a worker is told when it is made. Without a `capacity` the engine chooses one.
+
+    Handlers in processes have connections of their own, whose capacity is `processes`.
+    """
 
     urls: list[str]
     settings: WorkerSettings
     threads: int
     capacity: int | None
+    processes: int
+    kill_after: float
 
 
 class Running:
@@ -70,6 +78,9 @@ class Post:
     ) -> None:
         self.session = WorkerSession(settings, os.urandom, random.random)
         self.url = url
+        self.in_process = engine.in_process(settings.services)
+        self.capacity = settings.capacity
+        """What was announced last."""
         self.running: dict[int, Running] = {}
         self.line: AsyncLine[Job | Cancel] = AsyncLine(
             self.session,
@@ -91,8 +102,11 @@ class Engine:
         broken: Callable[[Exception], None],
     ) -> None:
         self._plan, self._loop, self.broken = plan, loop, broken
-        self._handlers = {name.encode(): handler for name, handler in handlers.items()}
         self._pool = Pool(plan.threads)
+        self._processes: ProcessPool | None = None
+        self._handlers: dict[bytes, Handler] = {}
+        for name, handler in handlers.items():
+            self._know(name.encode(), handler)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
         self._results: deque[tuple[Running, Answer | list[bytes]]] = deque()
         self._collecting = False
@@ -109,19 +123,26 @@ class Engine:
         )
 
     def open(self) -> None:
-        """Starts to connect to every broker."""
+        """Starts to connect to every broker, and the processes."""
+        if self._processes is not None:
+            self._processes.open()
         for post in self._posts:
             post.line.open()
+        self._announce()
 
     def add(self, name: str, handler: Handler) -> None:
         """One more service; brokers learn of it at once."""
         service = name.encode()
         known = service in self._handlers
-        self._handlers[service] = handler
+        had_processes = self._processes is not None
+        self._know(service, handler)
+        if self._processes is not None and not had_processes:
+            self._processes.open()
         if known:
             return
-        if self._plan.settings.dialect is Dialect.MDP03:
-            for post in self._posts:
+        alike = [post for post in self._posts if post.in_process == self.in_process((service,))]
+        if alike and self._plan.settings.dialect is Dialect.MDP03:
+            for post in alike:
                 post.session.add_service(service, time.monotonic())
                 post.line.touch()
             return
@@ -129,6 +150,31 @@ class Engine:
             post = self._post(url, (service,))
             self._posts.append(post)
             post.line.open()
+
+    def resize(self, threads: int | None, processes: int | None) -> None:
+        """Other sizes of the pools; brokers learn of it at once. None leaves one as it is."""
+        if threads is not None:
+            self._plan = self._plan._replace(threads=threads)
+            self._pool.resize(threads)
+        if processes is not None:
+            self._plan = self._plan._replace(processes=processes)
+            if self._processes is not None:
+                self._processes.resize(processes)
+        self._announce()
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """None is what fits the pools; 0 takes nothing new, of any service."""
+        self._plan = self._plan._replace(capacity=capacity)
+        self._announce()
+
+    def _announce(self) -> None:
+        now = time.monotonic()
+        for post in self._posts:
+            capacity = self._capacity(post.in_process)
+            if capacity != post.capacity:
+                post.capacity = capacity
+                post.session.set_capacity(capacity, now)
+                post.line.touch()
 
     async def drain(self) -> None:
         """Takes nothing new and finishes what is there.
@@ -167,6 +213,8 @@ class Engine:
             post.line.flush()
             post.line.close()
         self._pool.close(0.0)
+        if self._processes is not None:
+            await self._processes.close()
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
@@ -193,10 +241,13 @@ class Engine:
             deadline=job.deadline,
             packed=job.metadata,
             broker_packed=job.broker_metadata,
+            once=bool(job.flags & spec.ONCE),
         )
         one = post.running[job.id] = Running(post, job.id, request, handler)
         if handler.shape.threaded:
-            self._pool.submit(lambda: self._serve_in_thread(one))
+            pool = self._pool if handler.target is None else self._processes
+            assert pool is not None  # noqa: S101 - `_know` has made it
+            pool.submit(lambda: self._serve_in_thread(one))
         else:
             one.task = _spawn(self._loop, self._serve(one))
 
@@ -304,22 +355,46 @@ class Engine:
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
     def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
-        capacity = self._plan.capacity or self._capacity()
-        settings = _with(self._plan.settings, services=services, capacity=capacity)
+        capacity = self._capacity(self.in_process(services))
+        settings = _with(self._plan.settings, services=services, capacity=max(1, capacity))
         return Post(url, settings, self, self._loop)
 
-    def _shares(self) -> list[tuple[bytes, ...]]:
-        """The services of each connection: all on one, or one on each where the dialect has no
-        more.
-        """
-        names = tuple(self._handlers)
-        return (
-            [names] if self._plan.settings.dialect is Dialect.MDP03 else [(name,) for name in names]
-        )
+    def _know(self, service: bytes, handler: Handler) -> None:
+        if handler.target is not None:
+            if self._processes is None:
+                from majordomus.net.process_pool import ProcessPool
 
-    def _capacity(self) -> int:
-        threaded = any(handler.shape.threaded for handler in self._handlers.values())
-        return self._plan.threads if threaded else 1000
+                self._processes = ProcessPool(
+                    self._plan.processes, self._loop, self.broken, self._plan.kill_after
+                )
+            handler = handler._replace(function=self._processes.function(handler.target))
+        self._handlers[service] = handler
+
+    def in_process(self, services: tuple[bytes, ...]) -> bool:
+        """Whether these, which share a connection, run in processes."""
+        return self._handlers[services[0]].target is not None
+
+    def _shares(self) -> list[tuple[bytes, ...]]:
+        """The services of each connection: one for what runs in processes, whose capacity is their
+        number, and one for all others; or one for each service where the dialect has no more.
+        """
+        names = self._handlers
+        if self._plan.settings.dialect is not Dialect.MDP03:
+            return [(name,) for name in names]
+        inside = tuple(name for name in names if not self.in_process((name,)))
+        apart = tuple(name for name in names if self.in_process((name,)))
+        return [share for share in (inside, apart) if share]
+
+    def _capacity(self, in_process: bool) -> int:
+        given = self._plan.capacity
+        if given == 0:
+            return 0
+        if in_process:
+            return self._plan.processes
+        threaded = any(
+            handler.shape.threaded and handler.target is None for handler in self._handlers.values()
+        )
+        return given or (self._plan.threads if threaded else 1000)
 
 
 def _judge(one: Running, error: BaseException) -> Answer:

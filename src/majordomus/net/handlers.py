@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from majordomus.errors import ConfigurationError, StatusError
 from majordomus.net.bodies import Reply, to_frames
+from majordomus.net.process_target import target_of
+from majordomus.net.process_wire import Target
 from majordomus.net.typed import contract_of, routine, typed
 from majordomus.protocol import spec
 
@@ -23,6 +25,7 @@ Function: TypeAlias = Callable[[Any], Any]
 Answer: TypeAlias = tuple[int, list[bytes]]
 """Status and frames of a FINAL."""
 
+RUNS: Final = ("thread", "process", "loop")
 MAX_TEXT: Final = 4096
 """Characters of an exception's text that leave the worker."""
 
@@ -42,23 +45,34 @@ class Shape(Enum):
 
 
 class Handler(NamedTuple):
-    """A function that serves, and how it has to be run."""
+    """A function that serves, and how it has to be run: in a process if there is a `target`."""
 
     function: Function
     shape: Shape
+    target: Target | None = None
 
 
-def make_handler(function: Function) -> Handler:
-    """Looks through partials, methods and objects with `__call__`.
+def make_handler(function: Function, run: str | None = None) -> Handler:
+    """Looks through partials, methods and objects with `__call__`. `run`: "process" runs it in one;
+    "thread" and "loop" say what its shape says already.
 
-    Raises: ConfigurationError for what is no handler, or has an annotation that no body can be.
+    Raises: ConfigurationError for what is no handler, cannot run so, or has an annotation that no
+    body can be.
     """
     if not callable(function):
         raise ConfigurationError(f"a handler is a function, not {type(function).__name__}")
     shape = _shape_of(function)
     parts = shape in (Shape.GENERATOR, Shape.ASYNC_GENERATOR)
     contract = contract_of(function, parts=parts)
-    return Handler(function if contract is None else typed(function, contract), shape)
+    served = function if contract is None else typed(function, contract)
+    if run is None:
+        return Handler(served, shape)
+    if run not in RUNS:
+        raise ConfigurationError(f"a handler runs in a {', a '.join(RUNS)}, not in {run!r}")
+    if shape.threaded != (run != "loop"):
+        wanted = "def" if run != "loop" else "async def"
+        raise ConfigurationError(f"run={run!r} is for handlers that are made with {wanted}")
+    return Handler(served, shape, target_of(function) if run == "process" else None)
 
 
 def _shape_of(function: Function) -> Shape:

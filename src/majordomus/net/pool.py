@@ -1,54 +1,84 @@
 """Threads for `def` handlers: made when they are needed, daemons, so that a handler that hangs
-cannot hold the process.
+cannot hold the process. There are never more than `size`, which may change at any time.
 
-(`concurrent.futures` joins its threads when the interpreter ends.)
+(`concurrent.futures` joins its threads when the interpreter ends, and cannot be resized.)
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 
 class Pool:
-    """At most `size` threads. `submit` is for one thread at a time."""
+    """At most `size` threads. From any thread."""
 
     def __init__(self, size: int, name: str = "majordomus-handler") -> None:
         self.size = size
         self._name = name
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)  # threads that wait, less work that is queued for them
-        self._threads: list[threading.Thread] = []
+        self._work: deque[Callable[[], None]] = deque()
+        self._change = threading.Condition(threading.Lock())
+        self._waiting = 0
+        self._closed = False
+        self._threads: set[threading.Thread] = set()
+        self._made = 0
 
     def submit(self, work: Callable[[], None]) -> None:
         """Runs `work` in one of the threads, later when all are busy. It must not raise."""
-        self._work.put(work)
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
-            name = f"{self._name}-{len(self._threads)}"
+        with self._change:
+            self._work.append(work)
+            self._get_hands()
+
+    def resize(self, size: int) -> None:
+        """More threads begin with what waits already; fewer, as those that are too many get done
+        with what they are at.
+        """
+        with self._change:
+            self.size = size
+            self._get_hands()
+            self._change.notify_all()
+
+    def close(self, wait: float) -> None:
+        """Ends the threads when they have nothing left to do; waits for them `wait` seconds at most
+        in all.
+        """
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+            threads = list(self._threads)
+        until = time.monotonic() + wait
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _get_hands(self) -> None:
+        """With the lock held: wakes or makes threads for what waits."""
+        while len(self._work) > self._waiting and len(self._threads) < self.size:
+            name = f"{self._name}-{self._made}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system has no more: those that are there will do it
                 if not self._threads:
                     raise
-                return
-            self._threads.append(thread)
-
-    def close(self, wait: float) -> None:
-        """Ends the threads when they have nothing left to do; waits for them `wait` seconds at most
-        in all.
-        """
-        for _ in self._threads:
-            self._work.put(None)
-        share = wait / max(1, len(self._threads))
-        for thread in self._threads:
-            thread.join(share)
+                break
+            self._made += 1
+            self._waiting += 1  # it will look at the work before it waits for any
+            self._threads.add(thread)
+        if self._work:
+            self._change.notify(len(self._work))
 
     def _run(self) -> None:
         while True:
-            work = self._work.get()
-            if work is None:
-                return
+            with self._change:
+                while not self._work and not self._closed and len(self._threads) <= self.size:
+                    self._change.wait()
+                self._waiting -= 1
+                if not self._work or len(self._threads) > self.size:
+                    self._threads.discard(threading.current_thread())
+                    return
+                work = self._work.popleft()
             work()
-            self._idle.release()
+            with self._change:
+                self._waiting += 1

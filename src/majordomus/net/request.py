@@ -26,6 +26,7 @@ class Request:
         deadline: float = inf,
         packed: bytes = b"",
         broker_packed: bytes = b"",
+        once: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
@@ -34,9 +35,12 @@ class Request:
         """The handle by which the broker knows the client."""
         self.deadline = deadline
         """Monotonic seconds; infinite where the dialect knows no deadlines."""
+        self.once = once
+        """Whether the client wants it to be run at most once."""
         self._packed, self._broker_packed = packed, broker_packed
         self._clock = clock
         self._withdrawn = False
+        self._when_withdrawn: Callable[[], None] | None = None
 
     @property
     def body(self) -> bytes:
@@ -76,9 +80,22 @@ class Request:
         """
         return metadata.unpack(self._broker_packed) if self._broker_packed else {}
 
+    @property
+    def packed_metadata(self) -> tuple[bytes, bytes]:
+        """Both maps as they came."""
+        return self._packed, self._broker_packed
+
     def withdraw(self) -> None:
         """The engine's word that the answer is not wanted any more."""
         self._withdrawn = True
+        if self._when_withdrawn is not None:
+            self._when_withdrawn()
+
+    def tell_withdrawn(self, to: Callable[[], None] | None) -> None:
+        """`to` is called by `withdraw`, or at once if that came before; None ends it."""
+        self._when_withdrawn = to
+        if to is not None and self._withdrawn:
+            to()
 
     def __repr__(self) -> str:
         return f"Request(service={self.service!r}, frames={len(self.frames)})"

@@ -14,13 +14,14 @@ from typing import Final, TypeVar, overload
 
 from majordomus.core.worker_session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
-from majordomus.net import endpoints
+from majordomus.net import endpoints, process_target, process_wire
 from majordomus.net.engine import Engine, Plan
 from majordomus.net.handlers import Function, Handler, make_handler
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 DRAIN_TIMEOUT: Final = 10.0
+KILL_AFTER: Final = 2.0
 
 logger = logging.getLogger("majordomus.worker")
 
@@ -32,9 +33,11 @@ class Services:
 
     `broker`: one endpoint or several; the worker registers at all of them. `capacity`: requests
     that each broker may have under work here at a time (default: `threads` where one handler needs
-    a thread, else 1000). `threads`: handlers made with `def` that run at a time. `drain_timeout`:
-    seconds that requests get to finish at the end. `interval` and `liveness` count until the broker
-    has announced its own.
+    a thread, else 1000). `threads`: handlers made with `def` that run at a time. `processes`: the
+    same for handlers with `run="process"` (default: the processors), and what each broker may have
+    under work there; one that has not ended `kill_after` seconds after a cancel or its deadline is
+    killed. `drain_timeout`: seconds that requests get to finish at the end. `interval` and
+    `liveness` count until the broker has announced its own.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Services:
         dialect: str = Dialect.MDP03,
         capacity: int | None = None,
         threads: int | None = None,
+        processes: int | None = None,
+        kill_after: float = KILL_AFTER,
         drain_timeout: float = DRAIN_TIMEOUT,
         interval: float = spec.WORKER_INTERVAL,
         liveness: int = spec.LIVENESS,
@@ -51,7 +56,11 @@ class Services:
         if capacity is not None and not 1 <= capacity <= spec.MAX_CAPACITY:
             raise ConfigurationError(f"a capacity is 1 to {spec.MAX_CAPACITY}, not {capacity}")
         self._threads = min(32, (os.cpu_count() or 1) + 4)
-        self.configure(broker=broker, threads=threads)
+        self._processes = _processors()
+        if not kill_after >= 0:
+            raise ConfigurationError(f"kill_after is a number of seconds from 0, not {kill_after}")
+        self._kill_after = kill_after
+        self.configure(broker=broker, threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
         self._settings = WorkerSettings(
             services=(), dialect=endpoints.dialect(dialect), interval=interval, liveness=liveness
@@ -61,25 +70,57 @@ class Services:
         self._shift: Shift | None = None
 
     def configure(
-        self, *, broker: str | Sequence[str] | None = None, threads: int | None = None
+        self,
+        *,
+        broker: str | Sequence[str] | None = None,
+        threads: int | None = None,
+        processes: int | None = None,
     ) -> None:
         """Who runs a worker may overrule what its program says; None leaves it. Before it runs.
 
         Raises: ConfigurationError.
         """
-        if threads is not None and threads < 1:
-            raise ConfigurationError(f"a worker has at least 1 thread, not {threads}")
+        _check_sizes(threads, processes)
         if broker is not None:
             self.endpoints = endpoints.to_connect(broker)
         if threads is not None:
             self._threads = threads
+        if processes is not None:
+            self._processes = processes
+
+    def resize(self, *, threads: int | None = None, processes: int | None = None) -> None:
+        """Other sizes of the pools from now on; None leaves one. From any thread.
+
+        The capacity follows, and brokers learn of it at once. What is too many ends when it is done
+        with its request. Raises: ConfigurationError.
+        """
+        _check_sizes(threads, processes)
+        self.configure(threads=threads, processes=processes)
+        if self._shift is not None:
+            self._shift.resize(threads, processes)
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """How much each broker may have under work here from now on; None: as the pools allow.
+
+        0 takes nothing new, of any service, until another value is set. Handlers in processes keep
+        the number of those. From any thread. Raises: ConfigurationError.
+        """
+        if capacity is not None and not 0 <= capacity <= spec.MAX_CAPACITY:
+            raise ConfigurationError(f"a capacity is 0 to {spec.MAX_CAPACITY}, not {capacity}")
+        if capacity == 0 and self._settings.dialect is not Dialect.MDP03:
+            raise ConfigurationError(f"{self._settings.dialect} has no word for a pause: use stop")
+        self._capacity = capacity
+        if self._shift is not None:
+            self._shift.set_capacity(capacity)
 
     @overload
     def service(self, name: F) -> F: ...
     @overload
-    def service(self, name: str | None = None) -> Callable[[F], F]: ...
-    def service(self, name: str | F | None = None) -> F | Callable[[F], F]:
-        """Decorator: the function serves `name`, by default its own name.
+    def service(self, name: str | None = None, *, run: str | None = None) -> Callable[[F], F]: ...
+    def service(
+        self, name: str | F | None = None, *, run: str | None = None
+    ) -> F | Callable[[F], F]:
+        """Decorator: the function serves `name`, by default its own name; `run` is as in `add`.
 
         Raises: ConfigurationError.
         """
@@ -88,15 +129,18 @@ class Services:
             return name
 
         def decorate(function: F) -> F:
-            self.add(name or function.__name__, function)
+            self.add(name or function.__name__, function, run=run)
             return function
 
         return decorate
 
-    def add(self, name: str, function: Function) -> None:
+    def add(self, name: str, function: Function, *, run: str | None = None) -> None:
         """`function` serves `name`, from now on when the worker runs already.
 
-        Raises: ConfigurationError for a name that no service may have, or what is no function.
+        `run="process"`: in one of `processes`; the function has to stand at the top of a module.
+
+        Raises: ConfigurationError for a name that no service may have, what is no function, or
+        cannot run so.
         """
         if not 0 < len(name.encode()) <= spec.MAX_NAME:
             raise ConfigurationError(
@@ -104,7 +148,10 @@ class Services:
             )
         if name.encode().startswith(spec.MMI_PREFIX):
             raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
-        self.handlers[name] = make_handler(function)
+        handler = make_handler(function, run)
+        if self._shift is not None and handler.target is not None:
+            process_target.check(handler.target, handler.function)
+        self.handlers[name] = handler
         if self._shift is not None:
             self._shift.add(name, self.handlers[name])
 
@@ -124,7 +171,22 @@ class Services:
             )
         if self._shift is not None:
             raise LocalProtocolError("running", "this worker runs already")
-        plan = Plan(self.endpoints, self._settings, self._threads, self._capacity)
+        if process_wire.is_loading():
+            raise ConfigurationError(
+                "the worker starts when its module is imported, which its processes do: start it "
+                'below if __name__ == "__main__"'
+            )
+        for handler in self.handlers.values():
+            if handler.target is not None:
+                process_target.check(handler.target, handler.function)
+        plan = Plan(
+            self.endpoints,
+            self._settings,
+            self._threads,
+            self._capacity,
+            self._processes,
+            self._kill_after,
+        )
         self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
         return self._shift
 
@@ -174,6 +236,18 @@ class Shift:
         if loop is not None and engine is not None:
             loop.call_soon_threadsafe(engine.add, name, handler)
 
+    def resize(self, threads: int | None, processes: int | None) -> None:
+        """Other sizes of the pools."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.resize, threads, processes)
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """Another capacity."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.set_capacity, capacity)
+
     def stop(self, *, drain: bool) -> None:
         """Asks to drain, or to end at once."""
         loop = self._loop
@@ -212,6 +286,22 @@ class Shift:
         finally:
             for number in heard:
                 loop.remove_signal_handler(number)
+
+
+def _check_sizes(threads: int | None, processes: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise ConfigurationError(f"a worker has at least 1 thread, not {threads}")
+    if processes is not None and not 1 <= processes <= spec.MAX_CAPACITY:
+        raise ConfigurationError(
+            f"a worker has 1 to {spec.MAX_CAPACITY} processes, not {processes}"
+        )
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 async def _first_of(work: Awaitable[object], alarm: Awaitable[object], timeout: float) -> None:
