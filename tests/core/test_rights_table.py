@@ -217,7 +217,7 @@ def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
     ((peer, command, fields, _),) = house.words()
     assert (peer, command) == (W, "DISCONNECT")
     told = metadata.unpack(fields["metadata"])
-    assert told == {"status": 403, "reason": "'wes' may no longer serve 'echo'"}
+    assert told == {"status": 403, "reason": "'wes' may not serve 'echo'"}
     assert W not in house.machine.registry.workers
     house.answer(W, number(1), b"from nobody")
     assert house.words() == [disconnect(W)]

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "workers": "List the workers of a broker.",
     "logs": "Show the entries of the cloud logger, and follow them.",
     "doctor": "Check this machine and installation.",
+    "acl": "Check access rules, and say which one decides.",
     "proto": "Print the .proto text of a module's records.",
     "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
     "keygen": "Make a CURVE key pair.",

@@ -29,6 +29,7 @@ FLAGS: Final = {
     "max_service_queue": "Requests waiting for one service.",
     "busy_timeout": "How long a busy 0.1 or 0.2 worker may be silent, in seconds.",
     "legacy_errors": "What 0.1, 0.2 and Delphi clients get for a failure: silence or reply.",
+    "acl": "A TOML file of access rules; read again when it changes.",
     "delphi_unverified": "Accept Delphi messages without a hash: true or false.",
 }
 """The settings that have a flag of their own; ``--set`` reaches all of them."""
@@ -95,9 +96,13 @@ def raise_descriptor_limit() -> None:
 
 
 def serve(config: BrokerConfig) -> None:
-    """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use."""
+    """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
+    ConfigurationError for access rules that cannot be used."""
     from majordomus.net.broker import Broker
+    from majordomus.security import acl
 
+    if config.settings.acl:
+        acl.load(Path(config.settings.acl))
     broker = Broker(config.settings, bind=config.bind)
     try:
         broker.open()

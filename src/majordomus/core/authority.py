@@ -92,9 +92,9 @@ class Authority:
             return
         for service in worker.order:
             called = shown_name(before, service.name)
-            known = full_name(peer.prefix, called) == service.name
-            if not known or self.refuses(peer, peer, SERVE, called) is not None:
-                shown = called.decode()
-                reason = (spec.FORBIDDEN, f"'{peer.user}' may no longer serve '{shown}'")
-                self.presence.forget(peer, "not allowed", now, tell=True, reason=reason)
+            refusal = self.refuses(peer, peer, SERVE, called)
+            if refusal is None and full_name(peer.prefix, called) != service.name:
+                refusal = (spec.FORBIDDEN, "register anew: your names have another prefix now")
+            if refusal is not None:
+                self.presence.forget(peer, "not allowed", now, tell=True, reason=refusal)
                 return

@@ -59,6 +59,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     delphi_unverified: bool = False
     """Accept Delphi messages whose closing hash is 0."""
 
+    acl: str = ""
+    """A TOML file of access rules (docs/rights.md), read again when it changes; empty: everybody
+    may do everything."""
+
     max_frames: int = 1024
     """Body frames of a message."""
     max_message: int = 16 * MIB

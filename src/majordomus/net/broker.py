@@ -28,6 +28,7 @@ from majordomus.net import endpoints, sockets, wires
 from majordomus.net.connections import Connections, Probes
 from majordomus.net.log import FactLog
 from majordomus.net.monitor import Event, Monitor
+from majordomus.net.rights import RightsWatch
 from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
 
@@ -87,7 +88,8 @@ class Broker:
     def open(self) -> None:
         """Binds; nothing is answered before `run` or `start`. May be repeated.
 
-        Raises: ConfigurationError when an endpoint cannot be bound, or a forced wire is not here.
+        Raises: ConfigurationError when an endpoint cannot be bound, a forced wire is not here, or
+        a file that the settings name cannot be used.
         """
         if self._loop is not None:
             return
@@ -95,7 +97,8 @@ class Broker:
         name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
         machine.begin(_version(), wires.WIRE, self._clock())
-        loop = _Loop(self.settings, machine, self._make_wire, self._clock)
+        watch = self._watch_rights(machine)
+        loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch)
         try:
             self.endpoints = [loop.bind(url) for url in self._bind]
         except BaseException:
@@ -104,6 +107,11 @@ class Broker:
         self._loop = loop
         for url in self.endpoints:
             logger.info("listening on %s", url)
+
+    def _watch_rights(self, machine: BrokerMachine) -> RightsWatch | None:
+        if not self.settings.acl:
+            return None
+        return RightsWatch(self.settings.acl, machine.set_rights, logger, self._clock())
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
         """Serves until `stop`, SIGINT or SIGTERM, then drains.
@@ -227,12 +235,14 @@ class _Loop:
         machine: BrokerMachine,
         make_wire: Callable[..., wires.Router],
         clock: Callable[[], float],
+        watch: RightsWatch | None,
     ) -> None:
         self.waker = Waker()
         self.asked = False
         self.started = False
         self._at_once = False
         self._settings, self._machine, self._clock = settings, machine, clock
+        self._watch = watch
         self._socket = sockets.router(settings.max_message, settings.send_hwm)
         self._monitor = Monitor(self._socket, Event.LOST, Event.UNBOUND)
         self._wire = make_wire(
@@ -315,6 +325,8 @@ class _Loop:
             self._machine.socket_empty(now)
         if ready & MONITOR:
             self._hear_of_ends(now)
+        if self._watch is not None and now >= self._watch.due:
+            self._watch.look(now)
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
         self._machine.tick(now)
@@ -378,4 +390,6 @@ class _Loop:
 
     def _wait(self, now: float) -> float:
         deadline = min(self._machine.next_deadline(), self._probes.next())
+        if self._watch is not None:
+            deadline = min(deadline, self._watch.due)
         return inf if deadline == inf else max(0.0, deadline - now)
