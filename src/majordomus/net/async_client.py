@@ -13,17 +13,20 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from majordomus.core.client_session import ClientSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
+from majordomus.net.access import Access, Refusal
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Ask, Call, Calls, ClientEvent, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
 from majordomus.protocol.spec import Dialect
+from majordomus.security.certificates import Certificate
 
 
 class AsyncClient:
@@ -41,11 +44,15 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         dialect: str = Dialect.MDP03,
         settings: ClientSettings | None = None,
+        server_key: str = "",
+        certificate: Certificate | str | Path | None = None,
+        plain: tuple[str, str] | None = None,
     ) -> None:
-        self.endpoints = endpoints.to_connect(broker)
+        self._access = Access(broker, server_key, certificate, plain)
+        self.endpoints = self._access.urls
         self.timeout = timeout
         self._session = make_session(self.endpoints, dialect, settings, presence=True)
-        self._calls = Calls(self._session, self.endpoints, self._up)
+        self._calls = Calls(self._session, self.endpoints, self._up, self._refusal)
         self._line: AsyncLine[ClientEvent] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -165,6 +172,9 @@ class AsyncClient:
     def _up(self) -> bool:
         return self._line is not None and self._line.up
 
+    def _refusal(self) -> Refusal | None:
+        return self._line.refusal if self._line is not None else None
+
     def _ready(self) -> AsyncLine[ClientEvent]:
         """The line, opened by the first use.
 
@@ -185,6 +195,7 @@ class AsyncClient:
                 take=self._calls.take,
                 broken=self._fail,
                 loop=loop,
+                access=self._access,
             )
             self._line.open()
         elif loop is not self._loop:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import zmq
 
+from majordomus.net.access import Access, Refusal
 from majordomus.net.link import Line, Link, Session
 
 logger = logging.getLogger("majordomus.net")
@@ -37,10 +38,11 @@ class AsyncLine(Generic[E]):
         take: Callable[[list[E]], None],
         broken: Callable[[Exception], None],
         loop: asyncio.AbstractEventLoop,
+        access: Access | None = None,
     ) -> None:
         self.session = session
         self._take, self._broken, self._loop = take, broken, loop
-        self._line: Line[E] = Line(session, where, self._opened, self._closing)
+        self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
         self._flush_planned = False
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -50,6 +52,11 @@ class AsyncLine(Generic[E]):
     def up(self) -> bool:
         """Whether there is a connection at this moment."""
         return self._line.up
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why a broker did not let us in, the last time that it was tried."""
+        return self._line.refusal
 
     def open(self) -> None:
         """Starts to connect."""

@@ -18,9 +18,11 @@ from majordomus.errors import (
     ConfigurationError,
     DeadlineExceeded,
     LocalProtocolError,
+    Unauthenticated,
     error_for,
 )
 from majordomus.messages.bodies import typed_body
+from majordomus.net.access import Refusal
 from majordomus.net.bodies import Body, Reply, to_frames
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
@@ -118,10 +120,16 @@ class Call:
 class Calls:
     """The open calls over one session, by the session's number for them."""
 
-    def __init__(self, session: ClientSession, urls: Sequence[str], up: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        urls: Sequence[str],
+        up: Callable[[], bool],
+        refusal: Callable[[], Refusal | None] = lambda: None,
+    ) -> None:
         self.session = session
         self._urls = urls
-        self._up = up
+        self._up, self._refusal = up, refusal
         self._open: dict[int, Call] = {}
         self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
@@ -168,6 +176,9 @@ class Calls:
 
         To be called after every flush.
         """
+        refusal = self._refusal()
+        if refusal is not None and len(self._urls) == 1:
+            self._end_refused(refusal)
         if self._leaving:
             self._look_after_leaving(time.monotonic())
         for event in events:
@@ -192,6 +203,13 @@ class Calls:
             else:
                 call.end(self._named(Final(call.id, spec.DEADLINE_EXCEEDED, [NOT_SENT], b""), call))
 
+    def _end_refused(self, refusal: Refusal) -> None:
+        """The only broker does not let us in: what was open then need not wait for its deadline."""
+        for call in [*self._open.values(), *self._leaving]:
+            if call.began <= refusal.at:
+                self.cancel(call, refusal.at)
+                call.end(Unauthenticated(refusal.text))
+
     def fail(self, error: Exception) -> None:
         """Whatever drives the session has broken: all calls end with `error`, later ones too."""
         self._fault = error
@@ -204,7 +222,11 @@ class Calls:
         if isinstance(event, Lost) or event.status != spec.DEADLINE_EXCEEDED or self._up():
             return event
         tried = ", ".join(self._urls)
-        return DeadlineExceeded(f"no broker was reachable within {call.ask.timeout:g} s at {tried}")
+        refusal = self._refusal()
+        why = f": {refusal.text}" if refusal is not None else ""
+        return DeadlineExceeded(
+            f"no broker was reachable within {call.ask.timeout:g} s at {tried}{why}"
+        )
 
 
 def result(call: Call) -> Reply:

@@ -15,16 +15,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from majordomus.core.client_session import ClientSession, ClientSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
+from majordomus.net.access import Access
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Ask, Call, Calls, ClientEvent, final, make_ask, result
 from majordomus.net.driver import Driver
 from majordomus.protocol.spec import Dialect
+from majordomus.security.certificates import Certificate
 
 DEFAULT_TIMEOUT: Final = 30.0
 
@@ -54,6 +57,10 @@ class Client:
     `timeout` is the seconds that a call gets unless it says otherwise. `dialect` is for brokers
     that know nothing newer. Nothing is connected before the first call. After a fork a process
     needs a client of its own.
+
+    `server_key` is the public key of an encrypted broker (or the URL brings it:
+    `majordomus://host:port?key=…`), `certificate` the pair that we are known by there, or its file.
+    `plain` is user and password, for a broker on this machine that asks for them.
     """
 
     def __init__(
@@ -63,21 +70,28 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         dialect: str = Dialect.MDP03,
         settings: ClientSettings | None = None,
+        server_key: str = "",
+        certificate: Certificate | str | Path | None = None,
+        plain: tuple[str, str] | None = None,
     ) -> None:
-        self.endpoints = endpoints.to_connect(broker)
+        self._access = Access(broker, server_key, certificate, plain)
+        self.endpoints = self._access.urls
         self.timeout = timeout
         # Over inproc only the broker itself can tell that it leaves, and it tells who is present.
         inproc = any(map(endpoints.is_inproc, self.endpoints))
         session = make_session(self.endpoints, dialect, settings, presence=inproc)
         self._session = session
         self._takes_presence = session.settings.dialect is Dialect.MDP03
-        self._calls = Calls(session, self.endpoints, lambda: self._driver.up)
+        self._calls = Calls(
+            session, self.endpoints, lambda: self._driver.up, lambda: self._driver.refusal
+        )
         self._driver: Driver[ClientEvent] = Driver(
             session,
             lambda: self.endpoints[session.endpoint],
             take=self._calls.take,
             broken=self._calls.fail,
             finish=self._calls.close,
+            access=self._access,
         )
 
     def call(

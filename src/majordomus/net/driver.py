@@ -23,6 +23,7 @@ import zmq
 
 from majordomus.errors import LocalProtocolError
 from majordomus.net import wires
+from majordomus.net.access import Access, Refusal
 from majordomus.net.link import Line, Link, Session
 from majordomus.net.waker import Waker
 
@@ -50,9 +51,10 @@ class Driver(Generic[E]):
         take: Callable[[list[E]], None],
         broken: Callable[[Exception], None],
         finish: Command,
+        access: Access | None = None,
     ) -> None:
         self._take, self._broken, self._finish = take, broken, finish
-        self._line: Line[E] = Line(session, where, self._opened, self._closing)
+        self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
         self._waker = Waker()
         self._wait_for = wires.make_wait(self._waker.fd)
         self._todo: deque[Command] = deque()
@@ -69,6 +71,11 @@ class Driver(Generic[E]):
     def up(self) -> bool:
         """Whether there is a connection at this moment."""
         return self._line.up
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why a broker did not let us in, the last time that it was tried."""
+        return self._line.refusal
 
     @property
     def ended(self) -> bool:

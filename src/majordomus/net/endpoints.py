@@ -6,7 +6,9 @@ An endpoint is `tcp://host:port`, `ipc://path` or `inproc://name`. Nothing here 
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import urllib.parse
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +17,9 @@ from majordomus.protocol.spec import Dialect
 
 DEFAULT: Final = "tcp://127.0.0.1:5555"
 TRANSPORTS: Final = ("tcp", "ipc", "inproc")
+SCHEME: Final = "majordomus://"
+"""tcp, with the broker's public key: `majordomus://host:port?key=…`. For who connects."""
+KEY_SIZE: Final = 40
 MAX_IPC_PATH: Final = 107  # sun_path of Linux, less its NUL
 
 _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\[\]:/\s]+):(?P<port>\d+|\*)")
@@ -26,7 +31,49 @@ def to_bind(endpoints: str | Sequence[str]) -> list[str]:
 
     Raises: ConfigurationError.
     """
-    return [_checked(url, wildcard=True) for url in _several(endpoints)]
+    return [_checked(url, wildcard=True) for url in several(endpoints)]
+
+
+def key_of(url: str) -> str:
+    """The public key that a `majordomus://host:port?key=…` brings; "" for any other.
+
+    Raises: ConfigurationError.
+    """
+    if not url.startswith(SCHEME):
+        return ""
+    _, found, query = url.partition("?")
+    if not found:
+        return ""
+    name, _, value = query.partition("=")
+    if name != "key" or not value:
+        raise ConfigurationError(f"{url!r} is no endpoint: behind ? comes key=KEY alone")
+    # Z85 has %, & and #: escaped it is longer than a key, and one that was not escaped is read too.
+    return value if len(value) == KEY_SIZE else urllib.parse.unquote(value)
+
+
+def without_key(url: str) -> str:
+    """`majordomus://host:port?key=…` as the `tcp://host:port` that is connected to."""
+    if not isinstance(url, str) or not url.startswith(SCHEME):
+        return url
+    return "tcp://" + url.removeprefix(SCHEME).partition("?")[0].removesuffix("/")
+
+
+def with_key(url: str, key: str) -> str:
+    """`tcp://host:port` as the URL that brings the broker's public key along."""
+    return f"{SCHEME}{url.removeprefix('tcp://')}?key={urllib.parse.quote(key, safe='')}"
+
+
+def is_local(url: str) -> bool:
+    """Whether nobody but this machine can reach what is bound to `url`."""
+    if not url.startswith("tcp://"):
+        return True
+    host = url.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def to_connect(endpoints: str | Sequence[str]) -> list[str]:
@@ -34,7 +81,7 @@ def to_connect(endpoints: str | Sequence[str]) -> list[str]:
 
     Raises: ConfigurationError.
     """
-    return [_checked(url, wildcard=False) for url in _several(endpoints)]
+    return [_checked(url, wildcard=False) for url in several(endpoints)]
 
 
 def dialect(name: str) -> Dialect:
@@ -56,7 +103,8 @@ def needs_ipv6(url: str) -> bool:
     return url.startswith("tcp://[")
 
 
-def _several(endpoints: str | Sequence[str]) -> list[str]:
+def several(endpoints: str | Sequence[str]) -> list[str]:
+    """One or more, as a list. Raises: ConfigurationError for none, or for what is no text."""
     urls = [endpoints] if isinstance(endpoints, str) else list(endpoints)
     if not urls:
         raise ConfigurationError(f"no endpoint given; one looks like {DEFAULT}")
@@ -71,6 +119,8 @@ def _several(endpoints: str | Sequence[str]) -> list[str]:
 def _checked(url: str, *, wildcard: bool) -> str:
     transport, found, rest = url.partition("://")
     if not found or transport not in TRANSPORTS or not rest:
+        if wildcard and url.startswith(SCHEME):
+            raise ConfigurationError(f"{url!r} is for who connects; bind tcp:// with --curve")
         known = ", ".join(f"{name}://" for name in TRANSPORTS)
         raise ConfigurationError(f"{url!r} is no endpoint: it has to start with one of {known}")
     if transport == "tcp":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
 from majordomus.errors import MajordomusError, StatusError
+from majordomus.net.access import Access
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
@@ -57,6 +58,7 @@ class Plan(NamedTuple):
     capacity: int | None
     processes: int
     kill_after: float
+    access: Access | None = None
 
 
 class Running:
@@ -74,7 +76,12 @@ class Post:
     """One registration at one broker."""
 
     def __init__(
-        self, url: str, settings: WorkerSettings, engine: Engine, loop: asyncio.AbstractEventLoop
+        self,
+        url: str,
+        settings: WorkerSettings,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        access: Access | None = None,
     ) -> None:
         self.session = WorkerSession(settings, os.urandom, random.random)
         self.url = url
@@ -88,6 +95,7 @@ class Post:
             take=lambda events: engine.take(self, events),
             broken=engine.broken,
             loop=loop,
+            access=access,
         )
 
 
@@ -357,7 +365,7 @@ class Engine:
     def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
         capacity = self._capacity(self.in_process(services))
         settings = _with(self._plan.settings, services=services, capacity=max(1, capacity))
-        return Post(url, settings, self, self._loop)
+        return Post(url, settings, self, self._loop, self._plan.access)
 
     def _know(self, service: bytes, handler: Handler) -> None:
         if handler.target is not None:

@@ -16,7 +16,8 @@ from typing import Final, Generic, Protocol, TypeVar
 import zmq
 
 from majordomus.net import endpoints, sockets, wires
-from majordomus.net.monitor import Event, Monitor
+from majordomus.net.access import Access, Refusal
+from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor, Seen
 
 BATCH: Final = 256
 """Messages read before sends and deadlines get their turn."""
@@ -46,14 +47,16 @@ class Session(Protocol[E]):
 class Link:
     """One DEALER, its monitor and its wire, on the way to one endpoint."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = url
         self.up = False
         self.socket = sockets.dealer()
-        watched = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED)
+        watched = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED, *HANDSHAKE_FAILED)
         self.monitor = Monitor(self.socket, *watched)
         try:
             self.wire = wires.make_dealer(self.socket)
+            if access is not None:
+                access.secure(self.socket, url)
             sockets.connect(self.socket, url)
         except BaseException:
             self.close()
@@ -74,7 +77,7 @@ class Line(Generic[E]):
 
     `where` says which endpoint the next link goes to. `opened` and `closing` tell the owner, who
     waits on the link's sockets, of each change; between `closing` and `opened` there is nothing to
-    wait on.
+    wait on. `refusal` is why the last try was in vain, where a broker did not let us in.
     """
 
     def __init__(
@@ -83,8 +86,11 @@ class Line(Generic[E]):
         where: Callable[[], str],
         opened: Callable[[Link], None],
         closing: Callable[[Link], None],
+        access: Access | None = None,
     ) -> None:
         self.session = session
+        self.refusal: Refusal | None = None
+        self._access = access
         self._where, self._opened, self._closing = where, opened, closing
         self._link: Link | None = None
         self._begun = False
@@ -133,6 +139,7 @@ class Line(Generic[E]):
                 return
             if seen.event is Event.CONNECTED:
                 link.up = True
+                self.refusal = None
                 self._retry_at, self._retry_delay = inf, FIRST_RETRY
                 logger.info("connected to %s", link.url)
                 link.readable()
@@ -144,6 +151,8 @@ class Line(Generic[E]):
                 logger.info("the connection to %s has ended", link.url)
                 self.session.lost(now)
                 return
+            elif seen.event in HANDSHAKE_FAILED and not link.up:
+                self._refused(link, seen, now)
             elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
                 self._retry_later(now)
 
@@ -188,6 +197,16 @@ class Line(Generic[E]):
         for frames in refused:
             self.session.refused(frames, now)
 
+    def _refused(self, link: Link, seen: Seen, now: float) -> None:
+        """libzmq tries no more after what it takes for a verdict; a key may be added any time."""
+        refusal = self._access.refusal(link.url, seen, now) if self._access is not None else None
+        if refusal is not None:
+            if self.refusal is None or self.refusal.text != refusal.text:
+                logger.warning("%s", refusal.text)
+            self.refusal = refusal
+        if self._retry_at == inf:
+            self._retry_later(now)
+
     def _retry_later(self, now: float) -> None:
         self._retry_at = now + self._retry_delay * (0.5 + random.random())  # noqa: S311
         self._retry_delay = min(2 * self._retry_delay, LAST_RETRY)
@@ -201,7 +220,7 @@ class Line(Generic[E]):
             self._retry_at = now + LAST_RETRY
 
     def _make(self, now: float) -> None:
-        link = self._link = Link(self._where())
+        link = self._link = Link(self._where(), self._access)
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and no monitor event

@@ -32,14 +32,20 @@ class Event(IntEnum):
     LOST = zmq.EVENT_DISCONNECTED
     # Binding: a listener is closed.
     UNBOUND = zmq.EVENT_CLOSED
+    # Both sides, in the handshake: the key or password is refused; what came is no ZMTP, or of
+    # another mechanism; it was broken off, or took too long.
+    AUTH_FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    PROTOCOL_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    BROKEN_OFF = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
+HANDSHAKE_FAILED: Final = (Event.AUTH_FAILED, Event.PROTOCOL_FAILED, Event.BROKEN_OFF)
 _EVENTS: Final = {int(event): event for event in Event}
 
 
 class Seen(NamedTuple):
     event: Event
-    value: int  # the descriptor for ATTACHED and LOST
+    value: int  # the descriptor for ATTACHED and LOST; ZAP's status, a code, an errno for failures
 
 
 class Monitor:

@@ -10,15 +10,18 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, TypeVar, overload
 
 from majordomus.core.worker_session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net import endpoints, process_target, process_wire
+from majordomus.net.access import Access
 from majordomus.net.engine import Engine, Plan
 from majordomus.net.handlers import Function, Handler, make_handler
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
+from majordomus.security.certificates import Certificate
 
 DRAIN_TIMEOUT: Final = 10.0
 KILL_AFTER: Final = 2.0
@@ -38,6 +41,7 @@ class Services:
     under work there; one that has not ended `kill_after` seconds after a cancel or its deadline is
     killed. `drain_timeout`: seconds that requests get to finish at the end. `interval` and
     `liveness` count until the broker has announced its own.
+    `server_key`, `certificate` and `plain` are those of `Client`.
     """
 
     def __init__(
@@ -52,6 +56,9 @@ class Services:
         drain_timeout: float = DRAIN_TIMEOUT,
         interval: float = spec.WORKER_INTERVAL,
         liveness: int = spec.LIVENESS,
+        server_key: str = "",
+        certificate: Certificate | str | Path | None = None,
+        plain: tuple[str, str] | None = None,
     ) -> None:
         if capacity is not None and not 1 <= capacity <= spec.MAX_CAPACITY:
             raise ConfigurationError(f"a capacity is 1 to {spec.MAX_CAPACITY}, not {capacity}")
@@ -60,7 +67,10 @@ class Services:
         if not kill_after >= 0:
             raise ConfigurationError(f"kill_after is a number of seconds from 0, not {kill_after}")
         self._kill_after = kill_after
-        self.configure(broker=broker, threads=threads, processes=processes)
+        self._broker, self._server_key = broker, server_key
+        self._certificate, self._plain = certificate, plain
+        self._reach()
+        self.configure(threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
         self._settings = WorkerSettings(
             services=(), dialect=endpoints.dialect(dialect), interval=interval, liveness=liveness
@@ -75,18 +85,29 @@ class Services:
         broker: str | Sequence[str] | None = None,
         threads: int | None = None,
         processes: int | None = None,
+        server_key: str = "",
+        certificate: Certificate | str | Path | None = None,
+        plain: tuple[str, str] | None = None,
     ) -> None:
         """Who runs a worker may overrule what its program says; None leaves it. Before it runs.
 
         Raises: ConfigurationError.
         """
         _check_sizes(threads, processes)
-        if broker is not None:
-            self.endpoints = endpoints.to_connect(broker)
+        if broker is not None or server_key or certificate or plain:
+            self._broker = self._broker if broker is None else broker
+            self._server_key = server_key or self._server_key
+            self._certificate = certificate or self._certificate
+            self._plain = plain or self._plain
+            self._reach()
         if threads is not None:
             self._threads = threads
         if processes is not None:
             self._processes = processes
+
+    def _reach(self) -> None:
+        self._access = Access(self._broker, self._server_key, self._certificate, self._plain)
+        self.endpoints = self._access.urls
 
     def resize(self, *, threads: int | None = None, processes: int | None = None) -> None:
         """Other sizes of the pools from now on; None leaves one. From any thread.
@@ -186,6 +207,7 @@ class Services:
             self._capacity,
             self._processes,
             self._kill_after,
+            self._access,
         )
         self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
         return self._shift
