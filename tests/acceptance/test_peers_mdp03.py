@@ -38,7 +38,7 @@ from ..peers.mdp03 import (
 )
 from .conftest import wait_for_service
 
-OTHER_COMMANDS = (11, 12, 13, 15)  # EVENT, SUBSCRIBE, UNSUBSCRIBE, CREDIT: not served yet
+OTHER_COMMANDS = (11, 12, 13)  # EVENT, SUBSCRIBE, UNSUBSCRIBE: not served yet
 
 
 class Hand(Mdp03Worker):

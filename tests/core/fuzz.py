@@ -116,8 +116,27 @@ class Fuzz:
             self.machine.receive(new, [ready], self.now)
             return
         number = self.random.choice(tuple(registry.workers[new].held))
-        command = self.random.choice((spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT))
+        self._say_something_of_a_stream()
+        command = self.random.choice(
+            (spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT, spec.CREDIT)
+        )
         self.machine.receive(new, [mdp03.pack(command, id=number, code=200), b"y"], self.now)
+
+    def _say_something_of_a_stream(self) -> None:
+        """A client opens one, or goes on with what it has."""
+        client, random = self.random.choice(PEERS), self.random
+        peer = self.machine.registry.peers.get(client)
+        ids = [key for key in (peer.open if peer else ()) if isinstance(key, int) and key > 0]
+        if not ids or random.random() < 0.2:
+            head = mdp03.pack(
+                spec.REQUEST, spec.MORE, id=random.getrandbits(62) | 1, service=b"echo"
+            )
+            self.machine.receive(client, [head, b"x"], self.now)
+            return
+        for _ in range(random.choice((1, 2, 20))):
+            command = random.choice((spec.PARTIAL, spec.PARTIAL, spec.CREDIT, spec.FINAL))
+            head = mdp03.pack(command, id=random.choice(ids), code=random.randrange(20))
+            self.machine.receive(client, [head, b"y" * random.randrange(100)], self.now)
 
     def check(self) -> None:
         """The invariants, and that nothing is unbounded (rule 4)."""

@@ -16,9 +16,16 @@ from typing import Any
 
 from majordomus.core import invariants
 from majordomus.core.broker import BrokerMachine
-from majordomus.core.client_session import ClientSession, ClientSettings, Final, Lost, Part
+from majordomus.core.client_session import (
+    ClientEvent,
+    ClientSession,
+    ClientSettings,
+    Final,
+    Lost,
+    Part,
+)
 from majordomus.core.settings import BrokerSettings
-from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
+from majordomus.core.worker_session import Job, WorkerEvent, WorkerSession, WorkerSettings
 from majordomus.protocol.spec import Frame
 
 Handler = Callable[["WorkerEnd", Job], None]
@@ -240,10 +247,12 @@ class ClientEnd(End):
     ) -> int:
         return self.session.call(service, list(body), self.world.now, ttl=ttl, **options)
 
-    def take(self, event: Part | Final | Lost) -> None:
+    def take(self, event: ClientEvent) -> None:
         super().take(event)
         if isinstance(event, Part):
             self.parts.setdefault(event.call, []).append(event.frames)
+            return
+        if not isinstance(event, Final | Lost):
             return
         assert event.call not in self.outcomes, "a call has two outcomes"
         self.outcomes[event.call] = event
@@ -276,7 +285,7 @@ class WorkerEnd(End):
     def where(self) -> Desk:
         return self.world.desks[self.broker]
 
-    def take(self, event: Job | Cancel) -> None:
+    def take(self, event: WorkerEvent) -> None:
         super().take(event)
         if isinstance(event, Job):
             self.held.append(event)

@@ -356,7 +356,6 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(house: H
     ("flag", "what"),
     [
         (spec.CRITICAL, b"a flag that this broker does not know"),
-        (spec.MORE, b"streams from the client"),
         (spec.DURABLE, b"stored requests"),
     ],
 )

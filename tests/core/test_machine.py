@@ -27,7 +27,19 @@ PEERS = st.one_of(
 SERVICES = st.sampled_from([b"echo", b"echo", b"echo", b"time", b"mmi.service", b"mmi.stats"])
 SERVED = st.sampled_from([b"echo", b"echo", b"echo", b"time", b"time", b"mmi.none"])
 BODIES = st.lists(st.sampled_from([b"", b"x", b"MDP\x03", b"y" * 40]), max_size=3)
-FLAGS = st.sampled_from([0, 0, 0, 0, spec.ONCE, spec.ONE_WAY, spec.FAIL_FAST, spec.MORE])
+FLAGS = st.sampled_from(
+    [
+        0,
+        0,
+        0,
+        spec.ONCE,
+        spec.ONE_WAY,
+        spec.FAIL_FAST,
+        spec.MORE,
+        spec.MORE,
+        spec.MORE | spec.ONE_WAY,
+    ]
+)
 PICK = st.integers(0, 10)
 
 
@@ -43,6 +55,7 @@ class Broker(RuleBasedStateMachine):
         )  # fmt: skip
         self.witness = Witness()
         self.last_id = 0
+        self.witness.ahead = 2
         for worker in OLD_WORKERS:
             self.witness.announces(worker, 2)
 
@@ -105,6 +118,22 @@ class Broker(RuleBasedStateMachine):
         write = codec.w2b_partial if parts else codec.w2b_final
         self.house.hear(worker, *write(b"echo", address, body))
 
+    @precondition(lambda self: self._dispatches())
+    @rule(which=PICK, times=st.sampled_from([5, 17, 20]))
+    def flood(self, which: int, times: int) -> None:
+        """More parts than there may be credit for."""
+        worker, number = self._pick(self._dispatches(), which, (b"", 0))
+        for _ in range(times if worker not in OLD_WORKERS else 0):
+            self.house.say(worker, spec.PARTIAL, id=number)
+
+    @precondition(lambda self: self._dispatches())
+    @rule(which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
+    def worker_grants(self, which: int, parts: int) -> None:
+        worker, number = self._pick(self._dispatches(), which, (b"", 0))
+        if worker not in OLD_WORKERS:
+            self.witness.grants(worker, number, parts)
+            self.house.say(worker, spec.CREDIT, id=number, code=parts)
+
     @rule(
         worker=NEW_WORKERS,
         command=st.sampled_from([spec.FINAL, spec.PARTIAL, spec.REJECT, spec.HEARTBEAT]),
@@ -153,6 +182,31 @@ class Broker(RuleBasedStateMachine):
         ids = sorted(key for key in (known.open if known else ()) if isinstance(key, int))
         id = self._pick([id for id in ids if id > 0], which, 0)
         self.house.say(client, command, id=id)
+
+    @rule(
+        client=CLIENTS,
+        which=PICK,
+        command=st.sampled_from([spec.PARTIAL, spec.PARTIAL, spec.PARTIAL, spec.FINAL]),
+        body=BODIES,
+        times=st.sampled_from([1, 1, 1, 3, 17]),
+    )
+    def stream(
+        self, client: bytes, which: int, command: int, body: list[Frame], times: int
+    ) -> None:
+        id, envelope = self._open_id(client, which)
+        for _ in range(times if command == spec.PARTIAL else 1):
+            self.house.hear(client, *envelope, mdp03.pack(command, id=id), *body)
+
+    @rule(client=CLIENTS, which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
+    def client_grants(self, client: bytes, which: int, parts: int) -> None:
+        id, envelope = self._open_id(client, which)
+        self.witness.grants(client, id, parts, envelope)
+        self.house.hear(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
+
+    def _open_id(self, client: bytes, which: int) -> tuple[int, tuple[Frame, ...]]:
+        known = self.house.machine.registry.peers.get(client)
+        requests = list(known.open.values()) if known else []
+        return self._pick([(r.id, r.envelope) for r in requests], which, (0, ()))
 
     @rule(
         peer=st.one_of(CLIENTS, NEW_WORKERS), command=st.sampled_from([spec.HELLO, spec.HEARTBEAT])

@@ -353,7 +353,7 @@ def test_unknown_command_is_answered_501_if_it_has_an_id_and_counted(
     assert house.counts.dropped == {"unknown-command": 2}
 
 
-@pytest.mark.parametrize("command", [spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT])
+@pytest.mark.parametrize("command", [spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE])
 def test_command_of_a_later_version_of_this_broker_is_answered_501(
     house: House, command: int
 ) -> None:
@@ -361,19 +361,6 @@ def test_command_of_a_later_version_of_this_broker_is_answered_501(
     house.say(C, command)
     text = f"not implemented: {spec.COMMAND_NAMES[command]}".encode()
     assert house.words() == [final(C, 5, text, status=501)]
-    assert house.counts.dropped == {"not-implemented": 2}
-
-
-def test_credit_for_an_open_stream_is_counted_and_does_not_end_it(house: House) -> None:
-    """Until streams have credit: FINAL 501 with the id of a call would be taken for its answer."""
-    house.worker(W)
-    house.request(C, 1)
-    house.said()
-    house.say(C, spec.CREDIT, id=1, code=16)
-    house.say(W, spec.CREDIT, id=number(1), code=16)
-    house.part(W, number(1), b"a")
-    house.answer(W, number(1), b"b")
-    assert house.words() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
     assert house.counts.dropped == {"not-implemented": 2}
 
 

@@ -138,7 +138,7 @@ def test_stats_tell_every_counter(house: House) -> None:
     house.worker(W)
     house.request(C, 2)
     house.answer(W, number(1))
-    house.request(C, 3, flags=spec.MORE)
+    house.request(C, 3, flags=spec.DURABLE)
     house.hear(C, b"rubbish")
     assert data(house, b"mmi.stats") == {
         "accepted": 2,

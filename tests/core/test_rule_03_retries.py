@@ -245,7 +245,7 @@ def test_reject_after_a_part_is_answered_502(house: House) -> None:
     house.reject(V, number(1))
     assert house.words() == [
         partial(C, 1, b"part"),
-        final(C, 1, b"the worker declined after it had sent parts", status=502),
+        final(C, 1, b"the worker declined after parts had passed", status=502),
     ]
 
 

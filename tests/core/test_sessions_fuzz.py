@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from majordomus.core.client_session import ClientSession, ClientSettings, Final, Lost, Part
+from majordomus.core.client_session import ClientSession, ClientSettings, Credit, Final, Lost, Part
 from majordomus.core.session_states import CallState
 from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -27,6 +27,7 @@ DIALECTS = pytest.mark.parametrize("dialect", list(Dialect))
 # ── what a broker may say ─────────────────────────────────────────────────────────────────────────
 
 bodies = st.lists(st.binary(max_size=4), max_size=3)
+COMMANDS = [2, 3, 3, 4, 4, 4, 5, 6, 7, 9, 10, 15]
 wire_ids = st.one_of(st.integers(0, 6), st.integers(0, 6).map(lambda n: BIT + n))
 fields = st.sampled_from(
     [
@@ -48,7 +49,9 @@ def headers(draw: st.DrawFn) -> Frame:
     if field:
         flags |= draw(st.sampled_from([spec.METADATA, spec.BROKER_METADATA, 0x41]))
     return mdp03.pack(
-        draw(st.one_of(st.sampled_from([2, 3, 4, 4, 4, 5, 6, 7, 9, 10]), st.integers(0, 255))),
+        draw(
+            st.one_of(st.sampled_from([2, 3, 3, 4, 4, 4, 5, 6, 7, 9, 10, 15]), st.integers(0, 255))
+        ),
         flags,
         draw(st.sampled_from([0, 200, 200, 408, 429, 503, 500, 65535])),
         draw(wire_ids),
@@ -161,8 +164,23 @@ class Shell:
 
 # ── the client ────────────────────────────────────────────────────────────────────────────────────
 
-flag_sets = st.sampled_from([0, 0, spec.ONCE, spec.ONE_WAY, spec.FAIL_FAST, spec.ONCE | 0x08])
+flag_sets = st.sampled_from(
+    [0, 0, spec.ONCE, spec.ONE_WAY, spec.FAIL_FAST, spec.ONCE | 0x08, spec.MORE, spec.MORE]
+)
 ttls = st.sampled_from([0.0, 0.001, 0.05, 1.0, 60.0, inf])
+
+
+PICK = st.integers(0, 12)
+
+
+def speak(session: ClientSession, what: str, call: int) -> None:
+    """Something about the streams of `call`, which may have none."""
+    if what == "part" and session.streams.room(call):
+        session.streams.part(call, [b"p"])
+    elif what == "end":
+        session.streams.finish(call, [])
+    elif what == "read":
+        session.streams.was_read(call, 9)
 
 
 def client_steps(dialect: Dialect) -> st.SearchStrategy[list[tuple[Any, ...]]]:
@@ -172,6 +190,7 @@ def client_steps(dialect: Dialect) -> st.SearchStrategy[list[tuple[Any, ...]]]:
         call,
         st.tuples(st.just("cancel"), st.integers(0, 12)),
         st.tuples(st.just("set_presence")),
+        st.tuples(st.just("stream"), st.sampled_from(["part", "part", "end", "read"]), PICK),
     ]
     return st.lists(st.one_of(own + shared_steps(dialect)), max_size=40)
 
@@ -192,6 +211,23 @@ def check_client(session: ClientSession) -> None:
     assert not places
     assert {call.wire for call in calls.open.values()} >= set(calls.aliases)
     assert calls.current is None or calls.current.number in calls.open
+
+
+def check_order(connection: list[list[Frame]]) -> None:
+    """Of each id: its REQUEST first, at most one FINAL, and no part behind it."""
+    open_, ended = set(), set()
+    for frames in connection:
+        if not is_mdp03(frames, frames[0][4] if len(frames[0]) > 4 else 0):
+            continue
+        command, flags, _, id, *_ = mdp03.parse(frames[0])
+        if command == spec.REQUEST and flags & spec.MORE:
+            open_.add(id)
+        elif command in (spec.PARTIAL, spec.FINAL) and not id & BIT and id in open_:
+            assert id not in ended
+            if command == spec.FINAL:
+                ended.add(id)
+        elif command == spec.PARTIAL:
+            raise AssertionError(f"a part of {id} before its REQUEST")
 
 
 def is_mdp03(frames: list[Frame], command: int) -> bool:
@@ -216,27 +252,32 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
     for what, *arguments in data.draw(client_steps(dialect)):
         if what == "call":
             flags, ttl, restart = arguments
+            if dialect is not Dialect.MDP03:
+                flags &= ~spec.MORE
             number = shell.session.call(
                 b"echo", [b"x"], shell.now, ttl=ttl, flags=flags, restart=restart
             )
             asked[number] = flags
+        elif what == "stream":
+            speak(shell.session, *arguments)
         else:
             shell.step(what, *arguments)
         check_client(shell.session)
     shell.turn()
     shell.session.close(shell.now)
     shell.turn()
-    ends = Counter(event.call for event in shell.events if not isinstance(event, Part))
+    ends = Counter(event.call for event in shell.events if isinstance(event, Final | Lost))
     assert ends == {number: 1 for number, flags in asked.items() if not flags & spec.ONE_WAY}
     over: set[int] = set()
     for event in shell.events:
-        assert isinstance(event, Part | Final | Lost)
+        assert isinstance(event, Part | Credit | Final | Lost)
         assert event.call not in over
-        if not isinstance(event, Part):
+        if isinstance(event, Final | Lost):
             over.add(event.call)
     for connection in shell.sent:
         ids = [mdp03.parse(frames[0])[3] for frames in connection if is_mdp03(frames, 2)]
         assert len(ids) == len(set(ids))
+        check_order(connection)
     assert shell.session.open_calls == 0
     assert shell.session.next_deadline() == inf
     with pytest.raises(LocalProtocolError):
@@ -248,7 +289,9 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
 
 def worker_steps(dialect: Dialect) -> st.SearchStrategy[list[tuple[Any, ...]]]:
     answer = st.tuples(
-        st.just("answer"), st.sampled_from(["final", "final", "partial", "reject"]), st.integers(0)
+        st.just("answer"),
+        st.sampled_from(["final", "final", "partial", "reject", "read"]),
+        st.integers(0),
     )
     own = [
         answer,
@@ -281,9 +324,12 @@ class Answers:
         job = self.jobs[which % len(self.jobs)]
         session, now = self.shell.session, self.shell.now
         if how == "partial":
-            if session.partial(job, [b"p"], now):
+            if session.room(job) and session.partial(job, [b"p"], now):
                 assert job not in self.over
                 self.begun.add(job)
+            return
+        if how == "read":
+            session.was_read(job, 9)
             return
         if how == "reject" and job in self.begun:
             return

@@ -19,6 +19,8 @@ class Witness:
     """Hears every message that really left, and raises at the first that must not be.
 
     A client hears at most one FINAL for an id that it uses once, and nothing of that id afterwards.
+    It hears of no more parts than 16 and what it gave credit for (more from a worker that knows no
+    credit), and so does a worker; a worker hears nothing of a stream behind its client's FINAL.
     A worker gets a dispatch number once, never more requests than the capacity that it announced,
     and one CANCEL at most, for what it was given (its answer may cross it).
     """
@@ -30,6 +32,14 @@ class Witness:
         self.may_cancel: dict[bytes, set[int]] = defaultdict(set)
         self.announced: dict[bytes, int] = {}
         self.finals = 0
+        self.parts: dict[Key, int] = defaultdict(int)
+        self.credit: dict[Key, int] = defaultdict(lambda: spec.FIRST_CREDIT)
+        self.ahead = 0
+        """Parts beyond its credit that a client may hear of, from an older worker."""
+
+    def grants(self, peer: bytes, id: int, parts: int, envelope: tuple[Frame, ...] = ()) -> None:
+        """`peer` said CREDIT."""
+        self.credit[peer, envelope, id] += parts
 
     def announces(self, worker: bytes, capacity: int) -> None:
         """`worker` said READY or CAPACITY. What it once allowed may still be on its way."""
@@ -54,10 +64,13 @@ class Witness:
         key = (peer, tuple(frames[:at]), id)
         if command in (spec.PARTIAL, spec.FINAL):
             assert key not in self.ended, f"{peer!r} hears of {id} after its FINAL"
+            self.parts[key] += command == spec.PARTIAL
+            ahead = 0 if id & spec.BROKER_ID_BIT else self.ahead
+            assert self.parts[key] <= self.credit[key] + ahead, f"{peer!r} hears too much of {id}"
             if command == spec.FINAL and id:
                 assert status >= 100
                 self.ended.add(key)
-                self.finals += 1
+                self.finals += not id & spec.BROKER_ID_BIT
         elif command == spec.REQUEST:
             self._request(peer, id, ttl)
         elif command == spec.CANCEL:

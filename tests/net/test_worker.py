@@ -25,9 +25,7 @@ from majordomus.protocol import spec
 from tests.net.conftest import QUICK, RawPeer, Seen, complaints, eventually, serve_all
 
 Peers = Callable[[str], RawPeer]
-HELD_WITHOUT_CREDIT = 1000
-"""Parts that a stream may be ahead of its reader: as long as CREDIT is not served, one that is
-further ahead may end with 429."""
+FLOOD = 5000
 
 
 @pytest.fixture
@@ -386,7 +384,7 @@ class TestAsync:
             worker = AsyncWorker(url)
 
             async def flood(request: Request):
-                for number in range(HELD_WITHOUT_CREDIT):
+                for number in range(FLOOD):
                     yield b"%d" % number
 
             async def quick(request: Request) -> None: ...
@@ -402,7 +400,7 @@ class TestAsync:
                 async for part in stream:
                     assert int(part.body) == count
                     count += 1
-                assert count == HELD_WITHOUT_CREDIT
+                assert count == FLOOD
 
         asyncio.run(program())
 

@@ -16,6 +16,7 @@ from majordomus.core.rights import full_name
 from majordomus.core.sentences import nobody_serves
 from majordomus.core.services import Service
 from majordomus.core.states import SERVING
+from majordomus.core.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
 from majordomus.protocol import spec
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
 NOT_YET = {
     spec.CRITICAL: "a flag that this broker does not know",
-    spec.MORE: "streams from the client",
     spec.DURABLE: "stored requests",
 }
-NOT_YET_FLAGS = spec.CRITICAL | spec.MORE | spec.DURABLE
-KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
+NOT_YET_FLAGS = spec.CRITICAL | spec.DURABLE
+KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
+STREAM_WITHOUT_ANSWER = spec.ONE_WAY | spec.MORE
 
 
 class RefusalError(Exception):
@@ -79,6 +80,8 @@ class Admission:
             raise RefusalError(spec.UNAVAILABLE, "the broker drains")
         if flags & NOT_YET_FLAGS:
             raise RefusalError(spec.NOT_IMPLEMENTED, f"not implemented: {_unknown(flags)}")
+        if flags & STREAM_WITHOUT_ANSWER == STREAM_WITHOUT_ANSWER:
+            raise RefusalError(spec.BAD_REQUEST, "a stream from the client cannot be one-way")
         if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
             metadata = self._metadata(metadata, flags)
             flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
@@ -108,6 +111,8 @@ class Admission:
         )
         request.target = target
         request.called = called
+        if flags & spec.MORE:
+            stream_of(request)
         self.dispatcher.accept(request)
         if name.startswith(spec.MMI_PREFIX):
             answer = mmi.answer(self.registry, name, body, now, peer.prefix)

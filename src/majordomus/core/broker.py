@@ -20,7 +20,7 @@ from majordomus.core.enrolment import Enrolment, StrangerError
 from majordomus.core.identity import NOBODY, Identity
 from majordomus.core.legacy_commands import LegacyCommands
 from majordomus.core.mdp03_commands import Mdp03Commands
-from majordomus.core.outgoing import READS_TOO_SLOWLY, Outgoing
+from majordomus.core.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
 from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 VERSION_ANSWERS_PER_SECOND = 10
+WORKER_READS_TOO_SLOWLY = "the worker reads more slowly than the client sends"
 
 
 class BrokerMachine:
@@ -371,12 +372,14 @@ class BrokerMachine:
         for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
                 continue
-            if command != spec.PARTIAL:
+            to_worker = isinstance(key, int) and key & spec.BROKER_ID_BIT
+            if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)
-                continue
-            request = peer.open.get(key)
-            if request is not None:
+            elif to_worker and peer.worker is not None and key in peer.worker.held:
+                held = peer.worker.held[key]
+                self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
+            elif (request := peer.open.get(key)) is not None:
                 self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _hears_of_drain(self, peer: Peer) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from majordomus.core.client_streams import ClientStream
 from majordomus.core.session_states import CALL, CallState, Moves
 from majordomus.core.session_timers import Timers
 from majordomus.protocol.spec import Frame
@@ -49,6 +50,7 @@ class Call(msgspec.Struct):
     ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
     is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
     ``last``: the last of these answers. ``wake``: until when it rests.
+    ``stream``: its parts, when there are any.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Call(msgspec.Struct):
     tries: int = 0
     last: Final | None = None
     wake: float = inf
+    stream: ClientStream | None = None
 
 
 class Calls:

@@ -25,6 +25,7 @@ from majordomus.core.client_speech import (
     hello,
     one_way_again,
 )
+from majordomus.core.client_streams import ClientStream, ClientStreams, Credit
 from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connection
 from majordomus.core.session_outbox import BATCH, Outbox
 from majordomus.core.session_settings import ClientSettings
@@ -38,6 +39,7 @@ __all__ = [
     "ClientEvent",
     "ClientSession",
     "ClientSettings",
+    "Credit",
     "Final",
     "IdSource",
     "Lost",
@@ -46,12 +48,13 @@ __all__ = [
 
 IdSource: TypeAlias = Callable[[int], bytes]
 """`ids(n)` returns n unpredictable bytes."""
-ClientEvent: TypeAlias = Part | Final | Lost
+ClientEvent: TypeAlias = Part | Final | Lost | Credit
 
 NO_BROKER: Constant = b"no broker was reachable before the deadline"
 NO_ANSWER: Constant = b"no answer came before the deadline"
 BY_CALLER: Constant = b"cancelled by the caller"
 TOO_MANY: Constant = b"the client has as many open calls as it may"
+UNREAD: Constant = b"more parts have come than the client reads"
 NOT_UNDERSTOOD: Constant = b"the answer carries a critical flag that this client does not know"
 
 _ON_ANSWER: Constant = MOVES["answer"]
@@ -62,10 +65,11 @@ _MAGIC: Constant = spec.MDP03_MAGIC
 _REQUEST: Constant = spec.REQUEST
 _FINAL: Constant = spec.FINAL
 _ONE_WAY: Constant = spec.ONE_WAY
+_INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
 _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
 _MOST_SECONDS: Constant = MOST_TTL / 1000
-_LATER: Constant = frozenset((spec.EVENT, spec.CREDIT))
+_LATER: Constant = frozenset((spec.EVENT,))
 _parse = mdp03.parse
 _pack_head = mdp03.HEAD.pack
 _new_final = partial(tuple.__new__, Final)
@@ -106,6 +110,7 @@ class ClientSession:
         self._outbox = Outbox()
         self._calls = Calls()
         self._open = self._calls.open
+        self.streams = ClientStreams(self._open, self._outbox)
         self._watch = self._calls.timers.watch
         self._tails = self._speech.tails
         self._last = 0
@@ -148,7 +153,8 @@ class ClientSession:
         """Call `service`; the events of the call carry the number that is returned.
 
         `ttl`: seconds until the deadline. `body` is kept until the call ends and must not change.
-        `restart` False: it is sent once, and neither a 429 or 503 nor a lost broker changes that.
+        With the flag MORE the call is a stream of ours as well: see `streams`. `restart` False: it
+        is sent once, and neither a 429 or 503 nor a lost broker changes that.
         Raises: LocalProtocolError for a name or flag that may not be sent, for what the dialect
         cannot say, and after `close`.
         """
@@ -161,9 +167,12 @@ class ClientSession:
             not self._direct
             or not 0.0 < ttl < _MOST_SECONDS
             or len(self._open) >= self.settings.max_calls
-            or flags & _ONE_WAY
+            or flags & _INDIRECT
         ):
-            self._accept(Call(number, tail, body, deadline, flags, restart), now)
+            call = Call(number, tail, body, deadline, flags, restart)
+            if flags & spec.MORE:
+                call.stream = ClientStream(True)
+            self._accept(call, now)
             return number
         self._open[number] = call = Call(
             number, tail, body, deadline, flags, restart, inf, _AT_ONCE, number, 1
@@ -208,6 +217,7 @@ class ClientSession:
         self._connection.step("close", now)
         self._calls.timers.clear()
         self._outbox.unblock()
+        self.streams.clear()
         self._pump_at = inf
         self._settle()
 
@@ -242,6 +252,8 @@ class ClientSession:
                 self._beat(now)
             else:
                 self._follow(change, now, say_so=True)
+        if self.streams.due <= now:
+            self.streams.tick()
         while (call := self._calls.timers.pop(now)) is not None:
             self._look_at(call, now)
         if now >= self._pump_at or now >= self._outbox.due:
@@ -250,7 +262,8 @@ class ClientSession:
 
     def next_deadline(self) -> float:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
-        return min(self._connection.due, self._calls.timers.next(), self._outbox.due, self._pump_at)
+        calls, streams = self._calls.timers.next(), self.streams.due
+        return min(self._connection.due, calls, self._outbox.due, self._pump_at, streams)
 
     def take_effects(self) -> tuple[list[list[Frame]], list[ClientEvent], bool]:
         """What is to be sent, what happened to calls, and whether the shell is to change its
@@ -263,6 +276,7 @@ class ClientSession:
         self._events, self._taken = self._taken, events
         self._events.clear()
         sends = self._outbox.take()
+        self.streams.taken()
         renew = self._connection.renew
         if renew:
             self._connection.renewed()
@@ -302,6 +316,8 @@ class ClientSession:
                     self._leave(now)
         elif command == spec.PARTIAL:
             self._part_came(call, flags, frames, now)
+        elif command == spec.CREDIT and flags < _CRITICAL:
+            self._credit_came(call, code)
         elif flags >= _CRITICAL:
             self._count("critical-flag")
         elif command == spec.WELCOME:
@@ -340,10 +356,20 @@ class ClientSession:
         elif flags < _CRITICAL:
             call.state = _ON_PART[call.state]
             self._events.append(Part(call.number, frames))
+            if self.streams.part_came(call).unread > self.settings.max_unread:
+                wire = call.wire
+                self._end(call, "answer", Final(call.number, spec.TOO_MANY, [UNREAD], b""))
+                self._withdraw(wire, now)
         else:
             wire = call.wire
             self._judge(call, flags, Final(call.number, 0, [], b""), now)
             self._withdraw(wire, now)
+
+    def _credit_came(self, call: Call | None, parts: int) -> None:
+        if call is None or not self.streams.credit_came(call, parts):
+            self.late += 1
+        else:
+            self._events.append(Credit(call.number))
 
     def _control(self, command: int, code: int, id: int, now: float) -> None:
         """What is said of the connection, and what is not for us."""
@@ -419,6 +445,7 @@ class ClientSession:
         for frames in self._outbox.sends:
             self._take_back(frames, now)
         self._outbox.clear()
+        self.streams.clear()
         self._pump_at = inf
         in_flight = [call for call in self._open.values() if call.wire]
         for call in in_flight:
@@ -505,6 +532,8 @@ class ClientSession:
             self._calls.end(call, "send one-way")
             return
         self._calls.launch(call, wire)
+        if call.stream is not None:
+            self.streams.launched(call)
         if self._codec is not None:
             self._calls.current = call
 

@@ -17,7 +17,8 @@ MOST_TTL: Final = 0xFFFFFFFF
 HEARTBEAT: Final = mdp03.pack(spec.HEARTBEAT)
 DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
 
-_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.DURABLE
+_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.DURABLE | spec.MORE
+_NO_ANSWER: Final = spec.MORE | spec.ONE_WAY
 _LOCAL_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
 _MOST_TAILS: Final = 1024
 _head_size: Final = mdp03.HEAD.size
@@ -35,7 +36,7 @@ class ClientSpeech:
     def tail(self, service: bytes, flags: int, to: bytes, field: bytes) -> tuple[int, bytes]:
         """The flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
         known = _FLAGS if self.codec is None else _LOCAL_FLAGS
-        if flags & ~known:
+        if flags & ~known or flags & _NO_ANSWER == _NO_ANSWER:
             raise LocalProtocolError("bad-flags", f"{flags & ~known:#04x}")
         tail = written_service(service)
         if self.codec is None:

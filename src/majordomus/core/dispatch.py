@@ -14,6 +14,7 @@ from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, OPEN, STREAMING
 from majordomus.core.strategies import set_weight
+from majordomus.core.streams import Streams
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -38,6 +39,7 @@ class Dispatcher:
     def __init__(self, registry: Registry, outgoing: Outgoing) -> None:
         self.registry = registry
         self.outgoing = outgoing
+        self.streams = Streams(self)
 
     # ── a request comes ───────────────────────────────────────────────────────────────────────────
 
@@ -133,7 +135,10 @@ class Dispatcher:
         if request.service.given is not None:
             request.service.given(worker)
         self._weigh(worker)
-        self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+        if request.stream is None:
+            self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+        else:
+            self.streams.dispatch(request, request.stream, worker, now)
 
     def _remember_handle(self, worker: Worker, request: Request) -> None:
         handle = speech.handle_of(worker, request, request.dispatch)
@@ -217,7 +222,7 @@ class Dispatcher:
         self, request: Request, frames: list[Frame], flags: int, metadata: bytes, now: float
     ) -> None:
         """PARTIAL: pass one part on, or keep it for a client whose dialect knows only one reply."""
-        if request.state not in AT_WORKER:
+        if request.state not in AT_WORKER or not self.streams.may_pass(request, now):
             return
         request.move("part")
         self.registry.counts.parts += 1
@@ -275,7 +280,7 @@ class Dispatcher:
         if request.state not in AT_WORKER:
             return
         if request.state is STREAMING:
-            self.fail(request, spec.WORKER_LOST, "the worker declined after it had sent parts", now)
+            self.fail(request, spec.WORKER_LOST, "the worker declined after parts had passed", now)
             return
         request.attempt -= 1
         rejected = request.rejected = request.rejected or set()
@@ -367,7 +372,10 @@ class Dispatcher:
         request.move(event)
         if worker is not None and worker.dialect is MDP03 and request.dispatch in worker.held:
             self.outgoing.say(worker.peer, speech.cancel(request), now)
+        streamed = request.stream is not None
         self._close(request)
+        if worker is not None and streamed:
+            self.streams.ended(request, worker, now)
         if worker is not None and worker.dialect is DELPHI:
             self._make_room(worker, now)
 
@@ -396,6 +404,7 @@ class Dispatcher:
             request.slot = None
         request.body = []
         request.parts = None
+        request.stream = None
         request.rejected = None
         if not service.open and not service.workers:
             registry.tidy(service)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from majordomus.core.requests import Request
 from majordomus.core.states import AT_WORKER, FORGOTTEN, HELD, LOST, OPEN, QUEUED, SUSPECT
 from majordomus.errors import MajordomusError
+from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -141,6 +142,35 @@ def _request(registry: Registry, request: Request) -> Iterator[str]:
             yield f"its worker does not hold it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
+    yield from _stream(request)
+
+
+def _stream(request: Request) -> Iterator[str]:
+    stream = request.stream
+    if stream is None:
+        if request.flags & spec.MORE:
+            yield f"a stream is open and not kept: {story(request)}"
+        return
+    pieces = [*stream.waiting, *([stream.final] if stream.final else [])]
+    sizes = sum(p.size for p in pieces), sum(len(p.body) for p in pieces)
+    if (stream.size, stream.frames) != sizes:
+        yield f"its stream miscounts: {story(request)}"
+    if request.size != stream.size + sum(map(len, request.body)):
+        yield f"rule 4: the parts that wait do not count: {story(request)}"
+    if stream.up < 0 or stream.room < 0 or stream.down > spec.MOST_CREDIT:
+        yield f"its credit is out of bounds: {story(request)}"
+    if stream.open == (stream.final is not None) and request.flags & spec.MORE:
+        yield f"its client's side is neither open nor closed: {story(request)}"
+    if request.state not in AT_WORKER or request.worker is None:
+        return
+    unsent = request.dispatch in request.worker.undelivered
+    if request.worker.dialect is not Dialect.MDP03:
+        if stream.open and not unsent:
+            yield f"its worker has it before its client has said its last: {story(request)}"
+    elif stream.waiting and stream.room:
+        yield f"its worker takes parts, and they wait: {story(request)}"
+    elif stream.final_due and not stream.waiting:
+        yield f"its client's last word waits for nothing: {story(request)}"
 
 
 def _service(service: Service, is_open: int) -> Iterator[str]:

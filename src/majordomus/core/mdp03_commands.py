@@ -15,6 +15,7 @@ from majordomus.core.peers import conversation
 from majordomus.core.rooms import Commands, Rooms
 from majordomus.core.states import DRAINING, PRESENT
 from majordomus.core.strategies import hear_load, set_weight
+from majordomus.core.streams import PART_COST, Piece
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
@@ -31,7 +32,7 @@ SERVED_BEHIND_ENVELOPE = frozenset(
 )
 GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
 NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
-LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT))
+LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
 
 
 class Mdp03Commands(Commands):
@@ -50,6 +51,7 @@ class Mdp03Commands(Commands):
             spec.CANCEL: self._cancel,
             spec.CAPACITY: self._capacity,
             spec.REJECT: self._reject,
+            spec.CREDIT: self._credit,
         }
 
     def handle(
@@ -115,8 +117,6 @@ class Mdp03Commands(Commands):
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
         reason = "not-implemented" if command in LATER else "unknown-command"
         self.registry.drop(reason, peer.id)
-        if command == spec.CREDIT and self._is_open(peer, envelope, header[3]):
-            return
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
         self._not_implemented(peer, envelope, header[3], f"not implemented: {name}", now)
 
@@ -129,12 +129,6 @@ class Mdp03Commands(Commands):
             self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
         else:
             self.dispatcher.fail(request, spec.NOT_IMPLEMENTED, text, now)
-
-    def _is_open(self, peer: Peer, envelope: tuple[Frame, ...], id: int) -> bool:
-        """Whether `id` is an open conversation, whose FINAL an answer would be taken for."""
-        if peer.worker is not None and id in peer.worker.held:
-            return True
-        return conversation(id, envelope) in peer.open
 
     def _refuse(
         self,
@@ -223,6 +217,35 @@ class Mdp03Commands(Commands):
         else:
             self.dispatcher.cancel(request, now)
 
+    def _client_piece(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """A part of a client's stream, or its end."""
+        command, flags, _, id, _, _, _, field = header
+        request = peer.open.get(conversation(id, envelope))
+        if request is None:
+            self.registry.drop("late-part", peer.id, count_only=True)
+            return
+        try:
+            if flags & spec.METADATA:
+                metadata.unpack(field)
+        except RemoteProtocolError as error:
+            self.dispatcher.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
+            return
+        if self.admission.too_large(body):
+            self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            return
+        piece = Piece(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
+        if command == spec.PARTIAL:
+            self.dispatcher.streams.client_part(request, piece, now)
+        else:
+            self.dispatcher.streams.client_final(request, piece, now)
+
     # ── an MDP/0.3 worker ─────────────────────────────────────────────────────────────────────────
 
     def _ready(
@@ -271,7 +294,7 @@ class Mdp03Commands(Commands):
     ) -> None:
         _, flags, _, number, _, _, _, metadata_field = header
         if not number & spec.BROKER_ID_BIT:
-            self.registry.drop("late-part", peer.id, count_only=True)
+            self._client_piece(peer, header, envelope, body, now)
             return
         worker = self._worker(peer, envelope)
         request = worker.held.get(number)
@@ -295,7 +318,7 @@ class Mdp03Commands(Commands):
     ) -> None:
         _, flags, status, number, _, _, _, metadata_field = header
         if not number & spec.BROKER_ID_BIT:
-            self.registry.drop("late-part", peer.id, count_only=True)
+            self._client_piece(peer, header, envelope, body, now)
             return
         worker = self._worker(peer, envelope)
         if flags & spec.METADATA:
@@ -376,3 +399,25 @@ class Mdp03Commands(Commands):
         now: float,
     ) -> None:
         self.presence.forget(peer, "left", now)
+
+    def _credit(
+        self,
+        peer: Peer,
+        header: Header,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """ "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
+        never answered" (docs/spec/mdp-0.3.md)."""
+        _, _, parts, id, *_ = header
+        streams = self.dispatcher.streams
+        if id & spec.BROKER_ID_BIT:
+            held = None if peer.worker is None or envelope else peer.worker.held.get(id)
+            if held is not None:
+                streams.worker_grants(held, parts, now)
+                return
+        elif (request := peer.open.get(conversation(id, envelope))) is not None:
+            streams.client_grants(request, parts, now)
+            return
+        self.registry.drop("late-credit", peer.id, count_only=True)

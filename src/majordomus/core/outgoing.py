@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
+OF_A_STREAM = frozenset((spec.PARTIAL, spec.CREDIT))
+"""What ends one conversation when it finds no room, and not its peer."""
 
 
 def command_of(frames: list[Frame]) -> tuple[int, int, tuple[Frame, ...]]:
@@ -91,9 +93,10 @@ class Outgoing:
         if command == spec.HEARTBEAT:
             return
         key = conversation(id, envelope)
-        if command == spec.FINAL and (peer, spec.PARTIAL, key) in self.overflow:
+        lost_a_part = not id & spec.BROKER_ID_BIT and (peer, spec.PARTIAL, key) in self.overflow
+        if command == spec.FINAL and lost_a_part:
             frames = speech.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
-        room = 1 if command == spec.PARTIAL else 2
+        room = 1 if command in OF_A_STREAM else 2
         size = sum(map(len, frames))
         if (
             len(outbox.messages) >= settings.max_outbox * room

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from majordomus.core.callers import Caller
     from majordomus.core.peers import Peer
     from majordomus.core.services import FairQueue, Service
+    from majordomus.core.streams import Stream
     from majordomus.core.workers import Worker
 
 
@@ -45,6 +46,7 @@ class Request:
         "size",
         "slot",
         "state",
+        "stream",
         "target",
         "worker",
     )
@@ -88,6 +90,7 @@ class Request:
         self.slot: dict[Request, None] | None = None
         self.parts: list[Frame] | None = None
         self.parts_size = 0
+        self.stream: Stream | None = None
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states."""

@@ -30,6 +30,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Longest of these delays."""
     max_calls: int = 65536
     """Calls open at a time; one more ends at once with 429."""
+    max_unread: int = 4096
+    """Parts of one answer that are not read yet; one more, which only an older worker can send,
+    ends the call with 429."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
     from majordomus.core.requests import Request
+    from majordomus.core.streams import Piece
     from majordomus.core.workers import Worker
 
 MDP03 = Dialect.MDP03
@@ -28,7 +29,7 @@ WRONG_VERSION_03 = mdp03.pack(
 
 ROUNDING = 0.001
 """Milliseconds that a sum of floats may lack: 5 s are told as 5000 ms, not as 4999."""
-PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY
+PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.MORE
 PASSED_TO_CLIENT = spec.METADATA
 
 
@@ -69,11 +70,15 @@ def handle_of(worker: Worker, request: Request, number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def request_to(worker: Worker, request: Request, now: float) -> list[Frame]:
-    """REQUEST to `worker`, for the dispatch that `request` now has."""
+def request_to(
+    worker: Worker, request: Request, now: float, joined: list[Frame] | None = None
+) -> list[Frame]:
+    """REQUEST to `worker`, for the dispatch that `request` now has; `joined`: the whole of a
+    stream, for a worker of an older dialect."""
     if worker.dialect is not MDP03:
         return LEGACY[worker.dialect].b2w_request(
-            handle_of(worker, request, request.dispatch), request.body
+            handle_of(worker, request, request.dispatch),
+            request.body if joined is None else joined,
         )
     flags = request.flags & PASSED_TO_WORKER
     field = request.metadata
@@ -105,6 +110,25 @@ def _broker_facts(request: Request) -> dict[str, object]:
 def cancel(request: Request) -> list[Frame]:
     """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
     return [mdp03.pack(spec.CANCEL, id=request.dispatch)]
+
+
+def credit(id: int, parts: int) -> list[Frame]:
+    """CREDIT to either end."""
+    return [mdp03.pack(spec.CREDIT, code=parts, id=id)]
+
+
+def part_to(request: Request, piece: Piece) -> list[Frame]:
+    """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
+    flags = piece.flags & spec.METADATA
+    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch, metadata=piece.metadata)
+    return [header, *piece.body]
+
+
+def final_to(request: Request, piece: Piece) -> list[Frame]:
+    """FINAL of the client to the MDP/0.3 worker that has `request`."""
+    flags = piece.flags & spec.METADATA
+    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch, metadata=piece.metadata)
+    return [header, *piece.body]
 
 
 def part(request: Request, frames: list[Frame], flags: int, metadata_field: bytes) -> list[Frame]:

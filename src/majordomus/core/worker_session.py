@@ -18,6 +18,7 @@ from majordomus.core.session_outbox import Outbox
 from majordomus.core.session_settings import WorkerSettings
 from majordomus.core.session_states import JOB, JobState, Moves
 from majordomus.core.session_welcome import take_welcome
+from majordomus.core.worker_streams import NO_CREDIT, Credit, Incoming, JobStreams
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
@@ -26,7 +27,16 @@ from majordomus.protocol.fields import written_service
 from majordomus.protocol.mdp03 import Header
 from majordomus.protocol.spec import Dialect, Frame
 
-__all__ = ["Cancel", "IdSource", "Job", "WorkerEvent", "WorkerSession", "WorkerSettings"]
+__all__ = [
+    "Cancel",
+    "Credit",
+    "IdSource",
+    "Incoming",
+    "Job",
+    "WorkerEvent",
+    "WorkerSession",
+    "WorkerSettings",
+]
 
 IdSource: TypeAlias = Callable[[int], bytes]
 """`ids(n)` returns n unpredictable bytes."""
@@ -47,9 +57,8 @@ _FINAL: Constant = spec.FINAL
 _BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
 _NO_NAMES: Constant = speech.NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
-_LATER: Constant = frozenset(
-    (spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.CREDIT, spec.PARTIAL, spec.FINAL)
-)
+_LATER: Constant = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
+_OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 _EPOCH: Constant = 1 << 64
 _JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
 _parse = mdp03.parse
@@ -78,7 +87,7 @@ class Cancel(NamedTuple):
     id: int
 
 
-WorkerEvent: TypeAlias = Job | Cancel
+WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit
 
 
 class _Slip(NamedTuple):
@@ -127,6 +136,7 @@ class WorkerSession:
             rng=rng,
         )
         self._outbox = Outbox()
+        self._streams = JobStreams(self._outbox)
         self._jobs: dict[int, JobState] = {}
         self._slips: dict[int, _Slip] = {}
         self._base = 0  # added to a wire id it makes a job's number, never used again
@@ -166,6 +176,8 @@ class WorkerSession:
 
         To a cancelled job nothing is sent. Where the dialect has no parts they are joined into the
         FINAL. When the broker does not read, the job ends with 429 and False is returned.
+
+        Raises: LocalProtocolError where there is no `room`.
         """
         state = self._jobs.get(job)
         if state is None:
@@ -184,9 +196,24 @@ class WorkerSession:
             address = self._slips[job].address
             self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
             return True
+        self._streams.spend(job)
         head = _pack_head(_MAGIC, _PARTIAL, 0, 0, job - self._base, 0)
         self._outbox.put([head + _NO_NAMES, *frames])
         return True
+
+    def room(self, job: int) -> int:
+        """Parts of the answer that may be sent now. Where nothing counts them (the job has ended or
+        nobody wants it, or an older dialect), as many as a socket should take at once."""
+        if self._outbox.blocked:
+            return 0
+        if self._jobs.get(job, _CANCELLED) is _CANCELLED:
+            return spec.FIRST_CREDIT
+        return self._streams.room(job)
+
+    def was_read(self, job: int, parts: int) -> bool:
+        """So many parts of the client's stream were read. True when there is something to send for
+        it: credit is given in batches."""
+        return job in self._jobs and self._streams.was_read(job, job - self._base, parts)
 
     def final(self, job: int, status: int, frames: list[Frame], now: float) -> bool:
         """The answer, which ends the job. False when it is not held any more; nothing is sent then.
@@ -203,6 +230,8 @@ class WorkerSession:
             self._legacy_final(self._codec, job, status, frames, now)
             return True
         del self._jobs[job]
+        if self._streams.of:
+            self._streams.of.pop(job, None)
         head = _pack_head(_MAGIC, _FINAL, 0, status, job - self._base, 0)
         self._outbox.put([head + _NO_NAMES, *frames])
         return True
@@ -219,6 +248,7 @@ class WorkerSession:
         if self._codec is not None:
             return self.final(job, spec.UNAVAILABLE, [DECLINED], now)
         del self._jobs[job]
+        self._streams.of.pop(job, None)
         self._outbox.put(speech.reject(job - self._base))
         return True
 
@@ -364,7 +394,10 @@ class WorkerSession:
             return
         command, flags, _, id, ttl, service, address, _ = header
         if command != _REQUEST:
-            self._control(header, now)
+            if command in _OF_A_STREAM:
+                self._of_a_stream(header, frames, now)
+            else:
+                self._control(header, now)
             return
         job = self._base + id
         theirs = ours = b""
@@ -378,6 +411,8 @@ class WorkerSession:
             if maps is None:
                 return
             ours, theirs = maps
+            if flags & spec.MORE:
+                self._streams.begin(job)
         self._jobs[job] = _HELD
         deadline = now + ttl / 1000 if ttl else inf
         self._events.append(Job(job, service, frames, address, deadline, theirs, ours, flags))
@@ -392,7 +427,7 @@ class WorkerSession:
             self._refuse(id, spec.BAD_REQUEST, "wrong-id", "bit 63 of a broker's id is set")
         elif self._base + id in self._jobs:
             self._count("resend")
-        elif flags & (spec.CRITICAL | spec.MORE):
+        elif flags & spec.CRITICAL:
             self._refuse(id, spec.NOT_IMPLEMENTED, "not-implemented", "not implemented: a flag")
         elif service not in self._services:
             self._count("unknown-service")
@@ -429,6 +464,29 @@ class WorkerSession:
         elif command != spec.HEARTBEAT:
             self._count("wrong-direction")
 
+    def _of_a_stream(self, header: Header, frames: list[Frame], now: float) -> None:
+        """What the client of a job says after its REQUEST."""
+        command, flags, code, id, *_ = header
+        job = self._base + id
+        state = self._jobs.get(job)
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+        elif state is None or state is _CANCELLED:
+            self.late += 1
+        elif command == spec.CREDIT:
+            self._streams.credit_came(job, code)
+            self._events.append(Credit(job))
+        else:
+            taken = self._streams.part_came(job, command == _FINAL)
+            if taken:
+                self._events.append(Incoming(job, frames, command == _FINAL))
+            elif taken is None:
+                self.late += 1
+            else:
+                self._count("no-credit")
+                self.final(job, spec.TOO_MANY, [NO_CREDIT], now)
+                self._events.append(Cancel(job))
+
     def _cancel(self, job: int) -> None:
         """ "A worker answers every REQUEST, also a cancelled one": the slot stays held."""
         state = self._jobs.get(job)
@@ -446,6 +504,7 @@ class WorkerSession:
             return
         job = self._base + id
         state = self._jobs.pop(job, None)
+        self._streams.of.pop(job, None)
         if state is not None and state is not _CANCELLED:
             self._events.append(Cancel(job))
         if state is not None or not self._outbox.full:
@@ -543,6 +602,7 @@ class WorkerSession:
                 self._events.append(Cancel(job))
         self._jobs.clear()
         self._slips.clear()
+        self._streams.of.clear()
         self._base += _EPOCH
         self.ready = False
         self.worker_id = b""

@@ -17,13 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from majordomus.core.client_session import ClientSettings
+from majordomus.core.client_session import ClientEvent, ClientSettings
+from majordomus.core.client_streams import STEP
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.access import Access, Refusal
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Ask, Call, Calls, ClientEvent, final, make_ask, result
+from majordomus.net.calls import Call, Calls, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
@@ -83,7 +84,7 @@ class AsyncClient:
             to=to,
             metadata=metadata,
         )
-        call = self._begin(ask)
+        call = self._begin(Call(ask))
         await self._until_ended(call)
         return result(call)
 
@@ -113,7 +114,7 @@ class AsyncClient:
             to=to,
             metadata=metadata,
         )
-        return AsyncStream(self, self._begin(ask))
+        return AsyncStream(self, self._begin(Call(ask, reads=True)))
 
     async def send(
         self,
@@ -131,7 +132,7 @@ class AsyncClient:
         ask = make_ask(
             service, body, self._seconds(timeout), one_way=True, to=to, metadata=metadata
         )
-        call = self._begin(ask)
+        call = self._begin(Call(ask))
         await self._until_ended(call)
         result(call)
 
@@ -206,9 +207,8 @@ class AsyncClient:
         self._closed = True
         self._calls.fail(error)
 
-    def _begin(self, ask: Ask) -> Call:
+    def _begin(self, call: Call) -> Call:
         line = self._ready()
-        call = Call(ask)
         self._calls.begin(call, time.monotonic())
         line.touch()
         return call
@@ -228,6 +228,10 @@ class AsyncClient:
             self._calls.cancel(call, time.monotonic())
             line.touch()
             raise
+
+    def _tell_read(self, call: Call) -> None:
+        self._calls.told(call)
+        self._ready().touch()
 
     def _cancel_from_anywhere(self, call: Call) -> None:
         """For finalizers, which may run in any thread, or in the middle of the session's work."""
@@ -262,7 +266,10 @@ class AsyncStream(AsyncIterator[Reply]):
         while not call.has_news():
             await self._client._news(call)
         if call.parts:
-            return Reply(call.parts.popleft())
+            part = Reply(call.read_one())
+            if call.unsaid >= STEP and not call.ended():
+                self._client._tell_read(call)
+            return part
         self._over = True
         last = final(call)
         if any(last.frames):

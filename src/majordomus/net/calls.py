@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from majordomus.core.client_session import ClientSession, Final, Lost, Part
+from majordomus.core.client_session import ClientEvent, ClientSession, Credit, Final, Lost, Part
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
@@ -28,7 +28,6 @@ from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
-ClientEvent: TypeAlias = Part | Final | Lost
 Outcome: TypeAlias = Final | Lost | Exception
 
 NOT_SENT = b"the connection took nothing before the deadline"
@@ -87,10 +86,15 @@ class Call:
     `notify` is called, by whoever drives the session, when something has come.
     """
 
-    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts")
+    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts", "reads", "unsaid")
 
-    def __init__(self, ask: Ask, notify: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, ask: Ask, notify: Callable[[], object] | None = None, *, reads: bool = False
+    ) -> None:
         self.ask = ask
+        self.reads = reads
+        """Whether parts are read one by one; if not, they are taken as they come, and joined."""
+        self.unsaid = 0
         self.began = time.monotonic()
         self.id = 0
         self.parts: deque[list[bytes]] = deque()
@@ -104,6 +108,11 @@ class Call:
     def has_news(self) -> bool:
         """Whether a part or the outcome is there."""
         return bool(self.parts) or self.outcome is not None
+
+    def read_one(self) -> list[bytes]:
+        """Take a part. `unsaid` are those that the broker has to be told of: see `Calls.told`."""
+        self.unsaid += 1
+        return self.parts.popleft()
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome counts."""
@@ -164,6 +173,12 @@ class Calls:
         if call.id and not call.ended():
             self.session.cancel(call.id, now)
 
+    def told(self, call: Call) -> None:
+        """The parts that `call` has read make room for others."""
+        unsaid, call.unsaid = call.unsaid, 0
+        if not call.ended():
+            self.session.streams.was_read(call.id, unsaid)
+
     def close(self, now: float) -> None:
         """Ends the session and with it every call, also what was to leave one-way and has not."""
         leaving, self._leaving = self._leaving, []
@@ -186,7 +201,15 @@ class Calls:
                 call = self._open.get(event.call)
                 if call is not None:
                     call.parts.append(event.frames)
-                    call.tell()
+                    if call.reads:
+                        call.tell()
+                    else:
+                        self.session.streams.was_read(call.id, 1)
+                continue
+            if isinstance(event, Credit):
+                sender = self._open.get(event.call)
+                if sender is not None:
+                    sender.tell()
                 continue
             ended = self._open.pop(event.call, None)
             if ended is not None:

@@ -19,12 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from majordomus.core.client_session import ClientSession, ClientSettings
+from majordomus.core.client_session import ClientEvent, ClientSession, ClientSettings
+from majordomus.core.client_streams import STEP
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.access import Access
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Ask, Call, Calls, ClientEvent, final, make_ask, result
+from majordomus.net.calls import Ask, Call, Calls, final, make_ask, result
 from majordomus.net.driver import Driver
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
@@ -307,7 +308,7 @@ class Stream(Iterator[Reply]):
 
     def __init__(self, client: Client, ask: Ask) -> None:
         self._client = client
-        self._call = Call(ask)
+        self._call = Call(ask, reads=True)
         self._over = False
         client._soon(lambda now: client._calls.begin(self._call, now))
 
@@ -318,7 +319,10 @@ class Stream(Iterator[Reply]):
         if not call.has_news():
             self._client._wait(call, call.has_news)
         if call.parts:
-            return Reply(call.parts.popleft())
+            part = Reply(call.read_one())
+            if call.unsaid >= STEP and not call.ended():
+                self._client._soon(lambda now: self._client._calls.told(call))
+            return part
         self._over = True
         last = final(call)
         if any(last.frames):

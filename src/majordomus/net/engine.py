@@ -20,11 +20,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
+from majordomus.core.worker_session import (
+    Cancel,
+    Credit,
+    Job,
+    WorkerEvent,
+    WorkerSession,
+    WorkerSettings,
+)
 from majordomus.errors import MajordomusError, StatusError
 from majordomus.net.access import Access
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
+from majordomus.net.flow import Outflow
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
 from majordomus.net.pool import Pool
 from majordomus.net.request import Request
@@ -38,8 +46,6 @@ DRAIN_LOOK: Final = 0.02
 """Seconds between two looks whether the sessions have drained."""
 ABORT_GRACE: Final = 0.5
 """Seconds for handlers that are cancelled at the end to answer."""
-CONGESTED: Final = 0.005
-"""Seconds until a stream looks again whether the socket takes more."""
 PARTS_AHEAD: Final = 16
 """Parts that a generator in a thread may be ahead of the event loop."""
 
@@ -64,12 +70,13 @@ class Plan(NamedTuple):
 class Running:
     """One request that a handler works on."""
 
-    __slots__ = ("ahead", "handler", "job", "post", "request", "task")
+    __slots__ = ("ahead", "flow", "handler", "job", "post", "request", "task")
 
     def __init__(self, post: Post, job: int, request: Request, handler: Handler) -> None:
         self.post, self.job, self.request, self.handler = post, job, request, handler
         self.task: asyncio.Task[None] | None = None
         self.ahead: threading.Semaphore | None = None
+        self.flow: Outflow | None = None
 
 
 class Post:
@@ -89,7 +96,7 @@ class Post:
         self.capacity = settings.capacity
         """What was announced last."""
         self.running: dict[int, Running] = {}
-        self.line: AsyncLine[Job | Cancel] = AsyncLine(
+        self.line: AsyncLine[WorkerEvent] = AsyncLine(
             self.session,
             lambda: url,
             take=lambda events: engine.take(self, events),
@@ -226,15 +233,19 @@ class Engine:
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
-    def take(self, post: Post, events: Iterable[Job | Cancel]) -> None:
+    def take(self, post: Post, events: Iterable[WorkerEvent]) -> None:
         """Requests to start, and requests that nobody waits for any more."""
         for event in events:
             if isinstance(event, Job):
                 self._start(post, event)
-            else:
-                one = post.running.get(event.id)
-                if one is not None:
-                    self._withdraw(one)
+                continue
+            one = post.running.get(event.id)
+            if one is None:
+                continue
+            if isinstance(event, Cancel):
+                self._withdraw(one)
+            elif isinstance(event, Credit) and one.flow is not None:
+                one.flow.go_on()
 
     def _start(self, post: Post, job: Job) -> None:
         handler = self._handlers.get(job.service)
@@ -265,6 +276,8 @@ class Engine:
             one.task.cancel()
         if one.ahead is not None:
             one.ahead.release()  # it looks at `cancelled` before it goes on
+        if one.flow is not None:
+            one.flow.go_on()
 
     # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
 
@@ -283,12 +296,10 @@ class Engine:
         async with contextlib.aclosing(one.handler.function(one.request)) as parts:
             count = 0
             async for part in parts:
-                self._part(one, to_frames(part))
+                await self._flow(one).send(to_frames(part))
                 count += 1
                 if count % PARTS_AHEAD == 0:
                     await asyncio.sleep(0)  # a generator that never waits would stop the heartbeats
-                    while one.post.session.congested:
-                        await asyncio.sleep(CONGESTED)
 
     # ── handlers in threads ───────────────────────────────────────────────────────────────────────
 
@@ -328,28 +339,33 @@ class Engine:
         self._collecting = False  # before looking: what comes from now on asks for the next turn
         while self._results:
             one, what = self._results.popleft()
-            if isinstance(what, tuple):
+            if not isinstance(what, tuple):
+                self._flow(one).put(what)
+            elif one.flow is None:
                 self._finish(one, what)
-                continue
-            self._part(one, what)
-            self._let_go_on(one)
-
-    def _let_go_on(self, one: Running) -> None:
-        """A part of a generator in a thread has left, or will when the socket takes it."""
-        if one.post.session.congested:
-            self._loop.call_later(CONGESTED, self._let_go_on, one)
-        elif one.ahead is not None:
-            one.ahead.release()
+            else:
+                one.flow.end(what)
 
     # ── to the session ────────────────────────────────────────────────────────────────────────────
 
-    def _part(self, one: Running, frames: list[bytes]) -> None:
-        one.post.session.partial(one.job, frames, time.monotonic())
-        one.post.line.touch()
+    def _flow(self, one: Running) -> Outflow:
+        flow = one.flow
+        if flow is None:
+
+            def sent() -> None:
+                one.post.line.touch()
+                if one.ahead is not None:
+                    one.ahead.release()
+
+            flow = one.flow = Outflow(
+                one.post.session, one.job, self._loop, sent, lambda end: self._finish(one, end)
+            )
+        return flow
 
     def _finish(self, one: Running, outcome: Answer) -> None:
         post, now = one.post, time.monotonic()
         post.running.pop(one.job, None)
+        one.flow = None
         if self._closing:
             return  # only we have cancelled it: the DISCONNECT gives it to another worker
         try:

@@ -89,6 +89,10 @@ MDP03_VERSION: Final = 3
 BROKER_ID_BIT: Final = 1 << 63
 LOAD_UNKNOWN: Final = 0xFFFF
 MAX_CAPACITY: Final = 0xFFFF
+FIRST_CREDIT: Final = 16
+"""Parts that each direction of a stream may send before the first CREDIT."""
+MOST_CREDIT: Final = 0xFFFF
+"""Credit that is held at a time; what is granted beyond it is lost."""
 MAX_NAME: Final = 255
 MAX_METADATA: Final = 4096
 MAX_METADATA_DEPTH: Final = 4
