@@ -45,6 +45,7 @@ fuzz: $(READY)
 	FUZZ=full $(BIN)/python -m pytest tests/protocol/test_totality.py --timeout 600
 	$(BIN)/python -m tests.protocol.mutator --messages 1000000
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
+	$(BIN)/python -m tests.core.forge --messages 1000000
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1

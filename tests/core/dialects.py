@@ -110,3 +110,14 @@ def farewell(dialect: Dialect) -> list[Frame]:
         DELPHI: _closed(b"", b"\x03"),
         MDP03: [mdp03.pack(spec.DISCONNECT)],
     }[dialect]
+
+
+def leave(dialect: Dialect, service: Frame) -> list[Frame]:
+    """A worker's DISCONNECT."""
+    return {
+        MDP01: [b"", b"MDPW01", b"\x05"],
+        MDP02: [b"MDPW02", b"\x06"],
+        MDP02D: [b"", b"MDPW02", b"\x06"],
+        DELPHI: _closed(b"", b"\x03", service),
+        MDP03: [mdp03.pack(spec.DISCONNECT)],
+    }[dialect]
