@@ -43,6 +43,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is served; exactly one in every dialect but MDP/0.3."""
     capacity: int = 1
     """Requests in flight that it takes, 1..65535. Announced in MDP/0.3 only."""
+    weight: float = 1.0
+    """Its share of the services' requests; told by READY where it is not 1. MDP/0.3 only."""
     interval: float = spec.WORKER_INTERVAL
     """Heartbeat interval; in MDP/0.3 until WELCOME says otherwise."""
     liveness: int = spec.LIVENESS

@@ -579,7 +579,7 @@ class WorkerSession:
     def _register(self, service: bytes, now: float) -> None:
         """READY. Where nothing answers it, we are ready by having said it."""
         if self._codec is None:
-            self._outbox.put(speech.ready(service, self._capacity))
+            self._outbox.put(speech.ready(service, self._capacity, self.settings.weight))
         else:
             self._outbox.put(self._codec.w2b_ready(service))
             self.ready = not self._delphi

@@ -6,7 +6,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 
 DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
@@ -14,9 +14,12 @@ NO_NAMES: Final = b"\x00\x00"
 """The header behind its fixed part, of a command without service and address."""
 
 
-def ready(service: bytes, capacity: int) -> list[Frame]:
-    """READY."""
-    return [mdp03.pack(spec.READY, code=capacity, service=service)]
+def ready(service: bytes, capacity: int, weight: float = 1.0) -> list[Frame]:
+    """READY; without metadata where there is nothing to tell."""
+    if weight == 1.0:
+        return [mdp03.pack(spec.READY, code=capacity, service=service)]
+    field = metadata.pack({"weight": weight})
+    return [mdp03.pack(spec.READY, spec.METADATA, capacity, service=service, metadata=field)]
 
 
 def heartbeat(load: float | None) -> list[Frame]:

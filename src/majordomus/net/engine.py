@@ -34,6 +34,7 @@ from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
 from majordomus.net.flow import Outflow
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
+from majordomus.net.load import Measure, Meter, host_load
 from majordomus.net.pool import Pool
 from majordomus.net.request import Request
 from majordomus.protocol import spec
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     processes: int
     kill_after: float
     access: Access | None = None
+    load: Measure = host_load
 
 
 class Running:
@@ -118,6 +120,8 @@ class Engine:
     ) -> None:
         self._plan, self._loop, self.broken = plan, loop, broken
         self._pool = Pool(plan.threads)
+        self._load: float | None = None
+        self._meter = Meter(plan.load, self._set_load, loop)
         self._processes: ProcessPool | None = None
         self._handlers: dict[bytes, Handler] = {}
         for name, handler in handlers.items():
@@ -141,6 +145,7 @@ class Engine:
         """Starts to connect to every broker, and the processes."""
         if self._processes is not None:
             self._processes.open()
+        self._meter.start()
         for post in self._posts:
             post.line.open()
         self._announce()
@@ -196,6 +201,7 @@ class Engine:
 
         It ends when all is done; the caller bounds it.
         """
+        self._meter.stop()
         now = time.monotonic()
         for post in self._posts:
             post.session.drain(now)
@@ -211,6 +217,7 @@ class Engine:
         What was not answered by now is given to another worker, if that is allowed.
         """
         self._closing = True
+        self._meter.stop()
         tasks = [
             one.task
             for post in self._posts
@@ -381,7 +388,15 @@ class Engine:
     def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
         capacity = self._capacity(self.in_process(services))
         settings = _with(self._plan.settings, services=services, capacity=max(1, capacity))
-        return Post(url, settings, self, self._loop, self._plan.access)
+        post = Post(url, settings, self, self._loop, self._plan.access)
+        post.session.set_load(self._load, time.monotonic())
+        return post
+
+    def _set_load(self, load: float | None) -> None:
+        self._load = load
+        now = time.monotonic()
+        for post in self._posts:
+            post.session.set_load(load, now)
 
     def _know(self, service: bytes, handler: Handler) -> None:
         if handler.target is not None:

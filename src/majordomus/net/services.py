@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, overload
 
+from majordomus.core.strategies import LEAST_WEIGHT, MOST_WEIGHT
 from majordomus.core.worker_session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net import endpoints, process_target, process_wire
 from majordomus.net.access import Access
 from majordomus.net.engine import Engine, Plan
 from majordomus.net.handlers import Function, Handler, make_handler
+from majordomus.net.load import Measure, host_load
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
@@ -39,8 +41,11 @@ class Services:
     a thread, else 1000). `threads`: handlers made with `def` that run at a time. `processes`: the
     same for handlers with `run="process"` (default: the processors), and what each broker may have
     under work there; one that has not ended `kill_after` seconds after a cancel or its deadline is
-    killed. `drain_timeout`: seconds that requests get to finish at the end. `interval` and
-    `liveness` count until the broker has announced its own.
+    killed. `weight`: this worker's share of its services' requests, next to workers of weight 1.
+    `load`: returns what heartbeats tell of this machine's load, called in a thread every 10 s
+    (default: load average per core; on Windows the CPU's share). `drain_timeout`: seconds that
+    requests get to finish at the end. `interval` and `liveness` count until the broker has
+    announced its own.
     `server_key`, `certificate` and `plain` are those of `Client`.
     """
 
@@ -56,6 +61,8 @@ class Services:
         drain_timeout: float = DRAIN_TIMEOUT,
         interval: float = spec.WORKER_INTERVAL,
         liveness: int = spec.LIVENESS,
+        weight: float = 1.0,
+        load: Measure = host_load,
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
@@ -73,8 +80,13 @@ class Services:
         self.configure(threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
         self._settings = WorkerSettings(
-            services=(), dialect=endpoints.dialect(dialect), interval=interval, liveness=liveness
+            services=(),
+            dialect=endpoints.dialect(dialect),
+            interval=interval,
+            liveness=liveness,
+            weight=_weight(weight),
         )
+        self._load = load
         self._capacity = capacity
         self._drain_timeout = drain_timeout
         self._shift: Shift | None = None
@@ -208,6 +220,7 @@ class Services:
             self._processes,
             self._kill_after,
             self._access,
+            self._load,
         )
         self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
         return self._shift
@@ -324,6 +337,12 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _weight(weight: float) -> float:
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ConfigurationError(f"a weight is {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, not {weight}")
+    return float(weight)
 
 
 async def _first_of(work: Awaitable[object], alarm: Awaitable[object], timeout: float) -> None:
