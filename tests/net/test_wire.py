@@ -173,6 +173,22 @@ def test_dealer_without_a_connection_refuses_all_from_the_first_on(dealer_wire: 
         assert dealer_wire(dealer).send([[b"a"], [b"b", b"c"]]) == [(0, FULL), (1, FULL)]
 
 
+def test_dealer_says_whether_something_can_be_received(
+    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
+) -> None:
+    with connect(router) as dealer:
+        wire, broker = dealer_wire(dealer), router_wire(router)
+        assert not wire.readable()
+        dealer.send(b"hello")
+        [(peer, _)] = all_of(router, broker, 1)
+        broker.send([(peer, [b"answer"])])
+        until = time.monotonic() + 10
+        while not wire.readable():
+            assert time.monotonic() < until
+        assert wire.receive(10) == [[b"answer"]]
+        assert not wire.readable()
+
+
 class TestDescriptors:
     """Which descriptor a routing id's messages come by."""
 

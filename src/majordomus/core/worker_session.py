@@ -7,6 +7,7 @@ ends first (`Cancel`), and nothing that belongs to an older connection is ever s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple, TypeAlias
 from typing import Final as Constant
@@ -78,6 +79,9 @@ class Job(NamedTuple):
     metadata: bytes
     broker_metadata: bytes
     flags: int
+
+
+_new_job = partial(tuple.__new__, Job)
 
 
 class Cancel(NamedTuple):
@@ -415,7 +419,9 @@ class WorkerSession:
                 self._streams.begin(job)
         self._jobs[job] = _HELD
         deadline = now + ttl / 1000 if ttl else inf
-        self._events.append(Job(job, service, frames, address, deadline, theirs, ours, flags))
+        self._events.append(
+            _new_job((job, service, frames, address, deadline, theirs, ours, flags))
+        )
 
     def _check(self, header: Header) -> tuple[bytes, bytes] | None:
         """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is

@@ -43,6 +43,7 @@ cdef enum:
     SRCFD = 2
     TYPE = 16
     POLLIN = 1
+    EVENTS = 15
     DEALER = 5
     ROUTER = 6
 
@@ -643,6 +644,13 @@ cdef class DealerWire:
 
     def send(self, list batch not None):
         return self.out.send_all(batch)
+
+    def readable(self):
+        cdef int events = 0
+        cdef size_t size = sizeof(events)
+        if get_option(_handle(self.socket, -1), EVENTS, &events, &size) != 0:
+            raise _error(last_errno())
+        return bool(events & POLLIN)
 
 
 # ── waiting ───────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Self
 from majordomus.core.client_session import ClientEvent, ClientSettings
 from majordomus.core.client_streams import STEP
 from majordomus.errors import LocalProtocolError
-from majordomus.net import endpoints
+from majordomus.net import endpoints, forks
 from majordomus.net.access import Access, Refusal
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
@@ -57,7 +56,7 @@ class AsyncClient:
         self._line: AsyncLine[ClientEvent] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._pid = os.getpid()
+        self._generation = forks.generation
 
     async def call(
         self,
@@ -85,7 +84,8 @@ class AsyncClient:
             metadata=metadata,
         )
         call = self._begin(Call(ask))
-        await self._until_ended(call)
+        while call.outcome is None:
+            await self._news(call)
         return result(call)
 
     def stream(
@@ -133,7 +133,8 @@ class AsyncClient:
             service, body, self._seconds(timeout), one_way=True, to=to, metadata=metadata
         )
         call = self._begin(Call(ask))
-        await self._until_ended(call)
+        while call.outcome is None:
+            await self._news(call)
         result(call)
 
     async def ping(self, *, timeout: float | None = None) -> float:
@@ -151,7 +152,7 @@ class AsyncClient:
         if self._closed:
             return
         self._closed = True
-        if self._line is not None and os.getpid() == self._pid:
+        if self._line is not None and forks.generation == self._generation:
             self._calls.close(time.monotonic())
             self._line.flush()
             self._line.close()
@@ -181,26 +182,35 @@ class AsyncClient:
 
         Raises: LocalProtocolError after the end, and in another loop or process.
         """
+        line = self._line
+        if (
+            line is None
+            or self._closed
+            or forks.generation != self._generation
+            or line.loop is not asyncio.get_running_loop()
+        ):
+            return self._first_use()
+        return line
+
+    def _first_use(self) -> AsyncLine[ClientEvent]:
         if self._closed:
             raise LocalProtocolError("closed", "this client is closed")
-        if self._line is not None and os.getpid() != self._pid:
+        if self._line is not None and forks.generation != self._generation:
             text = "this client belongs to the parent process; make a new one after a fork"
             raise LocalProtocolError("forked", text)
-        loop = asyncio.get_running_loop()
-        if self._line is None:
-            session = self._session
-            self._pid, self._loop = os.getpid(), loop
-            self._line = AsyncLine(
-                session,
-                lambda: self.endpoints[session.endpoint],
-                take=self._calls.take,
-                broken=self._fail,
-                loop=loop,
-                access=self._access,
-            )
-            self._line.open()
-        elif loop is not self._loop:
+        if self._line is not None:
             raise LocalProtocolError("other-loop", "this client belongs to another event loop")
+        session = self._session
+        self._generation, self._loop = forks.generation, asyncio.get_running_loop()
+        self._line = AsyncLine(
+            session,
+            lambda: self.endpoints[session.endpoint],
+            take=self._calls.take,
+            broken=self._fail,
+            loop=self._loop,
+            access=self._access,
+        )
+        self._line.open()
         return self._line
 
     def _fail(self, error: Exception) -> None:
@@ -213,18 +223,14 @@ class AsyncClient:
         line.touch()
         return call
 
-    async def _until_ended(self, call: Call) -> None:
-        while not call.ended():
-            await self._news(call)
-
     async def _news(self, call: Call) -> None:
         """Until something comes for `call`. A cancelled wait cancels the call."""
         line = self._ready()
-        waiter = asyncio.get_running_loop().create_future()
-        call.notify = lambda: None if waiter.done() else waiter.set_result(None)
+        call.waiter = waiter = line.loop.create_future()
         try:
             await waiter
         except asyncio.CancelledError:
+            call.waiter = None
             self._calls.cancel(call, time.monotonic())
             line.touch()
             raise

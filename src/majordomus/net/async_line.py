@@ -41,7 +41,8 @@ class AsyncLine(Generic[E]):
         access: Access | None = None,
     ) -> None:
         self.session = session
-        self._take, self._broken, self._loop = take, broken, loop
+        self.loop = loop
+        self._take, self._broken = take, broken
         self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
         self._flush_planned = False
         self._closed = False
@@ -67,7 +68,7 @@ class AsyncLine(Generic[E]):
         """Something was asked of the session: it is flushed when this turn of the loop is over."""
         if not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def flush(self) -> None:
         """The same at once: what was asked of the session is sent when this returns, if there is a
@@ -84,14 +85,14 @@ class AsyncLine(Generic[E]):
         self._line.close()
 
     def _opened(self, link: Link) -> None:
-        self._loop.add_reader(_fd(link.socket), self._socket_ready, link)
-        self._loop.add_reader(_fd(link.monitor.socket), self._monitor_ready, link)
+        self.loop.add_reader(_fd(link.socket), self._socket_ready, link)
+        self.loop.add_reader(_fd(link.monitor.socket), self._monitor_ready, link)
         # An edge that was there before the registration is not told again.
-        self._loop.call_soon(self._monitor_ready, link)
+        self.loop.call_soon(self._monitor_ready, link)
 
     def _closing(self, link: Link) -> None:
-        self._loop.remove_reader(_fd(link.socket))
-        self._loop.remove_reader(_fd(link.monitor.socket))
+        self.loop.remove_reader(_fd(link.socket))
+        self.loop.remove_reader(_fd(link.monitor.socket))
 
     def _socket_ready(self, link: Link) -> None:
         if self._line.link is link:
@@ -107,11 +108,14 @@ class AsyncLine(Generic[E]):
         if self._closed:
             return
         self._flush_planned = False
-        self._guarded(lambda now: self._take(self._line.flush(now)))
+        self._guarded(self._send_and_take)
         link = self._line.link
         if link is not None and link.readable():
-            self._loop.call_soon(self._socket_ready, link)
+            self.loop.call_soon(self._socket_ready, link)
         self._arm()
+
+    def _send_and_take(self, now: float) -> None:
+        self._take(self._line.flush(now))
 
     def _guarded(self, work: Callable[[float], object]) -> None:
         """A failure here would leave everybody waiting for ever: the loop only logs it."""
@@ -130,7 +134,7 @@ class AsyncLine(Generic[E]):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
 
     def _ring(self) -> None:
         self._timer, self._timer_at = None, inf

@@ -84,7 +84,7 @@ class Reply:
     def __init__(
         self, frames: Sequence[bytes] = (), status: int = 200, worker: bytes = b""
     ) -> None:
-        self.frames = list(frames)
+        self.frames = frames if isinstance(frames, list) else list(frames)
         self.status = status
         self.worker = worker
         """The id of the worker that answered, as the broker calls it;

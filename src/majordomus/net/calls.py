@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from majordomus.core.client_session import ClientEvent, ClientSession, Credit, Final, Lost, Part
 from majordomus.errors import (
@@ -28,12 +30,15 @@ from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
+if TYPE_CHECKING:
+    from asyncio import Future
+
 Outcome: TypeAlias = Final | Lost | Exception
 
 NOT_SENT = b"the connection took nothing before the deadline"
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """What one call asks for, checked and packed."""
 
     service: bytes
@@ -71,6 +76,8 @@ def make_ask(
     flags = spec.FAIL_FAST if fail_fast else 0
     flags |= spec.ONCE if once else 0
     flags |= spec.ONE_WAY if one_way else 0
+    if metadata is None and isinstance(body, bytes):
+        return Ask(name, [body], timeout, flags, to)
     typed = typed_body(body)
     if typed is None:
         packed = packing.pack(metadata) if metadata else b""
@@ -86,7 +93,7 @@ class Call:
     `notify` is called, by whoever drives the session, when something has come.
     """
 
-    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts", "reads", "unsaid")
+    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts", "reads", "unsaid", "waiter")
 
     def __init__(
         self, ask: Ask, notify: Callable[[], object] | None = None, *, reads: bool = False
@@ -100,6 +107,8 @@ class Call:
         self.parts: deque[list[bytes]] = deque()
         self.outcome: Outcome | None = None
         self.notify = notify
+        self.waiter: Future[None] | None = None
+        """Set with the next thing that comes, and let go of: an asyncio caller's way to wait."""
 
     def ended(self) -> bool:
         """Whether the outcome is there; parts may still be to be taken."""
@@ -121,7 +130,11 @@ class Call:
             self.tell()
 
     def tell(self) -> None:
-        """Calls `notify`."""
+        """Sets `waiter`, calls `notify`."""
+        waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            waiter.set_result(None)
         if self.notify is not None:
             self.notify()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from typing import Final, Generic, TypeVar
 import zmq
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net import wires
+from majordomus.net import forks, wires
 from majordomus.net.access import Access, Refusal
 from majordomus.net.link import Line, Link, Session
 from majordomus.net.waker import Waker
@@ -65,7 +64,7 @@ class Driver(Generic[E]):
         self._asleep = False
         self._ended = False
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
+        self._generation = forks.generation
 
     @property
     def up(self) -> bool:
@@ -80,7 +79,7 @@ class Driver(Generic[E]):
     @property
     def ended(self) -> bool:
         """Whether nothing can be posted any more."""
-        return self._ended or os.getpid() != self._pid
+        return self._ended or forks.generation != self._generation
 
     # ── any thread ────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +143,7 @@ class Driver(Generic[E]):
 
         After a fork it does nothing: the sockets belong to the parent.
         """
-        if os.getpid() != self._pid:
+        if forks.generation != self._generation:
             return
         with self._seat:
             if self._ended:
@@ -192,7 +191,7 @@ class Driver(Generic[E]):
     def _check(self) -> None:
         if self._ended:
             raise LocalProtocolError("closed", "this client is closed")
-        if os.getpid() != self._pid:
+        if forks.generation != self._generation:
             raise LocalProtocolError(
                 "forked", "this client belongs to the parent process; make a new one after a fork"
             )

@@ -13,11 +13,10 @@ import inspect
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from majordomus.core.worker_session import (
@@ -32,6 +31,7 @@ from majordomus.errors import MajordomusError, StatusError
 from majordomus.net.access import Access
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
+from majordomus.net.eager import spawner
 from majordomus.net.flow import Outflow
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
 from majordomus.net.load import Measure, Meter, host_load
@@ -119,6 +119,7 @@ class Engine:
         broken: Callable[[Exception], None],
     ) -> None:
         self._plan, self._loop, self.broken = plan, loop, broken
+        self._spawn = spawner(loop)
         self._pool = Pool(plan.threads)
         self._load: float | None = None
         self._meter = Meter(plan.load, self._set_load, loop)
@@ -275,7 +276,7 @@ class Engine:
             assert pool is not None  # noqa: S101 - `_know` has made it
             pool.submit(lambda: self._serve_in_thread(one))
         else:
-            one.task = _spawn(self._loop, self._serve(one))
+            one.task = self._spawn(self._serve(one))
 
     def _withdraw(self, one: Running) -> None:
         one.request.withdraw()
@@ -441,15 +442,6 @@ def _judge(one: Running, error: BaseException) -> Answer:
     if not isinstance(error, StatusError | asyncio.CancelledError):
         logger.error("the handler of %s failed", one.request.service, exc_info=error)
     return failure(error)
-
-
-def _spawn(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task for `work`; where Python can, the first step runs at once and what never waits is done
-    then.
-    """
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
 
 
 def _with(settings: WorkerSettings, **changes: Any) -> WorkerSettings:

@@ -64,7 +64,7 @@ class Link:
 
     def readable(self) -> bool:
         """Asks libzmq, which also makes it notice new connections: a send alone may not."""
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return self.wire.readable()
 
     def close(self) -> None:
         """What was sent may still leave, for LINGER at most. May be repeated."""

@@ -184,6 +184,13 @@ class DealerWire:
                 return [(later, FULL) for later in range(index, len(batch))]
         return []
 
+    def readable(self) -> bool:
+        """Whether something is there to receive. Asking also makes libzmq notice new connections,
+        and is needed after every send: the descriptor is edge-triggered, and a send may take its
+        news away.
+        """
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def _sent(self, frames: list[bytes]) -> bool:
         """False when the message was refused. None is left begun.
 
