@@ -153,7 +153,6 @@ def test_handle_stands_for_the_delphi_client_and_answers_its_oldest_request(endp
         assert [client.reply(b"oldest") for _ in range(3)] == [[b"first"], [b"second"], [b"third"]]
 
 
-@pytest.mark.xfail(reason="EVENTs come with a later issue; until then it is counted", strict=True)
 def test_late_second_reply_with_the_same_handle_reaches_a_delphi_client(endpoint: str) -> None:
     with (
         closing(registered(endpoint, b"late")) as worker,

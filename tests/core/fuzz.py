@@ -15,14 +15,14 @@ import time
 from collections import Counter
 from itertools import islice
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from majordomus.core import invariants
 from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
-from majordomus.protocol.spec import Frame
+from majordomus.protocol.spec import Dialect, Frame
 from tests.protocol.mutator import mutations
 
 PEERS: Final = tuple(b"peer-%02d" % n for n in range(40))
@@ -41,6 +41,10 @@ LIMITS: Final = {
     "max_frames": 5,
     "max_message": 2000,
     "delphi_capacity": 20,
+    "max_client_topics": 4,
+    "max_topics": 25,
+    "max_sessions": 6,
+    "max_answered": 5,
 }
 TURN = 20
 """Messages of one turn of the loop, on average."""
@@ -99,7 +103,8 @@ class Fuzz:
                 self.machine.refused(peer, frames, True, self.now)
 
     def _say_something_right(self) -> None:
-        """A worker registers, or answers something that it has."""
+        """A worker registers, or answers something that it has; somebody speaks of events."""
+        self._say_something_of_events()
         registry = self.machine.registry
         new, (old, codec) = (
             self.random.choice(NEW_WORKERS),
@@ -138,6 +143,27 @@ class Fuzz:
             head = mdp03.pack(command, id=random.choice(ids), code=random.randrange(20))
             self.machine.receive(client, [head, b"y" * random.randrange(100)], self.now)
 
+    def _say_something_of_events(self) -> None:
+        """Presence, sessions, subscriptions, events, and handles used once more."""
+        random, registry = self.random, self.machine.registry
+        command = random.choice((spec.HELLO, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.EVENT))
+        name = random.choice((b"a", b"a.b", b"a.*", b"*.b", b"a.>", b">", b"a..b"))
+        fields: dict[str, Any] = {"id": random.choice((0, 0, 1, 2)), "service": name}
+        if command == spec.HELLO and random.random() < 0.7:
+            session = {"session": bytes((random.randrange(10),)) * 16}
+            fields.update(flags=spec.METADATA, metadata=metadata.pack(session))
+        if command == spec.EVENT and random.random() < 0.5:
+            known = [*registry.handles, *registry.away] or [b"nobody"]
+            fields["address"] = random.choice(known)
+        message = [mdp03.pack(command, **fields), b"news"]
+        self.machine.receive(random.choice(EVERYONE), message, self.now)
+        for worker in registry.workers.values():
+            if worker.answered and random.random() < 0.2:
+                address = random.choice(tuple(worker.answered))
+                again = LEGACY[Dialect.DELPHI].w2b_final(b"echo", address, [b"late"])
+                self.machine.receive(worker.id, again, self.now)
+                break
+
     def check(self) -> None:
         """The invariants, and that nothing is unbounded (rule 4)."""
         invariants.check(self.machine)
@@ -152,6 +178,14 @@ class Fuzz:
             "retries": (len(registry.retries), 2000),
             "facts": (len(registry.facts), 2000),
             "reasons": (len(registry.counts.dropped), 100),
+            "handles": (len(registry.handles), 2 * LIMITS["max_peers"]),
+            "subscriptions": (len(registry.topics), LIMITS["max_topics"]),
+            "nodes": (registry.topics.nodes, 16 * LIMITS["max_topics"]),
+            "sessions": (len(registry.sessions), LIMITS["max_sessions"]),
+            "answered": (
+                max((len(w.answered or ()) for w in registry.workers.values()), default=0),
+                LIMITS["max_answered"],
+            ),
             "suspects": (len(self.machine.presence.suspects), 2000),
         }
         beyond = {name: pair for name, pair in kept.items() if pair[0] > pair[1]}
@@ -162,7 +196,8 @@ class Fuzz:
     def outcomes(self) -> dict[str, int]:
         """What became of the requests that were accepted."""
         counts = self.machine.registry.counts
-        names = ("accepted", "answered", "failed", "expired", "cancelled", "dispatched", "retried")
+        names = ("accepted", "answered", "failed", "expired", "cancelled", "dispatched", "retried",
+                 "pushed", "published", "delivered", "undelivered")  # fmt: skip
         return {name: getattr(counts, name) for name in names}
 
     @property

@@ -480,7 +480,8 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         "max_ttl", "max_attempts", "max_frames", "max_message", "max_peers", "max_services",
         "max_worker_services", "max_open", "max_queue", "max_queue_bytes", "max_service_queue",
         "max_service_queue_bytes", "max_client_queue", "max_client_queue_bytes", "max_outbox",
-        "max_outbox_bytes",
+        "max_outbox_bytes", "max_topic", "max_topic_tokens", "max_client_topics", "max_topics",
+        "max_sessions", "max_answered",
     }  # fmt: skip
     assert all(getattr(BrokerSettings(), name) > 0 for name in limits)
 

@@ -9,6 +9,7 @@ import pytest
 
 from majordomus.core import invariants
 from majordomus.core.invariants import InvariantError, story
+from majordomus.core.listeners import Listener
 from majordomus.core.peers import Outbox
 from majordomus.core.registry import Counts
 from majordomus.core.services import Service
@@ -58,6 +59,11 @@ def overfull_outbox(rooms: Rooms) -> Outbox:
     outbox = Outbox(0.005)
     outbox.messages.extend([b""] for _ in range(2001))
     return outbox
+
+
+def foreign(rooms: Rooms) -> Listener:
+    """What somebody else subscribed to."""
+    return Listener(rooms.registry.peers[C])
 
 
 def miscounted_outbox(rooms: Rooms) -> Outbox:
@@ -115,6 +121,15 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "rule 4: peer 636c69656e742d64: 10002": lambda r: r.peer.open.update(
         {-n: r.waiting for n in range(1, 10_001)} | {1: r.waiting}
     ),
+    "is not its peer's": lambda r: r.registry.handles.update({b"ghost": r.peer}),
+    "is not reached by its handle": lambda r: r.registry.handles.pop(r.peer.handle),
+    "what it subscribed to is another's": lambda r: put(r.peer, "listener", foreign(r)),
+    "waits, and nobody is away": lambda r: r.registry.away.update({b"ghost": foreign(r)}),
+    "waits for a client that is here": lambda r: r.registry.away.update(
+        {r.peer.handle: foreign(r)}
+    ),
+    "the sessions differ": lambda r: r.registry.sessions.update({("", b"s" * 16): foreign(r)}),
+    "the subscriptions differ": lambda r: r.registry.topics.add(b"a.b", foreign(r)),
     "its outbox miscounts": lambda r: put(r.peer, "outbox", miscounted_outbox(r)),
     "its outbox holds 2001 messages": lambda r: put(r.peer, "outbox", overfull_outbox(r)),
 }

@@ -374,7 +374,7 @@ def test_delphi_reply_that_carries_its_handle_first_is_the_final_and_later_ones_
     for body in (b"first", b"later", b"later still"):
         house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
     assert house.words() == [final(C, 1, b"first", worker=W)]
-    assert house.counts.dropped == {"unasked-reply": 2}
+    assert house.counts.dropped == {"event-without-presence": 2}
 
 
 def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(

@@ -131,6 +131,8 @@ def test_broker_tells_of_itself(house: House) -> None:
         "open": 3,
         "queued": 1,
         "queued_bytes": 4,
+        "subscriptions": 0,
+        "sessions": 0,
     }
 
 
@@ -151,6 +153,10 @@ def test_stats_tell_every_counter(house: House) -> None:
         "rejected": 0,
         "parts": 0,
         "unanswered": 0,
+        "pushed": 0,
+        "published": 0,
+        "delivered": 0,
+        "undelivered": 0,
         "refused": {"501": 1},
         "dropped": {"unrecognised": 1},
         "handshakes_refused": {},

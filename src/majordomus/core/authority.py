@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.rights import CALL, MANAGE, RESERVED, SERVE, full_name, shown_name
+from majordomus.core.callers import Caller
+from majordomus.core.rights import (
+    CALL,
+    MANAGE,
+    RESERVED,
+    SERVE,
+    SUBSCRIBE,
+    full_name,
+    shown_name,
+)
+from majordomus.core.topics import full_topic, shown_topic, topic_prefix
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.callers import Caller
     from majordomus.core.peers import Peer
     from majordomus.core.presence import Presence
     from majordomus.core.registry import Registry
@@ -69,6 +78,13 @@ class Authority:
             return self.refuses(caller, peer, CALL, named)
         return self.refuses(caller, peer, MANAGE, called)
 
+    def refuses_topic(self, peer: Peer, action: str, called: bytes) -> Refusal | None:
+        """The same of publishing to a topic, and of subscribing to a pattern."""
+        if self.registry.rights is None:
+            return None
+        caller = Caller(peer.user, peer.groups, topic_prefix(peer.prefix))
+        return self.refuses(caller, peer, action, called)
+
     # ── what changes ──────────────────────────────────────────────────────────────────────────────
 
     def set_rights(self, rights: Rights | None, now: float) -> None:
@@ -87,6 +103,8 @@ class Authority:
         rights = self.registry.rights
         before = peer.prefix
         peer.prefix = b"" if rights is None else rights.prefix(peer.groups)
+        if peer.listener is not None and peer.listener.patterns:
+            self._review_subscriptions(peer, before)
         worker = peer.worker
         if worker is None:
             return
@@ -98,3 +116,11 @@ class Authority:
             if refusal is not None:
                 self.presence.forget(peer, "not allowed", now, tell=True, reason=refusal)
                 return
+
+    def _review_subscriptions(self, peer: Peer, before: bytes) -> None:
+        """What `peer` may not hear any more, it is unsubscribed from; `before` was its prefix."""
+        for pattern in list(peer.listener.patterns if peer.listener else ()):
+            called = shown_topic(before, pattern)
+            kept = full_topic(peer.prefix, called) == pattern
+            if not kept or self.refuses_topic(peer, SUBSCRIBE, called) is not None:
+                self.presence.events.unsubscribe(peer, pattern)

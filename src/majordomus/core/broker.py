@@ -17,6 +17,7 @@ from majordomus.core.admission import Admission
 from majordomus.core.authority import Authority
 from majordomus.core.dispatch import Dispatcher
 from majordomus.core.enrolment import Enrolment, StrangerError
+from majordomus.core.events import Events
 from majordomus.core.identity import NOBODY, Identity
 from majordomus.core.legacy_commands import LegacyCommands
 from majordomus.core.mdp03_commands import Mdp03Commands
@@ -26,7 +27,7 @@ from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
 from majordomus.core.rooms import Rooms
 from majordomus.core.states import FORGOTTEN, OPEN, PRESENT
-from majordomus.errors import RemoteProtocolError
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import delphi, mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import UnsupportedVersion, recognise
@@ -68,7 +69,8 @@ class BrokerMachine:
         self.registry = Registry(settings, ids, name or settings.name, strategies or {})
         self.outgoing = Outgoing(self.registry)
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
-        self.presence = Presence(self.registry, self.outgoing, self.dispatcher)
+        self.events = Events(self.registry, self.outgoing)
+        self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
         self.authority = Authority(self.registry, self.presence)
         self.admission = Admission(self.registry, self.dispatcher, self.authority)
         self._promised = inf
@@ -86,6 +88,7 @@ class BrokerMachine:
             self.presence,
             self.admission,
             self.enrolment,
+            self.events,
         )
         self._mdp03 = Mdp03Commands(rooms)
         self._legacy = LegacyCommands(rooms)
@@ -127,6 +130,8 @@ class BrokerMachine:
             if request.state in OPEN:
                 self.dispatcher.expire(request, now)
         self.presence.tick(now)
+        if self.events.away:
+            self.events.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
 
@@ -139,6 +144,8 @@ class BrokerMachine:
         self._promised = min(
             registry.requests.next(), registry.timers.next(), registry.retries.next()
         )
+        if self.events.away:
+            self._promised = min(self._promised, self.events.next_deadline())
         if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
             return 0.0
         return self._promised
@@ -230,6 +237,21 @@ class BrokerMachine:
             if peer.worker is not None or peer.state is PRESENT:
                 dialect = peer.worker.dialect if peer.worker else MDP03
                 self.outgoing.say(peer, speech.disconnect(dialect), now)
+
+    def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
+        """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
+        has no presence."""
+        return self.events.push(handle, body, now) is None
+
+    def publish(self, topic: bytes, body: list[Frame], now: float) -> int:
+        """An EVENT for everybody who subscribed to `topic`; how many it is on its way to.
+
+        Raises: LocalProtocolError for what is no topic.
+        """
+        problem = self.events.topic_problem(topic, pattern=False)
+        if problem:
+            raise LocalProtocolError("bad-topic", problem)
+        return self.events.publish(topic, body, now)
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────
 

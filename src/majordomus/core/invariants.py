@@ -64,6 +64,7 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
         yield from _worker(worker)
         if worker.state is SUSPECT and worker.peer not in machine.presence.suspects:
             yield f"worker {worker.id.hex()}: is suspect, and nobody will judge it"
+    yield from _events(registry)
     queued = [r for r in requests if r.state is QUEUED]
     queued_of = Counter(r.peer for r in queued)
     bytes_of: Counter[Peer] = Counter()
@@ -73,6 +74,36 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
         yield from _peer(registry, peer)
         if (peer.queued, peer.queued_bytes) != (queued_of[peer], bytes_of[peer]):
             yield f"peer {peer.id.hex()}: queued = {peer.queued}, not what waits of it"
+
+
+def _events(registry: Registry) -> Iterator[str]:
+    """Handles, subscriptions and sessions: each is held by exactly who may use it."""
+    peers, settings = registry.peers, registry.settings
+    for handle, peer in registry.handles.items():
+        if peers.get(peer.id) is not peer or handle not in (peer.handle, peer.own_handle):
+            yield f"handle {handle.hex()}: is not its peer's"
+    listeners = {peer.listener: None for peer in peers.values() if peer.listener is not None}
+    for peer in peers.values():
+        if registry.handles.get(peer.handle) is not peer:
+            yield f"peer {peer.id.hex()}: is not reached by its handle"
+        if peer.listener is not None and peer.listener.peer is not peer:
+            yield f"peer {peer.id.hex()}: what it subscribed to is another's"
+    for handle, listener in registry.away.items():
+        if listener.peer is not None or listener.key is None or listener.handle != handle:
+            yield f"handle {handle.hex()}: waits, and nobody is away"
+        if handle in registry.handles:
+            yield f"handle {handle.hex()}: waits for a client that is here"
+    listeners.update(dict.fromkeys(registry.away.values()))
+    sessions = {one.key: one for one in listeners if one.key is not None}
+    if sessions != registry.sessions:
+        yield "the sessions differ from those that somebody has"
+    pairs = {(pattern, one) for one in listeners for pattern in one.patterns}
+    if pairs != set(registry.topics.pairs()) or len(pairs) != len(registry.topics):
+        yield "the subscriptions differ from those that somebody has"
+    if any(len(one.patterns) > settings.max_client_topics for one in listeners):
+        yield "rule 4: a client has more subscriptions than it may"
+    if len(pairs) > settings.max_topics or len(sessions) > settings.max_sessions:
+        yield "rule 4: more subscriptions or sessions than allowed"
 
 
 def _open_requests(registry: Registry) -> list[Request]:

@@ -82,18 +82,19 @@ class LegacyCommands(Commands):
     def _ready(self, peer: Peer, dialect: Dialect, name: bytes, now: float) -> None:
         """RFC 7: a second READY is an offence. A Delphi worker may say it again, also to move
         (docs/spec/delphi.md)."""
-        worker = peer.worker
+        worker, moved = peer.worker, None
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:
                 raise StrangerError("second-ready")
             if full_name(peer.prefix, name) not in worker.services:
                 self.enrolment.check_claim(peer, None, name)
                 self.presence.lose(worker, "moved to another service", now)
-                worker = None
+                moved, worker = worker, None
         if worker is None:
             name = self.enrolment.check_claim(peer, None, name)
             capacity = self.settings.delphi_capacity if dialect is DELPHI else 1
             worker = self.enrolment.new_worker(peer, dialect, capacity, now)
+            worker.answered = moved.answered if moved is not None else None
             if dialect is DELPHI:
                 self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
             self.enrolment.enrol(worker, name, now)
@@ -114,7 +115,7 @@ class LegacyCommands(Commands):
         unanswered one."""
         waiting = worker.handles.get(command.address)
         if not waiting:
-            self.registry.drop("unasked-reply", worker.id)
+            self._reply_again(worker, command, now)
             return
         number = waiting[0]
         if command.number == spec.PARTIAL:
@@ -133,4 +134,15 @@ class LegacyCommands(Commands):
             )
         elif answered is not None:
             self.dispatcher.answer(answered, spec.OK, command.body, 0, b"", now)
+        if answered is not None and worker.dialect is DELPHI:
+            self.events.answered(worker, command.address, answered.peer)
         self.dispatcher.feed(worker, now)
+
+    def _reply_again(self, worker: Worker, command: Command, now: float) -> None:
+        """To a handle that waits for no answer: an event, if this Delphi worker has answered it."""
+        if worker.answered is None:
+            self.registry.drop("unasked-reply", worker.id)
+        elif self.admission.too_large(command.body):
+            self.registry.drop("event-too-large", worker.id)
+        else:
+            self.events.push_late(worker, command.address, command.body, now)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from majordomus.core import speech
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
+from majordomus.core.event_commands import EventCommands
 from majordomus.core.peers import conversation
 from majordomus.core.rooms import Commands, Rooms
 from majordomus.core.states import DRAINING, PRESENT
@@ -32,7 +33,7 @@ SERVED_BEHIND_ENVELOPE = frozenset(
 )
 GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
 NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
-LATER = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
+NEEDS_PRESENCE = frozenset((spec.HELLO, spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
 
 
 class Mdp03Commands(Commands):
@@ -40,6 +41,7 @@ class Mdp03Commands(Commands):
 
     def __init__(self, rooms: Rooms) -> None:
         super().__init__(rooms)
+        events = self._events = EventCommands(rooms, self._refuse_event)
         self._commands = {
             spec.READY: self._ready,
             spec.REQUEST: self._request,
@@ -52,6 +54,9 @@ class Mdp03Commands(Commands):
             spec.CAPACITY: self._capacity,
             spec.REJECT: self._reject,
             spec.CREDIT: self._credit,
+            spec.EVENT: events.event,
+            spec.SUBSCRIBE: events.subscribe,
+            spec.UNSUBSCRIBE: events.unsubscribe,
         }
 
     def handle(
@@ -84,7 +89,7 @@ class Mdp03Commands(Commands):
     ) -> None:
         """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
         worker's."""
-        if header[0] != spec.HELLO:
+        if header[0] not in NEEDS_PRESENCE:
             raise StrangerError("worker-behind-envelope")
         self.registry.drop("behind-envelope", peer.id)
         self._not_implemented(peer, envelope, header[3], "no presence behind an envelope", now)
@@ -115,8 +120,7 @@ class Mdp03Commands(Commands):
         command = header[0]
         if command in NOT_FOR_A_BROKER:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
-        reason = "not-implemented" if command in LATER else "unknown-command"
-        self.registry.drop(reason, peer.id)
+        self.registry.drop("unknown-command", peer.id)
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
         self._not_implemented(peer, envelope, header[3], f"not implemented: {name}", now)
 
@@ -147,6 +151,12 @@ class Mdp03Commands(Commands):
         elif id:
             self.registry.counts.refused[status] += 1
             self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
+
+    def _refuse_event(self, peer: Peer, id: int, status: int, text: str, now: float) -> None:
+        """FINAL for what has no answer of its own; not where it would be taken for another's."""
+        held = peer.worker is not None and id in peer.worker.held
+        if id not in peer.open and not held:
+            self._refuse(peer, (), id, status, text, now)
 
     # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
 
@@ -194,10 +204,17 @@ class Mdp03Commands(Commands):
         body: list[Frame],
         now: float,
     ) -> None:
-        if header[7]:
-            metadata.unpack(header[7])
+        session = self._events.named_session(header[7])
+        if session is None:
+            self.registry.drop("bad-session", peer.id)
+            text = "a session is 16 bytes"
+            self._refuse_event(peer, header[3], spec.BAD_REQUEST, text, now)
+            return
         first = peer.state is not PRESENT
         peer.move("hello")
+        if session:
+            self.events.keep(peer, session, now)
+            self.admission.authority.reconsider(peer, now)
         interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
         self.presence.greet(peer, interval, now)
         if first:

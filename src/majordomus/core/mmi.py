@@ -103,6 +103,8 @@ def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
             "open": registry.open,
             "queued": registry.queued,
             "queued_bytes": registry.queued_bytes,
+            "subscriptions": len(registry.topics),
+            "sessions": len(registry.sessions),
         }
     )
 
@@ -121,6 +123,10 @@ def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
             "rejected": counts.rejected,
             "parts": counts.parts,
             "unanswered": counts.unanswered,
+            "pushed": counts.pushed,
+            "published": counts.published,
+            "delivered": counts.delivered,
+            "undelivered": counts.undelivered,
             "refused": {str(status): n for status, n in sorted(counts.refused.items())},
             "dropped": dict(sorted(counts.dropped.items())),
             "handshakes_refused": dict(sorted(counts.handshakes.items())),

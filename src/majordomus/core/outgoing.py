@@ -76,6 +76,18 @@ class Outgoing:
         peer.flushed = now
         self.sends.extend((peer.id, frames) for frames in outbox.messages)
 
+    def has_room(self, peer: Peer, body: list[Frame]) -> bool:
+        """Whether an event may still wait for `peer`: answers come first."""
+        outbox = peer.outbox
+        if outbox is None:
+            return True
+        settings = self.registry.settings
+        size = outbox.size + sum(map(len, body))
+        if len(outbox.messages) < settings.max_outbox and size <= settings.max_outbox_bytes:
+            return True
+        self.registry.drop("outbox-full", peer.id)
+        return False
+
     def hold(self, peer: Peer, frames: list[Frame], now: float) -> None:
         """Keep what a full socket refused; what finds no room goes to `overflow`.
 
@@ -96,13 +108,17 @@ class Outgoing:
         lost_a_part = not id & spec.BROKER_ID_BIT and (peer, spec.PARTIAL, key) in self.overflow
         if command == spec.FINAL and lost_a_part:
             frames = speech.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
-        room = 1 if command in OF_A_STREAM else 2
+        room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
         size = sum(map(len, frames))
         if (
             len(outbox.messages) >= settings.max_outbox * room
             or outbox.size + size > settings.max_outbox_bytes * room
         ):
             self.registry.drop("outbox-full", peer.id)
+            if command == spec.EVENT:
+                self.registry.counts.delivered -= 1
+                self.registry.counts.undelivered += 1
+                return
             self.overflow[peer, command, key] = None
             return
         outbox.messages.append(frames)

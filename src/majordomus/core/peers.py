@@ -10,6 +10,7 @@ from majordomus.core.states import PEER, PeerState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
+    from majordomus.core.listeners import Listener
     from majordomus.core.requests import Request
     from majordomus.core.workers import Worker
 
@@ -36,6 +37,8 @@ class Peer:
 
     ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
     ``prefix`` stands in front of every name that it uses, unseen by it.
+    ``handle``: under which workers know it; its session's, once it named one. ``own_handle`` never
+    changes.
     """
 
     __slots__ = (
@@ -48,8 +51,10 @@ class Peer:
         "last_delay",
         "last_heard",
         "last_sent",
+        "listener",
         "open",
         "outbox",
+        "own_handle",
         "prefix",
         "queued",
         "queued_bytes",
@@ -63,6 +68,8 @@ class Peer:
         self.id = id
         self.dialect = dialect
         self.handle = handle
+        self.own_handle = handle
+        self.listener: Listener | None = None
         self.identity: Identity = NOBODY
         self.user = ""
         self.groups: tuple[str, ...] = ()

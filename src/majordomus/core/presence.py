@@ -20,21 +20,27 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.events import Events
     from majordomus.core.outgoing import Outgoing
     from majordomus.core.registry import Registry
     from majordomus.core.workers import Worker
 
-HANDLE_SIZE = 8
+HANDLE_SIZE = 16
+"""Bytes that nobody guesses: who knows a handle may push to its client."""
 MDP03 = Dialect.MDP03
+REVOKED = "revoked"
 
 
 class Presence:
     """Meets, greets, watches and forgets peers."""
 
-    def __init__(self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: Events
+    ) -> None:
         self.registry = registry
         self.outgoing = outgoing
         self.dispatcher = dispatcher
+        self.events = events
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
@@ -62,6 +68,7 @@ class Presence:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
             if registry.rights is not None:
                 peer.prefix = registry.rights.prefix(peer.groups)
+        self.events.met(peer)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
 
@@ -89,7 +96,7 @@ class Presence:
         peer = registry.peers.get(peer_id)
         if peer is not None:
             registry.tell("revoked", peer=peer_id, user=peer.identity.user)
-            self.forget(peer, "revoked", now)
+            self.forget(peer, REVOKED, now)
 
     def greet(self, peer: Peer, interval: float, now: float) -> None:
         """WELCOME, and what a newcomer must know of a broker that drains."""
@@ -123,6 +130,7 @@ class Presence:
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
+        self.events.left(peer, now, for_good=why == REVOKED)
         if peer.timer is not None:
             peer.timer.pop(peer, None)
             peer.timer = None

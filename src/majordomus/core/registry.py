@@ -10,12 +10,14 @@ from typing import TypeAlias
 from majordomus.core.deadlines import Deadlines
 from majordomus.core.dice import Dice
 from majordomus.core.identity import Identity
+from majordomus.core.listeners import Key, Listener
 from majordomus.core.peers import Peer
 from majordomus.core.requests import Request
 from majordomus.core.rights import Rights
 from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
 from majordomus.core.strategies import Factory, Strategies
+from majordomus.core.topics import Topics
 from majordomus.core.workers import Worker
 from majordomus.protocol.spec import Frame
 
@@ -33,16 +35,20 @@ class Counts:
         "accepted",
         "answered",
         "cancelled",
+        "delivered",
         "dispatched",
         "dropped",
         "expired",
         "failed",
         "handshakes",
         "parts",
+        "published",
+        "pushed",
         "refused",
         "rejected",
         "retried",
         "unanswered",
+        "undelivered",
     )
 
     def __init__(self) -> None:
@@ -55,6 +61,12 @@ class Counts:
         self.retried = 0
         self.rejected = 0
         self.parts = 0
+        self.pushed = 0
+        self.published = 0
+        """Events that came, for the client of a handle and for a topic."""
+        self.delivered = 0
+        self.undelivered = 0
+        """What each of them was for one who was to hear it: on its way, or lost."""
         self.unanswered = 0
         """Failures that nobody was told of: the dialect has no words, or no answer was wanted."""
         self.refused: Counter[int] = Counter()
@@ -86,6 +98,11 @@ class Registry:
         self.peers: dict[bytes, Peer] = {}
         self.identities: dict[bytes, Identity] = {}
         """Who is at the other end of a live connection, where it has proved that."""
+        self.handles: dict[bytes, Peer] = {}
+        self.topics: Topics[Listener] = Topics()
+        self.sessions: dict[Key, Listener] = {}
+        self.away: dict[bytes, Listener] = {}
+        """Sessions whose client is not there, by handle; who has been away longest comes first."""
         self.workers: dict[bytes, Worker] = {}
         self.services: dict[bytes, Service] = {}
         self.backlogged: OrderedDict[Service, None] = OrderedDict()

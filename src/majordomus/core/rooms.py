@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from majordomus.core.admission import Admission
     from majordomus.core.dispatch import Dispatcher
     from majordomus.core.enrolment import Enrolment
+    from majordomus.core.events import Events
     from majordomus.core.outgoing import Outgoing
     from majordomus.core.presence import Presence
     from majordomus.core.registry import Registry
@@ -22,6 +23,7 @@ class Rooms(NamedTuple):
     presence: Presence
     admission: Admission
     enrolment: Enrolment
+    events: Events
 
 
 class Commands:
@@ -35,3 +37,4 @@ class Commands:
         self.presence = rooms.presence
         self.admission = rooms.admission
         self.enrolment = rooms.enrolment
+        self.events = rooms.events

@@ -40,6 +40,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages that the socket itself holds for one peer; in bytes at most this times
     `max_message`."""
 
+    session_ttl: float = 60.0
+    """How long the handle and the subscriptions of a client that named a session wait for its
+    return."""
+
     default_ttl: float = 60.0
     """Deadline of a request that brings none."""
     max_ttl: float = 3600.0
@@ -87,6 +91,18 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Requests of one client that wait."""
     max_client_queue_bytes: int = 256 * MIB
     """Bytes of one client that wait."""
+    max_topic: int = spec.MAX_NAME
+    """Bytes of a topic or a pattern."""
+    max_topic_tokens: int = 16
+    """Tokens of a topic or a pattern."""
+    max_client_topics: int = 1000
+    """Subscriptions of one client."""
+    max_topics: int = 1_000_000
+    """Subscriptions in all."""
+    max_sessions: int = 250_000
+    """Sessions known at a time."""
+    max_answered: int = 10_000
+    """Answered handles of one Delphi worker that may still carry events."""
     max_outbox: int = 1000
     """Messages held for a peer whose socket is full; answers may use as much again."""
     max_outbox_bytes: int = 64 * MIB
@@ -102,6 +118,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             _check(name, getattr(self, name), 0.001, LONGEST)
         for name in COUNTS:
             _check(name, getattr(self, name), 1, MOST)
+        for name in BOUNDS:
+            _check(name, getattr(self, name), 0, MOST)
+        _check("max_topic", self.max_topic, 1, spec.MAX_NAME)
         for service, seconds in self.busy_timeouts.items():
             _check(f"busy_timeouts.{service}", seconds, 0.001, LONGEST)
         if self.legacy_errors not in LEGACY_ERRORS:
@@ -121,10 +140,13 @@ DURATIONS = (
     "busy_timeout",
     "client_idle",
     "pause",
+    "session_ttl",
     "default_ttl",
     "max_ttl",
 )
-COUNTS = ("liveness", "max_attempts", "delphi_capacity", "send_hwm")
+COUNTS = ("liveness", "max_attempts", "delphi_capacity", "send_hwm", "max_topic_tokens")
+BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
+"""May be 0: there are none, then."""
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

@@ -66,7 +66,7 @@ def handle_of(worker: Worker, request: Request, number: int) -> bytes:
     (docs/spec/delphi.md).
     """
     if worker.dialect is Dialect.DELPHI and request.dialect is Dialect.DELPHI:
-        return request.peer.handle
+        return request.peer.own_handle
     return number.to_bytes(8, "big")
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 class Worker:
     """A peer that serves. ``held`` are its slots in use, by dispatch number, ended requests
-    included."""
+    included. ``answered``: of a Delphi worker, the handles that it may use again, with the
+    handles of their clients."""
 
     __slots__ = (
+        "answered",
         "busy_since",
         "capacity",
         "dialect",
@@ -50,6 +52,7 @@ class Worker:
         self.held: dict[int, Request] = {}
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] = set()
+        self.answered: dict[bytes, bytes] | None = None
         self.reserved = FairQueue()
         self.reserved_last = False
         self.load: float | None = None
