@@ -12,7 +12,7 @@ __all__ = ["terminal"]
 DOCS = SOURCE.parent / "docs"
 
 
-@pytest.mark.parametrize(("page", "commands"), [("pools", 4)])
+@pytest.mark.parametrize(("page", "commands"), [("pools", 4), ("proxies", 7)])
 def test_every_file_and_command_of_the_page_does_what_it_says(
     terminal: Terminal,
     page: str,

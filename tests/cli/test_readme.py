@@ -25,6 +25,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n+(?=(.*?)$)", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\S+\.py)\n")
 SAVED = re.compile(r"Saved as `(\S+)`")
+FIXED = re.compile(r"127\.0\.0\.1:(\d{4})\b")
 SET_UP = re.compile(r"make |python3 -m venv |\. \.venv/bin/activate|pip install ")
 
 
@@ -74,6 +75,7 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.ports = {"5555": self.port}
         programs = folder / "programs"
         programs.mkdir()
         for name, run in (("python", ""), ("majordomus", " -m majordomus.cli")):
@@ -93,7 +95,11 @@ class Terminal:
         (self.folder / name).write_text(self.moved(text), "utf-8")
 
     def moved(self, text: str) -> str:
-        return text.replace("127.0.0.1:5555", f"127.0.0.1:{self.port}")
+        return FIXED.sub(lambda found: f"127.0.0.1:{self.free(found[1])}", text)
+
+    def free(self, port: str) -> int:
+        """The port that stands for one of the page's."""
+        return self.ports.setdefault(port, free_port())
 
     def run(self, command: str) -> list[str]:
         done = subprocess.run(

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "doctor": "Check this machine and installation.",
     "acl": "Check access rules, and say which one decides.",
     "proto": "Print the .proto text of a module's records.",
+    "proxy": "Run a ZeroMQ proxy, or steer one.",
     "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
     "keygen": "Make a CURVE key pair.",
     "completion": "Print the shell's completion script.",
