@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "workers": "List the workers of a broker.",
     "logs": "Show the entries of the cloud logger, and follow them.",
     "doctor": "Check this machine and installation.",
+    "token": "Make keys for tokens, and say what a token says.",
     "acl": "Check access rules, and say which one decides.",
     "proto": "Print the .proto text of a module's records.",
     "proxy": "Run a ZeroMQ proxy, or steer one.",
