@@ -1,38 +1,92 @@
-"""Builds the native wire; everything else is declared in pyproject.toml.
+"""Builds the native wire and compiles the rules; everything else is declared in pyproject.toml.
 
-It takes a C compiler and nothing else. Where there is none the install goes on without it
-(`optional`), says so in its output, and the twin on pyzmq serves: docs/adr/0003-native-wire.md.
-MAJORDOMUS_ABI3=1 makes one wheel for every CPython from 3.11 on.
+It takes a C compiler and nothing else. Where there is none the install goes on without them, says
+so in its output, and the twin on pyzmq and the rules in plain Python serve:
+docs/adr/0003-native-wire.md, docs/adr/0008-compiled-rules.md.
+
+The rules are the modules that have a `.pxd` beside them. An editable install or `build_ext
+--inplace` never compiles them: what is edited is what runs.
+MAJORDOMUS_ABI3=1 makes one wheel for every CPython from 3.11 on; MAJORDOMUS_RULES=python leaves the
+rules as they are.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ABI3 = bool(os.environ.get("MAJORDOMUS_ABI3"))
 OLDEST = "0x030B0000"
+RULES = os.environ.get("MAJORDOMUS_RULES") != "python"
+DIRECTIVES = {
+    "annotation_typing": False,  # the types are in the .pxd, and nowhere else
+    "auto_pickle": False,
+    "binding": True,
+    "embedsignature": False,
+    "boundscheck": True,
+    "wraparound": True,
+}
+
+
+def name_of(source: Path) -> str:
+    return ".".join(source.relative_to("src").with_suffix("").parts)
 
 
 def extension(source: Path) -> Extension:
     return Extension(
-        ".".join(source.relative_to("src").with_suffix("").parts),
+        name_of(source),
         [str(source)],
         define_macros=[("Py_LIMITED_API", OLDEST)] if ABI3 else [],
         py_limited_api=ABI3,
+        extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
     )
 
 
-extensions = cythonize(
-    [extension(source) for source in sorted(Path("src").rglob("*.pyx"))],
-    build_dir="build/cython",
-    language_level=3,
-)
-for made in extensions:
-    made.optional = True  # cythonize makes them anew and forgets it
+WIRES = [extension(path) for path in sorted(Path("src").rglob("*.pyx"))]
+COMPILED = [extension(path.with_suffix(".py")) for path in sorted(Path("src").rglob("*.pxd"))]
+RULE_NAMES = {rule.name for rule in COMPILED}
+
+
+class Build(build_ext):
+    """Compiles the rules for a real install only, and then all of them or none: a compiled module
+    knows the others' types by their layout."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.inplace or self.editable_mode or not RULES:
+            self.extensions = [one for one in self.extensions if one.name not in RULE_NAMES]
+        self.parallel = self.parallel or os.cpu_count() or 1
+
+    def build_extensions(self):
+        self.extensions = self.cythonized(self.extensions)
+        super().build_extensions()
+        rules = [one for one in self.extensions if one.name in RULE_NAMES]
+        made = [Path(self.get_ext_fullpath(one.name)) for one in rules]
+        lacking = [path.name for path in made if not path.exists()]
+        if lacking:
+            for path in made:
+                path.unlink(missing_ok=True)
+            self.warn(f"the rules stay in plain Python: {', '.join(lacking)} could not be built")
+
+    def cythonized(self, extensions):
+        made = cythonize(
+            extensions,
+            build_dir="build/cython",
+            language_level=3,
+            nthreads=os.cpu_count() or 1,
+            compiler_directives=DIRECTIVES,
+        )
+        for one in made:
+            one.optional = True  # cythonize makes them anew and forgets it
+            one._needs_stub = False
+        return made
+
 
 setup(
-    ext_modules=extensions,
+    ext_modules=WIRES + COMPILED,
+    cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

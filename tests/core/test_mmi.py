@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from majordomus.core.registry import RULES
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -123,6 +124,7 @@ def test_broker_tells_of_itself(house: House) -> None:
         "name": "house",
         "version": "1.2.3",
         "wire": "pyzmq",
+        "rules": RULES,
         "uptime": 1.5,
         "draining": False,
         "peers": 2,

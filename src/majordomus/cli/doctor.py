@@ -91,6 +91,15 @@ def wire() -> Iterator[Finding]:
         yield Finding(name, NOTE, f"{why}; its slower twin on pyzmq serves")
 
 
+def rules() -> Iterator[Finding]:
+    """Do the rules run compiled, or as plain Python?"""
+    from majordomus.core.registry import RULES
+
+    compiled = RULES == "compiled"
+    text = "compiled" if compiled else "plain Python, slower: this install did not compile them"
+    yield Finding("rules", OK if compiled else NOTE, text)
+
+
 def descriptors() -> Iterator[Finding]:
     """Every peer of a broker over tcp or ipc costs one file descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -199,6 +208,7 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     versions,
     libzmq,
     wire,
+    rules,
     sockets,
     descriptors,
     clocks,

@@ -117,8 +117,11 @@ class LeastOutstanding(Strategy):
         rejected = request.rejected
         if rejected is None:
             return next(iter(self._levels[self._heap[0]]))
-        willing = (w for level in sorted(self._heap) for w in self._levels[level])
-        return next((worker for worker in willing if worker not in rejected), None)
+        for level in sorted(self._heap):
+            for worker in self._levels[level]:
+                if worker not in rejected:
+                    return worker
+        return None
 
     def enter(self, worker: Worker, weight: float) -> None:
         self._weights.pop(worker, None)

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from math import inf
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 STEPS_PER_SECOND = 128
 """An item is due at most 1/128 s after its time, and never before."""
 
 
-class Deadlines(Generic[T]):
+class Deadlines:
     """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
 
     __slots__ = ("_slots", "_steps")
 
     def __init__(self) -> None:
-        self._slots: dict[int, dict[T, None]] = {}
+        self._slots: dict[int, dict[Any, None]] = {}
         self._steps: list[int] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
-    def add(self, item: T, when: float) -> dict[T, None]:
+    def add(self, item: Any, when: float) -> dict[Any, None]:
         """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
         removes it."""
         step = int(when * STEPS_PER_SECOND) + 1
@@ -39,9 +37,9 @@ class Deadlines(Generic[T]):
         slot[item] = None
         return slot
 
-    def due(self, now: float) -> list[T]:
+    def due(self, now: float) -> list[Any]:
         """Take out everything whose time has come, oldest first."""
-        items: list[T] = []
+        items: list[Any] = []
         steps = self._steps
         last = now * STEPS_PER_SECOND
         while steps and steps[0] <= last:

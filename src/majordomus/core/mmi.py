@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from majordomus.core.registry import RULES
 from majordomus.core.rights import full_name
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
             "name": registry.name,
             "version": registry.version,
             "wire": registry.wire,
+            "rules": RULES,
             "uptime": round(now - registry.started, 3),
             "draining": registry.draining,
             "peers": len(registry.peers),

@@ -74,7 +74,7 @@ class Outgoing:
         peer.outbox = None
         peer.last_delay = outbox.delay
         peer.flushed = now
-        self.sends.extend((peer.id, frames) for frames in outbox.messages)
+        self.sends += [(peer.id, frames) for frames in outbox.messages]
 
     def has_room(self, peer: Peer, body: list[Frame]) -> bool:
         """Whether an event may still wait for `peer`: answers come first."""

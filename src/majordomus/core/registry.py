@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from majordomus.core.deadlines import Deadlines
 from majordomus.core.dice import Dice
 from majordomus.core.identity import Identity
 from majordomus.core.listeners import Key, Listener
 from majordomus.core.peers import Peer
-from majordomus.core.requests import Request
 from majordomus.core.rights import Rights
 from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
@@ -26,6 +25,10 @@ Send: TypeAlias = tuple[bytes, list[Frame]]
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
 """A numbered write for a store. Its place is kept: no rule makes one yet."""
+
+
+RULES: Final = "python" if __file__.endswith(".py") else "compiled"
+"""How these rules run: docs/adr/0008-compiled-rules.md."""
 
 
 class Counts:
@@ -109,9 +112,9 @@ class Registry:
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.requests: Deadlines[Request] = Deadlines()
-        self.timers: Deadlines[Peer] = Deadlines()
-        self.retries: Deadlines[Peer] = Deadlines()
+        self.requests: Deadlines = Deadlines()
+        self.timers: Deadlines = Deadlines()
+        self.retries: Deadlines = Deadlines()
         self.open = 0
         self.queued = 0
         self.queued_bytes = 0

@@ -24,6 +24,8 @@ class RequestState(IntEnum):
     EXPIRED = 6
     CANCELLED = 7
 
+    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
+
 
 class WorkerState(IntEnum):
     """What a worker may be given. SUSPECT: its socket is gone, its last replies may be here."""
@@ -33,6 +35,8 @@ class WorkerState(IntEnum):
     SUSPECT = 2
     LOST = 3
 
+    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
+
 
 class PeerState(IntEnum):
     """What a routing id means to us. PRESENT: a client that said HELLO."""
@@ -40,6 +44,8 @@ class PeerState(IntEnum):
     SEEN = 0
     PRESENT = 1
     FORGOTTEN = 2
+
+    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
 
 
 HELD, QUEUED, DISPATCHED, STREAMING = (

@@ -1,0 +1,130 @@
+"""How many instructions the rules spend on one request: python -m benchmarks.instructions.
+
+Counted by callgrind, not timed, so no noise of the machine is in the figure: of one build it is the
+same at every run, to within a tenth of a percent. A request is two messages received (REQUEST,
+FINAL) and two made; the sockets are not in it. 16 clients with 32 requests each in flight, 4
+workers, 16-byte bodies, MDP/0.3, every rule at its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from majordomus.core.broker import BrokerMachine
+from majordomus.core.registry import RULES
+from majordomus.core.settings import BrokerSettings
+from majordomus.protocol import mdp03, spec
+
+CLIENTS: Final = 16
+WINDOW: Final = 32
+WORKERS: Final = 4
+BATCH: Final = 256
+FEW, MANY = 2_000, 6_000
+BODY: Final = b"sixteen bytes ok"
+BOUNDS: Final = Path(__file__).with_name("instructions.json")
+TOLERANCE: Final = 0.05
+
+Message = tuple[bytes, list[bytes]]
+
+
+def traffic(requests: int) -> list[Message]:
+    """What the broker receives: every worker answers in the order in which it was asked."""
+    messages: list[Message] = []
+    waiting = CLIENTS * WINDOW
+    for n in range(requests + waiting):
+        if n < requests:
+            header = mdp03.pack(spec.REQUEST, id=n + 1, ttl=5000, service=b"echo")
+            messages.append((b"\1client-of-test%d" % (n % CLIENTS), [header, bytes(BODY)]))
+        if n >= waiting:
+            number = n - waiting
+            header = mdp03.pack(spec.FINAL, code=200, id=spec.BROKER_ID_BIT | number + 1)
+            messages.append((b"\1worker-of-test%d" % (number % WORKERS), [header, bytes(BODY)]))
+    return messages
+
+
+def serve(requests: int) -> None:
+    """The workload: `MANY` requests are made ready, `requests` of them are served."""
+    made = iter(range(1, 1_000_000))
+    machine = BrokerMachine(BrokerSettings(), lambda n: next(made).to_bytes(n, "big"), "broker")
+    now = 1.0
+    for n in range(WORKERS):
+        ready = mdp03.pack(spec.READY, code=1000, service=b"echo")
+        machine.receive(b"\1worker-of-test%d" % n, [ready], now)
+    messages = traffic(MANY)[: 2 * requests]
+    for start in range(0, len(messages), BATCH):
+        now += 0.001
+        for peer, frames in messages[start : start + BATCH]:
+            machine.receive(peer, frames, now)
+        machine.tick(now)
+        machine.next_deadline()
+        machine.take_effects()
+    counts = machine.registry.counts
+    if counts.dropped or counts.accepted - counts.answered > CLIENTS * WINDOW:
+        raise RuntimeError(f"not the traffic that was meant: {counts.dropped}")
+
+
+def count(requests: int, output: Path) -> int:
+    """Instructions of a process that serves so many requests. Raises: RuntimeError."""
+    command = [
+        *("valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"),
+        *(sys.executable, "-m", "benchmarks.instructions", "--serve", str(requests)),
+    ]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+    if done.returncode != 0 or found is None:
+        raise RuntimeError(f"valgrind failed: {done.stderr[-2000:]}")
+    return int(found[1])
+
+
+def per_request(folder: Path) -> float:
+    """Instructions of the rules for one request: what more requests cost more."""
+    few, many = (count(n, folder / f"{n}.callgrind") for n in (FEW, MANY))
+    return (many - few) / (MANY - FEW)
+
+
+def kind() -> str:
+    """What a bound holds for: the instructions of an interpreter are another's."""
+    version = ".".join(platform.python_version_tuple()[:2])
+    return f"{RULES}, {platform.python_implementation()} {version}, {platform.machine()}"
+
+
+def bound() -> float | None:
+    """The most that may be spent, from instructions.json; None where none was set."""
+    known: dict[str, float] = json.loads(BOUNDS.read_text())
+    return known.get(kind())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", type=int, metavar="N", help="be the workload")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="keep callgrind's output")
+    asked = parser.parse_args()
+    if asked.serve is not None:
+        serve(asked.serve)
+        return 0
+    if not shutil.which("valgrind"):
+        print("valgrind is not here: nothing was counted")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        counted = per_request(Path(folder))
+        if asked.profile:
+            shutil.copy(Path(folder) / f"{MANY}.callgrind", asked.profile)
+    most = bound()
+    verdict = "no bound is set for it" if most is None else f"the bound is {most:,.0f}"
+    print(f"{kind()}: {counted:,.0f} instructions a request; {verdict}")
+    return 1 if most is not None and counted > most * (1 + TOLERANCE) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

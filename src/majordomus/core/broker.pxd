@@ -1,0 +1,29 @@
+cimport cython
+
+from majordomus.core.admission cimport Admission
+from majordomus.core.dispatch cimport Dispatcher
+from majordomus.core.mdp03_commands cimport Mdp03Commands
+from majordomus.core.outgoing cimport Outgoing
+from majordomus.core.peers cimport Peer
+from majordomus.core.registry cimport Registry
+
+
+cdef class BrokerMachine:
+    cdef public object settings
+    cdef public Registry registry
+    cdef public Outgoing outgoing
+    cdef public Dispatcher dispatcher
+    cdef public object presence
+    cdef public object authority
+    cdef public object events
+    cdef public Admission admission
+    cdef public object enrolment
+    cdef public double _promised
+    cdef public list _facts_taken
+    cdef public list _writes
+    cdef public double _next_version_answer
+    cdef public dict _codecs
+    cdef public Mdp03Commands _mdp03
+    cdef public object _legacy
+    cpdef object receive(self, bytes peer_id, list frames, double now)
+    cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)

@@ -1,0 +1,50 @@
+cimport cython
+
+from majordomus.core.outgoing cimport Outgoing
+from majordomus.core.registry cimport Registry
+from majordomus.core.requests cimport Request
+from majordomus.core.services cimport FairQueue, Service
+from majordomus.core.workers cimport Worker
+
+
+@cython.final
+cdef class Dispatcher:
+    cdef public Registry registry
+    cdef public Outgoing outgoing
+    cdef public object streams
+    cpdef object accept(self, Request request)
+    cpdef object place(self, Request request, double now)
+    cdef Worker _choose(self, Request request)
+    cdef FairQueue _queue_of(self, Request request)
+    cdef str _full(self, Request request)
+    cdef object _entered(self, Request request)
+    cdef object _left(self, Request request)
+    cpdef object reply(self, Request request, list frames, double now)
+    cpdef object dispatch(self, Request request, Worker worker, double now)
+    cdef object _remember_handle(self, Worker worker, Request request)
+    cdef object _weigh(self, Worker worker)
+    cpdef Request release(self, Worker worker, number)
+    cdef object _forget_handle(self, Worker worker, Request request, number)
+    cpdef object feed(self, Worker worker, double now)
+    cdef Request _next_for(self, Worker worker)
+    cdef Request _next_of_services(self, Worker worker)
+    cpdef object part(self, Request request, list frames, int flags, bytes metadata, double now)
+    cpdef object answer(
+        self, Request request, int status, list frames, int flags, bytes metadata, double now
+    )
+    cpdef object reject(self, Request request, Worker worker, double now)
+    cpdef object fail(self, Request request, int status, str text, double now)
+    cpdef object give_up(self, Request request, int status, str text, double now)
+    cpdef object expire(self, Request request, double now)
+    cdef object _end(self, Request request, str event, double now)
+    cdef object _close(self, Request request)
+    cdef object _tell(
+        self,
+        Request request,
+        int status,
+        list frames,
+        double now,
+        bytes worker_id=*,
+        int flags=*,
+        bytes metadata=*,
+    )

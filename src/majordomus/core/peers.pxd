@@ -1,0 +1,38 @@
+cimport cython
+
+from majordomus.core.workers cimport Worker
+
+
+cpdef object conversation(id, tuple envelope)
+
+
+@cython.final
+cdef class Outbox:
+    cdef public object messages
+    cdef public Py_ssize_t size
+    cdef public double delay
+
+
+@cython.final
+cdef class Peer:
+    cdef public bytes id
+    cdef public object dialect
+    cdef public bytes handle
+    cdef public object identity
+    cdef public str user
+    cdef public tuple groups
+    cdef public bytes prefix
+    cdef public object state
+    cdef public Worker worker
+    cdef public dict open
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t queued_bytes
+    cdef public Outbox outbox
+    cdef public double last_delay
+    cdef public double flushed
+    cdef public double last_heard
+    cdef public double last_sent
+    cdef public dict timer
+    cdef public object listener
+    cdef public object own_handle
+    cpdef object move(self, str event)

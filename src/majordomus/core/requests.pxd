@@ -1,0 +1,36 @@
+cimport cython
+
+from majordomus.core.peers cimport Peer
+from majordomus.core.services cimport FairQueue, Service
+from majordomus.core.workers cimport Worker
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    cdef public Peer peer
+    cdef public object dialect
+    cdef public tuple envelope
+    cdef public object key
+    cdef public unsigned long long id
+    cdef public object caller
+    cdef public Service service
+    cdef public bytes called
+    cdef public list body
+    cdef public Py_ssize_t size
+    cdef public int flags
+    cdef public bytes metadata
+    cdef public double accepted
+    cdef public double deadline
+    cdef public object state
+    cdef public int attempt
+    cdef public object dispatch
+    cdef public Worker worker
+    cdef public Worker target
+    cdef public set rejected
+    cdef public FairQueue queue
+    cdef public dict slot
+    cdef public object stream
+    cdef public list parts
+    cdef public Py_ssize_t parts_size
+    cpdef object move(self, str event)
