@@ -9,7 +9,16 @@ from typing import Any, Final
 
 import pytest
 
-from majordomus.core.rights import CALL, MANAGE, SERVE, Rights, Rule
+from majordomus.core.rights import (
+    ACTIONS,
+    CALL,
+    MANAGE,
+    PUBLISH,
+    SERVE,
+    SUBSCRIBE,
+    Rights,
+    Rule,
+)
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Dialect
 from tests.core import dialects
@@ -25,7 +34,10 @@ RULES: Final = (
     Rule(True, frozenset((CALL,)), users=("ann",), names=("echo",), source="rule 2"),
     Rule(True, frozenset((SERVE,)), groups=("workers",), names=("e*", "open"), source="rule 3"),
     Rule(True, frozenset((CALL, SERVE, MANAGE)), groups=("admins",), source="rule 4"),
-    Rule(False, frozenset((CALL, SERVE, MANAGE)), users=("eve",), source="rule 5"),
+    Rule(False, frozenset(ACTIONS), users=("eve",), source="rule 5"),
+    Rule(True, frozenset((PUBLISH, SUBSCRIBE)), groups=("admins",), source="rule 6"),
+    Rule(True, frozenset((SUBSCRIBE,)), users=("ann",), names=("news.*",), source="rule 7"),
+    Rule(True, frozenset((PUBLISH,)), groups=("workers",), names=("news.*",), source="rule 8"),
 )
 ROLES: Final[dict[str, tuple[str, tuple[str, ...], set[str]]]] = {
     "anonymous": ("", (), {"call open", "mmi.service open"}),
@@ -144,6 +156,85 @@ def judge_request(house: House, role: str, act: str, dialect: Dialect, allowed: 
             name.encode(),
         )
         assert "rule 5 denies it" in str(data["why"]) or "no rule allows it" in str(data["why"])
+
+
+MAY_TELL: Final[dict[str, set[str]]] = {
+    "anonymous": set(),
+    "user": {"subscribe news.sport", "subscribe news.>"},
+    "worker": {"publish news.sport"},
+    "other": set(),
+    "admin": {
+        *("publish news.sport", "publish staff", "subscribe news.sport", "subscribe news.>"),
+        *("subscribe >", "subscribe *.sport"),
+    },
+    "denied admin": set(),
+}
+"""Role → what it may publish and subscribe, of TELLS. Only MDP/0.3 has words for that."""
+TELLS: Final = (
+    *("publish news.sport", "publish staff", "subscribe news.sport", "subscribe news.>"),
+    *("subscribe >", "subscribe *.sport"),
+)
+
+
+@pytest.mark.parametrize("tell", TELLS)
+@pytest.mark.parametrize("role", ROLES)
+def test_role_may_publish_and_subscribe_what_the_table_says(
+    make_house: Callable[..., House], role: str, tell: str
+) -> None:
+    house = with_rules(make_house)
+    introduce(house, W, "admin")
+    introduce(house, C, role)
+    action, name = tell.split()
+    teller, hearer, pattern = (W, C, name) if action == "subscribe" else (C, W, ">")
+    topic = {">": "news.sport", "news.>": "news.sport", "*.sport": "news.sport"}.get(name, name)
+    for peer in (W, C):
+        house.say(peer, spec.HELLO)
+    house.said()
+    house.say(hearer, spec.SUBSCRIBE, id=1, service=pattern.encode())
+    house.say(teller, spec.EVENT, b"hear", id=2, service=topic.encode())
+    words = house.words()
+    if tell in MAY_TELL[role]:
+        assert words == [(hearer, "EVENT", {"service": topic.encode()}, [b"hear"])]
+    else:
+        id = 1 if action == "subscribe" else 2
+        text = sentence(role, action, name).encode()
+        assert words == [final(C, id, text, status=status_of(role))]
+
+
+def test_subscription_ends_when_its_right_is_gone(make_house: Callable[..., House]) -> None:
+    house = with_rules(make_house)
+    introduce(house, W, "admin")
+    introduce(house, C, "user")
+    house.say(C, spec.HELLO)
+    for pattern in (b"news.>", b"news.sport"):
+        house.say(C, spec.SUBSCRIBE, service=pattern)
+    house.machine.set_rights(Rights([*RULES[:6], RULES[6]._replace(names=("news.s*",))]), house.now)
+    house.said()
+    house.say(W, spec.EVENT, b"1", service=b"news.sport")
+    house.say(W, spec.EVENT, b"2", service=b"news.world")
+    assert house.words() == [(C, "EVENT", {"service": b"news.sport"}, [b"1"])]
+    house.machine.set_rights(Rights(RULES[:6]), house.now)
+    house.say(W, spec.EVENT, b"3", service=b"news.sport")
+    assert house.words() == []
+
+
+def test_session_that_comes_back_after_its_right_is_gone_hears_nothing(
+    make_house: Callable[..., House],
+) -> None:
+    house = with_rules(make_house)
+    introduce(house, W, "admin")
+    introduce(house, C, "user")
+    session = metadata.pack({"session": bytes(16)})
+    house.say(C, spec.HELLO, flags=spec.METADATA, metadata=session)
+    house.say(C, spec.SUBSCRIBE, service=b"news.>")
+    house.lose_connection(C)
+    house.machine.set_rights(Rights(RULES[:6]), house.now)
+    introduce(house, b"again", "user")
+    house.say(b"again", spec.HELLO, flags=spec.METADATA, metadata=session)
+    house.said()
+    house.say(W, spec.EVENT, b"1", service=b"news.sport")
+    assert house.words() == []
+    assert len(house.machine.registry.topics) == 0
 
 
 def status_of(role: str) -> int:

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core.listeners import Listener
+from majordomus.core.rights import shown_name
 from majordomus.core.states import PRESENT
 from majordomus.core.topics import full_topic, name_problem, shown_topic
 from majordomus.protocol import mdp03, spec
@@ -96,7 +97,7 @@ class Events:
             return
         registry.counts.pushed += 1
         if peer is not None and peer.dialect is DELPHI and handle == peer.own_handle:
-            service = worker.order[0].name
+            service = shown_name(peer.prefix, worker.order[0].name)
             if not self.outgoing.has_room(peer, body):
                 registry.counts.undelivered += 1
                 return
