@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core import mmi
+from majordomus.core import hedging, mmi
 from majordomus.core.balancing import LeastOutstanding
 from majordomus.core.peers import conversation
 from majordomus.core.requests import Request
@@ -111,6 +111,9 @@ class Admission:
         )
         request.target = target
         request.called = called
+        if metadata and hedging.MARK in metadata and not hedging.avoid(request):
+            self.registry.tidy(service)
+            raise RefusalError(spec.UNAVAILABLE, hedging.NOT_THERE)
         if flags & spec.MORE:
             stream_of(request)
         self.dispatcher.accept(request)

@@ -136,6 +136,11 @@ class ClientSession:
         found = self._open.get(call)
         return found is None or found.wire != 0
 
+    def wire(self, call: int) -> int:
+        """The id under which `call` is on its way; 0 while it is not, and when it has ended."""
+        found = self._open.get(call)
+        return 0 if found is None else found.wire
+
     # ── what the caller asks ──────────────────────────────────────────────────────────────────────
 
     def call(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from majordomus.core import speech
+from majordomus.core import hedging, speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, OPEN, STREAMING
@@ -53,10 +53,14 @@ class Dispatcher:
         request.slot = registry.requests.add(request, request.deadline)
 
     def place(self, request: Request, now: float) -> None:
-        """Dispatch `request` if a worker may have it, else let it wait behind its peer's others."""
+        """Dispatch `request` if a worker may have it, else let it wait behind its peer's others.
+        A second try waits for nobody."""
         worker = self._choose(request)
         if worker is not None:
             self.dispatch(request, worker, now)
+            return
+        if request.rejected is not None:
+            self.fail(request, spec.UNAVAILABLE, hedging.NO_OTHER, now)
             return
         registry = self.registry
         full = self._full(request)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,8 @@ from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Call, Calls, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
+from majordomus.net.gather import AsyncGathering, Wait
+from majordomus.net.hedge import hedged_async
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
 
@@ -68,6 +70,7 @@ class AsyncClient:
         once: bool = False,
         to: bytes = b"",
         metadata: Mapping[str, Any] | None = None,
+        hedge_after: float | None = None,
     ) -> Reply:
         """Asks `service` and awaits its answer; the parts of a streamed answer are joined.
 
@@ -83,10 +86,31 @@ class AsyncClient:
             to=to,
             metadata=metadata,
         )
+        if hedge_after is not None:
+            return await hedged_async(self, ask, hedge_after)
         call = self._begin(Call(ask))
         while call.outcome is None:
             await self._news(call)
         return result(call)
+
+    def gather(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        wait: Wait = "all",
+        timeout: float | None = None,
+        stall: float | None = None,
+        once: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncGathering:
+        """Asks every worker that serves `service`; `async for` over the replies as they come.
+
+        Arguments and errors are those of `Client.gather`; they are asked, and it fails, at the
+        first step.
+        """
+        ask = make_ask(service, body, self._seconds(timeout), once=once, metadata=metadata)
+        return AsyncGathering(self, ask, wait, stall)
 
     def stream(
         self,
@@ -222,6 +246,12 @@ class AsyncClient:
         self._calls.begin(call, time.monotonic())
         line.touch()
         return call
+
+    def _launch(self, call: Call, begin: Callable[[float], None] | None = None) -> None:
+        """Begins `call`, by `begin` if given; whoever waits is told by its `notify`."""
+        line = self._ready()
+        (begin or (lambda now: self._calls.begin(call, now)))(time.monotonic())
+        line.touch()
 
     async def _news(self, call: Call) -> None:
         """Until something comes for `call`. A cancelled wait cancels the call."""

@@ -156,8 +156,11 @@ class Calls:
         self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
 
-    def begin(self, call: Call, now: float) -> None:
-        """Gives the call to the session. What the session refuses is the call's outcome."""
+    def begin(self, call: Call, now: float, *, restart: bool = True) -> None:
+        """Gives the call to the session. What the session refuses is the call's outcome.
+
+        `restart` False: it is sent once, whatever becomes of it.
+        """
         ask = call.ask
         if self._fault is not None:
             call.end(self._fault)
@@ -172,6 +175,7 @@ class Calls:
                 flags=ask.flags,
                 to=ask.to,
                 metadata=ask.metadata or implied,
+                restart=restart,
             )
         except Exception as error:
             call.end(error)

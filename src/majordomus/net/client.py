@@ -27,6 +27,8 @@ from majordomus.net.access import Access
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Ask, Call, Calls, final, make_ask, result
 from majordomus.net.driver import Driver
+from majordomus.net.gather import Gathering, Wait
+from majordomus.net.hedge import hedged
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
 
@@ -105,13 +107,16 @@ class Client:
         once: bool = False,
         to: bytes = b"",
         metadata: Mapping[str, Any] | None = None,
+        hedge_after: float | None = None,
     ) -> Reply:
         """Asks `service` and waits for its answer; the parts of a streamed answer are joined.
 
         `timeout`: seconds for all of it. `fail_fast`: fail at once where no worker is, instead of
         waiting for one. `once`: never executed twice, whatever is lost. `to`: the id of the one
-        worker that shall answer. Raises: a StatusError for every status but 200 (DeadlineExceeded
-        among them), BrokerLost for a lost `once`.
+        worker that shall answer. `hedge_after`: another worker is asked as well after so many
+        seconds without an answer, the first answer counts, and the other try is cancelled. Raises:
+        a StatusError for every status but 200 (DeadlineExceeded among them), BrokerLost for a lost
+        `once`.
         """
         ask = make_ask(
             service,
@@ -122,9 +127,33 @@ class Client:
             to=to,
             metadata=metadata,
         )
+        if hedge_after is not None:
+            return hedged(self, ask, hedge_after)
         call = Call(ask)
         self._begin(call)
         return result(call)
+
+    def gather(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        wait: Wait = "all",
+        timeout: float | None = None,
+        stall: float | None = None,
+        once: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Gathering:
+        """Asks every worker that serves `service` now, and iterates over the replies as they come.
+
+        `wait`: "all", "first", or how many replies are wanted; the rest is cancelled. `timeout`:
+        seconds for all of it. `stall`: seconds without any reply after which nobody is waited for
+        any more. With "all", who fails is in `failures` of what is returned, and nothing is raised.
+        Raises: Unavailable when fewer workers are there than wanted; with "first" or a number, the
+        first failure after which the replies cannot suffice, or DeadlineExceeded.
+        """
+        ask = make_ask(service, body, self._seconds(timeout), once=once, metadata=metadata)
+        return Gathering(self, ask, wait, stall)
 
     def stream(
         self,
@@ -179,8 +208,7 @@ class Client:
             metadata=metadata,
         )
         future = _Answer(self, ask)
-        self._driver.go_to_background(self._go_present)
-        self._driver.post(lambda now: self._calls.begin(future.call, now))
+        self._launch(future.call)
         return future
 
     def send(
@@ -235,6 +263,11 @@ class Client:
 
     def _begin(self, call: Call) -> None:
         self._wait(call, call.ended, lambda now: self._calls.begin(call, now))
+
+    def _launch(self, call: Call, begin: Callable[[float], None] | None = None) -> None:
+        """Begins `call`, by `begin` if given; whoever waits is told by its `notify`."""
+        self._driver.go_to_background(self._go_present)
+        self._driver.post(begin or (lambda now: self._calls.begin(call, now)))
 
     def _wait(
         self, call: Call, done: Callable[[], bool], command: Callable[[float], None] | None = None
