@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,32 @@ def test_hello_has_three_programs_that_find_each_other(shell: Shell) -> None:
     printed = b"hello, world\nslept slept slept slept slept\n1\n2\n3\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, b"")
     assert (worker.stop(), broker.stop()) == (0, 0)
+
+
+def test_hash_pool_works_in_processes_and_shows_how_far_it_is(shell: Shell) -> None:
+    copy(shell, "hash-pool", free_port())
+    broker, worker = start(shell, "broker.py"), start(shell, "worker.py")
+    done = subprocess.run(
+        [sys.executable, "client.py", "one", "two", "three"],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        timeout=2 * LIMIT,
+        check=False,
+    )
+    lines = [f"{stretched(word)}  {word}" for word in ("one", "two", "three")]
+    assert (done.returncode, done.stdout.decode().splitlines()) == (0, lines)
+    bars = [line.split() for line in done.stderr.decode().splitlines()]
+    assert [(bar[0], bar[-2]) for bar in bars] == [
+        ("one", "100%"),
+        ("two", "100%"),
+        ("three", "100%"),
+    ]
+    assert (worker.stop(), broker.stop()) == (0, 0)
+
+
+def stretched(word: str) -> str:
+    digest = word.encode()
+    for _ in range(400_000):
+        digest = hashlib.sha256(digest).digest()
+    return digest.hex()
