@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "acl": "Check access rules, and say which one decides.",
     "proto": "Print the .proto text of a module's records.",
     "proxy": "Run a ZeroMQ proxy, or steer one.",
+    "bench": "Measure requests per second and latency through a broker.",
     "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
     "keygen": "Make a CURVE key pair.",
     "completion": "Print the shell's completion script.",
