@@ -126,6 +126,7 @@ def test_broker_tells_of_itself(house: House) -> None:
         "wire": "pyzmq",
         "rules": RULES,
         "uptime": 1.5,
+        "restarts": 0,
         "draining": False,
         "peers": 2,
         "workers": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ import click
 from majordomus.cli.config import TYPES, BrokerConfig, broker_config
 from majordomus.cli.output import log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
+from majordomus.cli.supervise import BrokerSupervisor
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 
@@ -69,11 +71,15 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="KEY=VALUE",
     help="Any setting; several times for several.",
 )
+@click.option("--supervise", is_flag=True, help="Start it again should it die, within 2 s.")
+@click.option("--supervised", type=(int, int, str), hidden=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log who comes and goes.")
 def command(
     bind: tuple[str, ...],
     file: Path | None,
     assignments: tuple[str, ...],
+    supervise: bool,
+    supervised: tuple[int, int, str] | None,
     verbose: bool,
     **flags: str | None,
 ) -> None:
@@ -82,11 +88,20 @@ def command(
     Prints one line "listening on URL" per endpoint when it is ready. Settings come from the file,
     MAJORDOMUS_* variables and flags, in rising order.
     """
+    if supervise and supervised is None:
+        sys.exit(BrokerSupervisor(_arguments).run())
     exit_on_sigterm()
+    if supervised is not None and supervised[2]:
+        bind = tuple(supervised[2].split())
     config = broker_config(file, os.environ, flags, assignments, bind)
     raise_descriptor_limit()
     log_to_stderr(verbose)
-    serve(config)
+    serve(config, supervised)
+
+
+def _arguments(descriptor: int, restarts: int, endpoints: str) -> list[str]:
+    """Our own command line again, for the process that is supervised."""
+    return [*sys.argv[1:], "--supervised", str(descriptor), str(restarts), endpoints]
 
 
 def raise_descriptor_limit() -> None:
@@ -95,7 +110,7 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def serve(config: BrokerConfig) -> None:
+def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) -> None:
     """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
     ConfigurationError for access rules that cannot be used."""
     from majordomus.net.broker import Broker
@@ -103,7 +118,9 @@ def serve(config: BrokerConfig) -> None:
 
     if config.settings.acl:
         acl.load(Path(config.settings.acl))
+    descriptor, restarts, _ = supervised or (-1, 0, "")
     broker = Broker(config.settings, bind=config.bind)
+    broker.restarts = restarts
     try:
         broker.open()
     except ConfigurationError as error:
@@ -112,5 +129,8 @@ def serve(config: BrokerConfig) -> None:
 
     def announce() -> None:
         click.echo("\n".join(f"listening on {url}" for url in broker.endpoints))
+        if descriptor >= 0:
+            os.write(descriptor, " ".join(broker.endpoints).encode())
+            os.close(descriptor)
 
     broker.run(ready=announce)

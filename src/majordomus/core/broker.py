@@ -93,9 +93,11 @@ class BrokerMachine:
         self._mdp03 = Mdp03Commands(rooms)
         self._legacy = LegacyCommands(rooms)
 
-    def begin(self, version: str, wire: str, now: float) -> None:
-        """What MMI tells of this broker: the package's version, the kind of wire, since when."""
+    def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
+        """What MMI tells of this broker: the package's version, the kind of wire, since when, and
+        how often it was started again by who watches over it."""
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
+        self.registry.restarts = restarts
 
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 

@@ -98,6 +98,7 @@ def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
             "wire": registry.wire,
             "rules": RULES,
             "uptime": round(now - registry.started, 3),
+            "restarts": registry.restarts,
             "draining": registry.draining,
             "peers": len(registry.peers),
             "workers": len(registry.workers),

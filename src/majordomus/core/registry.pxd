@@ -51,6 +51,7 @@ cdef class Registry:
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started
+    cdef public Py_ssize_t restarts
     cdef public object sessions
     cdef public object away
     cdef public object handles

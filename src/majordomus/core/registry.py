@@ -122,6 +122,7 @@ class Registry:
         self.last_number = 0
         self.draining = False
         self.started = 0.0
+        self.restarts = 0
 
     def next_number(self) -> int:
         """A number that this broker never used before."""

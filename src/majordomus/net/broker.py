@@ -78,6 +78,8 @@ class Broker:
     ) -> None:
         self.settings = settings or BrokerSettings()
         self.endpoints: list[str] = []
+        self.restarts = 0
+        """How often it was started again, as `mmi.broker` tells: for who watches over it."""
         self._bind = endpoints.to_bind(bind)
         self._strategies = dict(strategies or {})
         self._make_machine, self._make_wire = machine, wire
@@ -96,7 +98,7 @@ class Broker:
         wires.check()
         name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
-        machine.begin(_version(), wires.WIRE, self._clock())
+        machine.begin(_version(), wires.WIRE, self._clock(), self.restarts)
         watch = self._watch_rights(machine)
         loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch)
         try:
