@@ -11,15 +11,25 @@ import majordomus
 from majordomus import errors
 
 PUBLIC = {
+    "Action",
     "AsyncClient",
     "AsyncWorker",
     "Broker",
     "BrokerSettings",
     "Client",
+    "Discard",
+    "Forward",
     "Frame",
+    "HookReply",
+    "HookRequest",
     "Message",
+    "Middleware",
+    "Redirect",
+    "Reject",
+    "Replace",
     "Reply",
     "Request",
+    "SendTo",
     "Strategy",
     "Worker",
 }

@@ -10,7 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from majordomus.core.actions import (
+        Action,
+        Discard,
+        Forward,
+        Redirect,
+        Reject,
+        Replace,
+        SendTo,
+    )
     from majordomus.core.balancing import Strategy
+    from majordomus.core.hook_views import HookReply, HookRequest
     from majordomus.core.settings import BrokerSettings
     from majordomus.errors import (
         BadRequest,
@@ -42,10 +52,12 @@ if TYPE_CHECKING:
     from majordomus.net.bodies import Reply
     from majordomus.net.broker import Broker
     from majordomus.net.client import Client
+    from majordomus.net.hooks import Middleware
     from majordomus.net.request import Request
     from majordomus.net.worker import Worker
 
 __all__ = [
+    "Action",
     "AsyncClient",
     "AsyncWorker",
     "BadRequest",
@@ -57,20 +69,29 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "DeadlineExceeded",
+    "Discard",
     "Forbidden",
+    "Forward",
     "Frame",
     "FrameError",
     "HandlerFailed",
+    "HookReply",
+    "HookRequest",
     "LocalProtocolError",
     "MajordomusError",
     "Message",
+    "Middleware",
     "NotFound",
     "NotSupported",
     "ProtocolError",
     "RecordError",
+    "Redirect",
+    "Reject",
     "RemoteProtocolError",
+    "Replace",
     "Reply",
     "Request",
+    "SendTo",
     "StatusError",
     "Strategy",
     "TooLarge",
@@ -82,15 +103,25 @@ __all__ = [
 ]
 
 _HOMES: Final[dict[str, str]] = {
+    "Action": "majordomus.core.actions",
     "AsyncClient": "majordomus.net.async_client",
     "AsyncWorker": "majordomus.net.async_worker",
     "Broker": "majordomus.net.broker",
     "BrokerSettings": "majordomus.core.settings",
     "Client": "majordomus.net.client",
+    "Discard": "majordomus.core.actions",
+    "Forward": "majordomus.core.actions",
     "Frame": "majordomus.messages",
+    "HookReply": "majordomus.core.hook_views",
+    "HookRequest": "majordomus.core.hook_views",
     "Message": "majordomus.messages",
+    "Middleware": "majordomus.net.hooks",
+    "Redirect": "majordomus.core.actions",
+    "Reject": "majordomus.core.actions",
+    "Replace": "majordomus.core.actions",
     "Reply": "majordomus.net.bodies",
     "Request": "majordomus.net.request",
+    "SendTo": "majordomus.core.actions",
     "Strategy": "majordomus.core.balancing",
     "Worker": "majordomus.net.worker",
 }

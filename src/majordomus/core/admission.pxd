@@ -12,6 +12,7 @@ cdef class Admission:
     cdef public Registry registry
     cdef public Dispatcher dispatcher
     cdef public object authority
+    cdef public object hooks
     cpdef object admit(
         self,
         Peer peer,

@@ -24,6 +24,7 @@ from majordomus.protocol import spec
 if TYPE_CHECKING:
     from majordomus.core.authority import Authority
     from majordomus.core.dispatch import Dispatcher
+    from majordomus.core.hooks import HookRoom
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
     from majordomus.core.workers import Worker
@@ -54,6 +55,7 @@ class Admission:
         self.registry = registry
         self.dispatcher = dispatcher
         self.authority = authority
+        self.hooks: HookRoom | None = None
 
     def admit(
         self,
@@ -76,6 +78,7 @@ class Admission:
         """
         settings = self.registry.settings
         size = self._size(body)
+        field = metadata
         if self.registry.draining:
             raise RefusalError(spec.UNAVAILABLE, "the broker drains")
         if flags & NOT_YET_FLAGS:
@@ -91,8 +94,8 @@ class Admission:
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
         service = self.registry.services.get(name) or self._new_service(name)
-        target = self._target(address, name, called) if address else None
-        if flags & spec.FAIL_FAST and not self._someone_serves(service):
+        target = self.target(address, name, called) if address else None
+        if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
         request = Request(
@@ -117,11 +120,55 @@ class Admission:
         if flags & spec.MORE:
             stream_of(request)
         self.dispatcher.accept(request)
-        if name.startswith(spec.MMI_PREFIX):
-            answer = mmi.answer(self.registry, name, body, now, peer.prefix)
-            self.dispatcher.reply(request, answer, now)
+        if self.hooks is not None:
+            self.hooks.take(request, field, now)
+        elif name.startswith(spec.MMI_PREFIX):
+            self._manage(request, now)
         else:
             self.dispatcher.place(request, now)
+
+    def proceed(self, request: Request, now: float, redirect: bytes | None = None) -> None:
+        """What comes after the hooks: rights, for what the client asked for, and its place.
+        `redirect`: the full name of the service that it shall go to instead."""
+        refusal = None
+        if self.registry.rights is not None:
+            caller, peer = request.caller, request.peer
+            refusal = self.authority.refuses_call(caller, peer, request.called, request.body)
+        if refusal is not None:
+            status, text = refusal
+            self.dispatcher.fail(request, status, text, now)
+        elif redirect is None or self._moved(request, redirect, now):
+            self.enter(request, now)
+
+    def enter(self, request: Request, now: float) -> None:
+        """Answer or place what has passed everything."""
+        service = request.service
+        if request.flags & spec.FAIL_FAST and not self._someone_serves(service):
+            text = nobody_serves(self.registry, request.called, request.caller)
+            self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
+        elif service.name.startswith(spec.MMI_PREFIX):
+            self._manage(request, now)
+        else:
+            self.dispatcher.place(request, now)
+
+    def _manage(self, request: Request, now: float) -> None:
+        name, prefix = request.service.name, request.peer.prefix
+        frames = mmi.answer(self.registry, name, request.body, now, prefix)
+        self.dispatcher.answer(request, spec.OK, frames, 0, b"", now, True)
+
+    def _moved(self, request: Request, name: bytes, now: float) -> bool:
+        """Give `request` to another service; False when that has ended it."""
+        try:
+            service = self.service(name)
+        except RefusalError as error:
+            self.dispatcher.fail(request, error.status, error.text, now)
+            return False
+        before, request.service = request.service, service
+        before.open -= 1
+        service.open += 1
+        request.target = None
+        self.registry.tidy(before)
+        return True
 
     def too_large(self, body: list[Frame]) -> bool:
         """Whether the body of a reply breaks the bounds of a message (rule 4)."""
@@ -151,6 +198,10 @@ class Admission:
             raise RefusalError(spec.BAD_REQUEST, f"metadata: {error}") from None
         return meta.without(field, "token") if "token" in values else field
 
+    def service(self, name: bytes) -> Service:
+        """The service of that name. Raises: RefusalError: no name, or no room for one more."""
+        return self.registry.services.get(name) or self._new_service(name)
+
     def _new_service(self, name: bytes) -> Service:
         problem = name_problem(name)
         if problem:
@@ -171,16 +222,19 @@ class Admission:
         return any(worker.state is SERVING for worker in service.workers.values())
 
     def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
-        """The full name of the service that `peer` may call as `called`."""
+        """The full name of the service that `peer` may call as `called`. With hooks the right is
+        asked when they have decided: they may say who asks."""
         problem = name_problem(called)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
-        refusal = self.authority.refuses_call(peer, peer, called, body)
-        if refusal is not None:
-            raise RefusalError(*refusal)
+        if self.hooks is None:
+            refusal = self.authority.refuses_call(peer, peer, called, body)
+            if refusal is not None:
+                raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
 
-    def _target(self, address: bytes, name: bytes, called: bytes) -> Worker:
+    def target(self, address: bytes, name: bytes, called: bytes) -> Worker:
+        """The worker that `address` names. Raises: RefusalError when it does not serve `name`."""
         worker = self.registry.workers.get(address)
         if worker is None or name not in worker.services:
             service = self.registry.services.get(name)

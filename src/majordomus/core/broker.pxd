@@ -17,6 +17,8 @@ cdef class BrokerMachine:
     cdef public object authority
     cdef public object events
     cdef public Admission admission
+    cdef public object hooks
+    cdef public object calls
     cdef public object enrolment
     cdef public double _promised
     cdef public list _facts_taken

@@ -18,10 +18,12 @@ from majordomus.core.authority import Authority
 from majordomus.core.dispatch import Dispatcher
 from majordomus.core.enrolment import Enrolment, StrangerError
 from majordomus.core.events import Events
+from majordomus.core.hooks import HookRoom, Silent
 from majordomus.core.identity import NOBODY, Identity
 from majordomus.core.legacy_commands import LegacyCommands
 from majordomus.core.mdp03_commands import Mdp03Commands
 from majordomus.core.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
+from majordomus.core.own_calls import OwnCalls
 from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
@@ -36,6 +38,9 @@ from majordomus.protocol.spec import Dialect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from majordomus.core.actions import Action
+    from majordomus.core.hooks import Hooks
+    from majordomus.core.own_calls import Done
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Fact, IdSource, Send, Write
     from majordomus.core.rights import Rights
@@ -73,6 +78,8 @@ class BrokerMachine:
         self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
         self.authority = Authority(self.registry, self.presence)
         self.admission = Admission(self.registry, self.dispatcher, self.authority)
+        self.hooks: HookRoom | None = None
+        self.calls = OwnCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
         self._promised = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
@@ -134,6 +141,8 @@ class BrokerMachine:
         self.presence.tick(now)
         if self.events.away:
             self.events.tick(now)
+        if self.hooks is not None:
+            self.hooks.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
 
@@ -148,6 +157,8 @@ class BrokerMachine:
         )
         if self.events.away:
             self._promised = min(self._promised, self.events.next_deadline())
+        if self.hooks is not None:
+            self._promised = min(self._promised, self.hooks.next_deadline())
         if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
             return 0.0
         return self._promised
@@ -157,7 +168,10 @@ class BrokerMachine:
         facts = self.registry.facts
         self.registry.facts, self._facts_taken = self._facts_taken, facts
         self.registry.facts.clear()
-        return self._writes, self.outgoing.take(), facts
+        sends = self.outgoing.take()
+        if self.calls.waiting:
+            sends = self.calls.collect(sends)
+        return self._writes, sends, facts
 
     def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
         """The socket refused a send (rule 9): its peer is `gone` (EHOSTUNREACH), or its queue is
@@ -219,6 +233,41 @@ class BrokerMachine:
     def set_rights(self, rights: Rights | None, now: float) -> None:
         """Who may do what from now on. Workers that may no longer serve are sent off."""
         self.authority.set_rights(rights, now)
+
+    # ── the broker's own program ──────────────────────────────────────────────────────────────────
+
+    def use(self, hooks: Hooks | None) -> None:
+        """Ask `hooks` from now on. Questions that are open may still be answered."""
+        if self.hooks is not None:
+            self.hooks.hooks = hooks or Silent()
+        elif hooks is not None:
+            room = HookRoom(self.registry, self.dispatcher, self.admission, hooks)
+            self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
+            room.push = self.push
+
+    def resume(self, id: int, action: Action, now: float) -> bool:
+        """The answer to question `id` of the hooks; False when nobody waits for it any more."""
+        return self.hooks is not None and self.hooks.resume(id, action, now)
+
+    def call(
+        self,
+        service: bytes,
+        body: list[Frame],
+        ttl: float,
+        now: float,
+        done: Done | None = None,
+        flags: int = 0,
+    ) -> int:
+        """Call `service` in the broker's own name: no hook sees it, no right is asked.
+
+        `done(status, frames)` is called by a later `take_effects`, once; without it nobody hears of
+        the answer. The number that is returned is what `withdraw_call` takes.
+        """
+        return self.calls.call(service, body, ttl, now, done, flags)
+
+    def withdraw_call(self, id: int, now: float) -> None:
+        """The answer to call `id` is not wanted any more. May be repeated."""
+        self.calls.withdraw(id, now)
 
     def drain(self, now: float) -> None:
         """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""

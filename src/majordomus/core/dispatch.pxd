@@ -12,14 +12,13 @@ cdef class Dispatcher:
     cdef public Registry registry
     cdef public Outgoing outgoing
     cdef public object streams
+    cdef public object hooks
     cpdef object accept(self, Request request)
     cpdef object place(self, Request request, double now)
     cdef Worker _choose(self, Request request)
     cdef FairQueue _queue_of(self, Request request)
-    cdef str _full(self, Request request)
     cdef object _entered(self, Request request)
     cdef object _left(self, Request request)
-    cpdef object reply(self, Request request, list frames, double now)
     cpdef object dispatch(self, Request request, Worker worker, double now)
     cdef object _remember_handle(self, Worker worker, Request request)
     cdef object _weigh(self, Worker worker)
@@ -30,14 +29,21 @@ cdef class Dispatcher:
     cdef Request _next_of_services(self, Worker worker)
     cpdef object part(self, Request request, list frames, int flags, bytes metadata, double now)
     cpdef object answer(
-        self, Request request, int status, list frames, int flags, bytes metadata, double now
+        self,
+        Request request,
+        int status,
+        list frames,
+        int flags,
+        bytes metadata,
+        double now,
+        bint heard=*,
     )
     cpdef object reject(self, Request request, Worker worker, double now)
     cpdef object fail(self, Request request, int status, str text, double now)
     cpdef object give_up(self, Request request, int status, str text, double now)
     cpdef object expire(self, Request request, double now)
-    cdef object _end(self, Request request, str event, double now)
-    cdef object _close(self, Request request)
+    cdef object _end(self, Request request, str event, double now, int status)
+    cdef object _close(self, Request request, int status)
     cdef object _tell(
         self,
         Request request,

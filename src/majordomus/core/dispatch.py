@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from majordomus.core import hedging, speech
+from majordomus.core import bounds, hedging, speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import nobody_serves, serving_now
-from majordomus.core.states import AT_WORKER, OPEN, STREAMING
+from majordomus.core.states import AT_WORKER, HELD, OPEN, QUEUED, REPLIED, STREAMING
 from majordomus.core.strategies import set_weight
 from majordomus.core.streams import Streams
 from majordomus.protocol import spec
@@ -21,6 +21,7 @@ from majordomus.protocol.spec import Dialect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from majordomus.core.hooks import HookRoom
     from majordomus.core.outgoing import Outgoing
     from majordomus.core.registry import Registry
     from majordomus.core.requests import Request
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 JOINED_TOO_LARGE = "the joined parts are too large for one reply"
+PLACES = {
+    HELD: "in a hook of the broker",
+    QUEUED: "in the queue",
+    REPLIED: "in a hook of the broker",
+}
 
 
 class Dispatcher:
@@ -40,6 +46,7 @@ class Dispatcher:
         self.registry = registry
         self.outgoing = outgoing
         self.streams = Streams(self)
+        self.hooks: HookRoom | None = None
 
     # ── a request comes ───────────────────────────────────────────────────────────────────────────
 
@@ -63,7 +70,7 @@ class Dispatcher:
             self.fail(request, spec.UNAVAILABLE, hedging.NO_OTHER, now)
             return
         registry = self.registry
-        full = self._full(request)
+        full = bounds.broken(self.registry, request)
         if full:
             self.fail(request, spec.TOO_MANY, full, now)
             return
@@ -80,25 +87,6 @@ class Dispatcher:
     def _queue_of(self, request: Request) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
 
-    def _full(self, request: Request) -> str:
-        """Which bound of the queues `request` would break (rule 4); empty when none."""
-        registry, settings, size = self.registry, self.registry.settings, request.size
-        queue, peer = self._queue_of(request), request.peer
-        name = request.called.decode()
-        if queue.count >= settings.max_service_queue:
-            return f"{queue.count} requests wait for service '{name}' already"
-        if queue.size + size > settings.max_service_queue_bytes:
-            return f"{queue.size} bytes wait for service '{name}' already"
-        if peer.queued >= settings.max_client_queue:
-            return f"{peer.queued} requests of this client wait already"
-        if peer.queued_bytes + size > settings.max_client_queue_bytes:
-            return f"{peer.queued_bytes} bytes of this client wait already"
-        if registry.queued >= settings.max_queue:
-            return f"{registry.queued} requests wait at this broker already"
-        if registry.queued_bytes + size > settings.max_queue_bytes:
-            return f"{registry.queued_bytes} bytes wait at this broker already"
-        return ""
-
     def _entered(self, request: Request) -> None:
         self.registry.queued += 1
         self.registry.queued_bytes += request.size
@@ -112,13 +100,6 @@ class Dispatcher:
         request.peer.queued_bytes -= request.size
         if not request.service.queue:
             self.registry.backlogged.pop(request.service, None)
-
-    def reply(self, request: Request, frames: list[Frame], now: float) -> None:
-        """Answer `request` in the broker's own name, before any worker has seen it."""
-        request.move("answer")
-        self.registry.counts.answered += 1
-        self._tell(request, spec.OK, frames, now)
-        self._close(request)
 
     # ── to a worker and back ──────────────────────────────────────────────────────────────────────
 
@@ -232,6 +213,11 @@ class Dispatcher:
         self.registry.counts.parts += 1
         if request.flags & spec.ONE_WAY:
             return
+        if self.hooks is not None:
+            passed = self.hooks.part(request, frames, flags, metadata, now)
+            if passed is None:
+                return
+            frames, flags, metadata = passed
         if speech.takes_parts(request):
             self.outgoing.say(request.peer, speech.part(request, frames, flags, metadata), now)
             return
@@ -256,15 +242,23 @@ class Dispatcher:
         flags: int,
         metadata: bytes,
         now: float,
+        heard: bool = False,
     ) -> None:
-        """FINAL: the request ends with the worker's own words, if nothing has ended it before."""
-        if request.state not in AT_WORKER:
-            return
-        if request.parts is not None and status == spec.OK:
-            if self._join(request, frames):
-                self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+        """FINAL: the request ends with the worker's own words, if nothing has ended it before.
+
+        `heard`: no more is to be asked, these words are the broker's or have passed its hooks.
+        """
+        if not heard:
+            if request.state not in AT_WORKER:
                 return
-            frames = request.parts
+            if request.parts is not None and status == spec.OK:
+                if self._join(request, frames):
+                    self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+                    return
+                frames = request.parts
+            hooks = self.hooks
+            if hooks is not None and hooks.hear(request, status, frames, flags, metadata, now):
+                return
         counts = self.registry.counts
         if status == spec.OK:
             request.move("answer")
@@ -275,7 +269,7 @@ class Dispatcher:
             counts.failed += 1
         worker_id = request.worker.id if request.worker else b""
         self._tell(request, status, frames, now, worker_id, flags, metadata)
-        self._close(request)
+        self._close(request, status)
 
     def reject(self, request: Request, worker: Worker, now: float) -> None:
         """REJECT: nothing ran, so it does not count as an attempt, and another worker gets the
@@ -326,9 +320,15 @@ class Dispatcher:
 
     def fail(self, request: Request, status: int, text: str, now: float) -> None:
         """End `request` with a status of the broker's own."""
-        self._end(request, "fail", now)
+        self._end(request, "fail", now, status)
         self.registry.counts.failed += 1
         self._tell(request, status, [text.encode()], now)
+
+    def discard(self, request: Request, now: float) -> None:
+        """End `request` without a word to its client: a hook wants it so."""
+        self._end(request, "fail", now, 0)
+        self.registry.counts.failed += 1
+        self.registry.counts.unanswered += 1
 
     def give_up(self, request: Request, status: int, text: str, now: float) -> None:
         """`fail`, unless something else has ended `request` already."""
@@ -337,7 +337,7 @@ class Dispatcher:
 
     def cancel(self, request: Request, now: float, tell: bool = True) -> None:
         """End `request` because its client does not want it any more, or is gone."""
-        self._end(request, "cancel", now)
+        self._end(request, "cancel", now, spec.CANCELLED)
         self.registry.counts.cancelled += 1
         if tell:
             self._tell(request, spec.CANCELLED, [b"cancelled by the client"], now)
@@ -345,7 +345,7 @@ class Dispatcher:
     def expire(self, request: Request, now: float) -> None:
         """End `request` at its deadline, wherever it is (rule 5)."""
         status, text = self._expiry(request)
-        self._end(request, "expire", now)
+        self._end(request, "expire", now, status)
         self.registry.counts.expired += 1
         self._tell(request, status, [text.encode()], now)
 
@@ -355,7 +355,7 @@ class Dispatcher:
         waited = f"{round(request.deadline - request.accepted, 3):g} s"
         name = request.called.decode()
         if service.workers or service.last_worker >= request.accepted:
-            place = "at a worker" if request.state in AT_WORKER else "in the queue"
+            place = PLACES.get(request.state, "at a worker")
             return (
                 spec.DEADLINE_EXCEEDED,
                 f"'{name}' did not answer within {waited}; it was {place}",
@@ -366,7 +366,7 @@ class Dispatcher:
             + serving_now(self.registry, request.caller),
         )
 
-    def _end(self, request: Request, event: str, now: float) -> None:
+    def _end(self, request: Request, event: str, now: float, status: int) -> None:
         """Take an open request out of wherever it is; the worker that has it is told, and keeps its
         slot."""
         if request.queue is not None:
@@ -377,7 +377,7 @@ class Dispatcher:
         if worker is not None and worker.dialect is MDP03 and request.dispatch in worker.held:
             self.outgoing.say(worker.peer, speech.cancel(request), now)
         streamed = request.stream is not None
-        self._close(request)
+        self._close(request, status)
         if worker is not None and streamed:
             self.streams.ended(request, worker, now)
         if worker is not None and worker.dialect is DELPHI:
@@ -397,8 +397,10 @@ class Dispatcher:
                 self.feed(worker, now)
                 return
 
-    def _close(self, request: Request) -> None:
+    def _close(self, request: Request, status: int) -> None:
         """Let go of everything that an ended request held, but its slot."""
+        if self.hooks is not None:
+            self.hooks.ended(request, status)
         registry, service = self.registry, request.service
         registry.open -= 1
         service.open -= 1

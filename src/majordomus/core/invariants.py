@@ -11,10 +11,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from majordomus.core.requests import Request
-from majordomus.core.states import AT_WORKER, FORGOTTEN, HELD, LOST, OPEN, QUEUED, SUSPECT
+from majordomus.core.states import (
+    AT_WORKER,
+    FORGOTTEN,
+    HELD,
+    LOST,
+    OPEN,
+    QUEUED,
+    REPLIED,
+    SUSPECT,
+)
 from majordomus.errors import MajordomusError
 from majordomus.protocol import spec
-from majordomus.protocol.spec import Dialect
+from majordomus.protocol.spec import MMI_PREFIX, Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
@@ -22,6 +31,10 @@ if TYPE_CHECKING:
     from majordomus.core.registry import Registry
     from majordomus.core.services import FairQueue, Service
     from majordomus.core.workers import Worker
+
+
+WAITING = (QUEUED, HELD, REPLIED)
+"""Where a request counts toward the limits of the queues: what hooks hold is queued, too."""
 
 
 class InvariantError(MajordomusError):
@@ -52,11 +65,12 @@ def check(machine: BrokerMachine) -> None:
 def contradictions(machine: BrokerMachine) -> Iterator[str]:
     """Everything that does not agree, a sentence each."""
     registry = machine.registry
-    requests = _open_requests(registry)
+    requests = _open_requests(machine)
     yield from _outcomes(registry, requests)
     yield from _totals(registry, requests)
     for request in requests:
         yield from _request(registry, request)
+    yield from _hooks(machine, requests)
     open_of = Counter(request.service for request in requests)
     for service in registry.services.values():
         yield from _service(service, open_of[service])
@@ -65,7 +79,7 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
         if worker.state is SUSPECT and worker.peer not in machine.presence.suspects:
             yield f"worker {worker.id.hex()}: is suspect, and nobody will judge it"
     yield from _events(registry)
-    queued = [r for r in requests if r.state is QUEUED]
+    queued = [r for r in requests if r.state in WAITING]
     queued_of = Counter(r.peer for r in queued)
     bytes_of: Counter[Peer] = Counter()
     for request in queued:
@@ -106,9 +120,13 @@ def _events(registry: Registry) -> Iterator[str]:
         yield "rule 4: more subscriptions or sessions than allowed"
 
 
-def _open_requests(registry: Registry) -> list[Request]:
-    """All open requests: of known peers, and ONE-WAY ones whose client has left."""
-    seen: dict[Request, None] = {}
+def _open_requests(machine: BrokerMachine) -> list[Request]:
+    """All open requests: of known peers, the broker's own, and ONE-WAY ones whose client has
+    left."""
+    registry = machine.registry
+    seen: dict[Request, None] = dict.fromkeys(machine.calls.peer.open.values())
+    if machine.hooks is not None:
+        seen.update(dict.fromkeys(machine.hooks.held))
     for peer in registry.peers.values():
         seen.update(dict.fromkeys(peer.open.values()))
     for worker in registry.workers.values():
@@ -134,7 +152,7 @@ def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
 
 
 def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
-    queued = [r for r in requests if r.state is QUEUED]
+    queued = [r for r in requests if r.state in WAITING]
     size = sum(r.size for r in queued)
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
@@ -149,12 +167,36 @@ def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
             yield f"service {service.name!r}: is backlogged, and not known"
 
 
+def _hooks(machine: BrokerMachine, requests: list[Request]) -> Iterator[str]:
+    """What hooks hold is held once, in no other place, and will be let go by an answer or by
+    time."""
+    room = machine.hooks
+    held = {r for r in requests if r.state in (HELD, REPLIED)}
+    for request in held.symmetric_difference(room.held if room is not None else ()):
+        yield f"is open, and in no place: {story(request)}"
+    if room is None:
+        return
+    waiting = {r for seen in room.seen.values() if seen.hold for r in seen.waiting}
+    for request, hold in room.held.items():
+        if hold is None and request not in waiting:
+            yield f"rule 11: waits for a client that nobody judges: {story(request)}"
+        if hold is not None and room.holds.get(hold.number) is not hold:
+            yield f"rule 11: waits for a question that nobody answers: {story(request)}"
+    if len(room.timers) != len(room.holds):
+        yield f"rule 11: {len(room.timers)} timeouts for {len(room.holds)} questions"
+    for service in machine.registry.services.values():
+        own = [r for r in held if r.service is service]
+        if (service.held, service.held_bytes) != (len(own), sum(r.size for r in own)):
+            yield f"service {service.name!r}: held = {service.held}, but hooks hold {len(own)}"
+
+
 def _request(registry: Registry, request: Request) -> Iterator[str]:
-    if request.state not in OPEN or request.state is HELD:
+    if request.state not in OPEN:
         yield f"is open, and in no place: {story(request)}"
     if request.peer.open.get(request.key) is not request:
         yield f"its client does not know it: {story(request)}"
-    if registry.services.get(request.service.name) is not request.service:
+    name = request.service.name
+    if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
         yield f"its service is not known: {story(request)}"
     if request.slot is None or request not in request.slot:
         yield f"rule 5: it has no deadline: {story(request)}"

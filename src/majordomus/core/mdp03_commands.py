@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core import speech
+from majordomus.core.actions import Reject
 from majordomus.core.admission import RefusalError
 from majordomus.core.enrolment import StrangerError
 from majordomus.core.event_commands import EventCommands
@@ -22,6 +23,7 @@ from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
+    from majordomus.core.actions import Action
     from majordomus.core.peers import Peer
     from majordomus.core.workers import Worker
     from majordomus.protocol.mdp03 import Header
@@ -210,6 +212,21 @@ class Mdp03Commands(Commands):
             text = "a session is 16 bytes"
             self._refuse_event(peer, header[3], spec.BAD_REQUEST, text, now)
             return
+        hooks = self.presence.hooks
+        if hooks is None:
+            self._enter(peer, session, now)
+            return
+
+        def then(action: Action, at: float) -> None:
+            if isinstance(action, Reject):
+                self._refuse(peer, (), header[3], action.status, action.text, at)
+            else:
+                self._enter(peer, session, at)
+
+        hooks.hello(peer, metadata.unpack(header[7]) if header[7] else {}, then, now)
+
+    def _enter(self, peer: Peer, session: bytes, now: float) -> None:
+        """Presence begins, or is renewed."""
         first = peer.state is not PRESENT
         peer.move("hello")
         if session:

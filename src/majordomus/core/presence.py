@@ -21,6 +21,7 @@ from majordomus.protocol.spec import Dialect
 if TYPE_CHECKING:
     from majordomus.core.dispatch import Dispatcher
     from majordomus.core.events import Events
+    from majordomus.core.hooks import HookRoom
     from majordomus.core.outgoing import Outgoing
     from majordomus.core.registry import Registry
     from majordomus.core.workers import Worker
@@ -41,6 +42,7 @@ class Presence:
         self.outgoing = outgoing
         self.dispatcher = dispatcher
         self.events = events
+        self.hooks: HookRoom | None = None
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
@@ -135,6 +137,8 @@ class Presence:
             peer.timer.pop(peer, None)
             peer.timer = None
         self.dispatcher.withdraw(peer.open.values(), now)
+        if self.hooks is not None:
+            self.hooks.forgotten(peer, why, now)
         if worker is not None:
             self.lose(worker, why, now)
         elif was_present:

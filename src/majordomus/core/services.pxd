@@ -30,5 +30,7 @@ cdef class Service:
     cdef public FairQueue queue
     cdef public dict workers
     cdef public Py_ssize_t open
+    cdef public Py_ssize_t held
+    cdef public Py_ssize_t held_bytes
     cdef public Py_ssize_t served
     cdef public double last_worker

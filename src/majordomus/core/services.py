@@ -107,6 +107,8 @@ class Service:
     __slots__ = (
         "field",
         "given",
+        "held",
+        "held_bytes",
         "last_worker",
         "name",
         "open",
@@ -125,5 +127,8 @@ class Service:
         self.queue = FairQueue()
         self.workers: dict[bytes, Worker] = {}
         self.open = 0
+        self.held = 0
+        self.held_bytes = 0
+        """What hooks hold of it: it counts as what is queued does."""
         self.served = 0
         self.last_worker = -inf

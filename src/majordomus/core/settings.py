@@ -50,6 +50,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Longest deadline of any request."""
     max_attempts: int = 3
     """Dispatches of one request before its client gets 502."""
+    hook_timeout: float = 5.0
+    """How long an async hook may take; then its request gets 500."""
     balancing: str = "least-outstanding"
     """How a worker is chosen: `least-outstanding`, `least-load`, `round-robin`,
     `least-recently-used`, `random-two`, `sticky`, or one of your own."""
@@ -143,6 +145,7 @@ DURATIONS = (
     "session_ttl",
     "default_ttl",
     "max_ttl",
+    "hook_timeout",
 )
 COUNTS = ("liveness", "max_attempts", "delphi_capacity", "send_hwm", "max_topic_tokens")
 BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")

@@ -13,7 +13,8 @@ from majordomus.errors import LocalProtocolError
 
 
 class RequestState(IntEnum):
-    """Where a request is. HELD is the place of hooks: accepted, and no rule has seen it yet."""
+    """Where a request is. HELD is the place of hooks: accepted, and no rule has seen it yet.
+    REPLIED is another: its worker has answered, and a hook looks at that."""
 
     HELD = 0
     QUEUED = 1
@@ -23,6 +24,7 @@ class RequestState(IntEnum):
     FAILED = 5
     EXPIRED = 6
     CANCELLED = 7
+    REPLIED = 8
 
     __hash__ = int.__hash__  # the hash of an Enum is a call of Python
 
@@ -60,17 +62,19 @@ ANSWERED, FAILED, EXPIRED, CANCELLED = (
     RequestState.EXPIRED,
     RequestState.CANCELLED,
 )
-OPEN: Final = frozenset((HELD, QUEUED, DISPATCHED, STREAMING))
+REPLIED: Final = RequestState.REPLIED
+OPEN: Final = frozenset((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED))
 AT_WORKER: Final = frozenset((DISPATCHED, STREAMING))
 
 REQUEST: Final[dict[str, dict[RequestState, RequestState]]] = {
     "queue": {HELD: QUEUED, DISPATCHED: QUEUED},
     "dispatch": {HELD: DISPATCHED, QUEUED: DISPATCHED},
     "part": {DISPATCHED: STREAMING, STREAMING: STREAMING},
-    "answer": {HELD: ANSWERED, DISPATCHED: ANSWERED, STREAMING: ANSWERED},
-    "fail": {HELD: FAILED, QUEUED: FAILED, DISPATCHED: FAILED, STREAMING: FAILED},
-    "expire": {HELD: EXPIRED, QUEUED: EXPIRED, DISPATCHED: EXPIRED, STREAMING: EXPIRED},
-    "cancel": {HELD: CANCELLED, QUEUED: CANCELLED, DISPATCHED: CANCELLED, STREAMING: CANCELLED},
+    "reply": {DISPATCHED: REPLIED, STREAMING: REPLIED},
+    "answer": dict.fromkeys((HELD, DISPATCHED, STREAMING, REPLIED), ANSWERED),
+    "fail": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), FAILED),
+    "expire": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), EXPIRED),
+    "cancel": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), CANCELLED),
 }
 
 SERVING, DRAINING, SUSPECT, LOST = (

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core import speech
-from majordomus.core.states import AT_WORKER, QUEUED
+from majordomus.core.states import AT_WORKER, HELD, QUEUED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -191,6 +191,8 @@ class Streams:
         stream.frames += len(piece.body)
         if request.state is QUEUED:
             full = self._grow(request, piece.size)
+        elif request.state is HELD and self.dispatcher.hooks is not None:
+            full = self.dispatcher.hooks.grow(request, piece.size)
         else:
             request.size += piece.size
             if request.state in AT_WORKER and not self._pass_on(request, stream, now):

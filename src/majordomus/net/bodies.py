@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from majordomus.core import actions
 from majordomus.errors import LocalProtocolError
 from majordomus.messages.bodies import typed_body
 from majordomus.messages.message import Message
@@ -73,18 +74,17 @@ def _no_body(found: object) -> LocalProtocolError:
     return LocalProtocolError("bad-body", f"a body is {wanted}, not {type(found).__name__}")
 
 
-class Reply:
+class Reply(actions.Reply):
     """What came back: an answer, or one part of a streamed one.
 
-    A handler may return one as well.
+    A handler may return one as well, and a hook of the broker to answer itself. `frames` is a list
+    of frames, or any `Body`.
     """
 
-    __slots__ = ("frames", "status", "worker")
+    __slots__ = ("worker",)
 
-    def __init__(
-        self, frames: Sequence[bytes] = (), status: int = 200, worker: bytes = b""
-    ) -> None:
-        self.frames = frames if isinstance(frames, list) else list(frames)
+    def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
+        self.frames = frames if isinstance(frames, list) else to_frames(frames)
         self.status = status
         self.worker = worker
         """The id of the worker that answered, as the broker calls it;

@@ -18,16 +18,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from math import ceil, inf
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
 from majordomus.core.strategies import Factory
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, sockets, wires
+from majordomus.net.bodies import Body, Reply
 from majordomus.net.connections import Connections, Probes
+from majordomus.net.hooks import Functions, HookPoints, WorkerInfo
 from majordomus.net.log import FactLog
 from majordomus.net.monitor import Event, Monitor
+from majordomus.net.program import Program
 from majordomus.net.rights import RightsWatch
 from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
@@ -51,10 +54,12 @@ logger = logging.getLogger("majordomus.broker")
 MakeMachine = Callable[
     [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], BrokerMachine
 ]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Broker:
-    """A broker with its socket.
+class Broker(HookPoints):
+    """A broker with its socket. A subclass may override the methods of `HookPoints` to decide about
+    every message; `middleware` are objects with the same methods, asked before it.
 
     It runs in the caller's thread (`run`) or in one of its own (`start`, `with`).
 
@@ -71,6 +76,7 @@ class Broker:
         *,
         bind: str | Sequence[str] = endpoints.DEFAULT,
         strategies: Mapping[str, Factory] | None = None,
+        middleware: Sequence[object] = (),
         machine: MakeMachine = BrokerMachine,
         wire: Callable[..., wires.Router] = wires.make_router,
         ids: Callable[[int], bytes] = os.urandom,
@@ -84,6 +90,7 @@ class Broker:
         self._strategies = dict(strategies or {})
         self._make_machine, self._make_wire = machine, wire
         self._ids, self._clock = ids, clock
+        self._hooks: list[object] = [*middleware, self]
         self._loop: _Loop | None = None
         self._thread: threading.Thread | None = None
 
@@ -102,11 +109,14 @@ class Broker:
         watch = self._watch_rights(machine)
         loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch)
         try:
+            self._loop = loop
+            self._attach()
+            loop.program.use(self._hooks)
             self.endpoints = [loop.bind(url) for url in self._bind]
         except BaseException:
             loop.dispose()
+            self._loop = None
             raise
-        self._loop = loop
         for url in self.endpoints:
             logger.info("listening on %s", url)
 
@@ -170,6 +180,57 @@ class Broker:
         elif not loop.started:
             loop.dispose()
             self._loop = None
+
+    # ── what hooks do ─────────────────────────────────────────────────────────────────────────────
+
+    def hook(self, function: Function, name: str = "") -> Function:
+        """Add one function as a hook, asked after all others: a decorator. Its name, or `name`,
+        says which: `on_request`, for instance.
+
+        Raises: ConfigurationError when there is no such hook.
+        """
+        self._hooks.append(Functions(name or function.__name__, function))
+        if self._loop is not None:
+            hooks, program = list(self._hooks), self._loop.program
+            program.post(lambda machine, now: program.use(hooks))
+        return function
+
+    def find_worker(self, service: str) -> WorkerInfo | None:
+        """The worker of `service` that has most room; None when none has any. From any thread."""
+        return self._program().find_worker(service)
+
+    def push(self, client: bytes, body: Body = None) -> None:
+        """An event for the client of a handle, as `request.client` is one: at most once, and only
+        while it has presence. From any thread."""
+        self._program().push(client, body)
+
+    def publish(self, topic: str, body: Body = None) -> None:
+        """An event for everybody who subscribed to `topic`, at most once. From any thread."""
+        self._program().publish(topic, body)
+
+    def send(self, service: str, body: Body = None) -> None:
+        """A request in the broker's own name, the answer of which nobody wants. From any thread."""
+        self._program().send(service, body)
+
+    async def call(self, service: str, body: Body = None, *, timeout: float | None = None) -> Reply:
+        """Call a service in the broker's own name: no hook sees that, and no right is asked.
+
+        From any event loop. `timeout` is seconds, `default_ttl` when it is not given.
+
+        Raises: StatusError.
+        """
+        return await self._program().call(service, body, timeout)
+
+    def _program(self) -> Program:
+        if self._loop is None:
+            raise LocalProtocolError("not-open", "this broker is not open")
+        return self._loop.program
+
+    def _attach(self) -> None:
+        for hook in self._hooks:
+            attach = getattr(hook, "attach", None)
+            if callable(attach):
+                attach(self)
 
     def __enter__(self) -> Self:
         self.start()
@@ -257,6 +318,7 @@ class _Loop:
         self._probes = Probes()
         self._log = FactLog(logger)
         self._wait_for = wires.make_wait(self._socket, self._monitor.socket, self.waker.fd)
+        self.program = Program(machine, self.waker.wake)
 
     def bind(self, url: str) -> str:
         real = sockets.bind(self._socket, url)
@@ -288,6 +350,7 @@ class _Loop:
         self.waker.close()
 
     def _close_sockets(self) -> None:
+        self.program.close()
         if not self._socket.closed:
             self._unbind()
         self._monitor.close()
@@ -331,6 +394,8 @@ class _Loop:
             self._watch.look(now)
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
+        if self.program.jobs:
+            self.program.work(now)
         self._machine.tick(now)
         wait = self._apply(now)
         return 0.0 if full else wait
@@ -379,6 +444,8 @@ class _Loop:
             _, sends, facts = self._machine.take_effects()
             for name, data in facts:
                 self._log.write(name, data, now)
+                if self.program.observer is not None:
+                    self.program.observer.fact(self._machine, name, data)
             if not sends:
                 break
             refused = [(*sends[index], number) for index, number in self._wire.send(sends)]

@@ -1,0 +1,95 @@
+"""The one thread on which `async def` hooks run. The broker's own thread never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+Done = Callable[[object, Exception | None], object]
+
+
+class HookThread:
+    """An event loop, begun with the first coroutine that it is given.
+
+    `run`, `cancel` and `close` belong to one thread, the broker's.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[None]] = set()
+
+    def run(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
+        """Run `coroutine`; `done(result, error)` is called on this thread, unless it is cancelled.
+
+        `number` is what `cancel` takes; 0 for what nobody cancels.
+        """
+        self._begin().call_soon_threadsafe(self._start, number, coroutine, done)
+
+    def cancel(self, number: int) -> None:
+        """Nobody waits for `number` any more. May be repeated."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cancel, number)
+
+    def close(self) -> None:
+        """Cancel what runs and end. May be repeated."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        self._loop = self._thread = None
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._loop,), name="majordomus-hooks", daemon=True
+            )
+            self._thread.start()
+        return self._loop
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    def _start(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
+        task = asyncio.get_running_loop().create_task(self._watch(coroutine, done))
+        if number:
+            self._tasks[number] = task
+            task.add_done_callback(lambda ended: self._forget(number, ended))
+        else:
+            self._others.add(task)
+            task.add_done_callback(self._others.discard)
+
+    def _forget(self, number: int, ended: asyncio.Task[None]) -> None:
+        if self._tasks.get(number) is ended:
+            del self._tasks[number]
+
+    def _cancel(self, number: int) -> None:
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    async def _watch(self, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
+        result: object = None
+        fault: Exception | None = None
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                result = await coroutine
+            except Exception as error:
+                fault = error
+            done(result, fault)
