@@ -35,6 +35,8 @@ class ClientSpeech:
 
     def tail(self, service: bytes, flags: int, to: bytes, field: bytes) -> tuple[int, bytes]:
         """The flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
+        if flags & spec.MORE and self.codec is not None:
+            raise LocalProtocolError("not-in-dialect", "a stream from the client")
         known = _FLAGS if self.codec is None else _LOCAL_FLAGS
         if flags & ~known or flags & _NO_ANSWER == _NO_ANSWER:
             raise LocalProtocolError("bad-flags", f"{flags & ~known:#04x}")

@@ -74,6 +74,14 @@ class ClientStreams:
             return 0
         return stream.credit - len(stream.waiting)
 
+    def pending(self, call: int) -> bool:
+        """Whether something of an open call waits here that only needs a connection and credit."""
+        found = self._open.get(call)
+        stream = None if found is None else found.stream
+        if stream is None:
+            return False
+        return not stream.settled or bool(stream.waiting) or stream.end_due
+
     def part(self, call: int, frames: list[Frame]) -> None:
         """One more part. Raises: LocalProtocolError where there is no room."""
         if self.room(call) < 1:
@@ -168,7 +176,9 @@ class ClientStreams:
             call.state = _ON_PART[call.state]
             head = _pack_head(_MAGIC, spec.PARTIAL, 0, 0, call.wire, 0)
             self._outbox.put([head + _NO_NAMES, *stream.waiting.popleft()])
+            self.due = 0.0
         if stream.end_due and not stream.waiting:
             stream.end_due = False
+            self.due = 0.0
             head = _pack_head(_MAGIC, spec.FINAL, 0, spec.OK, call.wire, 0)
             self._outbox.put([head + _NO_NAMES, *(stream.end or [])])

@@ -14,21 +14,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from majordomus.core.client_session import ClientEvent, ClientSettings
-from majordomus.core.client_streams import STEP
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, forks
 from majordomus.net.access import Access, Refusal
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Call, Calls, final, make_ask, result
+from majordomus.net.calls import Call, Calls, TalkCall, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
+from majordomus.net.deadline import within
 from majordomus.net.gather import AsyncGathering, Wait
 from majordomus.net.hedge import hedged_async
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
+
+if TYPE_CHECKING:
+    from majordomus.net.conversation import AsyncConversation
 
 
 class AsyncClient:
@@ -139,6 +142,37 @@ class AsyncClient:
             metadata=metadata,
         )
         return AsyncStream(self, self._begin(Call(ask, reads=True)))
+
+    def open(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        timeout: float | None = None,
+        fail_fast: bool = False,
+        once: bool = False,
+        to: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncConversation:
+        """Asks `service` and goes on talking: parts go both ways until both sides have finished.
+
+        `timeout` is for all of it. Leaving its context cancels what has not ended.
+        """
+        from majordomus.net.conversation import AsyncConversation
+
+        ask = make_ask(
+            service,
+            body,
+            self._seconds(timeout),
+            fail_fast=fail_fast,
+            once=once,
+            more=True,
+            to=to,
+            metadata=metadata,
+        )
+        call = TalkCall(ask)
+        self._begin(call)
+        return AsyncConversation(self, call)
 
     async def send(
         self,
@@ -256,18 +290,24 @@ class AsyncClient:
     async def _news(self, call: Call) -> None:
         """Until something comes for `call`. A cancelled wait cancels the call."""
         line = self._ready()
-        call.waiter = waiter = line.loop.create_future()
+        waiter = line.loop.create_future()
+        call.wait_on(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
-            call.waiter = None
+            call.wait_on(None)
             self._calls.cancel(call, time.monotonic())
             line.touch()
             raise
 
-    def _tell_read(self, call: Call) -> None:
-        self._calls.told(call)
+    def _tell_read(self, call: Call, parts: int) -> None:
+        self._calls.was_read(call, parts)
         self._ready().touch()
+
+    def _push(self, call: TalkCall) -> None:
+        line = self._ready()
+        self._calls.push(call)
+        line.touch()
 
     def _cancel_from_anywhere(self, call: Call) -> None:
         """For finalizers, which may run in any thread, or in the middle of the session's work."""
@@ -282,7 +322,7 @@ class AsyncClient:
             self._line.touch()
 
     def _seconds(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else timeout
+        return within(self.timeout if timeout is None else timeout)
 
 
 class AsyncStream(AsyncIterator[Reply]):
@@ -302,10 +342,10 @@ class AsyncStream(AsyncIterator[Reply]):
         while not call.has_news():
             await self._client._news(call)
         if call.parts:
-            part = Reply(call.read_one())
-            if call.unsaid >= STEP and not call.ended():
-                self._client._tell_read(call)
-            return part
+            frames, read = call.read_one()
+            if read:
+                self._client._tell_read(call, read)
+            return Reply(frames)
         self._over = True
         last = final(call)
         if any(last.frames):

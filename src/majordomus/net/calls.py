@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from majordomus.core.client_session import ClientEvent, ClientSession, Credit, Final, Lost, Part
+from majordomus.core.client_streams import STEP
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
@@ -58,6 +59,7 @@ def make_ask(
     fail_fast: bool = False,
     once: bool = False,
     one_way: bool = False,
+    more: bool = False,
     to: bytes = b"",
     metadata: Mapping[str, Any] | None = None,
 ) -> Ask:
@@ -76,6 +78,7 @@ def make_ask(
     flags = spec.FAIL_FAST if fail_fast else 0
     flags |= spec.ONCE if once else 0
     flags |= spec.ONE_WAY if one_way else 0
+    flags |= spec.MORE if more else 0
     if metadata is None and isinstance(body, bytes):
         return Ask(name, [body], timeout, flags, to)
     typed = typed_body(body)
@@ -118,10 +121,26 @@ class Call:
         """Whether a part or the outcome is there."""
         return bool(self.parts) or self.outcome is not None
 
-    def read_one(self) -> list[bytes]:
-        """Take a part. `unsaid` are those that the broker has to be told of: see `Calls.told`."""
+    def read_one(self) -> tuple[list[bytes], int]:
+        """Take a part. And how many were read that the session is to be told of now, if any: see
+        `Calls.was_read`."""
+        frames = self.parts.popleft()
         self.unsaid += 1
-        return self.parts.popleft()
+        if self.unsaid < STEP or self.ended():
+            return frames, 0
+        unsaid, self.unsaid = self.unsaid, 0
+        return frames, unsaid
+
+    def watch(self, notify: Callable[[], object], who: int) -> None:
+        """`notify` is called by `tell` from now on. `who` waits for it."""
+        self.notify = notify
+
+    def unwatch(self, who: int) -> None:
+        """`who` waits no more."""
+
+    def wait_on(self, waiter: Future[None] | None) -> None:
+        """`waiter` is set with the next thing that comes; None: nobody waits any more."""
+        self.waiter = waiter
 
     def end(self, outcome: Outcome) -> None:
         """The first outcome counts."""
@@ -137,6 +156,40 @@ class Call:
             waiter.set_result(None)
         if self.notify is not None:
             self.notify()
+
+
+class TalkCall(Call):
+    """A call with a stream of the client's own. A reader and a sender may wait for it at once.
+
+    ``sends``: parts that wait for credit. ``last``: the body of our end, behind them.
+    """
+
+    __slots__ = ("_waiters", "_watchers", "last", "sends")
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask, reads=True)
+        self.sends: deque[list[bytes]] = deque()
+        self.last: list[bytes] | None = None
+        self._watchers: dict[int, Callable[[], object]] = {}
+        self._waiters: list[Future[None]] = []
+
+    def watch(self, notify: Callable[[], object], who: int) -> None:
+        self._watchers[who] = notify
+
+    def unwatch(self, who: int) -> None:
+        self._watchers.pop(who, None)
+
+    def wait_on(self, waiter: Future[None] | None) -> None:
+        if waiter is not None:
+            self._waiters.append(waiter)
+
+    def tell(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        for notify in list(self._watchers.values()):
+            notify()
 
 
 class Calls:
@@ -190,11 +243,22 @@ class Calls:
         if call.id and not call.ended():
             self.session.cancel(call.id, now)
 
-    def told(self, call: Call) -> None:
-        """The parts that `call` has read make room for others."""
-        unsaid, call.unsaid = call.unsaid, 0
+    def was_read(self, call: Call, parts: int) -> None:
+        """The parts that were read of `call` make room for others."""
         if not call.ended():
-            self.session.streams.was_read(call.id, unsaid)
+            self.session.streams.was_read(call.id, parts)
+
+    def push(self, call: TalkCall) -> None:
+        """Hand over what `call` has to send, as far as there is credit."""
+        streams, sends = self.session.streams, call.sends
+        before = len(sends)
+        while sends and not call.ended() and streams.room(call.id):
+            streams.part(call.id, sends.popleft())
+        if len(sends) < before:
+            call.tell()
+        if call.last is not None and not sends and not call.ended():
+            streams.finish(call.id, call.last)
+            call.last = None
 
     def close(self, now: float) -> None:
         """Ends the session and with it every call, also what was to leave one-way and has not."""
@@ -225,7 +289,8 @@ class Calls:
                 continue
             if isinstance(event, Credit):
                 sender = self._open.get(event.call)
-                if sender is not None:
+                if isinstance(sender, TalkCall):
+                    self.push(sender)
                     sender.tell()
                 continue
             ended = self._open.pop(event.call, None)

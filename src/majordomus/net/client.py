@@ -17,20 +17,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from majordomus.core.client_session import ClientEvent, ClientSession, ClientSettings
-from majordomus.core.client_streams import STEP
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.access import Access
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Ask, Call, Calls, final, make_ask, result
+from majordomus.net.calls import Ask, Call, Calls, TalkCall, final, make_ask, result
+from majordomus.net.deadline import within
 from majordomus.net.driver import Driver
 from majordomus.net.gather import Gathering, Wait
 from majordomus.net.hedge import hedged
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
+
+if TYPE_CHECKING:
+    from majordomus.net.conversation import Conversation
 
 DEFAULT_TIMEOUT: Final = 30.0
 
@@ -170,7 +173,8 @@ class Client:
 
         `timeout` is for all of them.
 
-        The request leaves now. Closing the iterator, or dropping it, cancels what has not come yet.
+        The request leaves now, or as soon as there is a connection: that is waited for. Closing the
+        iterator, or dropping it, cancels what has not come yet.
         """
         ask = make_ask(
             service,
@@ -181,7 +185,36 @@ class Client:
             to=to,
             metadata=metadata,
         )
-        return Stream(self, ask)
+        return Stream(self, Call(ask, reads=True))
+
+    def open(
+        self,
+        service: str | bytes,
+        body: Body = None,
+        *,
+        timeout: float | None = None,
+        fail_fast: bool = False,
+        once: bool = False,
+        to: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Asks `service` and goes on talking: parts go both ways until both sides have finished.
+
+        `timeout` is for all of it. Leaving its context cancels what has not ended.
+        """
+        from majordomus.net.conversation import Conversation
+
+        ask = make_ask(
+            service,
+            body,
+            self._seconds(timeout),
+            fail_fast=fail_fast,
+            once=once,
+            more=True,
+            to=to,
+            metadata=metadata,
+        )
+        return Conversation(self, TalkCall(ask))
 
     def submit(
         self,
@@ -297,15 +330,22 @@ class Client:
         except BaseException:
             self._cancel(call)
             raise
+        finally:
+            call.unwatch(threading.get_ident())
 
-    def _soon(self, command: Callable[[float], None]) -> None:
-        """Has `command` run and what it causes sent, without waiting for anything else."""
+    def _soon(
+        self, command: Callable[[float], None], done: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Has `command` run and what it causes sent, without waiting for anything else.
+
+        `done`: what this thread waits for all the same, if nobody else drives.
+        """
         if not self._driver.sit_down(self._go_present):
             self._driver.post(command)
             return
         try:
             self._driver.post(command)
-            self._driver.drive(lambda: True)
+            self._driver.drive(done)
         finally:
             self._driver.stand_up()
 
@@ -315,12 +355,21 @@ class Client:
             with contextlib.suppress(LocalProtocolError):  # closed meanwhile: that cancels as well
                 self._driver.post(lambda now: self._calls.cancel(call, now))
 
+    def _cancel_soon(self, call: Call) -> None:
+        """The same for finalizers, and sent at once where that needs no waiting."""
+        self._cancel(call)
+        if not call.ended() and self._driver.sit_down_at_once():
+            try:
+                self._driver.drive(lambda: True)
+            finally:
+                self._driver.stand_up()
+
     def _go_present(self, now: float) -> None:
         if self._takes_presence:
             self._session.set_presence(now)
 
     def _seconds(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else timeout
+        return within(self.timeout if timeout is None else timeout)
 
 
 def _arrange(call: Call) -> threading.Event:
@@ -329,7 +378,7 @@ def _arrange(call: Call) -> threading.Event:
     What has come before is not told.
     """
     event = threading.Event()
-    call.notify = event.set
+    call.watch(event.set, threading.get_ident())
     return event
 
 
@@ -339,11 +388,14 @@ class Stream(Iterator[Reply]):
     For one thread at a time.
     """
 
-    def __init__(self, client: Client, ask: Ask) -> None:
+    def __init__(self, client: Client, call: Call) -> None:
         self._client = client
-        self._call = Call(ask, reads=True)
+        self._call = call
         self._over = False
-        client._soon(lambda now: client._calls.begin(self._call, now))
+        client._soon(
+            lambda now: client._calls.begin(call, now),
+            lambda: call.ended() or client._session.has_left(call.id),
+        )
 
     def __next__(self) -> Reply:
         call = self._call
@@ -352,10 +404,10 @@ class Stream(Iterator[Reply]):
         if not call.has_news():
             self._client._wait(call, call.has_news)
         if call.parts:
-            part = Reply(call.read_one())
-            if call.unsaid >= STEP and not call.ended():
-                self._client._soon(lambda now: self._client._calls.told(call))
-            return part
+            frames, read = call.read_one()
+            if read:
+                self._client._soon(lambda now: self._client._calls.was_read(call, read))
+            return Reply(frames)
         self._over = True
         last = final(call)
         if any(last.frames):
@@ -383,7 +435,7 @@ class Stream(Iterator[Reply]):
     def __del__(self) -> None:
         if not getattr(self, "_over", True):
             self._over = True
-            self._client._cancel(self._call)
+            self._client._cancel_soon(self._call)
 
 
 class _Answer(Future[Reply]):

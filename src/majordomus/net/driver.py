@@ -121,6 +121,16 @@ class Driver(Generic[E]):
         self.go_to_background(on_background)
         return False
 
+    def sit_down_at_once(self) -> bool:
+        """Takes the seat if that changes nothing for anybody else and needs no waiting."""
+        me = threading.get_ident()
+        with self._seat:
+            free = not self._sitting and self._thread is None and self._owner in (0, me)
+            if free and not self.ended:
+                self._sitting = me
+                return True
+            return False
+
     def go_to_background(self, on_background: Command) -> None:
         """Starts the background thread, if it does not run.
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from majordomus.core.worker_session import (
     Cancel,
     Credit,
+    Incoming,
     Job,
     WorkerEvent,
     WorkerSession,
@@ -31,10 +32,13 @@ from majordomus.errors import MajordomusError, StatusError
 from majordomus.net.access import Access
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
+from majordomus.net.deadline import HANDLING
 from majordomus.net.eager import spawner
 from majordomus.net.flow import Outflow
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
+from majordomus.net.later import Box, Said
 from majordomus.net.load import Measure, Meter, host_load
+from majordomus.net.parts import Parts
 from majordomus.net.pool import Pool
 from majordomus.net.request import Request
 from majordomus.protocol import spec
@@ -47,6 +51,7 @@ DRAIN_LOOK: Final = 0.02
 """Seconds between two looks whether the sessions have drained."""
 ABORT_GRACE: Final = 0.5
 """Seconds for handlers that are cancelled at the end to answer."""
+NO_STREAM: Final = b"a handler that runs in a process takes no stream from its client"
 PARTS_AHEAD: Final = 16
 """Parts that a generator in a thread may be ahead of the event loop."""
 
@@ -128,7 +133,8 @@ class Engine:
         for name, handler in handlers.items():
             self._know(name.encode(), handler)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
-        self._results: deque[tuple[Running, Answer | list[bytes]]] = deque()
+        self._results: deque[tuple[Running, Said]] = deque()
+        self._thread = threading.get_ident()
         self._collecting = False
         self._closing = False
         self._idle = asyncio.Event()
@@ -252,6 +258,9 @@ class Engine:
                 continue
             if isinstance(event, Cancel):
                 self._withdraw(one)
+            elif isinstance(event, Incoming):
+                if isinstance(one.request.parts, Parts):
+                    one.request.parts.put(event.frames, event.last)
             elif isinstance(event, Credit) and one.flow is not None:
                 one.flow.go_on()
 
@@ -261,6 +270,13 @@ class Engine:
             post.session.reject(job.id, time.monotonic())
             post.line.touch()
             return
+        parts = None
+        if job.flags & spec.MORE:
+            if handler.target is not None:
+                post.session.final(job.id, spec.NOT_IMPLEMENTED, [NO_STREAM], time.monotonic())
+                post.line.touch()
+                return
+            parts = Parts(self._loop, lambda read: self._was_read(post, job.id, read))
         request = Request(
             job.service.decode("utf-8", "replace"),
             job.frames,
@@ -269,6 +285,8 @@ class Engine:
             packed=job.metadata,
             broker_packed=job.broker_metadata,
             once=bool(job.flags & spec.ONCE),
+            parts=parts,
+            loop_thread=self._thread if handler.target is None else 0,
         )
         one = post.running[job.id] = Running(post, job.id, request, handler)
         if handler.shape.threaded:
@@ -287,9 +305,14 @@ class Engine:
         if one.flow is not None:
             one.flow.go_on()
 
+    def _was_read(self, post: Post, job: int, read: int) -> None:
+        if post.session.was_read(job, read):
+            post.line.touch()
+
     # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
 
     async def _serve(self, one: Running) -> None:
+        HANDLING.set(one.request.deadline)
         try:
             if one.handler.shape is Shape.COROUTINE:
                 outcome = answer(await one.handler.function(one.request))
@@ -298,7 +321,9 @@ class Engine:
                 outcome = spec.OK, []
         except BaseException as error:
             outcome = _judge(one, error)
-        self._finish(one, outcome)
+        box = one.request.box
+        if box is None or not self._left_open(one, box, outcome):
+            self._finish(one, outcome)
 
     async def _serve_parts(self, one: Running) -> None:
         async with contextlib.aclosing(one.handler.function(one.request)) as parts:
@@ -312,11 +337,23 @@ class Engine:
     # ── handlers in threads ───────────────────────────────────────────────────────────────────────
 
     def _serve_in_thread(self, one: Running) -> None:
+        HANDLING.set(one.request.deadline)
         try:
             outcome = self._serve_blocking(one)
         except BaseException as error:
             outcome = _judge(one, error)
-        self._hand_over(one, outcome)
+        box = one.request.box
+        if box is None or not self._left_open(one, box, outcome):
+            self._hand_over(one, outcome)
+
+    def _left_open(self, one: Running, box: Box, outcome: Answer) -> bool:
+        """Whether the answer is to come later. What a handler raises is the answer at once."""
+        if outcome[0] != spec.OK:
+            box.void()
+            return False
+        one.ahead = box.ahead
+        box.open(lambda said: self._hand_over(one, said))
+        return True
 
     def _serve_blocking(self, one: Running) -> Answer:
         request = one.request
@@ -335,7 +372,7 @@ class Engine:
                 self._hand_over(one, frames)
         return spec.OK, []
 
-    def _hand_over(self, one: Running, what: Answer | list[bytes]) -> None:
+    def _hand_over(self, one: Running, what: Said) -> None:
         """From a thread to the loop."""
         self._results.append((one, what))
         if not self._collecting:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
 from math import inf
 from typing import Any
 
+from majordomus.errors import LocalProtocolError
+from majordomus.net.later import Box, Later
+from majordomus.net.parts import NO_PARTS, NoParts, Parts
 from majordomus.protocol import metadata
 
 
@@ -27,6 +31,8 @@ class Request:
         packed: bytes = b"",
         broker_packed: bytes = b"",
         once: bool = False,
+        parts: Parts | None = None,
+        loop_thread: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
@@ -37,7 +43,12 @@ class Request:
         """Monotonic seconds; infinite where the dialect knows no deadlines."""
         self.once = once
         """Whether the client wants it to be run at most once."""
+        self.parts: Parts | NoParts = NO_PARTS if parts is None else parts
+        """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
         self._packed, self._broker_packed = packed, broker_packed
+        self._loop_thread = loop_thread
+        self._box: Box | None = None
+        self._end: threading.Event | None = None
         self._clock = clock
         self._withdrawn = False
         self._when_withdrawn: Callable[[], None] | None = None
@@ -65,6 +76,33 @@ class Request:
         """
         return self._withdrawn or self._clock() >= self.deadline
 
+    def wait_cancelled(self, timeout: float | None = None) -> bool:
+        """Waits until nobody waits for the answer any more, `timeout` seconds at most; whether it
+        is so. For threads."""
+        if self._end is None:
+            self._end = threading.Event()
+        left = self.deadline - self._clock()
+        waits = left if timeout is None else min(timeout, left)
+        if not self._withdrawn and waits > 0:
+            self._end.wait(None if waits == inf else waits)
+        return self.cancelled
+
+    def reply_later(self) -> Later:
+        """The answer is given later than the handler returns, by what this returns; whatever the
+        handler returns then is ignored. Its slot stays held.
+
+        Raises: LocalProtocolError the second time, and in a handler that runs in a process.
+        """
+        if self._box is not None or not self._loop_thread:
+            raise LocalProtocolError("no-later", "an answer can be promised once, and by a worker")
+        self._box = Box()
+        return Later(self, self._box, self._loop_thread)
+
+    @property
+    def box(self) -> Box | None:
+        """What `reply_later` has begun; the engine's."""
+        return self._box
+
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """What the client sent with the request.
@@ -88,6 +126,12 @@ class Request:
     def withdraw(self) -> None:
         """The engine's word that the answer is not wanted any more."""
         self._withdrawn = True
+        if self._end is not None:
+            self._end.set()
+        if isinstance(self.parts, Parts):
+            self.parts.cancel()
+        if self._box is not None:
+            self._box.ahead.release()
         if self._when_withdrawn is not None:
             self._when_withdrawn()
 
