@@ -4,7 +4,6 @@ answers given later, deadlines that are passed on."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -416,7 +415,6 @@ class TestCancelling:
                 conv.close()
             else:
                 del conv
-                gc.collect()
             return left_at
 
         seen_soon(told, attempt)
