@@ -62,6 +62,7 @@ simulate: $(READY)
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
 	$(BENCH)/bin/python -m benchmarks.presence
+	$(BENCH)/bin/python -m benchmarks.bytes_on_wire
 	$(BENCH)/bin/python -m benchmarks.records
 	$(BENCH)/bin/python -m benchmarks.cloudlog
 
