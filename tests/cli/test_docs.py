@@ -53,7 +53,7 @@ def test_example_file_of_the_settings_page_is_one(shell: Shell) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", page("settings.md"), re.DOTALL)
     assert tomllib.loads(text)["broker"]["max_queue"] == 20000
     shell.write(
-        "b.toml", text.replace("tcp://0.0.0.0:5555", "tcp://127.0.0.1:0").replace("/tmp", ".")
+        "b.toml", text.replace("tcp://127.0.0.1:5555", "tcp://127.0.0.1:0").replace("/tmp", ".")
     )
     broker = shell.start("broker", "--config", "b.toml")
     assert broker.out.next().startswith("listening on tcp://")

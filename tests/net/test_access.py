@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import threading
 from collections.abc import Iterator
 
 import pytest
 import zmq
 
-from majordomus.errors import ConfigurationError, DeadlineExceeded, Unauthenticated
+from majordomus.errors import ConfigurationError, DeadlineExceeded, StatusError
 from majordomus.net import curve, endpoints, sockets
 from majordomus.net.access import Access
 from majordomus.net.async_client import AsyncClient
@@ -106,24 +106,23 @@ def pair() -> Certificate:
     return curve.make()
 
 
-def test_client_without_a_key_is_told_at_once_that_the_broker_is_encrypted(encrypted: str) -> None:
-    began = time.monotonic()
+def test_client_without_a_key_is_told_that_the_broker_is_encrypted(encrypted: str) -> None:
     with (
-        Client(encrypted, timeout=30) as client,
-        pytest.raises(Unauthenticated, match=r"is encrypted: give its public key .*--server-key"),
+        Client(encrypted, timeout=3) as client,
+        pytest.raises(StatusError, match=r"is encrypted: give its public key .*--server-key"),
     ):
         client.call("echo")
-    assert time.monotonic() - began < 10
 
 
-def test_client_with_the_wrong_key_is_told_at_once(encrypted: str) -> None:
+def test_client_with_the_wrong_key_is_told_at_its_deadline(encrypted: str) -> None:
+    """Not before: what breaks off the handshake may be a proxy whose broker is about to come."""
     wrong = curve.make().public
-    with Client(encrypted, timeout=30, server_key=wrong) as client:
-        with pytest.raises(Unauthenticated, match="probably another key than") as told:
+    with Client(encrypted, timeout=1, server_key=wrong) as client:
+        with pytest.raises(DeadlineExceeded, match="probably another key than") as told:
             client.call("echo")
-        with pytest.raises(Unauthenticated, match="probably another key"):
+        with pytest.raises(DeadlineExceeded, match="probably another key"):
             client.submit("echo").result(30)
-        with pytest.raises(Unauthenticated, match="probably another key"):
+        with pytest.raises(DeadlineExceeded, match="probably another key"):
             client.send("echo")
     assert str(told.value).endswith(wrong)
     assert "\n" not in str(told.value)
@@ -131,17 +130,17 @@ def test_client_with_the_wrong_key_is_told_at_once(encrypted: str) -> None:
 
 def test_asyncio_client_is_told_likewise(encrypted: str) -> None:
     async def ask() -> None:
-        async with AsyncClient(encrypted, timeout=30) as client:
+        async with AsyncClient(encrypted, timeout=3) as client:
             await client.call("echo")
 
-    with pytest.raises(Unauthenticated, match="is encrypted"):
+    with pytest.raises(StatusError, match="is encrypted"):
         asyncio.run(ask())
 
 
 def test_client_with_a_key_is_told_that_the_broker_has_none(url: str) -> None:
     with (
-        Client(url, timeout=30, server_key=SERVER.public) as client,
-        pytest.raises(Unauthenticated, match="is not encrypted, and a server key was given"),
+        Client(url, timeout=3, server_key=SERVER.public) as client,
+        pytest.raises(StatusError, match=r"is not encrypted, and a|broke off the handshake"),
     ):
         client.call("echo")
 
@@ -169,5 +168,5 @@ def test_worker_that_is_not_let_in_says_so_once(
     worker.add("echo", lambda request: request.body)
     with worker:
         eventually(lambda: "is encrypted" in caplog.text)
-        time.sleep(0.5)  # it goes on trying
+        threading.Event().wait(0.5)  # it goes on trying
     assert caplog.text.count("is encrypted") == 1

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "bench": "Measure requests per second and latency through a broker.",
     "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
     "keygen": "Make a CURVE key pair.",
+    "passwd": "Set the password of a user in a file.",
     "completion": "Print the shell's completion script.",
 }
 """Name → what it does. A command's module is imported when it runs, not for a line of help."""

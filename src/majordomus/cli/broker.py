@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,9 @@ from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.supervise import BrokerSupervisor
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
+
+if TYPE_CHECKING:
+    from majordomus.net.broker import Broker
 
 FLAGS: Final = {
     "name": "How the broker calls itself.",
@@ -33,6 +36,11 @@ FLAGS: Final = {
     "legacy_errors": "What 0.1, 0.2 and Delphi clients get for a failure: silence or reply.",
     "acl": "A TOML file of access rules; read again when it changes.",
     "delphi_unverified": "Accept Delphi messages without a hash: true or false.",
+    "curve": "Encrypt; the broker's key pair is made at the first start and kept.",
+    "certificate": "Where that pair is kept: a file. [default: broker.key in the state folder]",
+    "clients": "Who may connect: a file or folder of keys, or any.",
+    "passwords": "A file of passwords to ask for, on this machine alone.",
+    "insecure": "Bind also where others can reach it, without encryption.",
 }
 """The settings that have a flag of their own; ``--set`` reaches all of them."""
 
@@ -43,7 +51,11 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each of FLAGS. They stay text here: config.py alone judges values."""
     for key, description in reversed(FLAGS.items()):
         name = f"--{key.replace('_', '-')}"
-        command = click.option(name, key, metavar=METAVARS[TYPES[key]], help=description)(command)
+        # Alone, what is true or false means true.
+        bare = key in ("curve", "insecure")
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if bare else {}
+        metavar = "" if alone else METAVARS[TYPES[key]]
+        command = click.option(name, key, metavar=metavar, help=description, **alone)(command)
     return command
 
 
@@ -110,6 +122,21 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def how_to_connect(broker: Broker) -> Iterator[str]:
+    """What clients of an encrypted broker have to be told, line by line."""
+    fence = broker.fence
+    if fence.file is not None:
+        yield f"certificate {fence.file} ({'new' if fence.is_new else 'kept'})"
+    yield f"public key {broker.public_key}"
+    for url in broker.client_endpoints:
+        key = "" if url.startswith("majordomus://") else f" --server-key='{broker.public_key}'"
+        yield f"clients connect with --broker '{url}'{key}"
+    if fence.clients in ("", "any"):
+        yield "anybody who has that key may connect (--clients FILE says who may)"
+    else:
+        yield f"clients need a key that {fence.clients} knows (majordomus keygen NAME)"
+
+
 def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) -> None:
     """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
     ConfigurationError for access rules that cannot be used."""
@@ -121,6 +148,7 @@ def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) 
     descriptor, restarts, _ = supervised or (-1, 0, "")
     broker = Broker(config.settings, bind=config.bind)
     broker.restarts = restarts
+    broker.fence.check_files()
     try:
         broker.open()
     except ConfigurationError as error:
@@ -132,5 +160,7 @@ def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) 
         if descriptor >= 0:
             os.write(descriptor, " ".join(broker.endpoints).encode())
             os.close(descriptor)
+        if broker.public_key:
+            click.echo("\n".join(how_to_connect(broker)))
 
     broker.run(ready=announce)

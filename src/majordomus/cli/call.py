@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from majordomus.cli.output import emit_bytes, emit_json, frame_json
-from majordomus.cli.remote import broker_option, json_option, timeout_option
+from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(
     from majordomus.net.client import Client
 
     sent = sys.stdin.buffer.read() if body == STDIN else os.fsencode(body)
-    with Client(list(brokers), dialect=dialect) as client:
+    with Client(list(brokers), dialect=dialect, **keys()) as client:
         if stream:
             _print_parts(client, service, sent, timeout, as_json)
             return

@@ -31,6 +31,9 @@ COMMAND_VARIABLES: Final = frozenset(
         "MAJORDOMUS_TIMEOUT",
         "MAJORDOMUS_DIALECT",
         "MAJORDOMUS_WIRE",
+        "MAJORDOMUS_SERVER_KEY",
+        "MAJORDOMUS_KEY",
+        "MAJORDOMUS_PLAIN",
     }
 )
 """Variables that are no settings of the broker: flags of commands, and which wire serves."""

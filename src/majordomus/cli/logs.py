@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from majordomus.cli.output import complain, emit_json, printable
-from majordomus.cli.remote import broker_option, json_option, timeout_option
+from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +108,7 @@ async def _parts(brokers: list[str], query: Query, timeout: float) -> Any:
             complain(f"majordomus logs: {error}; waiting")
         waiting = True
 
-    async with AsyncClient(brokers) as client:
+    async with AsyncClient(brokers, **keys()) as client:
         parts = follow(client, query, timeout=timeout, interrupted=interrupted)
         async with contextlib.aclosing(parts):
             async for part in parts:

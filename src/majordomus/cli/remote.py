@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ from majordomus.net import endpoints
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-broker_option = click.option(
+_broker = click.option(
     "--broker",
     "brokers",
     multiple=True,
@@ -23,6 +24,75 @@ broker_option = click.option(
     show_default=True,
     help="The broker; several times for several, the next is taken when one is lost.",
 )
+
+
+def broker_option(command: Command) -> Command:
+    """``--broker``, and what an encrypted one asks for; `keys` has what was said of that."""
+    return _broker(key_options(command))
+
+
+def key_options(command: Command) -> Command:
+    """``--server-key``, ``--key`` and ``--plain``."""
+    for option in reversed(_KEYS):
+        command = option(command)
+    return command
+
+
+def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    ctx.meta[f"{__name__}.{parameter.name}"] = value
+
+
+_KEYS = (
+    click.option(
+        "--server-key",
+        metavar="KEY",
+        envvar="MAJORDOMUS_SERVER_KEY",
+        expose_value=False,
+        callback=_note,
+        help="The public key of an encrypted broker.",
+    ),
+    click.option(
+        "--key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="MAJORDOMUS_KEY",
+        expose_value=False,
+        callback=_note,
+        help="Your own key pair, for a broker that lets in only known ones (majordomus keygen).",
+    ),
+    click.option(
+        "--plain",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="MAJORDOMUS_PLAIN",
+        expose_value=False,
+        callback=_note,
+        help="A file with one line, user:password, for a broker that asks for that.",
+    ),
+)
+
+
+def key_flags() -> list[str]:
+    """The same options, for a process of ours."""
+    meta = click.get_current_context().meta
+    given = {name: meta.get(f"{__name__}.{name}") for name in ("server_key", "key", "plain")}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value]
+
+
+def keys() -> dict[str, Any]:
+    """What these options say, as arguments of clients and workers. Raises: ConfigurationError."""
+    meta = click.get_current_context().meta
+    given: dict[str, Any] = {}
+    if meta.get(f"{__name__}.server_key"):
+        given["server_key"] = meta[f"{__name__}.server_key"]
+    if meta.get(f"{__name__}.key"):
+        given["certificate"] = meta[f"{__name__}.key"]
+    if meta.get(f"{__name__}.plain"):
+        from majordomus.security import files
+
+        user, _, password = files.read_secret(meta[f"{__name__}.plain"]).strip().partition(":")
+        given["plain"] = (user, password)
+    return given
 
 
 def timeout_option(seconds: float) -> Callable[[Command], Command]:
@@ -48,7 +118,7 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
     """
     from majordomus.net.client import Client
 
-    with Client(list(brokers)) as client:
+    with Client(list(brokers), **keys()) as client:
         frames = client.call(question, about.encode(), timeout=timeout).frames
     status = bytes(frames[0]) if frames else b""
     if status == b"501":

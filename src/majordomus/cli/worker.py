@@ -14,6 +14,7 @@ import click
 
 from majordomus.cli.output import log_to_stderr, printable
 from majordomus.cli.processes import exit_on_sigterm
+from majordomus.cli.remote import key_flags, key_options, keys
 from majordomus.cli.target import import_here
 from majordomus.errors import ConfigurationError
 
@@ -38,6 +39,7 @@ logger = logging.getLogger("majordomus.worker")
     envvar="MAJORDOMUS_BROKER",
     help="The broker; several times to register at several. [default: what the worker itself says]",
 )
+@key_options
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
@@ -88,6 +90,7 @@ def command(
     flags += ["--threads", str(threads)] if threads else []
     flags += ["--handler-processes", str(handler_processes)] if handler_processes else []
     flags += ["--verbose"] if verbose else []
+    flags += key_flags()
 
     def arguments(loaded: int) -> list[str]:
         return ["worker", *flags, "--child", str(loaded), "--", target]
@@ -109,7 +112,7 @@ def _serve(
     exit_on_sigterm()
     log_to_stderr(verbose)
     worker = load(target)
-    worker.configure(broker=brokers or None, threads=threads, processes=processes)
+    worker.configure(broker=brokers or None, threads=threads, processes=processes, **keys())
     if not worker.handlers:
         raise ConfigurationError(
             f"{target!r} has no service: decorate a function with @worker.service(name)"

@@ -225,10 +225,11 @@ class BrokerMachine:
         forgotten. The shell ends its connection."""
         self.presence.revoke(peer_id, now)
 
-    def handshake_failed(self, reason: str) -> None:
-        """A connection was refused before it could say anything; `reason` is a short key."""
+    def handshake_failed(self, reason: str, **data: object) -> None:
+        """A connection was refused before it could say anything; `reason` is a short key, `data`
+        what is known of it."""
         self.registry.counts.handshakes[reason] += 1
-        self.registry.tell("handshake-failed", why=reason)
+        self.registry.tell("handshake-failed", why=reason, **data)
 
     def set_rights(self, rights: Rights | None, now: float) -> None:
         """Who may do what from now on. Workers that may no longer serve are sent off."""

@@ -88,6 +88,8 @@ class Presence:
         if peer is not None and peer.identity != identity:
             if (peer.user, peer.groups) == peer.identity[:2]:  # a token may say otherwise
                 peer.user, peer.groups = identity.user, identity.groups
+                if registry.rights is not None:
+                    peer.prefix = registry.rights.prefix(peer.groups)
             peer.identity = identity
         return True
 

@@ -69,6 +69,20 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A TOML file of access rules (docs/rights.md), read again when it changes; empty: everybody
     may do everything."""
 
+    curve: bool = False
+    """Encrypt every connection (docs/certificates.md)."""
+    certificate: str = ""
+    """The broker's own pair, made at the first start and kept; empty: `broker.key` in the user's
+    state folder."""
+    clients: str = ""
+    """Who may connect: a TOML file of keys, or a folder of public certificates, read again when it
+    changes; `any`: encrypted, and nobody knows who; `local`, without `curve`: this machine."""
+    passwords: str = ""
+    """A file of users and passwords (`majordomus passwd`), asked for without `curve`, on this
+    machine alone; read again when it changes."""
+    insecure: bool = False
+    """Bind also where others can reach it, with neither encryption nor identity."""
+
     max_frames: int = 1024
     """Body frames of a message."""
     max_message: int = 16 * MIB

@@ -4,6 +4,7 @@ and what it means when one of them breaks off the handshake.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,15 +18,23 @@ from majordomus.security import certificates
 from majordomus.security.certificates import Certificate
 
 MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+CLOSED: Final = (errno.EPIPE, errno.ECONNRESET)
+GIVE_KEY: Final = (
+    "give its public key (server_key=…, --server-key KEY, majordomus://host:port?key=…)"
+)
 TEMPORARY: Final = 300
 """ZAP's status of a failure that is the handler's, not the key's."""
 
 
 class Refusal(NamedTuple):
-    """Why an endpoint let us not in, and what to do, in one line. ``at``: monotonic seconds."""
+    """Why an endpoint let us not in, and what to do, in one line. ``at``: monotonic seconds.
+    Unless it is ``final``, it is a guess, and the next try may well be let in: a proxy in front of
+    a broker that is not there breaks off as one does that has another key.
+    """
 
     text: str
     at: float
+    final: bool
 
 
 class Access:
@@ -82,8 +91,10 @@ class Access:
     def refusal(self, url: str, seen: Seen, now: float) -> Refusal | None:
         """What a failed handshake means; None when it says nothing about keys."""
         encrypted = url in self._keys
+        final = True
         if seen.event is Event.AUTH_FAILED and seen.value == TEMPORARY:
             text = f"{url} cannot judge keys at this moment"
+            final = False
         elif seen.event is Event.AUTH_FAILED:
             text = self._unknown(url, encrypted)
         elif seen.event is Event.PROTOCOL_FAILED and seen.value == MISMATCH:
@@ -92,17 +103,20 @@ class Access:
             elif self._plain is not None:
                 text = f"{url} does not ask for a password: it is encrypted, or asks for nothing"
             else:
-                text = (
-                    f"{url} is encrypted: give its public key "
-                    "(server_key=…, --server-key KEY, majordomus://host:port?key=…)"
-                )
+                text = f"{url} is encrypted: {GIVE_KEY}"
         elif encrypted:
             text = (
                 f"{url} broke off the handshake: it has probably another key than {self._keys[url]}"
             )
+            final = False
+        elif seen.value in CLOSED:
+            text = (
+                f"{url} broke off the handshake: no broker is there, or it is encrypted: {GIVE_KEY}"
+            )
+            final = False
         else:
             return None
-        return Refusal(text, now)
+        return Refusal(text, now, final)
 
     def _unknown(self, url: str, encrypted: bool) -> str:
         if not encrypted or self._pair is None:

@@ -15,8 +15,8 @@ import socket as plain
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from math import ceil, inf
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -27,13 +27,17 @@ from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, sockets, wires
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.connections import Connections, Probes
+from majordomus.net.fence import Fence, Fenced
+from majordomus.net.gate import Gate, refused
 from majordomus.net.hooks import Functions, HookPoints, WorkerInfo
 from majordomus.net.log import FactLog
-from majordomus.net.monitor import Event, Monitor
+from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
 from majordomus.net.program import Program
 from majordomus.net.rights import RightsWatch
+from majordomus.net.version import version
 from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
+from majordomus.security.certificates import Certificate
 
 BATCH: Final = 256
 """Messages received before the core's deadlines and the monitor get their turn."""
@@ -57,7 +61,7 @@ MakeMachine = Callable[
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Broker(HookPoints):
+class Broker(Fenced, HookPoints):
     """A broker with its socket. A subclass may override the methods of `HookPoints` to decide about
     every message; `middleware` are objects with the same methods, asked before it.
 
@@ -66,6 +70,10 @@ class Broker(HookPoints):
     `bind` is one endpoint or several; `endpoints` holds the real ones once they are bound.
     `strategies` are ways to balance of one's own, by the name that the settings `balancing` and
     `balancings` call them: subclasses of `Strategy`.
+    `curve` encrypts: True with the pair that the settings name or that is made now, or a pair, or
+    its file. `clients` is a file or folder of keys that may connect, `"any"` for all of them;
+    `passwords` a file of those, for this machine alone. Where others can reach an endpoint, it has
+    to be encrypted, or `insecure`. They overrule the settings of the same names.
     `machine`, `wire`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for
     tests.
     """
@@ -77,6 +85,10 @@ class Broker(HookPoints):
         bind: str | Sequence[str] = endpoints.DEFAULT,
         strategies: Mapping[str, Factory] | None = None,
         middleware: Sequence[object] = (),
+        curve: bool | Certificate | str | Path | None = None,
+        clients: str | Path | None = None,
+        passwords: str | Path | None = None,
+        insecure: bool | None = None,
         machine: MakeMachine = BrokerMachine,
         wire: Callable[..., wires.Router] = wires.make_router,
         ids: Callable[[int], bytes] = os.urandom,
@@ -87,6 +99,7 @@ class Broker(HookPoints):
         self.restarts = 0
         """How often it was started again, as `mmi.broker` tells: for who watches over it."""
         self._bind = endpoints.to_bind(bind)
+        self.fence = Fence(self.settings, self._bind, curve, clients, passwords, insecure)
         self._strategies = dict(strategies or {})
         self._make_machine, self._make_wire = machine, wire
         self._ids, self._clock = ids, clock
@@ -105,13 +118,15 @@ class Broker(HookPoints):
         wires.check()
         name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
-        machine.begin(_version(), wires.WIRE, self._clock(), self.restarts)
+        machine.begin(version(), wires.WIRE, self._clock(), self.restarts)
         watch = self._watch_rights(machine)
-        loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch)
+        gate = self.fence.make_gate()
+        loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch, gate)
         try:
             self._loop = loop
             self._attach()
             loop.program.use(self._hooks)
+            loop.guard()
             self.endpoints = [loop.bind(url) for url in self._bind]
         except BaseException:
             loop.dispose()
@@ -257,13 +272,6 @@ class Broker(HookPoints):
         await asyncio.to_thread(self.stop, drain=error is None)
 
 
-def _version() -> str:
-    """Of this package; empty when it runs from a source tree that was never installed."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("majordomus")
-    return ""
-
-
 @contextlib.contextmanager
 def _signals(loop: _Loop) -> Iterator[None]:
     """SIGINT and SIGTERM ask the loop to stop: the first to drain, the second to end at once."""
@@ -299,15 +307,16 @@ class _Loop:
         make_wire: Callable[..., wires.Router],
         clock: Callable[[], float],
         watch: RightsWatch | None,
+        gate: Gate | None,
     ) -> None:
         self.waker = Waker()
         self.asked = False
         self.started = False
         self._at_once = False
         self._settings, self._machine, self._clock = settings, machine, clock
-        self._watch = watch
+        self._watch, self._gate = watch, gate
         self._socket = sockets.router(settings.max_message, settings.send_hwm)
-        self._monitor = Monitor(self._socket, Event.LOST, Event.UNBOUND)
+        self._monitor = Monitor(self._socket, Event.LOST, Event.UNBOUND, *HANDSHAKE_FAILED)
         self._wire = make_wire(
             self._socket,
             max_frames=settings.max_frames + HEAD_FRAMES,
@@ -319,6 +328,11 @@ class _Loop:
         self._log = FactLog(logger)
         self._wait_for = wires.make_wait(self._socket, self._monitor.socket, self.waker.fd)
         self.program = Program(machine, self.waker.wake)
+
+    def guard(self) -> None:
+        """Before anything is bound. Raises: ConfigurationError when strangers could come in."""
+        if self._gate is not None:
+            self._gate.open(self._socket, self._monitor, self.waker.wake)
 
     def bind(self, url: str) -> str:
         real = sockets.bind(self._socket, url)
@@ -355,6 +369,8 @@ class _Loop:
             self._unbind()
         self._monitor.close()
         self._socket.close()
+        if self._gate is not None:
+            self._gate.close()
 
     def _drain(self) -> None:
         now = self._clock()
@@ -390,6 +406,8 @@ class _Loop:
             self._machine.socket_empty(now)
         if ready & MONITOR:
             self._hear_of_ends(now)
+        if self._gate is not None:
+            self._gate.look(self._machine, now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
         for peer in self._probes.due(now):
@@ -402,7 +420,25 @@ class _Loop:
 
     def _receive(self, now: float) -> bool:
         """One batch into the machine; True when there may be more."""
-        batch = self._wire.receive(BATCH)
+        gate = self._gate
+        if gate is None:
+            batch = self._wire.receive(BATCH)
+            full = len(batch) == BATCH
+            self._hear_of_new(now)
+        else:
+            told = self._wire.receive_with_users(BATCH)
+            full = len(told) == BATCH
+            self._hear_of_new(now)
+            batch = gate.judge(told, self._machine, now)
+        receive = self._machine.receive
+        for peer, frames in batch:
+            try:
+                receive(peer, frames, now)
+            except Exception:  # a fault of ours: one message is lost, the others' broker is not
+                logger.critical("the core failed on a message; please report this", exc_info=True)
+        return full
+
+    def _hear_of_new(self, now: float) -> None:
         new = self._wire.connections()
         if new:  # libzmq tells of an end before the descriptor can be another connection's
             self._hear_of_ends(now)
@@ -411,16 +447,13 @@ class _Loop:
             replaced = self._connections.opened(peer, fd)
             if replaced is not None:
                 self._end(replaced, fd, now)
-        receive = self._machine.receive
-        for peer, frames in batch:
-            try:
-                receive(peer, frames, now)
-            except Exception:  # a fault of ours: one message is lost, the others' broker is not
-                logger.critical("the core failed on a message; please report this", exc_info=True)
-        return len(batch) == BATCH
+            if self._gate is not None:
+                self._gate.opened(peer, fd)
 
     def _hear_of_ends(self, now: float) -> None:
         for seen in self._monitor.read():
+            if seen.event in HANDSHAKE_FAILED:
+                refused(self._gate, seen, self._machine)
             if seen.event is not Event.LOST:
                 continue
             peer = self._connections.ended(seen.value)
@@ -428,6 +461,8 @@ class _Loop:
                 self._end(peer, seen.value, now)
 
     def _end(self, peer: bytes, fd: int, now: float) -> None:
+        if self._gate is not None:
+            self._gate.ended(peer)
         self._wire.forget(peer)
         self._probes.begin(peer, fd, now)
         self._machine.connection_ended(peer, now)

@@ -273,7 +273,7 @@ class Calls:
         To be called after every flush.
         """
         refusal = self._refusal()
-        if refusal is not None and len(self._urls) == 1:
+        if refusal is not None and refusal.final and len(self._urls) == 1:
             self._end_refused(refusal)
         if self._leaving:
             self._look_after_leaving(time.monotonic())

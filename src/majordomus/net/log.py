@@ -18,6 +18,8 @@ LEVELS: Final[Mapping[str, int]] = {
     "worker-lost": logging.WARNING,
     "paused": logging.WARNING,
     "invalid": logging.WARNING,
+    "handshake-failed": logging.WARNING,
+    "revoked": logging.WARNING,
 }
 
 BY_WILL: Final = frozenset(("left",))

@@ -69,9 +69,14 @@ def signature(path: Path) -> Signature:
     return ((path.name, found.st_mtime_ns, found.st_size, found.st_ino),)
 
 
-def load(path: Path) -> Keys:
-    """All keys that may connect. Raises: ConfigurationError that says where what is wrong."""
-    pairs = _from_folder(path) if path.is_dir() else _from_file(path)
+def load(path: Path, problems: list[str] | None = None) -> Keys:
+    """All keys that may connect.
+
+    A file of a folder that cannot be used is left out, and added to `problems`, if that is given:
+    one that is being written must not keep the others from being taken away.
+    Raises: ConfigurationError that says where what is wrong.
+    """
+    pairs = _from_folder(path, problems) if path.is_dir() else _from_file(path)
     known: dict[str, Identity] = {}
     for where, identity in pairs:
         if identity.key in known:
@@ -94,22 +99,30 @@ def _entry(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
     return entry.name, found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _from_folder(path: Path) -> Iterator[tuple[str, Identity]]:
+def _from_folder(path: Path, problems: list[str] | None) -> Iterator[tuple[str, Identity]]:
     try:
         names = sorted(entry.name for entry in _certificates(path))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
     for name in names:
-        found = certificates.read(path / name)
-        groups = found.metadata.get("groups", "")
-        yield (
-            str(path / name),
-            Identity(
-                check_user(found.metadata.get("user") or name.removesuffix(".key")),
-                tuple(check_group(group.strip()) for group in groups.split(",") if group.strip()),
-                found.public,
-            ),
-        )
+        try:
+            identity = _of_certificate(path / name)
+        except ConfigurationError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+        else:
+            yield str(path / name), identity
+
+
+def _of_certificate(path: Path) -> Identity:
+    found = certificates.read(path)
+    groups = found.metadata.get("groups", "").split(",")
+    return Identity(
+        check_user(found.metadata.get("user") or path.name.removesuffix(".key")),
+        tuple(check_group(group.strip()) for group in groups if group.strip()),
+        found.public,
+    )
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, Identity]]:
