@@ -18,6 +18,7 @@ PUBLIC = {
     "BrokerSettings",
     "Client",
     "Discard",
+    "Event",
     "Forward",
     "Frame",
     "HookReply",

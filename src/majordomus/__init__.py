@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from majordomus.net.bodies import Reply
     from majordomus.net.broker import Broker
     from majordomus.net.client import Client
+    from majordomus.net.events import Event
     from majordomus.net.hooks import Middleware
     from majordomus.net.request import Request
     from majordomus.net.worker import Worker
@@ -70,6 +71,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Discard",
+    "Event",
     "Forbidden",
     "Forward",
     "Frame",
@@ -110,6 +112,7 @@ _HOMES: Final[dict[str, str]] = {
     "BrokerSettings": "majordomus.core.settings",
     "Client": "majordomus.net.client",
     "Discard": "majordomus.core.actions",
+    "Event": "majordomus.net.events",
     "Forward": "majordomus.core.actions",
     "Frame": "majordomus.messages",
     "HookReply": "majordomus.core.hook_views",

@@ -421,7 +421,7 @@ def test_answers_that_nobody_waits_for_are_counted(script: ClientScript) -> None
         ([b"MDP\x03\x04" + bytes(17) + b"rest"], "trailing-bytes"),
         ([b"MDP\x03\x02" + bytes(17)], "wrong-direction"),
         ([b"MDP\x03\x07" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x0b" + bytes(17)], "not-implemented"),
+        ([b"MDP\x03\x0c" + bytes(17)], "wrong-direction"),
         ([b"MDP\x03\x63" + bytes(17)], "unknown-command"),
         ([b"MDP\x03\x05\x80" + bytes(16)], "critical-flag"),
     ],

@@ -3,6 +3,7 @@ holds."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from math import inf
@@ -12,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from majordomus.core.client_session import ClientSession, ClientSettings, Credit, Final, Lost, Part
+from majordomus.core.client_session import (
+    ClientSession,
+    ClientSettings,
+    Credit,
+    Event,
+    Final,
+    Lost,
+    Part,
+    Refused,
+)
+from majordomus.core.session_events import MOST_ASKED
 from majordomus.core.session_states import CallState
 from majordomus.core.worker_session import Cancel, Job, WorkerSession, WorkerSettings
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -50,7 +61,9 @@ def headers(draw: st.DrawFn) -> Frame:
         flags |= draw(st.sampled_from([spec.METADATA, spec.BROKER_METADATA, 0x41]))
     return mdp03.pack(
         draw(
-            st.one_of(st.sampled_from([2, 3, 3, 4, 4, 4, 5, 6, 7, 9, 10, 15]), st.integers(0, 255))
+            st.one_of(
+                st.sampled_from([2, 3, 3, 4, 4, 4, 5, 6, 7, 9, 10, 11, 11, 15]), st.integers(0, 255)
+            )
         ),
         flags,
         draw(st.sampled_from([0, 200, 200, 408, 429, 503, 500, 65535])),
@@ -106,7 +119,28 @@ def shared_steps(dialect: Dialect) -> list[st.SearchStrategy[tuple[Any, ...]]]:
         st.tuples(st.just("time"), st.sampled_from([0.0, 0.01, 0.1, 1.0, 3.0, 40.0])),
         st.tuples(st.just("turn")),
         st.tuples(st.just("turn")),
+        st.tuples(st.just("events"), st.sampled_from(EVENTS), st.sampled_from([b"a", b"a.b"])),
     ]
+
+
+EVENTS = ["subscribe", "unsubscribe", "publish", "push"]
+
+
+def speak_of_events(session: Any, what: str, name: bytes, now: float) -> None:
+    """Something about events, where the dialect knows them and the session can say it."""
+    with contextlib.suppress(LocalProtocolError):
+        if what in ("subscribe", "unsubscribe"):
+            getattr(session, what)(name, now)
+        elif isinstance(session, WorkerSession):
+            getattr(session, what)(name, [b"news"], now)
+        elif what == "publish":
+            session.publish(name, [b"news"], now, ttl=1.0)
+
+
+def check_events(session: Any) -> None:
+    """What is remembered of events stays within its bounds."""
+    assert len(session.events._asked) <= MOST_ASKED
+    assert set(session.events.patterns) <= {b"a", b"a.b"}
 
 
 class Shell:
@@ -129,6 +163,9 @@ class Shell:
             self.room = arguments[0]
         elif what == "receive":
             self.session.receive(list(arguments[0]), self.now)
+        elif what == "events":
+            speak_of_events(self.session, *arguments, self.now)
+            check_events(self.session)
         else:
             getattr(self.session, what)(*arguments, self.now)
 
@@ -270,6 +307,9 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
     assert ends == {number: 1 for number, flags in asked.items() if not flags & spec.ONE_WAY}
     over: set[int] = set()
     for event in shell.events:
+        if isinstance(event, Event | Refused):
+            assert dialect is Dialect.MDP03
+            continue
         assert isinstance(event, Part | Credit | Final | Lost)
         assert event.call not in over
         if isinstance(event, Final | Lost):

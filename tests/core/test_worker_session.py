@@ -328,7 +328,7 @@ def test_unknown_command_for_a_held_job_ends_it(script: WorkerScript) -> None:
         ([b"", b"MDPW01", b"\x04"], "truncated-header"),
         ([b"MDP\x03\x01" + bytes(17)], "wrong-direction"),
         ([b"MDP\x03\x08" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x0c" + bytes(17)], "not-implemented"),
+        ([b"MDP\x03\x0c" + bytes(17)], "wrong-direction"),
         ([b"MDP\x03\x06\x80" + bytes(16)], "critical-flag"),
     ],
 )

@@ -16,6 +16,7 @@ import msgspec
 from majordomus.core.client_streams import ClientStream
 from majordomus.core.session_states import CALL, CallState, Moves
 from majordomus.core.session_timers import Timers
+from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
 MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
@@ -50,7 +51,7 @@ class Call(msgspec.Struct):
     ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
     is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
     ``last``: the last of these answers. ``wake``: until when it rests.
-    ``stream``: its parts, when there are any.
+    ``stream``: its parts, when there are any. ``command``: EVENT for what is published.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Call(msgspec.Struct):
     last: Final | None = None
     wake: float = inf
     stream: ClientStream | None = None
+    command: int = spec.REQUEST
 
 
 class Calls:

@@ -27,6 +27,7 @@ from majordomus.core.client_speech import (
 )
 from majordomus.core.client_streams import ClientStream, ClientStreams, Credit
 from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connection
+from majordomus.core.session_events import PUBLISH, Event, Refused, SessionEvents, check_name, heard
 from majordomus.core.session_outbox import BATCH, Outbox
 from majordomus.core.session_settings import ClientSettings
 from majordomus.core.session_states import CallState
@@ -40,15 +41,17 @@ __all__ = [
     "ClientSession",
     "ClientSettings",
     "Credit",
+    "Event",
     "Final",
     "IdSource",
     "Lost",
     "Part",
+    "Refused",
 ]
 
 IdSource: TypeAlias = Callable[[int], bytes]
 """`ids(n)` returns n unpredictable bytes."""
-ClientEvent: TypeAlias = Part | Final | Lost | Credit
+ClientEvent: TypeAlias = Part | Final | Lost | Credit | Event | Refused
 
 NO_BROKER: Constant = b"no broker was reachable before the deadline"
 NO_ANSWER: Constant = b"no answer came before the deadline"
@@ -69,7 +72,6 @@ _INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
 _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
 _MOST_SECONDS: Constant = MOST_TTL / 1000
-_LATER: Constant = frozenset((spec.EVENT,))
 _parse = mdp03.parse
 _pack_head = mdp03.HEAD.pack
 _new_final = partial(tuple.__new__, Final)
@@ -111,6 +113,7 @@ class ClientSession:
         self._calls = Calls()
         self._open = self._calls.open
         self.streams = ClientStreams(self._open, self._outbox)
+        self.events = SessionEvents(self._outbox, self._next_id)
         self._watch = self._calls.timers.watch
         self._tails = self._speech.tails
         self._last = 0
@@ -198,6 +201,39 @@ class ClientSession:
         if wire:
             self._withdraw(wire, now)
         self._settle()
+
+    def publish(
+        self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
+    ) -> int:
+        """Publish to `topic` as soon as there is a connection, for `ttl` seconds; see `has_left`.
+
+        At most once: what has left is not sent again. Raises: LocalProtocolError for what is no
+        topic, in the older dialects, and after `close`.
+        """
+        self._check_events()
+        check_name(topic, pattern=False)
+        flags, tail = self._speech.tail(topic, _ONE_WAY, b"", metadata)
+        number = self._next_id()
+        self.events.expect(number, PUBLISH, topic)
+        self._accept(Call(number, tail, body, now + ttl, flags, False, command=spec.EVENT), now)
+        return number
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """Hear of `pattern`, on this connection and every later one; it takes on presence.
+
+        Raises: LocalProtocolError for what is no pattern, and in the older dialects.
+        """
+        self._check_events()
+        self.events.subscribe(pattern, self._presence and self._connection.open)
+        self.set_presence(now)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._connection.open)
+
+    def _check_events(self) -> None:
+        if self._codec is not None:
+            raise LocalProtocolError("not-in-dialect", "events")
 
     def set_presence(self, now: float) -> None:
         """Say HELLO from now on, on this connection and every later one. May be repeated."""
@@ -300,7 +336,7 @@ class ClientSession:
             self._count("empty")
             return
         try:
-            command, flags, code, id, ttl, _, address, field = _parse(frames.pop(0))
+            command, flags, code, id, ttl, service, address, field = _parse(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
@@ -309,7 +345,7 @@ class ClientSession:
             call = self._calls.aliases.get(id)
         if command == _FINAL:
             if call is None:
-                self.late += 1
+                self._stray_final(id, code, frames)
             elif call.wire != call.number or flags >= _CRITICAL or code in _PUT_OFF:
                 self._judge(call, flags, Final(call.number, code, frames, address), now)
             else:
@@ -325,10 +361,26 @@ class ClientSession:
             self._credit_came(call, code)
         elif flags >= _CRITICAL:
             self._count("critical-flag")
+        elif command == spec.EVENT:
+            self._event_came(service, flags, field, frames)
         elif command == spec.WELCOME:
             self._welcomed(ttl, flags, address, field, now)
         else:
             self._control(command, code, id, now)
+
+    def _event_came(self, topic: bytes, flags: int, field: bytes, frames: list[Frame]) -> None:
+        try:
+            self._events.append(heard(topic, frames, flags, field))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+
+    def _stray_final(self, id: int, status: int, frames: list[Frame]) -> None:
+        """No open call has this id: what we said of events is refused, or it comes late."""
+        refused = self.events.refused(id, status, frames)
+        if refused is None:
+            self.late += 1
+        else:
+            self._events.append(refused)
 
     def _judge(self, call: Call, flags: int, final: Final, now: float) -> None:
         """A FINAL that may not be the last word, or that we cannot understand."""
@@ -388,7 +440,7 @@ class ClientSession:
                 if self._leaving:
                     self._leave(now)
         elif command in spec.COMMAND_NAMES:
-            self._count("not-implemented" if command in _LATER else "wrong-direction")
+            self._count("wrong-direction")
         else:
             self._count("unknown-command")
             if id and self._connection.open and not self._outbox.full:
@@ -440,6 +492,7 @@ class ClientSession:
         """ "HELLO opens presence for a client: heartbeats both ways" (docs/spec/mdp-0.3.md)."""
         self._say(self._hello, now)
         self._connection.listen(now)
+        self.events.greet()
 
     def _beat(self, now: float) -> None:
         if not self._outbox.blocked:
@@ -521,6 +574,10 @@ class ClientSession:
         calls = self._calls
         return not calls.idle and calls.current is None and self._connection.open
 
+    def _next_id(self) -> int:
+        self._last += 1
+        return self._last
+
     def _send(self, call: Call, now: float) -> None:
         """ "Every dispatch carries what is left": each sending of a call, its own."""
         left = call.deadline - now
@@ -529,7 +586,7 @@ class ClientSession:
             return
         wire = call.number
         if call.sends and self._codec is None:
-            self._last = wire = self._last + 1
+            wire = self._next_id()
         frames = self._speech.request(call, wire, left)
         self._connection.sent = now
         self._outbox.sends.append(frames)

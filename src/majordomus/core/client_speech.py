@@ -58,6 +58,9 @@ class ClientSpeech:
         """REQUEST under the id `wire`, with `left` seconds to live."""
         if self.codec is not None:
             return self.codec.c2b_request(call.tail, call.body)
+        if call.command == spec.EVENT:
+            head = _pack_head(spec.MDP03_MAGIC, spec.EVENT, call.flags & spec.METADATA, 0, wire, 0)
+            return [head + call.tail, *call.body]
         ttl = int(min(left * 1000, MOST_TTL)) or 1
         head = _pack_head(spec.MDP03_MAGIC, spec.REQUEST, call.flags, 0, wire, ttl)
         return [head + call.tail, *call.body]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from math import inf
 from typing import Any, NamedTuple, TypeAlias
 from typing import Final as Constant
@@ -15,6 +16,7 @@ from typing import Final as Constant
 from majordomus.core import worker_speech as speech
 from majordomus.core.backoff import Rng
 from majordomus.core.session_connection import CLOSED, DRAINING, Change, Connection
+from majordomus.core.session_events import Event, Refused, SessionEvents, check_name, heard
 from majordomus.core.session_outbox import Outbox
 from majordomus.core.session_settings import WorkerSettings
 from majordomus.core.session_states import JOB, JobState, Moves
@@ -31,9 +33,11 @@ from majordomus.protocol.spec import Dialect, Frame
 __all__ = [
     "Cancel",
     "Credit",
+    "Event",
     "IdSource",
     "Incoming",
     "Job",
+    "Refused",
     "WorkerEvent",
     "WorkerSession",
     "WorkerSettings",
@@ -58,7 +62,6 @@ _FINAL: Constant = spec.FINAL
 _BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
 _NO_NAMES: Constant = speech.NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
-_LATER: Constant = frozenset((spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 _EPOCH: Constant = 1 << 64
 _JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
@@ -91,7 +94,7 @@ class Cancel(NamedTuple):
     id: int
 
 
-WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit
+WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused
 
 
 class _Slip(NamedTuple):
@@ -116,7 +119,6 @@ class WorkerSession:
         self.late = 0
         self.invalid: dict[str, int] = {}
         self.welcome: dict[str, Any] = {}
-        self._ids = ids  # of no use yet: events to clients will carry ids of our own
         self._codec = LEGACY.get(settings.dialect)
         self._services = {written_service(service): None for service in settings.services}
         if self._codec is not None and len(self._services) != 1:
@@ -141,6 +143,8 @@ class WorkerSession:
         )
         self._outbox = Outbox()
         self._streams = JobStreams(self._outbox)
+        self._event_ids = count(1)
+        self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
         self._jobs: dict[int, JobState] = {}
         self._slips: dict[int, _Slip] = {}
         self._base = 0  # added to a wire id it makes a job's number, never used again
@@ -255,6 +259,36 @@ class WorkerSession:
         self._streams.of.pop(job, None)
         self._outbox.put(speech.reject(job - self._base))
         return True
+
+    def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
+        """An EVENT for whoever subscribed to `topic`, at most once. False when it is lost here:
+        there is no connection, or the broker does not read.
+
+        Raises: LocalProtocolError for what is no topic, and in the older dialects.
+        """
+        self._check_events()
+        check_name(topic, pattern=False)
+        return self._connection.open and self.events.publish(topic, frames, metadata)
+
+    def push(self, client: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
+        """An EVENT for the client of a job, at any time, at most once. Otherwise as `publish`."""
+        self._check_events()
+        if not client:
+            raise LocalProtocolError("empty-address", "a push needs a client's handle")
+        return self._connection.open and self.events.push(client, frames, metadata)
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """Hear of `pattern`, on this connection and every later one. Raises: as `publish`."""
+        self._check_events()
+        self.events.subscribe(pattern, self._connection.listening)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._connection.listening)
+
+    def _check_events(self) -> None:
+        if self._codec is not None:
+            raise LocalProtocolError("not-in-dialect", "events")
 
     def add_service(self, service: bytes, now: float) -> None:
         """Serve `service` too. Raises: LocalProtocolError in a dialect that knows only one."""
@@ -400,6 +434,8 @@ class WorkerSession:
         if command != _REQUEST:
             if command in _OF_A_STREAM:
                 self._of_a_stream(header, frames, now)
+            elif command == spec.EVENT:
+                self._event_came(header, frames)
             else:
                 self._control(header, now)
             return
@@ -463,12 +499,20 @@ class WorkerSession:
                 self._connection.step("drain", now)
         elif command == spec.WELCOME:
             self._welcomed(header, now)
-        elif command in _LATER:
-            self._count("not-implemented")
         elif command not in spec.COMMAND_NAMES:
             self._unknown(command, id)
         elif command != spec.HEARTBEAT:
             self._count("wrong-direction")
+
+    def _event_came(self, header: Header, frames: list[Frame]) -> None:
+        _, flags, _, _, _, topic, _, field = header
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+            return
+        try:
+            self._events.append(heard(topic, frames, flags, field))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
 
     def _of_a_stream(self, header: Header, frames: list[Frame], now: float) -> None:
         """What the client of a job says after its REQUEST."""
@@ -477,6 +521,12 @@ class WorkerSession:
         state = self._jobs.get(job)
         if flags & spec.CRITICAL:
             self._count("critical-flag")
+        elif state is None and command == _FINAL and id < _BROKER_ID_BIT:
+            refused = self.events.refused(id, code, frames)
+            if refused is None:
+                self.late += 1
+            else:
+                self._events.append(refused)
         elif state is None or state is _CANCELLED:
             self.late += 1
         elif command == spec.CREDIT:
@@ -581,6 +631,7 @@ class WorkerSession:
     def _greet(self, now: float) -> None:
         for service in self._services:
             self._register(service, now)
+        self.events.greet()
 
     def _register(self, service: bytes, now: float) -> None:
         """READY. Where nothing answers it, we are ready by having said it."""

@@ -20,11 +20,13 @@ from majordomus.core.client_session import ClientEvent, ClientSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, forks
 from majordomus.net.access import Access, Refusal
+from majordomus.net.async_client_events import AsyncClientEvents
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Call, Calls, TalkCall, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
 from majordomus.net.deadline import within
+from majordomus.net.events import TaskQueue
 from majordomus.net.gather import AsyncGathering, Wait
 from majordomus.net.hedge import hedged_async
 from majordomus.protocol.spec import Dialect
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from majordomus.net.conversation import AsyncConversation
 
 
-class AsyncClient:
+class AsyncClient(AsyncClientEvents):
     """Calls services through a broker, or through the next of several when one is lost.
 
     For one event loop.
@@ -62,6 +64,7 @@ class AsyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._generation = forks.generation
+        self._handlers = TaskQueue()
 
     async def call(
         self,
@@ -214,6 +217,7 @@ class AsyncClient:
             self._calls.close(time.monotonic())
             self._line.flush()
             self._line.close()
+            self._handlers.close()
 
     async def __aenter__(self) -> Self:
         self._ready()

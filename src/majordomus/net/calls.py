@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from majordomus.core.client_session import ClientEvent, ClientSession, Credit, Final, Lost, Part
+from majordomus.core.client_session import (
+    ClientEvent,
+    ClientSession,
+    Credit,
+    Event,
+    Final,
+    Lost,
+    Part,
+    Refused,
+)
 from majordomus.core.client_streams import STEP
+from majordomus.core.session_events import check_name
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
@@ -27,6 +37,7 @@ from majordomus.errors import (
 from majordomus.messages.bodies import typed_body
 from majordomus.net.access import Refusal
 from majordomus.net.bodies import Body, Reply, to_frames
+from majordomus.net.events import Hub
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -49,6 +60,7 @@ class Ask(msgspec.Struct, frozen=True):
     to: bytes = b""
     metadata: bytes = b""
     implied: bytes = b""  # metadata that nobody asked for: left out where a dialect has none
+    command: int = spec.REQUEST
 
 
 def make_ask(
@@ -88,6 +100,15 @@ def make_ask(
     implied = packing.pack({"type": typed.type, **(metadata or {})})
     packed = implied if metadata else b""
     return Ask(name, typed.frames, timeout, flags, to, packed, implied)
+
+
+def make_publication(
+    topic: bytes, body: Body, timeout: float, metadata: Mapping[str, Any] | None
+) -> Ask:
+    """An event to be published. Raises: as `make_ask`."""
+    check_name(topic, pattern=False)
+    ask = make_ask(topic, body, timeout, one_way=True, metadata=metadata)
+    return msgspec.structs.replace(ask, command=spec.EVENT)
 
 
 class Call:
@@ -208,6 +229,8 @@ class Calls:
         self._open: dict[int, Call] = {}
         self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
+        self.hub = Hub()
+        """Who hears the events that come."""
 
     def begin(self, call: Call, now: float, *, restart: bool = True) -> None:
         """Gives the call to the session. What the session refuses is the call's outcome.
@@ -220,6 +243,9 @@ class Calls:
             return
         implied = ask.implied if self.session.settings.dialect is Dialect.MDP03 else b""
         try:
+            if ask.command == spec.EVENT:
+                self._publish(call, now, ask.metadata or implied)
+                return
             call.id = self.session.call(
                 ask.service,
                 ask.frames,
@@ -237,6 +263,12 @@ class Calls:
             self._leaving.append(call)
         else:
             self._open[call.id] = call
+
+    def _publish(self, call: Call, now: float, metadata: bytes) -> None:
+        ask = call.ask
+        ttl = max(0.001, call.began + ask.timeout - now)
+        call.id = self.session.publish(ask.service, ask.frames, now, ttl=ttl, metadata=metadata)
+        self._leaving.append(call)
 
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for it any more. May be repeated, also for one that has ended."""
@@ -266,6 +298,7 @@ class Calls:
         self.session.close(now)
         for call in leaving:
             call.end(Cancelled("the client was closed before this could leave"))
+        self.hub.close()
 
     def take(self, events: Sequence[ClientEvent]) -> None:
         """Hands the session's events to the calls that they belong to.
@@ -292,6 +325,9 @@ class Calls:
                 if isinstance(sender, TalkCall):
                     self.push(sender)
                     sender.tell()
+                continue
+            if isinstance(event, Event | Refused):
+                self.hub.put(event)
                 continue
             ended = self._open.pop(event.call, None)
             if ended is not None:
@@ -321,6 +357,7 @@ class Calls:
         calls, self._open, self._leaving = [*self._open.values(), *self._leaving], {}, []
         for call in calls:
             call.end(error)
+        self.hub.close(error)
 
     def _named(self, event: Final | Lost, call: Call) -> Outcome:
         """A deadline that passed without any broker says which ones were tried."""

@@ -25,8 +25,10 @@ from majordomus.net import endpoints
 from majordomus.net.access import Access
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Ask, Call, Calls, TalkCall, final, make_ask, result
+from majordomus.net.client_events import ClientEvents
 from majordomus.net.deadline import within
 from majordomus.net.driver import Driver
+from majordomus.net.events import ThreadQueue
 from majordomus.net.gather import Gathering, Wait
 from majordomus.net.hedge import hedged
 from majordomus.protocol.spec import Dialect
@@ -55,7 +57,7 @@ def make_session(
     return ClientSession(made, os.urandom, random.random)
 
 
-class Client:
+class Client(ClientEvents):
     """Calls services through a broker, or through the next of several when one is lost.
 
     Threads may share it.
@@ -99,6 +101,7 @@ class Client:
             finish=self._calls.close,
             access=self._access,
         )
+        self._handlers = ThreadQueue()
 
     def call(
         self,
@@ -280,6 +283,7 @@ class Client:
         May be repeated.
         """
         self._driver.end()
+        self._handlers.close()
 
     def __enter__(self) -> Self:
         return self

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from majordomus.core.worker_session import (
     Cancel,
     Credit,
+    Event,
     Incoming,
     Job,
+    Refused,
     WorkerEvent,
     WorkerSession,
     WorkerSettings,
@@ -34,6 +36,7 @@ from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
 from majordomus.net.eager import spawner
+from majordomus.net.events import Handler as EventHandler
 from majordomus.net.flow import Outflow
 from majordomus.net.handlers import Answer, Handler, Shape, answer, failure
 from majordomus.net.later import Box, Said
@@ -41,6 +44,7 @@ from majordomus.net.load import Measure, Meter, host_load
 from majordomus.net.parts import Parts
 from majordomus.net.pool import Pool
 from majordomus.net.request import Request
+from majordomus.net.worker_events import EngineEvents
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -72,6 +76,7 @@ class Plan(NamedTuple):
     kill_after: float
     access: Access | None = None
     load: Measure = host_load
+    topics: Mapping[bytes, EventHandler] = {}
 
 
 class Running:
@@ -133,6 +138,7 @@ class Engine:
         for name, handler in handlers.items():
             self._know(name.encode(), handler)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
+        self.events = EngineEvents(self._posts, plan.topics)
         self._results: deque[tuple[Running, Said]] = deque()
         self._thread = threading.get_ident()
         self._collecting = False
@@ -236,6 +242,7 @@ class Engine:
                 self._withdraw(one)
         if tasks:
             await asyncio.wait(tasks, timeout=ABORT_GRACE)
+        self.events.close()
         now = time.monotonic()
         for post in self._posts:
             post.session.close(now)
@@ -252,6 +259,9 @@ class Engine:
         for event in events:
             if isinstance(event, Job):
                 self._start(post, event)
+                continue
+            if isinstance(event, Event | Refused):
+                self.events.put(event)
                 continue
             one = post.running.get(event.id)
             if one is None:

@@ -21,6 +21,7 @@ from majordomus.net.access import Access
 from majordomus.net.engine import Engine, Plan
 from majordomus.net.handlers import Function, Handler, make_handler
 from majordomus.net.load import Measure, host_load
+from majordomus.net.worker_events import EngineEvents, WorkerEvents
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
@@ -33,7 +34,7 @@ logger = logging.getLogger("majordomus.worker")
 F = TypeVar("F", bound=Function)
 
 
-class Services:
+class Services(WorkerEvents):
     """The table of services, and where they are offered.
 
     `broker`: one endpoint or several; the worker registers at all of them. `capacity`: requests
@@ -87,6 +88,7 @@ class Services:
             weight=_weight(weight),
         )
         self._load = load
+        self._topics = {}
         self._capacity = capacity
         self._drain_timeout = drain_timeout
         self._shift: Shift | None = None
@@ -221,6 +223,7 @@ class Services:
             self._kill_after,
             self._access,
             self._load,
+            dict(self._topics),
         )
         self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
         return self._shift
@@ -282,6 +285,13 @@ class Shift:
         loop, engine = self._loop, self._engine
         if loop is not None and engine is not None:
             loop.call_soon_threadsafe(engine.set_capacity, capacity)
+
+    def events(self, action: Callable[[EngineEvents], object]) -> None:
+        """Something about events. What comes after the end is lost."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(action, engine.events)
 
     def stop(self, *, drain: bool) -> None:
         """Asks to drain, or to end at once."""
