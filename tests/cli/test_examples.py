@@ -74,3 +74,22 @@ def stretched(word: str) -> str:
     for _ in range(400_000):
         digest = hashlib.sha256(digest).digest()
     return digest.hex()
+
+
+def test_auth_hook_redirects_logins_and_drops_what_has_no_token(shell: Shell) -> None:
+    copy(shell, "auth-hook", free_port())
+    broker, worker = start(shell, "broker.py"), start(shell, "worker.py")
+    done = subprocess.run(
+        [sys.executable, "client.py"],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    printed = (
+        b"the diary of ada\n403 wrong name or password\n"
+        b"diary: silence\ndiary: silence\naccounts.whose: silence\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, b"")
+    assert (worker.stop(), broker.stop()) == (0, 0)

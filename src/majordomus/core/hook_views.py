@@ -104,6 +104,11 @@ class View:
         return self.body.decode()
 
     @property
+    def size(self) -> int:
+        """Bytes of the body; nothing is read for that."""
+        return sum(map(len, self._body if self._frames is None else self._frames.items))
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What the sender said beside the body; what is changed here is what goes on."""
         if self._metadata is None:

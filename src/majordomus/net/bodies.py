@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from majordomus.core import actions
+from majordomus.core.hook_views import Frames
 from majordomus.errors import LocalProtocolError
 from majordomus.messages.bodies import typed_body
 from majordomus.messages.message import Message
@@ -35,7 +36,7 @@ class HasSerialized(Protocol):
 
 Part: TypeAlias = bytes | bytearray | memoryview | str
 Typed: TypeAlias = HasBytes | HasSerialized | msgspec.Struct
-Body: TypeAlias = Part | Sequence[Part] | HasFrames | Typed | None
+Body: TypeAlias = Part | Sequence[Part] | Frames | HasFrames | Typed | None
 """None is no frame; bytes, text (as UTF-8) and typed values are one frame; a list is one frame for
 each of its parts.
 """
@@ -53,6 +54,8 @@ def to_frames(body: object) -> list[bytes]:
         return [part if isinstance(part, bytes) else _frame(part) for part in body]
     if isinstance(body, Message | Reply):
         return list(body.frames)
+    if isinstance(body, Frames):
+        return list(body.items)
     typed = typed_body(body)
     if typed is not None:
         return typed.frames
