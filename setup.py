@@ -46,7 +46,12 @@ def extension(source: Path) -> Extension:
 
 
 WIRES = [extension(path) for path in sorted(Path("src").rglob("*.pyx"))]
-COMPILED = [extension(path.with_suffix(".py")) for path in sorted(Path("src").rglob("*.pxd"))]
+INLINE = {"octets", "spec"}  # their .pxd is for the others to use: what Python uses is their .py
+COMPILED = [
+    extension(path.with_suffix(".py"))
+    for path in sorted(Path("src").rglob("*.pxd"))
+    if path.stem not in INLINE
+]
 RULE_NAMES = {rule.name for rule in COMPILED}
 
 

@@ -32,7 +32,7 @@ def worker() -> Worker:
 
 def request() -> Request:
     service = Service(b"echo", LeastOutstanding())
-    return Request(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
+    return Request().ask(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
 
 
 NOUNS: dict[str, tuple[Callable[[], Any], Any, type[IntEnum]]] = {

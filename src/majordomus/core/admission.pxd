@@ -1,5 +1,8 @@
 cimport cython
 
+from majordomus.protocol cimport spec
+from majordomus.core.workers cimport Worker
+
 from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.peers cimport Peer
 from majordomus.core.registry cimport Registry
@@ -7,18 +10,28 @@ from majordomus.core.services cimport Service
 from majordomus.core.requests cimport Request
 
 
+@cython.locals(size=Py_ssize_t)
+cdef Py_ssize_t size_of(list body) except -1
+
+
 @cython.final
 cdef class Admission:
     cdef public Registry registry
+    cdef public Py_ssize_t _max_frames
+    cdef public Py_ssize_t _max_message
+    cdef public Py_ssize_t _max_open
+    cdef public double _default_ttl
+    cdef public double _max_ttl
     cdef public Dispatcher dispatcher
     cdef public object authority
     cdef public object hooks
+    @cython.locals(size=Py_ssize_t, service=Service, target=Worker, request=Request)
     cpdef object admit(
         self,
         Peer peer,
         dialect,
         tuple envelope,
-        unsigned long long id,
+        object id,
         int flags,
         double ttl,
         bytes name,
@@ -28,4 +41,5 @@ cdef class Admission:
         double now,
     )
     cpdef bint too_large(self, list body) except -1
+    @cython.locals(size=Py_ssize_t)
     cdef Py_ssize_t _size(self, list body) except -1

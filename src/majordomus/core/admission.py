@@ -48,6 +48,14 @@ class RefusalError(Exception):
         self.text = text
 
 
+def size_of(body: list[Frame]) -> int:
+    """Bytes of a body."""
+    size = 0
+    for frame in body:
+        size += len(frame)
+    return size
+
+
 class Admission:
     """Turns what a client asks into a request, or refuses it."""
 
@@ -56,6 +64,12 @@ class Admission:
         self.dispatcher = dispatcher
         self.authority = authority
         self.hooks: HookRoom | None = None
+        settings = registry.settings
+        self._max_frames = settings.max_frames
+        self._max_message = settings.max_message
+        self._max_open = settings.max_open
+        self._default_ttl = settings.default_ttl
+        self._max_ttl = settings.max_ttl
 
     def admit(
         self,
@@ -76,7 +90,6 @@ class Admission:
         Raises:
             RefusalError: the request may not be accepted.
         """
-        settings = self.registry.settings
         size = self._size(body)
         field = metadata
         if self.registry.draining:
@@ -88,17 +101,19 @@ class Admission:
         if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
             metadata = self._metadata(metadata, flags)
             flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
-        if len(peer.open) >= settings.max_open:
+        if len(peer.open) >= self._max_open:
             raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
-        service = self.registry.services.get(name) or self._new_service(name)
+        service = self.registry.services.get(name)
+        if service is None:
+            service = self._new_service(name)
         target = self.target(address, name, called) if address else None
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
-        request = Request(
+        request = Request().ask(
             peer,
             dialect,
             envelope,
@@ -110,7 +125,7 @@ class Admission:
             flags & KEPT_FLAGS,
             metadata,
             now,
-            now + min(ttl or settings.default_ttl, settings.max_ttl),
+            now + min(ttl or self._default_ttl, self._max_ttl),
         )
         request.target = target
         request.called = called
@@ -122,7 +137,7 @@ class Admission:
         self.dispatcher.accept(request)
         if self.hooks is not None:
             self.hooks.take(request, field, now)
-        elif name.startswith(spec.MMI_PREFIX):
+        elif service.own:
             self._manage(request, now)
         else:
             self.dispatcher.place(request, now)
@@ -146,7 +161,7 @@ class Admission:
         if request.flags & spec.FAIL_FAST and not self._someone_serves(service):
             text = nobody_serves(self.registry, request.called, request.caller)
             self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
-        elif service.name.startswith(spec.MMI_PREFIX):
+        elif service.own:
             self._manage(request, now)
         else:
             self.dispatcher.place(request, now)
@@ -172,20 +187,16 @@ class Admission:
 
     def too_large(self, body: list[Frame]) -> bool:
         """Whether the body of a reply breaks the bounds of a message (rule 4)."""
-        settings = self.registry.settings
-        return len(body) > settings.max_frames or sum(map(len, body)) > settings.max_message
+        return len(body) > self._max_frames or size_of(body) > self._max_message
 
     def _size(self, body: list[Frame]) -> int:
-        settings = self.registry.settings
-        if len(body) > settings.max_frames:
-            raise RefusalError(
-                spec.TOO_LARGE, f"{len(body)} frames; at most {settings.max_frames} are allowed"
-            )
-        size = sum(map(len, body))
-        if size > settings.max_message:
-            raise RefusalError(
-                spec.TOO_LARGE, f"{size} bytes; at most {settings.max_message} are allowed"
-            )
+        if len(body) > self._max_frames:
+            text = f"{len(body)} frames; at most {self._max_frames} are allowed"
+            raise RefusalError(spec.TOO_LARGE, text)
+        size = size_of(body)
+        if size > self._max_message:
+            text = f"{size} bytes; at most {self._max_message} are allowed"
+            raise RefusalError(spec.TOO_LARGE, text)
         return size
 
     def _metadata(self, field: bytes, flags: int) -> bytes:

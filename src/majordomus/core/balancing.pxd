@@ -12,9 +12,25 @@ cdef class Strategy:
     cpdef object drop(self, Worker worker)
 
 
+@cython.final
+cdef class Place:
+    cdef public Worker worker
+    cdef public Py_ssize_t level
+    cdef public Place before
+    cdef public Place after
+    cpdef object stand_before(self, Place other)
+    cpdef object leave(self)
+
+
 cdef class LeastOutstanding(Strategy):
     cdef public list _levels
     cdef public dict _at
     cdef public list _heap
     cdef public list _listed
     cdef public dict _weights
+    @cython.locals(level=Py_ssize_t, place=Place)
+    cpdef object put(self, Worker worker)
+    @cython.locals(place=Place)
+    cpdef object drop(self, Worker worker)
+    @cython.locals(head=Place, place=Place)
+    cpdef Worker choose(self, Request request)

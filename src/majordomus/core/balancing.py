@@ -7,7 +7,6 @@ strategies.py.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
@@ -70,6 +69,34 @@ class Strategy:
         self.drop(worker)
 
 
+class Place:
+    """A worker's place in the ring of those that hold as much as it does. The head of a ring is a
+    place too, of no worker."""
+
+    __slots__ = ("after", "before", "level", "worker")
+
+    def __init__(self, worker: Worker | None, level: int) -> None:
+        self.worker = worker
+        self.level = level
+        self.before: Place = self
+        self.after: Place = self
+
+    def stand_before(self, other: Place) -> None:
+        """Leave where one is; stand in the ring of `other`, right before it."""
+        self.before.after = self.after
+        self.after.before = self.before
+        self.before = other.before
+        self.after = other
+        other.before.after = self
+        other.before = self
+
+    def leave(self) -> None:
+        """Stand alone."""
+        self.before.after = self.after
+        self.after.before = self.before
+        self.before = self.after = self
+
+
 class LeastOutstanding(Strategy):
     """The worker that holds the fewest requests for its weight; among equals, who has waited
     longest. O(log n) of the numbers that are held."""
@@ -77,8 +104,9 @@ class LeastOutstanding(Strategy):
     __slots__ = ("_at", "_heap", "_levels", "_listed", "_weights")
 
     def __init__(self, dice: Dice | None = None) -> None:
-        self._levels: list[OrderedDict[Worker, None]] = []
-        self._at: dict[Worker, int] = {}
+        self._levels: list[Place] = []
+        """The head of each level's ring: behind it stands who has waited longest."""
+        self._at: dict[Worker, Place] = {}
         self._heap: list[int] = []
         """Every level that is not empty, once, and perhaps some that are."""
         self._listed: list[bool] = []
@@ -90,37 +118,41 @@ class LeastOutstanding(Strategy):
         level = len(worker.held)
         if self._weights and worker in self._weights:
             level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
-        before = self._at.get(worker, -1)
-        if before == level:
+        place = self._at.get(worker)
+        if place is None:
+            place = self._at[worker] = Place(worker, -1)
+        if place.level == level:
             return
-        if before >= 0:
-            del self._levels[before][worker]
         while level >= len(self._levels):
-            self._levels.append(OrderedDict())
+            self._levels.append(Place(None, len(self._levels)))
             self._listed.append(False)
-        self._levels[level][worker] = None
-        self._at[worker] = level
+        place.level = level
+        place.stand_before(self._levels[level])
         if not self._listed[level]:
             self._listed[level] = True
             heappush(self._heap, level)
 
     def drop(self, worker: Worker) -> None:
-        level = self._at.pop(worker, -1)
-        if level >= 0:
-            del self._levels[level][worker]
+        place = self._at.pop(worker, None)
+        if place is not None:
+            place.leave()
 
     def choose(self, request: Request) -> Worker | None:
         if not self._at:
             return None
-        while not self._levels[self._heap[0]]:
+        while True:
+            head = self._levels[self._heap[0]]
+            if head.after is not head:
+                break
             self._listed[heappop(self._heap)] = False
-        rejected = request.rejected
-        if rejected is None:
-            return next(iter(self._levels[self._heap[0]]))
+        if request.rejected is None:
+            return head.after.worker
         for level in sorted(self._heap):
-            for worker in self._levels[level]:
-                if worker not in rejected:
-                    return worker
+            place = self._levels[level].after
+            while place.worker is not None:
+                if place.worker not in request.rejected:
+                    return place.worker
+                place = place.after
         return None
 
     def enter(self, worker: Worker, weight: float) -> None:

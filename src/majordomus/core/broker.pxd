@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.protocol cimport mdp03, octets, spec
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.mdp03_commands cimport Mdp03Commands
@@ -28,4 +29,5 @@ cdef class BrokerMachine:
     cdef public Mdp03Commands _mdp03
     cdef public object _legacy
     cpdef object receive(self, bytes peer_id, list frames, double now)
+    @cython.locals(envelope=tuple, header=tuple, peer=Peer)
     cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)

@@ -30,7 +30,7 @@ from majordomus.core.registry import Registry
 from majordomus.core.rooms import Rooms
 from majordomus.core.states import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import delphi, mdp03, spec
+from majordomus.protocol import delphi, mdp03, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
@@ -113,7 +113,7 @@ class BrokerMachine:
         if self.outgoing.overflow:
             self._draw_consequences(now)
         try:
-            if frames and frames[0][:4] == spec.MDP03_MAGIC:
+            if frames and octets.is_mdp03(frames[0]):
                 self._receive_03(peer_id, frames, 0, now)
                 return
             dialect, at = recognise(frames)

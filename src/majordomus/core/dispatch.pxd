@@ -1,10 +1,15 @@
 cimport cython
 
+from majordomus.protocol cimport spec
+from majordomus.core cimport speech
 from majordomus.core.outgoing cimport Outgoing
-from majordomus.core.registry cimport Registry
+from majordomus.core.registry cimport Counts, Registry
 from majordomus.core.requests cimport Request
 from majordomus.core.services cimport FairQueue, Service
 from majordomus.core.workers cimport Worker
+
+
+cdef unsigned long long BROKER_ID_BIT
 
 
 @cython.final
@@ -13,21 +18,28 @@ cdef class Dispatcher:
     cdef public Outgoing outgoing
     cdef public object streams
     cdef public object hooks
+    @cython.locals(registry=Registry)
     cpdef object accept(self, Request request)
+    @cython.locals(worker=Worker)
     cpdef object place(self, Request request, double now)
     cdef Worker _choose(self, Request request)
     cdef FairQueue _queue_of(self, Request request)
     cdef object _entered(self, Request request)
     cdef object _left(self, Request request)
+    @cython.locals(registry=Registry)
     cpdef object dispatch(self, Request request, Worker worker, double now)
     cdef object _remember_handle(self, Worker worker, Request request)
+    @cython.locals(service=Service)
     cdef object _weigh(self, Worker worker)
+    @cython.locals(request=Request)
     cpdef Request release(self, Worker worker, number)
     cdef object _forget_handle(self, Worker worker, Request request, number)
+    @cython.locals(request=Request)
     cpdef object feed(self, Worker worker, double now)
     cdef Request _next_for(self, Worker worker)
     cdef Request _next_of_services(self, Worker worker)
     cpdef object part(self, Request request, list frames, int flags, bytes metadata, double now)
+    @cython.locals(counts=Counts)
     cpdef object answer(
         self,
         Request request,
@@ -43,7 +55,9 @@ cdef class Dispatcher:
     cpdef object give_up(self, Request request, int status, str text, double now)
     cpdef object expire(self, Request request, double now)
     cdef object _end(self, Request request, str event, double now, int status)
+    @cython.locals(registry=Registry, service=Service)
     cdef object _close(self, Request request, int status)
+    @cython.locals(message=list)
     cdef object _tell(
         self,
         Request request,

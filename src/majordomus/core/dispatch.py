@@ -16,7 +16,7 @@ from majordomus.core.states import AT_WORKER, HELD, OPEN, QUEUED, REPLIED, STREA
 from majordomus.core.strategies import set_weight
 from majordomus.core.streams import Streams
 from majordomus.protocol import spec
-from majordomus.protocol.spec import Dialect
+from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,7 @@ class Dispatcher:
 
     def _choose(self, request: Request) -> Worker | None:
         if request.target is not None:
-            return request.target if request.target.free else None
+            return request.target if request.target.has_room() else None
         return request.service.strategy.choose(request)
 
     def _queue_of(self, request: Request) -> FairQueue:
@@ -110,7 +110,7 @@ class Dispatcher:
         request.move("dispatch")
         request.attempt += 1
         request.worker = worker
-        number = request.dispatch = spec.BROKER_ID_BIT | registry.next_number()
+        number = request.dispatch = BROKER_ID_BIT | registry.next_number()
         if not worker.held:
             worker.busy_since = now
         worker.held[number] = request
@@ -131,7 +131,7 @@ class Dispatcher:
 
     def _weigh(self, worker: Worker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
-        if worker.free:
+        if worker.has_room():
             for service in worker.order:
                 service.strategy.put(worker)
         else:
@@ -159,7 +159,7 @@ class Dispatcher:
         """Give `worker` what waits, as long as it has free slots (rule 6)."""
         if not self.registry.queued:
             return
-        while worker.free:
+        while worker.has_room():
             request = self._next_for(worker)
             if request is None:
                 return
@@ -194,7 +194,7 @@ class Dispatcher:
             return None
         for _ in range(len(order)):
             service = order[0]
-            order.rotate(-1)
+            order.append(order.pop(0))
             if service.queue:
                 request = service.queue.pop_for(worker)
                 if request is not None:

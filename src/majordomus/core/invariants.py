@@ -296,7 +296,7 @@ def _worker(worker: Worker) -> Iterator[str]:
 
 def _nobody_elses(service: Service, worker: Worker) -> Request:
     """A request that `worker` alone may have."""
-    request = Request(worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0)
+    request = Request().ask(worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0)
     request.rejected = set(service.workers.values()) - {worker}
     return request
 

@@ -20,7 +20,7 @@ from majordomus.core.strategies import hear_load, set_weight
 from majordomus.core.streams import PART_COST, Piece
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
-from majordomus.protocol.spec import Dialect
+from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.actions import Action
@@ -76,10 +76,13 @@ class Mdp03Commands(Commands):
             RemoteProtocolError: the message is malformed.
         """
         command = header[0]
-        handler = self._commands.get(command)
         if header[1] >= spec.BROKER_METADATA and command != spec.REQUEST:
             self._grave_flags(peer, envelope, header, now)
-        elif handler is None:
+        elif command == spec.REQUEST:  # these two make nearly all of the traffic
+            self._request(peer, header, envelope, body, now)
+        elif command == spec.FINAL:
+            self._final(peer, header, envelope, body, now)
+        elif (handler := self._commands.get(command)) is None:
             self._unknown(peer, envelope, header, now)
         elif envelope and command not in SERVED_BEHIND_ENVELOPE:
             self._misplaced(peer, envelope, header, now)
@@ -174,7 +177,7 @@ class Mdp03Commands(Commands):
         if not id and not flags & spec.ONE_WAY:
             self.registry.drop("no-id", peer.id)
             return
-        if id & spec.BROKER_ID_BIT:
+        if id >= BROKER_ID_BIT:
             text = "bit 63 of an id is the broker's"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
@@ -353,7 +356,7 @@ class Mdp03Commands(Commands):
         now: float,
     ) -> None:
         _, flags, status, number, _, _, _, metadata_field = header
-        if not number & spec.BROKER_ID_BIT:
+        if number < BROKER_ID_BIT:
             self._client_piece(peer, header, envelope, body, now)
             return
         worker = self._worker(peer, envelope)

@@ -89,7 +89,7 @@ class OwnCalls:
         if len(self.peer.open) >= settings.max_open:
             text = f"{len(self.peer.open)} calls of the broker's own are open already"
             raise RefusalError(spec.TOO_MANY, text)
-        request = Request(
+        request = Request().ask(
             self.peer,
             Dialect.MDP03,
             (),

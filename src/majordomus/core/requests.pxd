@@ -33,4 +33,19 @@ cdef class Request:
     cdef public object stream
     cdef public list parts
     cdef public Py_ssize_t parts_size
+    cpdef Request ask(
+        self,
+        Peer peer,
+        object dialect,
+        tuple envelope,
+        object key,
+        unsigned long long id,
+        Service service,
+        list body,
+        Py_ssize_t size,
+        int flags,
+        bytes metadata,
+        double accepted,
+        double deadline,
+    )
     cpdef object move(self, str event)

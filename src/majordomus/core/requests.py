@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.states import REQUEST, RequestState, unlisted
+from majordomus.core.states import HELD, REQUEST, RequestState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Request:
         "worker",
     )
 
-    def __init__(
+    def ask(
         self,
         peer: Peer,
         dialect: Dialect,
@@ -65,7 +65,9 @@ class Request:
         metadata: bytes,
         accepted: float,
         deadline: float,
-    ) -> None:
+    ) -> Request:
+        """Fill in what a new request is: `Request().ask(…)`. Not `__init__`, which takes its
+        arguments as objects even where it is compiled."""
         self.peer = peer
         self.caller: Peer | Caller = peer
         self.dialect = dialect
@@ -80,7 +82,7 @@ class Request:
         self.metadata = metadata
         self.accepted = accepted
         self.deadline = deadline
-        self.state = RequestState.HELD
+        self.state: RequestState = HELD
         self.attempt = 0
         self.dispatch = 0
         self.worker: Worker | None = None
@@ -91,6 +93,7 @@ class Request:
         self.parts: list[Frame] | None = None
         self.parts_size = 0
         self.stream: Stream | None = None
+        return self
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states."""

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core.balancing import Strategy
+from majordomus.protocol.spec import MMI_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,7 @@ class Service:
         "last_worker",
         "name",
         "open",
+        "own",
         "queue",
         "served",
         "strategy",
@@ -130,5 +132,7 @@ class Service:
         self.held = 0
         self.held_bytes = 0
         """What hooks hold of it: it counts as what is queued does."""
+        self.own = name.startswith(MMI_PREFIX)
+        """Whether the broker answers it itself."""
         self.served = 0
         self.last_worker = -inf

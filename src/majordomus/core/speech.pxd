@@ -1,11 +1,22 @@
+cimport cython
+
+from majordomus.protocol cimport octets, spec
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
 
 cpdef bytes handle_of(Worker worker, Request request, number)
+cdef int PASSED_TO_WORKER
+cdef int PASSED_TO_CLIENT
+cdef int WITH_METADATA
+cdef double ROUNDING
+
+
+@cython.locals(flags=int, left="long long", header=bytes, field=bytes, name=bytes, prefix=bytes)
 cpdef list request_to(Worker worker, Request request, double now, list joined=*)
 cpdef list cancel(Request request)
 cpdef list part(Request request, list frames, int flags, bytes metadata_field)
+@cython.locals(header=bytes)
 cpdef list final(
     Request request, int status, list frames, bytes worker_id=*, int flags=*, bytes metadata_field=*
 )

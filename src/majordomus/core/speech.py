@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from majordomus.core.rights import shown_name
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 
@@ -31,6 +31,7 @@ ROUNDING = 0.001
 """Milliseconds that a sum of floats may lack: 5 s are told as 5000 ms, not as 4999."""
 PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.MORE
 PASSED_TO_CLIENT = spec.METADATA
+WITH_METADATA = spec.METADATA | spec.BROKER_METADATA
 
 
 def welcome(peer_id: bytes, interval: float, facts: bytes) -> list[Frame]:
@@ -87,7 +88,7 @@ def request_to(
         field = metadata.pack(_broker_facts(request)) + field
     name, prefix = request.service.name, worker.peer.prefix
     left = int((request.deadline - now) * 1000 + ROUNDING)
-    header = mdp03.pack(
+    header = octets.header(
         spec.REQUEST,
         flags,
         0,
@@ -95,8 +96,9 @@ def request_to(
         left if left > 0 else 1,
         name if not prefix else shown_name(prefix, name),
         request.peer.handle,
-        field,
     )
+    if flags & WITH_METADATA:
+        header += field
     return [header, *request.body]
 
 
@@ -151,10 +153,13 @@ def final(
     metadata_field: bytes = b"",
 ) -> list[Frame]:
     """FINAL to an MDP/0.3 client of `request`."""
-    header = mdp03.pack(
-        spec.FINAL, flags & PASSED_TO_CLIENT, status, request.id, 0, b"", worker_id, metadata_field
-    )
-    return [*request.envelope, header, *frames]
+    flags &= PASSED_TO_CLIENT
+    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
+    if flags:
+        header += metadata_field
+    if request.envelope:
+        return [*request.envelope, header, *frames]
+    return [header, *frames]
 
 
 def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:

@@ -13,7 +13,7 @@ cdef class Worker:
     cdef public object state
     cdef public dict services
     cdef public dict metadata
-    cdef public object order
+    cdef public list order
     cdef public dict held
     cdef public dict handles
     cdef public set undelivered
@@ -23,4 +23,5 @@ cdef class Worker:
     cdef public double busy_since
     cdef public double last_beat_sent
     cdef public object answered
+    cpdef bint has_room(self) except -1
     cpdef object move(self, str event)

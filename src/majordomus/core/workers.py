@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from majordomus.core.services import FairQueue
-from majordomus.core.states import WORKER, WorkerState, unlisted
+from majordomus.core.states import SERVING, WORKER, WorkerState, unlisted
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Worker:
         self.state = WorkerState.SERVING
         self.services: dict[bytes, Service] = {}
         self.metadata: dict[bytes, bytes] = {}
-        self.order: deque[Service] = deque()
+        self.order: list[Service] = []
         self.held: dict[int, Request] = {}
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] = set()
@@ -58,6 +58,12 @@ class Worker:
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now
+
+    def has_room(self) -> bool:
+        """Whether a slot may be given out now."""
+        if self.state is not SERVING or (self.load is not None and self.load == -1.0):
+            return False
+        return len(self.held) < self.capacity
 
     @property
     def free(self) -> int:

@@ -7,14 +7,14 @@ every message, so it does what the layout asks for and leaves the meaning of the
 from __future__ import annotations
 
 import struct
+from operator import index
 from typing import TypeAlias
 
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import octets
 from majordomus.protocol.spec import (
     BROKER_METADATA,
     MAX_METADATA,
-    MAX_NAME,
-    MDP03_MAGIC,
     METADATA,
     Frame,
 )
@@ -25,10 +25,7 @@ Header: TypeAlias = tuple[int, int, int, int, int, bytes, bytes, bytes]
 HEAD = struct.Struct(">4sBBHQI")
 """Magic, command, flags, code, id, ttl: everything of fixed size."""
 
-_HEAD_AND_LENGTH = struct.Struct(">4sBBHQIB")
 _MAPS = METADATA | BROKER_METADATA
-_LENGTHS = tuple(bytes((length,)) for length in range(MAX_NAME + 1))
-_MAGIC = MDP03_MAGIC
 
 
 def parse(header: Frame) -> Header:
@@ -37,26 +34,26 @@ def parse(header: Frame) -> Header:
     Neither the service's UTF-8 nor the metadata is looked into: see `metadata.split_raw`.
     Raises: RemoteProtocolError, and nothing else, whatever the bytes.
     """
+    whole = header if type(header) is bytes else bytes(header)
     try:
-        magic, command, flags, code, number, ttl, length = _HEAD_AND_LENGTH.unpack_from(header)
+        command, flags, code, number, ttl, length = octets.fields(whole)
         middle = 21 + length
-        end = middle + 1 + header[middle]
+        end = middle + 1 + whole[middle]
     except (struct.error, IndexError):
-        raise RemoteProtocolError("truncated-header", f"{len(header)} bytes") from None
-    if magic != _MAGIC:
+        raise RemoteProtocolError("truncated-header", f"{len(whole)} bytes") from None
+    if not octets.is_mdp03(whole):
         raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
-    if end == len(header) and not flags & _MAPS:
-        return command, flags, code, number, ttl, header[21:middle], header[middle + 1 :], b""
-    _check_rest(len(header) - end, flags)
+    if end != len(whole) or flags & _MAPS:
+        _check_rest(len(whole) - end, flags)
     return (
         command,
         flags,
         code,
         number,
         ttl,
-        header[21:middle],
-        header[middle + 1 : end],
-        header[end:],
+        whole[21:middle] if length else b"",
+        whole[middle + 1 : end] if end > middle + 1 else b"",
+        whole[end:] if end < len(whole) else b"",
     )
 
 
@@ -76,9 +73,8 @@ def pack(
     without its flag, a flag without its metadata.
     """
     try:
-        head = _HEAD_AND_LENGTH.pack(_MAGIC, command, flags, code, id, ttl, len(service))
-        header = head + service + _LENGTHS[len(address)] + address
-    except (struct.error, IndexError) as error:
+        header = octets.header(command, flags, code, id, index(ttl), service, address)
+    except (struct.error, OverflowError, IndexError, TypeError) as error:
         raise LocalProtocolError("out-of-range", str(error)) from None
     if not metadata and not flags & _MAPS:
         return header

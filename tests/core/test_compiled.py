@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src"
+from majordomus.protocol import spec
+
+SOURCE = Path(__file__).parents[2] / "src"
 DECLARATIONS = sorted(SOURCE.rglob("*.pxd"))
 CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
 ATTRIBUTE = re.compile(r"    cdef (?:public |readonly )?([\w\[\] ]*?[\w\]]) (\w+(?:, \w+)*)$")
@@ -102,3 +104,12 @@ def test_attribute_that_is_not_declared_would_be_found() -> None:
     }
     text = "cdef class A:\n    cdef public Py_ssize_t x, z\n    cdef list w"
     assert declared(text) == {"A": {"x": "Py_ssize_t", "z": "Py_ssize_t", "w": "list"}}
+
+
+def test_constants_of_the_compiler_are_those_of_the_specification() -> None:
+    text = (SOURCE / "majordomus/protocol/spec.pxd").read_text()
+    constants = dict(re.findall(r"^    (\w+) = (\d+)$", text, re.MULTILINE))
+    assert {n: int(value) for n, value in constants.items()} == {
+        n: value for n, value in vars(spec).items() if n in constants
+    }
+    assert len(constants) > 40
