@@ -69,6 +69,48 @@ def test_hash_pool_works_in_processes_and_shows_how_far_it_is(shell: Shell) -> N
     assert (worker.stop(), broker.stop()) == (0, 0)
 
 
+def run(shell: Shell, *arguments: str) -> tuple[int, str, str]:
+    """A program of an example, to its end."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        timeout=2 * LIMIT,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_slow_and_push_acknowledges_at_once_and_pushes_the_result_later(shell: Shell) -> None:
+    copy(shell, "slow-and-push", free_port())
+    broker, worker = start(shell, "broker.py"), start(shell, "worker.py")
+    printed = [
+        "accepted: a long report",
+        "accepted: memo",
+        "printed: memo on 4 pages",
+        "printed: a long report on 13 pages",
+    ]
+    assert run(shell, "client.py") == (0, "\n".join(printed) + "\n", "")
+    assert (worker.stop(), broker.stop()) == (0, 0)
+
+
+def test_prices_are_heard_by_who_subscribed_to_them(shell: Shell) -> None:
+    copy(shell, "prices", free_port())
+    broker, feed = start(shell, "broker.py"), start(shell, "feed.py")
+    code, printed, complaints = run(shell, "watch.py", "prices.eur.*")
+    assert (code, complaints) == (0, "")
+    *prices, gold = printed.splitlines()
+    assert [line.split()[0] for line in prices] in (
+        ["prices.eur.usd", "prices.eur.chf"] * 3,
+        ["prices.eur.chf", "prices.eur.usd"] * 3,
+    )
+    usd = [float(line.split()[1]) for line in prices if "usd" in line]
+    assert usd == sorted(usd) and len(usd) == 3
+    assert float(gold.removeprefix("gold costs ")) >= 2400.0
+    assert (feed.stop(), broker.stop()) == (0, 0)
+
+
 def stretched(word: str) -> str:
     digest = word.encode()
     for _ in range(400_000):

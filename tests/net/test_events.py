@@ -7,6 +7,7 @@ import functools
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from majordomus.net.client import Client
 from majordomus.net.events import MOST_WAITING, AsyncEvents, Event, Events, Hub
 from majordomus.net.request import Request
 from majordomus.net.worker import Worker
+from tests.docs_runner import run_page
 from tests.net.conftest import eventually
 
 WAIT = 10.0
@@ -224,6 +226,20 @@ def test_refused_subscription_raises_and_leaves_nothing(broker: Broker, client: 
     assert client._session.events.patterns == {}
 
 
+def test_refused_publication_is_logged_or_raised(
+    broker: Broker, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.publish("a", b"x", confirm=True)
+    machine = broker._loop._machine  # type: ignore[union-attr]
+    machine.registry.rights = Rights([Rule(True, frozenset(("call",)))])
+    with pytest.raises(Unauthenticated, match="publish 'a'"):
+        client.publish("a", b"x", confirm=True)
+    assert caplog.text == ""
+    client.publish("a", b"x")
+    client.ping()
+    assert "an event to a was refused: 401 who you are is not known" in caplog.text
+
+
 def test_publishing_without_a_broker_ends_at_its_deadline() -> None:
     with Client("tcp://127.0.0.1:1") as client, pytest.raises(DeadlineExceeded):
         client.publish("a", b"x", timeout=0.2)
@@ -399,11 +415,13 @@ def test_client_keeps_its_handle_and_topics_through_a_reconnect(
     """The connection breaks; the broker knows the session again."""
     with client.events() as events, client.subscribe("a") as topic:
         client.call("slow")
-        session = client._session
-        client._driver.post(session.lost)
-        client._driver.post(lambda now: client._driver._line.close())
+        client._driver.post(client._driver._line.give_up)
         client.ping()
         pusher.push(b"x")
         assert events.get(WAIT).body == b"x"
         client.publish("a", b"y")
         assert topic.get(WAIT).body == b"y"
+
+
+def test_page_does_what_it_says(tmp_path: Path) -> None:
+    run_page(Path(__file__).parents[2] / "docs/events.md", tmp_path)

@@ -30,7 +30,7 @@ MDP03_COMMANDS = {
     spec.HELLO: ("c>b",),
     spec.CANCEL: ("c>b", "b>w"),
     spec.CAPACITY: ("w>b", "b>w", "b>c"),
-    spec.EVENT: ("c>b", "w>b", "b>c"),
+    spec.EVENT: ("c>b", "w>b", "b>c", "b>w"),
     spec.SUBSCRIBE: ("c>b", "w>b"),
     spec.UNSUBSCRIBE: ("c>b", "w>b"),
     spec.REJECT: ("w>b",),

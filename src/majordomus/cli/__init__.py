@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "broker": "Run a broker.",
     "worker": "Run a worker's processes and keep them alive.",
     "call": "Call a service and print its reply.",
+    "subscribe": "Print the events of a pattern of topics.",
+    "publish": "Publish an event to a topic.",
     "services": "List the services of a broker.",
     "workers": "List the workers of a broker.",
     "logs": "Show the entries of the cloud logger, and follow them.",

@@ -117,15 +117,24 @@ class AsyncClientEvents:
         body: Body = None,
         *,
         timeout: float | None = None,
+        confirm: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """An event for everybody who subscribed to `topic`, at most once. As `Client.publish`."""
         self._check_dialect()
-        ask = make_publication(name_of(topic), body, self._seconds(timeout), metadata)
-        call = self._begin(Call(ask))
-        while call.outcome is None:
-            await self._news(call)
-        result(call)
+        name = name_of(topic)
+        ask = make_publication(name, body, self._seconds(timeout), metadata)
+        if confirm:
+            self._calls.hub.watch(name)
+        try:
+            call = self._begin(Call(ask))
+            while call.outcome is None:
+                await self._news(call)
+            result(call)
+            if confirm:
+                await self._confirm(timeout)
+        finally:
+            self._calls.hub.seen(name)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 

@@ -122,18 +122,28 @@ class ClientEvents:
         body: Body = None,
         *,
         timeout: float | None = None,
+        confirm: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """An event for everybody who subscribed to `topic`, at most once. Returns when it is handed
-        to a broker's connection; what a broker refuses is logged.
+        to a broker's connection; what a broker refuses is logged. With `confirm` it returns when
+        the broker has had it, and raises what it refuses.
 
         Raises: DeadlineExceeded when there is none within `timeout`; LocalProtocolError for what is
         no topic.
         """
         self._check_dialect()
-        call = Call(make_publication(name_of(topic), body, self._seconds(timeout), metadata))
-        self._begin(call)
-        result(call)
+        name = name_of(topic)
+        call = Call(make_publication(name, body, self._seconds(timeout), metadata))
+        if confirm:
+            self._calls.hub.watch(name)
+        try:
+            self._begin(call)
+            result(call)
+            if confirm:
+                self._confirm(timeout)
+        finally:
+            self._calls.hub.seen(name)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 

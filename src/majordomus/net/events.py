@@ -81,6 +81,7 @@ class Hub:
     def __init__(self) -> None:
         self.unheard = 0
         self._receivers: dict[Receiver, None] = {}
+        self._watched: dict[bytes, Exception | None] = {}
         self._lock = threading.Lock()
 
     def add(self, receiver: Receiver) -> None:
@@ -117,12 +118,25 @@ class Hub:
         for one in wanted:
             one.put(event)
 
+    def watch(self, topic: bytes) -> None:
+        """Somebody wants to know whether publishing to `topic` is refused, and asks by `seen`."""
+        self._watched[topic] = None
+
+    def seen(self, topic: bytes) -> None:
+        """Raises: the StatusError with which it was refused."""
+        error = self._watched.pop(topic, None)
+        if error is not None:
+            raise error
+
     def _refused(self, refused: Refused) -> None:
         error = error_for(refused.status, refused.frames)
         if refused.what == SUBSCRIBE:
             for one in self.of(refused.name):
                 self.remove(one)
                 one.end(error)
+            return
+        if refused.what == PUBLISH and refused.name in self._watched:
+            self._watched[refused.name] = error
             return
         name = refused.name.decode("utf-8", "replace")
         told = f"to {name}" if refused.what == PUBLISH else f"to {refused.name.hex()}"

@@ -1,0 +1,5 @@
+"""The broker; `majordomus broker` is the same as a command."""
+
+from majordomus import Broker, BrokerSettings
+
+Broker(BrokerSettings(name="prices"), bind="tcp://127.0.0.1:5555").run()
