@@ -234,8 +234,6 @@ class Mdp03Commands(Commands):
         peer.move("hello")
         if session:
             self.events.keep(peer, session, now)
-            if self.registry.rights is not None:  # they may have changed while it was away
-                self.admission.authority.reconsider(peer, now)
             self.admission.authority.reconsider(peer, now)
         interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
         self.presence.greet(peer, interval, now)
