@@ -241,6 +241,8 @@ def test_token_that_hello_brings_in_vain_is_asked_for_anew() -> None:
     client.approve(1)
     client.said()
     client.final(2, b"the token has expired", status=401)
+    assert (client.said(), client.renewals) == ([("DISCONNECT", {})], [0])
+    client.connect()
     assert client.said() == [question(3)]
 
 

@@ -68,12 +68,14 @@ def test_token_is_renewed_while_the_worker_serves() -> None:
     assert worker.said() == [hello(4, "t2")]
 
 
-def test_refused_hello_asks_for_a_new_token() -> None:
+def test_refused_hello_takes_a_new_connection_and_a_new_token() -> None:
     worker = LoginScript()
     worker.connect()
     worker.answered(1, b"t1", b"900")
     worker.said()
     worker.answered(2, b"revoked", status=401)
+    assert (worker.said(), worker.renewals) == ([("DISCONNECT", {})], [0])
+    worker.connect()
     assert worker.said() == [question(3)]
     worker.answered(3, b"t2", b"900")
     assert worker.said() == [hello(4, "t2"), READY]

@@ -109,7 +109,7 @@ class Admission:
         service = self.registry.services.get(name)
         if service is None:
             service = self._new_service(name)
-        target = self.target(address, name, called) if address else None
+        target = self._wanted(address, name, called) if address else None
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
@@ -145,15 +145,30 @@ class Admission:
     def proceed(self, request: Request, now: float, redirect: bytes | None = None) -> None:
         """What comes after the hooks: rights, for what the client asked for, and its place.
         `redirect`: the full name of the service that it shall go to instead."""
-        refusal = None
         if self.registry.rights is not None:
-            caller, peer = request.caller, request.peer
+            peer, caller = request.peer, self.authority.with_prefix(request)
             refusal = self.authority.refuses_call(caller, peer, request.called, request.body)
-        if refusal is not None:
-            status, text = refusal
-            self.dispatcher.fail(request, status, text, now)
-        elif redirect is None or self._moved(request, redirect, now):
+            if refusal is not None:
+                status, text = refusal
+                self.dispatcher.fail(request, status, text, now)
+                return
+            if not self._named(request, caller.prefix, redirect is None, now):
+                return
+        if redirect is None or self._moved(request, redirect, now):
             self.enter(request, now)
+
+    def _named(self, request: Request, prefix: bytes, stays: bool, now: float) -> bool:
+        """Give `request` to what its caller's groups call so, if a hook has named them; False when
+        that has ended it."""
+        target, name = request.target, full_name(prefix, request.called)
+        if stays and name != request.service.name and not self._moved(request, name, now):
+            return False
+        request.target = target
+        if target is None or not stays or request.service.name in target.services:
+            return True
+        text = f"no worker {target.id.hex()} serves '{request.called.decode()}'"
+        self.dispatcher.fail(request, spec.NOT_FOUND, text, now)
+        return False
 
     def enter(self, request: Request, now: float) -> None:
         """Answer or place what has passed everything."""
@@ -167,7 +182,7 @@ class Admission:
             self.dispatcher.place(request, now)
 
     def _manage(self, request: Request, now: float) -> None:
-        name, prefix = request.service.name, request.peer.prefix
+        name, prefix = request.service.name, request.caller.prefix
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
         self.dispatcher.answer(request, spec.OK, frames, 0, b"", now, True)
 
@@ -243,6 +258,14 @@ class Admission:
             if refusal is not None:
                 raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
+
+    def _wanted(self, address: bytes, name: bytes, called: bytes) -> Worker:
+        """The worker that a request asks for. What its service is called may only be known when
+        the hooks have said who asks: then `proceed` judges."""
+        worker = self.registry.workers.get(address)
+        if worker is not None and self.hooks is not None and self.registry.rights is not None:
+            return worker
+        return self.target(address, name, called)
 
     def target(self, address: bytes, name: bytes, called: bytes) -> Worker:
         """The worker that `address` names. Raises: RefusalError when it does not serve `name`."""

@@ -7,9 +7,11 @@ service is no longer its own is sent off.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core.callers import Caller
+from majordomus.core.deadlines import Deadlines
 from majordomus.core.rights import (
     CALL,
     MANAGE,
@@ -19,6 +21,7 @@ from majordomus.core.rights import (
     full_name,
     shown_name,
 )
+from majordomus.core.states import FORGOTTEN
 from majordomus.core.topics import full_topic, shown_topic, topic_prefix
 from majordomus.protocol import spec
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from majordomus.core.peers import Peer
     from majordomus.core.presence import Presence
     from majordomus.core.registry import Registry
+    from majordomus.core.requests import Request
     from majordomus.core.rights import Rights
     from majordomus.protocol.spec import Frame
 
@@ -39,6 +43,9 @@ class Authority:
     """Asks `registry.rights`; while that is None, everything is allowed and nothing is asked."""
 
     def __init__(self, registry: Registry, presence: Presence) -> None:
+        self.leases: dict[Peer, dict[Peer, None]] = {}
+        """Whose identity ends, and where that stands in `ends`."""
+        self.ends = Deadlines()
         self.registry = registry
         self.presence = presence
 
@@ -78,6 +85,14 @@ class Authority:
             return self.refuses(caller, peer, CALL, named)
         return self.refuses(caller, peer, MANAGE, called)
 
+    def with_prefix(self, request: Request) -> Peer | Caller:
+        """The caller of `request`, whom a hook may have named, with the prefix of its groups."""
+        rights, caller = self.registry.rights, request.caller
+        prefix = b"" if rights is None else rights.prefix(caller.groups)
+        if prefix != caller.prefix:
+            caller = request.caller = Caller(caller.user, caller.groups, prefix)
+        return caller
+
     def refuses_topic(self, peer: Peer, action: str, called: bytes) -> Refusal | None:
         """The same of publishing to a topic, and of subscribing to a pattern."""
         if self.registry.rights is None:
@@ -93,10 +108,36 @@ class Authority:
         for peer in list(self.registry.peers.values()):
             self.reconsider(peer, now)
 
-    def identify(self, peer: Peer, user: str, groups: tuple[str, ...], now: float) -> None:
-        """Who `peer` is, as something outside of the rules has found out."""
+    def identify(
+        self, peer: Peer, user: str, groups: tuple[str, ...], now: float, until: float = inf
+    ) -> None:
+        """Who `peer` is, as something outside of the rules has found out, and `until` when."""
         peer.user, peer.groups = user, groups
+        if peer in self.leases:
+            self.leases.pop(peer).pop(peer, None)
+        if until < inf:
+            self.leases[peer] = self.ends.add(peer, until)
         self.reconsider(peer, now)
+
+    def expel(self, peer: Peer, now: float) -> None:
+        """Nothing but what the connection itself has proved is known of `peer` any more."""
+        self.identify(peer, peer.identity.user, peer.identity.groups, now)
+
+    def next_deadline(self) -> float:
+        """When the next identity ends."""
+        return self.ends.next()
+
+    def tick(self, now: float) -> None:
+        """Who somebody is may have been said for a time only."""
+        for peer in self.ends.due(now):
+            self.leases.pop(peer, None)
+            if peer.state is not FORGOTTEN:
+                self.expel(peer, now)
+
+    def forgotten(self, peer: Peer) -> None:
+        """`peer` is no more."""
+        if self.leases and peer in self.leases:
+            self.leases.pop(peer).pop(peer, None)
 
     def reconsider(self, peer: Peer, now: float) -> None:
         """Who `peer` is, or what the rules say, has changed. May be repeated."""

@@ -143,6 +143,7 @@ class BrokerMachine:
             self.events.tick(now)
         if self.hooks is not None:
             self.hooks.tick(now)
+            self.authority.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
 
@@ -158,7 +159,8 @@ class BrokerMachine:
         if self.events.away:
             self._promised = min(self._promised, self.events.next_deadline())
         if self.hooks is not None:
-            self._promised = min(self._promised, self.hooks.next_deadline())
+            hooks, authority = self.hooks.next_deadline(), self.authority.next_deadline()
+            self._promised = min(self._promised, hooks, authority)
         if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
             return 0.0
         return self._promised

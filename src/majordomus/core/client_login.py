@@ -14,7 +14,7 @@ from majordomus.core.client_calls import Call
 from majordomus.core.client_calls import Final as Outcome
 from majordomus.core.client_session import ClientSession, IdSource
 from majordomus.core.client_speech import ClientSpeech
-from majordomus.core.session_connection import Change
+from majordomus.core.session_connection import OPEN, Change
 from majordomus.core.session_login import MOST_TOKEN, PATIENCE, Credentials, Login
 from majordomus.core.session_states import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -234,10 +234,14 @@ class LoginSession(ClientSession):
         return True
 
     def _not_greeted(self, status: int, now: float) -> None:
-        """HELLO was refused."""
+        """HELLO was refused: nothing more is heard of us on this connection."""
         self._greeted = 0
-        if status == spec.UNAUTHENTICATED:
-            self._expelled(now)
+        if status != spec.UNAUTHENTICATED:
+            return
+        self.login.expel(now)
+        self._words.carry("")
+        if self._connection.state is OPEN:
+            self._follow(self._connection.step("renew", now), now, say_so=True)
 
     def _expelled(self, now: float) -> None:
         self.login.expel(now)

@@ -6,6 +6,7 @@ A view copies nothing until it is touched, and the rules take from it only what 
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableSequence
+from math import inf
 from typing import TYPE_CHECKING, Any, overload
 
 from majordomus.protocol import metadata as packing
@@ -137,7 +138,7 @@ class HookRequest(View):
 
     ``service``: the name that the client calls. ``client``: the handle that `push` takes.
     ``dialect``: ``mdp03``, for instance. ``deadline``: monotonic seconds. ``user``, ``groups``: who
-    asks; they may be set.
+    asks; they may be set. ``key``: the CURVE key of its connection, empty when there is none.
     """
 
     __slots__ = (
@@ -147,12 +148,14 @@ class HookRequest(View):
         "dialect",
         "flags",
         "groups",
+        "key",
         "service",
         "user",
     )
 
     def __init__(self, request: Request, field: bytes, token: str) -> None:
         super().__init__(request.body, field)
+        self.key: str = request.peer.identity.key
         self.service = request.called.decode()
         self.client = request.peer.handle
         self.user: str = request.caller.user
@@ -186,10 +189,11 @@ class HookReply(View):
     """A worker's answer, or one part of it, before its client hears of it.
 
     ``service``: the name that the client called. ``worker``: the id of the worker. ``client``: the
-    handle of the client, ``user`` and ``groups`` its. ``seconds``: since the request was accepted.
+    handle of the client, ``user``, ``groups`` and ``key`` its. ``seconds``: since the request was
+    accepted.
     """
 
-    __slots__ = ("client", "groups", "seconds", "service", "status", "user", "worker")
+    __slots__ = ("client", "groups", "key", "seconds", "service", "status", "user", "worker")
 
     def __init__(
         self, request: Request, status: int, frames: list[Frame], field: bytes, now: float
@@ -201,6 +205,7 @@ class HookReply(View):
         self.client = request.peer.handle
         self.user = request.caller.user
         self.groups = request.caller.groups
+        self.key = request.peer.identity.key
         self.seconds = now - request.accepted
 
     def __repr__(self) -> str:
@@ -211,10 +216,22 @@ class ClientInfo:
     """A client that was heard for the first time, or that says HELLO.
 
     ``client``: the handle that `push` takes. ``present``: whether it said HELLO. ``metadata``: what
-    it said with it. ``user``, ``groups``: who it is; they may be set.
+    it said with it. ``user``, ``groups``: who it is; they may be set, and hold ``until`` then, in
+    monotonic seconds. ``key``: the CURVE key of its connection, empty when there is none.
     """
 
-    __slots__ = ("client", "dialect", "groups", "id", "metadata", "present", "token", "user")
+    __slots__ = (
+        "client",
+        "dialect",
+        "groups",
+        "id",
+        "key",
+        "metadata",
+        "present",
+        "token",
+        "until",
+        "user",
+    )
 
     def __init__(self, peer: Peer, values: dict[str, Any], present: bool) -> None:
         self.id = peer.id
@@ -225,6 +242,8 @@ class ClientInfo:
         self.token = str(values.get("token", ""))
         self.user = peer.user
         self.groups: tuple[str, ...] = peer.groups
+        self.key = peer.identity.key
+        self.until = inf
 
     def __repr__(self) -> str:
         return f"ClientInfo(client={self.client.hex()}, user={self.user!r})"

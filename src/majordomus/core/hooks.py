@@ -354,8 +354,9 @@ class HookRoom:
             action = actions.Reject(spec.HANDLER_FAILED, NO_ACTION)
         seen.barred = action if isinstance(action, actions.Reject) else None
         if seen.barred is None:
-            if (info.user, info.groups) != (peer.user, peer.groups):
-                self.admission.authority.identify(peer, info.user, tuple(info.groups), now)
+            if (info.user, info.groups) != (peer.user, peer.groups) or info.until < inf:
+                groups = tuple(info.groups)
+                self.admission.authority.identify(peer, info.user, groups, now, info.until)
         elif seen.barred.status >= spec.HANDLER_FAILED:  # no verdict: its next message asks again
             self.seen.pop(peer, None)
         waiting, seen.waiting = seen.waiting, {}
@@ -369,6 +370,7 @@ class HookRoom:
     def forgotten(self, peer: Peer, why: str, now: float) -> None:
         """`peer` is no more."""
         self.tokens.pop(peer, None)
+        self.admission.authority.forgotten(peer)
         seen = self.seen.pop(peer, None)
         if seen is not None:
             if seen.hold is not None:

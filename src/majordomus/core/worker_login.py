@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.session_connection import Change
+from majordomus.core.session_connection import OPEN, Change
 from majordomus.core.session_login import PATIENCE, Credentials, Login
 from majordomus.core.worker_session import IdSource, WorkerSession
 from majordomus.errors import LocalProtocolError
@@ -99,7 +99,7 @@ class LoginWorkerSession(WorkerSession):
                 self._hello()
             else:
                 self._greet(now)
-        elif status == spec.UNAUTHENTICATED:  # HELLO was refused
+        elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
+            # HELLO was refused: nothing more is heard of us on this connection.
             login.expel(now)
-            if login.tick(now):
-                self._ask(now)
+            self._follow(self._connection.step("renew", now), now, say_so=True)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from majordomus.core.session_login import Credentials
 from majordomus.errors import ConfigurationError
 from majordomus.net import curve, endpoints
 from majordomus.net.monitor import Event, Seen
@@ -24,6 +25,10 @@ GIVE_KEY: Final = (
 )
 TEMPORARY: Final = 300
 """ZAP's status of a failure that is the handler's, not the key's."""
+
+
+MOST_CREDENTIALS: Final = 16
+"""Frames of a login; one alone would be a token that is to be renewed."""
 
 
 class Refusal(NamedTuple):
@@ -131,3 +136,15 @@ class Access:
             "make one with majordomus keygen, have it added, and bring it "
             "(certificate=…, --key FILE)"
         )
+
+
+def credentials(login: Sequence[str | bytes]) -> Credentials:
+    """What the broker's auth service is told.
+
+    Raises: ConfigurationError; nothing of `login` is in the text.
+    """
+    if isinstance(login, str | bytes) or not 2 <= len(login) <= MOST_CREDENTIALS:
+        raise ConfigurationError("login is a tuple such as (user, secret)")
+    if not all(isinstance(one, str | bytes) for one in login):
+        raise ConfigurationError("login is a tuple of text or bytes")
+    return Credentials([one.encode() if isinstance(one, str) else one for one in login])

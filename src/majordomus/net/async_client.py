@@ -54,11 +54,12 @@ class AsyncClient(AsyncClientEvents):
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
+        login: Sequence[str | bytes] | None = None,
     ) -> None:
         self._access = Access(broker, server_key, certificate, plain)
         self.endpoints = self._access.urls
         self.timeout = timeout
-        self._session = make_session(self.endpoints, dialect, settings, presence=True)
+        self._session = make_session(self.endpoints, dialect, settings, presence=True, login=login)
         self._calls = Calls(self._session, self.endpoints, self._up, self._refusal)
         self._line: AsyncLine[ClientEvent] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

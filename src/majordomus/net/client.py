@@ -19,10 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from majordomus.core.client_login import LoginSession
 from majordomus.core.client_session import ClientEvent, ClientSession, ClientSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
-from majordomus.net.access import Access
+from majordomus.net.access import Access, credentials
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Ask, Call, Calls, TalkCall, final, make_ask, result
 from majordomus.net.client_events import ClientEvents
@@ -41,7 +42,12 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 
 def make_session(
-    urls: Sequence[str], dialect: str, settings: ClientSettings | None, *, presence: bool
+    urls: Sequence[str],
+    dialect: str,
+    settings: ClientSettings | None,
+    *,
+    presence: bool,
+    login: Sequence[str | bytes] | None = None,
 ) -> ClientSession:
     """The session of a client of ours.
 
@@ -54,6 +60,8 @@ def make_session(
     made = ClientSettings(
         **{**kept, "dialect": spoken, "endpoints": len(urls), "presence": present}
     )
+    if login is not None:
+        return LoginSession(made, credentials(login), os.urandom, random.random)
     return ClientSession(made, os.urandom, random.random)
 
 
@@ -69,6 +77,8 @@ class Client(ClientEvents):
     `server_key` is the public key of an encrypted broker (or the URL brings it:
     `majordomus://host:port?key=…`), `certificate` the pair that we are known by there, or its file.
     `plain` is user and password, for a broker on this machine that asks for them.
+    `login` is what the broker's auth service is told, user and password for instance: the client
+    logs in before its first call, and renews its token by itself (docs/tokens.md).
     """
 
     def __init__(
@@ -81,13 +91,14 @@ class Client(ClientEvents):
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
+        login: Sequence[str | bytes] | None = None,
     ) -> None:
         self._access = Access(broker, server_key, certificate, plain)
         self.endpoints = self._access.urls
         self.timeout = timeout
         # Over inproc only the broker itself can tell that it leaves, and it tells who is present.
         inproc = any(map(endpoints.is_inproc, self.endpoints))
-        session = make_session(self.endpoints, dialect, settings, presence=inproc)
+        session = make_session(self.endpoints, dialect, settings, presence=inproc, login=login)
         self._session = session
         self._takes_presence = session.settings.dialect is Dialect.MDP03
         self._calls = Calls(

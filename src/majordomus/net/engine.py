@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from majordomus.core.session_login import Credentials
+from majordomus.core.worker_login import LoginWorkerSession
 from majordomus.core.worker_session import (
     Cancel,
     Credit,
@@ -77,6 +79,7 @@ class Plan(NamedTuple):
     access: Access | None = None
     load: Measure = host_load
     topics: Mapping[bytes, EventHandler] = {}
+    login: Credentials | None = None
 
 
 class Running:
@@ -101,8 +104,13 @@ class Post:
         engine: Engine,
         loop: asyncio.AbstractEventLoop,
         access: Access | None = None,
+        login: Credentials | None = None,
     ) -> None:
-        self.session = WorkerSession(settings, os.urandom, random.random)
+        self.session = (
+            WorkerSession(settings, os.urandom, random.random)
+            if login is None
+            else LoginWorkerSession(settings, login, os.urandom, random.random)
+        )
         self.url = url
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
@@ -436,7 +444,7 @@ class Engine:
     def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
         capacity = self._capacity(self.in_process(services))
         settings = _with(self._plan.settings, services=services, capacity=max(1, capacity))
-        post = Post(url, settings, self, self._loop, self._plan.access)
+        post = Post(url, settings, self, self._loop, self._plan.access, self._plan.login)
         post.session.set_load(self._load, time.monotonic())
         return post
 

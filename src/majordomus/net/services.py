@@ -17,7 +17,7 @@ from majordomus.core.strategies import LEAST_WEIGHT, MOST_WEIGHT
 from majordomus.core.worker_session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net import endpoints, process_target, process_wire
-from majordomus.net.access import Access
+from majordomus.net.access import Access, credentials
 from majordomus.net.engine import Engine, Plan
 from majordomus.net.handlers import Function, Handler, make_handler
 from majordomus.net.load import Measure, host_load
@@ -47,7 +47,7 @@ class Services(WorkerEvents):
     (default: load average per core; on Windows the CPU's share). `drain_timeout`: seconds that
     requests get to finish at the end. `interval` and `liveness` count until the broker has
     announced its own.
-    `server_key`, `certificate` and `plain` are those of `Client`.
+    `server_key`, `certificate`, `plain` and `login` are those of `Client`.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Services(WorkerEvents):
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
+        login: Sequence[str | bytes] | None = None,
     ) -> None:
         if capacity is not None and not 1 <= capacity <= spec.MAX_CAPACITY:
             raise ConfigurationError(f"a capacity is 1 to {spec.MAX_CAPACITY}, not {capacity}")
@@ -77,6 +78,9 @@ class Services(WorkerEvents):
         self._kill_after = kill_after
         self._broker, self._server_key = broker, server_key
         self._certificate, self._plain = certificate, plain
+        self._login = None if login is None else credentials(login)
+        if login is not None and endpoints.dialect(dialect) is not Dialect.MDP03:
+            raise ConfigurationError(f"a worker that speaks {dialect} has no words for a login")
         self._reach()
         self.configure(threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
@@ -224,6 +228,7 @@ class Services(WorkerEvents):
             self._access,
             self._load,
             dict(self._topics),
+            self._login,
         )
         self._shift = Shift(plan, dict(self.handlers), self._drain_timeout)
         return self._shift
