@@ -15,7 +15,7 @@ from tests.docs_runner import run_page
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["rights"])
+@pytest.mark.parametrize("page", ["rights", "tokens"])
 def test_programs_of_the_page_run(page: str, tmp_path: Path) -> None:
     run_page(DOCS / f"{page}.md", tmp_path)
 

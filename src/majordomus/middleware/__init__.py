@@ -10,5 +10,6 @@ from majordomus.middleware.rate_limit import RateLimit
 from majordomus.middleware.request_log import RequestLog
 from majordomus.middleware.shadow import Shadow
 from majordomus.middleware.size_limit import SizeLimit
+from majordomus.middleware.token_auth import TokenAuth
 
-__all__ = ["CircuitBreaker", "RateLimit", "RequestLog", "Shadow", "SizeLimit"]
+__all__ = ["CircuitBreaker", "RateLimit", "RequestLog", "Shadow", "SizeLimit", "TokenAuth"]

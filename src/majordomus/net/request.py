@@ -119,6 +119,11 @@ class Request:
         return metadata.unpack(self._broker_packed) if self._broker_packed else {}
 
     @property
+    def user(self) -> str:
+        """Who asks, as the broker found out; empty when it does not know."""
+        return str(self.broker_metadata.get("user", ""))
+
+    @property
     def packed_metadata(self) -> tuple[bytes, bytes]:
         """Both maps as they came."""
         return self._packed, self._broker_packed
