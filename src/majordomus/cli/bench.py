@@ -23,7 +23,7 @@ import click
 
 from majordomus.cli import processes
 from majordomus.cli.output import complain, emit_json, emit_table
-from majordomus.cli.remote import broker_option, json_option, timeout_option
+from majordomus.cli.remote import broker_option, json_option, key_flags, keys, timeout_option
 from majordomus.errors import DeadlineExceeded, MajordomusError, StatusError
 from majordomus.protocol.spec import Dialect
 
@@ -228,7 +228,9 @@ async def _measure(load: Load, show: Callable[[float, int], None]) -> Tally:
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
-                AsyncClient(list(load.brokers), timeout=load.timeout, dialect=load.dialect)
+                AsyncClient(
+                    list(load.brokers), timeout=load.timeout, dialect=load.dialect, **keys()
+                )
             )
             for _ in range(load.clients)
         ]
@@ -303,7 +305,7 @@ async def _serve(brokers: tuple[str, ...], service: str, dialect: str) -> None:
     from majordomus.net.async_worker import AsyncWorker
     from majordomus.net.request import Request
 
-    worker = AsyncWorker(list(brokers), dialect=dialect, capacity=CAPACITY)
+    worker = AsyncWorker(list(brokers), dialect=dialect, capacity=CAPACITY, **keys())
 
     async def echo(request: Request) -> list[bytes]:
         return request.frames
@@ -324,7 +326,7 @@ def _workers(load: Load, count: int) -> Iterator[None]:
     Raises: DeadlineExceeded when the broker does not register them within the load's timeout.
     """
     flags = [flag for url in load.brokers for flag in ("--broker", url)]
-    flags += ["--dialect", load.dialect, "--serve", load.service]
+    flags += [*key_flags(), "--dialect", load.dialect, "--serve", load.service]
     started: list[subprocess.Popen[bytes]] = []
     with processes.terminate_as_interrupt():
         try:

@@ -22,6 +22,8 @@ from majordomus.contrib.cloudlog.record import pack_data
 from majordomus.contrib.cloudlog.sender import OneWay, Options, Sender
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints, sockets
+from majordomus.net.access import Access
+from majordomus.security.certificates import Certificate
 
 CAPACITY: Final = 20_000
 LINGER: Final = 0.05
@@ -43,7 +45,8 @@ class CloudLogHandler(logging.Handler):
     wait at most; beyond it the oldest are dropped, and the viewers are told how many. `linger`:
     seconds for which records are gathered. `ttl`: seconds that a batch waits at the broker for a
     collector. Without a formatter the text is the logger's name and the message. With
-    ``extra={"data": …}`` a record carries data: bytes, or whatever JSON can say.
+    ``extra={"data": …}`` a record carries data: bytes, or whatever JSON can say. `server_key` and
+    `certificate` are those of `Client`, for an encrypted broker.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class CloudLogHandler(logging.Handler):
         linger: float = LINGER,
         ttl: float = TTL,
         flush_timeout: float = FLUSH_TIMEOUT,
+        server_key: str = "",
+        certificate: Certificate | str | Path | None = None,
     ) -> None:
         """Raises: ConfigurationError. Nothing is connected before the first record."""
-        urls = endpoints.to_connect(broker)
+        Access(broker, server_key, certificate)  # judged now, not with the first record
         if capacity < 1 or linger < 0 or ttl <= 0 or flush_timeout < 0:
             raise ConfigurationError(
                 "capacity is at least 1, ttl more than 0, linger and flush_timeout at least 0"
@@ -67,7 +72,9 @@ class CloudLogHandler(logging.Handler):
         self.setFormatter(_DEFAULT)  # else logging.basicConfig sets one of its own
         self.flush_timeout = flush_timeout
         name = program() if application is None else application
-        self._options = Options(lambda: _connect(urls), name, capacity, linger, ttl)
+        self._options = Options(
+            lambda: _connect(broker, server_key, certificate), name, capacity, linger, ttl
+        )
         self._thread_ids = threading.local()
         self._pid = os.getpid()
         self._sender = Sender(self._options)
@@ -196,10 +203,12 @@ def program() -> str:
     return path.parent.name if path.stem == "__main__" else path.stem
 
 
-def _connect(urls: list[str]) -> OneWay:
+def _connect(
+    broker: str | Sequence[str], server_key: str, certificate: Certificate | str | Path | None
+) -> OneWay:
     from majordomus.net.client import Client
 
-    return Client(urls)
+    return Client(broker, server_key=server_key, certificate=certificate)
 
 
 # ── the ends of processes, and their beginnings ───────────────────────────────────────────────────

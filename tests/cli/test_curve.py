@@ -1,0 +1,127 @@
+"""An encrypted broker on the command line: from nothing to a call, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from majordomus.security import certificates
+from tests.cli.shell import Running, Shell
+
+WORKER = """
+from majordomus import Worker
+worker = Worker()
+@worker.service
+def who(request):
+    return request.broker_metadata["user"]
+"""
+
+
+def start(shell: Shell, *arguments: str) -> tuple[Running, list[str]]:
+    """A broker with --curve, and the lines that it prints when it is ready."""
+    where = ("--bind", "tcp://127.0.0.1:0", "--certificate", "state/broker")
+    broker = shell.start("broker", "--curve", *where, *arguments)
+    lines = [broker.out.next() for _ in range(5)]
+    broker.url = lines[3].partition("'")[2].rstrip("'")
+    return broker, lines
+
+
+def test_encrypted_broker_from_nothing_to_a_call_by_a_known_user(shell: Shell) -> None:
+    for name in ("ann", "worker"):
+        assert shell.run("keygen", name, "--directory", "keys").code == 0
+    broker, lines = start(shell, "--clients", "keys")
+    public = certificates.read(shell.folder / "state/broker.key").public
+    assert re.fullmatch(r"listening on tcp://127\.0\.0\.1:\d+", lines[0])
+    assert lines[1:3] == ["certificate state/broker.key_secret (new)", f"public key {public}"]
+    assert lines[3].startswith("clients connect with --broker 'majordomus://127.0.0.1:")
+    assert lines[4] == "clients need a key that keys knows (majordomus keygen NAME)"
+    secret = shell.folder / "state/broker.key_secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    shell.write("app.py", WORKER)
+    shell.start("worker", "app:worker", "--broker", broker.url, "--key", "keys/worker.key")
+    said = shell.run("call", "who", "--broker", broker.url, "--key", "keys/ann.key")
+    assert (said.out, said.err, said.code) == (b"ann", "", 0)
+    plain = lines[0].removeprefix("listening on ")
+    by_variables = {"MAJORDOMUS_BROKER": plain, "MAJORDOMUS_SERVER_KEY": public}
+    said = shell.run("call", "who", **by_variables, MAJORDOMUS_KEY="keys/ann.key")
+    assert (said.out, said.err, said.code) == (b"ann", "", 0)
+    refused = shell.run("services", "--broker", broker.url, "--timeout", "10")
+    assert (refused.code, refused.out) == (1, b"")
+    assert refused.err.startswith("majordomus services: 401 tcp://127.0.0.1:")
+    assert "make one with majordomus keygen" in refused.err
+    assert refused.err.count("\n") == 1
+    assert broker.stop() == 0
+
+
+def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None:
+    first, lines = start(shell)
+    assert lines[4] == "anybody who has that key may connect (--clients FILE says who may)"
+    assert shell.run("services", "--broker", first.url).code == 0
+    assert first.stop() == 0
+    second, again = start(shell)
+    assert again[1] == "certificate state/broker.key_secret (kept)"
+    assert again[2] == lines[2]
+    assert second.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--bind", "tcp://0.0.0.0:0"], "can be reached by others: encrypt it (--curve"),
+        (["--bind", "tcp://*:0", "--curve", "--certificate", "b"], "say who may connect"),
+        (["--clients", "keys"], "that needs curve (--curve"),
+        (["--curve", "--certificate", "b", "--clients", "nowhere"], "cannot read nowhere"),
+        (["--curve", "--certificate", "open.key"], "others can read"),
+        (["--curve", "--certificate", "b", "--passwords", "p"], "not both"),
+        (["--passwords", "nowhere"], "cannot read nowhere"),
+        (["--curve", "maybe"], "true or false is wanted, not 'maybe'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_two(
+    shell: Shell, arguments: list[str], what: str
+) -> None:
+    shell.run("keygen", "open")
+    Path(shell.folder / "open.key_secret").chmod(0o644)
+    done = shell.run("broker", *arguments)
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.count("\n") == 1
+    assert what in done.err
+
+
+def test_insecure_broker_listens_everywhere(shell: Shell) -> None:
+    broker = shell.start("broker", "--bind", "tcp://0.0.0.0:0", "--insecure")
+    assert broker.out.next().startswith("listening on tcp://0.0.0.0:")
+    assert broker.stop() == 0
+
+
+def test_file_of_settings_says_the_same(shell: Shell) -> None:
+    shell.write(
+        "b.toml",
+        '[broker]\nbind = "tcp://127.0.0.1:0"\ncurve = true\ncertificate = "b"\nclients = "any"\n',
+    )
+    broker = shell.start("broker", "--config", "b.toml")
+    assert broker.out.until("public key").removeprefix("public key ") == (
+        certificates.read(shell.folder / "b.key").public
+    )
+    assert broker.stop() == 0
+
+
+def test_broker_with_passwords_asks_for_them(shell: Shell) -> None:
+    assert shell.run("passwd", "users", "ann", stdin=b"correct horse\n").code == 0
+    assert stat.S_IMODE((shell.folder / "users").stat().st_mode) == 0o600
+    short = shell.run("passwd", "users", "bob", stdin=b"short\n")
+    assert (short.code, short.err) == (
+        2,
+        "majordomus passwd: a password has at least 8 characters\n",
+    )
+    broker = shell.broker("--passwords", "users")
+    shell.write("login", "ann:correct horse\n").chmod(0o600)
+    shell.write("wrong", "ann:battery staple\n").chmod(0o600)
+    assert shell.run("services", "--broker", broker.url, "--plain", "login").code == 0
+    refused = shell.run("services", "--broker", broker.url, "--plain", "wrong")
+    assert refused.code == 1
+    assert "refuses this user or password" in refused.err
+    assert shell.run("passwd", "users", "ann", "--delete").code == 0
