@@ -26,7 +26,7 @@ Make = Callable[..., CloudLogHandler]
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
     """What every handler of the test sends to."""
     made = Line()
-    monkeypatch.setattr(module, "_connect", lambda _urls: made)
+    monkeypatch.setattr(module, "_connect", lambda *_told: made)
     return made
 
 
