@@ -13,6 +13,7 @@ from majordomus.core import bounds, hedging, speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, HELD, OPEN, QUEUED, REPLIED, STREAMING
+from majordomus.core.stories import note
 from majordomus.core.strategies import set_weight
 from majordomus.core.streams import Streams
 from majordomus.protocol import spec
@@ -75,7 +76,9 @@ class Dispatcher:
             self.fail(request, spec.TOO_MANY, full, now)
             return
         request.move("queue")
-        self._queue_of(request).push(request)
+        queue = self._queue_of(request)
+        request.behind = queue.count if request.service.workers else -1
+        queue.push(request)
         self._entered(request)
         registry.backlogged[request.service] = None
 
@@ -109,6 +112,7 @@ class Dispatcher:
         registry = self.registry
         request.move("dispatch")
         request.attempt += 1
+        request.given = now
         request.worker = worker
         number = request.dispatch = BROKER_ID_BIT | registry.next_number()
         if not worker.held:
@@ -266,10 +270,12 @@ class Dispatcher:
             request.service.served += 1
         else:
             request.move("fail")
+            request.outcome = (status, "")
             counts.failed += 1
         worker_id = request.worker.id if request.worker else b""
         self._tell(request, status, frames, now, worker_id, flags, metadata)
         self._close(request, status)
+        self.registry.stories.ended(request, now)
 
     def reject(self, request: Request, worker: Worker, now: float) -> None:
         """REJECT: nothing ran, so it does not count as an attempt, and another worker gets the
@@ -280,6 +286,7 @@ class Dispatcher:
         if request.state is STREAMING:
             self.fail(request, spec.WORKER_LOST, "the worker declined after parts had passed", now)
             return
+        note(request, "declined", now)
         request.attempt -= 1
         rejected = request.rejected = request.rejected or set()
         rejected.add(worker)
@@ -320,6 +327,7 @@ class Dispatcher:
 
     def fail(self, request: Request, status: int, text: str, now: float) -> None:
         """End `request` with a status of the broker's own."""
+        request.outcome = (status, text)
         self._end(request, "fail", now, status)
         self.registry.counts.failed += 1
         self._tell(request, status, [text.encode()], now)
@@ -345,6 +353,7 @@ class Dispatcher:
     def expire(self, request: Request, now: float) -> None:
         """End `request` at its deadline, wherever it is (rule 5)."""
         status, text = self._expiry(request)
+        request.outcome = (status, text)
         self._end(request, "expire", now, status)
         self.registry.counts.expired += 1
         self._tell(request, status, [text.encode()], now)
@@ -378,6 +387,7 @@ class Dispatcher:
             self.outgoing.say(worker.peer, speech.cancel(request), now)
         streamed = request.stream is not None
         self._close(request, status)
+        self.registry.stories.ended(request, now)
         if worker is not None and streamed:
             self.streams.ended(request, worker, now)
         if worker is not None and worker.dialect is DELPHI:
@@ -498,6 +508,7 @@ class Dispatcher:
             request.attempt -= 1
         if may and request.target is None and request.attempt < self.registry.settings.max_attempts:
             self.registry.counts.retried += 1
+            note(request, f"lost: {why}", now)
             return True
         self.fail(
             request, spec.WORKER_LOST, f"worker lost ({why}) at attempt {request.attempt}", now

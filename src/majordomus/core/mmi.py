@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from majordomus.core.explain import explain
 from majordomus.core.registry import RULES
 from majordomus.core.rights import full_name
 
@@ -65,7 +66,16 @@ def _row(service: Service) -> dict[str, Any]:
         "queued_bytes": service.queue.size,
         "open": service.open,
         "answered": service.served,
+        "took": took(service),
     }
+
+
+def took(service: Service) -> list[int]:
+    """How many requests took how long: box n ends at 2**n ticks; boxes at the end may be left
+    out."""
+    boxes = service.took
+    last = max((n for n, count in enumerate(boxes) if count), default=-1)
+    return boxes[: last + 1]
 
 
 def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
@@ -97,7 +107,7 @@ def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
             "version": registry.version,
             "wire": registry.wire,
             "rules": RULES,
-            "uptime": round(now - registry.started, 3),
+            "uptime": round(now - registry.started, 6),
             "restarts": registry.restarts,
             "draining": registry.draining,
             "peers": len(registry.peers),
@@ -143,6 +153,7 @@ QUESTIONS: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
     b"mmi.workers": _workers,
     b"mmi.broker": _broker,
     b"mmi.stats": _stats,
+    b"mmi.explain": explain,
 }
 
 
@@ -185,4 +196,5 @@ OF_TENANTS: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]
     b"mmi.service": _tenants_service,
     b"mmi.services": _tenants_services,
     b"mmi.workers": _tenants_workers,
+    b"mmi.explain": explain,
 }

@@ -2,6 +2,7 @@ cimport cython
 
 from majordomus.core.deadlines cimport Deadlines
 from majordomus.core.services cimport Service
+from majordomus.core.stories cimport Stories
 
 
 @cython.final
@@ -48,6 +49,7 @@ cdef class Registry:
     cdef public Py_ssize_t queued
     cdef public Py_ssize_t queued_bytes
     cdef public object strategies
+    cdef public Stories stories
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started

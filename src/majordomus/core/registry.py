@@ -15,6 +15,7 @@ from majordomus.core.peers import Peer
 from majordomus.core.rights import Rights
 from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
+from majordomus.core.stories import Stories
 from majordomus.core.strategies import Factory, Strategies
 from majordomus.core.topics import Topics
 from majordomus.core.workers import Worker
@@ -119,6 +120,7 @@ class Registry:
         self.queued = 0
         self.queued_bytes = 0
         self.strategies = Strategies(settings, Dice(ids(8)), strategies, self._strategy_failed)
+        self.stories = Stories(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
         self.started = 0.0

@@ -31,6 +31,11 @@ cdef class Request:
     cdef public FairQueue queue
     cdef public dict slot
     cdef public object stream
+    cdef public list story
+    cdef public double given
+    cdef public double ended
+    cdef public Py_ssize_t behind
+    cdef public object outcome
     cdef public list parts
     cdef public Py_ssize_t parts_size
     cpdef Request ask(

@@ -26,17 +26,21 @@ class Request:
     __slots__ = (
         "accepted",
         "attempt",
+        "behind",
         "body",
         "called",
         "caller",
         "deadline",
         "dialect",
         "dispatch",
+        "ended",
         "envelope",
         "flags",
+        "given",
         "id",
         "key",
         "metadata",
+        "outcome",
         "parts",
         "parts_size",
         "peer",
@@ -46,6 +50,7 @@ class Request:
         "size",
         "slot",
         "state",
+        "story",
         "stream",
         "target",
         "worker",
@@ -93,6 +98,15 @@ class Request:
         self.parts: list[Frame] | None = None
         self.parts_size = 0
         self.stream: Stream | None = None
+        self.story: list[tuple[bytes, float, float, str]] | None = None
+        """Workers that had it and have it no more: id, from, until, why."""
+        self.given = 0.0
+        """When its worker got it."""
+        self.ended = 0.0
+        self.behind = 0
+        """Requests that waited when it began to wait; −1 where nobody served it."""
+        self.outcome: tuple[int, str] | None = None
+        """Status and sentence, where it was not answered with 200."""
         return self
 
     def move(self, event: str) -> None:

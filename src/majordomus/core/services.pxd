@@ -35,3 +35,4 @@ cdef class Service:
     cdef public bint own
     cdef public Py_ssize_t served
     cdef public double last_worker
+    cdef public list took

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from majordomus.core.balancing import Strategy
 from majordomus.protocol.spec import MMI_PREFIX
+
+BOXES: Final = 64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +119,7 @@ class Service:
         "queue",
         "served",
         "strategy",
+        "took",
         "workers",
     )
 
@@ -135,4 +138,6 @@ class Service:
         self.own = name.startswith(MMI_PREFIX)
         """Whether the broker answers it itself."""
         self.served = 0
+        self.took = [0] * BOXES
+        """How many took so long from acceptance to end, by powers of two of a tick (stories.py)."""
         self.last_worker = -inf

@@ -83,6 +83,12 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     insecure: bool = False
     """Bind also where others can reach it, with neither encryption nor identity."""
 
+    slow: float = 1.0
+    """A request that took longer is kept for `majordomus explain`, as is what was tried again or
+    not answered with 200."""
+    max_stories: int = 1000
+    """How many of these are kept."""
+
     max_frames: int = 1024
     """Body frames of a message."""
     max_message: int = 16 * MIB
@@ -151,6 +157,7 @@ LONGEST = 100 * 365 * 86400.0
 MOST = 2**31 - 1
 LEGACY_ERRORS = ("silence", "reply")
 DURATIONS = (
+    "slow",
     "worker_interval",
     "client_interval",
     "busy_timeout",

@@ -1,0 +1,11 @@
+cimport cython
+
+from majordomus.core.requests cimport Request
+
+
+@cython.final
+cdef class Stories:
+    cdef public double slow
+    cdef public object recent
+    cdef public object notable
+    cpdef object ended(self, Request request, double now)
