@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from majordomus.protocol import mdp03, spec
+from majordomus.core.topics import agrees
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 from tests.simulation.world import World
 
@@ -26,6 +27,8 @@ class Kind(NamedTuple):
     streams: float = 0.0
     drains: float = 0.0
     works: float = 0.02
+    hears: tuple[bytes, ...] = ()
+    """Patterns that it subscribes to: it has presence, and a session."""
 
 
 class Ledger:
@@ -40,6 +43,10 @@ class Ledger:
         self.waits: defaultdict[str, list[float]] = defaultdict(list)
         self.lost_clients: set[Name] = set()
         self.events: Counter[str] = Counter()
+        self.heard: Counter[tuple[Name, bytes]] = Counter()
+        """Events by who heard them."""
+        self.pushed = 0
+        self.published = 0
         self.closed = False
         """Nobody asks any more."""
 
@@ -48,6 +55,19 @@ class Ledger:
         self.statuses[status] += 1
         if self.finals[name] > 1 or self.asked[name] & spec.ONE_WAY:
             raise AssertionError(f"rule 1: {name!r} has {self.finals[name]} answers")
+
+    def event(self, who: Name, kind: Kind, topic: bytes, body: bytes) -> None:
+        """An event reaches the client for which it is, at most once."""
+        self.heard[who, body] += 1
+        self.events["pushes heard" if not topic else "topics heard"] += 1
+        if self.heard[who, body] > 1:
+            raise AssertionError(f"{who!r} hears {body!r} again")
+        if not topic and body.split(b"/")[0] != who:
+            raise AssertionError(f"{who!r} hears what is for another: {body!r}")
+        if topic and not any(agrees(pattern, topic) for pattern in kind.hears):
+            raise AssertionError(f"{who!r} did not subscribe to {topic!r}")
+        if not kind.hears:
+            raise AssertionError(f"{who!r} has no presence")
 
     def start(self, name: Name) -> None:
         """A worker begins to work; what it rejects, it has not begun."""
@@ -73,10 +93,30 @@ class Client:
         self.last_id = 0
         self.alive = True
         world.join(self)
+        if kind.hears:
+            self._greet()
         for _ in range(kind.at_once):
             self._think()
         if kind.stalls:
             world.after(world.random.expovariate(kind.stalls), self._stall)
+
+    @property
+    def name(self) -> Name:
+        """The same for all that come after one another."""
+        return self.id.partition(b"~")[0]
+
+    def _greet(self) -> None:
+        """HELLO with the session that its predecessor had; only the first one subscribes."""
+        field = metadata.pack({"session": self.name.ljust(16, b".")[:16]})
+        self.world.say(self.id, mdp03.pack(spec.HELLO, spec.METADATA, metadata=field))
+        for pattern in self.kind.hears if self.id == self.name else ():
+            self.world.say(self.id, mdp03.pack(spec.SUBSCRIBE, service=pattern))
+
+    def _publish(self) -> None:
+        self.ledger.published += 1
+        topic = self.world.random.choice((b"prices.eur", b"prices.usd.one", b"news", b"other"))
+        body = b"%s/event-%d" % (self.id, self.ledger.published)
+        self.world.say(self.id, mdp03.pack(spec.EVENT, service=topic), body)
 
     def _think(self) -> None:
         self.world.after(self.world.random.expovariate(1 / self.kind.every), self._ask)
@@ -85,6 +125,8 @@ class Client:
         if not self.alive or self.ledger.closed:
             return
         random = self.world.random
+        if random.random() < 0.05:
+            self._publish()
         self.last_id += 1
         name = b"%s/%d" % (self.id, self.last_id)
         flags = random.choices((0, spec.ONCE, spec.ONE_WAY), (8, 2, 1))[0]
@@ -123,7 +165,11 @@ class Client:
         Client(self.world, self.ledger, _successor(self.id), self.kind, self.what)
 
     def hear(self, frames: list[Frame]) -> None:
-        command, _, status, id, *_ = mdp03.parse(frames[0])
+        command, _, status, id, _, topic, *_ = mdp03.parse(frames[0])
+        if command == spec.EVENT:
+            self.ledger.event(self.name, self.kind, topic, frames[1])
+            if topic and self.id != self.name:
+                self.ledger.events["topics heard after a return"] += 1
         if command == spec.PARTIAL:
             if id not in self.open:
                 raise AssertionError(f"{self.id!r} hears a part of {id}, which has ended")
@@ -150,6 +196,7 @@ class Worker:
         self.services = services
         self.capacity = world.random.choice((1, 2, 4))
         self.holds: dict[int, Name] = {}
+        self.handles: dict[Name, bytes] = {}
         self.alive, self.stopped_until, self.draining = True, 0.0, False
         world.join(self)
         for service in services:
@@ -171,11 +218,12 @@ class Worker:
             self.world.after(2.5, self._heartbeat)
 
     def hear(self, frames: list[Frame]) -> None:
-        command, _, _, number, *_ = mdp03.parse(frames[0])
+        command, _, _, number, _, _, handle, _ = mdp03.parse(frames[0])
         if command == spec.DISCONNECT:
             self._begin_again("told to go")
         elif command == spec.REQUEST:
             self.holds[number] = frames[1]
+            self.handles[frames[1].partition(b"/")[0].partition(b"~")[0]] = handle
             if len(self.holds) > self.capacity:
                 raise AssertionError(f"rule 6: {self.id!r} has more than {self.capacity} requests")
             self._work(number)
@@ -210,11 +258,20 @@ class Worker:
         name = self.holds.pop(number, None)
         if name is None:
             return
+        if self.world.random.random() < 0.1:
+            self._push()
         failed = self.world.random.random() < 0.05
         self._say(spec.FINAL, name, id=number, code=500 if failed else 200)
         if self.draining and not self.holds:
             self._say(spec.DISCONNECT)
             self._begin_again("drained")
+
+    def _push(self) -> None:
+        """To somebody who has asked at any time, and may have gone and come back meanwhile."""
+        who = self.world.random.choice(list(self.handles))
+        self.ledger.pushed += 1
+        body = b"%s/push-%d" % (who, self.ledger.pushed)
+        self._say(spec.EVENT, body, address=self.handles[who], id=self.ledger.pushed)
 
     def _give_back(self, number: int) -> None:
         if self.alive and self.holds.pop(number, None) is not None:

@@ -24,6 +24,8 @@ from tests.simulation.world import World
 
 CLIENTS: dict[str, tuple[int, Kind]] = {
     "modest": (30, Kind(every=0.3)),
+    "hearing": (10, Kind(every=0.3, dies=0.05, hears=(b"prices.>", b"prices.*"))),
+    "reading": (3, Kind(every=0.3, stalls=0.2, hears=(b"*",))),
     "greedy": (2, Kind(every=0.01, at_once=40)),
     "mortal": (10, Kind(every=0.3, at_once=2, dies=0.02)),
     "slow": (3, Kind(every=0.2, at_once=30, stalls=0.1)),
@@ -116,7 +118,8 @@ class Simulation:
     def report(self) -> str:
         counts = self.world.machine.registry.counts
         names = ("accepted", "answered", "failed", "expired", "cancelled", "dispatched", "retried",
-                 "rejected", "parts")  # fmt: skip
+                 "rejected", "parts", "pushed", "published", "delivered",
+                 "undelivered")  # fmt: skip
         lines = [", ".join(f"{getattr(counts, name):,} {name}" for name in names)]
         lines.append("answers by status: " + _list(self.ledger.statuses))
         lines.append("dropped: " + _list(counts.dropped))

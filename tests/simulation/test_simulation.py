@@ -14,9 +14,12 @@ def test_every_request_has_one_answer_whatever_happens_to_peers(seed: int) -> No
     counts = simulation.world.machine.registry.counts
     assert min(counts.answered, counts.expired, counts.cancelled, counts.failed) > 0
     assert min(counts.retried, counts.rejected, counts.parts) > 0
+    assert min(counts.pushed, counts.published, counts.delivered, counts.undelivered) > 0
     assert simulation.fairness.judged > 1000
     events = simulation.ledger.events
     assert {"workers died", "workers vanished", "workers stopped", "clients died"} <= events.keys()
+    assert {"pushes heard", "topics heard", "topics heard after a return"} <= events.keys()
+    assert simulation.ledger.heard.total() <= counts.delivered
 
 
 def test_run_is_the_same_for_the_same_seed() -> None:
