@@ -311,3 +311,30 @@ def test_credentials_are_not_in_representations() -> None:
 def test_every_state_of_a_login_is_reached_and_every_event_listed() -> None:
     reached = {LoginState.OUT} | {after for pairs in LOGIN.values() for after in pairs.values()}
     assert reached == set(LoginState)
+
+
+def test_subscription_waits_for_the_token_and_publishing_takes_on_presence() -> None:
+    client = LoginScript()
+    client.session.subscribe(b"news.>", client.now)
+    client.connect()
+    assert client.said() == [question(1)]
+    client.session.subscribe(b"sport", client.now)
+    client.turn()
+    assert client.said() == []
+    client.approve(1)
+    words = client.said()
+    assert [word[0] for word in words] == ["HELLO", "SUBSCRIBE", "SUBSCRIBE"]
+    assert [word[1]["service"] for word in words[1:]] == [b"news.>", b"sport"]
+
+
+def test_published_event_comes_after_hello() -> None:
+    client = LoginScript()
+    client.connect()
+    client.approve(1)
+    client.said()
+    client.session.publish(b"news", [b"x"], client.now, ttl=5.0)
+    client.turn()
+    hello, event = client.said()
+    assert hello[0] == "HELLO"
+    assert (event[0], event[1]["service"], event[2:]) == ("EVENT", b"news", (b"x",))
+    assert "metadata" not in event[1]

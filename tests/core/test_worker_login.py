@@ -115,3 +115,18 @@ def test_service_that_is_added_before_the_token_is_registered_with_it() -> None:
 def test_worker_of_an_older_dialect_cannot_log_in() -> None:
     with pytest.raises(LocalProtocolError, match="not-in-dialect"):
         LoginScript(dialect=Dialect.MDP02)
+
+
+def test_refused_event_is_not_taken_for_an_answer_to_the_login() -> None:
+    worker = LoginScript()
+    worker.connect()
+    worker.answered(1, b"t1", b"900")
+    worker.welcome()
+    worker.said()
+    worker.session.publish(b"news", [b"x"], worker.now)
+    worker.turn()
+    ((command, fields, _),) = worker.said()
+    assert command == "EVENT"
+    worker.answered(fields["id"], b"may not", status=403)
+    ((event),) = worker.events()
+    assert (event.name, event.status) == (b"news", 403)

@@ -17,6 +17,7 @@ from joserfc import jwt
 from majordomus.core.hook_views import HookRequest
 from majordomus.errors import ConfigurationError, Forbidden, StatusError, Unauthenticated
 from majordomus.middleware.token_auth import TokenAuth
+from majordomus.net import curve
 from majordomus.net.async_client import AsyncClient
 from majordomus.net.broker import Broker
 from majordomus.net.client import Client
@@ -444,3 +445,36 @@ def test_nothing_secret_is_logged(place: Place, caplog: pytest.LogCaptureFixture
     for secret in ("secret-word", "private-body", token, token.split(".")[2]):
         assert secret not in text
     assert HookRequest.__repr__ is not object.__repr__
+
+
+# ── over CURVE ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_token_is_bound_to_the_clients_key_and_refused_over_another_connection(
+    key: SigningKey,
+) -> None:
+    mine, others = curve.make(), curve.make()
+    broker = Broker(
+        QUICK, bind="tcp://127.0.0.1:0", curve=curve.make(), middleware=[TokenAuth(key=key)]
+    )
+    with broker:
+        url, public = broker.endpoints[0], broker.fence.certificate.public
+        worker = serve(url, server_key=public, login=("wes", "work"))
+        first = serve(url, server_key=public)
+        with (
+            first,
+            worker,
+            Client(url, server_key=public, certificate=mine, login=("ann", "secret")) as client,
+        ):
+            assert client.call("whoami", b"x", timeout=10).body == b"ann x"
+            token = client._session.login.token  # type: ignore[attr-defined]
+            claims = tokens.Checker([key.public]).check(token, time.time(), mine.public)
+            assert claims.curve == mine.public
+            for pair, status in ((mine, 200), (others, 401), (None, 401)):
+                with Client(url, server_key=public, certificate=pair) as other:
+                    try:
+                        other.call("whoami", b"x", timeout=10, metadata={"token": token})
+                        got = 200
+                    except StatusError as error:
+                        got = error.status
+                assert got == status

@@ -46,7 +46,7 @@ class TokenSpeech(ClientSpeech):
     def request(self, call: Call, wire: int, left: float) -> list[Frame]:
         """REQUEST, as it would be, and the token."""
         frames = super().request(call, wire, left)
-        if not self.token:
+        if not self.token or call.command != spec.REQUEST:
             return frames
         if self.codec is not None:
             return self.codec.c2b_request(call.tail, [self.token.encode(), *call.body])
@@ -110,6 +110,24 @@ class LoginSession(ClientSession):
             restart=restart,
         )
 
+    def publish(
+        self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
+    ) -> int:
+        """As `ClientSession.publish`; it takes on presence, for an event cannot carry a token."""
+        self._check_events()
+        self.set_presence(now)
+        return super().publish(topic, body, now, ttl=ttl, metadata=metadata)
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """As `ClientSession.subscribe`; the broker is told when it knows who we are."""
+        self._check_events()
+        self.events.subscribe(pattern, self._greeted != 0)
+        self.set_presence(now)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._greeted != 0)
+
     def tick(self, now: float) -> None:
         """What time alone causes; to be called when `next_deadline` has come."""
         if now >= self.login.due and self._connection.open and self._may_ask():
@@ -152,7 +170,7 @@ class LoginSession(ClientSession):
         return self._codec is None or self.login.wire != 0 or self._calls.current is None
 
     def _ask(self, now: float) -> None:
-        self._last = wire = self._last + 1
+        wire = self._next_id()
         body = self.login.ask(wire, now)
         service = self.login.credentials.service
         if self._codec is not None:
@@ -265,7 +283,7 @@ class LoginSession(ClientSession):
         if not self.login.inside:
             return
         self._words.carry("")
-        self._last = self._greeted = self._last + 1
+        self._greeted = self._next_id()
         field = metadata.pack({"session": self._session, "token": self.login.token})
         self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)]
         super()._greet(now)

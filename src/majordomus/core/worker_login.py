@@ -32,13 +32,13 @@ class LoginWorkerSession(WorkerSession):
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "a worker that logs in")
         self.login = Login(credentials, rng)
-        self._asked = 0
+        self._greeted = 0
 
     def receive(self, frames: list[Frame], now: float) -> None:
         """One message, as the socket gave it; the list is taken over."""
         if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
             _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
-            if 0 < id < spec.BROKER_ID_BIT:
+            if id and id in (self.login.wire, self._greeted):
                 self._connection.heard = now
                 self._answered(id, status, frames[1:], now)
                 return
@@ -58,6 +58,7 @@ class LoginWorkerSession(WorkerSession):
     def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
         if change is Change.ENDED:
             self.login.lost()
+            self._greeted = 0
         elif change is Change.OPENED and self.login.connected(now):
             self._ask(now)
         super()._follow(change, now, say_so=say_so)
@@ -73,17 +74,17 @@ class LoginWorkerSession(WorkerSession):
             super()._register(service, now)
 
     def _hello(self) -> None:
-        self._asked += 1
+        self._greeted = next(self._event_ids)
         field = metadata.pack({"token": self.login.token})
-        self._outbox.put([mdp03.pack(spec.HELLO, spec.METADATA, id=self._asked, metadata=field)])
+        self._outbox.put([mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)])
 
     def _ask(self, now: float) -> None:
-        self._asked += 1
-        body = self.login.ask(self._asked, now)
+        wire = next(self._event_ids)
+        body = self.login.ask(wire, now)
         header = mdp03.pack(
             spec.REQUEST,
             spec.FAIL_FAST,
-            id=self._asked,
+            id=wire,
             ttl=int(PATIENCE * 1000),
             service=self.login.credentials.service,
         )
