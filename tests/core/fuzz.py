@@ -38,6 +38,7 @@ LIMITS: Final = {
     "max_client_queue": 8,
     "max_outbox": 3,
     "max_outbox_bytes": 4000,
+    "max_outboxes_bytes": 9000,
     "max_frames": 5,
     "max_message": 2000,
     "delphi_capacity": 20,

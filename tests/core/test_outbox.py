@@ -282,7 +282,9 @@ def test_heartbeats_do_not_fill_an_outbox(make_house: MakeHouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "bound", [{"max_outbox": 2}, {"max_outbox_bytes": 2 * 122}], ids=["messages", "bytes"]
+    "bound",
+    [{"max_outbox": 2}, {"max_outbox_bytes": 2 * 122}, {"max_outboxes_bytes": 2 * 122}],
+    ids=["messages", "bytes", "bytes in all"],
 )
 def test_stream_that_its_client_does_not_read_ends_with_429(
     make_house: MakeHouse, bound: dict[str, int]

@@ -233,6 +233,11 @@ class BrokerMachine:
         self.registry.counts.handshakes[reason] += 1
         self.registry.tell("handshake-failed", why=reason, **data)
 
+    def cut_off(self, reason: str, address: str) -> None:
+        """A connection from `address` was ended for what it did; `reason` is a short key."""
+        self.registry.counts.dropped[reason] += 1
+        self.registry.tell("cut-off", why=reason, address=address)
+
     def set_rights(self, rights: Rights | None, now: float) -> None:
         """Who may do what from now on. Workers that may no longer serve are sent off."""
         self.authority.set_rights(rights, now)

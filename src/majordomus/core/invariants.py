@@ -156,6 +156,11 @@ def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
     size = sum(r.size for r in queued)
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
+    held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
+    if registry.outbox_bytes != held:
+        yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
+    if held > 2 * registry.settings.max_outboxes_bytes:
+        yield f"rule 4: {held} bytes wait in outboxes"
     served = {s for s in registry.services.values() if s.workers}
     if set(registry.served) != served:
         yield "what is told to be served differs from what is served"

@@ -71,19 +71,23 @@ class Outgoing:
         outbox = peer.outbox
         if outbox is None:
             return
-        peer.outbox = None
+        self.empty(peer)
         peer.last_delay = outbox.delay
         peer.flushed = now
         self.sends += [(peer.id, frames) for frames in outbox.messages]
+
+    def empty(self, peer: Peer) -> None:
+        """Nothing waits for `peer` any more."""
+        if peer.outbox is not None:
+            self.registry.outbox_bytes -= peer.outbox.size
+            peer.outbox = None
 
     def has_room(self, peer: Peer, body: list[Frame]) -> bool:
         """Whether an event may still wait for `peer`: answers come first."""
         outbox = peer.outbox
         if outbox is None:
             return True
-        settings = self.registry.settings
-        size = outbox.size + sum(map(len, body))
-        if len(outbox.messages) < settings.max_outbox and size <= settings.max_outbox_bytes:
+        if not self._full(outbox, sum(map(len, body)), 1):
             return True
         self.registry.drop("outbox-full", peer.id)
         return False
@@ -94,7 +98,6 @@ class Outgoing:
         Tried again after 5, 10, … 100 ms. A heartbeat is dropped: what waits in front of it says as
         much.
         """
-        settings = self.registry.settings
         outbox = peer.outbox
         if outbox is None:
             again = now - peer.flushed < LONGEST_DELAY
@@ -110,10 +113,7 @@ class Outgoing:
             frames = speech.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
         room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
         size = sum(map(len, frames))
-        if (
-            len(outbox.messages) >= settings.max_outbox * room
-            or outbox.size + size > settings.max_outbox_bytes * room
-        ):
+        if self._full(outbox, size, room):
             self.registry.drop("outbox-full", peer.id)
             if command == spec.EVENT:
                 self.registry.counts.delivered -= 1
@@ -123,3 +123,13 @@ class Outgoing:
             return
         outbox.messages.append(frames)
         outbox.size += size
+        self.registry.outbox_bytes += size
+
+    def _full(self, outbox: Outbox, size: int, room: int) -> bool:
+        """Whether `size` bytes more break a bound: this peer's, or that of all outboxes."""
+        settings = self.registry.settings
+        return (
+            len(outbox.messages) >= settings.max_outbox * room
+            or outbox.size + size > settings.max_outbox_bytes * room
+            or self.registry.outbox_bytes + size > settings.max_outboxes_bytes * room
+        )

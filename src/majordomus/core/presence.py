@@ -130,7 +130,7 @@ class Presence:
         if worker is not None and peer.outbox is not None:
             for frames in peer.outbox.messages:
                 self.dispatcher.never_left(worker, frames)
-        peer.outbox = None
+        self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)

@@ -48,6 +48,7 @@ cdef class Registry:
     cdef public Py_ssize_t open
     cdef public Py_ssize_t queued
     cdef public Py_ssize_t queued_bytes
+    cdef public Py_ssize_t outbox_bytes
     cdef public object strategies
     cdef public Stories stories
     cdef public unsigned long long last_number

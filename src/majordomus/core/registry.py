@@ -119,6 +119,7 @@ class Registry:
         self.open = 0
         self.queued = 0
         self.queued_bytes = 0
+        self.outbox_bytes = 0
         self.strategies = Strategies(settings, Dice(ids(8)), strategies, self._strategy_failed)
         self.stories = Stories(settings.slow, settings.max_stories)
         self.last_number = 0

@@ -129,6 +129,12 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages held for a peer whose socket is full; answers may use as much again."""
     max_outbox_bytes: int = 64 * MIB
     """Bytes held for a peer whose socket is full; answers may use as much again."""
+    max_outboxes_bytes: int = 1024 * MIB
+    """Bytes held for all such peers together; answers may use as much again."""
+    max_address_connections: int = 20_000
+    """Connections of one address: what is beyond is ended."""
+    max_address_handshakes: int = 4096
+    """Connections of one address that have said nothing yet, in the time of a handshake."""
 
     def __post_init__(self) -> None:
         """Refuse what no broker can run with.
@@ -168,7 +174,15 @@ DURATIONS = (
     "max_ttl",
     "hook_timeout",
 )
-COUNTS = ("liveness", "max_attempts", "delphi_capacity", "send_hwm", "max_topic_tokens")
+COUNTS = (
+    "liveness",
+    "max_attempts",
+    "delphi_capacity",
+    "send_hwm",
+    "max_topic_tokens",
+    "max_address_connections",
+    "max_address_handshakes",
+)
 BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
 """May be 0: there are none, then."""
 

@@ -29,6 +29,7 @@ from majordomus.net.bodies import Body, Reply
 from majordomus.net.connections import Connections, Probes
 from majordomus.net.fence import Fence, Fenced
 from majordomus.net.gate import Gate, refused
+from majordomus.net.guard import Guard
 from majordomus.net.hooks import Functions, HookPoints, WorkerInfo
 from majordomus.net.log import FactLog
 from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
@@ -39,6 +40,7 @@ from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
 from majordomus.security.certificates import Certificate
 
+WATCHED: Final = (Event.ACCEPTED, Event.LOST, Event.UNBOUND, *HANDSHAKE_FAILED)
 BATCH: Final = 256
 """Messages received before the core's deadlines and the monitor get their turn."""
 HEAD_FRAMES: Final = 16
@@ -316,7 +318,7 @@ class _Loop:
         self._settings, self._machine, self._clock = settings, machine, clock
         self._watch, self._gate = watch, gate
         self._socket = sockets.router(settings.max_message, settings.send_hwm)
-        self._monitor = Monitor(self._socket, Event.LOST, Event.UNBOUND, *HANDSHAKE_FAILED)
+        self._monitor = Monitor(self._socket, *WATCHED)
         self._wire = make_wire(
             self._socket,
             max_frames=settings.max_frames + HEAD_FRAMES,
@@ -324,6 +326,7 @@ class _Loop:
         )
         self._bound: list[str] = []
         self._connections = Connections()
+        self._guard = Guard(machine, self._connections)
         self._probes = Probes()
         self._log = FactLog(logger)
         self._wait_for = wires.make_wait(self._socket, self._monitor.socket, self.waker.fd)
@@ -410,6 +413,8 @@ class _Loop:
             self._gate.look(self._machine, now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
+        if now >= self._guard.due:
+            self._guard.look(now)
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
         if self.program.jobs:
@@ -430,6 +435,7 @@ class _Loop:
             full = len(told) == BATCH
             self._hear_of_new(now)
             batch = gate.judge(told, self._machine, now)
+        self._guard.delivered(batch)
         receive = self._machine.receive
         for peer, frames in batch:
             try:
@@ -443,6 +449,7 @@ class _Loop:
         if new:  # libzmq tells of an end before the descriptor can be another connection's
             self._hear_of_ends(now)
         for peer, fd in new:
+            self._guard.opened(fd)
             self._probes.seen(peer, fd)
             replaced = self._connections.opened(peer, fd)
             if replaced is not None:
@@ -454,6 +461,7 @@ class _Loop:
         for seen in self._monitor.read():
             if seen.event in HANDSHAKE_FAILED:
                 refused(self._gate, seen, self._machine)
+            self._guard.hear(seen, now)
             if seen.event is not Event.LOST:
                 continue
             peer = self._connections.ended(seen.value)
@@ -493,7 +501,7 @@ class _Loop:
         return 0.0 if someone_gone else self._wait(now)
 
     def _wait(self, now: float) -> float:
-        deadline = min(self._machine.next_deadline(), self._probes.next())
+        deadline = min(self._machine.next_deadline(), self._probes.next(), self._guard.due)
         if self._watch is not None:
             deadline = min(deadline, self._watch.due)
         return inf if deadline == inf else max(0.0, deadline - now)

@@ -36,6 +36,10 @@ class Connections:
         self._fds[peer] = fd
         return before if before != peer else None
 
+    def fd_of(self, peer: bytes) -> int | None:
+        """By which descriptor `peer` speaks."""
+        return self._fds.get(peer)
+
     def ended(self, fd: int) -> bytes | None:
         """The connection of `fd` has ended.
 

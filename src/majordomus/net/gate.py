@@ -6,12 +6,10 @@ A broker that asks nobody has no gate, and pays nothing for this one.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import socket as plain
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import zmq
 
@@ -19,6 +17,7 @@ from majordomus.core.broker import BrokerMachine
 from majordomus.core.identity import Identity
 from majordomus.errors import ConfigurationError
 from majordomus.net import curve, doors, sockets, zap
+from majordomus.net.descriptors import Mark, mark_of, shut
 from majordomus.net.doors import Door, Refused
 from majordomus.net.monitor import Event, Monitor, Seen
 from majordomus.security.certificates import Certificate
@@ -31,13 +30,6 @@ CANARY_WAIT: Final = 5000
 """Milliseconds for the canary's fate to be known."""
 
 _numbers = itertools.count()
-
-
-class Mark(NamedTuple):
-    """What tells one connection from another one that has got its descriptor."""
-
-    inode: int
-    address: object
 
 
 class Gate:
@@ -174,27 +166,6 @@ def reason(seen: Seen) -> str:
         known = {MISMATCH: "another-mechanism", CRYPTOGRAPHIC: "wrong-server-key"}
         return known.get(seen.value, "malformed")
     return "no-zap-handler" if seen.value == NO_HANDLER else "broken-off"
-
-
-def mark_of(fd: int) -> Mark | None:
-    """What the connection of `fd` is known by; None when there is none any more."""
-    try:
-        with plain.socket(fileno=os.dup(fd)) as seen:
-            return Mark(os.fstat(seen.fileno()).st_ino, seen.getpeername())
-    except OSError:
-        return None
-
-
-def shut(fd: int, mark: Mark) -> bool:
-    """Ends the connection of `fd`, if it is still the one of that mark: descriptors are used again.
-
-    The copy of the descriptor stays that connection's, whatever libzmq closes meanwhile.
-    """
-    with contextlib.suppress(OSError), plain.socket(fileno=os.dup(fd)) as seen:
-        if Mark(os.fstat(seen.fileno()).st_ino, seen.getpeername()) == mark:
-            seen.shutdown(plain.SHUT_RDWR)
-            return True
-    return False
 
 
 def _fate_of(canary: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Monitor) -> list[Event]:

@@ -20,6 +20,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "invalid": logging.WARNING,
     "handshake-failed": logging.WARNING,
     "revoked": logging.WARNING,
+    "cut-off": logging.WARNING,
 }
 
 BY_WILL: Final = frozenset(("left",))

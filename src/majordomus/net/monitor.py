@@ -28,6 +28,8 @@ class Event(IntEnum):
     CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
     # Connecting: this try was in vain, libzmq would wait and try again.
     FAILED = zmq.EVENT_CONNECT_RETRIED
+    # Binding: the system's connection with this descriptor is there, ZMTP's handshake is not.
+    ACCEPTED = zmq.EVENT_ACCEPTED
     # Both sides: the connection with this descriptor has ended, also in its handshake.
     LOST = zmq.EVENT_DISCONNECTED
     # Binding: a listener is closed.
@@ -45,7 +47,9 @@ _EVENTS: Final = {int(event): event for event in Event}
 
 class Seen(NamedTuple):
     event: Event
-    value: int  # the descriptor for ATTACHED and LOST; ZAP's status, a code, an errno for failures
+    value: int
+    """The descriptor for ATTACHED, ACCEPTED and LOST; ZAP's status, a code or an errno for
+    failures."""
 
 
 class Monitor:

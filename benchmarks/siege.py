@@ -1,0 +1,196 @@
+"""What a broker does under siege: half-open connections by the thousand, and messages without an
+end.
+
+Prints what honest callers notice, and how soon and at what cost of memory the others are cut off.
+`python -m benchmarks.siege`; `--connections` and `--seconds` make it short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from majordomus import Client, Request, Worker
+
+ROOT: Final = Path(__file__).parent.parent
+GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY: Final = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+FRAME: Final = b"\x03" + (65536).to_bytes(8, "big") + bytes(65536)
+"""One part of a message that has more."""
+MIB: Final = 1024 * 1024
+
+
+@contextmanager
+def broker(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A broker in a process of its own, and its port."""
+    command = [sys.executable, "-m", "majordomus.cli", "broker", "--bind", "tcp://127.0.0.1:*"]
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        yield process, int(line.rpartition(":")[2])
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def resident(process: subprocess.Popen[bytes]) -> int:
+    """Bytes of the process that are in memory."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+# ── a message without an end ──────────────────────────────────────────────────────────────────────
+
+
+def endless(port: int, per_second: float, limit: float) -> tuple[float, int]:
+    """Sends one at so many bytes a second. Seconds until the broker cut it off, and bytes sent."""
+    with socket.create_connection(("127.0.0.1", port)) as peer:
+        peer.settimeout(limit)
+        peer.sendall(GREETING)
+        got = b""
+        while len(got) < len(GREETING):
+            got += peer.recv(len(GREETING) - len(got))
+        peer.sendall(b"\x04" + bytes([len(READY)]) + READY)
+        peer.recv(4096)
+        began, sent = time.monotonic(), 0
+        try:
+            while time.monotonic() - began < limit:
+                peer.sendall(FRAME)
+                sent += len(FRAME)
+                ahead = sent / per_second - (time.monotonic() - began)
+                if ahead > 0:
+                    time.sleep(ahead)
+        except OSError:
+            return time.monotonic() - began, sent
+        return float("inf"), sent
+
+
+def endless_message(per_second: float = 100e6, limit: float = 5.0) -> dict[str, float]:
+    """One broker, one attacker; memory is looked at every 5 ms."""
+    with broker() as (process, port):
+        with Client(f"tcp://127.0.0.1:{port}", timeout=10) as client:
+            client.ping()
+            before = resident(process)
+            most = before
+            over = threading.Event()
+
+            def look() -> None:
+                nonlocal most
+                while not over.wait(0.005):
+                    most = max(most, resident(process))
+
+            looker = threading.Thread(target=look)
+            looker.start()
+            try:
+                took, sent = endless(port, per_second, limit)
+            finally:
+                over.set()
+                looker.join()
+            client.ping()
+        return {"cut_after_s": took, "sent_mib": sent / MIB, "grown_mib": (most - before) / MIB}
+
+
+# ── half-open connections ─────────────────────────────────────────────────────────────────────────
+
+
+def besiege(port: int, connections: int) -> None:
+    """Runs in a process of its own: so many connections that never say a word, anew for ever."""
+    held: list[socket.socket] = []
+    while True:
+        for _ in range(connections):
+            peer = socket.socket()
+            try:
+                peer.bind(("127.0.0.2", 0))
+                peer.setblocking(False)
+                peer.connect_ex(("127.0.0.1", port))
+            except OSError:
+                peer.close()
+                time.sleep(0.001)
+                continue
+            held.append(peer)
+            if len(held) > connections:
+                held.pop(0).close()
+        time.sleep(1)
+
+
+def p99_of(client: Client, seconds: float) -> tuple[float, float, int]:
+    """Of honest calls, one at a time, in milliseconds: median, 99th percentile; how many."""
+    taken: list[float] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        client.call("echo", b"0123456789abcdef")
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken), statistics.quantiles(taken, n=100)[98], len(taken)
+
+
+def half_open(connections: int, seconds: float) -> dict[str, float]:
+    """The same calls before and during the siege."""
+    with ExitStack() as stack:
+        _, port = stack.enter_context(broker())
+        url = f"tcp://127.0.0.1:{port}"
+        worker = Worker(url)
+
+        @worker.service("echo")
+        def echo(request: Request) -> bytes:
+            return request.body
+
+        stack.enter_context(worker)
+        client = stack.enter_context(Client(url, timeout=30))
+        p99_of(client, 0.5)
+        calm = p99_of(client, seconds)
+        attack = [sys.executable, "-m", "benchmarks.siege", "--besiege", str(port)]
+        attacker = subprocess.Popen([*attack, "--connections", str(connections)], cwd=ROOT)
+        try:
+            time.sleep(1.0)
+            siege = p99_of(client, seconds)
+        finally:
+            attacker.kill()
+            attacker.wait()
+        stats = json.loads(client.call("mmi.stats").frames[1])
+    cut = stats.get("dropped", {}).get("too-many-handshakes", 0)
+    return {
+        "calm_p50_ms": calm[0],
+        "calm_p99_ms": calm[1],
+        "siege_p50_ms": siege[0],
+        "siege_p99_ms": siege[1],
+        "p99_ratio": siege[1] / calm[1],
+        "cut": cut,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--besiege", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if asked.besiege:
+        besiege(asked.besiege, asked.connections)
+        return
+    print("a message without an end, 100 MB/s")
+    for name, value in endless_message().items():
+        print(f"  {name:14} {value:8.3f}")
+    print(f"{asked.connections} half-open connections of one address")
+    for name, value in half_open(asked.connections, asked.seconds).items():
+        print(f"  {name:14} {value:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""How many connections each address has, and how many of them have said nothing yet.
+
+libzmq accepts everybody. What is one too many of its address is ended as soon as the monitor tells
+of it. Connections of one machine (ipc, inproc) have no address and are not counted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+from majordomus.net.descriptors import Mark, mark_of
+
+UNFINISHED: Final = 3.5
+"""Seconds after which a connection that says nothing has its handshake behind it: libzmq gives it
+3."""
+
+
+def neighbourhood(host: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: what one customer of a provider gets."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is not None:
+        return str(mapped)
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+class _Address:
+    __slots__ = ("connections", "name", "new")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connections = 0
+        self.new: dict[int, float] = {}
+        """The descriptors that may still be in their handshakes, and since when, oldest first."""
+
+    def forget_old(self, before: float) -> None:
+        """Who began until then has the handshake done, or libzmq has ended it."""
+        new = self.new
+        while new:
+            fd = next(iter(new))
+            if new[fd] > before:
+                return
+            del new[fd]
+
+
+class Crowd:
+    """The connections of one socket. `most` and `most_new` are bounds for one address."""
+
+    def __init__(
+        self, most: int, most_new: int, look: Callable[[int], Mark | None] = mark_of
+    ) -> None:
+        self.marks: dict[int, Mark] = {}
+        """Of every connection, by its descriptor."""
+        self._most, self._most_new, self._look = most, most_new, look
+        self._addresses: dict[str, _Address] = {}
+        self._of: dict[int, _Address] = {}
+        self._silent: set[int] = set()
+
+    def accepted(self, fd: int, now: float) -> str:
+        """A connection is there. Why it is one too many; "" when it is not."""
+        if fd in self.marks:
+            self.ended(fd)
+        mark = self._look(fd)
+        if mark is None:
+            return ""
+        self.marks[fd] = mark
+        if not mark.host:
+            return ""
+        name = neighbourhood(mark.host)
+        address = self._addresses.get(name)
+        if address is None:
+            address = self._addresses[name] = _Address(name)
+        self._of[fd] = address
+        self._silent.add(fd)
+        address.connections += 1
+        address.new[fd] = now
+        address.forget_old(now - UNFINISHED)
+        if address.connections > self._most:
+            return "too-many-connections"
+        if len(address.new) > self._most_new:
+            return "too-many-handshakes"
+        return ""
+
+    def spoke(self, fd: int) -> None:
+        """The first message of a connection has come: its handshake is done."""
+        self._silent.discard(fd)
+        if fd in self._of:
+            self._of[fd].new.pop(fd, None)
+
+    def silent(self, fd: int) -> bool:
+        """Whether nothing has come by `fd` yet."""
+        return fd in self._silent
+
+    def ended(self, fd: int) -> None:
+        """A connection has ended."""
+        self.marks.pop(fd, None)
+        self._silent.discard(fd)
+        address = self._of.pop(fd, None)
+        if address is None:
+            return
+        address.new.pop(fd, None)
+        address.connections -= 1
+        if not address.connections:
+            del self._addresses[address.name]

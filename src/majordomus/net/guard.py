@@ -1,0 +1,71 @@
+"""Against those who take without asking: too many connections of one address, too many that never
+say a word, messages without an end.
+
+One for a broker's socket, told by the monitor who comes and goes. What it ends is counted by reason
+(`mmi.stats`) and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.net import descriptors
+from majordomus.net.crowd import Crowd
+from majordomus.net.flood import Flood
+from majordomus.net.monitor import Event, Seen
+
+if TYPE_CHECKING:
+    from majordomus.core.broker import BrokerMachine
+    from majordomus.net.connections import Connections
+
+ENDLESS = "endless-message"
+
+
+class Guard:
+    """`due`: when `look` is next needed, in monotonic seconds."""
+
+    def __init__(self, machine: BrokerMachine, connections: Connections) -> None:
+        settings = machine.settings
+        self._machine, self._connections = machine, connections
+        self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._flood = Flood(settings.max_message)
+
+    @property
+    def due(self) -> float:
+        return self._flood.due if self._crowd.marks else inf
+
+    def hear(self, seen: Seen, now: float) -> None:
+        """What the monitor says."""
+        fd = seen.value
+        if seen.event is Event.LOST:
+            self._crowd.ended(fd)
+            self._flood.ended(fd)
+        elif seen.event is Event.ACCEPTED:
+            self._flood.ended(fd)
+            reason = self._crowd.accepted(fd, now)
+            if reason:
+                self._end(fd, reason)
+            else:
+                self._flood.begin(now)
+
+    def opened(self, fd: int) -> None:
+        """The first message of a connection has come."""
+        self._crowd.spoke(fd)
+
+    def delivered(self, batch: Iterable[tuple[bytes, list[bytes]]]) -> None:
+        """Whole messages have come."""
+        if self._flood.watching:
+            found = (self._connections.fd_of(peer) for peer, _ in batch)
+            self._flood.delivered(fd for fd in found if fd is not None)
+
+    def look(self, now: float) -> None:
+        """Whether anybody sends without an end."""
+        for fd in self._flood.look(self._crowd.marks, self._crowd.silent, now):
+            self._end(fd, ENDLESS)
+
+    def _end(self, fd: int, reason: str) -> None:
+        mark = self._crowd.marks.get(fd)
+        if mark is not None and descriptors.shut(fd, mark):
+            self._machine.cut_off(reason, mark.host)
