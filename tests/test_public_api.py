@@ -16,6 +16,7 @@ PUBLIC = {
     "AsyncWorker",
     "Broker",
     "BrokerSettings",
+    "Certificate",
     "Client",
     "Discard",
     "Event",

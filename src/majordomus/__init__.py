@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from majordomus.net.hooks import Middleware
     from majordomus.net.request import Request
     from majordomus.net.worker import Worker
+    from majordomus.security.certificates import Certificate
 
 __all__ = [
     "Action",
@@ -66,6 +67,7 @@ __all__ = [
     "BrokerLost",
     "BrokerSettings",
     "Cancelled",
+    "Certificate",
     "Client",
     "ConfigurationError",
     "Conflict",
@@ -110,6 +112,7 @@ _HOMES: Final[dict[str, str]] = {
     "AsyncWorker": "majordomus.net.async_worker",
     "Broker": "majordomus.net.broker",
     "BrokerSettings": "majordomus.core.settings",
+    "Certificate": "majordomus.security.certificates",
     "Client": "majordomus.net.client",
     "Discard": "majordomus.core.actions",
     "Event": "majordomus.net.events",

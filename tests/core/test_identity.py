@@ -86,6 +86,16 @@ def test_routing_id_that_comes_back_with_another_user_is_refused_until_the_old_o
     assert house.machine.registry.peers[C].user == "bob"
 
 
+def test_user_may_come_back_with_another_key_and_nobody_known_may_not(house: House) -> None:
+    identify(house, C, "ann", key="K")
+    house.request(C, 1)
+    assert identify(house, C, "ann", key="L")
+    identify(house, D, "", key="K")
+    house.request(D, 1)
+    assert identify(house, D, "", key="K")
+    assert not identify(house, D, "", key="L")
+
+
 def test_worker_whose_routing_id_comes_back_with_another_user_is_lost_and_its_work_goes_on(
     house: House,
 ) -> None:

@@ -14,3 +14,8 @@ class Identity(NamedTuple):
 
 
 NOBODY = Identity()
+
+
+def same(one: Identity, other: Identity) -> bool:
+    """Whether both are the same user, who may have several keys; without one, the same key."""
+    return one.user == other.user and (bool(one.user) or one.key == other.key)

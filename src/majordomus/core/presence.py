@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core import speech
-from majordomus.core.identity import Identity
+from majordomus.core.identity import Identity, same
 from majordomus.core.peers import Peer
 from majordomus.core.states import FORGOTTEN, PRESENT
 from majordomus.protocol import metadata, spec
@@ -80,7 +80,7 @@ class Presence:
         forgotten (rule 2)."""
         registry = self.registry
         peer = registry.peers.get(peer_id)
-        if peer is not None and peer.identity.user != identity.user:
+        if peer is not None and not same(peer.identity, identity):
             registry.drop("another-user", peer_id)
             self.gone(peer, now)
             return False
