@@ -35,3 +35,57 @@ def test_good_token_is_told_and_a_bad_one_refused(shell: Shell) -> None:
     late, _ = signing.sign("ann", [], time.time() - 1000)
     done = shell.run("token", "check", "--key", str(public), stdin=late.encode())
     assert done == (1, b"refused: the token has expired\n", "")
+
+
+AUTH = """
+from majordomus import Worker
+from majordomus.errors import Unauthenticated
+
+worker = Worker()
+
+
+@worker.service("auth")
+def auth(request):
+    user, secret = request.frames
+    if secret != b"secret":
+        raise Unauthenticated("user or secret is wrong")
+    return ["200", user, "staff"]
+
+
+@worker.service("whoami")
+def whoami(request):
+    return request.user
+"""
+
+
+def test_login_through_the_commands_from_nothing(shell: Shell) -> None:
+    shell.write("app.py", AUTH)
+    shell.write("ann", "ann:secret\n").chmod(0o600)
+    shell.write("eve", "eve:guess\n").chmod(0o600)
+    assert shell.run("token", "key", "signing").code == 0
+    broker = shell.start(
+        "broker", "--bind", "tcp://127.0.0.1:0", "--token-key", "signing.jwk_secret"
+    )
+    url = broker.out.next().removeprefix("listening on ")
+    shell.start("worker", "app:worker", "--broker", url, "-v").err.until("connected")
+    told = shell.run("call", "whoami", "--broker", url, "--login", "ann", "--timeout", "20")
+    assert told == (0, b"ann", "")
+    done = shell.run("call", "whoami", "--broker", url, "--login", "eve", "--timeout", "20")
+    assert done == (1, b"", "majordomus call: 401 user or secret is wrong\n")
+    done = shell.run("call", "whoami", "--broker", url, "--timeout", "20")
+    text = "majordomus call: 401 log in first: there is no token, and nobody knows who you are\n"
+    assert done == (1, b"", text)
+
+
+def test_file_with_a_login_that_others_can_read_is_refused(shell: Shell) -> None:
+    shell.write("ann", "ann:secret\n").chmod(0o644)
+    done = shell.run("call", "whoami", "--broker", "tcp://127.0.0.1:1", "--login", "ann")
+    assert (done.code, done.out) == (2, b"")
+    assert "others can read" in done.err
+    assert "secret\n" not in done.err
+
+
+def test_key_that_cannot_be_used_is_one_line_and_exit_code_2(shell: Shell) -> None:
+    arguments = ["broker", "--bind", "tcp://127.0.0.1:0", "--token-key", "nothing"]
+    text = "majordomus broker: cannot read nothing: No such file or directory\n"
+    assert shell.run(*arguments) == (2, b"", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,6 +83,28 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="KEY=VALUE",
     help="Any setting; several times for several.",
 )
+@click.option(
+    "--token-key",
+    type=click.Path(path_type=Path),
+    envvar="MAJORDOMUS_TOKEN_KEY",
+    metavar="FILE",
+    help="Ask for tokens, and make them with this secret key (majordomus token key NAME).",
+)
+@click.option(
+    "--token-keys",
+    type=click.Path(path_type=Path),
+    envvar="MAJORDOMUS_TOKEN_KEYS",
+    metavar="PATH",
+    help="Ask for tokens, and accept those of this public key, or of all in this folder.",
+)
+@click.option(
+    "--auth-service",
+    envvar="MAJORDOMUS_AUTH_SERVICE",
+    metavar="NAME",
+    default="auth",
+    show_default=True,
+    help="The service that decides about logins.",
+)
 @click.option("--supervise", is_flag=True, help="Start it again should it die, within 2 s.")
 @click.option("--supervised", type=(int, int, str), hidden=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log who comes and goes.")
@@ -90,6 +112,9 @@ def command(
     bind: tuple[str, ...],
     file: Path | None,
     assignments: tuple[str, ...],
+    token_key: Path | None,
+    token_keys: Path | None,
+    auth_service: str,
     supervise: bool,
     supervised: tuple[int, int, str] | None,
     verbose: bool,
@@ -108,7 +133,7 @@ def command(
     config = broker_config(file, os.environ, flags, assignments, bind)
     raise_descriptor_limit()
     log_to_stderr(verbose)
-    serve(config, supervised)
+    serve(config, supervised, token_auth(token_key, token_keys, auth_service))
 
 
 def _arguments(descriptor: int, restarts: int, endpoints: str) -> list[str]:
@@ -137,7 +162,20 @@ def how_to_connect(broker: Broker) -> Iterator[str]:
         yield f"clients need a key that {fence.clients} knows (majordomus keygen NAME)"
 
 
-def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) -> None:
+def token_auth(key: Path | None, public: Path | None, auth_service: str) -> list[object]:
+    """The middleware that asks for tokens, if it is wanted. Raises: ConfigurationError."""
+    if key is None and public is None:
+        return []
+    from majordomus.middleware.token_auth import TokenAuth
+
+    return [TokenAuth(auth_service=auth_service, key=key, public_keys=public or ())]
+
+
+def serve(
+    config: BrokerConfig,
+    supervised: tuple[int, int, str] | None = None,
+    middleware: Sequence[object] = (),
+) -> None:
     """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
     ConfigurationError for access rules that cannot be used."""
     from majordomus.net.broker import Broker
@@ -146,7 +184,7 @@ def serve(config: BrokerConfig, supervised: tuple[int, int, str] | None = None) 
     if config.settings.acl:
         acl.load(Path(config.settings.acl))
     descriptor, restarts, _ = supervised or (-1, 0, "")
-    broker = Broker(config.settings, bind=config.bind)
+    broker = Broker(config.settings, bind=config.bind, middleware=middleware)
     broker.restarts = restarts
     broker.fence.check_files()
     try:

@@ -34,6 +34,10 @@ COMMAND_VARIABLES: Final = frozenset(
         "MAJORDOMUS_SERVER_KEY",
         "MAJORDOMUS_KEY",
         "MAJORDOMUS_PLAIN",
+        "MAJORDOMUS_LOGIN",
+        "MAJORDOMUS_TOKEN_KEY",
+        "MAJORDOMUS_TOKEN_KEYS",
+        "MAJORDOMUS_AUTH_SERVICE",
     }
 )
 """Variables that are no settings of the broker: flags of commands, and which wire serves."""

@@ -32,7 +32,7 @@ def broker_option(command: Command) -> Command:
 
 
 def key_options(command: Command) -> Command:
-    """``--server-key``, ``--key`` and ``--plain``."""
+    """``--server-key``, ``--key``, ``--plain`` and ``--login``."""
     for option in reversed(_KEYS):
         command = option(command)
     return command
@@ -69,13 +69,23 @@ _KEYS = (
         callback=_note,
         help="A file with one line, user:password, for a broker that asks for that.",
     ),
+    click.option(
+        "--login",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="MAJORDOMUS_LOGIN",
+        expose_value=False,
+        callback=_note,
+        help="A file with one line, user:secret, for a broker that makes tokens.",
+    ),
 )
 
 
 def key_flags() -> list[str]:
     """The same options, for a process of ours."""
     meta = click.get_current_context().meta
-    given = {name: meta.get(f"{__name__}.{name}") for name in ("server_key", "key", "plain")}
+    names = ("server_key", "key", "plain", "login")
+    given = {name: meta.get(f"{__name__}.{name}") for name in names}
     return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value]
 
 
@@ -87,11 +97,12 @@ def keys() -> dict[str, Any]:
         given["server_key"] = meta[f"{__name__}.server_key"]
     if meta.get(f"{__name__}.key"):
         given["certificate"] = meta[f"{__name__}.key"]
-    if meta.get(f"{__name__}.plain"):
-        from majordomus.security import files
+    for name in ("plain", "login"):
+        if meta.get(f"{__name__}.{name}"):
+            from majordomus.security import files
 
-        user, _, password = files.read_secret(meta[f"{__name__}.plain"]).strip().partition(":")
-        given["plain"] = (user, password)
+            user, _, secret = files.read_secret(meta[f"{__name__}.{name}"]).strip().partition(":")
+            given[name] = (user, secret)
     return given
 
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, overload
 
+from majordomus.core.session_login import Credentials
 from majordomus.core.strategies import LEAST_WEIGHT, MOST_WEIGHT
 from majordomus.core.worker_session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
@@ -78,9 +79,8 @@ class Services(WorkerEvents):
         self._kill_after = kill_after
         self._broker, self._server_key = broker, server_key
         self._certificate, self._plain = certificate, plain
-        self._login = None if login is None else credentials(login)
-        if login is not None and endpoints.dialect(dialect) is not Dialect.MDP03:
-            raise ConfigurationError(f"a worker that speaks {dialect} has no words for a login")
+        self._dialect = endpoints.dialect(dialect)
+        self._login = None if login is None else self._credentials(login)
         self._reach()
         self.configure(threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
@@ -106,6 +106,7 @@ class Services(WorkerEvents):
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
+        login: Sequence[str | bytes] | None = None,
     ) -> None:
         """Who runs a worker may overrule what its program says; None leaves it. Before it runs.
 
@@ -118,10 +119,19 @@ class Services(WorkerEvents):
             self._certificate = certificate or self._certificate
             self._plain = plain or self._plain
             self._reach()
+        if login is not None:
+            self._login = self._credentials(login)
         if threads is not None:
             self._threads = threads
         if processes is not None:
             self._processes = processes
+
+    def _credentials(self, login: Sequence[str | bytes]) -> Credentials:
+        if self._dialect is not Dialect.MDP03:
+            raise ConfigurationError(
+                f"a worker that speaks {self._dialect.value} has no words for a login"
+            )
+        return credentials(login)
 
     def _reach(self) -> None:
         self._access = Access(self._broker, self._server_key, self._certificate, self._plain)
