@@ -60,7 +60,8 @@ def example_value(key: str) -> tuple[object, str, str]:
     if isinstance(value, bool):
         return not value, str(not value).lower(), str(not value).lower()
     if isinstance(value, int | float):
-        return value + 1, str(value + 1), str(value + 1)
+        other = value - 1 if key == "max_topic" else value + 1  # that one is at its bound
+        return other, str(other), str(other)
     if isinstance(value, dict):
         return {"a.b": 2.5}, '{ "a.b" = 2.5 }', '{ "a.b" = 2.5 }'
     return "reply", "reply", '"reply"'
