@@ -83,6 +83,15 @@ class Running:
         """Send a signal to the process."""
         self.process.send_signal(number)
 
+    def type(self, line: str | None) -> None:
+        """A line on its stdin; None ends it."""
+        assert self.process.stdin is not None
+        if line is None:
+            self.process.stdin.close()
+        else:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
         self.send(number)
@@ -92,6 +101,8 @@ class Running:
         """Whatever it does, it does no more."""
         self.process.kill()
         self.process.wait(LIMIT)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         self.out.rest()
         self.err.rest()
 
@@ -127,11 +138,11 @@ class Shell:
         """`majordomus` with `arguments`, in the background until the test ends."""
         return self.adopt([sys.executable, "-m", "majordomus.cli", *arguments], **environment)
 
-    def adopt(self, command: list[str], **environment: str) -> Running:
-        """Any command line, in the background until the test ends."""
+    def adopt(self, command: list[str], *, typing: bool = False, **environment: str) -> Running:
+        """Any command line, in the background until the test ends. `typing`: it has a stdin."""
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if typing else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.folder,

@@ -135,3 +135,24 @@ def test_auth_hook_redirects_logins_and_drops_what_has_no_token(shell: Shell) ->
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, b"")
     assert (worker.stop(), broker.stop()) == (0, 0)
+
+
+def test_chat_brings_what_one_member_says_to_all_others(shell: Shell) -> None:
+    copy(shell, "chat", free_port())
+    broker, worker = start(shell, "broker.py"), start(shell, "worker.py")
+    ann = shell.adopt([sys.executable, "client.py", "kitchen", "ann"], typing=True)
+    assert ann.out.next() == "welcome to kitchen, ann"
+    bob = shell.adopt([sys.executable, "client.py", "kitchen", "bob"], typing=True)
+    assert bob.out.next() == "welcome to kitchen, bob"
+    assert ann.out.next() == "bob comes"
+    ann.type("hello, bob")
+    assert (ann.out.next(), bob.out.next()) == ("ann: hello, bob", "ann: hello, bob")
+    bob.type("hello, ann")
+    assert (ann.out.next(), bob.out.next()) == ("bob: hello, ann", "bob: hello, ann")
+    bob.type(None)
+    assert bob.process.wait(LIMIT) == 0
+    assert ann.out.next() == "bob goes"
+    ann.type(None)
+    assert ann.process.wait(LIMIT) == 0
+    assert (ann.err.rest(), bob.err.rest()) == ([], [])
+    assert (worker.stop(), broker.stop()) == (0, 0)

@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from majordomus.errors import (
 from majordomus.net.later import Later
 from majordomus.net.services import Services
 from majordomus.protocol import spec
+from tests.docs_runner import run_page
 from tests.net.conftest import RawPeer, eventually
 
 LONG = 5000
@@ -627,3 +629,7 @@ def test_stream_that_is_never_read_holds_no_more_than_its_credit(
         header, body = peer.receive()
         assert (header[0], body) == (spec.PARTIAL, [b"%d" % number])
     assert not peer.socket.poll(200)
+
+
+def test_program_of_the_page_runs_and_shows_what_the_page_shows(tmp_path: Path) -> None:
+    run_page(Path(__file__).parents[2] / "docs" / "conversations.md", tmp_path)
