@@ -472,6 +472,7 @@ class TestReplies:
         house.answer(W, number(1))
         assert house.words() == [
             partial(C, 1, b"1"),
+            (W, "CREDIT", {"id": number(1), "code": 1}, []),  # for the one that C never gets
             partial(C, 1, b"three"),
             final(C, 1, worker=W),
         ]

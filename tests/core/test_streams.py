@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from majordomus.core.actions import FORWARD, Discard
 from majordomus.core.streams import PART_COST
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect, Frame
 from tests.core import dialects
+from tests.core.hooked import LATER, ScriptedHooks
 from tests.core.house import House, Word, cancel, final, number, partial
 
 C, D, W, V = b"client-c", b"client-d", b"worker-w", b"worker-v"
@@ -430,3 +432,56 @@ def test_worker_that_does_not_read_ends_the_stream_and_is_not_lost_for_it(
     text = b"the worker reads more slowly than the client sends"
     assert house.words() == [final(C, 1, text, status=429)]
     assert W in house.machine.registry.workers
+
+
+# ── hooks, and the broker's own calls ─────────────────────────────────────────────────────────────
+
+
+def granted(words: list[Word], n: int, worker: bytes = W) -> int:
+    """Parts that `worker` was given credit for."""
+    mine = [word for word in words if word[:2] == (worker, "CREDIT")]
+    assert all(word[2]["id"] == number(n) for word in mine)
+    return sum(word[2]["code"] for word in mine)
+
+
+def test_part_that_a_hook_drops_costs_no_credit(house: House) -> None:
+    ScriptedHooks(house, on_part=Discard())
+    house.worker(W)
+    house.request(C, 1)
+    house.said()
+    for _ in range(40):
+        house.part(W, number(1), b"p")
+    assert house.words() == [credit(W, number(1), 1)] * 40
+    house.answer(W, number(1))
+    assert house.words() == [final(C, 1, worker=W)]
+
+
+def test_own_call_of_the_broker_takes_any_number_of_parts(house: House) -> None:
+    answers: list[tuple[int, list[Frame]]] = []
+    house.worker(W)
+    house.machine.call(b"echo", [], 0.0, house.now, lambda *answer: answers.append(answer))
+    house.turn()
+    ((_, id),) = house.dispatched()
+    left = 16
+    for _ in range(100):
+        assert left
+        house.part(W, id, b"p")
+        left += granted(house.words(), id - number(0)) - 1
+    house.answer(W, id)
+    assert answers == [(200, [b"p"] * 100)]
+
+
+def test_parts_that_come_while_a_hook_thinks_follow_their_request(house: House) -> None:
+    hooks = ScriptedHooks(house, on_request=LATER)
+    house.worker(W)
+    house.said()
+    house.request(C, 1, b"x", flags=spec.MORE)
+    house.part(C, 1, b"a")
+    house.answer(C, 1)
+    assert house.words() == []
+    house.check()
+    house.machine.resume(hooks.seen[0][0], FORWARD, house.now)
+    house.turn()
+    words = house.words()
+    assert [word[:2] for word in words] == [(W, "REQUEST"), (W, "PARTIAL"), (W, "FINAL")]
+    assert [word[3] for word in words] == [[b"x"], [b"a"], []]

@@ -220,6 +220,8 @@ class Dispatcher:
         if self.hooks is not None:
             passed = self.hooks.part(request, frames, flags, metadata, now)
             if passed is None:
+                if request.state in AT_WORKER:
+                    self.streams.grant_back(request, 1, now)
                 return
             frames, flags, metadata = passed
         if speech.takes_parts(request):

@@ -98,7 +98,7 @@ class OwnCalls:
             self.admission.service(name),
             body,
             sum(map(len, body)),
-            flags & (KEPT_FLAGS & ~spec.METADATA),
+            flags & (KEPT_FLAGS & ~spec.METADATA & ~spec.MORE),
             b"",
             now,
             now + min(ttl or settings.default_ttl, settings.max_ttl),

@@ -101,12 +101,18 @@ class Streams:
             self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
             return False
         stream.down -= 1
-        grants = request.dialect is MDP03 and not request.flags & spec.ONE_WAY
+        grants = request.dialect is MDP03 and not request.flags & spec.ONE_WAY and request.peer.id
         if not grants and stream.down <= STEP:
-            stream.down += STEP
-            if worker is not None and slowed:
-                self.outgoing.say(worker.peer, speech.credit(request.dispatch, STEP), now)
+            self.grant_back(request, STEP, now)
         return True
+
+    def grant_back(self, request: Request, parts: int, now: float) -> None:
+        """Credit for a worker's parts that nobody else will grant: its client cannot, or did not
+        get them."""
+        stream, worker = stream_of(request), request.worker
+        stream.down += parts
+        if worker is not None and worker.dialect is MDP03:
+            self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
 
     def client_grants(self, request: Request, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
