@@ -15,6 +15,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from majordomus.errors import BadRequest, ConfigurationError
 from majordomus.messages import Message, Record, record
 from majordomus.net.bodies import Reply, to_frames
+from majordomus.net.broker import Broker
 from majordomus.net.calls import make_ask
 from majordomus.net.client import Client
 from majordomus.net.handlers import Handler, Shape, answer, make_handler
@@ -242,3 +243,32 @@ def test_typed_call_goes_through_a_broker(url: str) -> None:
         assert said == "{'type': 'application/protobuf'}"
         with pytest.raises(BadRequest, match=r"User\.name"):
             client.call("create", b"\x0a\x05ab", timeout=5)
+
+
+def test_iterator_of_values_is_the_clients_stream_and_a_plain_call_a_stream_of_one() -> None:
+    def names(users: Iterator[User]) -> Iterator[UserId]:
+        for user in users:
+            yield UserId(len(user.name))
+
+    async def longest(words: AsyncIterator[str]) -> str:
+        return max([word async for word in words], key=len)
+
+    with Broker(bind=["tcp://127.0.0.1:0"]) as broker:
+        url = broker.endpoints[0]
+        worker = Worker(url)
+        worker.add("names", names)
+        worker.add("longest", longest)
+        with worker, Client(url, timeout=10.0) as client:
+            worker.wait_ready()
+            with client.open("names", User(name="a")) as talk:
+                assert UserId.from_bytes(next(talk).body) == UserId(1)
+                talk.send(User(name="abc"))
+                assert UserId.from_bytes(next(talk).body) == UserId(3)
+                talk.send(b"\xff\xff\xff")
+                with pytest.raises(BadRequest):
+                    next(talk)
+            assert client.call("longest", "one").text == "one"
+            with client.open("longest") as talk:
+                for number in range(1, 21):
+                    talk.send("x" * number)
+                assert talk.result().text == "x" * 20

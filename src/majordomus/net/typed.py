@@ -1,9 +1,10 @@
 """Typed handlers: `def create(user: User) -> UserId` becomes a function of a `Request`.
 
 The annotation of the first argument decodes and validates the body (400, and the field's name, when
-it does not fit), that of the result encodes it. A handler that takes a `Request`, or says nothing,
-stays as it is; so does a result that is a body already (bytes, text, a Message, a Reply, a list of
-frames). What an annotation means is decided once, when the handler is registered.
+it does not fit), that of the result encodes it. `Iterator[User]` and its async sister decode each
+part of the client's stream. A handler that takes a `Request`, or says nothing, stays as it is; so
+does a result that is a body already (bytes, text, a Message, a Reply, a list of frames). What an
+annotation means is decided once, when the handler is registered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from majordomus.messages.bodies import Decoder, Encoder, decoder_for, encoder_fo
 from majordomus.messages.message import Message
 from majordomus.net.bodies import Reply
 from majordomus.net.request import Request
+from majordomus.net.typed_parts import TypedParts
 
 EMPTY: Final = inspect.Parameter.empty
 _NOTHING_SAID: Final = (EMPTY, Any, object)
@@ -42,11 +44,15 @@ class Contract(typing.NamedTuple):
 
     decode: Decoder | None
     encode: Encoder | None
+    stream: bool = False
+    """The argument is an iterator over such values: the client's parts."""
 
     def argument(self, request: Request) -> Any:
         """Raises: BadRequest."""
         if self.decode is None:
             return request
+        if self.stream:
+            return TypedParts(request, self.decode, _type_of(request))
         return self.decode(request.frames, _type_of(request))
 
     def result(self, request: Request, value: Any) -> Any:
@@ -54,7 +60,8 @@ class Contract(typing.NamedTuple):
         if self.encode is None or isinstance(value, Reply):
             return value
         type_ = _type_of(request)
-        like = type_ if self.decode is None else self.decode.like(request.frames, type_)
+        alone = self.decode is None or self.stream  # no body to be like
+        like = type_ if alone or self.decode is None else self.decode.like(request.frames, type_)
         return Reply(self.encode(value, like).frames)
 
 
@@ -69,9 +76,9 @@ def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None
         return None
     names = _names_of(function)
     first = next(iter(signature.parameters.values()), None)
-    decode = None if first is None else _decoder(first, names)
+    decode, stream = (None, False) if first is None else _decoder(first, names)
     encode = _encoder(signature.return_annotation, names, parts)
-    return Contract(decode, encode) if decode or encode else None
+    return Contract(decode, encode, stream) if decode or encode else None
 
 
 def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
@@ -133,21 +140,24 @@ def _type_of(request: Request) -> str:
     return type_ if isinstance(type_, str) else ""
 
 
-def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> Decoder | None:
+def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
+    """And whether it is for each of the client's parts."""
     annotation = first.annotation
     try:
         annotation = _resolve(annotation, names)
     except NameError as error:
         if "Request" in str(annotation):  # imported for type checkers only
-            return None
+            return None, False
         raise ConfigurationError(
             f"the annotation {annotation!r} of {first.name!r} cannot be found here: {error}"
         ) from None
     if annotation in _NOTHING_SAID:
-        return None
+        return None, False
     if isinstance(annotation, type) and issubclass(annotation, Request):
-        return None
-    return decoder_for(annotation)
+        return None, False
+    if get_origin(annotation) in _PARTS:
+        return decoder_for(get_args(annotation)[0]), True
+    return decoder_for(annotation), False
 
 
 def _encoder(annotation: Any, names: dict[str, Any], parts: bool) -> Encoder | None:
