@@ -84,12 +84,21 @@ def _successor(id: bytes) -> bytes:
     return b"%s~%d" % (name, int(generation or 0) + 1)
 
 
+class Talk:
+    """A client's stream: how many parts it is to have, and how far it has come."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts, self.sent, self.credit = parts, 0, spec.FIRST_CREDIT
+        self.ended = self.waits = False
+
+
 class Client:
     """Asks `at_once` requests at a time, waits for each, thinks, asks again."""
 
     def __init__(self, world: World, ledger: Ledger, id: bytes, kind: Kind, what: str) -> None:
         self.world, self.ledger, self.id, self.kind, self.what = world, ledger, id, kind, what
         self.open: dict[int, tuple[Name, float]] = {}
+        self.talks: dict[int, Talk] = {}
         self.last_id = 0
         self.alive = True
         world.join(self)
@@ -129,7 +138,7 @@ class Client:
             self._publish()
         self.last_id += 1
         name = b"%s/%d" % (self.id, self.last_id)
-        flags = random.choices((0, spec.ONCE, spec.ONE_WAY), (8, 2, 1))[0]
+        flags = random.choices((0, spec.ONCE, spec.ONE_WAY, spec.MORE), (8, 2, 1, 2))[0]
         self.ledger.asked[name] = flags
         service = random.choice((b"echo", b"echo", b"time"))
         ttl = random.choice((300, 2000, 20_000))
@@ -139,11 +148,29 @@ class Client:
             self._think()
             return
         self.open[self.last_id] = name, self.world.now
+        if flags & spec.MORE:
+            talk = self.talks[self.last_id] = Talk(random.choice((0, 3, 40)))
+            self._talk(self.last_id, talk)
         if random.random() < 0.03:
             id = self.last_id
             self.world.after(random.random(), lambda: self._cancel(id))
         if random.random() < self.kind.dies:
             self.world.after(random.random() * 0.1, self.die)
+
+    def _talk(self, id: int, talk: Talk) -> None:
+        """The next part, if there is credit for it, or the end."""
+        if not self.alive or id not in self.open or talk.ended:
+            return
+        if talk.sent == talk.parts:
+            talk.ended = True
+            self.world.say(self.id, mdp03.pack(spec.FINAL, code=200, id=id))
+            return
+        talk.waits = not talk.credit
+        if talk.credit:
+            talk.credit -= 1
+            self.world.say(self.id, mdp03.pack(spec.PARTIAL, id=id), b"%d" % talk.sent)
+            talk.sent += 1
+            self.world.after(self.world.random.expovariate(200), lambda: self._talk(id, talk))
 
     def _cancel(self, id: int) -> None:
         if self.alive and id in self.open:
@@ -170,6 +197,11 @@ class Client:
             self.ledger.event(self.name, self.kind, topic, frames[1])
             if topic and self.id != self.name:
                 self.ledger.events["topics heard after a return"] += 1
+        if command == spec.CREDIT:
+            talk = self.talks[id]
+            talk.credit += status
+            if talk.waits:
+                self._talk(id, talk)
         if command == spec.PARTIAL:
             if id not in self.open:
                 raise AssertionError(f"{self.id!r} hears a part of {id}, which has ended")
@@ -179,6 +211,11 @@ class Client:
         if id not in self.open:
             raise AssertionError(f"{self.id!r} hears a second answer to {id}")
         name, asked = self.open.pop(id)
+        said = self.talks.pop(id, None)
+        if status == spec.OK and said is not None and frames[2] != b"early":
+            if frames[2] != b"%d" % said.sent or not said.ended:
+                raise AssertionError(f"of {said.sent} parts of {name!r}, {frames[2]!r} came")
+            self.ledger.events["streams heard to their end"] += 1
         if status == spec.OK and frames[1] != name:
             raise AssertionError(f"{name!r} was answered what {frames[1]!r} asked")
         self.ledger.final(name, status)
@@ -197,6 +234,9 @@ class Worker:
         self.capacity = world.random.choice((1, 2, 4))
         self.holds: dict[int, Name] = {}
         self.handles: dict[Name, bytes] = {}
+        self.heard: dict[int, int] = {}
+        """Parts of the streams among them that have come."""
+        self.ends: set[int] = set()
         self.alive, self.stopped_until, self.draining = True, 0.0, False
         world.join(self)
         for service in services:
@@ -218,7 +258,13 @@ class Worker:
             self.world.after(2.5, self._heartbeat)
 
     def hear(self, frames: list[Frame]) -> None:
-        command, _, _, number, _, _, handle, _ = mdp03.parse(frames[0])
+        command, flags, _, number, _, _, handle, _ = mdp03.parse(frames[0])
+        if command == spec.REQUEST and flags & spec.MORE:
+            self.heard[number] = 0
+        if command == spec.PARTIAL and number in self.holds:
+            self._part_came(number, frames[1])
+        elif command in (spec.FINAL, spec.CANCEL):
+            self.ends.add(number)
         if command == spec.DISCONNECT:
             self._begin_again("told to go")
         elif command == spec.REQUEST:
@@ -227,6 +273,15 @@ class Worker:
             if len(self.holds) > self.capacity:
                 raise AssertionError(f"rule 6: {self.id!r} has more than {self.capacity} requests")
             self._work(number)
+
+    def _part_came(self, number: int, part: bytes) -> None:
+        """In order, without a gap, and never behind the end; credit is given for each eight."""
+        if part != b"%d" % self.heard[number] or number in self.ends:
+            raise AssertionError(f"{self.id!r} hears {part!r} after {self.heard[number]} parts")
+        self.heard[number] += 1
+        self.ledger.streamed.add(self.holds[number])
+        if self.heard[number] % 8 == 0:
+            self._say(spec.CREDIT, id=number, code=8)
 
     def _work(self, number: int) -> None:
         random, name = self.world.random, self.holds[number]
@@ -255,13 +310,18 @@ class Worker:
     def _answer(self, number: int) -> None:
         if self._later_if_stopped(lambda: self._answer(number)) or not self.alive:
             return
+        talks = number in self.heard and number in self.holds
+        if talks and number not in self.ends and self.world.random.random() < 0.9:
+            self.world.after(0.02, lambda: self._answer(number))
+            return
         name = self.holds.pop(number, None)
         if name is None:
             return
         if self.world.random.random() < 0.1:
             self._push()
+        heard = b"%d" % self.heard.get(number, 0) if number in self.ends else b"early"
         failed = self.world.random.random() < 0.05
-        self._say(spec.FINAL, name, id=number, code=500 if failed else 200)
+        self._say(spec.FINAL, name, heard, id=number, code=500 if failed else 200)
         if self.draining and not self.holds:
             self._say(spec.DISCONNECT)
             self._begin_again("drained")
