@@ -162,12 +162,17 @@ class Flood:
     def _ask(self, client: bytes) -> None:
         self.ids[client] += 1
         id, self.requests = self.ids[client], self.requests + 1
-        flags = self.random.choice((0, 0, 0, spec.ONCE, spec.ONE_WAY, spec.FAIL_FAST))
+        flags = self.random.choice((0, 0, 0, spec.ONCE, spec.ONE_WAY, spec.FAIL_FAST, spec.MORE))
         if not flags & spec.ONE_WAY:
             self.open[client].add(id)
         service = self.random.choice((b"echo", b"echo", b"other", b"nowhere"))
         body, ttl = b"%s/%d" % (client, id), self.random.choice((200, 2000))
         self.say(client, spec.REQUEST, body, id=id, flags=flags, service=service, ttl=ttl)
+        if flags & spec.MORE:
+            for _ in range(self.random.randrange(18)):
+                self.say(client, spec.PARTIAL, b"part", id=id)
+            if self.random.random() < 0.7:
+                self.say(client, spec.FINAL, id=id, code=200)
 
     def _leave(self, client: bytes) -> None:
         self.turn()  # it has heard what was said to it so far

@@ -485,3 +485,19 @@ def test_parts_that_come_while_a_hook_thinks_follow_their_request(house: House) 
     words = house.words()
     assert [word[:2] for word in words] == [(W, "REQUEST"), (W, "PARTIAL"), (W, "FINAL")]
     assert [word[3] for word in words] == [[b"x"], [b"a"], []]
+
+
+def test_stream_whose_answer_a_hook_looks_at_takes_nothing_more(house: House) -> None:
+    hooks = ScriptedHooks(house, on_reply=LATER)
+    opened(house)
+    house.answer(W, number(1), b"done")
+    house.check()
+    house.part(C, 1, b"late")
+    house.answer(C, 1)
+    house.say(C, spec.CREDIT, id=1, code=3)
+    house.check()
+    assert house.words() == []
+    assert house.counts.dropped == {"late-part": 2, "late-credit": 1}
+    house.machine.resume(hooks.seen[0][0], FORWARD, house.now)
+    house.turn()
+    assert house.words() == [final(C, 1, b"done", worker=W)]

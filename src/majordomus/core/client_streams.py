@@ -125,6 +125,7 @@ class ClientStreams:
             stream.settled = False
             stream.credit = spec.FIRST_CREDIT
             stream.end_due = stream.end is not None
+            self._ripe = [one for one in self._ripe if one is not call]  # not the sending before
             self._launched.append(call)
 
     def taken(self) -> None:

@@ -226,7 +226,7 @@ def _request(registry: Registry, request: Request) -> Iterator[str]:
 def _stream(request: Request) -> Iterator[str]:
     stream = request.stream
     if stream is None:
-        if request.flags & spec.MORE:
+        if request.flags & spec.MORE and request.state is not REPLIED:
             yield f"a stream is open and not kept: {story(request)}"
         return
     pieces = [*stream.waiting, *([stream.final] if stream.final else [])]

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core import speech
-from majordomus.core.states import AT_WORKER, HELD, QUEUED
+from majordomus.core.states import AT_WORKER, HELD, QUEUED, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -116,6 +116,9 @@ class Streams:
 
     def client_grants(self, request: Request, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
+        if request.state is REPLIED:
+            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            return
         stream, worker = stream_of(request), request.worker
         added = min(parts, spec.MOST_CREDIT - stream.down)
         if added <= 0 or request.flags & spec.ONE_WAY:
