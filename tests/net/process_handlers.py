@@ -69,6 +69,13 @@ def endless(request: Request) -> Iterator[str]:
         Path(request.text).write_text("ended")
 
 
+def eager(request: Request) -> Iterator[bytes]:
+    """A thousand large parts; the file says how many were taken out of it."""
+    for number in range(1000):
+        Path(request.text).write_text(str(number))
+        yield b"x" * 10_000
+
+
 def obedient(request: Request) -> None:
     file = Path(request.text)
     file.write_text(str(os.getpid()))

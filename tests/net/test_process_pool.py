@@ -36,7 +36,7 @@ WITHIN = 20.0
 
 SERVED = (
     *(handlers.pid, handlers.echo, handlers.told, handlers.held, handlers.parts),
-    *(handlers.part_and_death, handlers.endless, handlers.obedient, handlers.deaf),
+    *(handlers.part_and_death, handlers.endless, handlers.eager, handlers.obedient, handlers.deaf),
     *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
     *(handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
 )
@@ -125,6 +125,17 @@ class TestOneRequest:
         assert next(stream).text == "first"
         file.touch()
         assert [part.text for part in stream] == ["second"]
+
+    def test_parts_are_not_made_far_ahead_of_their_reader(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "made"
+        with client.stream("eager", str(file)) as stream:
+            next(stream)
+            eventually(lambda: int(file.read_text() or 0) > 10, WITHIN)
+            time.sleep(0.3)  # it has the time to run away
+            assert int(file.read_text() or 0) < 200
+            assert sum(1 for _ in stream) == 999
 
     def test_exception_carries_its_status_and_its_story(
         self, one: Worker, client: Client, caplog: pytest.LogCaptureFixture
