@@ -15,15 +15,25 @@ from majordomus.errors import (
     LocalProtocolError,
     MajordomusError,
 )
-from majordomus.net import sockets
+from majordomus.net import sockets, wires
 from majordomus.net.proxy import Control, Proxy, Traffic
-from majordomus.net.pump import Moved, Pump
+from majordomus.net.pump import Moved, make_pump
 from tests.net.conftest import eventually
 
 LOCAL = "tcp://127.0.0.1:*"
 WITHIN = 20_000
 
 Make = Callable[..., "zmq.Socket[bytes]"]
+
+
+@pytest.fixture(params=[wires.TWIN, wires.NATIVE], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every proxy here runs once with each pump, where the native one was built."""
+    wanted: str = request.param
+    if wanted == wires.NATIVE:
+        pytest.importorskip("majordomus.net._pump", reason="the native pump is not built")
+    monkeypatch.setattr(wires, "WIRE", wanted)
+    return wanted
 
 
 @pytest.fixture
@@ -230,7 +240,7 @@ class TestRest:
 
 
 class TestPump:
-    def test_it_stops_where_it_is_told_and_when_there_is_no_room(self) -> None:
+    def test_it_stops_where_it_is_told_and_when_there_is_no_room(self, kind: str) -> None:
         names = ("inproc://pump-in", "inproc://pump-out")
         with (
             sockets.context().socket(zmq.PULL) as source,
@@ -242,7 +252,8 @@ class TestPump:
                 socket.setsockopt(zmq.LINGER, 0)
                 socket.bind(name)
             push.connect(names[0])
-            pump = Pump(source, target)
+            pump = make_pump(source, target)
+            assert type(pump).__module__.endswith("._pump") is (kind == wires.NATIVE)
             assert pump.move(10) is Moved.FULL
             pull.connect(names[1])
             assert pump.move(10) is Moved.ALL
@@ -252,6 +263,27 @@ class TestPump:
             assert (pump.messages, pump.bytes) == (10, 30)
             assert pump.move(10) is Moved.ALL
             assert [pull.recv_multipart()[0] for _ in range(12)] == [b"%d" % n for n in range(12)]
+
+    def test_closed_socket_is_an_error_and_no_crash(self) -> None:
+        with (
+            sockets.context().socket(zmq.PULL) as source,
+            sockets.context().socket(zmq.PUSH) as target,
+        ):
+            pump = make_pump(source, target)
+            target.close()
+            with pytest.raises(zmq.ZMQError):
+                pump.move(1)
+        with pytest.raises(zmq.ZMQError):
+            make_pump(source, target).move(1)
+
+    def test_large_messages_of_many_parts_pass_whole_and_are_counted(self, make: Make) -> None:
+        parts = [b"x" * 70_000, b"", *(b"%d" % number for number in range(500))]
+        with Proxy("pull-push", LOCAL, LOCAL) as proxy:
+            push, pull = make(zmq.PUSH, proxy.frontends[0]), make(zmq.PULL, proxy.backends[0])
+            for _ in range(20):
+                push.send_multipart(parts)
+            assert all(pull.recv_multipart() == parts for _ in range(20))
+            assert proxy.statistics().backend == (0, 0, 20, 20 * sum(map(len, parts)))
 
 
 class TestArguments:

@@ -1,7 +1,7 @@
 """A proxy between two sockets, which may be paused, resumed, asked for statistics and ended.
 
 It speaks the control protocol of libzmq's `zmq_proxy_steerable` (PAUSE, RESUME, STATISTICS,
-TERMINATE over REP), but moves the messages itself: in libzmq 4.3.5 PAUSE is answered and messages
+TERMINATE over REP), but its loop is its own: in libzmq 4.3.5 PAUSE is answered and messages
 go on all the same, and a proxy whose input waits while nobody takes its output keeps a processor
 busy (docs/proxies.md has the measurements).
 """
@@ -26,7 +26,7 @@ from majordomus.errors import (
     MajordomusError,
 )
 from majordomus.net import endpoints, sockets
-from majordomus.net.pump import Moved, Pump
+from majordomus.net.pump import Moved, Pump, make_pump
 from majordomus.net.waker import Waker
 
 BATCH: Final = 256
@@ -202,8 +202,8 @@ class _Loop:
         front, back = KINDS[pattern]
         self.frontend, self.backend = _socket(front, hwm), _socket(back, hwm)
         self._control: zmq.Socket[bytes] | None = None
-        self._forth = Pump(self.frontend, self.backend)
-        self._back = Pump(self.backend, self.frontend)
+        self._forth = make_pump(self.frontend, self.backend)
+        self._back = make_pump(self.backend, self.frontend)
         self._pumps = [self._forth] if pattern == "pull-push" else [self._forth, self._back]
         self._full: dict[Pump, bool] = dict.fromkeys(self._pumps, False)
 

@@ -1,10 +1,16 @@
-"""Messages moved from one socket to another as they are; none is left begun. No rule is in it."""
+"""Messages moved from one socket to another as they are; none is left begun. No rule is in it.
+
+`_pump.pyx` is native, and this its twin on plain pyzmq.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any, cast
 
 import zmq
+
+from majordomus.net import wires
 
 
 class Moved(Enum):
@@ -56,3 +62,15 @@ class Pump:
             return False
         self.bytes += len(part)
         return True
+
+
+def make_pump(source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> Pump:
+    """The native pump where the native wire serves, else its twin."""
+    if wires.WIRE == wires.NATIVE:
+        try:
+            from majordomus.net import _pump
+        except ImportError:
+            return Pump(source, target)
+        native: Any = _pump.Pump
+        return cast(Pump, native(source, target))
+    return Pump(source, target)

@@ -1,0 +1,13 @@
+"""The native pump. What its methods mean stands in its twin, pump.py."""
+
+import zmq
+
+from majordomus.net.pump import Moved
+
+class Pump:
+    def __init__(self, source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> None: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def move(self, most: int) -> Moved: ...
