@@ -13,6 +13,7 @@ import logging
 import signal
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -26,6 +27,7 @@ from majordomus.errors import (
     MajordomusError,
 )
 from majordomus.net import endpoints, sockets
+from majordomus.net.monitor import Event, Monitor
 from majordomus.net.pump import Moved, Pump, make_pump
 from majordomus.net.waker import Waker
 
@@ -33,6 +35,7 @@ BATCH: Final = 256
 """Messages that go one way before the other way and the commands get their turn."""
 HWM: Final = 1000
 LINGER: Final = 1000
+UNBIND_WAIT: Final = 1.0
 CONNECT: Final = ">"
 """Before an endpoint: connect to it instead of binding it, as in czmq's proxies."""
 COUNTS: Final = struct.Struct("=Q")
@@ -114,10 +117,10 @@ class Proxy:
             return
         loop = _Loop(self.pattern, self._hwm)
         try:
-            self.frontends = [_attach(loop.frontend, url) for url in self._urls[0]]
-            self.backends = [_attach(loop.backend, url) for url in self._urls[1]]
+            self.frontends = [loop.attach(loop.frontend, url) for url in self._urls[0]]
+            self.backends = [loop.attach(loop.backend, url) for url in self._urls[1]]
             if self._control_url is not None:
-                self.control = sockets.bind(loop.make_control(), self._control_url)
+                self.control = loop.attach(loop.make_control(), self._control_url)
         except BaseException:
             loop.close()
             raise
@@ -202,10 +205,20 @@ class _Loop:
         front, back = KINDS[pattern]
         self.frontend, self.backend = _socket(front, hwm), _socket(back, hwm)
         self._control: zmq.Socket[bytes] | None = None
+        self._bound: list[tuple[zmq.Socket[bytes], str]] = []
         self._forth = make_pump(self.frontend, self.backend)
         self._back = make_pump(self.backend, self.frontend)
         self._pumps = [self._forth] if pattern == "pull-push" else [self._forth, self._back]
         self._full: dict[Pump, bool] = dict.fromkeys(self._pumps, False)
+
+    def attach(self, socket: zmq.Socket[bytes], url: str) -> str:
+        """Binds or connects; returns the endpoint. Raises: ConfigurationError."""
+        if url.startswith(CONNECT):
+            sockets.connect(socket, url.removeprefix(CONNECT))
+            return url
+        real = sockets.bind(socket, url)
+        self._bound.append((socket, real))
+        return real
 
     def make_control(self) -> zmq.Socket[bytes]:
         self._control = _socket(zmq.REP, 0)
@@ -222,7 +235,7 @@ class _Loop:
         return Statistics(front, rear, self.paused)
 
     def run(self) -> None:
-        """Until it is ended; everything is closed afterwards."""
+        """Until it is ended; everything is closed afterwards, and the endpoints are free."""
         try:
             while not self.ended:
                 self._turn()
@@ -230,9 +243,10 @@ class _Loop:
             self.close()
 
     def close(self) -> None:
+        for bound, url in self._bound:
+            _unbind(bound, url)
         for socket in (self.frontend, self.backend, self._control):
             if socket is not None:
-                _unbind_ipc(socket)
                 socket.close()
         self.waker.close()
 
@@ -370,18 +384,17 @@ def _checked(urls: str | Sequence[str]) -> list[str]:
     ]
 
 
-def _attach(socket: zmq.Socket[bytes], url: str) -> str:
-    if not url.startswith(CONNECT):
-        return sockets.bind(socket, url)
-    sockets.connect(socket, url.removeprefix(CONNECT))
-    return url
-
-
-def _unbind_ipc(socket: zmq.Socket[bytes]) -> None:
-    """libzmq leaves the file of the last endpoint behind."""
-    last = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()  # type: ignore[union-attr]
-    if last.startswith("ipc://"):
-        sockets.unbind(socket, last)
+def _unbind(socket: zmq.Socket[bytes], url: str) -> None:
+    """Returns when the endpoint is free: libzmq's own thread closes the listener."""
+    if endpoints.is_inproc(url):
+        sockets.unbind(socket, url)
+        return
+    monitor = Monitor(socket, Event.UNBOUND)
+    sockets.unbind(socket, url)
+    until = time.monotonic() + UNBIND_WAIT
+    while not monitor.read() and time.monotonic() < until:
+        monitor.socket.poll(50)
+    monitor.close()
 
 
 @contextlib.contextmanager
