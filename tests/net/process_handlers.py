@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from majordomus.errors import NotFound
+from majordomus.errors import DeadlineExceeded, NotFound
 from majordomus.messages import Record
+from majordomus.net.client import Client
 from majordomus.net.request import Request
 
 
@@ -149,6 +150,16 @@ def made() -> Callable[[Request], str]:
         return "never"
 
     return inner
+
+
+def asks(request: Request) -> str:
+    """Calls what does not answer before it is cancelled, with a deadline that is far away."""
+    with Client(request.text) as client:
+        try:
+            client.call("obedient", "/dev/null", timeout=60.0)
+        except DeadlineExceeded:
+            return f"{request.remaining:.0f} s are left"
+    return "answered"
 
 
 def shadowed(request: Request) -> str:

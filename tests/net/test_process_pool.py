@@ -22,6 +22,7 @@ from majordomus.errors import (
     DeadlineExceeded,
     HandlerFailed,
     NotFound,
+    NotSupported,
 )
 from majordomus.net.async_client import AsyncClient
 from majordomus.net.async_worker import AsyncWorker
@@ -38,7 +39,7 @@ SERVED = (
     *(handlers.pid, handlers.echo, handlers.told, handlers.held, handlers.parts),
     *(handlers.part_and_death, handlers.endless, handlers.eager, handlers.obedient, handlers.deaf),
     *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
-    *(handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
+    *(handlers.asks, handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
 )
 
 
@@ -148,6 +149,21 @@ class TestOneRequest:
         (record,) = caplog.records
         assert "process_handlers.py" in record.getMessage()
         assert "raise ValueError(request.text)" in record.getMessage()
+
+    def test_stream_from_a_client_is_refused(self, one: Worker, client: Client) -> None:
+        with client.open("echo") as conversation, pytest.raises(NotSupported, match="no stream"):
+            for _ in conversation:
+                pass
+
+    def test_deadline_goes_along_into_the_calls_of_a_handler(
+        self, url: str, client: Client
+    ) -> None:
+        with serving(url, 2, kill_after=30.0):
+            with pytest.raises(DeadlineExceeded):
+                client.call("asks", url, timeout=1.0)
+            began = time.monotonic()
+            assert client.call("pid").text  # the process has given up its own call
+            assert time.monotonic() - began < WITHIN
 
     def test_process_has_nothing_open_but_its_pipes_and_no_thread_of_zeromq(
         self, one: Worker, client: Client

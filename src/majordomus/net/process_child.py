@@ -29,6 +29,7 @@ from typing import Any, Final, cast
 from majordomus.errors import ConfigurationError, StatusError
 from majordomus.net import process_wire as wire
 from majordomus.net.bodies import to_frames
+from majordomus.net.deadline import HANDLING
 from majordomus.net.handlers import answer, failure, make_handler
 from majordomus.net.process_wire import Target
 from majordomus.net.request import Request
@@ -124,6 +125,7 @@ class Child:
         self._request, self._at = request, work.number
         if self._stopped == work.number:  # the word came first
             request.withdraw()
+        HANDLING.set(request.deadline)
         story = ""
         try:
             status, frames = self._answer(work, request)

@@ -29,12 +29,14 @@ from majordomus.errors import (
     Cancelled,
     ConfigurationError,
     HandlerFailed,
+    NotSupported,
     StatusError,
     Unavailable,
     error_for,
 )
 from majordomus.net import process_wire as wire
 from majordomus.net.bodies import Reply
+from majordomus.net.parts import Parts
 from majordomus.net.pool import Pool
 from majordomus.net.process_target import load_for
 from majordomus.net.process_wire import Target
@@ -329,6 +331,8 @@ class ProcessPool:
         return sum(not process.retired for process in self._all)
 
     def _call(self, target: Target, request: Request) -> Outcome:
+        if isinstance(request.parts, Parts):
+            raise NotSupported("a handler that runs in a process takes no stream from its client")
         died = undelivered = 0
         while True:
             process = self._take(request)
