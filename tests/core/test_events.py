@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from majordomus.core.registry import RULES
 from majordomus.core.rights import Rights, Rule
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
@@ -263,6 +267,28 @@ def test_cost_of_an_event_does_not_grow_with_the_number_of_other_subscribers(
         work[others] = lines_of(lambda house=house: publish(house, D, b"prices.eur", b"x"))
         assert house.words() == [event(C, b"x", topic=b"prices.eur")]
     assert work[2000] <= work[20] * 1.5 + 20
+
+
+@pytest.mark.skipif(RULES == "compiled", reason="looks at lines of Python")
+def test_request_executes_no_line_that_is_about_events(present: House) -> None:
+    """Others' subscriptions and sessions cost a request nothing."""
+    hello(present, B, S)
+    subscribe(present, B, b"a.*")
+    executed: set[str] = set()
+
+    def trace(frame: FrameType, what: str, _: Any) -> Any:
+        executed.add(Path(frame.f_code.co_filename).name)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        present.request(C, 2, b"x")
+        present.answer(W, number(2), b"y")
+    finally:
+        sys.settrace(before)
+    assert "dispatch.py" in executed
+    assert not executed & {"events.py", "event_commands.py", "topics.py", "listeners.py"}
 
 
 # a subscriber that reads too slowly
