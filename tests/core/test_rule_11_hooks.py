@@ -12,6 +12,7 @@ from majordomus.core.actions import Discard, Redirect, Reject, Replace, Reply, S
 from majordomus.core.callers import Caller
 from majordomus.core.invariants import InvariantError
 from majordomus.core.rights import Rights, Rule
+from majordomus.core.settings import BrokerSettings
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -777,3 +778,33 @@ class TestOwnCalls:
         house.turn()
         assert house.words() == [final(C, 1, b"granted")]
         settled(house)
+
+
+class TestReconfigure:
+    """Settings of a running machine."""
+
+    def test_new_limits_hold_from_now_on_and_what_is_fixed_is_named(self, house: House) -> None:
+        settings = BrokerSettings(max_open=1, default_ttl=1.0, name="x", max_message=5)
+        house.request(C, 1)
+        assert house.machine.reconfigure(settings, house.now) == ("name", "max_message")
+        assert house.machine.settings.max_message == 16 << 20
+        house.request(C, 2)
+        assert [f[1:3] for f in house.finals()] == [(2, 429)]
+        house.request(C2, 1)
+        house.pass_time(1.1)
+        assert [f[:3] for f in house.finals()] == [(C2, 1, 503)]
+
+    def test_every_room_has_the_new_settings(self, house: House) -> None:
+        house.machine.reconfigure(BrokerSettings(legacy_errors="reply"), house.now)
+        house.machine.drain(house.now)
+        house.hear(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
+        assert len(house.said()) == 1
+        machine = house.machine
+        rooms = (
+            machine,
+            machine.registry,
+            machine._mdp03,
+            machine._legacy,
+            machine.dispatcher.streams,
+        )
+        assert {id(room.settings) for room in rooms} == {id(machine.settings)}

@@ -282,7 +282,7 @@ def test_first_that_does_not_forward_decides(house: House, kind: type[Noting]) -
 def test_replaced_reply_is_seen_by_those_before(house: House, kind: type[Noting]) -> None:
     seen: list[str] = []
     broker = Broker(QUICK, bind=BIND, middleware=[kind("b", [], reply=Replace("else"))])
-    broker._hooks.insert(0, type("First", (), {"on_reply": lambda _, r: seen.append(r.text)})())
+    broker.hooks.insert(0, type("First", (), {"on_reply": lambda _, r: seen.append(r.text)})())
     client = house.open(broker)
     assert client.call("echo", "x").text == "else"
     assert seen == ["else"]

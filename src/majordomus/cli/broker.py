@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from majordomus.cli.app import App, Reloader
 from majordomus.cli.config import TYPES, BrokerConfig, broker_config
 from majordomus.cli.output import log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
@@ -75,6 +76,12 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="A TOML file with a [broker] table.",
 )
+@click.option(
+    "--app",
+    metavar="MODULE:NAME",
+    help="A broker with hooks: a subclass of Broker, or what makes one.",
+)
+@click.option("--reload", is_flag=True, help="Take the app anew when a .py file here changes.")
 @setting_flags
 @click.option(
     "--set",
@@ -111,6 +118,8 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     bind: tuple[str, ...],
     file: Path | None,
+    app: str | None,
+    reload: bool,
     assignments: tuple[str, ...],
     token_key: Path | None,
     token_keys: Path | None,
@@ -123,17 +132,28 @@ def command(
     """Run a broker until SIGTERM or SIGINT, then drain and leave.
 
     Prints one line "listening on URL" per endpoint when it is ready. Settings come from the file,
-    MAJORDOMUS_* variables and flags, in rising order.
+    MAJORDOMUS_* variables and flags, in rising order. SIGHUP reads them, and the app, anew.
     """
     if supervise and supervised is None:
         sys.exit(BrokerSupervisor(_arguments).run())
     exit_on_sigterm()
     if supervised is not None and supervised[2]:
         bind = tuple(supervised[2].split())
-    config = broker_config(file, os.environ, flags, assignments, bind)
+    if reload and not app:
+        raise ConfigurationError("--reload is for an --app: settings are read anew on SIGHUP")
+
+    def configure() -> BrokerConfig:
+        found = broker_config(file, os.environ, flags, assignments, bind)
+        if supervised is not None:  # the supervisor's word, where it had to listen before
+            found = found._replace(given=tuple(key for key in found.given if key != "bind"))
+        return found
+
+    config = configure()
     raise_descriptor_limit()
     log_to_stderr(verbose)
-    serve(config, supervised, token_auth(token_key, token_keys, auth_service))
+    middleware = token_auth(token_key, token_keys, auth_service)
+    app_of = App(app or "", configure, middleware, Path.cwd() if reload else None)
+    serve(config, supervised, app_of)
 
 
 def _arguments(descriptor: int, restarts: int, endpoints: str) -> list[str]:
@@ -173,18 +193,17 @@ def token_auth(key: Path | None, public: Path | None, auth_service: str) -> list
 
 def serve(
     config: BrokerConfig,
-    supervised: tuple[int, int, str] | None = None,
-    middleware: Sequence[object] = (),
+    supervised: tuple[int, int, str] | None,
+    app: App,
 ) -> None:
     """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
     ConfigurationError for access rules that cannot be used."""
-    from majordomus.net.broker import Broker
     from majordomus.security import acl
 
     if config.settings.acl:
         acl.load(Path(config.settings.acl))
     descriptor, restarts, _ = supervised or (-1, 0, "")
-    broker = Broker(config.settings, bind=config.bind, middleware=middleware)
+    broker = app.make(config)
     broker.restarts = restarts
     broker.fence.check_files()
     try:
@@ -201,4 +220,5 @@ def serve(
         if broker.public_key:
             click.echo("\n".join(how_to_connect(broker)))
 
-    broker.run(ready=announce)
+    with Reloader(broker, app, config.bind):
+        broker.run(ready=announce)

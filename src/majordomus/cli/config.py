@@ -72,6 +72,8 @@ class BrokerConfig(NamedTuple):
 
     bind: list[str]
     settings: BrokerSettings
+    given: tuple[str, ...] = ()
+    """What the file, a variable or a flag has named, `bind` included."""
 
 
 def broker_config(
@@ -96,8 +98,9 @@ def broker_config(
     flagged = list(bind)
     if flagged:
         values[BIND] = Value(flagged, "--bind", text=False)
+    named = tuple(values)
     where = values.pop(BIND, Value([endpoints.DEFAULT], "default", text=False))
-    return BrokerConfig(_endpoints(where), _settings(values))
+    return BrokerConfig(_endpoints(where), _settings(values), named)
 
 
 def from_file(path: Path) -> dict[str, Value]:

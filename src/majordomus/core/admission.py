@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from majordomus.core.hooks import HookRoom
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
+    from majordomus.core.settings import BrokerSettings
     from majordomus.core.workers import Worker
     from majordomus.protocol.spec import Dialect, Frame
 
@@ -64,7 +65,10 @@ class Admission:
         self.dispatcher = dispatcher
         self.authority = authority
         self.hooks: HookRoom | None = None
-        settings = registry.settings
+        self.configure(registry.settings)
+
+    def configure(self, settings: BrokerSettings) -> None:
+        """These hold from now on."""
         self._max_frames = settings.max_frames
         self._max_message = settings.max_message
         self._max_open = settings.max_open

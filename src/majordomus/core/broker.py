@@ -28,6 +28,7 @@ from majordomus.core.peers import conversation
 from majordomus.core.presence import Presence
 from majordomus.core.registry import Registry
 from majordomus.core.rooms import Rooms
+from majordomus.core.settings import merged
 from majordomus.core.states import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import delphi, mdp03, octets, spec
@@ -252,6 +253,16 @@ class BrokerMachine:
             room = HookRoom(self.registry, self.dispatcher, self.admission, hooks)
             self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
             room.push = self.push
+
+    def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
+        """These settings hold from now on, for what comes from now on; what is open keeps its
+        deadline. Names of those that cannot change while a broker runs, and did not."""
+        settings, left = merged(self.settings, settings)
+        self.settings = self.registry.settings = settings
+        self._mdp03.settings = self._legacy.settings = settings
+        self.dispatcher.streams.settings = settings
+        self.admission.configure(settings)
+        return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:
         """The answer to question `id` of the hooks; False when nobody waits for it any more."""

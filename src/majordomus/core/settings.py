@@ -190,3 +190,35 @@ BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise ConfigurationError(f"{name} = {value:g} must be from {least:g} to {most:g}")
+
+
+FIXED = (
+    "name",
+    "worker_interval",
+    "client_interval",
+    "liveness",
+    "send_hwm",
+    "balancing",
+    "balancings",
+    "delphi_unverified",
+    "acl",
+    "curve",
+    "certificate",
+    "clients",
+    "passwords",
+    "insecure",
+    "max_frames",
+    "max_message",
+    "slow",
+    "max_stories",
+    "max_address_connections",
+    "max_address_handshakes",
+)
+"""What peers were told, or sockets were made with: a running broker keeps it."""
+
+
+def merged(running: BrokerSettings, new: BrokerSettings) -> tuple[BrokerSettings, tuple[str, ...]]:
+    """`new`, but for what is fixed; and which of that is different and waits for a new start."""
+    kept = {name: getattr(running, name) for name in FIXED}
+    left = tuple(name for name, value in kept.items() if getattr(new, name) != value)
+    return msgspec.structs.replace(new, **kept), left

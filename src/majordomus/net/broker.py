@@ -18,22 +18,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, inf
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
 from majordomus.core.strategies import Factory
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, sockets, wires
-from majordomus.net.bodies import Body, Reply
 from majordomus.net.connections import Connections, Probes
 from majordomus.net.fence import Fence, Fenced
 from majordomus.net.gate import Gate, refused
 from majordomus.net.guard import Guard
-from majordomus.net.hooks import Functions, HookPoints, WorkerInfo
 from majordomus.net.log import FactLog
 from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
-from majordomus.net.program import Program
+from majordomus.net.program import Program, Programmable
 from majordomus.net.rights import RightsWatch
 from majordomus.net.version import version
 from majordomus.net.waker import Waker
@@ -60,10 +58,9 @@ logger = logging.getLogger("majordomus.broker")
 MakeMachine = Callable[
     [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], BrokerMachine
 ]
-Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Broker(Fenced, HookPoints):
+class Broker(Fenced, Programmable):
     """A broker with its socket. A subclass may override the methods of `HookPoints` to decide about
     every message; `middleware` are objects with the same methods, asked before it.
 
@@ -105,7 +102,7 @@ class Broker(Fenced, HookPoints):
         self._strategies = dict(strategies or {})
         self._make_machine, self._make_wire = machine, wire
         self._ids, self._clock = ids, clock
-        self._hooks: list[object] = [*middleware, self]
+        self.hooks: list[object] = [*middleware, self]
         self._loop: _Loop | None = None
         self._thread: threading.Thread | None = None
 
@@ -126,8 +123,8 @@ class Broker(Fenced, HookPoints):
         loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch, gate)
         try:
             self._loop = loop
-            self._attach()
-            loop.program.use(self._hooks)
+            self.attach_all()
+            loop.program.use(self.hooks)
             loop.guard()
             self.endpoints = [loop.bind(url) for url in self._bind]
         except BaseException:
@@ -198,56 +195,8 @@ class Broker(Fenced, HookPoints):
             loop.dispose()
             self._loop = None
 
-    # ── what hooks do ─────────────────────────────────────────────────────────────────────────────
-
-    def hook(self, function: Function, name: str = "") -> Function:
-        """Add one function as a hook, asked after all others: a decorator. Its name, or `name`,
-        says which: `on_request`, for instance.
-
-        Raises: ConfigurationError when there is no such hook.
-        """
-        self._hooks.append(Functions(name or function.__name__, function))
-        if self._loop is not None:
-            hooks, program = list(self._hooks), self._loop.program
-            program.post(lambda machine, now: program.use(hooks))
-        return function
-
-    def find_worker(self, service: str) -> WorkerInfo | None:
-        """The worker of `service` that has most room; None when none has any. From any thread."""
-        return self._program().find_worker(service)
-
-    def push(self, client: bytes, body: Body = None) -> None:
-        """An event for the client of a handle, as `request.client` is one: at most once, and only
-        while it has presence. From any thread."""
-        self._program().push(client, body)
-
-    def publish(self, topic: str, body: Body = None) -> None:
-        """An event for everybody who subscribed to `topic`, at most once. From any thread."""
-        self._program().publish(topic, body)
-
-    def send(self, service: str, body: Body = None) -> None:
-        """A request in the broker's own name, the answer of which nobody wants. From any thread."""
-        self._program().send(service, body)
-
-    async def call(self, service: str, body: Body = None, *, timeout: float | None = None) -> Reply:
-        """Call a service in the broker's own name: no hook sees that, and no right is asked.
-
-        From any event loop. `timeout` is seconds, `default_ttl` when it is not given.
-
-        Raises: StatusError.
-        """
-        return await self._program().call(service, body, timeout)
-
-    def _program(self) -> Program:
-        if self._loop is None:
-            raise LocalProtocolError("not-open", "this broker is not open")
-        return self._loop.program
-
-    def _attach(self) -> None:
-        for hook in self._hooks:
-            attach = getattr(hook, "attach", None)
-            if callable(attach):
-                attach(self)
+    def _running(self) -> Program | None:
+        return None if self._loop is None else self._loop.program
 
     def __enter__(self) -> Self:
         self.start()
@@ -315,7 +264,7 @@ class _Loop:
         self.asked = False
         self.started = False
         self._at_once = False
-        self._settings, self._machine, self._clock = settings, machine, clock
+        self._machine, self._clock = machine, clock
         self._watch, self._gate = watch, gate
         self._socket = sockets.router(settings.max_message, settings.send_hwm)
         self._monitor = Monitor(self._socket, *WATCHED)
@@ -377,7 +326,7 @@ class _Loop:
 
     def _drain(self) -> None:
         now = self._clock()
-        until = now + self._settings.drain_timeout
+        until = now + self._machine.settings.drain_timeout
         self._machine.drain(now)
         wait = self._apply(now)
         while not self._at_once and not self._machine.drained and now < until:

@@ -23,8 +23,8 @@ from majordomus.protocol import spec
 
 if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
-    from majordomus.net.broker import Broker
     from majordomus.net.hook_thread import HookThread
+    from majordomus.net.program import Programmable
 
 Result: TypeAlias = Action | Awaitable[Action | None] | None
 Told: TypeAlias = Awaitable[None] | None
@@ -87,9 +87,9 @@ class HookPoints:
 class Middleware(HookPoints):
     """A hook for any broker. ``broker`` is the one that uses it, once that is open."""
 
-    broker: Broker
+    broker: Programmable
 
-    def attach(self, broker: Broker) -> None:
+    def attach(self, broker: Programmable) -> None:
         """Told once, before the first message."""
         self.broker = broker
 

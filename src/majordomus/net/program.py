@@ -10,15 +10,17 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from majordomus.core.broker import BrokerMachine
-from majordomus.errors import error_for
+from majordomus.core.settings import BrokerSettings
+from majordomus.errors import LocalProtocolError, error_for
 from majordomus.net.bodies import Body, Reply, to_frames
 from majordomus.net.hook_thread import HookThread
-from majordomus.net.hooks import Faults, HookChain, WorkerInfo, best_worker
+from majordomus.net.hooks import Faults, Functions, HookChain, HookPoints, WorkerInfo, best_worker
 from majordomus.protocol import spec
 
+Function = TypeVar("Function", bound=Callable[..., object])
 Job = Callable[[BrokerMachine, float], None]
 STOPPED = b"the broker has stopped"
 
@@ -45,7 +47,14 @@ class Program:
 
         Raises: ConfigurationError for what cannot be a hook.
         """
-        chain = HookChain(hooks, self.post, self._thread, self._faults)
+        self.take(self.chain(hooks))
+
+    def chain(self, hooks: Sequence[object]) -> HookChain:
+        """These hooks as the machine asks them. From any thread. Raises: ConfigurationError."""
+        return HookChain(hooks, self.post, self._thread, self._faults)
+
+    def take(self, chain: HookChain) -> None:
+        """See `use`."""
         self._machine.use(None if chain.empty else chain)
         self.observer = chain if chain.observes else None
 
@@ -131,6 +140,94 @@ class Program:
         if status != spec.OK:
             raise error_for(status, found)
         return Reply(found, status)
+
+
+class Programmable(HookPoints):
+    """What a `Broker` offers to hooks, and to whoever else has it. All of it from any thread, while
+    the broker is open."""
+
+    settings: BrokerSettings
+    endpoints: list[str]
+    hooks: list[object]
+    host: Programmable | None = None
+    """The broker that runs, where this one only gives it its hooks."""
+
+    def _running(self) -> Program | None:
+        """The program of this broker while it is open."""
+        raise NotImplementedError
+
+    def hook(self, function: Function, name: str = "") -> Function:
+        """Add one function as a hook, asked after all others: a decorator. Its name, or `name`,
+        says which: `on_request`, for instance.
+
+        Raises: ConfigurationError when there is no such hook.
+        """
+        self.hooks.append(Functions(name or function.__name__, function))
+        program = self._running() if self.host is None else None
+        if program is not None:
+            hooks = list(self.hooks)
+            program.post(lambda machine, now: program.use(hooks))
+        return function
+
+    def find_worker(self, service: str) -> WorkerInfo | None:
+        """The worker of `service` that has most room; None when none has any."""
+        return self._program().find_worker(service)
+
+    def push(self, client: bytes, body: Body = None) -> None:
+        """An event for the client of a handle, as `request.client` is one: at most once, and only
+        while it has presence."""
+        self._program().push(client, body)
+
+    def publish(self, topic: str, body: Body = None) -> None:
+        """An event for everybody who subscribed to `topic`, at most once."""
+        self._program().publish(topic, body)
+
+    def send(self, service: str, body: Body = None) -> None:
+        """A request in the broker's own name, the answer of which nobody wants."""
+        self._program().send(service, body)
+
+    async def call(self, service: str, body: Body = None, *, timeout: float | None = None) -> Reply:
+        """Call a service in the broker's own name: no hook sees that, and no right is asked.
+
+        From any event loop. `timeout` is seconds, `default_ttl` when it is not given.
+
+        Raises: StatusError.
+        """
+        return await self._program().call(service, body, timeout)
+
+    def adopt(self, other: Programmable, done: Callable[[tuple[str, ...]], object]) -> None:
+        """Take the hooks and the settings of `other`, a broker that was never opened, while this
+        one runs. What hooks hold already is still decided by those that were asked.
+
+        `done` is called in the broker's thread with the settings that cannot change while it runs.
+
+        Raises: ConfigurationError for hooks that cannot be used; nothing has changed then.
+        """
+        program = self._program()
+        other.host, other.endpoints = self, self.endpoints
+        other.attach_all()
+        chain = program.chain(other.hooks)
+
+        def take(machine: BrokerMachine, now: float) -> None:
+            program.take(chain)
+            left = machine.reconfigure(other.settings, now)
+            self.settings = machine.settings
+            done(left)
+
+        program.post(take)
+
+    def attach_all(self) -> None:
+        """Tell the middleware whose it is."""
+        for hook in self.hooks:
+            attach = getattr(hook, "attach", None)
+            if callable(attach):
+                attach(self)
+
+    def _program(self) -> Program:
+        program = (self.host or self)._running()
+        if program is None:
+            raise LocalProtocolError("not-open", "this broker is not open")
+        return program
 
 
 def _set(answer: asyncio.Future[Any], value: object) -> None:
