@@ -9,7 +9,7 @@ NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit compiled fuzz simulate bench clean
+.PHONY: setup demo test check lint types unit compiled fuzz simulate bench audit clean
 
 setup: $(READY)
 
@@ -35,6 +35,7 @@ check: lint types unit
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
 
 types: $(READY)
 	$(BIN)/mypy
@@ -70,6 +71,11 @@ $(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard s
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/requirements.txt
 	@touch $@
+
+# Known holes in what we depend on; it asks a public data base.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 clean:
 	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules

@@ -125,3 +125,23 @@ def test_zeromq_is_known_at_the_edge_only() -> None:
     allowed = {"net", "cli", "messages"} | OUTER  # a Message can be sent by whoever has a socket
     wrong = [one for one in ALL if one.module.split(".")[0] == "zmq" and one.room not in allowed]
     assert wrong == []
+
+
+def dangers() -> Iterator[str]:
+    """Checks that `python -O` leaves out, and what runs what it is given."""
+    for path in sorted(ROOT.rglob("*.py")):
+        file = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Assert):
+                yield f"{file}:{node.lineno}: assert"
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                if node.func.id in ("eval", "exec", "compile", "__import__"):
+                    yield f"{file}:{node.lineno}: {node.func.id}"
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+                if {"pickle", "marshal", "shelve"}.intersection(names):
+                    yield f"{file}:{node.lineno}: pickle"
+
+
+def test_nothing_is_asserted_evaluated_or_unpickled() -> None:
+    assert list(dangers()) == []

@@ -36,6 +36,7 @@ from majordomus.core.session_states import CallState
 from majordomus.core.session_welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, spec
+from majordomus.protocol.command import Codec
 from majordomus.protocol.spec import Frame
 
 __all__ = [
@@ -289,7 +290,7 @@ class ClientSession(ClientFlow):
         raised."""
         self._connection.heard = now
         if self._codec is not None:
-            self._receive_legacy(frames, now)
+            self._receive_legacy(self._codec, frames, now)
             return
         if not frames:
             self._count("empty")
@@ -413,11 +414,10 @@ class ClientSession(ClientFlow):
             return
         self.peer_id = address
 
-    def _receive_legacy(self, frames: list[Frame], now: float) -> None:
+    def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         """Without correlation an answer belongs to the one call in flight."""
-        assert self._codec is not None  # noqa: S101
         try:
-            command = self._codec.read_client(frames)
+            command = codec.read_client(frames)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return

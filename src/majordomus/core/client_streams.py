@@ -84,11 +84,10 @@ class ClientStreams:
 
     def part(self, call: int, frames: list[Frame]) -> None:
         """One more part. Raises: LocalProtocolError where there is no room."""
-        if self.room(call) < 1:
+        found = self._open.get(call)
+        stream = None if found is None else found.stream
+        if found is None or stream is None or self.room(call) < 1:
             raise LocalProtocolError("no-credit", "the other side takes no more parts now")
-        found = self._open[call]
-        stream = found.stream
-        assert stream is not None  # noqa: S101 - there is room
         stream.waiting.append(frames)
         self._release(found, stream)
 

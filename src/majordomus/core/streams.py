@@ -12,13 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core import speech
-from majordomus.core.states import AT_WORKER, HELD, QUEUED, REPLIED
+from majordomus.core.states import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.dispatch import Dispatcher
     from majordomus.core.requests import Request
+    from majordomus.core.services import FairQueue
     from majordomus.core.workers import Worker
     from majordomus.protocol.spec import Frame
 
@@ -198,8 +199,8 @@ class Streams:
         (rule 4)."""
         stream.size += piece.size
         stream.frames += len(piece.body)
-        if request.state is QUEUED:
-            full = self._grow(request, piece.size)
+        if request.queue is not None:
+            full = self._grow(request, request.queue, piece.size)
         elif request.state is HELD and self.dispatcher.hooks is not None:
             full = self.dispatcher.hooks.grow(request, piece.size)
         else:
@@ -211,10 +212,9 @@ class Streams:
         if full:
             self.dispatcher.fail(request, spec.TOO_MANY, full, now)
 
-    def _grow(self, request: Request, size: int) -> str:
+    def _grow(self, request: Request, queue: FairQueue, size: int) -> str:
         """A request that waits has become larger: which bound that breaks; empty when none."""
-        queue, peer, registry, settings = request.queue, request.peer, self.registry, self.settings
-        assert queue is not None  # noqa: S101 - what is QUEUED is in a queue
+        peer, registry, settings = request.peer, self.registry, self.settings
         request.size += size
         queue.size += size
         peer.queued_bytes += size

@@ -283,7 +283,7 @@ class WorkerSession(WorkerLink):
             self.late += 1
             return
         if self._codec is not None:
-            self._receive_legacy(frames, now)
+            self._receive_legacy(self._codec, frames, now)
             return
         if not frames:
             self._count("empty")
@@ -439,10 +439,9 @@ class WorkerSession(WorkerLink):
         self.ready = True
         self.worker_id = address
 
-    def _receive_legacy(self, frames: list[Frame], now: float) -> None:
-        assert self._codec is not None  # noqa: S101
+    def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         try:
-            command = self._codec.read_worker(frames)
+            command = codec.read_worker(frames)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return

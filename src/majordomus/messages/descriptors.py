@@ -111,7 +111,8 @@ def _map_entry(
     message: descriptor_pb2.DescriptorProto, spec: FieldSpec
 ) -> descriptor_pb2.DescriptorProto:
     key: Kind | None = spec.key
-    assert key is not None, "a dict has a kind of keys"  # noqa: S101 - read_fields sees to it
+    if key is None:
+        raise TypeError("a dict has a kind of keys")
     entry = message.nested_type.add(name=f"{camel(spec.wire)}Entry")
     entry.options.map_entry = True
     optional = _Field.LABEL_OPTIONAL

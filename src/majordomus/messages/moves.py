@@ -205,7 +205,8 @@ def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
 
 
 def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
-    assert read is not None  # noqa: S101 - every kind of message has a reader
+    if read is None:
+        raise TypeError("a kind of message has a reader")
     name, default = spec.wire, spec.default_value
     if spec.shape is Shape.ONE and default is None:
         return lambda value, _: read(value)  # absent: upb's empty message gives zeros

@@ -308,8 +308,8 @@ class Engine:
         )
         one = post.running[job.id] = Running(post, job.id, request, handler)
         if handler.shape.threaded:
-            pool = self._pool if handler.target is None else self._processes
-            assert pool is not None  # noqa: S101 - `_know` has made it
+            processes = None if handler.target is None else self._processes
+            pool = processes or self._pool
             pool.submit(lambda: self._serve_in_thread(one))
         else:
             one.task = self._spawn(self._serve(one))
