@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "publish": "Publish an event to a topic.",
     "services": "List the services of a broker.",
     "workers": "List the workers of a broker.",
+    "top": "Watch the services and workers of a broker.",
+    "explain": "Tell the story of a request.",
     "logs": "Show the entries of the cloud logger, and follow them.",
     "doctor": "Check this machine and installation.",
     "token": "Make keys for tokens, and say what a token says.",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from majordomus.errors import MajordomusError, NotSupported, error_for
 from majordomus.net import endpoints
+
+if TYPE_CHECKING:
+    from majordomus.net.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -130,7 +133,12 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
     from majordomus.net.client import Client
 
     with Client(list(brokers), **keys()) as client:
-        frames = client.call(question, about.encode(), timeout=timeout).frames
+        return answer(client, timeout, question, about)
+
+
+def answer(client: Client, timeout: float, question: str, about: str = "") -> Any:
+    """The same over a client that is there."""
+    frames = client.call(question, about.encode(), timeout=timeout).frames
     status = bytes(frames[0]) if frames else b""
     if status == b"501":
         raise NotSupported(f"this broker does not answer {question}")

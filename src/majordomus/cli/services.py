@@ -21,4 +21,6 @@ def command(brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
     if as_json:
         emit_json(services)
     else:
+        for service in services:
+            service.pop("took", None)  # boxes of latencies: `majordomus top` reads them
         emit_records(services, FIRST, empty="no services")
