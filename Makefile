@@ -57,6 +57,7 @@ fuzz: $(READY)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1
+	$(BIN)/python -m tests.simulation.strategies
 
 # The peers that are not on this machine (nats-server, gearmand, libzmq3-dev) are left out, and it says so.
 # `make bench ARGS=--quick`, or the sections to run.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.cli.shell import LIMIT, SOURCE, Running, Shell
@@ -156,3 +158,19 @@ def test_chat_brings_what_one_member_says_to_all_others(shell: Shell) -> None:
     assert ann.process.wait(LIMIT) == 0
     assert (ann.err.rest(), bob.err.rest()) == ([], [])
     assert (worker.stop(), broker.stop()) == (0, 0)
+
+
+def test_fan_out_asks_every_shard_and_has_the_whole_answer(shell: Shell) -> None:
+    port = free_port()
+    copy(shell, "fan-out", port)
+    broker = start(shell, "broker.py")
+    shards = [shell.adopt([sys.executable, "shard.py", letters]) for letters in ("ab", "c", "d")]
+    url = f"tcp://127.0.0.1:{port}"
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        code, out, _ = shell.run("workers", "words", "--json", "--broker", url)
+        if code == 0 and len(json.loads(out)) == 3:
+            break
+    printed = "ape bat cat\n3 asked, 0 failed\n"
+    assert run(shell, "client.py", "a") == (0, "ant " + printed, "")
+    assert [one.stop() for one in (*shards, broker)] == [0, 0, 0, 0]

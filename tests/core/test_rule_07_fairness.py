@@ -72,6 +72,19 @@ def test_client_that_cancels_leaves_its_turn_to_its_next_request(house: House) -
     assert served_in_order(house) == [b"a2", b"b1"]
 
 
+def test_late_client_waits_at_most_one_turn_more_than_there_are_clients(house: House) -> None:
+    """An early client with a flood of requests, and a late one with a single request."""
+    house.worker(W)
+    clients = [b"early-%d" % n for n in range(7)]
+    for client in clients:
+        ask_many(house, client, *(b"%s/%d" % (client, n) for n in range(200)))
+    house.said()
+    house.request(b"late", 1, b"late")
+    house.answer(W, number(1))
+    turns = served_in_order(house).index(b"late") + 1
+    assert turns <= 1 + len([*clients, b"late"])
+
+
 def test_client_that_names_a_worker_does_not_pass_the_others(house: House) -> None:
     house.worker(W)
     house.request(A, 1, b"a1", address=W)
