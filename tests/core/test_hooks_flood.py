@@ -7,6 +7,8 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
+
 from majordomus.core import invariants
 from majordomus.core.actions import (
     FORWARD,
@@ -23,6 +25,7 @@ from majordomus.core.hook_views import ClientInfo, HookReply, HookRequest, Outco
 from majordomus.core.settings import BrokerSettings
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
+from tests.core.fuzz import Fuzz
 
 REQUESTS = 50_000
 CLIENTS = [b"client-%02d" % n for n in range(20)]
@@ -250,3 +253,34 @@ def test_counts_add_up_under_50_000_requests_with_hooks_that_act_at_random() -> 
     assert all(hooks.decided[f"reply: {kind}"] > 100 for kind in ("Forward", "Replace", "Discard"))
     assert hooks.abandoned > 100
     assert {200, 401, 403, 404, 408, 429, 499, 500, 503} <= set(flood.finals)
+
+
+class HooksAmongRubbish(RandomHooks):
+    """The same, where bodies say nothing and may come twice."""
+
+    def on_request(self, number: int, request: HookRequest) -> Action | None:
+        return self._now_or_later(number, "request", request.body)
+
+
+class FuzzWithHooks(Fuzz):
+    """Rubbish and forged replies, and hooks that act at random between them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.hooks = HooksAmongRubbish(self.random)
+        self.machine.use(self.hooks)
+
+    def turn(self) -> None:
+        for number in list(self.hooks.open):
+            if self.random.random() < 0.5 and number in self.hooks.open:
+                what, body = self.hooks.open.pop(number)
+                assert self.machine.resume(number, self.hooks.action(what, body), self.now)
+        super().turn()
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_rubbish_among_hooks_that_act_at_random_breaks_no_invariant(seed: int) -> None:
+    fuzz = FuzzWithHooks(seed)
+    fuzz.run(10_000, check_every=250)
+    assert fuzz.hooks.decided.total() > 100
+    assert fuzz.hooks.abandoned > 0
