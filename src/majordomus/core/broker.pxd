@@ -28,6 +28,7 @@ cdef class BrokerMachine:
     cdef public dict _codecs
     cdef public Mdp03Commands _mdp03
     cdef public object _legacy
+    cpdef list receive_all(self, list batch, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
     @cython.locals(envelope=tuple, header=tuple, peer=Peer)
     cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)
