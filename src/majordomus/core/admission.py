@@ -159,6 +159,8 @@ class Admission:
                 return
             if not self._named(request, caller.prefix, redirect is None, now):
                 return
+        elif redirect is None and not self._is_served_there(request, now):
+            return
         if redirect is None or self._moved(request, redirect, now):
             self.enter(request, now)
 
@@ -169,7 +171,13 @@ class Admission:
         if stays and name != request.service.name and not self._moved(request, name, now):
             return False
         request.target = target
-        if target is None or not stays or request.service.name in target.services:
+        return not stays or self._is_served_there(request, now)
+
+    def _is_served_there(self, request: Request, now: float) -> bool:
+        """Whether the worker that was asked for, if one was, serves it; False when that has ended
+        `request`."""
+        target = request.target
+        if target is None or request.service.name in target.services:
             return True
         text = f"no worker {target.id.hex()} serves '{request.called.decode()}'"
         self.dispatcher.fail(request, spec.NOT_FOUND, text, now)

@@ -21,7 +21,7 @@ from majordomus.core.rights import (
     full_name,
     shown_name,
 )
-from majordomus.core.states import FORGOTTEN
+from majordomus.core.states import FORGOTTEN, HELD, STREAMING
 from majordomus.core.topics import full_topic, shown_topic, topic_prefix
 from majordomus.protocol import spec
 
@@ -103,10 +103,14 @@ class Authority:
     # ── what changes ──────────────────────────────────────────────────────────────────────────────
 
     def set_rights(self, rights: Rights | None, now: float) -> None:
-        """From now on these rules hold. Workers that they no longer let serve are sent off."""
+        """From now on these rules hold. Workers that they no longer let serve are sent off, and
+        streams that are allowed no more end."""
         self.registry.rights = rights
         for peer in list(self.registry.peers.values()):
             self.reconsider(peer, now)
+            for request in list(peer.open.values()):
+                if request.stream is not None or request.state is STREAMING:
+                    self._review_stream(request, peer, now)
 
     def identify(
         self, peer: Peer, user: str, groups: tuple[str, ...], now: float, until: float = inf
@@ -157,6 +161,15 @@ class Authority:
             if refusal is not None:
                 self.presence.forget(peer, "not allowed", now, tell=True, reason=refusal)
                 return
+
+    def _review_stream(self, request: Request, peer: Peer, now: float) -> None:
+        """A single answer is let through: it was asked for when that was allowed. A stream would go
+        on. What a hook holds is judged when that has decided."""
+        if request.state is HELD or request.service.own:
+            return
+        refusal = self.refuses(request.caller, peer, CALL, request.called)
+        if refusal is not None:
+            self.presence.dispatcher.fail(request, *refusal, now)
 
     def _review_subscriptions(self, peer: Peer, before: bytes) -> None:
         """What `peer` may not hear any more, it is unsubscribed from; `before` was its prefix."""

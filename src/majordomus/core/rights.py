@@ -21,9 +21,13 @@ MANAGE: Final = "manage"
 ACTIONS: Final = (CALL, SERVE, PUBLISH, SUBSCRIBE, MANAGE)
 
 RESERVED: Final = (spec.MMI_PREFIX, b"titanic.", b"$")
-"""How the names begin that no peer can serve, whatever the rules say."""
+"""How the names begin that no peer can serve or publish, whatever the rules say."""
 UNPREFIXED: Final = RESERVED
 """Names that mean the same to every tenant."""
+
+NOT_FOR_PEERS: Final = (SERVE, PUBLISH)
+"""What no peer may do with such a name. An event of that name would pass from one tenant to
+another."""
 
 MOST_VERDICTS: Final = 65_536
 """Verdicts that are remembered. Who asks for ever new names makes the cache begin again."""
@@ -62,7 +66,9 @@ class HasRights(Protocol):
 Matcher: TypeAlias = Callable[[str], object]
 NO_RULES: Final = Verdict(True, "there are no rules")
 NO_RULE_ALLOWS: Final = Verdict(False, "no rule allows it")
-NO_ONE: Final = Verdict(False, "no one can serve a name that begins with mmi., titanic. or $")
+NO_ONE: Final = Verdict(
+    False, "no one can serve or publish a name that begins with mmi., titanic. or $"
+)
 
 
 class Rights:
@@ -106,7 +112,7 @@ class Rights:
         ]
 
     def _judge(self, user: str, groups: tuple[str, ...], action: str, name: bytes) -> Verdict:
-        if action == SERVE and name.startswith(RESERVED):
+        if action in NOT_FOR_PEERS and name.startswith(RESERVED):
             return NO_ONE
         if not self._any:
             return NO_RULES
@@ -179,9 +185,16 @@ _MARK: Final = "\x00"
 
 
 def _glob(glob: str) -> Matcher:
-    parts = {"*": ".*", "?": f"[^{_MARK}]"}
-    text = "".join(parts.get(char) or re.escape(char) for char in glob)
-    return re.compile(text, re.DOTALL).fullmatch
+    """Takes the first place where each part fits and never looks back: names are peers', and a rule
+    with many stars must not cost more for one of them than for another."""
+    first, *rest = (
+        "".join(f"[^{_MARK}]" if char == "?" else re.escape(char) for char in part)
+        for part in glob.split("*")
+    )
+    if rest:
+        *middle, last = rest
+        first += "".join(f"(?>.*?{part})" for part in middle if part) + ".*" + last
+    return re.compile(first, re.DOTALL).fullmatch
 
 
 def _marked(pattern: str) -> str:

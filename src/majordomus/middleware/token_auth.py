@@ -14,9 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from majordomus.core.actions import Action, Redirect, Reject, Replace, Reply
+from majordomus.core.rights import CALL, MANAGE, PUBLISH, SERVE, SUBSCRIBE, Rights, Rule
 from majordomus.errors import ConfigurationError
 from majordomus.net.hooks import Middleware
 from majordomus.protocol import spec
@@ -27,12 +28,35 @@ from majordomus.security.tokens import Checker, Claims, PublicKey, SigningKey, T
 if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
     from majordomus.core.hook_views import ClientInfo, HookReply, HookRequest
+    from majordomus.net.program import Programmable
 
 APPROVED: Final = b"200"
 NO_TOKEN: Final = "log in first: there is no token, and nobody knows who you are"  # noqa: S105
 NOT_HERE: Final = "this broker makes no tokens: it has no secret key"
 SESSION_OVER: Final = "the session is over: log in again"
 BAD_APPROVAL: Final = "the auth service did not approve"
+
+
+KNOWN_HEAR: Final = Rights(
+    (
+        Rule(True, frozenset((CALL, SERVE)), source="TokenAuth"),
+        Rule(True, frozenset((PUBLISH, SUBSCRIBE, MANAGE)), users=("*",), source="TokenAuth"),
+    )
+)
+"""What holds where there are no access rules: requests ask for their token themselves."""
+
+
+class _Shown(NamedTuple):
+    """What a HELLO brought. ``key``: of its connection."""
+
+    token: str
+    key: str
+    claims: Claims
+
+
+def _guard_events(machine: BrokerMachine, now: float) -> None:
+    if machine.registry.rights is None:
+        machine.set_rights(KNOWN_HEAR, now)
 
 
 class TokenAuth(Middleware):
@@ -76,8 +100,15 @@ class TokenAuth(Middleware):
         self._legacy, self._anonymous = legacy, anonymous
         self._open = frozenset(open_services)
         self._clock, self._monotonic = clock, monotonic
-        self._present: dict[bytes, Claims] = {}
+        self._present: dict[bytes, _Shown] = {}
         """Who said HELLO with a token, by routing id."""
+        self._version = self._checker.version
+
+    def attach(self, broker: Programmable) -> None:
+        """Told once. Where no access rules say otherwise, events are for who is known, too."""
+        super().attach(broker)
+        if not self._anonymous:
+            broker._program().post(_guard_events)
 
     # ── for the program ───────────────────────────────────────────────────────────────────────────
 
@@ -86,8 +117,8 @@ class TokenAuth(Middleware):
         with one is nobody any more. From any thread; known to this broker alone."""
         now = self._clock()
         self._checker.revoke(id, now, now + self._lifetime + tokens.LEEWAY)
-        for peer_id, claims in list(self._present.items()):
-            if id in (claims.id, claims.session):
+        for peer_id, shown in list(self._present.items()):
+            if id in (shown.claims.id, shown.claims.session):
                 self._expel(peer_id)
 
     def rotate(self, key: SigningKey | Path | str) -> None:
@@ -98,8 +129,10 @@ class TokenAuth(Middleware):
         self._key = made
 
     def retire(self, kid: str) -> None:
-        """Accept nothing any more that the key of that name has signed."""
+        """Accept nothing any more that the key of that name has signed; who is connected with it is
+        nobody any more. From any thread."""
         self._checker.remove(kid)
+        self._review()
 
     # ── hooks ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +149,7 @@ class TokenAuth(Middleware):
             known = request.user or self._anonymous or request.service in self._open
             return None if known else Reject(spec.UNAUTHENTICATED, NO_TOKEN)
         try:
-            claims = self._checker.check(token, self._clock(), request.key)
+            claims = self._check(token, request.key)
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
         request.user, request.groups = claims.user, claims.groups
@@ -148,12 +181,12 @@ class TokenAuth(Middleware):
             return None
         now = self._clock()
         try:
-            claims = self._checker.check(client.token, now, client.key)
+            claims = self._check(client.token, client.key)
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
         client.user, client.groups = claims.user, claims.groups
         client.until = self._monotonic() + claims.expires - now
-        self._present[client.id] = claims
+        self._present[client.id] = _Shown(client.token, client.key, claims)
         return None
 
     def on_client_lost(self, client: ClientInfo) -> None:
@@ -168,7 +201,7 @@ class TokenAuth(Middleware):
             return Redirect(self._auth)
         now = self._clock()
         try:
-            old = self._checker.check(_text(request.frames[0]), now, request.key)
+            old = self._check(_text(request.frames[0]), request.key)
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
         left = old.since + self._session - now
@@ -188,7 +221,7 @@ class TokenAuth(Middleware):
     def _log_out(self, request: HookRequest, token: str) -> Action:
         given = token or (_text(request.frames[0]) if len(request.frames) else "")
         try:
-            claims = self._checker.check(given, self._clock(), request.key)
+            claims = self._check(given, request.key)
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
         self.revoke(claims.session)
@@ -196,6 +229,23 @@ class TokenAuth(Middleware):
 
     def _answer(self, token: str, claims: Claims, now: float) -> list[bytes]:
         return [token.encode(), str(max(1, int(claims.expires - now))).encode()]
+
+    def _check(self, token: str, key: str) -> Claims:
+        try:
+            return self._checker.check(token, self._clock(), key)
+        finally:
+            if self._checker.version != self._version:
+                self._version = self._checker.version
+                self._review()
+
+    def _review(self) -> None:
+        """Keys were taken away: who is connected with a token of theirs is nobody any more."""
+        now = self._clock()
+        for peer_id, shown in list(self._present.items()):
+            try:
+                self._checker.check(shown.token, now, shown.key)
+            except TokenError:
+                self._expel(peer_id)
 
     def _expel(self, peer_id: bytes) -> None:
         self._present.pop(peer_id, None)

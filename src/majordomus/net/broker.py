@@ -300,6 +300,7 @@ class _Loop:
         """Until asked to stop, then the drain; everything is closed afterwards."""
         self.started = True
         try:
+            self.program.work(self._clock())  # what middleware wants before the first message
             wait = 0.0
             while not self.asked:
                 wait = self._turn(wait)

@@ -275,6 +275,8 @@ class Checker:
             self._from_folder, self._seen = _read_folder(folder), _signature(folder)
         self._known: dict[str, Claims] = {}
         self._revoked: dict[str, float] = {}
+        self.version = 0
+        """Rises when a key was taken away, or when the folder has changed."""
 
     @property
     def kids(self) -> frozenset[str]:
@@ -289,6 +291,7 @@ class Checker:
         """Accept nothing any more that this key has signed."""
         self._keys.pop(kid, None)
         self._known.clear()
+        self.version += 1
 
     def check(self, token: str, now: float, curve: str = "") -> Claims:
         """What `token` says at `now` (since 1970), over a connection with the key `curve`.
@@ -365,6 +368,7 @@ class Checker:
             if seen != self._seen:
                 self._from_folder, self._seen = _read_folder(folder), seen
                 self._known.clear()
+                self.version += 1
 
 
 def _check(claims: Claims) -> None:
