@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from majordomus.core.client_session import Final
 from majordomus.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,6 +23,7 @@ from majordomus.errors import (
 from majordomus.net.async_client import AsyncClient
 from majordomus.net.async_worker import AsyncWorker
 from majordomus.net.broker import Broker
+from majordomus.net.calls import Call, make_ask
 from majordomus.net.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
 
@@ -273,3 +275,16 @@ def test_forked_process_is_told_to_make_its_own(url: str, worker: Worker) -> Non
             assert (await client.call("echo", b"x")).body == b"x"
 
     asyncio.run(program())
+
+
+def test_answer_may_come_in_the_turn_in_which_its_caller_is_cancelled(run: Run) -> None:
+    async def scene() -> None:
+        call = Call(make_ask("echo", b"", 1.0))
+        waiter = asyncio.get_running_loop().create_future()
+        call.wait_on(waiter)
+        waiter.cancel()
+        answer = Final(1, 200, [b"here"], b"")
+        call.end(answer)
+        assert call.outcome is answer
+
+    run(scene())

@@ -117,8 +117,7 @@ class Admission:
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
-        request = Request.__new__(Request)
-        request.ask(
+        request = Request().ask(
             peer,
             dialect,
             envelope,

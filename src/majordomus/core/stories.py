@@ -38,8 +38,7 @@ class Stories:
         request.ended = now
         took = now - request.accepted
         if request.dispatch:
-            boxes = request.service.took
-            boxes[int(took * TICKS).bit_length()] += 1
+            request.service.took[int(took * TICKS).bit_length()] += 1
         elif request.state is ANSWERED:  # by the broker itself
             return
         if took >= self.slow or request.state is not ANSWERED or request.story is not None:

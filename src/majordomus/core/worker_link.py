@@ -58,14 +58,7 @@ class Cancel(NamedTuple):
     id: int
 
 
-class SentOff(NamedTuple):
-    """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
-
-    status: int
-    text: str
-
-
-WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused | SentOff
+WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused
 
 
 class Slip(NamedTuple):

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +26,7 @@ from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.calls import Call, Calls, TalkCall, final, make_ask, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
-from majordomus.net.deadline import within
+from majordomus.net.deadline import HANDLING, within
 from majordomus.net.events import TaskQueue
 from majordomus.net.gather import AsyncGathering, Wait
 from majordomus.net.hedge import hedged_async
@@ -95,9 +96,17 @@ class AsyncClient(AsyncClientEvents):
         )
         if hedge_after is not None:
             return await hedged_async(self, ask, hedge_after)
-        call = self._begin(Call(ask))
+        line = self._ready()
+        call = Call(ask)
+        self._calls.begin(call, call.began)
+        line.touch()
         while call.outcome is None:
-            await self._news(call)
+            call.waiter = waiter = line.loop.create_future()
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._given_up(call)
+                raise
         return result(call)
 
     def gather(
@@ -282,7 +291,7 @@ class AsyncClient(AsyncClientEvents):
 
     def _begin(self, call: Call) -> Call:
         line = self._ready()
-        self._calls.begin(call, time.monotonic())
+        self._calls.begin(call, call.began)
         line.touch()
         return call
 
@@ -294,16 +303,18 @@ class AsyncClient(AsyncClientEvents):
 
     async def _news(self, call: Call) -> None:
         """Until something comes for `call`. A cancelled wait cancels the call."""
-        line = self._ready()
-        waiter = line.loop.create_future()
+        waiter = self._ready().loop.create_future()
         call.wait_on(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
-            call.wait_on(None)
-            self._calls.cancel(call, time.monotonic())
-            line.touch()
+            self._given_up(call)
             raise
+
+    def _given_up(self, call: Call) -> None:
+        call.wait_on(None)
+        self._calls.cancel(call, time.monotonic())
+        self._ready().touch()
 
     def _tell_read(self, call: Call, parts: int) -> None:
         self._calls.was_read(call, parts)
@@ -327,7 +338,8 @@ class AsyncClient(AsyncClientEvents):
             self._line.touch()
 
     def _seconds(self, timeout: float | None) -> float:
-        return within(self.timeout if timeout is None else timeout)
+        asked = self.timeout if timeout is None else timeout
+        return asked if HANDLING.get() == inf else within(asked)
 
 
 class AsyncStream(AsyncIterator[Reply]):

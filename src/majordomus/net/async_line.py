@@ -44,7 +44,8 @@ class AsyncLine(Generic[E]):
         self.loop = loop
         self._take, self._broken = take, broken
         self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
-        self._flush_planned = False
+        self._planned = False
+        self._at_work = False
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -66,9 +67,10 @@ class AsyncLine(Generic[E]):
 
     def touch(self) -> None:
         """Something was asked of the session: it is flushed when this turn of the loop is over."""
-        if not self._flush_planned:
-            self._flush_planned = True
-            self.loop.call_soon(self._flush)
+        if not self._planned:
+            self._planned = True
+            if not self._at_work:  # else it is flushed at the end of this work
+                self.loop.call_soon(self._planned_flush)
 
     def flush(self) -> None:
         """The same at once: what was asked of the session is sent when this returns, if there is a
@@ -96,35 +98,51 @@ class AsyncLine(Generic[E]):
 
     def _socket_ready(self, link: Link) -> None:
         if self._line.link is link:
-            self._guarded(self._line.receive)
-            self._flush()
+            self._work(self._line.receive)
 
     def _monitor_ready(self, link: Link) -> None:
         if self._line.link is link:
-            self._guarded(self._line.heard_of_connection)
-            self._flush()
+            self._work(self._line.heard_of_connection)
+
+    def _planned_flush(self) -> None:
+        if self._planned:  # else it was done meanwhile
+            self._work()
 
     def _flush(self) -> None:
+        self._work()
+
+    def _work(self, first: Callable[[float], object] | None = None) -> None:
+        """`first`, and a flush; and another one, for what the events of that have asked for.
+
+        A failure here would leave everybody waiting for ever: the loop only logs it.
+        """
         if self._closed:
             return
-        self._flush_planned = False
-        self._guarded(self._send_and_take)
-        link = self._line.link
-        if link is not None and link.readable():
-            self.loop.call_soon(self._socket_ready, link)
-        self._arm()
-
-    def _send_and_take(self, now: float) -> None:
-        self._take(self._line.flush(now))
-
-    def _guarded(self, work: Callable[[float], object]) -> None:
-        """A failure here would leave everybody waiting for ever: the loop only logs it."""
+        line = self._line
+        self._at_work = True
         try:
-            work(time.monotonic())
+            now = time.monotonic()
+            if first is not None:
+                first(now)
+            self._planned = False
+            self._take(line.flush(now))
+            if self._planned:
+                self._planned = False
+                self._take(line.flush(now))
+            link = line.link
+            if line.stale and link is not None:
+                line.stale = link.readable()
+                if line.stale:
+                    self.loop.call_soon(self._socket_ready, link)
+            self._arm()
         except Exception as error:
             logger.exception("a connection has failed; please report this")
             self.close()
             self._broken(error)
+        finally:
+            self._at_work = False
+            if self._planned and not self._closed:
+                self.loop.call_soon(self._planned_flush)
 
     def _arm(self) -> None:
         """The timer may ring too early, never too late: it is moved only to an earlier time."""

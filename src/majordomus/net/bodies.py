@@ -98,7 +98,8 @@ class Reply(actions.Reply):
     @property
     def body(self) -> bytes:
         """All frames joined."""
-        return self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        frames = self.frames
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     @property
     def text(self) -> str:

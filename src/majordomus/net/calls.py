@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Final as Constant
 
 import msgspec
 
@@ -46,6 +47,14 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 Outcome: TypeAlias = Final | Lost | Exception
+
+_EVENT: Constant = spec.EVENT
+_ONE_WAY: Constant = spec.ONE_WAY
+_OK: Constant = spec.OK
+_TOO_LATE: Constant = spec.DEADLINE_EXCEEDED
+_LEAST: Constant = 0.001
+_NO_PARTS: Constant[deque[list[bytes]]] = deque(maxlen=0)
+"""Stands for the parts of a call that none have come for."""
 
 NOT_SENT = b"the connection took nothing before the deadline"
 
@@ -87,10 +96,12 @@ def make_ask(
         raise LocalProtocolError(
             "bad-name", f"a service's name has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
         )
-    flags = spec.FAIL_FAST if fail_fast else 0
-    flags |= spec.ONCE if once else 0
-    flags |= spec.ONE_WAY if one_way else 0
-    flags |= spec.MORE if more else 0
+    flags = 0
+    if fail_fast or once or one_way or more:
+        flags = spec.FAIL_FAST if fail_fast else 0
+        flags |= spec.ONCE if once else 0
+        flags |= spec.ONE_WAY if one_way else 0
+        flags |= spec.MORE if more else 0
     if metadata is None and isinstance(body, bytes):
         return Ask(name, [body], timeout, flags, to)
     typed = typed_body(body)
@@ -128,7 +139,7 @@ class Call:
         self.unsaid = 0
         self.began = time.monotonic()
         self.id = 0
-        self.parts: deque[list[bytes]] = deque()
+        self.parts = _NO_PARTS
         self.outcome: Outcome | None = None
         self.notify = notify
         self.waiter: Future[None] | None = None
@@ -174,7 +185,8 @@ class Call:
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
-            waiter.set_result(None)
+            if not waiter.done():
+                waiter.set_result(None)
         if self.notify is not None:
             self.notify()
 
@@ -241,32 +253,36 @@ class Calls:
         if self._fault is not None:
             call.end(self._fault)
             return
-        implied = ask.implied if self.session.settings.dialect is Dialect.MDP03 else b""
+        left = call.began + ask.timeout - now
+        if left < _LEAST:
+            left = _LEAST
+        metadata = ask.metadata
+        if ask.implied and not metadata and self.session.settings.dialect is Dialect.MDP03:
+            metadata = ask.implied
         try:
-            if ask.command == spec.EVENT:
-                self._publish(call, now, ask.metadata or implied)
+            if ask.command == _EVENT:
+                self._publish(call, now, left, metadata)
                 return
             call.id = self.session.call(
                 ask.service,
                 ask.frames,
                 now,
-                ttl=max(0.001, call.began + ask.timeout - now),
+                ttl=left,
                 flags=ask.flags,
                 to=ask.to,
-                metadata=ask.metadata or implied,
+                metadata=metadata,
                 restart=restart,
             )
         except Exception as error:
             call.end(error)
             return
-        if ask.flags & spec.ONE_WAY:
+        if ask.flags & _ONE_WAY:
             self._leaving.append(call)
         else:
             self._open[call.id] = call
 
-    def _publish(self, call: Call, now: float, metadata: bytes) -> None:
+    def _publish(self, call: Call, now: float, ttl: float, metadata: bytes) -> None:
         ask = call.ask
-        ttl = max(0.001, call.began + ask.timeout - now)
         call.id = self.session.publish(ask.service, ask.frames, now, ttl=ttl, metadata=metadata)
         self._leaving.append(call)
 
@@ -311,27 +327,38 @@ class Calls:
         if self._leaving:
             self._look_after_leaving(time.monotonic())
         for event in events:
-            if isinstance(event, Part):
-                call = self._open.get(event.call)
-                if call is not None:
-                    call.parts.append(event.frames)
-                    if call.reads:
-                        call.tell()
-                    else:
-                        self.session.streams.was_read(call.id, 1)
-                continue
-            if isinstance(event, Credit):
-                sender = self._open.get(event.call)
-                if isinstance(sender, TalkCall):
-                    self.push(sender)
-                    sender.tell()
-                continue
-            if isinstance(event, Event | Refused):
-                self.hub.put(event)
-                continue
+            if isinstance(event, Final):
+                ended = self._open.pop(event.call, None)
+                if ended is not None:
+                    late = event.status == _TOO_LATE
+                    ended.end(self._named(event, ended) if late else event)
+            else:
+                self._on_the_way(event)
+
+    def _on_the_way(self, event: Lost | Part | Credit | Event | Refused) -> None:
+        """Everything but an answer."""
+        if isinstance(event, Lost):
             ended = self._open.pop(event.call, None)
             if ended is not None:
-                ended.end(self._named(event, ended))
+                ended.end(event)
+        elif isinstance(event, Part):
+            call = self._open.get(event.call)
+            if call is None:
+                return
+            if call.parts is _NO_PARTS:
+                call.parts = deque()
+            call.parts.append(event.frames)
+            if call.reads:
+                call.tell()
+            else:
+                self.session.streams.was_read(call.id, 1)
+        elif isinstance(event, Credit):
+            sender = self._open.get(event.call)
+            if isinstance(sender, TalkCall):
+                self.push(sender)
+                sender.tell()
+        else:
+            self.hub.put(event)
 
     def _look_after_leaving(self, now: float) -> None:
         """The session has no event for what leaves one-way: it forgets it, sent or too late."""
@@ -359,9 +386,9 @@ class Calls:
             call.end(error)
         self.hub.close(error)
 
-    def _named(self, event: Final | Lost, call: Call) -> Outcome:
+    def _named(self, event: Final, call: Call) -> Outcome:
         """A deadline that passed without any broker says which ones were tried."""
-        if isinstance(event, Lost) or event.status != spec.DEADLINE_EXCEEDED or self._up():
+        if self._up():
             return event
         tried = ", ".join(self._urls)
         refusal = self._refusal()
@@ -376,9 +403,12 @@ def result(call: Call) -> Reply:
 
     Raises: a StatusError for every status but 200, BrokerLost.
     """
-    last = final(call)
+    outcome = call.outcome
     if not call.parts:
-        return last
+        if isinstance(outcome, Final) and outcome.status == _OK:
+            return Reply(outcome.frames, _OK, outcome.worker)
+        return final(call)
+    last = final(call)
     frames = [frame for part in call.parts for frame in part]
     return Reply(frames + (last.frames if any(last.frames) else []), last.status, last.worker)
 

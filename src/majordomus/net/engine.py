@@ -28,12 +28,11 @@ from majordomus.core.worker_session import (
     Incoming,
     Job,
     Refused,
-    SentOff,
     WorkerEvent,
     WorkerSession,
     WorkerSettings,
 )
-from majordomus.errors import MajordomusError, StatusError
+from majordomus.errors import MajordomusError
 from majordomus.net.access import Access
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import to_frames
@@ -47,6 +46,7 @@ from majordomus.net.load import Measure, Meter, host_load
 from majordomus.net.parts import Parts
 from majordomus.net.pool import Pool
 from majordomus.net.request import Request
+from majordomus.net.running import Running, judge
 from majordomus.net.worker_events import EngineEvents
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -61,6 +61,11 @@ ABORT_GRACE: Final = 0.5
 NO_STREAM: Final = b"a handler that runs in a process takes no stream from its client"
 PARTS_AHEAD: Final = 16
 """Parts that a generator in a thread may be ahead of the event loop."""
+
+_OK: Final = spec.OK
+_MORE: Final = spec.MORE
+_ONCE: Final = spec.ONCE
+_THREADED: Final = tuple(shape for shape in Shape if shape.threaded)
 
 logger = logging.getLogger("majordomus.worker")
 
@@ -81,18 +86,6 @@ class Plan(NamedTuple):
     load: Measure = host_load
     topics: Mapping[bytes, EventHandler] = {}
     login: Credentials | None = None
-
-
-class Running:
-    """One request that a handler works on."""
-
-    __slots__ = ("ahead", "flow", "handler", "job", "post", "request", "task")
-
-    def __init__(self, post: Post, job: int, request: Request, handler: Handler) -> None:
-        self.post, self.job, self.request, self.handler = post, job, request, handler
-        self.task: asyncio.Task[None] | None = None
-        self.ahead: threading.Semaphore | None = None
-        self.flow: Outflow | None = None
 
 
 class Post:
@@ -116,7 +109,6 @@ class Post:
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
         """What was announced last."""
-        self._sent_off = ""
         self.running: dict[int, Running] = {}
         self.line: AsyncLine[WorkerEvent] = AsyncLine(
             self.session,
@@ -126,14 +118,6 @@ class Post:
             loop=loop,
             access=access,
         )
-
-    def tell_sent_off(self, event: SentOff) -> None:
-        """Log why, once as long as it stays the same."""
-        text = f"{event.status} {event.text}"
-        if text != self._sent_off:
-            self._sent_off = text
-            shown = text if text.isprintable() else text.encode("unicode_escape").decode()
-            logger.warning("%s sent us off: %.300s", self.url, shown)
 
 
 class Engine:
@@ -153,6 +137,7 @@ class Engine:
         self._meter = Meter(plan.load, self._set_load, loop)
         self._processes: ProcessPool | None = None
         self._handlers: dict[bytes, Handler] = {}
+        self._names: dict[bytes, str] = {}
         for name, handler in handlers.items():
             self._know(name.encode(), handler)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
@@ -162,7 +147,7 @@ class Engine:
         self._collecting = False
         self._closing = False
         self._idle = asyncio.Event()
-        self._idle.set()
+        self._awaited = False
 
     @property
     def ready(self) -> bool:
@@ -238,6 +223,7 @@ class Engine:
             post.session.drain(now)
             post.line.flush()
         while any(post.running or not post.session.drained for post in self._posts):
+            self._awaited = True
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), DRAIN_LOOK)
@@ -277,23 +263,22 @@ class Engine:
         for event in events:
             if isinstance(event, Job):
                 self._start(post, event)
-                continue
-            if isinstance(event, Event | Refused):
-                self.events.put(event)
-                continue
-            if isinstance(event, SentOff):
-                post.tell_sent_off(event)
-                continue
-            one = post.running.get(event.id)
-            if one is None:
-                continue
-            if isinstance(event, Cancel):
-                self._withdraw(one)
-            elif isinstance(event, Incoming):
-                if isinstance(one.request.parts, Parts):
-                    one.request.parts.put(event.frames, event.last)
-            elif isinstance(event, Credit) and one.flow is not None:
-                one.flow.go_on()
+            else:
+                self._on_the_way(post, event)
+
+    def _on_the_way(self, post: Post, event: WorkerEvent) -> None:
+        """What begins nothing."""
+        if isinstance(event, Event | Refused):
+            self.events.put(event)
+        elif (one := post.running.get(event.id)) is None:
+            return
+        elif isinstance(event, Cancel):
+            self._withdraw(one)
+        elif isinstance(event, Incoming):
+            if isinstance(one.request.parts, Parts):
+                one.request.parts.put(event.frames, event.last)
+        elif isinstance(event, Credit) and one.flow is not None:
+            one.flow.go_on()
 
     def _start(self, post: Post, job: Job) -> None:
         handler = self._handlers.get(job.service)
@@ -302,25 +287,26 @@ class Engine:
             post.line.touch()
             return
         parts = None
-        if job.flags & spec.MORE:
+        if job.flags & _MORE:
             if handler.target is not None:
                 post.session.final(job.id, spec.NOT_IMPLEMENTED, [NO_STREAM], time.monotonic())
                 post.line.touch()
                 return
             parts = Parts(self._loop, lambda read: self._was_read(post, job.id, read))
+        number, service, frames, client, deadline, theirs, ours, flags = job
         request = Request(
-            job.service.decode("utf-8", "replace"),
-            job.frames,
-            client=job.client,
-            deadline=job.deadline,
-            packed=job.metadata,
-            broker_packed=job.broker_metadata,
-            once=bool(job.flags & spec.ONCE),
+            self._names[service],
+            frames,
+            client=client,
+            deadline=deadline,
+            packed=theirs,
+            broker_packed=ours,
+            once=flags & _ONCE != 0,
             parts=parts,
             loop_thread=self._thread if handler.target is None else 0,
         )
-        one = post.running[job.id] = Running(post, job.id, request, handler)
-        if handler.shape.threaded:
+        one = post.running[number] = Running(post, number, request, handler)
+        if handler.shape in _THREADED:
             processes = None if handler.target is None else self._processes
             pool = processes or self._pool
             pool.submit(lambda: self._serve_in_thread(one))
@@ -343,16 +329,18 @@ class Engine:
     # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
 
     async def _serve(self, one: Running) -> None:
-        HANDLING.set(one.request.deadline)
+        request, handler = one.request, one.handler
+        HANDLING.set(request.deadline)
         try:
-            if one.handler.shape is Shape.COROUTINE:
-                outcome = answer(await one.handler.function(one.request))
+            if handler.shape is Shape.COROUTINE:
+                result = await handler.function(request)
+                outcome = (_OK, [result]) if type(result) is bytes else answer(result)
             else:
                 await self._serve_parts(one)
                 outcome = spec.OK, []
         except BaseException as error:
-            outcome = _judge(one, error)
-        box = one.request.box
+            outcome = judge(one, error)
+        box = request.box
         if box is None or not self._left_open(one, box, outcome):
             self._finish(one, outcome)
 
@@ -372,7 +360,7 @@ class Engine:
         try:
             outcome = self._serve_blocking(one)
         except BaseException as error:
-            outcome = _judge(one, error)
+            outcome = judge(one, error)
         box = one.request.box
         if box is None or not self._left_open(one, box, outcome):
             self._hand_over(one, outcome)
@@ -439,17 +427,17 @@ class Engine:
         return flow
 
     def _finish(self, one: Running, outcome: Answer) -> None:
-        post, now = one.post, time.monotonic()
-        post.running.pop(one.job, None)
+        post, now, job = one.post, time.monotonic(), one.job
+        post.running.pop(job, None)
         one.flow = None
         if self._closing:
             return  # only we have cancelled it: the DISCONNECT gives it to another worker
         try:
-            post.session.final(one.job, *outcome, now)
+            post.session.final(job, outcome[0], outcome[1], now)
         except MajordomusError as error:  # a status or a body that cannot be sent
-            post.session.final(one.job, *failure(error), now)
+            post.session.final(job, *failure(error), now)
         post.line.touch()
-        if not post.running:
+        if self._awaited and not post.running:
             self._idle.set()
 
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
@@ -476,6 +464,7 @@ class Engine:
                     self._plan.processes, self._loop, self.broken, self._plan.kill_after
                 )
             handler = handler._replace(function=self._processes.function(handler.target))
+        self._names[service] = service.decode()
         self._handlers[service] = handler
 
     def in_process(self, services: tuple[bytes, ...]) -> bool:
@@ -503,13 +492,6 @@ class Engine:
             handler.shape.threaded and handler.target is None for handler in self._handlers.values()
         )
         return given or (self._plan.threads if threaded else 1000)
-
-
-def _judge(one: Running, error: BaseException) -> Answer:
-    """The answer to what a handler raised; what it did not mean to raise is logged."""
-    if not isinstance(error, StatusError | asyncio.CancelledError):
-        logger.error("the handler of %s failed", one.request.service, exc_info=error)
-    return failure(error)
 
 
 def _with(settings: WorkerSettings, **changes: Any) -> WorkerSettings:

@@ -77,7 +77,9 @@ class Line(Generic[E]):
 
     `where` says which endpoint the next link goes to. `opened` and `closing` tell the owner, who
     waits on the link's sockets, of each change; between `closing` and `opened` there is nothing to
-    wait on. `refusal` is why the last try was in vain, where a broker did not let us in.
+    wait on. `refusal` is why the last try was in vain, where a broker did not let us in. `stale`:
+    something may be there to read of which the socket's descriptor does not tell any more, because
+    a full batch was read, or because something was sent; `Link.readable` finds out.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Line(Generic[E]):
     ) -> None:
         self.session = session
         self.refusal: Refusal | None = None
+        self.stale = True
         self._access = access
         self._where, self._opened, self._closing = where, opened, closing
         self._link: Link | None = None
@@ -132,6 +135,7 @@ class Line(Generic[E]):
         link = self._link
         if link is None:
             return
+        self.stale = True
         for seen in link.monitor.read():
             if seen.event is Event.ATTACHED and sockets.meets_itself(seen.value):
                 self.close()
@@ -161,10 +165,11 @@ class Line(Generic[E]):
         if self._link is None:
             return False
         batch = self._link.wire.receive(BATCH)
+        self.stale = len(batch) == BATCH
         receive = self.session.receive
         for frames in batch:
             receive(frames, now)
-        return len(batch) == BATCH
+        return self.stale
 
     def flush(self, now: float) -> list[E]:
         """Judges the time, sends what is to be sent, changes the link when the session says so;
@@ -178,7 +183,8 @@ class Line(Generic[E]):
         events: list[E] = []
         while True:
             sends, new, renew = session.take_effects()
-            events += new
+            if new:
+                events += new
             if sends:
                 self._send(sends, now)
             if not renew:
@@ -191,9 +197,12 @@ class Line(Generic[E]):
         return min(self.session.next_deadline(), self._retry_at)
 
     def _send(self, sends: list[list[bytes]], now: float) -> None:
-        refused = sends
-        if self._link is not None and self._link.up:
-            refused = [sends[index] for index, _ in self._link.wire.send(sends)]
+        link = self._link
+        self.stale = True
+        if link is not None and link.up:
+            refused = [sends[index] for index, _ in link.wire.send(sends)]
+        else:
+            refused = sends
         for frames in refused:
             self.session.refused(frames, now)
 
@@ -221,6 +230,7 @@ class Line(Generic[E]):
 
     def _make(self, now: float) -> None:
         link = self._link = Link(self._where(), self._access)
+        self.stale = True
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and no monitor event

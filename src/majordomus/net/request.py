@@ -21,6 +21,13 @@ class Request:
     Reading it is safe from any thread; nothing in it can be changed.
     """
 
+    parts: Parts | NoParts = NO_PARTS
+    """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
+    _box: Box | None = None
+    _end: threading.Event | None = None
+    _withdrawn = False
+    _when_withdrawn: Callable[[], None] | None = None
+
     def __init__(
         self,
         service: str,
@@ -43,20 +50,17 @@ class Request:
         """Monotonic seconds; infinite where the dialect knows no deadlines."""
         self.once = once
         """Whether the client wants it to be run at most once."""
-        self.parts: Parts | NoParts = NO_PARTS if parts is None else parts
-        """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
+        if parts is not None:
+            self.parts = parts
         self._packed, self._broker_packed = packed, broker_packed
         self._loop_thread = loop_thread
-        self._box: Box | None = None
-        self._end: threading.Event | None = None
         self._clock = clock
-        self._withdrawn = False
-        self._when_withdrawn: Callable[[], None] | None = None
 
     @property
     def body(self) -> bytes:
         """All frames joined."""
-        return self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        frames = self.frames
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     @property
     def text(self) -> str:
