@@ -72,6 +72,21 @@ def _frame(value: object) -> bytes:
     raise TypeError(f"a frame is bytes or text, not {type(value).__name__}")
 
 
+def check_status(status: object) -> None:
+    """Raises: ValueError for what is no status."""
+    if type(status) is not int or not 0 < status <= 0xFFFF:
+        raise ValueError(f"a status is a number from 1 to 65535, not {status!r}")
+
+
+def check_identity(user: object, groups: object) -> None:
+    """Raises: TypeError, ValueError for what cannot stand for somebody."""
+    if not isinstance(user, str):
+        raise TypeError(f"a user is text, not {user!r}")
+    user.encode()
+    if not isinstance(groups, tuple | list) or not all(isinstance(one, str) for one in groups):
+        raise TypeError(f"groups are a tuple of names, not {groups!r}")
+
+
 class View:
     """A body and metadata that a hook may change."""
 
@@ -171,6 +186,10 @@ class HookRequest(View):
         own = self.metadata.get("token", "") if self._field else ""
         return str(own) or self._token
 
+    def check(self) -> None:
+        """Raises: TypeError, ValueError for what a hook has set and nobody can use."""
+        check_identity(self.user, self.groups)
+
     @property
     def once(self) -> bool:
         """Whether it may never be executed twice."""
@@ -193,20 +212,35 @@ class HookReply(View):
     accepted.
     """
 
-    __slots__ = ("client", "groups", "key", "seconds", "service", "status", "user", "worker")
+    __slots__ = (
+        "_given",
+        "client",
+        "groups",
+        "key",
+        "seconds",
+        "service",
+        "status",
+        "user",
+        "worker",
+    )
 
     def __init__(
         self, request: Request, status: int, frames: list[Frame], field: bytes, now: float
     ) -> None:
         super().__init__(frames, field)
         self.service = request.called.decode()
-        self.status = status
+        self.status = self._given = status
         self.worker = request.worker.id if request.worker else b""
         self.client = request.peer.handle
         self.user = request.caller.user
         self.groups = request.caller.groups
         self.key = request.peer.identity.key
         self.seconds = now - request.accepted
+
+    def check(self) -> None:
+        """As `HookRequest.check`."""
+        if self.status is not self._given:
+            check_status(self.status)
 
     def __repr__(self) -> str:
         return f"HookReply(service={self.service!r}, status={self.status})"
@@ -244,6 +278,12 @@ class ClientInfo:
         self.groups: tuple[str, ...] = peer.groups
         self.key = peer.identity.key
         self.until = inf
+
+    def check(self) -> None:
+        """As `HookRequest.check`."""
+        check_identity(self.user, self.groups)
+        if not isinstance(self.until, int | float):
+            raise TypeError(f"until is a number of seconds, not {self.until!r}")
 
     def __repr__(self) -> str:
         return f"ClientInfo(client={self.client.hex()}, user={self.user!r})"

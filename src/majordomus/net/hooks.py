@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from majordomus.core import actions
 from majordomus.core.actions import FORWARD, Action
-from majordomus.core.hook_views import ClientInfo, HookReply, HookRequest, Outcome
+from majordomus.core.hook_views import (
+    ClientInfo,
+    HookReply,
+    HookRequest,
+    Outcome,
+    check_status,
+)
 from majordomus.errors import ConfigurationError
 from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
@@ -251,20 +257,16 @@ class HookChain:
         self._post(go_on)
 
     def _action(self, link: Link, view: Any, result: object) -> Action:
-        """What `result` means: FORWARD itself, or an action that decides."""
-        if result is None or isinstance(result, actions.Forward):
-            return FORWARD
+        """What `result` means: FORWARD itself, or an action that decides, and that can be done."""
         try:
+            view.check()
+            if result is None or isinstance(result, actions.Forward):
+                return FORWARD
             if isinstance(result, actions.Replace):
                 view.frames = to_frames(result.body)
                 return FORWARD
-            if isinstance(result, actions.SendTo):
-                peer = getattr(result.peer, "id", None) or getattr(result.peer, "client", None)
-                return actions.SendTo(bytes(peer or result.peer))
-            if isinstance(result, actions.Redirect):
-                result.service.encode()
             if isinstance(result, Action):
-                return result
+                return _sound(result)
         except Exception as error:
             self._faults.note(link.name, error)
             return FAILED
@@ -301,6 +303,25 @@ class HookChain:
             services = tuple(service.decode() for service in data["services"])
             info = self._lost.pop(id, WorkerInfo(id, services))
             self._tell("on_worker_lost", info._replace(services=services), data["why"])
+
+
+def _sound(action: Action) -> Action:
+    """`action` as the machine takes it. Raises: TypeError, ValueError for what nobody can do."""
+    if isinstance(action, actions.SendTo):
+        peer = getattr(action.peer, "id", None) or getattr(action.peer, "client", None)
+        peer = peer or action.peer
+        if not isinstance(peer, bytes | bytearray | memoryview):
+            raise TypeError(f"SendTo wants the id of a worker or a client's handle, not {peer!r}")
+        return actions.SendTo(bytes(peer))
+    if isinstance(action, actions.Redirect):
+        action.service.encode()
+    elif isinstance(action, actions.Reject):
+        check_status(action.status)
+        action.text.encode()
+    elif isinstance(action, actions.Reply):
+        check_status(action.status)
+        return actions.Reply(to_frames(list(action.frames)), action.status)
+    return action
 
 
 def worker_info(machine: BrokerMachine, id: bytes) -> WorkerInfo | None:
