@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Every proxy here runs once with each pump, where the native one was built."""
     wanted: str = request.param
     if wanted == wires.NATIVE:
-        pytest.importorskip("majordomus.net._pump", reason="the native pump is not built")
+        pytest.importorskip("majordomus.net._wire", reason="the native wire is not built")
     monkeypatch.setattr(wires, "WIRE", wanted)
     return wanted
 
@@ -256,7 +256,7 @@ class TestPump:
                 socket.bind(name)
             push.connect(names[0])
             pump = make_pump(source, target)
-            assert type(pump).__module__.endswith("._pump") is (kind == wires.NATIVE)
+            assert type(pump).__module__.endswith("._wire") is (kind == wires.NATIVE)
             assert pump.move(10) is Moved.FULL
             pull.connect(names[1])
             assert pump.move(10) is Moved.ALL

@@ -86,6 +86,25 @@ def exit_on_sigterm() -> None:
 
 
 @contextlib.contextmanager
+def told_of(numbers: Iterable[signal.Signals]) -> Iterator[int]:
+    """Inside, these signals do nothing but make a descriptor readable, on which their numbers
+    are."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    before = signal.set_wakeup_fd(writer)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+@contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does: every `finally` runs."""
 

@@ -13,7 +13,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from majordomus.cli import DONE, FAILED, processes
@@ -50,7 +50,7 @@ class BrokerSupervisor:
     def run(self) -> int:
         """The exit code. Installs signal handlers: to be called in the main thread."""
         deaths = 0
-        with _signals() as wakeup:
+        with processes.told_of((*PASSED_ON, signal.SIGCHLD)) as wakeup:
             while True:
                 began = time.monotonic()
                 code = self._run_once(wakeup)
@@ -115,22 +115,3 @@ def _told(wakeup: int) -> bytes:
     with contextlib.suppress(BlockingIOError):
         return os.read(wakeup, 4096)
     return b""
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor that tells each signal that is passed on, and the end of a child."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    numbers = (*PASSED_ON, signal.SIGCHLD)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    before = signal.set_wakeup_fd(writer)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)

@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -101,7 +101,7 @@ class Supervisor:
 
     def run(self) -> int:
         """The exit code. Installs signal handlers: to be called in the main thread."""
-        with self._listening() as wakeup:
+        with processes.told_of(SIGNALS) as wakeup:
             try:
                 return self._run(wakeup)
             finally:
@@ -235,20 +235,3 @@ class Supervisor:
         asked = any(number != signal.SIGCHLD for number in self.signals)
         self.signals.clear()
         return asked
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[int]:
-        """A descriptor that becomes readable with each of SIGNALS."""
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        before = signal.set_wakeup_fd(writer)
-        try:
-            yield reader
-        finally:
-            signal.set_wakeup_fd(before)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            os.close(reader)
-            os.close(writer)

@@ -7,6 +7,8 @@ from typing import Final
 
 import zmq
 
+from majordomus.net.pump import Moved
+
 SMALL: Final[int]
 
 class SharedFrame:
@@ -43,3 +45,7 @@ class DealerWire:
 class Wait:
     def __init__(self, *sources: zmq.Socket[bytes] | int) -> None: ...
     def __call__(self, milliseconds: int) -> int: ...
+
+class Pump:
+    def __init__(self, source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> None: ...
+    def move(self, most: int) -> Moved: ...

@@ -44,6 +44,7 @@ cdef enum:
     TYPE = 16
     POLLIN = 1
     EVENTS = 15
+    POLLOUT = 2
     DEALER = 5
     ROUTER = 6
 
@@ -695,3 +696,94 @@ cdef class Wait:
             if self.items[n].revents:
                 mask |= 1 << n
         return mask
+
+
+# ── from socket to socket ─────────────────────────────────────────────────────────────────────────
+
+cdef enum:
+    ALL = -1
+    SOME = -2
+    FULL = -3
+
+
+cdef class Pump:
+    """Moves messages from one socket to another; see the twin in pump.py."""
+
+    cdef readonly object source
+    cdef readonly object target
+    cdef readonly unsigned long long messages
+    cdef readonly unsigned long long bytes
+    cdef Msg msg
+    cdef object moved
+    cdef bint waiting
+    """Whether `msg` is the first part of a message that the target has not taken yet."""
+
+    def __cinit__(self, source, target):
+        from majordomus.net.pump import Moved  # which imports what chooses this wire
+
+        msg_init(&self.msg)
+        self.moved = Moved
+        self.source, self.target = source, target
+        _handle(source, -1)
+        _handle(target, -1)
+
+    def __dealloc__(self):
+        msg_close(&self.msg)
+
+    def move(self, Py_ssize_t most):
+        cdef void* source = _handle(self.source, -1)
+        cdef void* target = _handle(self.target, -1)
+        cdef int end
+        with nogil:
+            end = self._move(source, target, most)
+        if end == ALL:
+            return self.moved.ALL
+        if end == SOME:
+            return self.moved.SOME
+        if end == FULL:
+            return self.moved.FULL
+        raise _error(end)
+
+    cdef int _move(self, void* source, void* target, Py_ssize_t most) noexcept nogil:
+        """ALL, SOME, FULL, or an errno."""
+        cdef int number, events
+        cdef size_t size
+        cdef bint more
+        while most > 0:
+            most -= 1
+            size = sizeof(int)
+            if get_option(target, EVENTS, &events, &size) != 0:
+                return last_errno()
+            if not events & POLLOUT:
+                return FULL
+            if not self.waiting:
+                number = _receive(source, &self.msg)
+                if number != 0:
+                    return ALL if number == EAGAIN else number
+            more = msg_more(&self.msg)
+            number = self._send(target, more)
+            self.waiting = number == EAGAIN
+            if number != 0:
+                return FULL if number == EAGAIN else number
+            while more:
+                number = _receive(source, &self.msg)  # a message is there as a whole
+                if number != 0:
+                    return number
+                more = msg_more(&self.msg)
+                # Refused when the peer has left in the middle: libzmq drops the message then.
+                number = self._send(target, more)
+                if number != 0 and number != EAGAIN:
+                    return number
+            self.messages += 1
+        return SOME
+
+    cdef int _send(self, void* target, bint more) noexcept nogil:
+        """0, or the errno; then `msg` is still ours."""
+        cdef size_t size = msg_size(&self.msg)
+        cdef int number
+        while msg_send(&self.msg, target, DONTWAIT | (SNDMORE if more else 0)) < 0:
+            number = last_errno()
+            if number != EINTR:
+                return number
+        self.bytes += size
+        return 0

@@ -1,12 +1,12 @@
 """Messages moved from one socket to another as they are; none is left begun. No rule is in it.
 
-`_pump.pyx` is native, and this its twin on plain pyzmq.
+The native one is in `_wire.pyx`, and this is its twin on plain pyzmq.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, cast
+from typing import cast
 
 import zmq
 
@@ -67,10 +67,7 @@ class Pump:
 def make_pump(source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> Pump:
     """The native pump where the native wire serves, else its twin."""
     if wires.WIRE == wires.NATIVE:
-        try:
-            from majordomus.net import _pump
-        except ImportError:
-            return Pump(source, target)
-        native: Any = _pump.Pump
-        return cast(Pump, native(source, target))
+        from majordomus.net import _wire
+
+        return cast(Pump, _wire.Pump(source, target))
     return Pump(source, target)
