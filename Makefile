@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 COMPILED := build/compiled
-BOTH_WAYS := tests/core tests/protocol tests/simulation
+BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.py
 NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit compiled fuzz simulate bench audit clean
+.PHONY: setup demo test check lint types unit compiled instructions fuzz simulate bench audit clean
 
 setup: $(READY)
 
@@ -77,6 +77,11 @@ $(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard s
 audit: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable
+
+# What one request costs the rules, counted by valgrind, both ways.
+instructions: compiled
+	$(BIN)/python -m benchmarks.instructions
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.instructions
 
 clean:
 	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules

@@ -6,8 +6,8 @@ docs/adr/0003-native-wire.md, docs/adr/0008-compiled-rules.md.
 
 The rules are the modules that have a `.pxd` beside them. An editable install or `build_ext
 --inplace` never compiles them: what is edited is what runs.
-MAJORDOMUS_ABI3=1 makes one wheel for every CPython from 3.11 on; MAJORDOMUS_RULES=python leaves the
-rules as they are.
+MAJORDOMUS_ABI3=1 makes one wheel for every CPython from 3.11 on, with the wire compiled and the
+rules in Python; MAJORDOMUS_RULES=python leaves the rules as they are.
 """
 
 import os
@@ -20,7 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 ABI3 = bool(os.environ.get("MAJORDOMUS_ABI3"))
 OLDEST = "0x030B0000"
-RULES = os.environ.get("MAJORDOMUS_RULES") != "python"
+RULES = not ABI3 and os.environ.get("MAJORDOMUS_RULES") != "python"
 DIRECTIVES = {
     "annotation_typing": False,  # the types are in the .pxd, and nowhere else
     "auto_pickle": False,

@@ -9,6 +9,7 @@ workers, 16-byte bodies, MDP/0.3, every rule at its default.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -29,7 +30,7 @@ CLIENTS: Final = 16
 WINDOW: Final = 32
 WORKERS: Final = 4
 BATCH: Final = 256
-FEW, MANY = 2_000, 6_000
+FEW, MANY = 1_000, 3_000
 BODY: Final = b"sixteen bytes ok"
 BOUNDS: Final = Path(__file__).with_name("instructions.json")
 TOLERANCE: Final = 0.05
@@ -39,16 +40,18 @@ Message = tuple[bytes, list[bytes]]
 
 def traffic(requests: int) -> list[Message]:
     """What the broker receives: every worker answers in the order in which it was asked."""
+    clients = [b"\1client-of-test%d" % n for n in range(CLIENTS)]
+    workers = [b"\1worker-of-test%d" % n for n in range(WORKERS)]
     messages: list[Message] = []
     waiting = CLIENTS * WINDOW
     for n in range(requests + waiting):
         if n < requests:
             header = mdp03.pack(spec.REQUEST, id=n + 1, ttl=5000, service=b"echo")
-            messages.append((b"\1client-of-test%d" % (n % CLIENTS), [header, bytes(BODY)]))
+            messages.append((clients[n % CLIENTS], [header, BODY]))
         if n >= waiting:
             number = n - waiting
             header = mdp03.pack(spec.FINAL, code=200, id=spec.BROKER_ID_BIT | number + 1)
-            messages.append((b"\1worker-of-test%d" % (number % WORKERS), [header, bytes(BODY)]))
+            messages.append((workers[number % WORKERS], [header, BODY]))
     return messages
 
 
@@ -61,10 +64,11 @@ def serve(requests: int) -> None:
         ready = mdp03.pack(spec.READY, code=1000, service=b"echo")
         machine.receive(b"\1worker-of-test%d" % n, [ready], now)
     messages = traffic(MANY)[: 2 * requests]
+    gc.freeze()
+    gc.set_threshold(50_000)  # as the command `majordomus broker` does
     for start in range(0, len(messages), BATCH):
         now += 0.001
-        for peer, frames in messages[start : start + BATCH]:
-            machine.receive(peer, frames, now)
+        machine.receive_all(messages[start : start + BATCH], now)
         machine.tick(now)
         machine.next_deadline()
         machine.take_effects()

@@ -16,6 +16,7 @@ from ..peers.mdp03 import (
     CANCEL,
     CAPACITY,
     DISCONNECT,
+    EVENT,
     FAIL_FAST,
     FINAL,
     HEARTBEAT,
@@ -27,6 +28,8 @@ from ..peers.mdp03 import (
     READY,
     REJECT,
     REQUEST,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
     WELCOME,
     FailedError,
     Header,
@@ -37,8 +40,6 @@ from ..peers.mdp03 import (
     write,
 )
 from .conftest import wait_for_service
-
-OTHER_COMMANDS = (11, 12, 13)  # EVENT, SUBSCRIBE, UNSUBSCRIBE: not served yet
 
 
 class Hand(Mdp03Worker):
@@ -268,11 +269,55 @@ def test_hello_is_welcomed_and_heartbeats_go_both_ways() -> None:
             assert time.monotonic() < silent_since + 2.0, "never taken for lost"
 
 
-@pytest.mark.parametrize("command", OTHER_COMMANDS)
-def test_command_not_served_yet_is_answered_501(client: Mdp03Client, command: int) -> None:
-    client.send([write(command, id=3, code=1, service=b"topic")])
+def present(peer: Mdp03Client) -> None:
+    """Says HELLO, and hears WELCOME."""
+    peer.send([write(HELLO)])
+    assert peer.next()[0].command == WELCOME
+
+
+def asked(peer: Mdp03Client) -> None:
+    """What was said before on this connection has been heard, for the question behind it is."""
+    peer.call(b"mmi.service", [b"x"])
+
+
+def test_event_on_a_topic_reaches_who_subscribed_and_nobody_else(
+    endpoint: str, client: Mdp03Client
+) -> None:
+    with Mdp03Client(endpoint) as reader, Mdp03Client(endpoint) as other:
+        for peer, pattern in ((reader, b"prices.*"), (other, b"weather.>")):
+            present(peer)
+            peer.send([write(SUBSCRIBE, service=pattern)])
+            asked(peer)
+        client.send([write(EVENT, service=b"prices.eur"), b"1.17", b""])
+        header, body = reader.next()
+        assert (header.command, header.id, header.service) == (EVENT, 0, b"prices.eur")
+        assert body == [b"1.17", b""]
+        reader.send([write(UNSUBSCRIBE, service=b"prices.*")])
+        asked(reader)
+        client.send([write(EVENT, service=b"prices.eur"), b"1.18"])
+        asked(client)
+        assert reader.rest(0.1) == other.rest(0.1) == []
+
+
+def test_worker_pushes_to_the_client_of_a_handle_long_after_its_answer(
+    endpoint: str, join: Join
+) -> None:
+    worker = join(b"slow")
+    with Mdp03Client(endpoint) as client:
+        present(client)
+        id = client.request(b"slow", [b"work"])
+        request, _ = worker.take(REQUEST)
+        worker.send([write(FINAL, code=200, id=request.id), b"begun"])
+        assert client.finish(id).final == [b"begun"]
+        worker.send([write(EVENT, address=request.address), b"done"])
+        header, body = client.next()
+        assert (header.command, header.id, body) == (EVENT, 0, [b"done"])
+
+
+def test_push_to_an_unknown_handle_is_answered_404(client: Mdp03Client) -> None:
+    client.send([write(EVENT, id=3, address=b"nobody"), b"lost"])
     header, body = client.next()
-    assert (header.command, header.code, header.id) == (FINAL, 501, 3)
+    assert (header.command, header.code, header.id) == (FINAL, 404, 3)
     assert body[0].decode()
 
 

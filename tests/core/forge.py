@@ -140,6 +140,8 @@ class Forge:
         known = self.machine.registry.workers.get(worker)
         if known is not None and bytes(address) in known.handles:
             return False  # a Delphi client's handle, which this one was given too
+        if known is not None and known.answered and bytes(address) in known.answered:
+            return False  # one that it has answered carries events (docs/spec/delphi.md)
         return self._forged(worker, number, address, client)
 
     def _guessed(self) -> bool:

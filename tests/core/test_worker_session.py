@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.worker_session import TOO_SLOW, Cancel, Job
+from majordomus.core.worker_session import TOO_SLOW, Cancel, Job, SentOff
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata, spec
 from tests.core.script import Word, WorkerScript
@@ -658,3 +658,23 @@ def test_heartbeats_do_not_pile_up_at_a_full_socket(script: WorkerScript) -> Non
     script.full = False
     script.pass_time(0.2)
     assert len(script.said()) <= 1
+
+
+# ── why the broker parts ──────────────────────────────────────────────────────────────────────────
+
+
+def test_reason_of_a_disconnect_is_told(script: WorkerScript) -> None:
+    field = metadata.pack({"status": 403, "reason": "'wes' may not serve 'echo'"})
+    script.say(spec.DISCONNECT, flags=spec.BROKER_METADATA, metadata=field)
+    assert script.events() == [SentOff(403, "'wes' may not serve 'echo'")]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"versions": [3]}, {"status": "403", "reason": "x"}, {"status": 403, "reason": 5}],
+)
+def test_disconnect_without_a_reason_tells_none(
+    script: WorkerScript, values: dict[str, Any]
+) -> None:
+    script.say(spec.DISCONNECT, flags=spec.BROKER_METADATA, metadata=metadata.pack(values))
+    assert script.events() == []

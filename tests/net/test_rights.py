@@ -107,3 +107,17 @@ def test_refusals_are_logged_one_line_each_and_hold_no_body(
     (line,) = [r.getMessage() for r in caplog.records if "not-allowed" in r.getMessage()]
     assert "action=call" in line and "why=no rule allows it" in line and "\n" not in line
     assert "the secret body" not in caplog.text
+
+
+def test_worker_of_ours_is_told_why_in_one_line(
+    broker: Broker, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(NO_SERVE)
+    worker = Worker(broker.endpoints[0])
+    worker.service("echo")(lambda request: request.body)
+    with caplog.at_level(logging.WARNING, "majordomus.worker"), worker:
+        eventually(lambda: "sent us off" in caplog.text, within=10)
+        eventually(lambda: not worker.ready, within=10)
+    lines = [r.getMessage() for r in caplog.records if "sent us off" in r.getMessage()]
+    text = "sent us off: 401 who you are is not known, and not everybody may serve 'echo'"
+    assert lines == [f"{broker.endpoints[0]} {text}"]

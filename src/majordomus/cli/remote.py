@@ -84,9 +84,15 @@ _KEYS = (
 )
 
 
+def _noted() -> dict[str, Any]:
+    """What the options of this command line said; nothing where no command runs."""
+    context = click.get_current_context(silent=True)
+    return context.meta if context is not None else {}
+
+
 def key_flags() -> list[str]:
     """The same options, for a process of ours."""
-    meta = click.get_current_context().meta
+    meta = _noted()
     names = ("server_key", "key", "plain", "login")
     given = {name: meta.get(f"{__name__}.{name}") for name in names}
     return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value]
@@ -94,7 +100,7 @@ def key_flags() -> list[str]:
 
 def keys() -> dict[str, Any]:
     """What these options say, as arguments of clients and workers. Raises: ConfigurationError."""
-    meta = click.get_current_context().meta
+    meta = _noted()
     given: dict[str, Any] = {}
     if meta.get(f"{__name__}.server_key"):
         given["server_key"] = meta[f"{__name__}.server_key"]

@@ -117,7 +117,8 @@ class Admission:
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
-        request = Request().ask(
+        request = Request.__new__(Request)
+        request.ask(
             peer,
             dialect,
             envelope,

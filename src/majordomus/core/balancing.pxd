@@ -23,14 +23,17 @@ cdef class Place:
 
 
 cdef class LeastOutstanding(Strategy):
+    cdef public Worker _only
     cdef public list _levels
     cdef public dict _at
     cdef public list _heap
     cdef public list _listed
     cdef public dict _weights
-    @cython.locals(level=Py_ssize_t, place=Place)
+    @cython.locals(only=Worker)
     cpdef object put(self, Worker worker)
+    @cython.locals(level=Py_ssize_t, place=Place)
+    cdef object _rank(self, Worker worker)
     @cython.locals(place=Place)
     cpdef object drop(self, Worker worker)
-    @cython.locals(head=Place, place=Place)
+    @cython.locals(head=Place, place=Place, only=Worker)
     cpdef Worker choose(self, Request request)

@@ -101,9 +101,11 @@ class LeastOutstanding(Strategy):
     """The worker that holds the fewest requests for its weight; among equals, who has waited
     longest. O(log n) of the numbers that are held."""
 
-    __slots__ = ("_at", "_heap", "_levels", "_listed", "_weights")
+    __slots__ = ("_at", "_heap", "_levels", "_listed", "_only", "_weights")
 
     def __init__(self, dice: Dice | None = None) -> None:
+        self._only: Worker | None = None
+        """The one free worker, which needs no rank: all the tables are empty then."""
         self._levels: list[Place] = []
         """The head of each level's ring: behind it stands who has waited longest."""
         self._at: dict[Worker, Place] = {}
@@ -115,6 +117,18 @@ class LeastOutstanding(Strategy):
         """Of those whose weight is not 1."""
 
     def put(self, worker: Worker) -> None:
+        only = self._only
+        if only is worker:
+            return
+        if only is not None:
+            self._only = None
+            self._rank(only)
+        elif not self._at:
+            self._only = worker
+            return
+        self._rank(worker)
+
+    def _rank(self, worker: Worker) -> None:
         level = len(worker.held)
         if self._weights and worker in self._weights:
             level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
@@ -133,11 +147,17 @@ class LeastOutstanding(Strategy):
             heappush(self._heap, level)
 
     def drop(self, worker: Worker) -> None:
+        if self._only is worker:
+            self._only = None
+            return
         place = self._at.pop(worker, None)
         if place is not None:
             place.leave()
 
     def choose(self, request: Request) -> Worker | None:
+        only = self._only
+        if only is not None:
+            return None if request.rejected and only in request.rejected else only
         if not self._at:
             return None
         while True:

@@ -3,6 +3,8 @@ cimport cython
 from majordomus.protocol cimport mdp03, octets, spec
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher
+from majordomus.core.legacy_commands cimport LegacyCommands
+from majordomus.protocol.recognise cimport recognise
 from majordomus.core.mdp03_commands cimport Mdp03Commands
 from majordomus.core.outgoing cimport Outgoing
 from majordomus.core.peers cimport Peer
@@ -27,7 +29,12 @@ cdef class BrokerMachine:
     cdef public double _next_version_answer
     cdef public dict _codecs
     cdef public Mdp03Commands _mdp03
-    cdef public object _legacy
+    cdef public LegacyCommands _legacy
+    cpdef list receive_all(self, list batch, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
     @cython.locals(envelope=tuple, header=tuple, peer=Peer)
     cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)
+    @cython.locals(envelope=tuple, peer=Peer)
+    cdef object _receive_legacy(
+        self, bytes peer_id, dialect, list frames, Py_ssize_t at, double now
+    )

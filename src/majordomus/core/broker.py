@@ -127,6 +127,19 @@ class BrokerMachine:
         except RemoteProtocolError as error:
             self._invalid(peer_id, error.reason, now)
 
+    def receive_all(
+        self, batch: list[tuple[bytes, list[Frame]]], now: float
+    ) -> list[tuple[bytes, Exception]]:
+        """Every message of a batch, in order. A fault of ours costs the one message at which it was
+        raised: the result is by whom each was, and what was raised."""
+        faults: list[tuple[bytes, Exception]] = []
+        for peer_id, frames in batch:
+            try:
+                self.receive(peer_id, frames, now)
+            except Exception as fault:
+                faults.append((peer_id, fault))
+        return faults
+
     def tick(self, now: float) -> None:
         """What time alone causes. The shell calls it at `next_deadline` or whenever it has
         received."""

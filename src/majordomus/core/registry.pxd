@@ -3,6 +3,7 @@ cimport cython
 from majordomus.core.deadlines cimport Deadlines
 from majordomus.core.services cimport Service
 from majordomus.core.stories cimport Stories
+from majordomus.core.stories cimport Stories
 
 
 @cython.final

@@ -36,3 +36,15 @@ def take_welcome(
     interval = max(ttl / 1000, SHORTEST_INTERVAL) if ttl else connection.interval
     connection.announce(interval, liveness, now)
     return values
+
+
+def take_parting(flags: int, field: bytes) -> tuple[int, str] | None:
+    """The status and the sentence that a DISCONNECT brings; None when it brings none."""
+    try:
+        ours, _ = metadata.split(field, flags)
+    except RemoteProtocolError:
+        return None
+    status, text = ours.get("status"), ours.get("reason")
+    if type(status) is not int or not isinstance(text, str):
+        return None
+    return status, text

@@ -12,7 +12,7 @@ cdef int WITH_METADATA
 cdef double ROUNDING
 
 
-@cython.locals(flags=int, left="long long", header=bytes, field=bytes, name=bytes, prefix=bytes)
+@cython.locals(flags=int, left="long long", header=bytes, field=bytes, name=bytes, prefix=bytes, body=list)
 cpdef list request_to(Worker worker, Request request, double now, list joined=*)
 cpdef list cancel(Request request)
 cpdef list part(Request request, list frames, int flags, bytes metadata_field)

@@ -99,7 +99,8 @@ def request_to(
     )
     if flags & WITH_METADATA:
         header += field
-    return [header, *request.body]
+    body = request.body
+    return [header, body[0]] if len(body) == 1 else [header, *body]
 
 
 def _broker_facts(request: Request) -> dict[str, object]:
@@ -159,7 +160,7 @@ def final(
         header += metadata_field
     if request.envelope:
         return [*request.envelope, header, *frames]
-    return [header, *frames]
+    return [header, frames[0]] if len(frames) == 1 else [header, *frames]
 
 
 def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:

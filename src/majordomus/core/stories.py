@@ -38,7 +38,8 @@ class Stories:
         request.ended = now
         took = now - request.accepted
         if request.dispatch:
-            request.service.took[int(took * TICKS).bit_length()] += 1
+            boxes = request.service.took
+            boxes[int(took * TICKS).bit_length()] += 1
         elif request.state is ANSWERED:  # by the broker itself
             return
         if took >= self.slow or request.state is not ANSWERED or request.story is not None:

@@ -58,7 +58,14 @@ class Cancel(NamedTuple):
     id: int
 
 
-WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused
+class SentOff(NamedTuple):
+    """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
+
+    status: int
+    text: str
+
+
+WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused | SentOff
 
 
 class Slip(NamedTuple):

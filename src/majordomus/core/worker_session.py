@@ -15,11 +15,12 @@ from majordomus.core.session_connection import CLOSED, DRAINING
 from majordomus.core.session_events import Event, Refused, check_name, heard
 from majordomus.core.session_settings import WorkerSettings
 from majordomus.core.session_states import JOB, JobState, Moves
-from majordomus.core.session_welcome import take_welcome
+from majordomus.core.session_welcome import take_parting, take_welcome
 from majordomus.core.worker_link import (
     Cancel,
     IdSource,
     Job,
+    SentOff,
     Slip,
     WorkerEvent,
     WorkerLink,
@@ -41,6 +42,7 @@ __all__ = [
     "Incoming",
     "Job",
     "Refused",
+    "SentOff",
     "WorkerEvent",
     "WorkerSession",
     "WorkerSettings",
@@ -355,6 +357,9 @@ class WorkerSession(WorkerLink):
         elif command == spec.CANCEL:
             self._cancel(self._base + id)
         elif command == spec.DISCONNECT:
+            told = take_parting(flags, header[7])
+            if told is not None:
+                self._events.append(SentOff(*told))
             self._follow(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
             if code == 0:

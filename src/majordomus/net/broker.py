@@ -386,12 +386,9 @@ class _Loop:
             self._hear_of_new(now)
             batch = gate.judge(told, self._machine, now)
         self._guard.delivered(batch)
-        receive = self._machine.receive
-        for peer, frames in batch:
-            try:
-                receive(peer, frames, now)
-            except Exception:  # a fault of ours: one message is lost, the others' broker is not
-                logger.critical("the core failed on a message; please report this", exc_info=True)
+        for _, fault in self._machine.receive_all(batch, now):
+            # A fault of ours: one message is lost, the others' broker is not.
+            logger.critical("the core failed on a message; please report this", exc_info=fault)
         return full
 
     def _hear_of_new(self, now: float) -> None:

@@ -28,6 +28,7 @@ from majordomus.core.worker_session import (
     Incoming,
     Job,
     Refused,
+    SentOff,
     WorkerEvent,
     WorkerSession,
     WorkerSettings,
@@ -109,6 +110,7 @@ class Post:
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
         """What was announced last."""
+        self._sent_off = ""
         self.running: dict[int, Running] = {}
         self.line: AsyncLine[WorkerEvent] = AsyncLine(
             self.session,
@@ -118,6 +120,14 @@ class Post:
             loop=loop,
             access=access,
         )
+
+    def tell_sent_off(self, event: SentOff) -> None:
+        """Log why, once as long as it stays the same."""
+        text = f"{event.status} {event.text}"
+        if text != self._sent_off:
+            self._sent_off = text
+            shown = text if text.isprintable() else text.encode("unicode_escape").decode()
+            logger.warning("%s sent us off: %.300s", self.url, shown)
 
 
 class Engine:
@@ -270,6 +280,8 @@ class Engine:
         """What begins nothing."""
         if isinstance(event, Event | Refused):
             self.events.put(event)
+        elif isinstance(event, SentOff):
+            post.tell_sent_off(event)
         elif (one := post.running.get(event.id)) is None:
             return
         elif isinstance(event, Cancel):

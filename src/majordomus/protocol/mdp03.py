@@ -51,7 +51,7 @@ def parse(header: Frame) -> Header:
         code,
         number,
         ttl,
-        whole[21:middle] if length else b"",
+        octets.piece(whole, 21, middle) if length else b"",
         whole[middle + 1 : end] if end > middle + 1 else b"",
         whole[end:] if end < len(whole) else b"",
     )

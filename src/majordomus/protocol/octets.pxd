@@ -24,6 +24,12 @@ cdef inline (int, int, int, unsigned long long, unsigned int, int) fields(bytes 
     return at[4], at[5], at[6] << 8 | at[7], id, ttl, at[20]
 
 
+cdef inline bytes piece(bytes frame, Py_ssize_t start, Py_ssize_t end):
+    if start < 0 or end < start or end > len(frame):
+        raise IndexError("not within the frame")
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(frame) + start, end - start)
+
+
 cdef inline bytes header(
     unsigned char command,
     unsigned char flags,

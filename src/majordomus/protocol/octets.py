@@ -27,6 +27,11 @@ def is_mdp03(frame: Frame) -> bool:
     return frame[:4] == MDP03_MAGIC
 
 
+def piece(frame: bytes, start: int, end: int) -> bytes:
+    """Some bytes of `frame`, which has them."""
+    return frame[start:end]
+
+
 def header(
     command: int, flags: int, code: int, id: int, ttl: int, service: bytes, address: bytes
 ) -> Frame:

@@ -1,0 +1,7 @@
+cpdef frame_at(list frames, Py_ssize_t at)
+cpdef no_more(list frames, Py_ssize_t at)
+cpdef read_service(list frames, Py_ssize_t at)
+cpdef read_address(list frames, Py_ssize_t at)
+cpdef written_service(service)
+cpdef written_address(address)
+cpdef written_body(list body)
