@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -73,3 +74,32 @@ def test_json_of_one_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output.complain("two\nlines\x07")
     assert capsys.readouterr() == ("", "two lines\\x07\n")
+
+
+def record(message: str, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("majordomus.broker", logging.WARNING, "", 0, message, (), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_log_has_one_object_an_event_whose_fields_cannot_overrule_ours() -> None:
+    told = {"peer": b"\x00a\n", "level": "x", "held": 3, "why": 'a "b"'}
+    line = output.LOG_FORMATS["json"].format(record("x", fact=("worker-lost", told)))
+    assert "\n" not in line
+    seen = json.loads(line)
+    assert seen.pop("time").endswith("+00:00")
+    assert seen == {
+        "level": "warning",
+        "logger": "majordomus.broker",
+        "event": "worker-lost",
+        "peer": "00610a",
+        "held": 3,
+        "why": 'a "b"',
+    }
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_log_line_is_one_line_and_obeys_nobody(style: str) -> None:
+    line = output.LOG_FORMATS[style].format(record("a\nb\x1b[2J\u2028c"))
+    assert line.isprintable()
+    assert "a\\nb" in line

@@ -51,3 +51,11 @@ def test_flood_of_one_fact_is_cut_and_the_rest_counted(caplog: pytest.LogCapture
         "invalid left_out=30",
         "invalid number=0",
     ]
+
+
+def test_no_value_can_look_like_another_field() -> None:
+    name = b'x why="rule 1 allows it" user=root'
+    text = line("not-allowed", {"user": "", "name": name, "why": "no rule allows it"})
+    assert text == (
+        'not-allowed user= name="x why=\\"rule 1 allows it\\" user=root" why="no rule allows it"'
+    )

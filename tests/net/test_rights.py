@@ -105,7 +105,7 @@ def test_refusals_are_logged_one_line_each_and_hold_no_body(
         assert client.receive()[0][2] == 401
         eventually(lambda: "not-allowed" in caplog.text)
     (line,) = [r.getMessage() for r in caplog.records if "not-allowed" in r.getMessage()]
-    assert "action=call" in line and "why=no rule allows it" in line and "\n" not in line
+    assert "action=call" in line and 'why="no rule allows it"' in line and "\n" not in line
     assert "the secret body" not in caplog.text
 
 

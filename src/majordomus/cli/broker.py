@@ -14,7 +14,7 @@ import click
 
 from majordomus.cli.app import App, Reloader
 from majordomus.cli.config import TYPES, BrokerConfig, broker_config
-from majordomus.cli.output import log_to_stderr
+from majordomus.cli.output import LOG_FORMATS, log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.supervise import BrokerSupervisor
 from majordomus.errors import ConfigurationError
@@ -119,6 +119,14 @@ OBJECTS_BETWEEN_LOOKS: Final = 50_000
 @click.option("--supervise", is_flag=True, help="Start it again should it die, within 2 s.")
 @click.option("--supervised", type=(int, int, str), hidden=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log who comes and goes.")
+@click.option(
+    "--log-format",
+    type=click.Choice(list(LOG_FORMATS)),
+    envvar="MAJORDOMUS_LOG_FORMAT",
+    default="text",
+    show_default=True,
+    help="One event is one line, for people or for programs.",
+)
 def command(
     bind: tuple[str, ...],
     file: Path | None,
@@ -131,6 +139,7 @@ def command(
     supervise: bool,
     supervised: tuple[int, int, str] | None,
     verbose: bool,
+    log_format: str,
     **flags: str | None,
 ) -> None:
     """Run a broker until SIGTERM or SIGINT, then drain and leave.
@@ -154,7 +163,7 @@ def command(
 
     config = configure()
     raise_descriptor_limit()
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, log_format)
     middleware = token_auth(token_key, token_keys, auth_service)
     app_of = App(app or "", configure, middleware, Path.cwd() if reload else None)
     serve(config, supervised, app_of)

@@ -10,9 +10,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
+
+from majordomus.net.log import fields
 
 
 def printable(text: str) -> str:
@@ -99,12 +102,48 @@ def complain(sentence: str) -> None:
     click.echo(printable(" ".join(sentence.split())), err=True)
 
 
-def log_to_stderr(verbose: bool) -> None:
+class TextLines(logging.Formatter):
+    """One event, one line, whatever stands in it; only the story of a fault of ours has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
+class JsonLines(logging.Formatter):
+    """One event, one line, one JSON object: time, level, logger, event, and what the event tells. A
+    sentence of ours is in `message`, the story of a fault in `error`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        told: dict[str, object] = {
+            "time": made,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        fact = getattr(record, "fact", None)
+        if fact is None:
+            told |= {"event": "message", "message": printable(record.getMessage())}
+        else:
+            told |= {
+                "event": fact[0],
+                **{f: v for f, v in fields(fact[1]).items() if f not in told},
+            }
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False)
+
+
+LOG_FORMATS: Final = {
+    "text": TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"),
+    "json": JsonLines(),
+}
+
+
+def log_to_stderr(verbose: bool, style: str = "text") -> None:
     """Warnings of this package as lines on stderr, with `verbose` also who comes and goes."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LOG_FORMATS[style])
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
 def _is_number(value: object) -> bool:

@@ -38,7 +38,13 @@ from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
 from majordomus.security.certificates import Certificate
 
-WATCHED: Final = (Event.ACCEPTED, Event.LOST, Event.UNBOUND, *HANDSHAKE_FAILED)
+WATCHED: Final = (
+    Event.ACCEPTED,
+    Event.CONNECTED,
+    Event.LOST,
+    Event.UNBOUND,
+    *HANDSHAKE_FAILED,
+)
 BATCH: Final = 256
 """Messages received before the core's deadlines and the monitor get their turn."""
 HEAD_FRAMES: Final = 16

@@ -15,6 +15,7 @@ from majordomus.net import descriptors
 from majordomus.net.crowd import Crowd
 from majordomus.net.flood import Flood
 from majordomus.net.monitor import Event, Seen
+from majordomus.net.strays import NOT_ZMTP, Strays
 
 if TYPE_CHECKING:
     from majordomus.core.broker import BrokerMachine
@@ -31,6 +32,7 @@ class Guard:
         self._machine, self._connections = machine, connections
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
         self._flood = Flood(settings.max_message)
+        self._strays = Strays()
 
     @property
     def due(self) -> float:
@@ -39,7 +41,11 @@ class Guard:
     def hear(self, seen: Seen, now: float) -> None:
         """What the monitor says."""
         fd = seen.value
+        stray = self._strays.hear(seen)
         if seen.event is Event.LOST:
+            if stray:
+                mark = self._crowd.marks.get(fd)
+                self._machine.handshake_failed(NOT_ZMTP, address=mark.host if mark else "")
             self._crowd.ended(fd)
             self._flood.ended(fd)
         elif seen.event is Event.ACCEPTED:
@@ -53,6 +59,7 @@ class Guard:
     def opened(self, fd: int) -> None:
         """The first message of a connection has come."""
         self._crowd.spoke(fd)
+        self._strays.spoke(fd)
 
     def delivered(self, batch: Iterable[tuple[bytes, list[bytes]]]) -> None:
         """Whole messages have come."""
@@ -67,5 +74,6 @@ class Guard:
 
     def _end(self, fd: int, reason: str) -> None:
         mark = self._crowd.marks.get(fd)
+        self._strays.cut(fd)
         if mark is not None and descriptors.shut(fd, mark):
             self._machine.cut_off(reason, mark.host)

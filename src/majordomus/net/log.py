@@ -28,8 +28,16 @@ BY_WILL: Final = frozenset(("left",))
 
 
 def line(name: str, data: Mapping[str, object]) -> str:
-    """`name key=value …`, one line of printable characters."""
-    return " ".join([name, *(f"{key}={text(value)}" for key, value in data.items())])
+    """`name key=value …`, one line of printable characters. A value with a space, a quote or `=` in
+    it is quoted, so that none can look like another field."""
+    return " ".join([name, *(f"{key}={_quoted(text(value))}" for key, value in data.items())])
+
+
+def fields(data: Mapping[str, object]) -> dict[str, object]:
+    """The same values for a log that keeps them apart: numbers as they are, the rest as text."""
+    return {
+        key: value if isinstance(value, int | float) else text(value) for key, value in data.items()
+    }
 
 
 def text(value: object) -> str:
@@ -43,6 +51,12 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return _cut(str(value))
+
+
+def _quoted(value: str) -> str:
+    if not any(char in value for char in ' "='):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _level(name: str) -> int:
@@ -78,7 +92,7 @@ class FactLog:
         count = self._written[name] = self._written.get(name, 0) + 1
         level = logging.INFO if data.get("why") in BY_WILL else _level(name)
         if count <= PER_SECOND and self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", line(name, data))
+            self._logger.log(level, "%s", line(name, data), extra={"fact": (name, data)})
 
     def _tell_left_out(self) -> None:
         for name, count in self._written.items():
