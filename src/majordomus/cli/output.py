@@ -122,7 +122,7 @@ class JsonLines(logging.Formatter):
         }
         fact = getattr(record, "fact", None)
         if fact is None:
-            told |= {"event": "message", "message": printable(record.getMessage())}
+            told |= {"event": "message", "message": record.getMessage()}
         else:
             told |= {
                 "event": fact[0],
@@ -130,7 +130,7 @@ class JsonLines(logging.Formatter):
             }
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+        return json.dumps(told)
 
 
 LOG_FORMATS: Final = {
