@@ -59,18 +59,19 @@ simulate: $(READY)
 	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1
 	$(BIN)/python -m tests.simulation.strategies
 
-# The peers that are not on this machine (nats-server, gearmand, libzmq3-dev) are left out, and it says so.
-# `make bench ARGS=--quick`, or the sections to run.
+# All figures of docs/performance.md, in some 15 minutes on a quiet machine. The peers that are not on it
+# (nats-server, gearmand, libzmq3-dev, valgrind, perf) are left out, and it says so.
+# `make bench ARGS='--only routing,python --rounds 9 --seconds 3'`, or ARGS=--quick.
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
-	$(BENCH)/bin/python -m benchmarks.presence
-	$(BENCH)/bin/python -m benchmarks.bytes_on_wire
-	$(BENCH)/bin/python -m benchmarks.records
-	$(BENCH)/bin/python -m benchmarks.cloudlog
 
-$(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
+# majordomus as a wheel has it, the rules compiled; and beside it, in a folder, the rules in plain Python.
+$(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(shell find src -name '*.p[yx]*' -not -name '*.pyc')
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/requirements.txt
+	rm -rf build/lib.* build/bench/plain
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation .
+	MAJORDOMUS_RULES=python $(BENCH)/bin/python setup.py -q build --build-lib build/bench/plain
 	@touch $@
 
 # Known holes in what we depend on; it asks a public data base.

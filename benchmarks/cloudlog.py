@@ -27,18 +27,15 @@ from pathlib import Path
 from majordomus import AsyncClient, Client
 from majordomus.contrib.cloudlog import CloudLogHandler, Query, follow
 
-SOURCE = Path(__file__).parents[1] / "src"
 CALLS = 2000
 """Calls between two looks at the clock."""
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "majordomus.cli", *arguments],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": path},
     )
 
 

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
 LOAD = BUILD / "load"
 PROXY = BUILD / "proxy"
+PLAIN_BUILD = BUILD / "plain"
+"""The package with the rules in plain Python; what is installed has them compiled."""
 
 
 class Peer(NamedTuple):
@@ -27,7 +29,7 @@ class Peer(NamedTuple):
     name: str
     command: Callable[[int, int], list[str]]
     needs: str = ""
-    """A program that has to be there, or a package that has to be importable (`python:name`)."""
+    """A program or folder that has to be there, or a package to be imported (`python:name`)."""
     environment: tuple[tuple[str, str], ...] = ()
     own_worker_port: bool = False
 
@@ -41,19 +43,22 @@ class Running(NamedTuple):
     worker_port: int
 
 
-def _majordomus(wire: str, name: str) -> Peer:
+def _majordomus(wire: str, name: str, build: Path | None = None) -> Peer:
     return Peer(
         name,
         lambda port, _: [
             *(sys.executable, "-m", "majordomus.cli", "broker"),
             *("--bind", f"tcp://127.0.0.1:{port}"),
         ],
-        environment=(("MAJORDOMUS_WIRE", wire),),
+        needs=str(build or ""),
+        environment=(("MAJORDOMUS_WIRE", wire), *((("PYTHONPATH", str(build)),) if build else ())),
     )
 
 
 NATIVE = _majordomus("native", "majordomus")
+PLAIN = _majordomus("native", "majordomus, plain Python", PLAIN_BUILD)
 TWIN = _majordomus("pyzmq", "majordomus on pyzmq")
+PLAIN_TWIN = _majordomus("pyzmq", "majordomus, plain Python on pyzmq", PLAIN_BUILD)
 ZMQ_PROXY = Peer(
     "zmq_proxy",
     lambda port, workers: [
@@ -94,7 +99,9 @@ def missing(peer: Peer) -> str:
             capture_output=True,
         )
         return "" if found.returncode == 0 else module
-    return "" if not peer.needs or shutil.which(peer.needs, path=_path()) else peer.needs
+    if not peer.needs or Path(peer.needs).is_dir():
+        return ""
+    return "" if shutil.which(peer.needs, path=_path()) else peer.needs
 
 
 def _path() -> str:
@@ -102,10 +109,10 @@ def _path() -> str:
 
 
 @contextlib.contextmanager
-def running(peer: Peer) -> Iterator[Running]:
+def running(peer: Peer, patience: float = 10) -> Iterator[Running]:
     """Starts `peer` on free ports and waits until it listens; ends it afterwards.
 
-    Raises: RuntimeError when it does not listen within 10 s.
+    Raises: RuntimeError when it does not listen within `patience` seconds.
     """
     port, worker_port = _free_port(), _free_port()
     command = peer.command(port, worker_port)
@@ -113,16 +120,16 @@ def running(peer: Peer) -> Iterator[Running]:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
-            _wait_for(port, process, output.fileno())
+            _wait_for(port, process, output.fileno(), patience)
             if peer.own_worker_port:
-                _wait_for(worker_port, process, output.fileno())
+                _wait_for(worker_port, process, output.fileno(), patience)
             yield Running(peer, process.pid, port, worker_port if peer.own_worker_port else port)
         finally:
-            _end(process)
+            _end(process, patience)
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], output: int) -> None:
-    until = time.monotonic() + 10
+def _wait_for(port: int, process: subprocess.Popen[bytes], output: int, patience: float) -> None:
+    until = time.monotonic() + patience
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
@@ -132,10 +139,10 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], output: int) -> None:
     raise RuntimeError(f"{process.args!r} does not listen on port {port}: {said}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(5)
+        process.wait(patience)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

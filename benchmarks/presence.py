@@ -33,14 +33,14 @@ def memory_kib(pid: int) -> int:
     return 0
 
 
-def ask_broker(port: int) -> dict[str, Any]:
-    """What `mmi.broker` says. Raises: TimeoutError when nothing comes within 10 s."""
+def ask_broker(port: int, about: bytes = b"mmi.broker") -> dict[str, Any]:
+    """What an mmi service says. Raises: TimeoutError when nothing comes within 10 s."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(f"tcp://127.0.0.1:{port}")
-        socket.send(mdp03.pack(spec.REQUEST, id=1, ttl=10_000, service=b"mmi.broker"))
+        socket.send(mdp03.pack(spec.REQUEST, id=1, ttl=10_000, service=about))
         if not socket.poll(10_000):
-            raise TimeoutError("mmi.broker does not answer")
+            raise TimeoutError(f"{about.decode()} does not answer")
         told: dict[str, Any] = json.loads(socket.recv_multipart()[2])
         return told
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -31,16 +32,21 @@ class Library(NamedTuple):
     url: str = "tcp://127.0.0.1:{port}"
     broker: Peer | None = None
     options: tuple[str, ...] = ()
+    path: Path | None = None
+    """Where its package is, instead of the one that is installed."""
 
 
 MAJORDOMUS: Final = Library("majordomus", "python_majordomus", "majordomus", broker=peers.NATIVE)
+PLAIN: Final = MAJORDOMUS._replace(
+    name=peers.PLAIN.name, broker=peers.PLAIN, path=peers.PLAIN_BUILD
+)
 SYNC: Final = MAJORDOMUS._replace(name="majordomus, sync Client", options=("--sync",))
 NATS: Final = Library("nats-py", "python_nats", "nats", "nats://127.0.0.1:{port}", peers.NATS)
 GRPC: Final = Library("grpc.aio", "python_grpc", "grpc", "127.0.0.1:{port}")
 ZERORPC: Final = Library("zerorpc", "python_zerorpc", "zerorpc")
 
-MANY: Final = (MAJORDOMUS, NATS, GRPC, ZERORPC)
-ONE: Final = (MAJORDOMUS, SYNC, NATS, GRPC, ZERORPC)
+MANY: Final = (MAJORDOMUS, PLAIN, NATS, GRPC, ZERORPC)
+ONE: Final = (MAJORDOMUS, SYNC, PLAIN, NATS, GRPC, ZERORPC)
 
 
 def python_section(rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -96,6 +102,7 @@ def _contestant(
         "name": library.name,
         "protocol": "Python",
         "metric": mine._asdict(),
+        "judged": values[library],
         "per_second": spread([turn["per_second"] for turn in seen[library]])._asdict(),
         "p50_us": spread([turn["p50_us"] for turn in seen[library]])._asdict(),
         "p99_us": p99._asdict(),
@@ -121,7 +128,8 @@ def _serving(library: Library) -> Iterator[str]:
         else:
             port = _free_port()
         url = library.url.format(port=port)
-        worker = subprocess.Popen(_command(library, "serve", url), cwd=ROOT)
+        serve = _command(library, "serve", url)
+        worker = subprocess.Popen(serve, cwd=ROOT, env=_environment(library))
         stack.callback(_end, worker)
         time.sleep(1.5)
         if worker.poll() is not None:
@@ -136,7 +144,13 @@ def _call(library: Library, url: str, in_flight: int, seconds: float) -> dict[st
         *library.options,
     ]
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 60
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=_environment(library),
+        timeout=seconds + 60,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{library.name}: {done.stderr[-2000:]}")
@@ -148,6 +162,10 @@ def _call(library: Library, url: str, in_flight: int, seconds: float) -> dict[st
 
 def _command(library: Library, role: str, url: str) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", f"benchmarks.{library.module}", role, url]
+
+
+def _environment(library: Library) -> dict[str, str]:
+    return {**os.environ, **({"PYTHONPATH": str(library.path)} if library.path else {})}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,12 @@
-"""The runner of the benchmarks: python -m benchmarks.run [--quick] [section …].
+"""The runner of the benchmarks: python -m benchmarks.run [--only section,…] [--rounds N]
+[--seconds S].
 
 In each round of a comparison every contestant has its turn (A B A B …), at brokers that stay up all
 the while; what is printed are medians over the rounds with their quartiles, and the ratio of the
-rounds. JSON and charts go to docs/benchmarks/.
+rounds. JSON and charts go to docs/benchmarks/, and from there into docs/performance.md.
+
+"majordomus" is the package as it is installed, with the rules compiled; what runs beside it as
+"plain Python" is built by `make bench`, which is how this wants to be started.
 """
 
 from __future__ import annotations
@@ -13,17 +17,20 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import zmq
 
-from benchmarks import chart, peers
+from benchmarks import chart, page, peers
 from benchmarks.peers import Peer, Running
 from benchmarks.python_calls import python_section
 from benchmarks.statistics_of import Spread, ratios, spread
+from majordomus.core.registry import RULES
 
 ROOT: Final = Path(__file__).parent.parent
 OUTPUT: Final = ROOT / "docs" / "benchmarks"
@@ -85,28 +92,44 @@ class Comparison(NamedTuple):
 
 ROUTING_CASES: Final = (
     Case(peers.NATIVE, "mdp03"),
-    Case(peers.TWIN, "mdp03"),
+    Case(peers.PLAIN, "mdp03"),
     Case(peers.NATS, "nats"),
     Case(peers.ZMQ_PROXY, "proxy"),
 )
 LEGACY_CASES: Final = (
-    Case(peers.NATIVE, "mdp02d"),
     Case(peers.NATIVE, "mdp02"),
     Case(peers.NATIVE, "mdp01"),
-    Case(peers.TWIN, "mdp02d"),
+    Case(peers.NATIVE, "mdp02d"),
+    Case(peers.PLAIN, "mdp02"),
     Case(peers.TWIN, "mdp02"),
     Case(peers.TWIN, "mdp01"),
+    Case(peers.PLAIN_TWIN, "mdp02"),
+    Case(peers.PLAIN_TWIN, "mdp01"),
     Case(peers.MAJORTOMO, "mdp02d"),
     Case(peers.GEARMAND, "gearman"),
 )
-LARGE_CASES: Final = (Case(peers.NATIVE, "mdp03"), Case(peers.ZMQ_PROXY, "proxy"))
+LARGE_CASES: Final = (
+    Case(peers.NATIVE, "mdp03"),
+    Case(peers.PLAIN, "mdp03"),
+    Case(peers.ZMQ_PROXY, "proxy"),
+)
 
-SECTIONS: Final = {
+COMPARISONS: Final = {
     "routing": [Comparison("routing", shape, CPU, ROUTING_CASES) for shape in SHAPES],
     "legacy": [Comparison("one request per worker", LEGACY_SHAPE, PER_CPU, LEGACY_CASES)],
     "large": [Comparison("large bodies", LARGE, MEGABYTES, LARGE_CASES)],
 }
 PYTHON: Final = "python"
+PROGRAMS: Final = {
+    "presence": ["benchmarks.presence"],
+    "scale": ["benchmarks.scale"],
+    "bytes": ["benchmarks.bytes_on_wire"],
+    "where": ["benchmarks.where"],
+    "records": ["benchmarks.records", "--rounds", "100"],
+    "cloudlog": ["benchmarks.cloudlog", "--seconds", "3"],
+}
+"""Sections that are programs of their own, which write their own JSON."""
+SECTIONS: Final = (*COMPARISONS, PYTHON, *PROGRAMS)
 
 
 def measure(broker: Running, case: Case, shape: Shape, seconds: float) -> dict[str, float]:
@@ -167,13 +190,14 @@ def _judged(
                 "per_second": throughput._asdict(),
                 "p50_us": spread([one["p50_us"] for one in seen[case]])._asdict(),
                 "p99_us": slow._asdict(),
+                "judged": of_case,
                 "peak_memory_mib": round(memory[case], 1),
                 "first_by_this": ratio._asdict(),
                 "rounds": seen[case],
             }
         )
         print(
-            f"  {case.text():28} {_number(spread(of_case)):>32} {metric.unit:4}"
+            f"  {case.text():40} {_number(spread(of_case)):>32} {metric.unit:4}"
             f" {throughput.median:>10,.0f}/s  p99 {slow.median:>8,.0f} µs"
             f"  {first.peer.name} is {ratio.text()} ×",
             flush=True,
@@ -216,6 +240,7 @@ def machine() -> dict[str, Any]:
     ]
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "rules": RULES,
         "processor": model[0] if model else platform.processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
@@ -259,39 +284,69 @@ def draw(section: str, results: list[dict[str, Any]], note: str) -> None:
     chart.write(OUTPUT / f"{section}.svg", first["metric"], first["unit"], groups, note)
 
 
-def _sections(asked: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    rounds, seconds = (3, 1.0) if asked.quick else (asked.rounds, asked.seconds)
-    for name in asked.sections or [*SECTIONS, PYTHON]:
-        if name == PYTHON:
-            yield name, python_section(rounds, seconds)
-        else:
-            yield name, [compare(one, rounds, seconds) for one in SECTIONS[name]]
+def _compared(name: str, asked: argparse.Namespace, about: dict[str, Any]) -> None:
+    """One section of comparisons, to its JSON and chart."""
+    if name == PYTHON:
+        results = python_section(asked.rounds, asked.seconds)
+    else:
+        results = [compare(one, asked.rounds, asked.seconds) for one in COMPARISONS[name]]
+    note = f"{about['processor']}, {about['cores']} cores, {about['date']}. {asked.note}".strip()
+    written = {
+        "machine": about,
+        "note": asked.note,
+        "rounds": asked.rounds,
+        "seconds": asked.seconds,
+        "comparisons": results,
+    }
+    (OUTPUT / f"{name}.json").write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    draw(name, results, note)
+    print(f"  → {OUTPUT / name}.json, .svg", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, PYTHON, []])
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas between")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 1 second")
+    parser.add_argument("--plain", action="store_true", help="allow an install of plain Python")
     parser.add_argument("--note", default="", help="what else went on; goes into JSON and charts")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.sections = asked.only.split(",")
+    unknown = set(asked.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if RULES != "compiled" and not asked.plain:
+        parser.error("the rules of this install are plain Python: `make bench` installs a wheel")
+    if asked.quick:
+        asked.rounds, asked.seconds = 3, 1.0
+    return asked
 
 
-def main() -> None:
+def main() -> int:
     asked = _arguments()
     peers.build()
     about = machine()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    note = f"{about['processor']}, {about['cores']} cores, {about['date']}. {asked.note}".strip()
-    for name, results in _sections(asked):
-        written = {"machine": about, "note": asked.note, "comparisons": results}
-        (OUTPUT / f"{name}.json").write_text(
-            json.dumps(written, indent=1, ensure_ascii=False) + "\n"
-        )
-        draw(name, results, note)
-        print(f"  → {OUTPUT / name}.json, .svg")
+    failed = []
+    for name in asked.sections:
+        began = time.monotonic()
+        print(f"\n── {name} " + "─" * (80 - len(name)), flush=True)
+        try:
+            if name in PROGRAMS:
+                subprocess.run([sys.executable, "-m", *PROGRAMS[name]], check=True, cwd=ROOT)
+            else:
+                _compared(name, asked, about)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            failed.append(name)
+            print(f"  {name} failed: {error}", flush=True)
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
+    page.write()
+    print(f"\n→ {page.PAGE}\n\n{page.summary(page.figures())}")
+    if failed:
+        print(f"failed, and left as they were: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Where a request's time goes in the broker: python -m benchmarks.where.
+
+Two looks at one broker under the load of 16 clients × 32 × 4 workers, MDP/0.3, 16-byte bodies.
+Callgrind counts the instructions of the broker's process outside the kernel: two runs, and what
+more requests cost more; no noise of the machine is in them. Perf samples how the processor's time
+divides between the thread of the rules and libzmq's I/O thread, and what of it is the kernel's.
+The instructions of the rules alone, without a socket, are those of benchmarks/instructions.py.
+JSON goes to docs/benchmarks/where.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import peers
+from benchmarks.presence import ask_broker
+
+OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "where.json"
+SHAPE: Final = ("--clients", "16", "--window", "32", "--workers", "4", "--body", "16")
+FEW, MANY = 3_000, 12_000
+SAMPLED: Final = 4.0
+PATIENCE: Final = 60.0
+"""Seconds for a broker to start and to end under valgrind."""
+
+FUNCTIONS: Final = {
+    "receive": r"_5_wire_10RouterWire__receive\b",
+    "machine": r"_13BrokerMachine_receive_all\b",
+    "parse": r"_5mdp03_parse\b",
+    "send": r"_9_Outbound_send_all\b",
+    "wait": r"_5_wire_4Wait_\d+__call__\b",
+}
+"""The compiled functions whose cost, with all that they call, is taken out of the main thread's."""
+OTHER_THREADS: Final = "threads"
+ALL: Final = "all"
+_COST = re.compile(r"^\s*([\d,]+) ")
+
+
+# ── instructions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def annotated(output: Path) -> dict[str, int]:
+    """Inclusive instructions of one thread: all of it, and each of FUNCTIONS."""
+    command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(output)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    found = dict.fromkeys([ALL, *FUNCTIONS], 0)
+    for line in lines:
+        cost = _COST.match(line)
+        if cost is None:
+            continue
+        number = int(cost[1].replace(",", ""))
+        if "PROGRAM TOTALS" in line:
+            found[ALL] = number
+        for name, pattern in FUNCTIONS.items():
+            if re.search(pattern, line):
+                found[name] = max(found[name], number)
+    return found
+
+
+def run_counted(requests: int, folder: Path) -> tuple[Counter[str], int]:
+    """Instructions of a broker that serves about so many requests, and how many they were."""
+    output = folder / f"{requests}.callgrind"
+    valgrind = [
+        *("valgrind", "--tool=callgrind", "--separate-threads=yes"),
+        f"--callgrind-out-file={output}",
+    ]
+    peer = peers.NATIVE._replace(
+        command=lambda port, _: [*valgrind, *peers.NATIVE.command(port, 0)],
+        environment=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1")),
+    )
+    with peers.running(peer, PATIENCE) as broker:
+        command = [str(peers.LOAD), "--port", str(broker.port), *SHAPE]
+        command += ["--count", str(requests), "--seconds", "120", "--warmup", "0"]
+        subprocess.run(command, check=True, capture_output=True)
+        served = int(ask_broker(broker.port, b"mmi.stats")["accepted"])
+    counted: Counter[str] = Counter()
+    for thread in sorted(folder.glob(f"{output.name}-*")):
+        told = annotated(thread)
+        if told["machine"]:
+            counted.update(told)
+        else:
+            counted[OTHER_THREADS] += told[ALL]
+    if not counted["machine"] or not counted["send"]:
+        raise RuntimeError("callgrind did not find the compiled rules: is this the wheel?")
+    return counted, served
+
+
+def per_request() -> dict[str, float]:
+    """Instructions of the steps of one request."""
+    with tempfile.TemporaryDirectory() as folder:
+        few, served_few = run_counted(FEW, Path(folder))
+        many, served_many = run_counted(MANY, Path(folder))
+    of = {name: (many[name] - few[name]) / (served_many - served_few) for name in many}
+    known = of["receive"] + of["machine"] + of["send"] + of["wait"]
+    return {
+        "wire, receive": of["receive"],
+        "parse": of["parse"],
+        "rules": of["machine"] - of["parse"],
+        "wire, send": of["send"],
+        "wait": of["wait"],
+        "rest of the loop": of[ALL] - known,
+        "I/O thread": of[OTHER_THREADS],
+    }
+
+
+def of_the_rules() -> dict[str, float]:
+    """What benchmarks.instructions counts, compiled and in plain Python."""
+    found: dict[str, float] = {}
+    for kind, path in (("compiled", None), ("plain Python", peers.PLAIN_BUILD)):
+        if path is not None and not path.is_dir():
+            continue
+        environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+        command = [sys.executable, "-m", "benchmarks.instructions"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        counted = re.search(r": ([\d,]+) instructions a request", done.stdout)
+        if counted is None:
+            raise RuntimeError(f"nothing was counted: {done.stdout}{done.stderr[-500:]}")
+        found[kind] = int(counted[1].replace(",", ""))
+    return found
+
+
+# ── time ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shares() -> dict[str, float]:
+    """Percent of the broker's processor time, by thread and by who runs: its code or the kernel."""
+    with tempfile.TemporaryDirectory() as folder, peers.running(peers.NATIVE) as broker:
+        command = [str(peers.LOAD), "--port", str(broker.port), *SHAPE]
+        load = subprocess.Popen(
+            [*command, "--seconds", str(SAMPLED + 1)], stdout=subprocess.DEVNULL
+        )
+        time.sleep(1)
+        output = Path(folder) / "perf"
+        record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-g"]
+        record += ["-o", str(output), "-p", str(broker.pid), "--", "sleep", str(SAMPLED)]
+        subprocess.run(record, check=True, capture_output=True)
+        load.wait()
+        script = ["perf", "script", "-i", str(output), "-F", "comm,ip,sym"]
+        text = subprocess.run(script, check=True, capture_output=True, text=True).stdout
+    seen: Counter[str] = Counter()
+    for sample in text.split("\n\n"):
+        lines = sample.strip().splitlines()
+        if not lines:
+            continue
+        thread = "I/O thread" if "ZMQbg" in lines[0] else "main thread"
+        kernel = len(lines) > 1 and lines[1].split()[0].startswith("ffff")
+        seen[f"{thread}, {'kernel' if kernel else 'own code'}"] += 1
+    return {name: round(100 * count / seen.total(), 1) for name, count in seen.most_common()}
+
+
+def main() -> None:
+    peers.build()
+    told: dict[str, Any] = {"shape": "16 clients × 32 × 4 workers, 16 bytes"}
+    if shutil.which("valgrind"):
+        told["instructions"] = {name: round(cost) for name, cost in per_request().items()}
+        told["rules alone"] = of_the_rules()
+    else:
+        print("valgrind is not here: no instructions are counted")
+    if shutil.which("perf"):
+        told["percent of the time"] = shares()
+    else:
+        print("perf is not here: no samples are taken")
+    print(json.dumps(told, indent=1, ensure_ascii=False))
+    OUTPUT.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
