@@ -493,6 +493,7 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         ("liveness", 0, "liveness = 0 must be from 1 to 2.14748e+09"),
         ("client_idle", float("inf"), "client_idle = inf must be from 0.001 to 3.1536e+09"),
         ("worker_interval", -1.0, "worker_interval = -1 must be from 0.001 to 3.1536e+09"),
+        ("max_ttl", 4.3e6, "max_ttl = 4.3e+06 must be from 0.001 to 4.29497e+06"),
         ("default_ttl", float("nan"), "default_ttl = nan must be from 0.001 to 3.1536e+09"),
         ("busy_timeouts", {"slow": 0.0}, "busy_timeouts.slow = 0 must be from 0.001 to 3.1536e+09"),
         ("legacy_errors", "loud", "legacy_errors = 'loud' is unknown; there is: silence, reply"),

@@ -55,7 +55,7 @@ def test_ttl_at_once_is_told_as_it_was_given(house: House, start: float, ttl: in
 
 
 def test_longest_ttl_of_the_wire_fits_when_it_is_allowed(make_house: MakeHouse) -> None:
-    house = make_house(max_ttl=1e9)
+    house = make_house(max_ttl=4_294_967.295)
     house.now = 0.1
     house.worker(W)
     house.said()

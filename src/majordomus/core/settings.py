@@ -148,6 +148,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             _check(name, getattr(self, name), 1, MOST)
         for name in BOUNDS:
             _check(name, getattr(self, name), 0, MOST)
+        _check("max_ttl", self.max_ttl, 0.001, LONGEST_TTL)
         _check("max_topic", self.max_topic, 1, spec.MAX_NAME)
         for service, seconds in self.busy_timeouts.items():
             _check(f"busy_timeouts.{service}", seconds, 0.001, LONGEST)
@@ -160,6 +161,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 LONGEST = 100 * 365 * 86400.0
 """A century: no duration is longer, and none is endless."""
+LONGEST_TTL = 4_294_967.295
+"""49 days: what the header of MDP/0.3 can hold, in milliseconds."""
 MOST = 2**31 - 1
 LEGACY_ERRORS = ("silence", "reply")
 DURATIONS = (
