@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HANDLE_SIZE = 16
 """Bytes that nobody guesses: who knows a handle may push to its client."""
-MDP03 = Dialect.MDP03
+MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 REVOKED = "revoked"
 
 
@@ -167,7 +167,7 @@ class Presence:
     def _interval(self, peer: Peer) -> float:
         if peer.worker is None:
             return self.registry.settings.client_interval
-        if peer.worker.dialect is Dialect.DELPHI:
+        if peer.worker.dialect is DELPHI:
             return spec.DELPHI_HEARTBEAT_INTERVAL
         return self.registry.settings.worker_interval
 
@@ -200,7 +200,7 @@ class Presence:
             if peer.state is PRESENT:
                 return peer.last_heard + settings.client_interval * settings.liveness
             return inf if peer.open else peer.last_heard + settings.client_idle
-        if worker.dialect is Dialect.DELPHI:
+        if worker.dialect is DELPHI:
             return peer.last_heard + spec.DELPHI_EXPIRY
         if worker.held and worker.dialect is not MDP03:
             name = worker.order[0].name.decode()
@@ -213,7 +213,7 @@ class Presence:
         if worker is None and peer.state is not PRESENT:
             return now + self.registry.settings.client_idle
         interval = self._interval(peer)
-        delphi = worker is not None and worker.dialect is Dialect.DELPHI
+        delphi = worker is not None and worker.dialect is DELPHI
         last = worker.last_beat_sent if worker is not None and delphi else peer.last_sent
         if now < last + interval:
             return last + interval

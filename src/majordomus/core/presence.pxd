@@ -1,0 +1,32 @@
+cimport cython
+
+from majordomus.core.dispatch cimport Dispatcher
+from majordomus.core.outgoing cimport Outgoing
+from majordomus.core.peers cimport Peer
+from majordomus.core.registry cimport Registry
+from majordomus.core.workers cimport Worker
+
+
+@cython.final
+cdef class Presence:
+    cdef public Registry registry
+    cdef public Outgoing outgoing
+    cdef public Dispatcher dispatcher
+    cdef public object events
+    cdef public object hooks
+    cdef public dict suspects
+    cdef public list ended
+    cdef public double _judge_from
+    cdef public bytes _welcome
+
+    cpdef object _arm(self, Peer peer, double when)
+    @cython.locals(worker=Worker)
+    cpdef double _interval(self, Peer peer) except? -1
+    @cython.locals(peer=Peer, expiry=double)
+    cpdef object tick(self, double now)
+    @cython.locals(worker=Worker)
+    cpdef double _expiry(self, Peer peer) except? -1
+    @cython.locals(worker=Worker, interval=double, last=double)
+    cpdef double _beat(self, Peer peer, double now) except? -1
+    @cython.locals(worker=Worker)
+    cpdef object beat(self, Peer peer, double now)
