@@ -555,6 +555,21 @@ def test_worker_that_drains_can_be_called_back(script: WorkerScript) -> None:
     assert script.said() == [("CAPACITY", {}), ("CAPACITY", {"code": 3})]
 
 
+def test_service_that_comes_while_its_worker_drains_is_registered_when_that_is_called_back(
+    script: WorkerScript,
+) -> None:
+    script.session.set_capacity(0, script.now)
+    script.session.add_service(b"time", script.now)
+    script.turn()
+    assert script.said() == [("CAPACITY", {})]
+    script.session.set_capacity(3, script.now)
+    script.turn()
+    assert script.said() == [("CAPACITY", {"code": 3}), ready(b"time", capacity=3)]
+    script.session.set_capacity(4, script.now)
+    script.turn()
+    assert script.said() == [("CAPACITY", {"code": 4})]
+
+
 def test_worker_called_back_after_it_lost_its_broker_registers(script: WorkerScript) -> None:
     script.drain()
     script.cut()

@@ -116,6 +116,7 @@ class WorkerLink:
         self._base = 0  # added to a wire id it makes a job's number, never used again
         self._last = 0
         self._draining = False
+        self._unsaid: list[bytes] = []  # services that came while we drained
         self._left = False
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
@@ -195,6 +196,7 @@ class WorkerLink:
             self._leave_if_idle(now)
 
     def _greet(self, now: float) -> None:
+        self._unsaid.clear()
         for service in self._services:
             self._register(service, now)
         self.events.greet()
@@ -226,6 +228,7 @@ class WorkerLink:
         self._jobs.clear()
         self._slips.clear()
         self._streams.of.clear()
+        self._unsaid.clear()
         self._base += _EPOCH
         self.ready = False
         self.worker_id = b""

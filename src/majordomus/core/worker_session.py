@@ -214,11 +214,14 @@ class WorkerSession(WorkerLink):
             raise LocalProtocolError("not-in-dialect", "events")
 
     def add_service(self, service: bytes, now: float) -> None:
-        """Serve `service` too. Raises: LocalProtocolError in a dialect that knows only one."""
+        """Serve `service` too; the broker is told when we do not drain. Raises: LocalProtocolError
+        in a dialect that knows only one."""
         if self._codec is not None:
             raise LocalProtocolError("one-service", "the dialect allows no second one")
         self._services[written_service(service)] = None
-        if self._connection.open and not self._draining:
+        if self._connection.open and self._draining:
+            self._unsaid.append(service)
+        elif self._connection.open:
             self._register(service, now)
 
     def set_capacity(self, capacity: int, now: float) -> None:
@@ -234,6 +237,8 @@ class WorkerSession(WorkerLink):
         self._settle_at = inf
         if self._connection.listening:
             self._outbox.put(speech.capacity(capacity))
+            while self._unsaid:
+                self._register(self._unsaid.pop(0), now)
         elif self._connection.open:
             self._greet(now)
 

@@ -186,13 +186,15 @@ class Broker(Fenced, Programmable):
         """Drains (unless told not to, and for `drain_timeout` at most) and ends; the endpoints are
         free afterwards.
 
-        From any thread; may be repeated. While `run` is at work elsewhere it does not wait for its
-        end.
+        From any thread; may be repeated. It does not wait for the end while `run` is at work
+        elsewhere, nor in a hook, which would wait for itself.
         """
         loop, thread = self._loop, self._thread
         if loop is None:
             return
         loop.ask_to_stop(at_once=not drain)
+        if thread is threading.current_thread() or loop.program.in_hook:
+            return
         if thread is not None:
             thread.join()
             loop.dispose()
@@ -323,7 +325,7 @@ class _Loop:
         self.waker.close()
 
     def _close_sockets(self) -> None:
-        self.program.close()
+        self.program.close(self._clock())
         if not self._socket.closed:
             self._unbind()
         self._monitor.close()

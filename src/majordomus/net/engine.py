@@ -177,7 +177,11 @@ class Engine:
         self._announce()
 
     def add(self, name: str, handler: Handler) -> None:
-        """One more service; brokers learn of it at once."""
+        """One more service; brokers learn of it, and of the capacity that fits, at once."""
+        self._add(name, handler)
+        self._announce()
+
+    def _add(self, name: str, handler: Handler) -> None:
         service = name.encode()
         known = service in self._handlers
         had_processes = self._processes is not None

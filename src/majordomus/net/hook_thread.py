@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
+
+GRACE: Final = 2.0
+"""Seconds that hooks get to end when they are cancelled at the end."""
+
+logger = logging.getLogger("majordomus.broker")
 
 Done = Callable[[object, Exception | None], object]
 
@@ -36,13 +42,20 @@ class HookThread:
             self._loop.call_soon_threadsafe(self._cancel, number)
 
     def close(self) -> None:
-        """Cancel what runs and end. May be repeated."""
+        """Cancel what runs and end. May be repeated. A hook that does not end is left behind."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        thread.join(2 * GRACE)
+        if thread.is_alive():
+            logger.warning("a hook holds its thread, and is left behind")
         self._loop = self._thread = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a hook asks."""
+        return self._thread is threading.current_thread()
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -60,7 +73,10 @@ class HookThread:
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            if tasks:
+                _, deaf = loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE))
+                if deaf:
+                    logger.warning("%d hooks do not end when they are cancelled", len(deaf))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
@@ -68,6 +84,7 @@ class HookThread:
 
     def _start(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
         task = asyncio.get_running_loop().create_task(self._watch(coroutine, done))
+        task.add_done_callback(lambda _: coroutine.close())  # cancelled before it was begun
         if number:
             self._tasks[number] = task
             task.add_done_callback(lambda ended: self._forget(number, ended))

@@ -248,6 +248,8 @@ class HookChain:
                 self._faults.note(link.name, error)
                 machine.resume(number, FAILED, now)
                 return
+            if machine.hooks is None or number not in machine.hooks.holds:
+                return  # its request has ended: nobody else is asked
             action: Action | None = self._action(link, view, result)
             if action is FORWARD:
                 action = self._ask(number, links, index + 1, view)

@@ -41,6 +41,12 @@ class Program:
         """Who is told the machine's facts; None when nobody is."""
         self._thread = HookThread()
         self._faults = Faults()
+        self._closed = False
+
+    @property
+    def in_hook(self) -> bool:
+        """Whether an `async def` hook asks this."""
+        return self._thread.is_current
 
     def use(self, hooks: Sequence[object]) -> None:
         """Ask these from now on, in this order. What is asked already may still be answered.
@@ -59,8 +65,10 @@ class Program:
         self.observer = chain if chain.observes else None
 
     def post(self, job: Job) -> None:
-        """Have `job` done in the broker's thread, soon."""
+        """Have `job` done in the broker's thread, soon. Raises: LocalProtocolError at its end."""
         self.jobs.append(job)
+        if self._closed:  # looked at behind the append: the end does what came before it
+            raise LocalProtocolError("not-open", "this broker is not open")
         self._wake()
 
     def work(self, now: float) -> None:
@@ -72,9 +80,11 @@ class Program:
             except Exception:  # whoever posted it is not here to be told
                 logger.exception("a job for the broker failed")
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """No hook runs after this; whoever waits for a call of the broker is told so."""
         self._thread.close()
+        self._closed = True
+        self.work(now)
         waiting, self._machine.calls.waiting = self._machine.calls.waiting, {}
         for one in waiting.values():
             one.done(spec.UNAVAILABLE, [STOPPED])
