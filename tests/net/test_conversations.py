@@ -166,6 +166,10 @@ def serve(worker: Services, told: Told) -> None:
         request.reply_later().reply([b"early", b"word"])
         return b"this is ignored"
 
+    @worker.service("promise")
+    async def promise(request: Request) -> None:
+        told.later.append(request.reply_later())
+
     @worker.service("promise-and-fail")
     async def promise_and_fail(request: Request) -> None:
         told.later.append(request.reply_later())
@@ -247,6 +251,20 @@ class TestSync:
             assert next(conv).body == b"0"
             with pytest.raises(LocalProtocolError, match="ended"):
                 conv.send(b"1")
+
+    def test_part_that_nobody_took_before_a_good_end_is_told_of(
+        self, client: Client, told: Told
+    ) -> None:
+        conv = client.open("promise")
+        sent = 0
+        with pytest.raises(LocalProtocolError, match="ended"):
+            for _ in range(10_000):
+                if sent == spec.FIRST_CREDIT:  # the next one waits, for credit that never comes
+                    eventually(lambda: bool(told.later), 20)
+                    threading.Timer(0.1, told.later[0].reply).start()
+                conv.send(b"x")
+                sent += 1
+        assert sent == spec.FIRST_CREDIT
 
     def test_failure_of_the_handler_reaches_who_sends(self, client: Client, told: Told) -> None:
         conv = client.open("promise-and-fail")

@@ -29,6 +29,14 @@ def _say(call: TalkCall, frames: list[bytes], finished: bool) -> None:
     call.sends.append(frames)
 
 
+def _check_said(call: TalkCall) -> None:
+    """After a wait. Raises: what the call has ended with, if a part was not taken before."""
+    if call.ended() and call.sends:
+        call.sends.clear()
+        final(call)
+        raise LocalProtocolError("ended", "the other side has ended this conversation")
+
+
 def _joined(parts: list[Reply]) -> Reply:
     last = parts[-1] if parts else Reply()
     frames = [frame for part in parts for frame in part.frames]
@@ -57,9 +65,7 @@ class Conversation(Stream):
             lambda now: client._calls.push(call),
         )
         self._let_go()
-        if call.ended() and call.sends:
-            call.sends.clear()
-            final(call)
+        _check_said(call)
 
     def finish(self, body: Body = None) -> None:
         """No more parts come from here; `body` is the last one, if there is one. The other side may
@@ -107,9 +113,7 @@ class AsyncConversation(AsyncStream):
         client._push(call)
         while call.sends and not call.ended():
             await client._news(call)
-        if call.ended() and call.sends:
-            call.sends.clear()
-            final(call)
+        _check_said(call)
 
     async def finish(self, body: Body = None) -> None:
         """No more parts come from here; `body` is the last one, if there is one. The other side may
