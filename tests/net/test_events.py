@@ -240,6 +240,28 @@ def test_refused_publication_is_logged_or_raised(
     assert "an event to a was refused: 401 who you are is not known" in caplog.text
 
 
+def test_each_of_several_threads_hears_that_its_publication_is_refused(
+    broker: Broker, client: Client
+) -> None:
+    machine = broker._loop._machine  # type: ignore[union-attr]
+    machine.registry.rights = Rights([Rule(True, frozenset(("call",)))])
+    refused: list[Exception] = []
+
+    def publish() -> None:
+        for _ in range(50):
+            with pytest.raises(Unauthenticated) as caught:
+                client.publish("a", b"x", confirm=True)
+            refused.append(caught.value)
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(refused) == 200
+    assert client._calls.hub._watched == {}
+
+
 def test_publishing_without_a_broker_ends_at_its_deadline() -> None:
     with Client("tcp://127.0.0.1:1") as client, pytest.raises(DeadlineExceeded):
         client.publish("a", b"x", timeout=0.2)

@@ -34,12 +34,13 @@ class Event(NamedTuple):
 
 class Refused(NamedTuple):
     """The broker did not do what we said: ``what`` is "subscribe", "publish" or "push", ``name``
-    the pattern, topic or handle. ``frames``: a sentence."""
+    the pattern, topic or handle. ``frames``: a sentence. ``id``: under which we said it."""
 
     what: str
     name: bytes
     status: int
     frames: list[Frame]
+    id: int = 0
 
 
 class SessionEvents:
@@ -130,7 +131,7 @@ class SessionEvents:
             return None
         if asked[0] == SUBSCRIBE:
             self.patterns.pop(asked[1], None)
-        return Refused(*asked, status, frames)
+        return Refused(*asked, status, frames, id)
 
 
 def heard(topic: bytes, frames: list[Frame], flags: int, field: bytes) -> Event:

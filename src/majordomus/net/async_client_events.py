@@ -123,18 +123,18 @@ class AsyncClientEvents:
         """An event for everybody who subscribed to `topic`, at most once. As `Client.publish`."""
         self._check_dialect()
         name = name_of(topic)
-        ask = make_publication(name, body, self._seconds(timeout), metadata)
+        call = Call(make_publication(name, body, self._seconds(timeout), metadata))
         if confirm:
-            self._calls.hub.watch(name)
+            self._calls.hub.watch(call)
         try:
-            call = self._begin(Call(ask))
+            self._begin(call)
             while call.outcome is None:
                 await self._news(call)
             result(call)
             if confirm:
                 await self._confirm(timeout)
         finally:
-            self._calls.hub.seen(name)
+            self._calls.hub.seen(call)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 

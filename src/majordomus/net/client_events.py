@@ -136,14 +136,14 @@ class ClientEvents:
         name = name_of(topic)
         call = Call(make_publication(name, body, self._seconds(timeout), metadata))
         if confirm:
-            self._calls.hub.watch(name)
+            self._calls.hub.watch(call)
         try:
             self._begin(call)
             result(call)
             if confirm:
                 self._confirm(timeout)
         finally:
-            self._calls.hub.seen(name)
+            self._calls.hub.seen(call)
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 

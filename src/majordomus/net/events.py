@@ -74,6 +74,12 @@ class Receiver(Protocol):
         """Nothing more will come; `error` says why, if that is a fault. May be repeated."""
 
 
+class Sent(Protocol):
+    """An event that was published under `id`."""
+
+    id: int
+
+
 class Hub:
     """The receivers of one client or worker. `put` is for whoever drives the session; the rest may
     come from any thread. ``unheard``: events that no receiver wanted."""
@@ -81,7 +87,7 @@ class Hub:
     def __init__(self) -> None:
         self.unheard = 0
         self._receivers: dict[Receiver, None] = {}
-        self._watched: dict[bytes, Exception | None] = {}
+        self._watched: dict[Sent, Exception | None] = {}
         self._lock = threading.Lock()
 
     def add(self, receiver: Receiver) -> None:
@@ -118,13 +124,13 @@ class Hub:
         for one in wanted:
             one.put(event)
 
-    def watch(self, topic: bytes) -> None:
-        """Somebody wants to know whether publishing to `topic` is refused, and asks by `seen`."""
-        self._watched[topic] = None
+    def watch(self, sent: Sent) -> None:
+        """Somebody wants to know whether `sent` is refused, and asks by `seen`."""
+        self._watched[sent] = None
 
-    def seen(self, topic: bytes) -> None:
+    def seen(self, sent: Sent) -> None:
         """Raises: the StatusError with which it was refused."""
-        error = self._watched.pop(topic, None)
+        error = self._watched.pop(sent, None)
         if error is not None:
             raise error
 
@@ -135,9 +141,10 @@ class Hub:
                 self.remove(one)
                 one.end(error)
             return
-        if refused.what == PUBLISH and refused.name in self._watched:
-            self._watched[refused.name] = error
-            return
+        for sent in list(self._watched):
+            if refused.what == PUBLISH and sent.id == refused.id:
+                self._watched[sent] = error
+                return
         name = refused.name.decode("utf-8", "replace")
         told = f"to {name}" if refused.what == PUBLISH else f"to {refused.name.hex()}"
         logger.warning("an event %s was refused: %s", told, error)
