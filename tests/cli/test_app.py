@@ -29,6 +29,16 @@ class Mine(Broker):
         return Reply(words.ANSWER) if request.service == "ask" else None
 """
 
+HOOKS = """
+from majordomus import Broker
+
+class Wrong(Broker):
+    on_request = 5
+
+class Late(Broker):
+    async def on_part(self, part): ...
+"""
+
 
 def write(shell: Shell, name: str, text: str) -> None:
     """Replace a file at once: who looks meanwhile sees the old one or the new one."""
@@ -71,6 +81,8 @@ def test_changed_file_is_taken_anew_and_a_broken_one_changes_nothing(shell: Shel
         write(shell, "words.py", "ANSWER = \n")
         broker.err.until("not reloaded, all stays as it was: app cannot be imported: SyntaxError")
         assert ask(client) == "two"
+        write(shell, "words.py", "raise SystemExit('bye')\n")
+        broker.err.until("SystemExit: bye")
         write(shell, "words.py", "ANSWER = 'three'\n")
         eventually_answers(client, "three")
     assert broker.stop() == 0
@@ -128,12 +140,15 @@ def test_broker_without_an_app_takes_its_settings_anew(shell: Shell) -> None:
         ("app:words", "'app:words' is no Broker, and makes none: it is module"),
         ("app:Reply", "'app:Reply' fails: TypeError"),
         ("broken:Mine", "broken cannot be imported: ValueError: no"),
+        ("hooks:Wrong", "on_request of Wrong is no function"),
+        ("hooks:Late", "on_part cannot be async"),
     ],
 )
 def test_what_is_no_app_is_wrong_usage(shell: Shell, target: str, complaint: str) -> None:
     shell.write("words.py", "ANSWER = ''\n")
     shell.write("app.py", APP)
     shell.write("broken.py", "raise ValueError('no')\n")
+    shell.write("hooks.py", HOOKS)
     done = shell.run("broker", "--app", target, *BIND)
     assert (done.code, done.out) == (2, b"")
     assert done.err.startswith(f"majordomus broker: {complaint}")

@@ -87,14 +87,14 @@ def _find(target: str) -> object:
 @contextlib.contextmanager
 def fresh_modules(root: Path) -> Iterator[None]:
     """Modules below `root` are imported anew inside; after an error the old ones are back."""
-    old = {name: module for name, module in sys.modules.items() if _is_below(module, root)}
+    old = {name: module for name, module in list(sys.modules.items()) if _is_below(module, root)}
     for name in old:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
         yield
     except BaseException:
-        new = [name for name, module in sys.modules.items() if _is_below(module, root)]
+        new = [name for name, module in list(sys.modules.items()) if _is_below(module, root)]
         for name in new:
             del sys.modules[name]
         sys.modules.update(old)
@@ -179,7 +179,7 @@ class Reloader:
             logger.info("not reloaded: the broker ends")
         except ConfigurationError as error:
             logger.warning("not reloaded, all stays as it was: %s", error)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("not reloaded, all stays as it was")
 
     def _told(self, config: BrokerConfig, left: tuple[str, ...]) -> None:

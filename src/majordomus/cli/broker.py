@@ -218,6 +218,7 @@ def serve(
     descriptor, restarts, _ = supervised or (-1, 0, "")
     broker = app.make(config)
     broker.restarts = restarts
+    broker.check()
     broker.fence.check_files()
     try:
         broker.open()

@@ -29,6 +29,7 @@ from majordomus.net.connections import Connections, Probes
 from majordomus.net.fence import Fence, Fenced
 from majordomus.net.gate import Gate, refused
 from majordomus.net.guard import Guard
+from majordomus.net.hooks import check_hooks
 from majordomus.net.log import FactLog
 from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
 from majordomus.net.program import Program, Programmable
@@ -111,6 +112,12 @@ class Broker(Fenced, Programmable):
         self.hooks: list[object] = [*middleware, self]
         self._loop: _Loop | None = None
         self._thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Raises: ConfigurationError for hooks and ways to balance that `open` would refuse on any
+        machine."""
+        check_hooks(self.hooks)
+        self._make_machine(self.settings, self._ids, "", self._strategies)
 
     def open(self) -> None:
         """Binds; nothing is answered before `run` or `start`. May be repeated.

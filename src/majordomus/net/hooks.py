@@ -125,6 +125,13 @@ def links_of(hook: object, name: str) -> list[Link]:
     return [Link(name, method, waits)]
 
 
+def check_hooks(hooks: Sequence[object]) -> None:
+    """Raises: ConfigurationError for what cannot be a hook."""
+    for hook in hooks:
+        for name in NAMES:
+            links_of(hook, name)
+
+
 class Functions:
     """Single functions that act as hooks, under the name of the method that each stands for."""
 
