@@ -28,7 +28,7 @@ BY_WILL: Final = frozenset(("left",))
 
 
 def line(name: str, data: Mapping[str, object]) -> str:
-    """`name key=value …`, one line of printable characters. A value with a space, a quote or `=` in
+    """`name key=value …`, one line of printable characters. A value with a space or a quote in
     it is quoted, so that none can look like another field."""
     return " ".join([name, *(f"{key}={_quoted(text(value))}" for key, value in data.items())])
 
@@ -54,7 +54,7 @@ def text(value: object) -> str:
 
 
 def _quoted(value: str) -> str:
-    if not any(char in value for char in ' "='):
+    if not any(char in value for char in ' "'):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
