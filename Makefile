@@ -55,6 +55,10 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
 	$(BIN)/python -m tests.core.forge --messages 1000000
 
+# What honest callers notice while 10,000 connections say nothing, and how soon a message without an end is cut off.
+chaos: $(READY)
+	$(BIN)/python -m benchmarks.siege
+
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1
 	$(BIN)/python -m tests.simulation.strategies

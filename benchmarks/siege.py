@@ -138,10 +138,10 @@ def p99_of(client: Client, seconds: float) -> tuple[float, float, int]:
     return statistics.median(taken), statistics.quantiles(taken, n=100)[98], len(taken)
 
 
-def half_open(connections: int, seconds: float) -> dict[str, float]:
-    """The same calls before and during the siege."""
+def half_open(connections: int, seconds: float, *flags: str) -> dict[str, float]:
+    """The same calls before and during the siege, of a broker with these flags."""
     with ExitStack() as stack:
-        _, port = stack.enter_context(broker())
+        _, port = stack.enter_context(broker(*flags))
         url = f"tcp://127.0.0.1:{port}"
         worker = Worker(url)
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from majordomus.core.identity import NOBODY, Identity
 from majordomus.errors import StatusError, Unauthenticated
-from majordomus.net import curve, doors
+from majordomus.net import curve, doors, sockets
 from majordomus.net.broker import Broker
 from majordomus.net.client import Client
 from majordomus.net.doors import Door
+from majordomus.net.zap import BusyError
 from majordomus.security import passwords
 from tests.net.conftest import QUICK, eventually
 
@@ -79,6 +81,34 @@ def test_new_password_ends_the_proof_of_the_old_one(file: Path) -> None:
     assert door.version == 1
 
 
+def test_guesses_of_a_password_are_bounded_and_who_was_let_in_before_is_not_kept_waiting(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(doors.time, "monotonic", lambda: now[0])
+    tried: list[bytes] = []
+    fits = passwords.fits
+    monkeypatch.setattr(passwords, "fits", lambda e, p: tried.append(p) or fits(e, p))
+    door = doors.by_passwords(file)
+    good = [b"ann", b"correct horse"]
+    proof = door.judge("PLAIN", "127.0.0.1", good)
+    busy = 0
+    for number in range(50):
+        try:
+            who = [b"ann", b"nobody"][number % 2]
+            assert door.judge("PLAIN", "127.0.0.1", [who, b"guess"]) == ""
+        except BusyError:
+            busy += 1
+        assert door.judge("PLAIN", "127.0.0.1", good) == proof
+    assert (len(tried), busy) == (doors.TRIES, 50 - (doors.TRIES - 1))
+    assert door.refused[-1].why == "too-many-tries"
+    now[0] += 1
+    assert door.judge("PLAIN", "127.0.0.1", [b"ann", b"guess"]) == ""
+    passwords.store(file, "ann", passwords.hashed("another horse", ["ops"]))
+    door.look()
+    assert door.judge("PLAIN", "127.0.0.1", good) == ""
+
+
 def test_message_without_a_proof_is_from_this_process() -> None:
     assert Door(doors.CURVE).identity("") == NOBODY
 
@@ -134,3 +164,28 @@ def test_broker_that_listens_everywhere_refuses_who_is_not_here(
         pytest.raises(Unauthenticated),
     ):
         one.ping()
+
+
+def test_flood_of_guesses_keeps_nobody_out_who_was_let_in_before(asking: Broker) -> None:
+    url = asking.endpoints[0]
+    with Client(url, plain=("ann", "correct horse"), timeout=20) as first:
+        first.ping()
+    guessers = []
+    try:
+        for number in range(40):
+            guesser = sockets.dealer()
+            guesser.setsockopt(zmq.LINGER, 0)
+            guesser.setsockopt(zmq.PLAIN_USERNAME, b"ann")
+            guesser.setsockopt(zmq.PLAIN_PASSWORD, b"guess %d" % number)
+            guesser.connect(url)
+            guessers.append(guesser)
+        for _ in range(5):
+            with Client(url, plain=("ann", "correct horse"), timeout=20) as again:
+                again.ping()
+        loop = asking._loop
+        assert loop is not None
+        counts = loop._machine.registry.counts
+        eventually(lambda: counts.handshakes.get("too-many-tries", 0) >= 40 - 2 * doors.TRIES)
+    finally:
+        for guesser in guessers:
+            guesser.close()

@@ -7,8 +7,11 @@ whatever connection it comes by. One thread judges and looks, another one reads.
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import logging
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Final, NamedTuple
 from zmq.utils import z85
 
 from majordomus.core.identity import NOBODY, Identity
+from majordomus.net.zap import BusyError
 from majordomus.security import keys, passwords
 from majordomus.security.passwords import Entry
 from majordomus.security.watched import Watched
@@ -27,6 +31,10 @@ NULL: Final = "NULL"
 LOCAL_ADDRESS: Final = "localhost"
 """How libzmq calls the other end of an ipc connection; its user and process may follow."""
 MOST_REMOVED: Final = 10_000
+TRIES: Final = 10
+"""Passwords that are tried in a second, for each costs scrypt's 50 ms in the one thread that judges
+for all; who was let in before is known again without."""
+MOST_REMEMBERED: Final = 10_000
 
 logger = logging.getLogger("majordomus.zap")
 
@@ -59,6 +67,9 @@ class Door:
         self._known = known
         self._people = self._identities()
         self._removed: dict[str, None] = {}
+        self._tries, self._second = 0, 0
+        self._fitted: dict[bytes, None] = {}
+        self._salt = os.urandom(32)
         self._tell_problems()
 
     @property
@@ -69,7 +80,10 @@ class Door:
     # ── the handler's thread ──────────────────────────────────────────────────────────────────────
 
     def judge(self, mechanism: str, address: str, credentials: Sequence[bytes]) -> str:
-        """The proof of who it is; "" refuses. Several threads may ask."""
+        """The proof of who it is; "" refuses. Several threads may ask.
+
+        Raises: BusyError.
+        """
         who, why = "", "another-mechanism"
         if mechanism == self.mechanism:
             judge = {CURVE: self._judge_key, PLAIN: self._judge_password, NULL: self._judge_null}
@@ -95,10 +109,31 @@ class Door:
             return "", "", "malformed"
         user = credentials[0].decode("utf-8", "replace")
         entry = self._known.value.get(user)
-        good = passwords.fits(entry if isinstance(entry, Entry) else None, credentials[1])
-        if good and isinstance(entry, Entry):
+        if not isinstance(entry, Entry):
+            entry = None
+        seal = b"" if entry is None else self._seal(f"{user}:{entry.mark}", credentials[1])
+        if entry is not None and seal in self._fitted:
+            return f"plain:{user}:{entry.mark}", user, ""
+        if not self._may_try():
+            self.refused.append(Refused("too-many-tries", user, address))
+            raise BusyError
+        if passwords.fits(entry, credentials[1]) and entry is not None:
+            if len(self._fitted) >= MOST_REMEMBERED:
+                self._fitted.clear()
+            self._fitted[seal] = None
             return f"plain:{user}:{entry.mark}", user, ""
         return "", user, "wrong-password"
+
+    def _may_try(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._tries, self._second = 0, second
+        self._tries += 1
+        return self._tries <= TRIES
+
+    def _seal(self, name: str, password: bytes) -> bytes:
+        """What a password that fitted is known by again, in this process alone."""
+        return hmac.digest(self._salt, name.encode() + b"\0" + password, "sha256")
 
     def _judge_null(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
         return ("null:", "", "") if is_here(address) else ("", "", "from-elsewhere")

@@ -24,7 +24,7 @@ from majordomus.net.waker import Waker
 
 ENDPOINT: Final = "inproc://zeromq.zap.01"
 VERSION: Final = b"1.0"
-OK, REFUSED, FAILED = b"200", b"400", b"500"
+OK, BUSY, REFUSED, FAILED = b"200", b"300", b"400", b"500"
 FRAMES: Final = 8
 """Of a request at least: routing id, ∅, version, request id, domain, address, identity, mechanism;
 credentials follow."""
@@ -38,11 +38,18 @@ BIND_WITHIN: Final = 2.0
 logger = logging.getLogger("majordomus.zap")
 
 
+class BusyError(Exception):
+    """Too many want to be judged at once: who it was may try again."""
+
+
 class Door(Protocol):
     """Who may come in by one domain. Called in the handler's thread."""
 
     def judge(self, mechanism: str, address: str, credentials: Sequence[bytes]) -> str:
-        """The `User-Id` that every message of the connection will carry; "" refuses it."""
+        """The `User-Id` that every message of the connection will carry; "" refuses it.
+
+        Raises: BusyError.
+        """
 
     def look(self) -> None:
         """Called every LOOK seconds."""
@@ -173,6 +180,8 @@ class Handler:
             return REFUSED, b""
         try:
             user = door.judge(request.mechanism, request.address, request.credentials)
+        except BusyError:
+            return BUSY, b""
         except Exception:  # a fault of ours lets nobody in
             logger.critical("a ZAP request could not be judged; please report this", exc_info=True)
             return FAILED, b""
