@@ -808,3 +808,99 @@ class TestReconfigure:
             machine.dispatcher.streams,
         )
         assert {id(room.settings) for room in rooms} == {id(machine.settings)}
+
+
+class TestGoneMeanwhile:
+    """Who was there when a hook was asked need not be there when it answers."""
+
+    def test_worker_that_was_asked_for_is_lost_while_a_hook_thinks(self, house: House) -> None:
+        hooks = ScriptedHooks(house, on_request=LATER)
+        house.worker(W)
+        house.request(C, 1, b"x", address=W)
+        house.leave(W)
+        house.worker(W2)
+        house.words()
+        hooks.decide(FORWARD)
+        gone = b"the worker that was asked for is gone"
+        assert house.words() == [final(C, 1, gone, status=404)]
+        settled(house)
+
+    RULES = (
+        Rule(True, frozenset(("call", "serve")), users=("",), source="1"),
+        Rule(True, frozenset(("call",)), users=("bob",), source="2"),
+    )
+
+    @pytest.mark.parametrize("flags", [0, spec.ONE_WAY])
+    def test_worker_that_a_hook_finds_to_be_another_loses_what_it_asked(
+        self, house: House, flags: int
+    ) -> None:
+        hooks = ScriptedHooks(house, on_client=LATER)
+        house.machine.set_rights(Rights(self.RULES, {}), house.now)
+        house.worker(W)
+        house.request(W, 1, b"x", service=b"other", flags=flags)
+        hooks.last.user = "bob"
+        assert hooks.decide(FORWARD)
+        assert [word[:2] for word in house.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        assert outcomes(house) == {"accepted": 1, "cancelled": 1}
+        settled(house)
+
+    def test_worker_that_says_hello_and_is_found_to_be_another_is_not_greeted(
+        self, house: House
+    ) -> None:
+        hooks = ScriptedHooks(house, on_client=LATER)
+        house.machine.set_rights(Rights(self.RULES, {}), house.now)
+        house.worker(W)
+        house.say(W, spec.HELLO, id=9)
+        hooks.last.user = "bob"
+        assert hooks.decide(FORWARD)
+        assert [word[:2] for word in house.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        settled(house)
+
+    def test_hello_that_comes_again_replaces_the_question_that_is_open(self, house: House) -> None:
+        hooks = ScriptedHooks(house, on_client=LATER)
+        house.say(C, spec.HELLO, id=1)
+        house.request(C, 2, b"x", flags=spec.FAIL_FAST)
+        house.say(C, spec.HELLO, id=3)
+        assert hooks.abandoned == [hooks.seen[0][0]]
+        assert not hooks.decide(Reject(401, "too late"), 0)
+        assert house.words() == []
+        assert hooks.decide(FORWARD)
+        assert [word[:2] for word in house.words()] == [(C, "FINAL"), (C, "WELCOME")]
+        settled(house)
+
+    def test_nothing_is_kept_of_a_client_that_has_left(self, house: House) -> None:
+        hooks = ScriptedHooks(house, on_client=FORWARD)
+        token = {"flags": spec.METADATA, "metadata": metadata.pack({"token": "t"})}
+        house.say(C, spec.HELLO, **token)
+        house.leave(C)
+        room = house.machine.hooks
+        assert room is not None
+        assert (room.tokens, room.seen, hooks.lost) == ({}, {}, [(C, "left")])
+
+
+def test_answer_that_finds_no_room_to_wait_in_is_no_reason_to_ask_again(make_house: Any) -> None:
+    """A client sends again after 429, and what it asked for has run already."""
+    house = make_house(max_queue=1)
+    hooks = ScriptedHooks(house, on_reply=LATER)
+    house.worker(W, capacity=2)
+    house.request(C, 1, b"x", flags=spec.ONCE)
+    house.request(C, 2, b"x", flags=spec.ONCE)
+    house.words()
+    house.answer(W, number(1), b"one")
+    house.answer(W, number(2), b"two")
+    assert [f[:3] for f in house.finals()] == [(C, 2, 500)]
+    assert hooks.abandoned == [hooks.seen[1][0]]
+    house.check()
+    hooks.decide(FORWARD, 0)
+    assert house.words() == [final(C, 1, b"one", worker=W)]
+    settled(house)
+
+
+def test_body_that_a_hook_has_changed_counts_with_its_new_size(house: House) -> None:
+    def grow(request: Any) -> None:
+        request.frames = [bytes(100), bytes(20)]
+
+    ScriptedHooks(house, on_request=lambda request: grow(request) or FORWARD)
+    house.request(C, 1, b"x")
+    assert house.machine.registry.queued_bytes == 120
+    assert house.machine.registry.services[b"echo"].queue.size == 120

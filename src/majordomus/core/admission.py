@@ -13,9 +13,9 @@ from majordomus.core.balancing import LeastOutstanding
 from majordomus.core.peers import conversation
 from majordomus.core.requests import Request
 from majordomus.core.rights import full_name
-from majordomus.core.sentences import nobody_serves
+from majordomus.core.sentences import TARGET_GONE, nobody_serves
 from majordomus.core.services import Service
-from majordomus.core.states import SERVING
+from majordomus.core.states import LOST, SERVING
 from majordomus.core.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
@@ -185,8 +185,10 @@ class Admission:
 
     def enter(self, request: Request, now: float) -> None:
         """Answer or place what has passed everything."""
-        service = request.service
-        if request.flags & spec.FAIL_FAST and not self._someone_serves(service):
+        service, target = request.service, request.target
+        if target is not None and target.state is LOST:  # while a hook thought about it
+            self.dispatcher.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
+        elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
             text = nobody_serves(self.registry, request.called, request.caller)
             self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core import bounds, hedging, speech
 from majordomus.core.outgoing import command_of
-from majordomus.core.sentences import nobody_serves, serving_now
+from majordomus.core.sentences import TARGET_GONE, nobody_serves, serving_now
 from majordomus.core.states import AT_WORKER, HELD, OPEN, QUEUED, REPLIED, STREAMING
 from majordomus.core.stories import note
 from majordomus.core.strategies import set_weight
@@ -481,7 +481,7 @@ class Dispatcher:
         held, worker.held = list(worker.held.items()), {}
         registry.workers.pop(worker.id, None)
         for request in list(worker.reserved):
-            self.fail(request, spec.NOT_FOUND, "the worker that was asked for is gone", now)
+            self.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         again = [r for n, r in held if self._survives(r, n in worker.undelivered, why, now)]
         self.requeue(again, now)
         for service in services:

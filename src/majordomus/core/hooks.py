@@ -17,6 +17,7 @@ from majordomus.core.admission import RefusalError
 from majordomus.core.callers import Caller
 from majordomus.core.deadlines import Deadlines
 from majordomus.core.hook_views import ClientInfo, HookReply, HookRequest, Outcome
+from majordomus.core.states import FORGOTTEN
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from majordomus.protocol.spec import Frame
 
 TOO_LARGE: Final = "what a hook of the broker made of it is larger than allowed"
+NO_PATIENCE: Final = "the answer is there, and cannot wait for a hook of the broker: "
 NO_ACTION: Final = "a hook of the broker returned what is no action for it"
 
 Decide = Callable[[Action, float], None]
@@ -227,8 +229,10 @@ class HookRoom:
             return True
         # Nothing of the request is needed any more: what waits from here on is the reply.
         request.body, request.stream, request.size = [], None, sum(map(len, frames))
-        if self._no_room(request, now):
+        full = bounds.broken(self.registry, request)
+        if full:  # no 429: that asks for another try, and this one has run
             self.hooks.abandon(number)
+            self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_PATIENCE + full, now)
             return True
         request.move("reply")
         hold = Hold(number, lambda a, t: self._settle(request, view, flags, a, t), request, None)
@@ -335,7 +339,7 @@ class HookRoom:
 
         def decide(action: Action, at: float) -> None:
             self._decided(peer, seen, info, action, at)
-            if then is not None:
+            if then is not None and peer.state is not FORGOTTEN:
                 then(action, at)
 
         action = self.hooks.on_client(number, info)
@@ -375,7 +379,8 @@ class HookRoom:
         if seen is not None:
             if seen.hold is not None:
                 self._abandon(seen.hold)
-            for request in list(seen.waiting):
+            waiting, seen.waiting = seen.waiting, {}
+            for request in waiting:
                 self._let_go(request)
                 self.dispatcher.cancel(request, now, tell=False)
             self.hooks.client_lost(seen.info, why)

@@ -1,5 +1,5 @@
-"""What the sentences of a 503 say of the services that there are. Only wording, and who may read
-it."""
+"""What the sentences of a 503 say of the services that there are, and of a worker that is not. Only
+wording, and who may read it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from majordomus.core.peers import Peer
     from majordomus.core.registry import Registry
 
+TARGET_GONE = "the worker that was asked for is gone"
 NAMES_TOLD = 10
 """Services that a sentence names at most."""
 NAMES_LOOKED_AT = 200
