@@ -11,14 +11,13 @@ from math import inf
 from typing import Final as Constant
 from typing import NamedTuple
 
-import msgspec
-
 from majordomus.core.client_streams import ClientStream
 from majordomus.core.session_states import CALL, CallState, Moves
 from majordomus.core.session_timers import Timers
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
+_WAITING: Constant = CallState.WAITING
 MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
 
 
@@ -44,7 +43,7 @@ class Lost(NamedTuple):
     call: int
 
 
-class Call(msgspec.Struct):
+class Call:
     """A call that is open, or a one-way message that has not left.
 
     ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
@@ -54,21 +53,46 @@ class Call(msgspec.Struct):
     ``stream``: its parts, when there are any. ``command``: EVENT for what is published.
     """
 
-    number: int
-    tail: bytes
-    body: list[Frame]
-    deadline: float
-    flags: int
-    restart: bool
-    look: float = inf
-    state: CallState = CallState.WAITING
-    wire: int = 0
-    sends: int = 0
-    tries: int = 0
-    last: Final | None = None
-    wake: float = inf
-    stream: ClientStream | None = None
-    command: int = spec.REQUEST
+    __slots__ = (
+        "body",
+        "command",
+        "deadline",
+        "flags",
+        "last",
+        "look",
+        "number",
+        "restart",
+        "sends",
+        "state",
+        "stream",
+        "tail",
+        "tries",
+        "wake",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        tail: bytes,
+        body: list[Frame],
+        deadline: float,
+        flags: int,
+        restart: bool,
+        command: int = spec.REQUEST,
+    ) -> None:
+        self.number = number
+        self.tail = tail
+        self.body = body
+        self.deadline = deadline
+        self.flags = flags
+        self.restart = restart
+        self.command = command
+        self.look = self.wake = inf
+        self.state = _WAITING
+        self.wire = self.sends = self.tries = 0
+        self.last: Final | None = None
+        self.stream: ClientStream | None = None
 
 
 class Calls:
@@ -79,7 +103,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.open: dict[int, Call] = {}
-        self.timers: Timers[Call] = Timers(self.open)
+        self.timers = Timers(self.open)
         self.aliases: dict[int, Call] = {}
         """By the id of a second or later sending."""
         self.refused: dict[int, Call] = {}

@@ -59,7 +59,7 @@ class ClientFlow:
         self._codec = self._speech.codec
         self._hello = hello(bytes(ids(16)))
         self._presence = settings.presence and self._codec is None
-        self._grace = settings.grace if self._codec is None else 0.0
+        self._grace = 0.0 if self._codec else settings.grace
         self._connection = Connection(
             endpoints=settings.endpoints,
             connect_timeout=settings.connect_timeout if settings.endpoints > 1 else inf,
@@ -76,7 +76,6 @@ class ClientFlow:
         self._open = self._calls.open
         self.streams = ClientStreams(self._open, self._outbox)
         self.events = SessionEvents(self._outbox, self._next_id)
-        self._watch = self._calls.timers.watch
         self._tails = self._speech.tails
         self._last = 0
         self._blocker: Call | None = None
@@ -237,7 +236,7 @@ class ClientFlow:
             self._calls.wake(call)
             self._pump_at = now
         else:
-            self._watch(call.number, call, min(limit, call.wake))
+            self._calls.timers.watch(call.number, call, min(limit, call.wake))
 
     def _expire(self, call: Call, now: float) -> None:
         """The deadline passed here: with the broker's last word if it said one, else with 408."""
@@ -264,12 +263,8 @@ class ClientFlow:
     def _settle(self) -> None:
         """Whether a call made next may leave at once, and whether we wait for a chance to move."""
         connection = self._connection
-        self._direct = (
-            self._codec is None
-            and connection.open
-            and not self._outbox.blocked
-            and self._calls.idle
-        )
+        free = connection.open and not self._outbox.blocked and self._calls.idle
+        self._direct = free and not self._codec
         self._leaving = connection.state is DRAINING and self.settings.endpoints > 1
 
     def _count(self, reason: str) -> None:

@@ -35,8 +35,9 @@ from majordomus.core.session_settings import ClientSettings
 from majordomus.core.session_states import CallState
 from majordomus.core.session_welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import octets, spec
 from majordomus.protocol.command import Codec
+from majordomus.protocol.mdp03 import parse
 from majordomus.protocol.spec import Frame
 
 __all__ = [
@@ -63,7 +64,6 @@ _ON_ANSWER: Constant = MOVES["answer"]
 _ON_PART: Constant = MOVES["part"]
 _SENT: Constant = CallState.SENT
 _AT_ONCE: Constant = MOVES["send"][CallState.WAITING]
-_MAGIC: Constant = spec.MDP03_MAGIC
 _REQUEST: Constant = spec.REQUEST
 _FINAL: Constant = spec.FINAL
 _ONE_WAY: Constant = spec.ONE_WAY
@@ -71,8 +71,6 @@ _INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
 _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
 _MOST_SECONDS: Constant = MOST_TTL / 1000
-_parse = mdp03.parse
-_pack_head = mdp03.HEAD.pack
 _new_final = partial(tuple.__new__, Final)
 
 
@@ -142,12 +140,13 @@ class ClientSession(ClientFlow):
                 call.stream = ClientStream(True)
             self._accept(call, now)
             return number
-        self._open[number] = call = Call(
-            number, tail, body, deadline, flags, restart, inf, _AT_ONCE, number, 1
-        )
-        self._watch(number, call, deadline + self._grace)
+        self._open[number] = call = Call(number, tail, body, deadline, flags, restart)
+        call.state = _AT_ONCE
+        call.wire = number
+        call.sends = 1
+        self._calls.timers.watch(number, call, deadline + self._grace)
         self._connection.sent = now
-        head = _pack_head(_MAGIC, _REQUEST, flags, 0, number, int(ttl * 1000) or 1)
+        head = octets.start(_REQUEST, flags, 0, number, int(ttl * 1000) or 1)
         self._outbox.sends.append([head + tail, *body])
         return number
 
@@ -175,7 +174,7 @@ class ClientSession(ClientFlow):
         flags, tail = self._speech.tail(topic, _ONE_WAY, b"", metadata)
         number = self._next_id()
         self.events.expect(number, PUBLISH, topic)
-        self._accept(Call(number, tail, body, now + ttl, flags, False, command=spec.EVENT), now)
+        self._accept(Call(number, tail, body, now + ttl, flags, False, spec.EVENT), now)
         return number
 
     def subscribe(self, pattern: bytes, now: float) -> None:
@@ -296,7 +295,7 @@ class ClientSession(ClientFlow):
             self._count("empty")
             return
         try:
-            command, flags, code, id, ttl, service, address, field = _parse(frames.pop(0))
+            command, flags, code, id, ttl, service, address, field = parse(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 _LEAST: Final = 256
 _DEAD_PER_LIVING: Final = 4
@@ -21,16 +21,13 @@ class Watched(Protocol):
     look: float
 
 
-T = TypeVar("T", bound=Watched)
-
-
-class Timers(Generic[T]):
+class Timers:
     """The times of the items of one dict, by their keys. `watch` is O(log n), the rest
     amortised."""
 
     __slots__ = ("_heap", "_items", "_limit")
 
-    def __init__(self, items: dict[int, T]) -> None:
+    def __init__(self, items: dict[int, Any]) -> None:
         self._items = items
         self._heap: list[tuple[float, int]] = []
         self._limit = _LEAST
@@ -38,7 +35,7 @@ class Timers(Generic[T]):
     def __len__(self) -> int:
         return len(self._heap)
 
-    def watch(self, key: int, item: T, when: float) -> None:
+    def watch(self, key: int, item: Watched, when: float) -> None:
         """Look at `item` at `when`, or earlier where an earlier time was asked for already."""
         if when < item.look:
             item.look = when
@@ -51,7 +48,7 @@ class Timers(Generic[T]):
         """When `pop` may next have something; early by a dead entry, never late."""
         return self._heap[0][0] if self._heap else inf
 
-    def pop(self, now: float) -> T | None:
+    def pop(self, now: float) -> Any:
         """The next item whose time has come, no longer watched; None when there is none."""
         heap = self._heap
         while heap and heap[0][0] <= now:

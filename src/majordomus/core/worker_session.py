@@ -28,10 +28,10 @@ from majordomus.core.worker_link import (
 )
 from majordomus.core.worker_streams import NO_CREDIT, Credit, Incoming
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import metadata, octets, spec
 from majordomus.protocol.command import Codec
 from majordomus.protocol.fields import written_service
-from majordomus.protocol.mdp03 import Header
+from majordomus.protocol.mdp03 import Header, parse
 from majordomus.protocol.spec import Frame
 
 __all__ = [
@@ -57,7 +57,6 @@ _ON_FINAL: Constant = _MOVES["final"]
 _HELD: Constant = JobState.HELD
 _CANCELLED: Constant = JobState.CANCELLED
 
-_MAGIC: Constant = spec.MDP03_MAGIC
 _REQUEST: Constant = spec.REQUEST
 _PARTIAL: Constant = spec.PARTIAL
 _FINAL: Constant = spec.FINAL
@@ -66,8 +65,6 @@ _NO_NAMES: Constant = speech.NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 _new_job = partial(tuple.__new__, Job)
-_parse = mdp03.parse
-_pack_head = mdp03.HEAD.pack
 
 
 class WorkerSession(WorkerLink):
@@ -128,7 +125,7 @@ class WorkerSession(WorkerLink):
             self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
             return True
         self._streams.spend(job)
-        head = _pack_head(_MAGIC, _PARTIAL, 0, 0, job - self._base, 0)
+        head = octets.start(_PARTIAL, 0, 0, job - self._base, 0)
         self._outbox.put([head + _NO_NAMES, *frames])
         return True
 
@@ -163,7 +160,7 @@ class WorkerSession(WorkerLink):
         del self._jobs[job]
         if self._streams.of:
             self._streams.of.pop(job, None)
-        head = _pack_head(_MAGIC, _FINAL, 0, status, job - self._base, 0)
+        head = octets.start(_FINAL, 0, status, job - self._base, 0)
         self._outbox.put([head + _NO_NAMES, *frames])
         return True
 
@@ -296,7 +293,7 @@ class WorkerSession(WorkerLink):
             self._count("empty")
             return
         try:
-            header = _parse(frames.pop(0))
+            header = parse(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return

@@ -30,6 +30,28 @@ cdef inline bytes piece(bytes frame, Py_ssize_t start, Py_ssize_t end):
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(frame) + start, end - start)
 
 
+cdef inline bytes start(
+    unsigned char command,
+    unsigned char flags,
+    unsigned short code,
+    unsigned long long id,
+    unsigned int ttl,
+):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 20)
+    cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(made)
+    cdef int n
+    memcpy(at, b"MDP\x03", 4)
+    at[4] = command
+    at[5] = flags
+    at[6] = code >> 8
+    at[7] = code & 255
+    for n in range(8):
+        at[8 + n] = (id >> (56 - 8 * n)) & 255
+    for n in range(4):
+        at[16 + n] = (ttl >> (24 - 8 * n)) & 255
+    return made
+
+
 cdef inline bytes header(
     unsigned char command,
     unsigned char flags,

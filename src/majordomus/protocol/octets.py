@@ -7,6 +7,7 @@ What is compiled calls the functions of the same names in octets.pxd instead, wh
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 from majordomus.protocol.spec import MAX_NAME, MDP03_MAGIC, Frame
 
@@ -20,6 +21,9 @@ fields = _FIELDS.unpack_from
 
 Raises: struct.error for one that is shorter than that.
 """
+
+start = partial(struct.Struct(">4sBBHQI").pack, MDP03_MAGIC)
+"""The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
 
 
 def is_mdp03(frame: Frame) -> bool:

@@ -1,0 +1,25 @@
+cimport cython
+
+
+@cython.final
+cdef class Connection:
+    cdef public object state
+    cdef public int endpoint
+    cdef public double interval
+    cdef public double heard
+    cdef public double sent
+    cdef public double due
+    cdef public int liveness
+    cdef public bint listening
+    cdef public int _endpoints
+    cdef public double _connect_timeout
+    cdef public double _first
+    cdef public double _most
+    cdef public int _free
+    cdef public bint _always
+    cdef public object _rng
+    cdef public double _tried_since
+    cdef public double _opened_at
+    cdef public int _failures
+    cdef public double _beat_at
+    cdef public double _judge_from
