@@ -21,14 +21,15 @@ from typing import Final, Generic, TypeVar
 import zmq
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net import forks, wires
+from majordomus.net import forks
 from majordomus.net.access import Access, Refusal
 from majordomus.net.link import Line, Link, Session
+from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
 
 LONGEST_WAIT: Final = 3600.0
 WAKER, SOCKET, MONITOR = 1, 2, 4
-"""What `Wait` says is readable."""
+"""What `Readiness` says is readable."""
 
 logger = logging.getLogger("majordomus.client")
 
@@ -55,7 +56,8 @@ class Driver(Generic[E]):
         self._take, self._broken, self._finish = take, broken, finish
         self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
         self._waker = Waker()
-        self._wait_for = wires.make_wait(self._waker.fd)
+        self._wait_for = Readiness(self._waker.fd)
+        self._unheard = False  # a new monitor may have spoken already
         self._todo: deque[Command] = deque()
         self._seat = threading.Condition()
         self._owner = 0
@@ -194,7 +196,8 @@ class Driver(Generic[E]):
         """Leaves the seat."""
         with self._seat:
             self._sitting = 0
-            self._seat.notify_all()
+            if self._give_way:
+                self._seat.notify_all()
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,8 +211,8 @@ class Driver(Generic[E]):
 
     def _clear_seat(self) -> None:
         """With the lock held: waits until nobody sits there."""
-        self._give_way = True
         while self._sitting:
+            self._give_way = True
             self._waker.wake()
             self._seat.wait()
         self._give_way = False
@@ -236,28 +239,35 @@ class Driver(Generic[E]):
         link = self._line.link
         if link is None:
             return
-        if int(link.monitor.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        ready = self._wait_for(0)
+        self._hear(ready, now)
+        if ready & SOCKET or self._line.stale:
+            while self._line.link is link and self._line.receive(now):
+                pass
+
+    def _hear(self, ready: int, now: float) -> None:
+        if ready & MONITOR or self._unheard:
+            self._unheard = False
             self._line.heard_of_connection(now)
-        while self._line.link is link and link.readable():
-            self._line.receive(now)
 
     def _wait(self) -> None:
+        line, link = self._line, self._line.link
         self._asleep = True  # from here on, who posts wakes
-        wait = min(self._line.next_deadline() - time.monotonic(), LONGEST_WAIT)
-        if self._todo or self._give_way or wait < 0:
+        wait = min(line.next_deadline() - time.monotonic(), LONGEST_WAIT)
+        if line.stale and link is not None:
+            line.stale = link.readable()
+        if self._todo or self._give_way or self._unheard or line.stale or wait < 0:
             wait = 0.0
         ready = self._wait_for(ceil(wait * 1000))
         self._asleep = False
         now = time.monotonic()
         if ready & WAKER:
             self._waker.clear()
-        link = self._line.link
         if link is None:
             return
-        if ready & MONITOR:
-            self._line.heard_of_connection(now)
-        if ready & SOCKET and self._line.link is link:
-            self._line.receive(now)
+        self._hear(ready, now)
+        if (ready & SOCKET or line.stale) and line.link is link:
+            line.receive(now)
 
     def _shut_down(self) -> None:
         """In the seat, or with the lock held and the seat free."""
@@ -273,7 +283,13 @@ class Driver(Generic[E]):
         self._waker.close()
 
     def _opened(self, link: Link) -> None:
-        self._wait_for = wires.make_wait(self._waker.fd, link.socket, link.monitor.socket)
+        self._wait_for = Readiness(self._waker.fd, _fd(link.socket), _fd(link.monitor.socket))
+        self._unheard = True
 
     def _closing(self, link: Link) -> None:
-        self._wait_for = wires.make_wait(self._waker.fd)
+        self._wait_for = Readiness(self._waker.fd)
+        self._unheard = False
+
+
+def _fd(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))
