@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import click
 
-from majordomus.net.log import fields
-
 
 def printable(text: str) -> str:
     """`text` with every character that a terminal would obey instead of show made visible."""
@@ -124,6 +122,8 @@ class JsonLines(logging.Formatter):
         if fact is None:
             told |= {"event": "message", "message": record.getMessage()}
         else:
+            from majordomus.net.log import fields  # `--help` needs nothing of net
+
             told |= {
                 "event": fact[0],
                 **{f: v for f, v in fields(fact[1]).items() if f not in told},
