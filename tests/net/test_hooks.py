@@ -303,6 +303,20 @@ def test_functions_can_be_added_to_a_broker_also_while_it_runs(house: House) -> 
         broker.hook(print, "on_nothing")
 
 
+def test_functions_are_added_to_what_a_broker_has_adopted(house: House) -> None:
+    broker, new = Broker(QUICK, bind=BIND), Broker(QUICK, bind=BIND)
+    broker.hook(lambda request: Reply("old"), "on_request")
+    client = house.open(broker)
+    new.hook(lambda request: Redirect("other"), "on_request")
+    adopted = threading.Event()
+    broker.adopt(new, lambda left: adopted.set())
+    assert adopted.wait(10)
+    assert client.call("echo", "x").frames == [b"other", b"x"]
+    for one, text in ((broker, "first"), (new, "second")):
+        one.hook(lambda reply, text=text: Replace([text, *reply.frames]), "on_reply")
+    eventually(lambda: client.call("echo", "x").frames == [b"first", b"second", b"other", b"x"], 10)
+
+
 def test_parts_pass_a_hook_that_cannot_be_async(house: House) -> None:
     class Parts(Broker):
         def on_part(self, part: HookReply) -> Any:

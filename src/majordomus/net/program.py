@@ -173,7 +173,8 @@ class Programmable(HookPoints):
         Raises: ConfigurationError when there is no such hook.
         """
         self.hooks.append(Functions(name or function.__name__, function))
-        program = self._running() if self.host is None else None
+        host = self.host or self
+        program = host._running() if host.hooks is self.hooks else None
         if program is not None:
             hooks = list(self.hooks)
             program.post(lambda machine, now: program.use(hooks))
@@ -220,6 +221,7 @@ class Programmable(HookPoints):
 
         def take(machine: BrokerMachine, now: float) -> None:
             program.take(chain)
+            self.hooks = other.hooks
             left = machine.reconfigure(other.settings, now)
             self.settings = machine.settings
             done(left)
