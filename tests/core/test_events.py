@@ -384,6 +384,18 @@ def test_session_ends_a_minute_after_its_connection(house: House) -> None:
     assert house.handles[D] != before
 
 
+def test_session_that_has_ended_does_not_come_back_before_the_clock_was_looked_at(
+    house: House,
+) -> None:
+    hello(house, C, S)
+    subscribe(house, C, b"a.b")
+    before = house.handles[C]
+    house.leave(C)
+    house.now += 60.1
+    hello(house, D, S)
+    assert (house.handles[D] != before, len(house.machine.events.topics)) == (True, 0)
+
+
 def test_time_that_sessions_wait_is_a_setting(make_house: MakeHouse) -> None:
     house = make_house(session_ttl=5.0)
     hello(house, C, S)

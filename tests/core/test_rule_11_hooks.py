@@ -904,3 +904,13 @@ def test_body_that_a_hook_has_changed_counts_with_its_new_size(house: House) -> 
     house.request(C, 1, b"x")
     assert house.machine.registry.queued_bytes == 120
     assert house.machine.registry.services[b"echo"].queue.size == 120
+
+
+def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(house: House) -> None:
+    told: list[int] = []
+    calls = house.machine.calls
+    number = house.machine.call(b"echo", [b"x"], 5.0, house.now, lambda *said: told.append(said[0]))
+    house.turn()
+    house.machine.withdraw_call(number, house.now)
+    house.turn()
+    assert (told, calls.waiting, calls.peer.open) == ([], {}, {})

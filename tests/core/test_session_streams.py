@@ -148,6 +148,17 @@ def test_stream_of_which_no_part_has_left_is_sent_again_with_its_end(client: Str
     assert words[0][1]["id"] == words[1][1]["id"] != 1
 
 
+def test_stream_that_is_sent_again_begins_with_its_first_credit(client: Streaming) -> None:
+    client.turn()
+    client.say(spec.CREDIT, id=1, code=8)
+    assert client.streaming_room == 24
+    client.cut()
+    client.pass_time(1.0)
+    client.connect()
+    client.pass_time(0.0)
+    assert client.streaming_room == 16
+
+
 @pytest.mark.parametrize(("sent", "again"), [(0, True), (1, False)])
 def test_refused_stream_is_tried_again_unless_a_part_has_left(
     client: Streaming, sent: int, again: bool
