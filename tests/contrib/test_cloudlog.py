@@ -461,15 +461,15 @@ def test_terminal_shows_levels_in_colour(shell: Shell, house: str, shop: CloudLo
 
 
 def test_terminal_shows_watches_in_place(shell: Shell, house: str, shop: CloudLogHandler) -> None:
-    shop.watch("depth", 17)
+    shop.watch("depth", "shallow")
     terminal = Terminal(shell, "logs", "--watch", "--follow", "--broker", house)
     try:
-        terminal.until("17")
+        terminal.until("shallow")
         drawn = len(terminal.text)
-        shop.watch("depth", 18)
-        terminal.until("18")
+        shop.watch("depth", "deep")
+        terminal.until("deep")
         assert "\x1b[1A" in terminal.text[drawn - 20 :]  # over the lines that are there
-        assert "17" not in terminal.text[drawn:]
+        assert "shallow" not in terminal.text[drawn:]
     finally:
         code = terminal.end()
     assert code == 0
