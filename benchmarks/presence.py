@@ -33,6 +33,10 @@ def memory_kib(pid: int) -> int:
     return 0
 
 
+ONE_ADDRESS = ("MAJORDOMUS_MAX_ADDRESS_HANDSHAKES", "20000")
+"""A fleet that connects at once does not do so from one address, as it does here."""
+
+
 def ask_broker(port: int, about: bytes = b"mmi.broker") -> dict[str, Any]:
     """What an mmi service says. Raises: TimeoutError when nothing comes within 10 s."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -47,7 +51,7 @@ def ask_broker(port: int, about: bytes = b"mmi.broker") -> dict[str, Any]:
 
 def measure(workers: int, clients: int, seconds: float, peer: peers.Peer) -> dict[str, Any]:
     """The whole run, with a broker of its own. Raises: RuntimeError when the load fails."""
-    with peers.running(peer) as broker:
+    with peers.running(peer._replace(environment=(*peer.environment, ONE_ADDRESS))) as broker:
         before = memory_kib(broker.pid)
         load = subprocess.Popen(
             [

@@ -133,7 +133,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bytes held for all such peers together; answers may use as much again."""
     max_address_connections: int = 20_000
     """Connections of one address: what is beyond is ended."""
-    max_address_handshakes: int = 4096
+    max_address_handshakes: int = 1024
     """Connections of one address that have said nothing yet, in the time of a handshake."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import socket as plain
 import struct
 import sys
 import termios
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 _TCP_INFO_SIZE: Final = 136
@@ -35,11 +36,21 @@ class Mark(NamedTuple):
         return str(self.address[0]) if isinstance(self.address, tuple) else ""
 
 
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[plain.socket]:
+    """The connection of `fd` for a moment: nothing is asked of the kernel, and nothing closed."""
+    seen = plain.socket(plain.AF_INET, plain.SOCK_STREAM, 0, fileno=fd)
+    try:
+        yield seen
+    finally:
+        seen.detach()
+
+
 def mark_of(fd: int) -> Mark | None:
     """What the connection of `fd` is known by; None when there is none any more."""
     try:
-        with plain.socket(fileno=os.dup(fd)) as seen:
-            return Mark(os.fstat(seen.fileno()).st_ino, seen.getpeername())
+        with _borrowed(fd) as seen:
+            return Mark(os.fstat(fd).st_ino, seen.getpeername())
     except OSError:
         return None
 
@@ -49,11 +60,20 @@ def shut(fd: int, mark: Mark) -> bool:
 
     The copy of the descriptor stays that connection's, whatever libzmq closes meanwhile.
     """
-    with contextlib.suppress(OSError), plain.socket(fileno=os.dup(fd)) as seen:
-        if Mark(os.fstat(seen.fileno()).st_ino, seen.getpeername()) == mark:
+    try:
+        copy = os.dup(fd)
+    except OSError:
+        return False
+    try:
+        with _borrowed(copy) as seen:
+            if mark_of(copy) != mark:
+                return False
             seen.shutdown(plain.SHUT_RDWR)
             return True
-    return False
+    except OSError:
+        return False
+    finally:
+        os.close(copy)
 
 
 def brought(fd: int) -> int:
