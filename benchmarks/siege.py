@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ READY: Final = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 FRAME: Final = b"\x03" + (65536).to_bytes(8, "big") + bytes(65536)
 """One part of a message that has more."""
 MIB: Final = 1024 * 1024
+HANDSHAKE: Final = 3.0
+"""Seconds that libzmq gives a handshake."""
+CALLS_PER_SECOND: Final = 200
 
 
 @contextmanager
@@ -109,11 +113,15 @@ def endless_message(per_second: float = 100e6, limit: float = 5.0) -> dict[str, 
 
 
 def besiege(port: int, connections: int) -> None:
-    """Runs in a process of its own: so many connections that never say a word, anew for ever."""
+    """Runs in a process of its own: holds so many connections that never say a word, as far as the
+    broker lets it. Each is opened anew when a handshake's time is over, evenly spread."""
     os.nice(19)  # it would be another machine's processor
-    held: list[socket.socket] = []
+    held: deque[socket.socket] = deque()
+    began, opened = time.monotonic(), 0
     while True:
-        for _ in range(connections):
+        due = int((time.monotonic() - began) * connections / HANDSHAKE) + 1
+        while opened < due:
+            opened += 1
             peer = socket.socket()
             try:
                 peer.bind(("127.0.0.2", 0))
@@ -121,22 +129,23 @@ def besiege(port: int, connections: int) -> None:
                 peer.connect_ex(("127.0.0.1", port))
             except OSError:
                 peer.close()
-                time.sleep(0.001)
                 continue
             held.append(peer)
             if len(held) > connections:
-                held.pop(0).close()
-        time.sleep(1)
+                held.popleft().close()
+        time.sleep(0.005)
 
 
 def p99_of(client: Client, seconds: float) -> tuple[float, float, int]:
-    """Of honest calls, one at a time, in milliseconds: median, 99th percentile; how many."""
+    """Of honest calls, 200 a second, in milliseconds: median, 99th percentile; how many. They leave
+    the machine's processors to those whose work is to be judged."""
     taken: list[float] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.perf_counter()
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        time.sleep(max(0.0, len(taken) / CALLS_PER_SECOND - passed))
+        sent = time.perf_counter()
         client.call("echo", b"0123456789abcdef")
-        taken.append((time.perf_counter() - began) * 1000)
+        taken.append((time.perf_counter() - sent) * 1000)
     return statistics.median(taken), statistics.quantiles(taken, n=100)[98], len(taken)
 
 
