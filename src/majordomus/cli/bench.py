@@ -23,9 +23,15 @@ import click
 
 from majordomus.cli import processes
 from majordomus.cli.output import complain, emit_json, emit_table
-from majordomus.cli.remote import broker_option, json_option, key_flags, keys, timeout_option
+from majordomus.cli.remote import (
+    broker_option,
+    dialect_option,
+    json_option,
+    key_flags,
+    keys,
+    timeout_option,
+)
 from majordomus.errors import DeadlineExceeded, MajordomusError, StatusError
-from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.net.async_client import AsyncClient
@@ -128,14 +134,7 @@ class Tally:
     help="How long it measures, after half a second that does not count.",
 )
 @timeout_option(30.0)
-@click.option(
-    "--dialect",
-    type=click.Choice([dialect.value for dialect in Dialect]),
-    envvar="MAJORDOMUS_DIALECT",
-    default=Dialect.MDP03.value,
-    show_default=True,
-    help="What to speak, for brokers that are not ours.",
-)
+@dialect_option
 @json_option
 @click.option("--serve", hidden=True)
 def command(

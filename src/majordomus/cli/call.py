@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from majordomus.cli.output import emit_bytes, emit_json, frame_json
-from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
-from majordomus.protocol.spec import Dialect
+from majordomus.cli.remote import (
+    broker_option,
+    dialect_option,
+    json_option,
+    keys,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from majordomus.net.bodies import Reply
@@ -25,14 +30,7 @@ STDIN: Final = "-"
 @broker_option
 @timeout_option(30.0)
 @click.option("--stream", is_flag=True, help="Print each part of the reply as it comes.")
-@click.option(
-    "--dialect",
-    type=click.Choice([dialect.value for dialect in Dialect]),
-    envvar="MAJORDOMUS_DIALECT",
-    default=Dialect.MDP03.value,
-    show_default=True,
-    help="What to speak, for brokers that are not ours.",
-)
+@dialect_option
 @json_option
 def command(
     service: str,

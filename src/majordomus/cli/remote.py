@@ -11,6 +11,7 @@ import click
 
 from majordomus.errors import MajordomusError, NotSupported, error_for
 from majordomus.net import endpoints
+from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.net.client import Client
@@ -26,6 +27,16 @@ _broker = click.option(
     default=[endpoints.DEFAULT],
     show_default=True,
     help="The broker; several times for several, the next is taken when one is lost.",
+)
+
+
+dialect_option = click.option(
+    "--dialect",
+    type=click.Choice([dialect.value for dialect in Dialect]),
+    envvar="MAJORDOMUS_DIALECT",
+    default=Dialect.MDP03.value,
+    show_default=True,
+    help="What to speak, for brokers that are not ours.",
 )
 
 
@@ -45,6 +56,18 @@ def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     ctx.meta[f"{__name__}.{parameter.name}"] = value
 
 
+def _file_option(flag: str, words: str) -> Callable[[Command], Command]:
+    return click.option(
+        flag,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar=f"MAJORDOMUS_{flag.removeprefix('--').upper()}",
+        expose_value=False,
+        callback=_note,
+        help=words,
+    )
+
+
 _KEYS = (
     click.option(
         "--server-key",
@@ -54,33 +77,13 @@ _KEYS = (
         callback=_note,
         help="The public key of an encrypted broker.",
     ),
-    click.option(
-        "--key",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="MAJORDOMUS_KEY",
-        expose_value=False,
-        callback=_note,
-        help="Your own key pair, for a broker that lets in only known ones (majordomus keygen).",
+    _file_option(
+        "--key", "Your own key pair, for a broker that lets in only known ones (majordomus keygen)."
     ),
-    click.option(
-        "--plain",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="MAJORDOMUS_PLAIN",
-        expose_value=False,
-        callback=_note,
-        help="A file with one line, user:password, for a broker that asks for that.",
+    _file_option(
+        "--plain", "A file with one line, user:password, for a broker that asks for that."
     ),
-    click.option(
-        "--login",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="MAJORDOMUS_LOGIN",
-        expose_value=False,
-        callback=_note,
-        help="A file with one line, user:secret, for a broker that makes tokens.",
-    ),
+    _file_option("--login", "A file with one line, user:secret, for a broker that makes tokens."),
 )
 
 

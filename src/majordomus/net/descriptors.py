@@ -1,7 +1,8 @@
 """Connections by the descriptors that libzmq holds: whose they are, what they have brought, and how
 to end one.
 
-Descriptors are used again. Whatever is done to one is done to a copy, after a look at whose it is.
+Descriptors are used again: whatever ends a connection is done to a copy, after a look at whose it
+is.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def brought(fd: int) -> int:
     if not MEASURES:
         return -1
     try:
-        with plain.socket(fileno=os.dup(fd)) as seen:
+        with _borrowed(fd) as seen:
             info = seen.getsockopt(plain.IPPROTO_TCP, plain.TCP_INFO, _TCP_INFO_SIZE)
             unread = fcntl.ioctl(seen, termios.FIONREAD, bytes(4))
     except OSError:
