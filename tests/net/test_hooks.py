@@ -288,6 +288,42 @@ def test_replaced_reply_is_seen_by_those_before(house: House, kind: type[Noting]
     assert seen == ["else"]
 
 
+class Speaking(Broker):
+    """Says to other clients what it is asked to say."""
+
+    def on_request(self, request: HookRequest) -> Any:
+        if request.service == "push":
+            self.push(bytes(request.frames[0]), request.frames[1:])
+        elif request.service == "publish":
+            self.publish("news.today", request.frames)
+        else:
+            return Reply(request.client)
+        return Reply("said")
+
+
+class SpeakingLater(Speaking):
+    """The same, from the thread of hooks."""
+
+    async def on_request(self, request: HookRequest) -> Any:
+        await asyncio.sleep(0)
+        return super().on_request(request)
+
+
+@pytest.mark.parametrize("kind", [Speaking, SpeakingLater])
+def test_hook_pushes_to_any_client_and_publishes(house: House, kind: type[Broker]) -> None:
+    asker = house.open(kind(QUICK, bind=BIND))
+    hearer = house.client()
+    with hearer.events() as events:
+        handle = hearer.call("who").body
+        assert asker.call("push", [handle, b"for", b"you"]).text == "said"
+        event = events.get(10)
+        assert (event.topic, event.frames) == ("", [b"for", b"you"])
+    with hearer.subscribe("news.*") as news:
+        assert asker.call("publish", ["it", "rains"]).text == "said"
+        event = news.get(10)
+        assert (event.topic, event.frames) == ("news.today", [b"it", b"rains"])
+
+
 def test_functions_can_be_added_to_a_broker_also_while_it_runs(house: House) -> None:
     broker = Broker(QUICK, bind=BIND)
 
