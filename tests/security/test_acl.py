@@ -147,3 +147,23 @@ def test_broken_change_is_told_once_and_the_old_rights_stay(file: Path, broken: 
     assert watched.rights is before
     file.write_text(GOOD + "\n")
     assert watched.changed()
+
+
+def test_file_that_is_empty_for_a_moment_opens_nothing(file: Path) -> None:
+    file.write_text("[[rule]]\nallow = ['call']\nusers = ['ann']\n")
+    watched = acl.AclFile(file)
+    file.write_text("")
+    assert not watched.changed()
+    assert not watched.rights.allows("eve", (), "call", b"x").allowed
+    file.write_text("[[rule]]\nallow = ['call']\nusers = ['bob']\n")
+    assert watched.changed()
+    assert watched.rights.allows("bob", (), "call", b"x").allowed
+    assert not watched.rights.allows("eve", (), "call", b"x").allowed
+
+
+def test_file_that_stays_empty_has_no_rules(file: Path) -> None:
+    file.write_text("[[rule]]\nallow = ['call']\nusers = ['ann']\n")
+    watched = acl.AclFile(file)
+    file.write_text("")
+    assert [watched.changed() for _ in range(3)] == [False, True, False]
+    assert watched.rights.allows("eve", (), "call", b"x").allowed

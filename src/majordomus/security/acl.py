@@ -69,12 +69,17 @@ def signature(path: Path) -> Signature:
 
 
 class AclFile:
-    """The rules of one file. `changed` finds out whether it says something else by now."""
+    """The rules of one file. `changed` finds out whether it says something else by now.
+
+    No rules allow everything, and who writes a file anew leaves it empty for a moment: that counts
+    only when it is so at two looks, as it is with keys and passwords (watched.py).
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises: ConfigurationError when it cannot be read; a broker does not begin without."""
         self.path = path
         self._seen = signature(path)
+        self._doubtful = False
         self.rights = load(path)
 
     def changed(self) -> bool:
@@ -85,8 +90,13 @@ class AclFile:
         """
         now = signature(self.path)
         if now == self._seen:
+            self._doubtful = False
             return False
-        self._seen = now
+        _, size, _ = now or (0, -1, 0)
+        if size == 0 and not self._doubtful:
+            self._doubtful = True
+            return False
+        self._seen, self._doubtful = now, False
         self.rights = load(self.path)
         return True
 
