@@ -18,7 +18,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -28,9 +28,6 @@ from majordomus.security import files
 
 LONGEST_PREFIX: Final = 100
 """Bytes. What is left of a name's 255 is the tenant's own."""
-
-Signature: TypeAlias = tuple[int, int, int] | None
-"""What changes when the file does; None when there is no file."""
 
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,13 +56,12 @@ def load(path: Path) -> Rights:
     return Rights(rules, _tenants(path, document.get("tenants", {})))
 
 
-def signature(path: Path) -> Signature:
+def _stamp(path: Path) -> files.Stamp | None:
     """Of the file as it is now. Raises nothing: a file that cannot be seen is not there."""
     try:
-        found = path.stat()
+        return files.stamp(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class AclFile:
@@ -78,7 +74,7 @@ class AclFile:
     def __init__(self, path: Path) -> None:
         """Raises: ConfigurationError when it cannot be read; a broker does not begin without."""
         self.path = path
-        self._seen = signature(path)
+        self._seen = _stamp(path)
         self._doubtful = False
         self.rights = load(path)
 
@@ -88,7 +84,7 @@ class AclFile:
         Raises: ConfigurationError, once for each change, when the file is broken now, or gone:
         the rights stay as they were.
         """
-        now = signature(self.path)
+        now = _stamp(self.path)
         if now == self._seen:
             self._doubtful = False
             return False

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from majordomus.errors import ConfigurationError
 
@@ -20,6 +20,16 @@ PUBLIC: Final = 0o644
 OTHERS: Final = 0o077
 LARGEST: Final = 16 << 20
 """Bytes of a file that is read as a whole."""
+
+
+Stamp: TypeAlias = tuple[int, int, int]
+"""When a file was written, its size and which file it is: it changes when the file does."""
+
+
+def stamp(path: Path | os.DirEntry[str]) -> Stamp:
+    """Of a file as it is now. Raises: OSError."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def create(path: Path, text: str, mode: int) -> None:

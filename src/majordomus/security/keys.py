@@ -60,13 +60,12 @@ def signature(path: Path) -> Signature:
     """Of what `load` would read; empty when there is nothing. Raises: ConfigurationError."""
     try:
         if path.is_dir():
-            return tuple(sorted(_entry(entry) for entry in _certificates(path)))
-        found = path.stat()
+            return tuple(sorted((one.name, *files.stamp(one)) for one in _certificates(path)))
+        return ((path.name, *files.stamp(path)),)
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    return ((path.name, found.st_mtime_ns, found.st_size, found.st_ino),)
 
 
 def load(path: Path, problems: list[str] | None = None) -> Keys:
@@ -92,11 +91,6 @@ def _certificates(path: Path) -> Iterator[os.DirEntry[str]]:
         for entry in entries:
             if entry.name.endswith(".key") and not entry.name.startswith("."):
                 yield entry
-
-
-def _entry(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
-    found = entry.stat()
-    return entry.name, found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _from_folder(path: Path, problems: list[str] | None) -> Iterator[tuple[str, Identity]]:

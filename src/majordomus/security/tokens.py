@@ -385,8 +385,7 @@ def _unarmoured(text: str) -> bytes:
 
 def _signature(folder: Path) -> object:
     """What changes when the keys in `folder` do. Raises: OSError."""
-    found = [(path.name, path.stat()) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
-    return [(name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in found]
+    return [(path.name, files.stamp(path)) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
 
 
 def _read_folder(folder: Path) -> Mapping[str, PublicKey]:
