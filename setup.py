@@ -1,4 +1,4 @@
-"""Builds the native wire and compiles the rules; everything else is declared in pyproject.toml.
+"""Builds the native wires and compiles the rules; everything else is declared in pyproject.toml.
 
 It takes a C compiler and nothing else. Where there is none the install goes on without them, says
 so in its output, and the twin on pyzmq and the rules in plain Python serve:
@@ -45,7 +45,12 @@ def extension(source: Path) -> Extension:
     )
 
 
-WIRES = [extension(path) for path in sorted(Path("src").rglob("*.pyx"))]
+LINUX_ONLY = {"_zmtp"}  # it waits by epoll
+WIRES = [
+    extension(path)
+    for path in sorted(Path("src").rglob("*.pyx"))
+    if sys.platform == "linux" or path.stem not in LINUX_ONLY
+]
 INLINE = {"octets", "spec"}  # their .pxd is for the others to use: what Python uses is their .py
 COMPILED = [
     extension(path.with_suffix(".py"))

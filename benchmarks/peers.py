@@ -55,8 +55,9 @@ def _majordomus(wire: str, name: str, build: Path | None = None) -> Peer:
     )
 
 
-NATIVE = _majordomus("native", "majordomus")
-PLAIN = _majordomus("native", "majordomus, plain Python", PLAIN_BUILD)
+NATIVE = _majordomus("zmtp", "majordomus")
+PLAIN = _majordomus("zmtp", "majordomus, plain Python", PLAIN_BUILD)
+LIBZMQ = _majordomus("native", "majordomus on libzmq")
 TWIN = _majordomus("pyzmq", "majordomus on pyzmq")
 PLAIN_TWIN = _majordomus("pyzmq", "majordomus, plain Python on pyzmq", PLAIN_BUILD)
 ZMQ_PROXY = Peer(

@@ -93,6 +93,7 @@ class Comparison(NamedTuple):
 ROUTING_CASES: Final = (
     Case(peers.NATIVE, "mdp03"),
     Case(peers.PLAIN, "mdp03"),
+    Case(peers.LIBZMQ, "mdp03"),
     Case(peers.NATS, "nats"),
     Case(peers.ZMQ_PROXY, "proxy"),
 )

@@ -30,6 +30,7 @@ def test_doctor_looks_at_everything_a_broker_needs_and_finds_it_here(shell: Shel
         "libzmq",
         "CURVE",
         "native wire",
+        "plain TCP",
         "rules",
         "tcp sockets",
         "ipc sockets",

@@ -5,23 +5,16 @@ from __future__ import annotations
 import pytest
 
 from majordomus.net.crowd import UNFINISHED, Crowd, neighbourhood
-from majordomus.net.descriptors import Mark
 
 
 class Net:
-    """Connections as the crowd sees them: an address for each descriptor."""
+    """Connections of one address, unless it is said which."""
 
     def __init__(self, most: int = 3, most_new: int = 100) -> None:
-        self.at: dict[int, str] = {}
-        self.crowd = Crowd(most, most_new, self._mark)
-
-    def _mark(self, fd: int) -> Mark | None:
-        host = self.at.get(fd)
-        return None if host is None else Mark(fd, (host, 1000 + fd) if host else "")
+        self.crowd = Crowd(most, most_new)
 
     def accept(self, fd: int, host: str = "10.0.0.1", now: float = 0.0) -> str:
-        self.at[fd] = host
-        return self.crowd.accepted(fd, now)
+        return self.crowd.accepted(fd, host, now)
 
 
 def test_connection_beyond_the_bound_of_its_address_is_one_too_many() -> None:
@@ -36,7 +29,7 @@ def test_connection_that_ended_makes_room() -> None:
     net.accept(2)
     net.crowd.ended(1)
     assert net.accept(3) == ""
-    assert set(net.crowd.marks) == {2, 3}
+    assert net.accept(4) == "too-many-connections"
 
 
 def test_descriptor_that_is_used_again_without_news_of_its_end_counts_once() -> None:
@@ -73,13 +66,6 @@ def test_connections_of_this_machine_without_an_address_are_not_counted() -> Non
     net = Net(most=1)
     assert [net.accept(fd, "") for fd in (1, 2, 3)] == ["", "", ""]
     assert not net.crowd.silent(1)
-
-
-def test_connection_that_has_ended_already_is_not_counted() -> None:
-    crowd = Crowd(1, 1, lambda _fd: None)
-    assert [crowd.accepted(fd, 0.0) for fd in (1, 2, 3)] == ["", "", ""]
-    assert crowd.marks == {}
-    crowd.ended(1)
 
 
 def test_nothing_is_kept_of_addresses_that_left() -> None:

@@ -19,6 +19,7 @@ from majordomus.net import curve, sockets, zap
 from majordomus.net.broker import Broker
 from majordomus.net.client import Client
 from majordomus.net.worker import Worker
+from majordomus.net.zmq_port import ZmqPort
 from majordomus.protocol import mdp03, spec
 from majordomus.security import certificates
 from majordomus.security.certificates import Certificate
@@ -81,8 +82,10 @@ def handshakes(broker: Broker) -> dict[str, int]:
 def known_keys(broker: Broker) -> int:
     loop = broker._loop
     assert loop is not None
-    assert loop._gate is not None
-    return len(loop._gate._door._people)
+    port = loop._port
+    assert isinstance(port, ZmqPort)
+    assert port._gate is not None
+    return len(port._gate._door._people)
 
 
 class CurvePeer(RawPeer):

@@ -94,7 +94,7 @@ def test_native_wire_that_is_forced_and_missing_is_an_error(choice: Callable[[st
 
 def test_unknown_wire_is_an_error(choice: Callable[[str], None]) -> None:
     choice("carrier-pigeon")
-    with pytest.raises(ConfigurationError, match="there is: native, pyzmq"):
+    with pytest.raises(ConfigurationError, match="there is: zmtp, native, pyzmq"):
         make_one_of_each()
 
 

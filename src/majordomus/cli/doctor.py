@@ -89,6 +89,10 @@ def wire() -> Iterator[Finding]:
     else:
         why = wires.WIRE.removeprefix(f"{wires.TWIN}: ")
         yield Finding(name, NOTE, f"{why}; its slower twin on pyzmq serves")
+    if wires.OWN_ZMTP:
+        yield Finding("plain TCP", OK, "served by our own ZMTP")
+    else:
+        yield Finding("plain TCP", NOTE, "served by libzmq, which takes more processor time")
 
 
 def rules() -> Iterator[Finding]:

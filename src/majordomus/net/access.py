@@ -81,6 +81,10 @@ class Access:
             self._pair = curve.make() if certificate is None else curve.pair(certificate)
         self._plain = plain
 
+    def asked(self, url: str) -> bool:
+        """Whether `url` is to be shown a key or a password."""
+        return url in self._keys or self._plain is not None
+
     def secure(self, socket: zmq.Socket[bytes], url: str) -> None:
         """What the socket needs before it connects to `url`."""
         key = self._keys.get(url)

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeVar
 
-import zmq
-
 from majordomus.net.access import Access, Refusal
 from majordomus.net.link import Line, Link, Session
 
@@ -87,14 +85,15 @@ class AsyncLine(Generic[E]):
         self._line.close()
 
     def _opened(self, link: Link) -> None:
-        self.loop.add_reader(_fd(link.socket), self._socket_ready, link)
-        self.loop.add_reader(_fd(link.monitor.socket), self._monitor_ready, link)
-        # An edge that was there before the registration is not told again.
-        self.loop.call_soon(self._monitor_ready, link)
+        self.loop.add_reader(link.fds[0], self._socket_ready, link)
+        if link.tells_once:
+            self.loop.add_reader(link.fds[-1], self._monitor_ready, link)
+            # An edge that was there before the registration is not told again.
+            self.loop.call_soon(self._monitor_ready, link)
 
     def _closing(self, link: Link) -> None:
-        self.loop.remove_reader(_fd(link.socket))
-        self.loop.remove_reader(_fd(link.monitor.socket))
+        for fd in link.fds:
+            self.loop.remove_reader(fd)
 
     def _socket_ready(self, link: Link) -> None:
         if self._line.link is link:
@@ -157,7 +156,3 @@ class AsyncLine(Generic[E]):
     def _ring(self) -> None:
         self._timer, self._timer_at = None, inf
         self._flush()
-
-
-def _fd(socket: zmq.Socket[bytes]) -> int:
-    return int(socket.getsockopt(zmq.FD))

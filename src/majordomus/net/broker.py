@@ -24,14 +24,11 @@ from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
 from majordomus.core.strategies import Factory
 from majordomus.errors import LocalProtocolError
-from majordomus.net import endpoints, sockets, wires
-from majordomus.net.connections import Connections, Probes
+from majordomus.net import endpoints, wires
 from majordomus.net.fence import Fence, Fenced
-from majordomus.net.gate import Gate, refused
-from majordomus.net.guard import Guard
 from majordomus.net.hooks import check_hooks
 from majordomus.net.log import FactLog
-from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
+from majordomus.net.port import WAKER, Port, open_port
 from majordomus.net.program import Program, Programmable
 from majordomus.net.rights import RightsWatch
 from majordomus.net.version import version
@@ -39,26 +36,7 @@ from majordomus.net.waker import Waker
 from majordomus.net.wire import GONE
 from majordomus.security.certificates import Certificate
 
-WATCHED: Final = (
-    Event.ACCEPTED,
-    Event.CONNECTED,
-    Event.LOST,
-    Event.UNBOUND,
-    *HANDSHAKE_FAILED,
-)
-BATCH: Final = 256
-"""Messages received before the core's deadlines and the monitor get their turn."""
-HEAD_FRAMES: Final = 16
-HEAD_BYTES: Final = 64 * 1024
-"""What a message may have around its body, generously: envelope, header, metadata, hash. The wire
-drops what is beyond the bounds of a body and this; the core's own bounds refuse what is left."""
-SOCKET, MONITOR, WAKER = 1, 2, 4
-"""What `Wait` says is readable."""
 LONGEST_WAIT: Final = 3600.0
-UNBIND_WAIT: Final = 1.0
-"""Seconds that libzmq gets to close its listeners, so that the endpoints are free when `stop`
-returns.
-"""
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -80,8 +58,7 @@ class Broker(Fenced, Programmable):
     its file. `clients` is a file or folder of keys that may connect, `"any"` for all of them;
     `passwords` a file of those, for this machine alone. Where others can reach an endpoint, it has
     to be encrypted, or `insecure`. They overrule the settings of the same names.
-    `machine`, `wire`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for
-    tests.
+    `machine`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for tests.
     """
 
     def __init__(
@@ -96,7 +73,6 @@ class Broker(Fenced, Programmable):
         passwords: str | Path | None = None,
         insecure: bool | None = None,
         machine: MakeMachine = BrokerMachine,
-        wire: Callable[..., wires.Router] = wires.make_router,
         ids: Callable[[int], bytes] = os.urandom,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -107,8 +83,7 @@ class Broker(Fenced, Programmable):
         self._bind = endpoints.to_bind(bind)
         self.fence = Fence(self.settings, self._bind, curve, clients, passwords, insecure)
         self._strategies = dict(strategies or {})
-        self._make_machine, self._make_wire = machine, wire
-        self._ids, self._clock = ids, clock
+        self._make_machine, self._ids, self._clock = machine, ids, clock
         self.hooks: list[object] = [*middleware, self]
         self._loop: _Loop | None = None
         self._thread: threading.Thread | None = None
@@ -130,16 +105,17 @@ class Broker(Fenced, Programmable):
         wires.check()
         name = self.settings.name or f"{plain.gethostname()}-{os.getpid()}"
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
-        machine.begin(version(), wires.WIRE, self._clock(), self.restarts)
         watch = self._watch_rights(machine)
-        gate = self.fence.make_gate()
-        loop = _Loop(self.settings, machine, self._make_wire, self._clock, watch, gate)
+        waker = Waker()
+        port = open_port(machine, waker, self._bind, self.fence.make_gate())
+        machine.begin(version(), port.name, self._clock(), self.restarts)
+        loop = _Loop(machine, port, waker, self._clock, watch)
         try:
             self._loop = loop
             self.attach_all()
             loop.program.use(self.hooks)
-            loop.guard()
-            self.endpoints = [loop.bind(url) for url in self._bind]
+            port.open()
+            self.endpoints = [port.bind(url) for url in self._bind]
         except BaseException:
             loop.dispose()
             self._loop = None
@@ -261,50 +237,27 @@ def _signals(loop: _Loop) -> Iterator[None]:
 
 
 class _Loop:
-    """The sockets and the turns of the loop.
+    """The turns of the loop around a machine and its port.
 
     `ask_to_stop` may come from any thread, the rest from one.
     """
 
     def __init__(
         self,
-        settings: BrokerSettings,
         machine: BrokerMachine,
-        make_wire: Callable[..., wires.Router],
+        port: Port,
+        waker: Waker,
         clock: Callable[[], float],
         watch: RightsWatch | None,
-        gate: Gate | None,
     ) -> None:
-        self.waker = Waker()
+        self.waker = waker
         self.asked = False
         self.started = False
         self._at_once = False
-        self._machine, self._clock = machine, clock
-        self._watch, self._gate = watch, gate
-        self._socket = sockets.router(settings.max_message, settings.send_hwm)
-        self._monitor = Monitor(self._socket, *WATCHED)
-        self._wire = make_wire(
-            self._socket,
-            max_frames=settings.max_frames + HEAD_FRAMES,
-            max_bytes=settings.max_message + HEAD_BYTES,
-        )
-        self._bound: list[str] = []
-        self._connections = Connections()
-        self._guard = Guard(machine, self._connections)
-        self._probes = Probes()
+        self._machine, self._port, self._clock = machine, port, clock
+        self._watch = watch
         self._log = FactLog(logger)
-        self._wait_for = wires.make_wait(self._socket, self._monitor.socket, self.waker.fd)
-        self.program = Program(machine, self.waker.wake)
-
-    def guard(self) -> None:
-        """Before anything is bound. Raises: ConfigurationError when strangers could come in."""
-        if self._gate is not None:
-            self._gate.open(self._socket, self._monitor, self.waker.wake)
-
-    def bind(self, url: str) -> str:
-        real = sockets.bind(self._socket, url)
-        self._bound.append(real)
-        return real
+        self.program = Program(machine, waker.wake)
 
     def ask_to_stop(self, *, at_once: bool) -> None:
         self.asked = True
@@ -324,21 +277,16 @@ class _Loop:
             self._machine.close(self._clock())
             self._apply(self._clock())
         finally:
-            self._close_sockets()
+            self._close()
 
     def dispose(self) -> None:
         """Closes everything; may be repeated. Nobody may be about to use the waker."""
-        self._close_sockets()
+        self._close()
         self.waker.close()
 
-    def _close_sockets(self) -> None:
+    def _close(self) -> None:
         self.program.close(self._clock())
-        if not self._socket.closed:
-            self._unbind()
-        self._monitor.close()
-        self._socket.close()
-        if self._gate is not None:
-            self._gate.close()
+        self._port.close()
 
     def _drain(self) -> None:
         now = self._clock()
@@ -349,93 +297,31 @@ class _Loop:
             wait = self._turn(min(wait, until - now))
             now = self._clock()
 
-    def _unbind(self) -> None:
-        for url in self._bound:
-            sockets.unbind(self._socket, url)
-        listeners = sum(not endpoints.is_inproc(url) for url in self._bound)
-        until = time.monotonic() + UNBIND_WAIT
-        while listeners > 0 and time.monotonic() < until:
-            self._monitor.socket.poll(50)
-            listeners -= sum(seen.event is Event.UNBOUND for seen in self._monitor.read())
-        self._bound.clear()
-
     def _turn(self, wait: float) -> float:
         """Waits, then hears, judges and sends once.
 
         Returns how long the next turn may wait, in seconds.
         """
-        milliseconds = ceil(min(wait, LONGEST_WAIT) * 1000)
-        ready = self._wait_for(milliseconds)
+        port = self._port
+        ready = port.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
         now = self._clock()
         if ready & WAKER:
             self.waker.clear()
-        full = bool(ready & SOCKET) and self._receive(now)
+        batch, full = port.receive(ready, now)
+        for _, fault in self._machine.receive_all(batch, now):
+            # A fault of ours: one message is lost, the others' broker is not.
+            logger.critical("the core failed on a message; please report this", exc_info=fault)
         if not full:
             self._machine.socket_empty(now)
-        if ready & MONITOR:
-            self._hear_of_ends(now)
-        if self._gate is not None:
-            self._gate.look(self._machine, now)
+        port.hear(ready, now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
-        if now >= self._guard.due:
-            self._guard.look(now)
-        for peer in self._probes.due(now):
-            self._machine.connection_ended(peer, now)
+        port.look(now)
         if self.program.jobs:
             self.program.work(now)
         self._machine.tick(now)
         wait = self._apply(now)
         return 0.0 if full else wait
-
-    def _receive(self, now: float) -> bool:
-        """One batch into the machine; True when there may be more."""
-        gate = self._gate
-        if gate is None:
-            batch = self._wire.receive(BATCH)
-            full = len(batch) == BATCH
-            self._hear_of_new(now)
-        else:
-            told = self._wire.receive_with_users(BATCH)
-            full = len(told) == BATCH
-            self._hear_of_new(now)
-            batch = gate.judge(told, self._machine, now)
-        self._guard.delivered(batch)
-        for _, fault in self._machine.receive_all(batch, now):
-            # A fault of ours: one message is lost, the others' broker is not.
-            logger.critical("the core failed on a message; please report this", exc_info=fault)
-        return full
-
-    def _hear_of_new(self, now: float) -> None:
-        new = self._wire.connections()
-        if new:  # libzmq tells of an end before the descriptor can be another connection's
-            self._hear_of_ends(now)
-        for peer, fd in new:
-            self._guard.opened(fd)
-            self._probes.seen(peer, fd)
-            replaced = self._connections.opened(peer, fd)
-            if replaced is not None:
-                self._end(replaced, fd, now)
-            if self._gate is not None:
-                self._gate.opened(peer, fd)
-
-    def _hear_of_ends(self, now: float) -> None:
-        for seen in self._monitor.read():
-            if seen.event in HANDSHAKE_FAILED:
-                refused(self._gate, seen, self._machine)
-            self._guard.hear(seen, now)
-            if seen.event is not Event.LOST:
-                continue
-            peer = self._connections.ended(seen.value)
-            if peer is not None:
-                self._end(peer, seen.value, now)
-
-    def _end(self, peer: bytes, fd: int, now: float) -> None:
-        if self._gate is not None:
-            self._gate.ended(peer)
-        self._wire.forget(peer)
-        self._probes.begin(peer, fd, now)
-        self._machine.connection_ended(peer, now)
 
     def _apply(self, now: float) -> float:
         """Sends, and tells the machine what was refused, until it has nothing more to send; logs
@@ -453,17 +339,15 @@ class _Loop:
                     self.program.observer.fact(self._machine, name, data)
             if not sends:
                 break
-            refused = [(*sends[index], number) for index, number in self._wire.send(sends)]
+            refused = [(*sends[index], number) for index, number in self._port.send(sends, now)]
             for peer, frames, number in refused:
                 gone = number == GONE
-                if gone:
-                    someone_gone = True
-                    self._probes.gone(peer)
+                someone_gone = someone_gone or gone
                 self._machine.refused(peer, frames, gone, now)
         return 0.0 if someone_gone else self._wait(now)
 
     def _wait(self, now: float) -> float:
-        deadline = min(self._machine.next_deadline(), self._probes.next(), self._guard.due)
+        deadline = min(self._machine.next_deadline(), self._port.due)
         if self._watch is not None:
             deadline = min(deadline, self._watch.due)
         return inf if deadline == inf else max(0.0, deadline - now)

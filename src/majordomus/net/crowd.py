@@ -1,22 +1,21 @@
 """How many connections each address has, and how many of them have said nothing yet.
 
-libzmq accepts everybody. What is one too many of its address is ended as soon as the monitor tells
-of it. Connections of one machine (ipc, inproc) have no address and are not counted.
+Everybody is accepted at first. What is one too many of its address is ended as soon as the port
+hears of it. Connections of one machine (ipc, inproc) have no address and are not counted.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
-
-from majordomus.net.descriptors import Mark, mark_of
 
 UNFINISHED: Final = 3.5
 """Seconds after which a connection that says nothing has its handshake behind it: libzmq gives it
 3."""
 
 
+@lru_cache(maxsize=1024)
 def neighbourhood(host: str) -> str:
     """An IPv4 address, or the /64 of an IPv6 address: what one customer of a provider gets."""
     try:
@@ -53,27 +52,18 @@ class _Address:
 class Crowd:
     """The connections of one socket. `most` and `most_new` are bounds for one address."""
 
-    def __init__(
-        self, most: int, most_new: int, look: Callable[[int], Mark | None] = mark_of
-    ) -> None:
-        self.marks: dict[int, Mark] = {}
-        """Of every connection, by its descriptor."""
-        self._most, self._most_new, self._look = most, most_new, look
+    def __init__(self, most: int, most_new: int) -> None:
+        self._most, self._most_new = most, most_new
         self._addresses: dict[str, _Address] = {}
         self._of: dict[int, _Address] = {}
         self._silent: set[int] = set()
 
-    def accepted(self, fd: int, now: float) -> str:
-        """A connection is there. Why it is one too many; "" when it is not."""
-        if fd in self.marks:
-            self.ended(fd)
-        mark = self._look(fd)
-        if mark is None:
+    def accepted(self, fd: int, host: str, now: float) -> str:
+        """A connection is there, from `host`. Why it is one too many; "" when it is not."""
+        self.ended(fd)
+        if not host:
             return ""
-        self.marks[fd] = mark
-        if not mark.host:
-            return ""
-        name = neighbourhood(mark.host)
+        name = neighbourhood(host)
         address = self._addresses.get(name)
         if address is None:
             address = self._addresses[name] = _Address(name)
@@ -99,8 +89,7 @@ class Crowd:
         return fd in self._silent
 
     def ended(self, fd: int) -> None:
-        """A connection has ended."""
-        self.marks.pop(fd, None)
+        """A connection has ended. May be repeated."""
         self._silent.discard(fd)
         address = self._of.pop(fd, None)
         if address is None:

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from math import ceil
 from typing import Final, Generic, TypeVar
 
-import zmq
-
 from majordomus.errors import LocalProtocolError
 from majordomus.net import forks
 from majordomus.net.access import Access, Refusal
@@ -283,13 +281,9 @@ class Driver(Generic[E]):
         self._waker.close()
 
     def _opened(self, link: Link) -> None:
-        self._wait_for = Readiness(self._waker.fd, _fd(link.socket), _fd(link.monitor.socket))
-        self._unheard = True
+        self._wait_for = Readiness(self._waker.fd, *link.fds)
+        self._unheard = link.tells_once
 
     def _closing(self, link: Link) -> None:
         self._wait_for = Readiness(self._waker.fd)
         self._unheard = False
-
-
-def _fd(socket: zmq.Socket[bytes]) -> int:
-    return int(socket.getsockopt(zmq.FD))

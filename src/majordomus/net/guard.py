@@ -7,12 +7,13 @@ One for a broker's socket, told by the monitor who comes and goes. What it ends 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.net import descriptors
 from majordomus.net.crowd import Crowd
+from majordomus.net.descriptors import Mark, mark_of
 from majordomus.net.flood import Flood
 from majordomus.net.monitor import Event, Seen
 from majordomus.net.strays import NOT_ZMTP, Strays
@@ -27,16 +28,24 @@ ENDLESS = "endless-message"
 class Guard:
     """`due`: when `look` is next needed, in monotonic seconds."""
 
-    def __init__(self, machine: BrokerMachine, connections: Connections) -> None:
+    def __init__(
+        self,
+        machine: BrokerMachine,
+        connections: Connections,
+        look: Callable[[int], Mark | None] = mark_of,
+    ) -> None:
         settings = machine.settings
+        self._look_at = look
         self._machine, self._connections = machine, connections
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
         self._flood = Flood(settings.max_message)
         self._strays = Strays()
+        self._marks: dict[int, Mark] = {}
+        """Of every connection, by its descriptor."""
 
     @property
     def due(self) -> float:
-        return self._flood.due if self._crowd.marks else inf
+        return self._flood.due if self._marks else inf
 
     def hear(self, seen: Seen, now: float) -> None:
         """What the monitor says."""
@@ -44,13 +53,16 @@ class Guard:
         stray = self._strays.hear(seen)
         if seen.event is Event.LOST:
             if stray:
-                mark = self._crowd.marks.get(fd)
+                mark = self._marks.get(fd)
                 self._machine.handshake_failed(NOT_ZMTP, address=mark.host if mark else "")
-            self._crowd.ended(fd)
-            self._flood.ended(fd)
+            self._forget(fd)
         elif seen.event is Event.ACCEPTED:
-            self._flood.ended(fd)
-            reason = self._crowd.accepted(fd, now)
+            self._forget(fd)
+            mark = self._look_at(fd)
+            if mark is None:
+                return
+            self._marks[fd] = mark
+            reason = self._crowd.accepted(fd, mark.host, now)
             if reason:
                 self._end(fd, reason)
             else:
@@ -69,11 +81,16 @@ class Guard:
 
     def look(self, now: float) -> None:
         """Whether anybody sends without an end."""
-        for fd in self._flood.look(self._crowd.marks, self._crowd.silent, now):
+        for fd in self._flood.look(self._marks, self._crowd.silent, now):
             self._end(fd, ENDLESS)
 
+    def _forget(self, fd: int) -> None:
+        self._marks.pop(fd, None)
+        self._crowd.ended(fd)
+        self._flood.ended(fd)
+
     def _end(self, fd: int, reason: str) -> None:
-        mark = self._crowd.marks.get(fd)
+        mark = self._marks.get(fd)
         self._strays.cut(fd)
         if mark is not None and descriptors.shut(fd, mark):
             self._machine.cut_off(reason, mark.host)

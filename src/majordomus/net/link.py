@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 import zmq
 
-from majordomus.net import endpoints, sockets, wires
+from majordomus.net import endpoints, sockets, tcp, wires
 from majordomus.net.access import Access, Refusal
-from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor, Seen
+from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Seen
+from majordomus.net.zmq_link import ZmqLink
 
 BATCH: Final = 256
 """Messages read before sends and deadlines get their turn."""
@@ -44,32 +45,51 @@ class Session(Protocol[E]):
     def take_effects(self) -> tuple[list[list[bytes]], list[E], bool]: ...
 
 
-class Link:
-    """One DEALER, its monitor and its wire, on the way to one endpoint."""
+class Link(Protocol):
+    """A connection to one endpoint, or the way to it.
 
-    def __init__(self, url: str, access: Access | None = None) -> None:
-        self.url = url
-        self.up = False
-        self.socket = sockets.dealer()
-        watched = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED, *HANDSHAKE_FAILED)
-        self.monitor = Monitor(self.socket, *watched)
-        try:
-            self.wire = wires.make_dealer(self.socket)
-            if access is not None:
-                access.secure(self.socket, url)
-            sockets.connect(self.socket, url)
-        except BaseException:
-            self.close()
-            raise
+    `fds` become readable: the first when there is something to receive, the last when there is news
+    of the connection (they may be one). Where `tells_once` is true the first tells of a change
+    once, and using the link may take that news away: then `readable` has to be asked. `due`: when
+    `look` is next needed, in monotonic seconds.
+    """
+
+    url: str
+    up: bool
+    due: float
+    tells_once: bool
+    fds: tuple[int, ...]
+
+    def receive(self, most: int) -> list[list[bytes]]:
+        """As `wire.DealerWire.receive`."""
+
+    def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
+        """As `wire.DealerWire.send`."""
 
     def readable(self) -> bool:
-        """Asks libzmq, which also makes it notice new connections: a send alone may not."""
-        return self.wire.readable()
+        """Whether something is there to receive that `fds` do not tell of."""
+
+    def news(self) -> Sequence[Seen]:
+        """What has happened to the connection since the last call, in order."""
+
+    def look(self, now: float) -> None:
+        """What time alone causes."""
 
     def close(self) -> None:
-        """What was sent may still leave, for LINGER at most. May be repeated."""
-        self.monitor.close()
-        self.socket.close()
+        """What was sent may still leave, for a second at most. May be repeated."""
+
+
+def open_link(url: str, access: Access | None, place: tcp.Place | None) -> Link:
+    """The way to this endpoint: our own ZMTP over plain TCP where that was built, else libzmq.
+
+    `place` is where a name was found to be; without it the link may be one that looks it up.
+    """
+    if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.asked(url)):
+        return ZmqLink(url, access)
+    from majordomus.net.tcp_link import NameLink, TcpLink
+
+    there = place or tcp.at_once(url)
+    return NameLink(url) if there is None else TcpLink(url, there)
 
 
 class Line(Generic[E]):
@@ -99,6 +119,7 @@ class Line(Generic[E]):
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
+        self._place: tcp.Place | None = None
 
     @property
     def link(self) -> Link | None:
@@ -135,40 +156,29 @@ class Line(Generic[E]):
         link = self._link
         if link is None:
             return
-        self.stale = True
-        for seen in link.monitor.read():
-            if seen.event is Event.ATTACHED and sockets.meets_itself(seen.value):
-                self.close()
-                self._retry_later(now)
+        self.stale = link.tells_once
+        for seen in link.news():
+            self._hear(link, seen, now)
+            if self._link is not link:
                 return
-            if seen.event is Event.CONNECTED:
-                link.up = True
-                self.refusal = None
-                self._retry_at, self._retry_delay = inf, FIRST_RETRY
-                logger.info("connected to %s", link.url)
-                link.readable()
-                self.session.connected(now)
-            elif seen.event is Event.LOST and link.up:
-                while self.receive(now):  # what arrived before the end counts
-                    pass
-                self.close()  # before libzmq connects anew by itself
-                logger.info("the connection to %s has ended", link.url)
-                self.session.lost(now)
-                return
-            elif seen.event in HANDSHAKE_FAILED and not link.up:
-                self._refused(link, seen, now)
-            elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
-                self._retry_later(now)
 
     def receive(self, now: float) -> bool:
         """The socket is readable: one batch of it. True when there may be more."""
-        if self._link is None:
+        link = self._link
+        if link is None:
             return False
-        batch = self._link.wire.receive(BATCH)
+        batch = link.receive(BATCH)
         self.stale = len(batch) == BATCH
+        news = () if link.tells_once else link.news()
+        for seen in news:
+            if seen.event is Event.CONNECTED:
+                self._connected(link, now)
         receive = self.session.receive
         for frames in batch:
             receive(frames, now)
+        for seen in news:
+            if seen.event is not Event.CONNECTED and self._link is link:
+                self._hear(link, seen, now)
         return self.stale
 
     def flush(self, now: float) -> list[E]:
@@ -178,6 +188,9 @@ class Line(Generic[E]):
         session = self.session
         if self._retry_at <= now:
             self._again(now)
+        if self._link is not None and self._link.due <= now:
+            self._link.look(now)
+            self.heard_of_connection(now)
         if session.next_deadline() <= now:
             session.tick(now)
         events: list[E] = []
@@ -194,13 +207,45 @@ class Line(Generic[E]):
 
     def next_deadline(self) -> float:
         """When `flush` is next needed, in monotonic seconds."""
-        return min(self.session.next_deadline(), self._retry_at)
+        deadline = min(self.session.next_deadline(), self._retry_at)
+        return deadline if self._link is None else min(deadline, self._link.due)
+
+    def _hear(self, link: Link, seen: Seen, now: float) -> None:
+        """One thing that has happened to the connection."""
+        if seen.event is Event.ATTACHED and sockets.meets_itself(seen.value):
+            self.close()
+            self._retry_later(now)
+        elif seen.event is Event.CONNECTED:
+            self._connected(link, now)
+        elif seen.event is Event.LOST and link.up:
+            while self.receive(now):  # what arrived before the end counts
+                pass
+            self.close()  # before libzmq connects anew by itself
+            logger.info("the connection to %s has ended", link.url)
+            self.session.lost(now)
+        elif seen.event in HANDSHAKE_FAILED and not link.up:
+            self._refused(link, seen, now)
+        elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
+            self._place = getattr(link, "place", None)
+            if self._place is not None:
+                self._retry_at = now
+            else:
+                self._retry_later(now)
+
+    def _connected(self, link: Link, now: float) -> None:
+        link.up = True
+        self.refusal = None
+        self._retry_at, self._retry_delay = inf, FIRST_RETRY
+        logger.info("connected to %s", link.url)
+        if link.tells_once:
+            link.readable()
+        self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], now: float) -> None:
         link = self._link
-        self.stale = True
         if link is not None and link.up:
-            refused = [sends[index] for index, _ in link.wire.send(sends)]
+            self.stale = self.stale or link.tells_once
+            refused = [sends[index] for index, _ in link.send(sends)]
         else:
             refused = sends
         for frames in refused:
@@ -224,13 +269,14 @@ class Line(Generic[E]):
         self.close()
         try:
             self._make(now)
-        except zmq.ZMQError as error:  # no descriptor is left: that may change
+        except (zmq.ZMQError, OSError) as error:  # no descriptor is left: that may change
             logger.warning("no socket: %s", error)
             self._retry_at = now + LAST_RETRY
 
     def _make(self, now: float) -> None:
-        link = self._link = Link(self._where(), self._access)
-        self.stale = True
+        place, self._place = self._place, None
+        link = self._link = open_link(self._where(), self._access, place)
+        self.stale = link.tells_once
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and no monitor event

@@ -1,6 +1,8 @@
-"""Which wire serves, and why: the native one where it loads, else its twin on pyzmq.
+"""Which wire serves, and why: our own ZMTP for plain TCP where it was built; for libzmq's sockets the
+native one where it loads, else its twin on pyzmq.
 
-It is decided once, at import. MAJORDOMUS_WIRE=native or =pyzmq forces one of them.
+It is decided once, at import. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces one of them: the latter
+two leave plain TCP to libzmq.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from majordomus.net import wire
 VARIABLE: Final = "MAJORDOMUS_WIRE"
 NATIVE: Final = "native"
 TWIN: Final = "pyzmq"
+OWN: Final = "zmtp"
 
 logger = logging.getLogger("majordomus")
 
@@ -65,12 +68,24 @@ def _twin(why: str, *, asked_for: bool = False) -> _Kind:
     return _Kind(f"{TWIN}: {why}", asked_for, wire.RouterWire, wire.DealerWire, wire.Wait)
 
 
+def _has_own_zmtp(wanted: str) -> bool:
+    if wanted not in ("", OWN):
+        return False
+    try:
+        importlib.import_module("majordomus.net._zmtp")
+    except ImportError:
+        return False
+    return True
+
+
 _wanted: Final = os.environ.get(VARIABLE, "")
 _kind: Final = _choose(_wanted)
 _said: list[str] = []
 
 WIRE: Final = _kind.name
-"""`native`, or `pyzmq: ` and why."""
+"""What moves messages on libzmq's sockets: `native`, or `pyzmq: ` and why."""
+OWN_ZMTP: Final = _has_own_zmtp(_wanted)
+"""Whether our own ZMTP serves plain TCP; it was not built where there is no epoll."""
 
 
 def make_router(socket: zmq.Socket[bytes], *, max_frames: int = 0, max_bytes: int = 0) -> Router:
@@ -99,8 +114,10 @@ def make_wait(*sources: zmq.Socket[bytes] | int) -> Callable[[int], int]:
 
 def problem() -> str:
     """Why the wire that MAJORDOMUS_WIRE asks for cannot be had; empty when it can."""
-    if _wanted not in ("", NATIVE, TWIN):
-        return f"{VARIABLE}={_wanted} is unknown; there is: {NATIVE}, {TWIN}"
+    if _wanted not in ("", OWN, NATIVE, TWIN):
+        return f"{VARIABLE}={_wanted} is unknown; there is: {OWN}, {NATIVE}, {TWIN}"
+    if _wanted == OWN and not OWN_ZMTP:
+        return f"{VARIABLE}={OWN} cannot be had: our own ZMTP was not built when this was installed"
     if _wanted == NATIVE and WIRE != NATIVE:
         return f"{VARIABLE}={NATIVE} cannot be had: {WIRE.removeprefix(f'{TWIN}: ')}"
     return ""

@@ -1,0 +1,166 @@
+"""A link that speaks our own ZMTP over plain TCP, in the thread of whoever owns it; and what stands
+in its place as long as a name is being looked up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+import zmq
+
+from majordomus.net import sockets, tcp
+from majordomus.net._zmtp import (
+    ANOTHER_MECHANISM,
+    BROKEN_OFF,
+    GONE_AWAY,
+    GREETED_WELL,
+    NEW,
+    REFUSED,
+    UNREACHED,
+    TcpDealer,
+)
+from majordomus.net.monitor import Event, Seen
+
+HANDSHAKE: Final = 3.0
+"""Seconds for the handshake of ZMTP, once the kernel has a connection."""
+LINGER: Final = 1.0
+"""Seconds that a closed connection may still need for what was handed to it."""
+_MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+_FAILURES: Final = {
+    UNREACHED: Seen(Event.FAILED, 0),
+    ANOTHER_MECHANISM: Seen(Event.PROTOCOL_FAILED, _MISMATCH),
+    BROKEN_OFF: Seen(Event.BROKEN_OFF, errno.ECONNRESET),
+}
+_NOT_ZMTP: Final = Seen(Event.PROTOCOL_FAILED, 0)
+
+
+class TcpLink:
+    """See `link.Link`. Its one descriptor tells of messages and of the connection, as long as there
+    is something to tell.
+
+    Raises: OSError when no connection can be begun.
+    """
+
+    tells_once = False
+
+    def __init__(self, url: str, place: tcp.Place) -> None:
+        self.url = url
+        self.up = False
+        self.due = inf
+        with tcp.connect(place) as begun:
+            self._dealer = TcpDealer(begun.detach(), sockets.routing_id())
+        self.receive, self.send = self._dealer.receive, self._dealer.send
+        self.fds: tuple[int, ...] = (self._dealer.fd,)
+        self._closed = False
+
+    def readable(self) -> bool:
+        return self._dealer.waiting
+
+    def news(self) -> Sequence[Seen]:
+        told = self._dealer.news()
+        if not told:
+            return ()
+        if told[0][0] == NEW:
+            self.due = time.monotonic() + HANDSHAKE
+            told = told[1:]
+        return [self._seen(*one) for one in told]
+
+    def look(self, now: float) -> None:
+        """Ends a handshake that takes too long."""
+        if now >= self.due:
+            self.due = inf
+            self._dealer.expire()
+
+    def close(self) -> None:
+        """What was sent may still leave, for LINGER at most. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._dealer.write()
+        if self._dealer.unsent:
+            threading.Thread(target=_linger, args=(self._dealer,), name="majordomus-linger").start()
+        else:
+            self._dealer.close()
+
+    def _seen(self, what: int, _fd: int, _peer: bytes | None, why: str) -> Seen:
+        if what == GREETED_WELL:
+            self.due = inf
+            return Seen(Event.CONNECTED, 0)
+        if what == GONE_AWAY:
+            return Seen(Event.LOST, 0)
+        if why.startswith(REFUSED):
+            return Seen(Event.AUTH_FAILED, int(why.removeprefix(REFUSED)))
+        return _FAILURES.get(why, _NOT_ZMTP)
+
+
+class NameLink:
+    """Looks a name up in a thread of its own, for that may take seconds; `place` is what it found.
+
+    Its one descriptor becomes readable when that is known.
+    """
+
+    tells_once = False
+    due = inf
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.up = False
+        self.place: tcp.Place | None = None
+        self._known = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.fds: tuple[int, ...] = (self._known,)
+        self._lock = threading.Lock()
+        threading.Thread(target=self._look_up, name="majordomus-name", daemon=True).start()
+
+    def receive(self, most: int) -> list[list[bytes]]:
+        return []
+
+    def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
+        return [(index, errno.EAGAIN) for index in range(len(batch))]
+
+    def readable(self) -> bool:
+        return False
+
+    def news(self) -> Sequence[Seen]:
+        try:
+            os.eventfd_read(self._known)
+        except BlockingIOError:
+            return ()
+        return (Seen(Event.FAILED, 0),)
+
+    def look(self, now: float) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        """May be repeated."""
+        with self._lock:
+            if self._known >= 0:
+                os.close(self._known)
+            self._known = -1
+
+    def _look_up(self) -> None:
+        try:
+            self.place = tcp.look_up(self.url)
+        except OSError:
+            self.place = None
+        with self._lock:
+            if self._known >= 0:
+                os.eventfd_write(self._known, 1)
+
+
+def _linger(dealer: TcpDealer) -> None:
+    """Writes what the kernel did not take at once."""
+    until = time.monotonic() + LINGER
+    while dealer.unsent and (left := until - time.monotonic()) > 0:
+        select.select([dealer.fd], [], [], left)
+        while dealer.receive(1000):
+            pass
+        if not dealer.open:
+            break
+    dealer.close()

@@ -1,0 +1,149 @@
+"""The endpoints of a broker that our own ZMTP serves, in the broker's own thread.
+
+It sees every connection come, say hello and end, in the order in which that happens, so nothing has
+to be probed or guessed here as with libzmq.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as plain
+import time
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from majordomus.net import tcp
+from majordomus.net._zmtp import BROKEN_OFF, GONE_AWAY, GREETED_WELL, NEW, TcpRouter
+from majordomus.net.crowd import Crowd
+from majordomus.net.port import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, Message
+from majordomus.net.waker import Waker
+
+if TYPE_CHECKING:
+    from majordomus.core.broker import BrokerMachine
+
+HANDSHAKE: Final = 3.0
+"""Seconds for the handshake of ZMTP; a connection that says nothing is cut after it."""
+LINGER: Final = 1.0
+"""Seconds that peers get at the end to take what was sent to them."""
+FAREWELL: Final = 0.1
+"""Seconds that they get at the end to close, once they have taken it."""
+NO_DESCRIPTOR: Final = 0.1
+"""Seconds until it is tried again to accept, when no descriptor was left for one who came."""
+
+
+class TcpPort:
+    """A port; see `port.Port`."""
+
+    name = "zmtp"
+
+    def __init__(self, machine: BrokerMachine, waker: Waker) -> None:
+        settings = machine.settings
+        self._machine, self._waker = machine, waker
+        self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._router = TcpRouter(
+            os.urandom,
+            hwm=settings.send_hwm,
+            max_frames=settings.max_frames + HEAD_FRAMES,
+            max_bytes=settings.max_message + HEAD_BYTES,
+            # A larger one cuts the connection; up to this size the core can still answer 413.
+            max_message=2 * (settings.max_message + HEAD_BYTES),
+            extra=waker.fd,
+        )
+        self._listening: list[plain.socket] = []
+        self._hosts: dict[int, str] = {}
+        self._next_handshake = inf
+        self._accept_at = inf
+        self._closed = False
+        self.fd = self._router.fd
+        self.wait = self._router.wait
+
+    @property
+    def due(self) -> float:
+        return min(self._next_handshake, self._accept_at)
+
+    def open(self) -> None:
+        """Nothing is to be done: nobody is asked who he is."""
+
+    def bind(self, url: str) -> str:
+        made, real = tcp.listen(url)
+        self._listening.append(made)
+        self._router.listen(made.fileno())
+        return real
+
+    def receive(self, ready: int, now: float) -> tuple[list[Message], bool]:
+        if not ready & ~WAKER:
+            return [], False
+        batch = self._router.receive(BATCH, now)
+        return batch, len(batch) >= BATCH
+
+    def hear(self, ready: int, now: float) -> None:
+        for what, fd, peer, why in self._router.news():
+            if what == NEW:
+                self._came(fd, why, now)
+            elif what == GREETED_WELL:
+                self._crowd.spoke(fd)
+            else:
+                self._left(what == GONE_AWAY, fd, peer, why, now)
+        if self._router.exhausted and self._accept_at == inf:
+            self._accept_at = now + NO_DESCRIPTOR
+
+    def look(self, now: float) -> None:
+        if now >= self._next_handshake:
+            self._next_handshake = HANDSHAKE + self._router.expire(now - HANDSHAKE)
+            self.hear(0, now)
+        if now >= self._accept_at:
+            self._accept_at = inf
+            self._router.accept_again()
+
+    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
+        return self._router.send(batch)
+
+    def knows(self, peer: bytes) -> bool:
+        """Whether there is a connection of this routing id."""
+        return self._router.knows(peer)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for listening in self._listening:
+            self._router.unlisten(listening.fileno())
+            listening.close()
+        self._say_goodbye()
+        self._router.close()
+
+    def _say_goodbye(self) -> None:
+        """Ends the connections in order: where one is closed while something is unread, the other
+        end forgets what was sent to it."""
+        router, began = self._router, time.monotonic()
+        while True:
+            router.finish()
+            now = time.monotonic()
+            if not router.drop(now):
+                return
+            if now - began >= (LINGER if router.unsent() else FAREWELL):
+                return
+            if router.wait(10) & WAKER:
+                self._waker.clear()
+
+    def _came(self, fd: int, host: str, now: float) -> None:
+        reason = self._crowd.accepted(fd, host, now)
+        if reason:
+            self._router.cut(fd)
+            self._crowd.ended(fd)
+            self._machine.cut_off(reason, host)
+            return
+        self._hosts[fd] = host
+        if self._next_handshake == inf:
+            self._next_handshake = now + HANDSHAKE
+
+    def _left(self, served: bool, fd: int, peer: bytes | None, why: str, now: float) -> None:
+        self._crowd.ended(fd)
+        host = self._hosts.pop(fd, "")
+        if not served:
+            self._machine.handshake_failed(why, address=host)
+            return
+        if why != BROKEN_OFF:
+            self._machine.cut_off(why, host)
+        if peer is not None:
+            self._machine.connection_ended(peer, now)
