@@ -151,6 +151,7 @@ cdef enum:
     FIRST_ROOM = 64 * 1024
     EVENTS = 256
     ACCEPTED_AT_ONCE = 64
+    ENDED_AT_ONCE = 64
     IDLE_ROOM = 16 * 1024  # a buffer for reading that is larger is given back when it is empty
     OUT_ROOM = 64 * 1024  # the same for writing
 
@@ -1106,17 +1107,20 @@ cdef class TcpRouter(_Engine):
         return self.begin(stream)
 
     def expire(self, double before):
-        """Ends who began before that time and is not done with the handshake.
+        """Ends who began before that time and is not done with the handshake; of many only some,
+        for others wait meanwhile.
 
         When the next one began; infinity when there is none.
         """
         cdef Stream stream
+        cdef int ended = 0
         while self.young:
             stream = <Stream>self.young[0]
             if stream.state < OPEN:
-                if stream.began > before:
+                if stream.began > before or ended == ENDED_AT_ONCE:
                     return stream.began
                 self.end(stream, BROKEN_OFF)
+                ended += 1
             self.young.popleft()
         return float("inf")
 

@@ -1,7 +1,7 @@
-"""Which wire serves, and why: our own ZMTP for plain TCP where it was built; for libzmq's sockets the
-native one where it loads, else its twin on pyzmq.
+"""Which wire serves, and why: our own ZMTP for plain TCP where it was built; for libzmq's sockets
+the native one where it loads, else its twin on pyzmq.
 
-It is decided once, at import. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces one of them: the latter
+It is decided once, at import. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces one of them; the last
 two leave plain TCP to libzmq.
 """
 
