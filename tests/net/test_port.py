@@ -1,0 +1,229 @@
+"""A broker's endpoints, ours and libzmq's; and links whose endpoint is a name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket as plain
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from majordomus import Broker, BrokerSettings, Client, Request, Worker
+from majordomus.errors import ConfigurationError, MajordomusError
+from majordomus.net import tcp, wires
+
+pytestmark = pytest.mark.skipif(
+    not wires.OWN_ZMTP, reason="our own ZMTP is not built, or another wire was asked for"
+)
+LIMIT = 20.0
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Broker]:
+    urls = ["tcp://127.0.0.1:*", f"ipc://{tmp_path}/broker", "tcp://127.0.0.1:*"]
+    with Broker(BrokerSettings(drain_timeout=0.5), bind=urls) as broker:
+        yield broker
+
+
+def wire_of(client: Client) -> str:
+    told = json.loads(client.call("mmi.broker").frames[1])
+    return str(told["wire"])
+
+
+def echo(stack: ExitStack, url: str, name: str) -> Worker:
+    worker = Worker(url)
+
+    @worker.service(name)
+    def answer(request: Request) -> bytes:
+        return name.encode() + request.body
+
+    return stack.enter_context(worker)
+
+
+def test_endpoints_of_both_kinds_are_one_broker(both: Broker) -> None:
+    with ExitStack() as stack:
+        for n, url in enumerate(both.endpoints):
+            echo(stack, url, f"service{n}")
+        for url in both.endpoints:
+            client = stack.enter_context(Client(url, timeout=LIMIT))
+            answers = [client.call(f"service{n}", b"!" * n).body for n in range(3)]
+            assert answers == [b"service0", b"service1!", b"service2!!"]
+            assert wire_of(client) == f"zmtp, {wires.WIRE}"
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_worker_killed_at_either_kind_of_endpoint_is_missed_at_once(both: Broker, at: int) -> None:
+    program = f"""
+import time
+from majordomus import Worker
+worker = Worker({both.endpoints[at]!r})
+@worker.service("work")
+def work(request):
+    print("working", flush=True)
+    time.sleep(60)
+worker.run()
+"""
+    with ExitStack() as stack:
+        first = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        )
+        client = stack.enter_context(Client(both.endpoints[1 - at], timeout=LIMIT))
+        future = client.submit("work")
+        assert first.stdout is not None
+        assert first.stdout.readline() == "working\n"
+        echo(stack, both.endpoints[0], "work")
+        began = time.monotonic()
+        first.send_signal(signal.SIGKILL)
+        assert future.result(LIMIT).body == b"work"
+        assert time.monotonic() - began < 2
+
+
+def test_endpoint_is_free_once_the_broker_has_stopped() -> None:
+    broker = Broker(bind="tcp://127.0.0.1:*")
+    for _ in range(3):
+        broker.start()
+        (url,) = broker.endpoints
+        with Client(url, timeout=LIMIT) as client:
+            client.ping()
+        broker.stop()
+        broker = Broker(bind=url)
+
+
+def test_broker_that_stops_does_not_wait_long_for_peers_that_stay() -> None:
+    with Broker(bind="tcp://127.0.0.1:*") as broker:
+        port = int(broker.endpoints[0].rpartition(":")[2])
+        with plain.create_connection(("127.0.0.1", port)):
+            time.sleep(0.1)
+            began = time.monotonic()
+            broker.stop()
+            assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("tcp://127.0.0.1:{taken}", "Address already in use"),
+        ("tcp://203.0.113.1:5555", "Cannot assign requested address"),
+        ("tcp://nobody.invalid:5555", "No such device"),
+    ],
+)
+def test_endpoint_that_cannot_be_bound_says_why(url: str, why: str) -> None:
+    with plain.create_server(("127.0.0.1", 0)) as taken:
+        url = url.format(taken=taken.getsockname()[1])
+        with pytest.raises(ConfigurationError, match=f"cannot bind {url}: {why}"):
+            Broker(bind=url, insecure=True).open()
+
+
+@pytest.mark.parametrize("host", ["localhost", "lo", "*", "0.0.0.0", "[::1]"])  # noqa: S104
+def test_every_way_to_name_an_interface_can_be_bound(host: str) -> None:
+    if host == "[::1]" and not Path("/proc/net/if_inet6").read_text():
+        pytest.skip("there is no IPv6 here")
+    with Broker(bind=f"tcp://{host}:*", insecure=True) as broker:
+        url = broker.endpoints[0].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        with Client(url, timeout=LIMIT) as client:
+            client.ping()
+
+
+def test_broker_out_of_descriptors_serves_who_is_there_and_then_who_waited() -> None:
+    program = """
+import sys, resource
+from majordomus import Broker
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+broker = Broker(bind="tcp://127.0.0.1:*")
+broker.open()
+broker.run(lambda: print(broker.endpoints[0], flush=True))
+"""
+    with ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        )
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        port = int(url.rpartition(":")[2])
+        client = stack.enter_context(Client(url, timeout=LIMIT))
+        client.ping()
+        crowd = [plain.create_connection(("127.0.0.1", port)) for _ in range(80)]
+        late = stack.enter_context(Client(url, timeout=LIMIT))
+        before = os.times()
+        spent = Path(f"/proc/{process.pid}/stat")
+        ticks = sum(map(int, spent.read_text().split()[13:15]))
+        time.sleep(1.0)
+        client.ping()
+        ticks = sum(map(int, spent.read_text().split()[13:15])) - ticks
+        assert ticks / os.sysconf("SC_CLK_TCK") < 0.5, before
+        for one in crowd:
+            one.close()
+        late.ping()
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def asks_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no name were known without asking for it."""
+    monkeypatch.setattr(tcp, "at_once", lambda _url: None)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker(bind="tcp://127.0.0.1:*") as made:
+        yield made
+
+
+@pytest.mark.usefixtures("asks_for_names")
+def test_name_is_looked_up_and_looked_up_again_after_the_end(broker: Broker) -> None:
+    url = broker.endpoints[0].replace("127.0.0.1", "localhost")
+    with Client(url, timeout=LIMIT) as client:
+        client.ping()
+        broker.stop()
+        with Broker(bind=broker.endpoints[0]):
+            client.ping()
+
+
+@pytest.mark.usefixtures("asks_for_names")
+def test_async_peers_find_names_as_well(broker: Broker) -> None:
+    url = broker.endpoints[0].replace("127.0.0.1", "localhost")
+    with ExitStack() as stack:
+        echo(stack, url, "named")
+        client = stack.enter_context(Client(url, timeout=LIMIT))
+        assert client.call("named", b"!").body == b"named!"
+
+
+def test_name_that_nobody_knows_is_tried_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    def nobody(url: str) -> tcp.Place:
+        tried.append(url)
+        raise OSError("nobody knows")
+
+    monkeypatch.setattr(tcp, "look_up", nobody)
+    with Client("tcp://nobody.invalid:5555") as client, pytest.raises(MajordomusError):
+        client.call("echo", timeout=0.8)
+    assert len(tried) >= 2
+
+
+def test_client_that_is_closed_while_a_name_is_looked_up_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    with monkeypatch.context() as patched:
+        look_up = tcp.look_up
+        patched.setattr(tcp, "look_up", lambda url: (time.sleep(0.5), look_up(url))[1])
+        with Client("tcp://nobody.invalid:5555") as client, pytest.raises(MajordomusError):
+            client.call("echo", timeout=0.1)
+        time.sleep(0.6)
+    assert open_files() <= before
