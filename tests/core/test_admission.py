@@ -482,7 +482,7 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         "max_service_queue_bytes", "max_client_queue", "max_client_queue_bytes", "max_outbox",
         "max_outbox_bytes", "max_topic", "max_topic_tokens", "max_client_topics", "max_topics",
         "max_sessions", "max_answered", "max_outboxes_bytes", "max_address_connections",
-        "max_address_handshakes", "max_stories",
+        "max_address_handshakes", "max_stories", "max_unfinished_bytes",
     }  # fmt: skip
     assert all(getattr(BrokerSettings(), name) > 0 for name in limits)
 

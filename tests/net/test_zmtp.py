@@ -11,6 +11,7 @@ import select
 import socket as plain
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,47 @@ def test_connection_that_brings_what_nobody_takes_is_ended(
         raw.sendall(sent)
         assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, why)
         assert is_ended(raw)
+
+
+def test_messages_that_never_end_are_bounded_together_and_the_largest_goes(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_unfinished=1_000_000)
+    with ExitStack() as stack:
+        peers = []
+        for n in range(4):
+            raw = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            peers.append(introduce(router, raw))
+            raw.sendall(packed(b"x" * 100_000, b"")[:-2])
+            raw.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(100_000 + 20_000 * n))
+            for _ in range(5):
+                router.turn()
+        greedy = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+        peers.append(introduce(router, greedy))
+        greedy.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(600_000))
+        assert router.hears(zmtp.GONE_AWAY)[2:] == (peers[4], zmtp.UNFINISHED)
+        assert router.router.open_count == 4
+
+
+def test_complete_messages_count_no_longer(make: Callable[..., Router]) -> None:
+    router = make(max_unfinished=300_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        introduce(router, raw)
+        for n in range(20):
+            raw.sendall(packed(b"%d" % n, bytes(200_000)))
+            assert len(router.all_of(1)[0][1][1]) == 200_000
+        assert router.router.open_count == 1
+
+
+def test_bytes_that_wait_for_a_peer_are_bounded(make: Callable[..., Router]) -> None:
+    router = make(max_unsent=1_000_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as stuck:
+        peer = introduce(router, stuck)
+        sent = 0
+        while not router.router.send([(peer, [LARGE])]):
+            sent += 1
+            assert sent < 200
+        assert sent * len(LARGE) >= 1_000_000
 
 
 def test_frame_that_is_only_announced_takes_no_memory(router: Router, raw: plain.socket) -> None:

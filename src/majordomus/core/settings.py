@@ -131,6 +131,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bytes held for a peer whose socket is full; answers may use as much again."""
     max_outboxes_bytes: int = 1024 * MIB
     """Bytes held for all such peers together; answers may use as much again."""
+    max_unfinished_bytes: int = 1024 * MIB
+    """Bytes of messages that have not come to their ends, of all connections together: the
+    connection that holds most of them is ended. On plain TCP alone."""
     max_address_connections: int = 20_000
     """Connections of one address: what is beyond is ended."""
     max_address_handshakes: int = 1024
@@ -214,6 +217,7 @@ FIXED = (
     "max_message",
     "slow",
     "max_stories",
+    "max_unfinished_bytes",
     "max_address_connections",
     "max_address_handshakes",
 )

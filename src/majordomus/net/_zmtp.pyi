@@ -11,6 +11,7 @@ BROKEN_OFF: str
 ID_IN_USE: str
 ENDLESS: str
 TOO_LARGE: str
+UNFINISHED: str
 UNREACHED: str
 REFUSED: str
 
@@ -32,6 +33,8 @@ class TcpRouter(_Engine):
         max_frames: int = 0,
         max_bytes: int = 0,
         max_message: int = 0,
+        max_unsent: int = 0,
+        max_unfinished: int = 0,
         extra: int = -1,
     ) -> None: ...
     def listen(self, fd: int) -> None: ...

@@ -165,6 +165,7 @@ BROKEN_OFF = "broken-off"
 ID_IN_USE = "routing-id-in-use"
 ENDLESS = "endless-message"
 TOO_LARGE = "frame-too-large"
+UNFINISHED = "unfinished-messages"
 UNREACHED = "unreached"
 REFUSED = "refused "  # and the status code
 
@@ -193,6 +194,7 @@ cdef class Stream:
     cdef PyObject* large
     cdef size_t large_at, large_room, large_size
     cdef bint large_more
+    cdef size_t unfinished  # bytes, as the engine has counted them last
     # written
     cdef char* out
     cdef size_t out_from, out_to, out_room
@@ -440,6 +442,7 @@ cdef class _Engine:
     cdef int epoll
     cdef unsigned char* scratch
     cdef size_t max_frames, max_bytes, max_message
+    cdef size_t unfinished  # bytes of all messages that are not complete
     cdef bytes introduction  # our READY
     cdef bytes old_introduction  # ZMTP/2.0: our type and identity
     cdef list told  # for `news`
@@ -521,6 +524,8 @@ cdef class _Engine:
             return 0
         self.ended(stream, why)
         stream.state = ENDED
+        self.unfinished -= stream.unfinished
+        stream.unfinished = 0
         # A forked child may have a copy: then closing ours would not end the watching.
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, stream.fd, NULL)
         close(stream.fd)
@@ -553,6 +558,16 @@ cdef class _Engine:
             self.take(stream, self.scratch, had + <size_t>got, batch, most)
             if stream.large == NULL or visit >= VISIT:
                 return 0
+
+    cdef inline void count_unfinished(self, Stream stream) noexcept:
+        """After a visit: what is held of a message that is not complete."""
+        cdef size_t now_held = stream.held_size + stream.kept - stream.dropped
+        if stream.state == ENDED:
+            return
+        if stream.large != NULL:
+            now_held += stream.large_at - stream.large_size
+        self.unfinished += now_held - stream.unfinished
+        stream.unfinished = now_held
 
     cdef bint read_large(self, Stream stream, list batch, size_t* visit) except -1:
         """The rest of a large frame, straight to where it stays. True when it is complete."""
@@ -916,11 +931,13 @@ def ready(bytes kind not None, bytes identity=b""):
 cdef class TcpRouter(_Engine):
     """What a ROUTER with MANDATORY is, for connections that listening sockets bring.
 
-    It belongs to one thread. `receive` and `send` are those of `wire.RouterWire`, and never wait;
-    `hwm` is how many messages wait for one peer at most. Of one message no more than `max_frames`
-    and `max_bytes` are kept, a `Cut` stands for the rest; a connection that brings more than
-    `max_message` bytes for one is ended. `make_id(n)` makes n random bytes, for who brings no
-    routing id. `extra` is a descriptor that `wait` watches beside them.
+    It belongs to one thread. `receive` and `send` are those of `wire.RouterWire`, and never wait; a
+    peer is full when `hwm` messages or `max_unsent` bytes wait for it. Of one message no more than
+    `max_frames` and `max_bytes` are kept, a `Cut` stands for the rest; a connection that brings
+    more than `max_message` bytes for one is ended. When messages that are not complete hold more
+    than `max_unfinished` bytes together, the connection that holds most of them is ended.
+    `make_id(n)` makes n random bytes, for who brings no routing id. `extra` is a descriptor that
+    `wait` watches beside them. A bound of 0 is none.
     """
 
     cdef list by_fd  # Stream at the index of its descriptor
@@ -931,6 +948,7 @@ cdef class TcpRouter(_Engine):
     cdef object young  # those in the handshake, and some that have it done; oldest first
     cdef object make_id
     cdef int hwm, extra
+    cdef size_t max_unsent, max_unfinished
     cdef epoll_event[EVENTS] events
     cdef int event, event_count
     cdef double now
@@ -940,12 +958,13 @@ cdef class TcpRouter(_Engine):
 
     def __init__(
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
-        size_t max_message=0, int extra=-1,
+        size_t max_message=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
     ):
         import collections
 
         self.make_id, self.hwm, self.extra = make_id, hwm, extra
         self.max_frames, self.max_bytes, self.max_message = max_frames, max_bytes, max_message
+        self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
         self.introduction = ready(b"ROUTER")
         self.old_introduction = bytes([ROUTER_TYPE, 0, 0])
         self.by_fd, self.by_peer, self.listening = [], {}, set()
@@ -1042,6 +1061,7 @@ cdef class TcpRouter(_Engine):
             memcpy(self.scratch, stream.held, size)
             stream.held_size = 0
             self.take(stream, self.scratch, size, batch, most)
+            self.count_unfinished(stream)
             if stream.waiting:
                 self.waiting.append(stream)
         return 0
@@ -1062,9 +1082,23 @@ cdef class TcpRouter(_Engine):
             self.flush(stream)
         if event.events & ~<uint32_t>EPOLLOUT and not stream.waiting:
             self.read(stream, batch, most)
+            self.count_unfinished(stream)
             if stream.waiting:
                 self.waiting.append(stream)
+            while self.max_unfinished and self.unfinished > self.max_unfinished:
+                self.end_largest()
         return 0
+
+    cdef int end_largest(self) except -1:
+        """The connection that holds most of what is not complete."""
+        cdef Stream largest = None, stream
+        for one in self.by_fd:
+            if one is None:
+                continue
+            stream = <Stream>one
+            if largest is None or stream.unfinished > largest.unfinished:
+                largest = stream
+        return self.end(largest, UNFINISHED)
 
     cdef int accept(self) except -1:
         cdef list arrivals = self.arrivals
@@ -1164,12 +1198,15 @@ cdef class TcpRouter(_Engine):
         return refused
 
     cdef inline bint is_full(self, Stream stream) except -1:
-        if stream.last_end - stream.first_end < self.hwm:
-            return False
-        if stream.messages() < self.hwm:
+        if not self.holds_much(stream):
             return False
         self.flush(stream)
-        return stream.messages() >= self.hwm
+        return self.holds_much(stream)
+
+    cdef inline bint holds_much(self, Stream stream) noexcept:
+        if self.max_unsent and stream.queued - stream.sent >= self.max_unsent:
+            return True
+        return stream.last_end - stream.first_end >= self.hwm and stream.messages() >= self.hwm
 
     def knows(self, bytes peer not None):
         """Whether there is a connection of this routing id."""

@@ -27,6 +27,9 @@ LINGER: Final = 1.0
 """Seconds that peers get at the end to take what was sent to them."""
 FAREWELL: Final = 0.1
 """Seconds that they get at the end to close, once they have taken it."""
+UNSENT: Final = 16 * 1024 * 1024
+"""Bytes that wait in here for one peer, or as many as a message may have; what is beyond waits in
+its outbox."""
 NO_DESCRIPTOR: Final = 0.1
 """Seconds until it is tried again to accept, when no descriptor was left for one who came."""
 
@@ -47,6 +50,8 @@ class TcpPort:
             max_bytes=settings.max_message + HEAD_BYTES,
             # A larger one cuts the connection; up to this size the core can still answer 413.
             max_message=2 * (settings.max_message + HEAD_BYTES),
+            max_unsent=max(settings.max_message, UNSENT),
+            max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
         )
         self._listening: list[plain.socket] = []
