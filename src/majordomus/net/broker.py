@@ -316,7 +316,8 @@ class _Loop:
         port.hear(ready, now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
-        port.look(now)
+        if now >= port.due:
+            port.look(now)
         if self.program.jobs:
             self.program.work(now)
         self._machine.tick(now)
@@ -324,8 +325,8 @@ class _Loop:
         return 0.0 if full else wait
 
     def _apply(self, now: float) -> float:
-        """Sends, and tells the machine what was refused, until it has nothing more to send; logs
-        the facts.
+        """Sends, and tells the machine what was refused, until nothing is refused any more; facts
+        are logged.
 
         Returns how long the machine can wait, in seconds: not at all when it has learned that
         somebody is gone, for the verdict needs a receive that finds the socket empty.
@@ -337,10 +338,10 @@ class _Loop:
                 self._log.write(name, data, now)
                 if self.program.observer is not None:
                     self.program.observer.fact(self._machine, name, data)
-            if not sends:
+            refusals = self._port.send(sends, now) if sends else ()
+            if not refusals:
                 break
-            refused = [(*sends[index], number) for index, number in self._port.send(sends, now)]
-            for peer, frames, number in refused:
+            for peer, frames, number in [(*sends[index], number) for index, number in refusals]:
                 gone = number == GONE
                 someone_gone = someone_gone or gone
                 self._machine.refused(peer, frames, gone, now)

@@ -57,7 +57,7 @@ class Port(Protocol):
         """Tells the machine which connections have ended, and why some were not let in."""
 
     def look(self, now: float) -> None:
-        """What time alone causes; at every turn, for it looks at `due` itself."""
+        """What time alone causes."""
 
     def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
         """As `wire.RouterWire.send`."""

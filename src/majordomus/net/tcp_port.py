@@ -58,13 +58,10 @@ class TcpPort:
         self._hosts: dict[int, str] = {}
         self._next_handshake = inf
         self._accept_at = inf
+        self.due = inf
         self._closed = False
         self.fd = self._router.fd
         self.wait = self._router.wait
-
-    @property
-    def due(self) -> float:
-        return min(self._next_handshake, self._accept_at)
 
     def open(self) -> None:
         """Nothing is to be done: nobody is asked who he is."""
@@ -91,6 +88,7 @@ class TcpPort:
                 self._left(what == GONE_AWAY, fd, peer, why, now)
         if self._router.exhausted and self._accept_at == inf:
             self._accept_at = now + NO_DESCRIPTOR
+            self.due = min(self._next_handshake, self._accept_at)
 
     def look(self, now: float) -> None:
         if now >= self._next_handshake:
@@ -99,6 +97,7 @@ class TcpPort:
         if now >= self._accept_at:
             self._accept_at = inf
             self._router.accept_again()
+        self.due = min(self._next_handshake, self._accept_at)
 
     def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
@@ -141,6 +140,7 @@ class TcpPort:
         self._hosts[fd] = host
         if self._next_handshake == inf:
             self._next_handshake = now + HANDSHAKE
+            self.due = min(self._next_handshake, self._accept_at)
 
     def _left(self, served: bool, fd: int, peer: bytes | None, why: str, now: float) -> None:
         self._crowd.ended(fd)
