@@ -3,7 +3,7 @@
 Two looks at one broker under the load of 16 clients × 32 × 4 workers, MDP/0.3, 16-byte bodies.
 Callgrind counts the instructions of the broker's process outside the kernel: two runs, and what
 more requests cost more; no noise of the machine is in them. Perf samples how the processor's time
-divides between the thread of the rules and libzmq's I/O thread, and what of it is the kernel's.
+divides between the broker's thread and others, and what of it is the kernel's.
 The instructions of the rules alone, without a socket, are those of benchmarks/instructions.py.
 JSON goes to docs/benchmarks/where.json.
 """
@@ -33,11 +33,11 @@ PATIENCE: Final = 60.0
 """Seconds for a broker to start and to end under valgrind."""
 
 FUNCTIONS: Final = {
-    "receive": r"_5_wire_10RouterWire__receive\b",
+    "receive": r"_5_zmtp_9TcpRouter_\d*receive\b",
     "machine": r"_13BrokerMachine_receive_all\b",
     "parse": r"_5mdp03_parse\b",
-    "send": r"_9_Outbound_send_all\b",
-    "wait": r"_5_wire_4Wait_\d+__call__\b",
+    "send": r"_5_zmtp_9TcpRouter_\d*send\b",
+    "wait": r"_5_zmtp_9TcpRouter_\d*wait\b",
 }
 """The compiled functions whose cost, with all that they call, is taken out of the main thread's."""
 OTHER_THREADS: Final = "threads"
@@ -108,7 +108,7 @@ def per_request() -> dict[str, float]:
         "wire, send": of["send"],
         "wait": of["wait"],
         "rest of the loop": of[ALL] - known,
-        "I/O thread": of[OTHER_THREADS],
+        "other threads": of[OTHER_THREADS],
     }
 
 
@@ -151,7 +151,7 @@ def shares() -> dict[str, float]:
         lines = sample.strip().splitlines()
         if not lines:
             continue
-        thread = "I/O thread" if "ZMQbg" in lines[0] else "main thread"
+        thread = "other threads" if "ZMQbg" in lines[0] else "main thread"
         kernel = len(lines) > 1 and lines[1].split()[0].startswith("ffff")
         seen[f"{thread}, {'kernel' if kernel else 'own code'}"] += 1
     return {name: round(100 * count / seen.total(), 1) for name, count in seen.most_common()}

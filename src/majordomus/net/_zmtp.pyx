@@ -188,8 +188,9 @@ cdef class Stream:
     # read
     cdef unsigned char* held
     cdef size_t held_size, held_room
-    cdef list frames
-    cdef size_t kept, dropped, skip
+    cdef object first  # frame of a message that has more
+    cdef list frames  # all of it, from the second on
+    cdef size_t kept, dropped, skip, count
     cdef bint cutting, skip_more
     cdef PyObject* large
     cdef size_t large_at, large_room, large_size
@@ -231,7 +232,7 @@ cdef class Stream:
         if self.large != NULL:
             Py_DECREF(<object>self.large)
             self.large = NULL
-        self.frames = None
+        self.first = self.frames = None
 
     # ── what is written ───────────────────────────────────────────────────────────────────────────
 
@@ -716,9 +717,7 @@ cdef class _Engine:
         stream.kept += length
         if not stream.cutting:
             stream.cutting = (self.max_bytes and stream.kept > self.max_bytes) or (
-                self.max_frames
-                and stream.frames is not None
-                and <size_t>len(stream.frames) >= self.max_frames
+                self.max_frames and stream.count >= self.max_frames
             )
         if not stream.cutting:
             return False
@@ -733,7 +732,7 @@ cdef class _Engine:
             size = stream.skip
         stream.skip -= size
         if stream.skip == 0 and not stream.skip_more:
-            self.complete(stream, batch)
+            self.complete_cut(stream, batch)
         return size
 
     cdef int begin_large(
@@ -754,25 +753,41 @@ cdef class _Engine:
         return 0
 
     cdef inline int add(self, Stream stream, object frame, bint more, list batch) except -1:
-        """One more frame of the message that is on its way."""
-        if stream.frames is None:
-            stream.frames = [frame]
-        else:
-            stream.frames.append(frame)
+        """One more frame of the message that is on its way. Most have two at most: their list is
+        made once, and as long as it has to be."""
         if more:
+            stream.count += 1
+            if stream.frames is not None:
+                stream.frames.append(frame)
+            elif stream.first is not None:
+                stream.frames = [stream.first, frame]
+                stream.first = None
+            else:
+                stream.first = frame
             return 0
+        if stream.frames is not None:
+            stream.frames.append(frame)
+        elif stream.first is not None:
+            stream.frames = [stream.first, frame]
+            stream.first = None
+        else:
+            stream.frames = [frame]
         return self.complete(stream, batch)
 
     cdef int complete(self, Stream stream, list batch) except -1:
         cdef list frames = stream.frames
-        if stream.cutting:
-            if frames is None:
-                frames = []
-            frames.append(Cut(stream.dropped))
-            stream.cutting = False
         stream.frames = None
-        stream.kept = stream.dropped = 0
+        stream.kept = stream.dropped = stream.count = 0
         return self.deliver(stream, frames, batch)
+
+    cdef int complete_cut(self, Stream stream, list batch) except -1:
+        """What was dropped is known by its size."""
+        if stream.frames is None:
+            stream.frames = [] if stream.first is None else [stream.first]
+            stream.first = None
+        stream.frames.append(Cut(stream.dropped))
+        stream.cutting = False
+        return self.complete(stream, batch)
 
     cdef int command(self, Stream stream, unsigned char* data, size_t size) except -1:
         """RFC 37: "a PING command … the peer SHALL respond with PONG", with its context; others are
