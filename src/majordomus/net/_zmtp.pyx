@@ -30,7 +30,7 @@ from libc.errno cimport (
     errno,
 )
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 
@@ -149,6 +149,7 @@ cdef enum:
     UNLOCKED = 64 * 1024  # more than so many bytes are sent without holding the GIL
     VISIT = 1024 * 1024  # bytes read of one connection before the others have their turn
     FIRST_ROOM = 64 * 1024
+    FIRST_OUT = 4096
     EVENTS = 256
     ACCEPTED_AT_ONCE = 64
     ENDED_AT_ONCE = 64
@@ -176,6 +177,57 @@ cdef struct Piece:
     size_t size
 
 
+cdef struct Out:
+    # What is to be written to one connection. Who has nothing to write has none, so few of them
+    # serve thousands of connections, and stay in the processor's cache.
+    char* bytes
+    size_t start, stop, room
+    Piece* pieces
+    int first_piece, last_piece, piece_room
+    size_t* ends  # of messages, in bytes since the first of these was put here
+    int first_end, last_end, end_room
+    size_t queued, sent
+
+
+cdef enum:
+    SPARES = 64
+
+cdef Out* spares[SPARES]
+cdef int spare_count = 0
+
+
+cdef Out* borrow() except NULL:
+    """The caller holds the GIL, so does `give_back`."""
+    global spare_count
+    cdef Out* out
+    if spare_count > 0:
+        spare_count -= 1
+        return spares[spare_count]
+    out = <Out*>calloc(1, sizeof(Out))
+    if out == NULL:
+        raise MemoryError
+    return out
+
+
+cdef void give_back(Out* out) noexcept:
+    """Whatever it still holds is dropped."""
+    global spare_count
+    cdef int n
+    for n in range(out.first_piece, out.last_piece):
+        if out.pieces[n].owner != NULL:
+            Py_DECREF(<object>out.pieces[n].owner)
+    out.start = out.stop = out.queued = out.sent = 0
+    out.first_piece = out.last_piece = out.first_end = out.last_end = 0
+    if spare_count < SPARES and out.room <= OUT_ROOM:
+        spares[spare_count] = out
+        spare_count += 1
+        return
+    free(out.bytes)
+    free(out.pieces)
+    free(out.ends)
+    free(out)
+
+
 cdef class Stream:
     """One connection: what is read and not yet a message, what is to be written."""
 
@@ -183,8 +235,7 @@ cdef class Stream:
     cdef int state
     cdef bint asks_to_write, dirty, deaf, stopped, waiting
     cdef readonly bytes peer
-    cdef readonly str host
-    cdef double began
+    cdef Out* out
     # read
     cdef unsigned char* held
     cdef size_t held_size, held_room
@@ -196,14 +247,8 @@ cdef class Stream:
     cdef size_t large_at, large_room, large_size
     cdef bint large_more
     cdef size_t unfinished  # bytes, as the engine has counted them last
-    # written
-    cdef char* out
-    cdef size_t out_from, out_to, out_room
-    cdef Piece* pieces
-    cdef int first_piece, last_piece, piece_room
-    cdef uint64_t* ends  # of messages, in bytes since the connection began
-    cdef int first_end, last_end, end_room
-    cdef uint64_t queued, sent
+    cdef double began
+    cdef readonly str host
 
     def __cinit__(self, int fd, double began, str host):
         self.fd, self.began, self.host = fd, began, host
@@ -216,18 +261,11 @@ cdef class Stream:
 
     cdef void release(self) noexcept:
         """What is held of both directions."""
-        cdef int n
-        for n in range(self.first_piece, self.last_piece):
-            if self.pieces[n].owner != NULL:
-                Py_DECREF(<object>self.pieces[n].owner)
-        free(self.pieces)
-        free(self.ends)
-        free(self.out)
+        if self.out != NULL:
+            give_back(self.out)
+            self.out = NULL
         free(self.held)
-        self.pieces, self.ends, self.out, self.held = NULL, NULL, NULL, NULL
-        self.first_piece = self.last_piece = self.piece_room = 0
-        self.first_end = self.last_end = self.end_room = 0
-        self.out_from = self.out_to = self.out_room = 0
+        self.held = NULL
         self.held_size = self.held_room = 0
         if self.large != NULL:
             Py_DECREF(<object>self.large)
@@ -236,11 +274,18 @@ cdef class Stream:
 
     # ── what is written ───────────────────────────────────────────────────────────────────────────
 
-    cdef int messages(self) noexcept:
+    cdef inline size_t unsent(self) noexcept:
+        """Bytes that wait."""
+        return 0 if self.out == NULL else self.out.queued - self.out.sent
+
+    cdef inline int messages(self) noexcept:
         """How many messages wait, the one that is partly written included."""
-        while self.first_end < self.last_end and self.ends[self.first_end] <= self.sent:
-            self.first_end += 1
-        return self.last_end - self.first_end
+        cdef Out* out = self.out
+        if out == NULL:
+            return 0
+        while out.first_end < out.last_end and out.ends[out.first_end] <= out.sent:
+            out.first_end += 1
+        return out.last_end - out.first_end
 
     cdef int put_message(self, object frames) except -1:
         """All frames of one message. When it raises, nothing of it is left."""
@@ -254,185 +299,191 @@ cdef class Stream:
             if not PyBytes_CheckExact(frame):
                 parts = [one if type(one) is bytes else bytes(memoryview(one)) for one in parts]
                 break
+        if self.out == NULL:
+            self.out = borrow()
         for n in range(last + 1):
-            self.put_frame(parts[n], MORE if n < last else 0)
-        self.end_message()
-        return 0
-
-    cdef int put_frame(self, object frame, int flags) except -1:
-        cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
-        cdef unsigned char* head
-        cdef int n
-        self.reserve(9 + (size if size <= SMALL else 0))
-        head = <unsigned char*>self.out + self.out_to
-        if size <= 255:
-            head[0] = <unsigned char>flags
-            head[1] = <unsigned char>size
-            memcpy(head + 2, PyBytes_AS_STRING(frame), size)
-            self.own(2 + size)
-            return 0
-        head[0] = <unsigned char>(flags | LONG)
-        for n in range(8):
-            head[1 + n] = <unsigned char>((<uint64_t>size >> (8 * (7 - n))) & 0xFF)
-        if size <= SMALL:
-            memcpy(head + 9, PyBytes_AS_STRING(frame), size)
-            self.own(9 + size)
-            return 0
-        self.own(9)
-        self.piece(<PyObject*>frame, PyBytes_AS_STRING(frame), size)
-        Py_INCREF(frame)
-        return 0
+            put_frame(self.out, parts[n], MORE if n < last else 0)
+        return end_message(self.out)
 
     cdef int put_raw(self, bytes data) except -1:
         """Bytes that are no message: a greeting, a command."""
         cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
-        self.reserve(size)
-        memcpy(self.out + self.out_to, PyBytes_AS_STRING(data), size)
-        self.own(size)
-        return 0
-
-    cdef int reserve(self, size_t more) except -1:
-        cdef size_t room
-        cdef char* larger
-        if self.piece_room == self.last_piece:
-            self.more_pieces()
-        if self.out_room - self.out_to >= more:
-            return 0
-        if self.out_from > self.out_room // 2 and self.out_room - (self.out_to - self.out_from) >= more:
-            memmove(self.out, self.out + self.out_from, self.out_to - self.out_from)
-            self.out_to -= self.out_from
-            self.out_from = 0
-            return 0
-        room = self.out_room or 256
-        while room - self.out_to < more:
-            room *= 2
-        larger = <char*>realloc(self.out, room)
-        if larger == NULL:
-            raise MemoryError
-        self.out, self.out_room = larger, room
-        return 0
-
-    cdef int more_pieces(self) except -1:
-        cdef Piece* larger
-        if self.first_piece > self.piece_room // 2:
-            self.last_piece -= self.first_piece
-            memmove(self.pieces, self.pieces + self.first_piece, self.last_piece * sizeof(Piece))
-            self.first_piece = 0
-            return 0
-        larger = <Piece*>realloc(self.pieces, (2 * self.piece_room + 2) * sizeof(Piece))
-        if larger == NULL:
-            raise MemoryError
-        self.pieces, self.piece_room = larger, 2 * self.piece_room + 2
-        return 0
-
-    cdef inline void own(self, size_t size) noexcept:
-        """So many bytes more stand in the buffer; there is room for a piece."""
-        self.out_to += size
-        self.queued += size
-        if self.last_piece > self.first_piece and self.pieces[self.last_piece - 1].owner == NULL:
-            self.pieces[self.last_piece - 1].size += size
-            return
-        self.pieces[self.last_piece].owner = NULL
-        self.pieces[self.last_piece].size = size
-        self.last_piece += 1
-
-    cdef int piece(self, PyObject* owner, char* data, size_t size) except -1:
-        if self.piece_room == self.last_piece:
-            self.more_pieces()
-        self.pieces[self.last_piece].owner = owner
-        self.pieces[self.last_piece].data = data
-        self.pieces[self.last_piece].size = size
-        self.last_piece += 1
-        self.queued += size
-        return 0
-
-    cdef int end_message(self) except -1:
-        cdef uint64_t* larger
-        if self.last_end == self.end_room:
-            if self.messages() <= self.end_room // 2 and self.end_room:
-                self.last_end -= self.first_end
-                memmove(self.ends, self.ends + self.first_end, self.last_end * sizeof(uint64_t))
-                self.first_end = 0
-            else:
-                larger = <uint64_t*>realloc(self.ends, (2 * self.end_room + 8) * sizeof(uint64_t))
-                if larger == NULL:
-                    raise MemoryError
-                self.ends, self.end_room = larger, 2 * self.end_room + 8
-        self.ends[self.last_end] = self.queued
-        self.last_end += 1
+        if self.out == NULL:
+            self.out = borrow()
+        reserve(self.out, size)
+        memcpy(self.out.bytes + self.out.stop, PyBytes_AS_STRING(data), size)
+        own(self.out, size)
         return 0
 
     cdef int write(self) noexcept:
         """Gives the kernel what it takes. 0; EAGAIN when something is left; or what went wrong."""
         cdef ssize_t taken
-        cdef Piece* only
-        while self.first_piece < self.last_piece:
-            only = &self.pieces[self.first_piece]
-            if self.last_piece - self.first_piece == 1 and only.owner == NULL:
-                if only.size > UNLOCKED:
-                    with nogil:
-                        taken = send(self.fd, self.out + self.out_from, only.size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                else:
-                    taken = send(self.fd, self.out + self.out_from, only.size, MSG_DONTWAIT | MSG_NOSIGNAL)
-            else:
-                taken = self.write_pieces()
+        cdef Out* out = self.out
+        if out == NULL:
+            return 0
+        while out.first_piece < out.last_piece:
+            taken = give(self.fd, out)
             if taken < 0:
                 if errno == EINTR:
                     continue
                 return EAGAIN if errno == EAGAIN or errno == ENOBUFS else errno
-            self.took(<size_t>taken)
-        self.first_end = self.last_end = 0
-        if self.out_room > OUT_ROOM:
-            free(self.out)
-            self.out, self.out_room = NULL, 0
+            took(out, <size_t>taken)
+        give_back(out)
+        self.out = NULL
         return 0
 
-    cdef ssize_t write_pieces(self) noexcept:
-        cdef iovec[PIECES] vector
-        cdef msghdr header
-        cdef int n, count = self.last_piece - self.first_piece
-        cdef size_t at = self.out_from
-        cdef ssize_t taken
-        cdef Piece* one
-        if count > PIECES:
-            count = PIECES
-        for n in range(count):
-            one = &self.pieces[self.first_piece + n]
-            vector[n].iov_len = one.size
-            if one.owner == NULL:
-                vector[n].iov_base = self.out + at
-                at += one.size
-            else:
-                vector[n].iov_base = one.data
-        memset(&header, 0, sizeof(header))
-        header.msg_iov = vector
-        header.msg_iovlen = <size_t>count
-        with nogil:
-            taken = sendmsg(self.fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL)
-        return taken
 
-    cdef void took(self, size_t size) noexcept:
-        """The kernel has taken so many bytes."""
-        cdef Piece* one
-        cdef size_t part
-        self.sent += size
-        while size > 0:
-            one = &self.pieces[self.first_piece]
-            part = size if size < one.size else one.size
-            size -= part
-            one.size -= part
-            if one.owner == NULL:
-                self.out_from += part
-            else:
-                one.data += part
-            if one.size > 0:
-                return
-            if one.owner != NULL:
-                Py_DECREF(<object>one.owner)
-            self.first_piece += 1
-        if self.first_piece == self.last_piece:
-            self.first_piece = self.last_piece = 0
-            self.out_from = self.out_to = 0
+cdef int put_frame(Out* out, object frame, int flags) except -1:
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
+    cdef unsigned char* head
+    cdef int n
+    reserve(out, 9 + (size if size <= SMALL else 0))
+    head = <unsigned char*>out.bytes + out.stop
+    if size <= 255:
+        head[0] = <unsigned char>flags
+        head[1] = <unsigned char>size
+        memcpy(head + 2, PyBytes_AS_STRING(frame), size)
+        own(out, 2 + size)
+        return 0
+    head[0] = <unsigned char>(flags | LONG)
+    for n in range(8):
+        head[1 + n] = <unsigned char>((<uint64_t>size >> (8 * (7 - n))) & 0xFF)
+    if size <= SMALL:
+        memcpy(head + 9, PyBytes_AS_STRING(frame), size)
+        own(out, 9 + size)
+        return 0
+    own(out, 9)
+    lend(out, frame)
+    return 0
+
+
+cdef int reserve(Out* out, size_t more) except -1:
+    """Room for so many bytes, and for a piece."""
+    cdef size_t room
+    cdef char* larger
+    if out.piece_room == out.last_piece:
+        more_pieces(out)
+    if out.room - out.stop >= more:
+        return 0
+    if out.start > out.room // 2 and out.room - (out.stop - out.start) >= more:
+        memmove(out.bytes, out.bytes + out.start, out.stop - out.start)
+        out.stop -= out.start
+        out.start = 0
+        return 0
+    room = out.room or FIRST_OUT
+    while room - out.stop < more:
+        room *= 2
+    larger = <char*>realloc(out.bytes, room)
+    if larger == NULL:
+        raise MemoryError
+    out.bytes, out.room = larger, room
+    return 0
+
+
+cdef int more_pieces(Out* out) except -1:
+    cdef Piece* larger
+    if out.first_piece > out.piece_room // 2:
+        out.last_piece -= out.first_piece
+        memmove(out.pieces, out.pieces + out.first_piece, out.last_piece * sizeof(Piece))
+        out.first_piece = 0
+        return 0
+    larger = <Piece*>realloc(out.pieces, (2 * out.piece_room + 4) * sizeof(Piece))
+    if larger == NULL:
+        raise MemoryError
+    out.pieces, out.piece_room = larger, 2 * out.piece_room + 4
+    return 0
+
+
+cdef inline void own(Out* out, size_t size) noexcept:
+    """So many bytes more stand in the buffer; there is room for a piece."""
+    out.stop += size
+    out.queued += size
+    if out.last_piece > out.first_piece and out.pieces[out.last_piece - 1].owner == NULL:
+        out.pieces[out.last_piece - 1].size += size
+        return
+    out.pieces[out.last_piece].owner = NULL
+    out.pieces[out.last_piece].size = size
+    out.last_piece += 1
+
+
+cdef int lend(Out* out, object frame) except -1:
+    """A frame that is written from where it is."""
+    cdef Piece* piece
+    if out.piece_room == out.last_piece:
+        more_pieces(out)
+    piece = &out.pieces[out.last_piece]
+    piece.owner, piece.data = <PyObject*>frame, PyBytes_AS_STRING(frame)
+    piece.size = <size_t>PyBytes_GET_SIZE(frame)
+    Py_INCREF(frame)
+    out.last_piece += 1
+    out.queued += piece.size
+    return 0
+
+
+cdef int end_message(Out* out) except -1:
+    cdef size_t* larger
+    if out.last_end == out.end_room:
+        if out.first_end > out.end_room // 2:
+            out.last_end -= out.first_end
+            memmove(out.ends, out.ends + out.first_end, out.last_end * sizeof(size_t))
+            out.first_end = 0
+        else:
+            larger = <size_t*>realloc(out.ends, (2 * out.end_room + 64) * sizeof(size_t))
+            if larger == NULL:
+                raise MemoryError
+            out.ends, out.end_room = larger, 2 * out.end_room + 64
+    out.ends[out.last_end] = out.queued
+    out.last_end += 1
+    return 0
+
+
+cdef ssize_t give(int fd, Out* out) noexcept:
+    """One system call: as many pieces as it takes."""
+    cdef iovec[PIECES] vector
+    cdef msghdr header
+    cdef Piece* piece = &out.pieces[out.first_piece]
+    cdef int n, count = out.last_piece - out.first_piece
+    cdef char* at = out.bytes + out.start
+    cdef ssize_t taken
+    if count == 1 and piece.owner == NULL and piece.size <= UNLOCKED:
+        return send(fd, at, piece.size, MSG_DONTWAIT | MSG_NOSIGNAL)
+    if count > PIECES:
+        count = PIECES
+    for n in range(count):
+        piece = &out.pieces[out.first_piece + n]
+        vector[n].iov_len = piece.size
+        if piece.owner == NULL:
+            vector[n].iov_base = at
+            at += piece.size
+        else:
+            vector[n].iov_base = piece.data
+    memset(&header, 0, sizeof(header))
+    header.msg_iov = vector
+    header.msg_iovlen = <size_t>count
+    with nogil:
+        taken = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL)
+    return taken
+
+
+cdef void took(Out* out, size_t size) noexcept:
+    """The kernel has taken so many bytes."""
+    cdef Piece* one
+    cdef size_t part
+    out.sent += size
+    while size > 0:
+        one = &out.pieces[out.first_piece]
+        part = size if size < one.size else one.size
+        size -= part
+        one.size -= part
+        if one.owner == NULL:
+            out.start += part
+        else:
+            one.data += part
+        if one.size > 0:
+            return
+        if one.owner != NULL:
+            Py_DECREF(<object>one.owner)
+        out.first_piece += 1
 
 
 cdef class _Engine:
@@ -1200,7 +1251,7 @@ cdef class TcpRouter(_Engine):
             if not stream.dirty:
                 stream.dirty = True
                 dirty.append(stream)
-            elif stream.queued - stream.sent > EARLY and not stream.asks_to_write:
+            elif stream.unsent() > EARLY and not stream.asks_to_write:
                 self.flush(stream)
                 stream.dirty = True
         for stream in dirty:
@@ -1219,9 +1270,9 @@ cdef class TcpRouter(_Engine):
         return self.holds_much(stream)
 
     cdef inline bint holds_much(self, Stream stream) noexcept:
-        if self.max_unsent and stream.queued - stream.sent >= self.max_unsent:
+        if self.max_unsent and stream.unsent() >= self.max_unsent:
             return True
-        return stream.last_end - stream.first_end >= self.hwm and stream.messages() >= self.hwm
+        return stream.messages() >= self.hwm
 
     def knows(self, bytes peer not None):
         """Whether there is a connection of this routing id."""
@@ -1238,14 +1289,14 @@ cdef class TcpRouter(_Engine):
 
     def unsent(self):
         """How many connections have something that the kernel has not taken yet."""
-        return sum((<Stream>one).queued > (<Stream>one).sent for one in self.by_fd if one is not None)
+        return sum((<Stream>one).out != NULL for one in self.by_fd if one is not None)
 
     def finish(self):
         """Says that nothing more will come, where everything is written."""
         cdef Stream stream
         for stream in [one for one in self.by_fd if one is not None]:
             self.flush(stream)
-            if stream.queued == stream.sent:
+            if stream.out == NULL:
                 shutdown(stream.fd, SHUT_WR)
 
     def drop(self, double now):
@@ -1382,7 +1433,7 @@ cdef class TcpDealer(_Engine):
                     self.flush(stream)
                 return [(later, EAGAIN) for later in range(n, total)]
             stream.put_message(batch[n])
-            if stream.queued - stream.sent > EARLY and not stream.asks_to_write:
+            if stream.unsent() > EARLY and not stream.asks_to_write:
                 self.flush(stream)
         if not stream.asks_to_write:
             self.flush(stream)
@@ -1390,7 +1441,7 @@ cdef class TcpDealer(_Engine):
 
     cdef bint is_full(self) except -1:
         cdef Stream stream = self.stream
-        if stream.last_end - stream.first_end < self.hwm or stream.messages() < self.hwm:
+        if stream.messages() < self.hwm:
             return False
         self.flush(stream)
         return stream.messages() >= self.hwm
@@ -1398,7 +1449,7 @@ cdef class TcpDealer(_Engine):
     @property
     def unsent(self):
         """Bytes that the kernel has not taken yet."""
-        return self.stream.queued - self.stream.sent
+        return self.stream.unsent()
 
     def expire(self):
         """The handshake has taken too long, if it is not done yet."""
