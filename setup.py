@@ -51,7 +51,11 @@ WIRES = [
     for path in sorted(Path("src").rglob("*.pyx"))
     if sys.platform == "linux" or path.stem not in LINUX_ONLY
 ]
-INLINE = {"octets", "spec"}  # their .pxd is for the others to use: what Python uses is their .py
+INLINE = {
+    "arithmetic",
+    "octets",
+    "spec",
+}  # their .pxd is for the others to use: what Python uses is their .py
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))

@@ -14,6 +14,11 @@ from majordomus.core.requests cimport Request
 cdef Py_ssize_t size_of(list body) except -1
 
 
+cdef int NOT_YET_FLAGS
+cdef int _KEPT
+cdef int STREAM_WITHOUT_ANSWER
+
+
 @cython.final
 cdef class Admission:
     cdef public Registry registry

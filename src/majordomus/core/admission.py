@@ -37,6 +37,7 @@ NOT_YET = {
 }
 NOT_YET_FLAGS = spec.CRITICAL | spec.DURABLE
 KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
+_KEPT = KEPT_FLAGS
 STREAM_WITHOUT_ANSWER = spec.ONE_WAY | spec.MORE
 
 
@@ -110,9 +111,10 @@ class Admission:
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
-        service = self.registry.services.get(name)
-        if service is None:
-            service = self._new_service(name)
+        service = peer.asked
+        if service is None or service.name != name or not service.known:
+            service = self.service(name)
+            peer.asked = service if service.workers else None
         target = self._wanted(address, name, called) if address else None
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
@@ -127,7 +129,7 @@ class Admission:
             service,
             body,
             size,
-            flags & KEPT_FLAGS,
+            flags & _KEPT,
             metadata,
             now,
             now + min(ttl or self._default_ttl, self._max_ttl),
@@ -241,7 +243,8 @@ class Admission:
 
     def service(self, name: bytes) -> Service:
         """The service of that name. Raises: RefusalError: no name, or no room for one more."""
-        return self.registry.services.get(name) or self._new_service(name)
+        service = self.registry.services.get(name)
+        return self._new_service(name) if service is None else service
 
     def _new_service(self, name: bytes) -> Service:
         problem = name_problem(name)

@@ -4,6 +4,9 @@ from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
 
+cdef class LeastOutstanding
+
+
 cdef class Strategy:
     cdef public object dice
     cdef public dict free
@@ -14,6 +17,7 @@ cdef class Strategy:
 
 @cython.final
 cdef class Place:
+    cdef public LeastOutstanding giver
     cdef public Worker worker
     cdef public Py_ssize_t level
     cdef public Place before
@@ -31,9 +35,11 @@ cdef class LeastOutstanding(Strategy):
     cdef public dict _weights
     @cython.locals(only=Worker)
     cpdef object put(self, Worker worker)
-    @cython.locals(level=Py_ssize_t, place=Place)
+    @cython.locals(level=Py_ssize_t, place=Place, head=Place)
     cdef object _rank(self, Worker worker)
     @cython.locals(place=Place)
+    cdef Place _place_of(self, Worker worker)
+    @cython.locals(place=Place)
     cpdef object drop(self, Worker worker)
-    @cython.locals(head=Place, place=Place, only=Worker)
+    @cython.locals(lowest=Py_ssize_t, head=Place, place=Place, only=Worker)
     cpdef Worker choose(self, Request request)

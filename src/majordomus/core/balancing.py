@@ -71,11 +71,12 @@ class Strategy:
 
 class Place:
     """A worker's place in the ring of those that hold as much as it does. The head of a ring is a
-    place too, of no worker."""
+    place too, of no worker. ``giver``: the strategy whose ring it is."""
 
-    __slots__ = ("after", "before", "level", "worker")
+    __slots__ = ("after", "before", "giver", "level", "worker")
 
-    def __init__(self, worker: Worker | None, level: int) -> None:
+    def __init__(self, giver: LeastOutstanding, worker: Worker | None, level: int) -> None:
+        self.giver = giver
         self.worker = worker
         self.level = level
         self.before: Place = self
@@ -132,19 +133,26 @@ class LeastOutstanding(Strategy):
         level = len(worker.held)
         if self._weights and worker in self._weights:
             level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
-        place = self._at.get(worker)
-        if place is None:
-            place = self._at[worker] = Place(worker, -1)
+        place = worker.place
+        if place is None or place.giver is not self:
+            place = worker.place = self._place_of(worker)
         if place.level == level:
             return
         while level >= len(self._levels):
-            self._levels.append(Place(None, len(self._levels)))
+            self._levels.append(Place(self, None, len(self._levels)))
             self._listed.append(False)
+        head = self._levels[level]
         place.level = level
-        place.stand_before(self._levels[level])
+        place.stand_before(head)
         if not self._listed[level]:
             self._listed[level] = True
             heappush(self._heap, level)
+
+    def _place_of(self, worker: Worker) -> Place:
+        place = self._at.get(worker)
+        if place is None:
+            place = self._at[worker] = Place(self, worker, -1)
+        return place
 
     def drop(self, worker: Worker) -> None:
         if self._only is worker:
@@ -153,6 +161,8 @@ class LeastOutstanding(Strategy):
         place = self._at.pop(worker, None)
         if place is not None:
             place.leave()
+            if worker.place is place:
+                worker.place = None
 
     def choose(self, request: Request) -> Worker | None:
         only = self._only
@@ -161,7 +171,8 @@ class LeastOutstanding(Strategy):
         if not self._at:
             return None
         while True:
-            head = self._levels[self._heap[0]]
+            lowest = self._heap[0]
+            head = self._levels[lowest]
             if head.after is not head:
                 break
             self._listed[heappop(self._heap)] = False

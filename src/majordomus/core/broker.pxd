@@ -1,6 +1,7 @@
 cimport cython
 
 from majordomus.protocol cimport mdp03, octets, spec
+from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.legacy_commands cimport LegacyCommands
@@ -28,12 +29,15 @@ cdef class BrokerMachine:
     cdef public list _writes
     cdef public double _next_version_answer
     cdef public dict _codecs
+    cdef public Fields _header
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
+    @cython.locals(at=Py_ssize_t, peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
-    @cython.locals(envelope=tuple, header=tuple, peer=Peer)
+    @cython.locals(envelope=tuple, header=Fields, peer=Peer)
     cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)
+    cdef object _receive_other(self, bytes peer_id, list frames, double now)
     @cython.locals(envelope=tuple, peer=Peer)
     cdef object _receive_legacy(
         self, bytes peer_id, dialect, list frames, Py_ssize_t at, double now

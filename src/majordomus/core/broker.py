@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from majordomus.core.rights import Rights
     from majordomus.core.settings import BrokerSettings
     from majordomus.core.strategies import Factory
-    from majordomus.protocol.mdp03 import Header
+    from majordomus.protocol.mdp03 import Fields
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -98,6 +98,7 @@ class BrokerMachine:
             self.enrolment,
             self.events,
         )
+        self._header = mdp03.Fields()
         self._mdp03 = Mdp03Commands(rooms)
         self._legacy = LegacyCommands(rooms)
 
@@ -116,16 +117,12 @@ class BrokerMachine:
         try:
             if frames and octets.is_mdp03(frames[0]):
                 self._receive_03(peer_id, frames, 0, now)
-                return
-            dialect, at = recognise(frames)
-            if dialect is MDP03:
-                self._receive_03(peer_id, frames, at, now)
             else:
-                self._receive_legacy(peer_id, dialect, frames, at, now)
-        except UnsupportedVersion as error:
-            self._answer_version(peer_id, error.reason, now)
+                self._receive_other(peer_id, frames, now)
+        except StrangerError as error:
+            self._send_off(peer_id, frames, error, now)
         except RemoteProtocolError as error:
-            self._invalid(peer_id, error.reason, now)
+            self._judge(peer_id, frames, error, now)
 
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
@@ -133,9 +130,13 @@ class BrokerMachine:
         """Every message of a batch, in order. A fault of ours costs the one message at which it was
         raised: the result is by whom each was, and what was raised."""
         faults: list[tuple[bytes, Exception]] = []
-        for peer_id, frames in batch:
+        at = 0
+        while at < len(batch):
             try:
-                self.receive(peer_id, frames, now)
+                while at < len(batch):
+                    peer_id, frames = batch[at]
+                    at += 1
+                    self.receive(peer_id, frames, now)
             except Exception as fault:
                 faults.append((peer_id, fault))
         return faults
@@ -340,23 +341,15 @@ class BrokerMachine:
 
     def _receive_03(self, peer_id: bytes, frames: list[Frame], at: int, now: float) -> None:
         envelope = tuple(frames[:at]) if at else ()
-        try:
-            header = mdp03.parse(frames[at])
-        except RemoteProtocolError as error:
-            if error.reason != "long-metadata":
-                raise
-            self._refuse_long(peer_id, envelope, frames[at], now)
-            return
+        header = self._header
+        header.read(frames[at])
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             peer = self._meet(peer_id, MDP03, envelope, header, now)
             if peer is None:
                 return
         peer.last_heard = now
-        try:
-            self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
-        except StrangerError as error:
-            self._send_off(peer, error.reason, now, envelope, told=error.told)
+        self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
@@ -365,17 +358,17 @@ class BrokerMachine:
         peer_id: bytes,
         dialect: Dialect,
         envelope: tuple[Frame, ...],
-        header: Header,
+        header: Fields,
         now: float,
     ) -> Peer | None:
         peer = self.presence.meet(peer_id, dialect, now)
         if peer is None:
             self.registry.drop("too-many-peers", peer_id)
-            if header[0] in (spec.READY, spec.HELLO):
+            if header.command in (spec.READY, spec.HELLO):
                 self.outgoing.say_to(peer_id, [*envelope, *speech.disconnect(dialect)], now)
-            elif header[0] == spec.REQUEST and not header[1] & spec.ONE_WAY and header[3]:
+            elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
                 text = "the broker knows as many peers as it may"
-                self._refuse(peer_id, envelope, header[3], spec.TOO_MANY, text, now)
+                self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
         return peer
 
     def _refuse(
@@ -391,18 +384,27 @@ class BrokerMachine:
         self.registry.counts.refused[status] += 1
         self.outgoing.say_to(peer_id, speech.refusal(envelope, id, status, text), now)
 
-    def _refuse_long(
-        self, peer_id: bytes, envelope: tuple[Frame, ...], header: Frame, now: float
-    ) -> None:
+    def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """Rule 4: whoever asks with metadata beyond their bound is told so."""
-        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(header)
+        at = recognise(frames)[1]
+        envelope = tuple(frames[:at])
+        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(frames[at])
         peer = self.registry.peers.get(peer_id)
         is_open = peer is not None and conversation(id, envelope) in peer.open
         if command != spec.REQUEST or flags & spec.ONE_WAY or not id or is_open:
-            raise RemoteProtocolError("long-metadata")
+            self._invalid(peer_id, "long-metadata", now)
+            return
         self.registry.drop("long-metadata", peer_id)
         text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
         self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
+
+    def _receive_other(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """What does not begin as an MDP/0.3 header does."""
+        dialect, at = recognise(frames)
+        if dialect is MDP03:
+            self._receive_03(peer_id, frames, at, now)
+        else:
+            self._receive_legacy(peer_id, dialect, frames, at, now)
 
     def _receive_legacy(
         self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
@@ -416,14 +418,21 @@ class BrokerMachine:
                 self.registry.drop("too-many-peers", peer_id)
                 return
         peer.last_heard = now
-        try:
-            self._legacy.handle(peer, dialect, envelope, command, now)
-        except StrangerError as error:
-            self._send_off(peer, error.reason, now, envelope, dialect, error.told)
+        self._legacy.handle(peer, dialect, envelope, command, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
     # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
+
+    def _judge(
+        self, peer_id: bytes, frames: list[Frame], error: RemoteProtocolError, now: float
+    ) -> None:
+        if isinstance(error, UnsupportedVersion):
+            self._answer_version(peer_id, error.reason, now)
+        elif isinstance(error, mdp03.LongMetadataError):
+            self._refuse_long(peer_id, frames, now)
+        else:
+            self._invalid(peer_id, error.reason, now)
 
     def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
         """docs/spec/recognition.md: dropped and counted per reason; a peer known as a worker also
@@ -450,23 +459,21 @@ class BrokerMachine:
             self.presence.forget(peer, reason, now, tell=not understood)
 
     def _send_off(
-        self,
-        peer: Peer,
-        reason: str,
-        now: float,
-        envelope: tuple[Frame, ...] = (),
-        dialect: Dialect = MDP03,
-        told: tuple[int, str] = (0, ""),
+        self, peer_id: bytes, frames: list[Frame], error: StrangerError, now: float
     ) -> None:
         """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
-        self.registry.drop(reason, peer.id)
-        if envelope:
-            self.outgoing.say(peer, [*envelope, *speech.disconnect(dialect)], now)
-            return
-        known_worker = peer.worker is not None
-        self.presence.forget(peer, reason, now, tell=known_worker, reason=told)
-        if not known_worker:
-            self.outgoing.say_to(peer.id, speech.disconnect(dialect, *told), now)
+        peer = self.registry.peers[peer_id]
+        dialect, at = recognise(frames)
+        self.registry.drop(error.reason, peer_id)
+        if at:
+            self.outgoing.say(peer, [*frames[:at], *speech.disconnect(dialect)], now)
+        else:
+            known_worker = peer.worker is not None
+            self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
+            if not known_worker:
+                self.outgoing.say_to(peer_id, speech.disconnect(dialect, *error.told), now)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 

@@ -1,5 +1,7 @@
 cimport cython
 
+from majordomus.core cimport arithmetic
+
 
 cdef double _PER_SECOND
 

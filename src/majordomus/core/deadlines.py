@@ -10,6 +10,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
+from majordomus.core import arithmetic
+
 STEPS_PER_SECOND = 128
 """An item is due at most 1/128 s after its time, and never before."""
 _PER_SECOND = STEPS_PER_SECOND
@@ -33,7 +35,7 @@ class Deadlines:
     def add(self, item: Any, when: float) -> dict[Any, None]:
         """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
         removes it."""
-        step = int(when * _PER_SECOND) + 1
+        step = arithmetic.whole(when * _PER_SECOND) + 1
         if step != self._last_step:
             self._last = self._slot(step)
             self._last_step = step

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from majordomus.core import bounds, hedging, speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import TARGET_GONE, nobody_serves, serving_now
-from majordomus.core.states import AT_WORKER, HELD, OPEN, QUEUED, REPLIED, STREAMING
+from majordomus.core.states import AT_WORKER, DISPATCHED, HELD, OPEN, QUEUED, REPLIED, STREAMING
 from majordomus.core.stories import note
 from majordomus.core.strategies import set_weight
 from majordomus.core.streams import Streams
@@ -114,10 +114,10 @@ class Dispatcher:
         request.attempt += 1
         request.given = now
         request.worker = worker
-        number = request.dispatch = BROKER_ID_BIT | registry.next_number()
+        request.dispatch = BROKER_ID_BIT | registry.next_number()
         if not worker.held:
             worker.busy_since = now
-        worker.held[number] = request
+        worker.held[request.dispatch] = request
         if worker.dialect is not MDP03:
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
@@ -255,7 +255,8 @@ class Dispatcher:
         `heard`: no more is to be asked, these words are the broker's or have passed its hooks.
         """
         if not heard:
-            if request.state not in AT_WORKER:
+            state = request.state
+            if state is not DISPATCHED and state is not STREAMING:
                 return
             if request.parts is not None and status == spec.OK:
                 if self._join(request, frames):

@@ -14,7 +14,7 @@ from majordomus.protocol import metadata, spec
 
 if TYPE_CHECKING:
     from majordomus.core.peers import Peer
-    from majordomus.protocol.mdp03 import Header
+    from majordomus.protocol.mdp03 import Fields
     from majordomus.protocol.spec import Frame
 
 SESSION_SIZE = 16
@@ -33,12 +33,12 @@ class EventCommands(Commands):
     def event(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        _, flags, _, id, _, topic, handle, field = header
+        flags, id, handle, field = header.flags, header.id, header.address, header.metadata
         if flags & spec.METADATA and "token" in metadata.unpack(field):
             field = metadata.without(field, "token")
             flags = flags if field else flags & ~spec.METADATA
@@ -47,7 +47,7 @@ class EventCommands(Commands):
         elif handle:
             refused = self.events.push(handle, body, now, flags, field)
         else:
-            refused = self._publish(peer, topic, body, now, flags, field)
+            refused = self._publish(peer, header.service, body, now, flags, field)
         self._answer(peer, id, refused, now)
 
     def _publish(
@@ -65,12 +65,12 @@ class EventCommands(Commands):
     def subscribe(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        pattern = header[5]
+        pattern = header.service
         problem = self.events.name_problem(peer, pattern, pattern=True)
         if problem:
             refused: Refused | None = Refused(spec.BAD_REQUEST, problem)
@@ -78,21 +78,21 @@ class EventCommands(Commands):
             forbidden = self.admission.authority.refuses_topic(peer, SUBSCRIBE, pattern)
             full = full_topic(peer.prefix, pattern)
             refused = Refused(*forbidden) if forbidden else self.events.subscribe(peer, full)
-        self._answer(peer, header[3], refused, now)
+        self._answer(peer, header.id, refused, now)
 
     def unsubscribe(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        problem = self.events.name_problem(peer, header[5], pattern=True)
+        problem = self.events.name_problem(peer, header.service, pattern=True)
         if problem:
-            self._answer(peer, header[3], Refused(spec.BAD_REQUEST, problem), now)
+            self._answer(peer, header.id, Refused(spec.BAD_REQUEST, problem), now)
         else:
-            self.events.unsubscribe(peer, full_topic(peer.prefix, header[5]))
+            self.events.unsubscribe(peer, full_topic(peer.prefix, header.service))
 
     def named_session(self, field: bytes) -> bytes | None:
         """The session of a HELLO with this metadata; empty when it names none, None when what it

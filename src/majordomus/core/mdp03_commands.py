@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from majordomus.core.actions import Action
     from majordomus.core.peers import Peer
     from majordomus.core.workers import Worker
-    from majordomus.protocol.mdp03 import Header
+    from majordomus.protocol.mdp03 import Fields
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -64,7 +64,7 @@ class Mdp03Commands(Commands):
     def handle(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
@@ -75,8 +75,8 @@ class Mdp03Commands(Commands):
             StrangerError: the peer must be sent off.
             RemoteProtocolError: the message is malformed.
         """
-        command = header[0]
-        if header[1] >= spec.BROKER_METADATA and command != spec.REQUEST:
+        command = header.command
+        if header.flags >= spec.BROKER_METADATA and command != spec.REQUEST:
             self._grave_flags(peer, envelope, header, now)
         elif command == spec.REQUEST:  # these two make nearly all of the traffic
             self._request(peer, header, envelope, body, now)
@@ -90,23 +90,23 @@ class Mdp03Commands(Commands):
             handler(peer, header, envelope, body, now)
 
     def _misplaced(
-        self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
     ) -> None:
         """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
         worker's."""
-        if header[0] not in NEEDS_PRESENCE:
+        if header.command not in NEEDS_PRESENCE:
             raise StrangerError("worker-behind-envelope")
         self.registry.drop("behind-envelope", peer.id)
-        self._not_implemented(peer, envelope, header[3], "no presence behind an envelope", now)
+        self._not_implemented(peer, envelope, header.id, "no presence behind an envelope", now)
 
     def _grave_flags(
-        self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
     ) -> None:
         """Flags that cannot be ignored, on anything but a REQUEST: 0x40 is the broker's own; 0x80:
         "whoever does not know what it means answers 501". A reply that nobody understands fails its
         request."""
-        command, flags, _, id, *_ = header
-        if flags & spec.BROKER_METADATA:
+        id = header.id
+        if header.flags & spec.BROKER_METADATA:
             raise RemoteProtocolError("forged-metadata")
         self.registry.drop("critical-flag", peer.id)
         text = "not implemented: a flag that this broker does not know"
@@ -115,19 +115,19 @@ class Mdp03Commands(Commands):
             self._not_implemented(peer, envelope, id, text, now)
             return
         self.dispatcher.give_up(worker.held[id], spec.NOT_IMPLEMENTED, text, now)
-        if command in GIVES_A_SLOT_BACK:
+        if header.command in GIVES_A_SLOT_BACK:
             self.dispatcher.release(worker, id)
             self.dispatcher.feed(worker, now)
 
-    def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Header, now: float) -> None:
+    def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float) -> None:
         """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted"
         (docs/spec/mdp-0.3.md)."""
-        command = header[0]
+        command = header.command
         if command in NOT_FOR_A_BROKER:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
         self.registry.drop("unknown-command", peer.id)
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
-        self._not_implemented(peer, envelope, header[3], f"not implemented: {name}", now)
+        self._not_implemented(peer, envelope, header.id, f"not implemented: {name}", now)
 
     def _not_implemented(
         self, peer: Peer, envelope: tuple[Frame, ...], id: int, text: str, now: float
@@ -168,12 +168,12 @@ class Mdp03Commands(Commands):
     def _request(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        _, flags, _, id, ttl, service, address, metadata_field = header
+        flags, id = header.flags, header.id
         if not id and not flags & spec.ONE_WAY:
             self.registry.drop("no-id", peer.id)
             return
@@ -191,10 +191,10 @@ class Mdp03Commands(Commands):
                 envelope,
                 id,
                 flags,
-                ttl / 1000,
-                service,
-                address,
-                metadata_field,
+                header.ttl / 1000,
+                header.service,
+                header.address,
+                header.metadata,
                 body,
                 now,
             )
@@ -204,16 +204,17 @@ class Mdp03Commands(Commands):
     def _hello(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        session = self._events.named_session(header[7])
+        id, field = header.id, header.metadata
+        session = self._events.named_session(field)
         if session is None:
             self.registry.drop("bad-session", peer.id)
             text = "a session is 16 bytes"
-            self._refuse_event(peer, header[3], spec.BAD_REQUEST, text, now)
+            self._refuse_event(peer, id, spec.BAD_REQUEST, text, now)
             return
         hooks = self.presence.hooks
         if hooks is None:
@@ -222,11 +223,11 @@ class Mdp03Commands(Commands):
 
         def then(action: Action, at: float) -> None:
             if isinstance(action, Reject):
-                self._refuse(peer, (), header[3], action.status, action.text, at)
+                self._refuse(peer, (), id, action.status, action.text, at)
             else:
                 self._enter(peer, session, at)
 
-        hooks.hello(peer, metadata.unpack(header[7]) if header[7] else {}, then, now)
+        hooks.hello(peer, metadata.unpack(field) if field else {}, then, now)
 
     def _enter(self, peer: Peer, session: bytes, now: float) -> None:
         """Presence begins, or is renewed."""
@@ -243,12 +244,12 @@ class Mdp03Commands(Commands):
     def _cancel(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        request = peer.open.get(conversation(header[3], envelope))
+        request = peer.open.get(conversation(header.id, envelope))
         if request is None:
             self.registry.drop("late-cancel", peer.id, count_only=True)
         else:
@@ -257,14 +258,14 @@ class Mdp03Commands(Commands):
     def _client_piece(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
         """A part of a client's stream, or its end."""
-        command, flags, _, id, _, _, _, field = header
-        request = peer.open.get(conversation(id, envelope))
+        flags, field = header.flags, header.metadata
+        request = peer.open.get(conversation(header.id, envelope))
         if request is None:
             self.registry.drop("late-part", peer.id, count_only=True)
             return
@@ -278,7 +279,7 @@ class Mdp03Commands(Commands):
             self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
             return
         piece = Piece(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
-        if command == spec.PARTIAL:
+        if header.command == spec.PARTIAL:
             self.dispatcher.streams.client_part(request, piece, now)
         else:
             self.dispatcher.streams.client_final(request, piece, now)
@@ -288,12 +289,12 @@ class Mdp03Commands(Commands):
     def _ready(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        _, _, capacity, _, _, name, _, metadata_field = header
+        capacity, name, metadata_field = header.code, header.service, header.metadata
         if not capacity:
             raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
         if metadata_field:
@@ -324,12 +325,12 @@ class Mdp03Commands(Commands):
     def _partial(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        _, flags, _, number, _, _, _, metadata_field = header
+        flags, number, metadata_field = header.flags, header.id, header.metadata
         if not number & spec.BROKER_ID_BIT:
             self._client_piece(peer, header, envelope, body, now)
             return
@@ -348,12 +349,12 @@ class Mdp03Commands(Commands):
     def _final(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        _, flags, status, number, _, _, _, metadata_field = header
+        flags, number, metadata_field = header.flags, header.id, header.metadata
         if number < BROKER_ID_BIT:
             self._client_piece(peer, header, envelope, body, now)
             return
@@ -370,20 +371,20 @@ class Mdp03Commands(Commands):
             )
         else:
             self.dispatcher.answer(
-                request, status or spec.HANDLER_FAILED, body, flags, metadata_field, now
+                request, header.code or spec.HANDLER_FAILED, body, flags, metadata_field, now
             )
         self.dispatcher.feed(worker, now)
 
     def _reject(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
         worker = self._worker(peer, envelope)
-        request = self.dispatcher.release(worker, header[3])
+        request = self.dispatcher.release(worker, header.id)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
@@ -393,12 +394,12 @@ class Mdp03Commands(Commands):
     def _capacity(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
-        self._set_capacity(self._worker(peer, envelope), header[2], now)
+        self._set_capacity(self._worker(peer, envelope), header.code, now)
 
     def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> Worker:
         """The worker that `peer` is known as.
@@ -415,14 +416,14 @@ class Mdp03Commands(Commands):
     def _heartbeat(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
         if peer.worker is None and peer.state is PRESENT:
             return
-        load = header[2]
+        load = header.code
         worker = self._worker(peer, envelope)
         worker.load = None if load == spec.LOAD_UNKNOWN else load / 100
         hear_load(worker)
@@ -430,7 +431,7 @@ class Mdp03Commands(Commands):
     def _disconnect(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
@@ -440,14 +441,14 @@ class Mdp03Commands(Commands):
     def _credit(
         self,
         peer: Peer,
-        header: Header,
+        header: Fields,
         envelope: tuple[Frame, ...],
         body: list[Frame],
         now: float,
     ) -> None:
         """ "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
         never answered" (docs/spec/mdp-0.3.md)."""
-        _, _, parts, id, *_ = header
+        parts, id = header.code, header.id
         streams = self.dispatcher.streams
         if id & spec.BROKER_ID_BIT:
             held = None if peer.worker is None or envelope else peer.worker.held.get(id)

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.services cimport Service
 from majordomus.core.workers cimport Worker
 
 
@@ -25,6 +26,7 @@ cdef class Peer:
     cdef public object state
     cdef public Worker worker
     cdef public dict open
+    cdef public Service asked
     cdef public Py_ssize_t queued
     cdef public Py_ssize_t queued_bytes
     cdef public Outbox outbox
@@ -34,5 +36,5 @@ cdef class Peer:
     cdef public double last_sent
     cdef public dict timer
     cdef public object listener
-    cdef public object own_handle
+    cdef public bytes own_handle
     cpdef object move(self, str event)

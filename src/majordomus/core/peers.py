@@ -12,6 +12,7 @@ from majordomus.protocol.spec import Dialect, Frame
 if TYPE_CHECKING:
     from majordomus.core.listeners import Listener
     from majordomus.core.requests import Request
+    from majordomus.core.services import Service
     from majordomus.core.workers import Worker
 
 
@@ -38,10 +39,11 @@ class Peer:
     ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
     ``prefix`` stands in front of every name that it uses, unseen by it.
     ``handle``: under which workers know it; its session's, once it named one. ``own_handle`` never
-    changes.
+    changes. ``asked``: the served one that it called last, which may be known no more.
     """
 
     __slots__ = (
+        "asked",
         "dialect",
         "flushed",
         "groups",
@@ -77,6 +79,7 @@ class Peer:
         self.state = PeerState.SEEN
         self.worker: Worker | None = None
         self.open: dict[object, Request] = {}
+        self.asked: Service | None = None
         self.queued = 0
         self.queued_bytes = 0
         self.outbox: Outbox | None = None

@@ -137,6 +137,7 @@ class Registry:
         service = self.services.get(name)
         if service is None and len(self.services) < self.settings.max_services:
             service = self.services[name] = Service(name, self.strategies.make(name))
+            service.known = True
         return service
 
     def _strategy_failed(self, service: bytes, error: Exception) -> None:
@@ -145,7 +146,8 @@ class Registry:
 
     def tidy(self, service: Service) -> None:
         """Forget `service` when nobody serves it and nobody waits for it."""
-        if not service.workers and not service.open:
+        if service.known and not service.workers and not service.open:
+            service.known = False
             self.services.pop(service.name, None)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:

@@ -5,6 +5,9 @@ from majordomus.core.services cimport FairQueue, Service
 from majordomus.core.workers cimport Worker
 
 
+cdef dict STEPS
+
+
 @cython.final
 @cython.freelist(64)
 cdef class Request:
@@ -24,7 +27,7 @@ cdef class Request:
     cdef public double deadline
     cdef public object state
     cdef public int attempt
-    cdef public object dispatch
+    cdef public unsigned long long dispatch
     cdef public Worker worker
     cdef public Worker target
     cdef public set rejected
@@ -53,4 +56,5 @@ cdef class Request:
         double accepted,
         double deadline,
     )
+    @cython.locals(at=int, steps=tuple)
     cpdef object move(self, str event)

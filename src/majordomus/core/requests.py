@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.states import HELD, REQUEST, RequestState, unlisted
+from majordomus.core.states import HELD, STEPS, RequestState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class Request:
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states."""
-        try:
-            self.state = REQUEST[event][self.state]
-        except KeyError:
-            raise unlisted("request", event, self.state) from None
+        at = self.state
+        steps = STEPS.get(event)
+        after = steps[at] if steps is not None else None
+        if after is None:
+            raise unlisted("request", event, self.state)
+        self.state = after

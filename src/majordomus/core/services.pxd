@@ -32,6 +32,7 @@ cdef class Service:
     cdef public Py_ssize_t open
     cdef public Py_ssize_t held
     cdef public Py_ssize_t held_bytes
+    cdef public bint known
     cdef public bint own
     cdef public Py_ssize_t served
     cdef public double last_worker

@@ -112,6 +112,7 @@ class Service:
         "given",
         "held",
         "held_bytes",
+        "known",
         "last_worker",
         "name",
         "open",
@@ -135,6 +136,8 @@ class Service:
         self.held = 0
         self.held_bytes = 0
         """What hooks hold of it: it counts as what is queued does."""
+        self.known = False
+        """Whether it is the registry's service of that name."""
         self.own = name.startswith(MMI_PREFIX)
         """Whether the broker answers it itself."""
         self.served = 0

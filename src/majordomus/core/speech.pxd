@@ -1,6 +1,8 @@
 cimport cython
 
 from majordomus.protocol cimport octets, spec
+from majordomus.core cimport arithmetic
+from majordomus.core.peers cimport Peer
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
@@ -12,7 +14,17 @@ cdef int WITH_METADATA
 cdef double ROUNDING
 
 
-@cython.locals(flags=int, left="long long", header=bytes, field=bytes, name=bytes, prefix=bytes, body=list)
+@cython.locals(
+    flags=int,
+    left="long long",
+    peer=Peer,
+    user=str,
+    header=bytes,
+    field=bytes,
+    name=bytes,
+    prefix=bytes,
+    body=list,
+)
 cpdef list request_to(Worker worker, Request request, double now, list joined=*)
 cpdef list cancel(Request request)
 cpdef list part(Request request, list frames, int flags, bytes metadata_field)

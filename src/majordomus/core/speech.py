@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+from majordomus.core import arithmetic
 from majordomus.core.rights import shown_name
 from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.codecs import LEGACY
@@ -83,11 +84,13 @@ def request_to(
         )
     flags = request.flags & PASSED_TO_WORKER
     field = request.metadata
-    if request.attempt > 1 or request.caller.user:
+    peer, caller = request.peer, request.caller
+    user = peer.user if caller is peer else caller.user
+    if request.attempt > 1 or user:
         flags |= spec.BROKER_METADATA
         field = metadata.pack(_broker_facts(request)) + field
     name, prefix = request.service.name, worker.peer.prefix
-    left = int((request.deadline - now) * 1000 + ROUNDING)
+    left = arithmetic.whole((request.deadline - now) * 1000 + ROUNDING)
     header = octets.header(
         spec.REQUEST,
         flags,
@@ -95,7 +98,7 @@ def request_to(
         request.dispatch,
         left if left > 0 else 1,
         name if not prefix else shown_name(prefix, name),
-        request.peer.handle,
+        peer.handle,
     )
     if flags & WITH_METADATA:
         header += field

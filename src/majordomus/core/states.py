@@ -7,7 +7,7 @@ The diagrams in docs/states.md are generated from these tables.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from majordomus.errors import LocalProtocolError
 
@@ -76,6 +76,16 @@ REQUEST: Final[dict[str, dict[RequestState, RequestState]]] = {
     "expire": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), EXPIRED),
     "cancel": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), CANCELLED),
 }
+
+RequestSteps: TypeAlias = "tuple[RequestState | None, ...]"
+
+
+def _steps(pairs: dict[RequestState, RequestState]) -> RequestSteps:
+    return tuple(map(pairs.get, RequestState))
+
+
+STEPS: Final[dict[str, RequestSteps]] = {event: _steps(pairs) for event, pairs in REQUEST.items()}
+"""The table of requests once more: of each event, what follows every state, by its number."""
 
 SERVING, DRAINING, SUSPECT, LOST = (
     WorkerState.SERVING,

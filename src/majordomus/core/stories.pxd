@@ -1,12 +1,18 @@
 cimport cython
 
 from majordomus.core.requests cimport Request
+from majordomus.core cimport arithmetic
+
+
+cdef double _TICKS
+cdef Py_ssize_t _RECENT
 
 
 @cython.final
 cdef class Stories:
     cdef public double slow
-    cdef public object recent
     cdef public object notable
-    @cython.locals(took=double, boxes=list)
+    cdef public list _recent
+    cdef public Py_ssize_t _at
+    @cython.locals(took=double, boxes=list, box=Py_ssize_t)
     cpdef object ended(self, Request request, double now)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core import arithmetic
 from majordomus.core.states import ANSWERED
 
 if TYPE_CHECKING:
@@ -21,31 +22,41 @@ TICKS: Final = 16384.0
 RECENT: Final = 256
 """Ended requests that are kept whatever they were: as few as a processor's cache has room for."""
 MOST_NOTES: Final = 64
+_TICKS, _RECENT = TICKS, RECENT
 
 
 class Stories:
     """The ended requests that are kept. `slow` is seconds, `most` a number of requests."""
 
-    __slots__ = ("notable", "recent", "slow")
+    __slots__ = ("_at", "_recent", "notable", "slow")
 
     def __init__(self, slow: float, most: int) -> None:
         self.slow = slow
-        self.recent: deque[Request] = deque(maxlen=RECENT)
         self.notable: deque[Request] = deque(maxlen=most)
+        self._recent: list[Request | None] = [None] * RECENT
+        self._at = 0
+        """Where the oldest of them is, which is the next to go."""
+
+    @property
+    def recent(self) -> list[Request]:
+        """Those that ended last, oldest first."""
+        ring = self._recent[self._at :] + self._recent[: self._at]
+        return [request for request in ring if request is not None]
 
     def ended(self, request: Request, now: float) -> None:
         """`request` has ended."""
         request.ended = now
         took = now - request.accepted
         if request.dispatch:
-            boxes = request.service.took
-            boxes[int(took * TICKS).bit_length()] += 1
+            boxes, box = request.service.took, arithmetic.bits(arithmetic.whole(took * _TICKS))
+            boxes[box] += 1
         elif request.state is ANSWERED:  # by the broker itself
             return
         if took >= self.slow or request.state is not ANSWERED or request.story is not None:
             self.notable.append(request)
         else:
-            self.recent.append(request)
+            self._recent[self._at] = request
+            self._at = (self._at + 1) % _RECENT
 
 
 def note(request: Request, why: str, now: float) -> None:

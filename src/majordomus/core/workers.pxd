@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.balancing cimport Place
 from majordomus.core.peers cimport Peer
 from majordomus.core.services cimport FairQueue
 
@@ -20,6 +21,7 @@ cdef class Worker:
     cdef public FairQueue reserved
     cdef public bint reserved_last
     cdef public object load
+    cdef public Place place
     cdef public double busy_since
     cdef public double last_beat_sent
     cdef public object answered

@@ -10,6 +10,7 @@ from majordomus.core.states import SERVING, WORKER, WorkerState, unlisted
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
+    from majordomus.core.balancing import Place
     from majordomus.core.peers import Peer
     from majordomus.core.requests import Request
     from majordomus.core.services import Service
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 class Worker:
     """A peer that serves. ``held`` are its slots in use, by dispatch number, ended requests
-    included. ``answered``: of a Delphi worker, the handles that it may use again, with the
-    handles of their clients."""
+    included. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of a
+    Delphi worker, the handles that it may use again, with the handles of their clients."""
 
     __slots__ = (
         "answered",
@@ -33,6 +34,7 @@ class Worker:
         "metadata",
         "order",
         "peer",
+        "place",
         "reserved",
         "reserved_last",
         "services",
@@ -55,6 +57,7 @@ class Worker:
         self.answered: dict[bytes, bytes] | None = None
         self.reserved = FairQueue()
         self.reserved_last = False
+        self.place: Place | None = None
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now

@@ -3,17 +3,25 @@ cimport cython
 from majordomus.protocol cimport octets
 
 
-@cython.locals(
-    command=int,
-    flags=int,
-    code=int,
-    ttl="unsigned int",
-    number="unsigned long long",
-    length=int,
-    middle=Py_ssize_t,
-    end=Py_ssize_t,
-    whole=bytes,
-)
+cdef int _MAPS
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Fields:
+    cdef public int command
+    cdef public int flags
+    cdef public int code
+    cdef public unsigned long long id
+    cdef public unsigned int ttl
+    cdef public bytes service
+    cdef public bytes address
+    cdef public bytes metadata
+    @cython.locals(whole=bytes, size=Py_ssize_t, length=int, middle=Py_ssize_t, end=Py_ssize_t)
+    cpdef object read(self, header)
+
+
+@cython.locals(found=Fields)
 cpdef tuple parse(header)
 cpdef bytes pack(
     command, flags=*, code=*, id=*, ttl=*, bytes service=*, bytes address=*, bytes metadata=*

@@ -1,7 +1,8 @@
 """The header frame of MDP/0.3 lives here: bytes to fields and back, and no rule of a conversation.
 
-docs/spec/mdp-0.3.md is its page. `parse` is the hottest function of the project: it is called for
-every message, so it does what the layout asks for and leaves the meaning of the fields to others.
+docs/spec/mdp-0.3.md is its page. `Fields.read` is the hottest function of the project: it is called
+for every message, so it does what the layout asks for and leaves the meaning of the fields to
+others.
 """
 
 from __future__ import annotations
@@ -28,32 +29,56 @@ HEAD = struct.Struct(">4sBBHQI")
 _MAPS = METADATA | BROKER_METADATA
 
 
-def parse(header: Frame) -> Header:
-    """The fields of a header. Unknown commands and flags are parsed all the same.
+class LongMetadataError(RemoteProtocolError):
+    """The metadata of a header are longer than any may be; all other fields could be read."""
 
-    Neither the service's UTF-8 nor the metadata is looked into: see `metadata.split_raw`.
-    Raises: RemoteProtocolError, and nothing else, whatever the bytes.
-    """
-    whole = header if type(header) is bytes else bytes(header)
-    try:
-        command, flags, code, number, ttl, length = octets.fields(whole)
-        middle = 21 + length
-        end = middle + 1 + whole[middle]
-    except (struct.error, IndexError):
-        raise RemoteProtocolError("truncated-header", f"{len(whole)} bytes") from None
-    if not octets.is_mdp03(whole):
-        raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
-    if end != len(whole) or flags & _MAPS:
-        _check_rest(len(whole) - end, flags)
+    def __init__(self, size: int) -> None:
+        super().__init__("long-metadata", f"{size} bytes")
+
+
+class Fields:
+    """The fields of a header, one after the other of many in the same object: a message of a broker
+    makes none of its own. ``metadata`` is the raw rest."""
+
+    __slots__ = ("address", "code", "command", "flags", "id", "metadata", "service", "ttl")
+
+    def read(self, header: Frame) -> None:
+        """Take over the fields of `header`. Unknown commands and flags are read all the same.
+
+        Neither the service's UTF-8 nor the metadata is looked into: see `metadata.split_raw`.
+        Raises: RemoteProtocolError, and nothing else, whatever the bytes; then only what is of
+        fixed size may have been read.
+        """
+        whole = header if type(header) is bytes else bytes(header)
+        size = len(whole)
+        try:
+            self.command, self.flags, self.code, self.id, self.ttl, length = octets.fields(whole)
+            middle = 21 + length
+            end = middle + 1 + whole[middle]
+        except (struct.error, IndexError):
+            raise RemoteProtocolError("truncated-header", f"{size} bytes") from None
+        if not octets.is_mdp03(whole):
+            raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
+        if end != size or self.flags & _MAPS:
+            _check_rest(size - end, self.flags)
+        self.service = octets.piece(whole, 21, middle) if length else b""
+        self.address = whole[middle + 1 : end] if end > middle + 1 else b""
+        self.metadata = whole[end:] if end < size else b""
+
+
+def parse(header: Frame) -> Header:
+    """The fields of a header, as `Fields.read` finds them."""
+    found = Fields()
+    found.read(header)
     return (
-        command,
-        flags,
-        code,
-        number,
-        ttl,
-        octets.piece(whole, 21, middle) if length else b"",
-        whole[middle + 1 : end] if end > middle + 1 else b"",
-        whole[end:] if end < len(whole) else b"",
+        found.command,
+        found.flags,
+        found.code,
+        found.id,
+        found.ttl,
+        found.service,
+        found.address,
+        found.metadata,
     )
 
 
@@ -95,4 +120,4 @@ def _check_rest(size: int, flags: int) -> None:
     if maps and not size:
         raise RemoteProtocolError("no-metadata", "a flag announces metadata")
     if size > maps * MAX_METADATA:
-        raise RemoteProtocolError("long-metadata", f"{size} bytes")
+        raise LongMetadataError(size)

@@ -1,0 +1,11 @@
+# The functions of arithmetic.py in C, for what is compiled. arithmetic.py itself is not.
+cdef inline long long whole(double number) noexcept:
+    return <long long>number
+
+
+cdef inline int bits(unsigned long long number) noexcept:
+    cdef int n = 0
+    while number:
+        number >>= 1
+        n += 1
+    return n
