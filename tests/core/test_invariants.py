@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from majordomus.core import invariants
+from majordomus.core.deadlines import Slot
 from majordomus.core.invariants import InvariantError, story
 from majordomus.core.listeners import Listener
 from majordomus.core.peers import Outbox
@@ -76,7 +77,7 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "rule 1: 6 accepted, but 0 ended and 5 open": lambda r: gain(r.registry.counts, "accepted"),
     "rule 1: 5 accepted, but 1 ended and 5 open": lambda r: gain(r.registry.counts, "failed"),
     "open = 6, but 5 are": lambda r: gain(r.registry, "open"),
-    "6 deadlines for 5 open requests": lambda r: r.registry.requests.add(r.declined, 5000.0),
+    "6 deadlines for 5 open requests": lambda r: r.registry.requests.add(r.declined),
     "queued = 3/17, not 2/17": lambda r: gain(r.registry, "queued"),
     "queued = 2/18, not 2/17": lambda r: gain(r.registry, "queued_bytes"),
     "what is told to be served differs": lambda r: r.registry.served.clear(),
@@ -87,7 +88,7 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "is open, and in no place": lambda r: put(r.at_worker, "state", RequestState.HELD),
     "its client does not know it": lambda r: r.registry.peers[C].open.pop(1),
     "its service is not known": lambda r: r.registry.services.pop(b"time"),
-    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", {}),
+    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", Slot()),
     "queue and state differ": lambda r: put(r.waiting, "queue", None),
     "is not in its queue": lambda r: put(r.waiting, "queue", r.worker.reserved),
     "waits, and has a worker": lambda r: put(r.waiting, "worker", r.worker),
@@ -113,7 +114,9 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "which does not know it": lambda r: r.service.workers.pop(W),
     "free=0, and its strategy says otherwise": lambda r: r.service.strategy.put(r.worker),
     "its handles and its slots differ": lambda r: r.legacy.handles.clear(),
-    "rule 2: worker": lambda r: r.worker.held.update({77: r.at_worker}),
+    "rule 2: worker": lambda r: r.worker.hold(r.legacy.oldest),
+    "holding = 2, but 1 slots are in use": lambda r: gain(r.worker, "holding"),
+    "4 dispatches are known, and 3 slots": lambda r: gain(r.registry.dispatched, "count"),
     "is forgotten, and known": lambda r: put(r.peer, "state", FORGOTTEN),
     "has no timer": lambda r: put(r.peer, "timer", None),
     "its worker is not registered": lambda r: r.registry.workers.pop(V),

@@ -46,7 +46,7 @@ def give(strategy: Strategy, request: Request) -> Worker:
     """What the dispatcher does with a request."""
     worker = strategy.choose(request)
     assert worker is not None
-    hold(worker, len(worker.held) + 1)
+    hold(worker, worker.holding + 1)
     strategy.given(worker)
     if worker.free:
         strategy.put(worker)
@@ -155,7 +155,7 @@ def test_cost_of_a_dispatch_is_that_of_ten_workers_with_ten_thousand(name: str, 
         def turns(strategy: Strategy = strategy) -> None:
             for n in range(50):
                 worker = give(strategy, asks(metadata=metadata.pack({"key": str(n)})))
-                hold(worker, len(worker.held) - 1)
+                hold(worker, worker.holding - 1)
                 strategy.put(worker)
 
         turns()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from majordomus.core import hedging, mmi
 from majordomus.core.balancing import LeastOutstanding
-from majordomus.core.peers import conversation
 from majordomus.core.requests import Request
 from majordomus.core.rights import full_name
 from majordomus.core.sentences import TARGET_GONE, nobody_serves
@@ -81,6 +80,7 @@ class Admission:
         peer: Peer,
         dialect: Dialect,
         envelope: tuple[Frame, ...],
+        key: object,
         id: int,
         flags: int,
         ttl: float,
@@ -90,7 +90,8 @@ class Admission:
         body: list[Frame],
         now: float,
     ) -> None:
-        """Accept one request and place it. `ttl` is in seconds, 0 for none.
+        """Accept one request and place it. `key` is that of its conversation, None where nobody
+        else will speak of it; `ttl` is in seconds, 0 for none.
 
         Raises:
             RefusalError: the request may not be accepted.
@@ -124,7 +125,7 @@ class Admission:
             peer,
             dialect,
             envelope,
-            conversation(id, envelope) if id else -self.registry.next_number(),
+            key if key is not None else -self.registry.next_number(),
             id,
             service,
             body,

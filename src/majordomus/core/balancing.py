@@ -130,7 +130,7 @@ class LeastOutstanding(Strategy):
         self._rank(worker)
 
     def _rank(self, worker: Worker) -> None:
-        level = len(worker.held)
+        level = worker.holding
         if self._weights and worker in self._weights:
             level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
         place = worker.place

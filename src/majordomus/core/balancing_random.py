@@ -56,7 +56,7 @@ class RandomTwo(Strategy):
 
     def _burden(self, worker: Worker) -> float:
         """What it would hold with one more."""
-        return (len(worker.held) + 1) / self._weights.get(worker, 1.0)
+        return (worker.holding + 1) / self._weights.get(worker, 1.0)
 
     def enter(self, worker: Worker, weight: float) -> None:
         self._weights.pop(worker, None)

@@ -177,7 +177,7 @@ class LeastLoad(Strategy):
 
     def put(self, worker: Worker) -> None:
         slots = min(worker.capacity, self.MOST_SLOTS) * self._weights.get(worker, 1.0)
-        rank = (len(worker.held) - self._held.get(worker, 0)) / slots
+        rank = (worker.holding - self._held.get(worker, 0)) / slots
         load = self._loads.get(worker)
         ranking = self._unknown if load is None else self._known
         if load is not None:
@@ -212,7 +212,7 @@ class LeastLoad(Strategy):
         load = worker.load
         if load is not None and load >= 0.0:
             self._loads[worker] = load
-            self._held[worker] = len(worker.held)
+            self._held[worker] = worker.holding
             self._sum += load
         if listed:
             self.put(worker)

@@ -150,7 +150,6 @@ class BrokerMachine:
         if self.outgoing.overflow:
             self._draw_consequences(now)
         for request in self.registry.requests.due(now):
-            request.slot = None
             if request.state in OPEN:
                 self.dispatcher.expire(request, now)
         self.presence.tick(now)
@@ -488,9 +487,10 @@ class BrokerMachine:
             if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)
-            elif to_worker and peer.worker is not None and key in peer.worker.held:
-                held = peer.worker.held[key]
-                self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
+            elif isinstance(key, int) and to_worker:
+                held = self.dispatcher.held_as(peer.worker, key)
+                if held is not None:
+                    self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
             elif (request := peer.open.get(key)) is not None:
                 self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 

@@ -1,20 +1,41 @@
 cimport cython
 
 from majordomus.core cimport arithmetic
+from majordomus.core.requests cimport Request
 
 
 cdef double _PER_SECOND
 
 
-@cython.final
-cdef class Deadlines:
+cdef class Wheel:
     cdef public dict _slots
     cdef public list _steps
     cdef public long long _last_step
-    cdef public dict _last
-    @cython.locals(step="long long")
-    cpdef dict add(self, object item, double when)
-    cdef dict _slot(self, long long step)
-    cdef dict _drop(self)
+    cdef public object _last
+    cdef object _new_slot(self)
+    cdef object _slot(self, long long step)
+    cdef object _drop(self)
     cpdef list due(self, double now)
     cpdef double next(self) except? -1
+
+
+cdef class Deadlines(Wheel):
+    @cython.locals(step="long long", slot=dict)
+    cpdef dict add(self, object item, double when)
+    cdef object _new_slot(self)
+
+
+@cython.final
+cdef class Slot:
+    cdef public list _requests
+    cdef public Py_ssize_t count
+    cdef object append(self, Request request)
+    cpdef object remove(self, Request request)
+    @cython.locals(place=Py_ssize_t, waiting=list, request=Request)
+    cdef object _close_ranks(self)
+
+
+cdef class RequestDeadlines(Wheel):
+    @cython.locals(step="long long", slot=Slot)
+    cpdef object add(self, Request request)
+    cdef object _new_slot(self)

@@ -2,54 +2,56 @@
 
 Everything that waits for a point in time waits in one of these. An item that ended early is removed
 at once, so a wheel never holds more than what is open, however long the deadlines are.
+
+Requests have a wheel of their own: each knows its place in it, so nothing has to be looked up.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from majordomus.core import arithmetic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from majordomus.core.requests import Request
 
 STEPS_PER_SECOND = 128
 """An item is due at most 1/128 s after its time, and never before."""
 _PER_SECOND = STEPS_PER_SECOND
 
 
-class Deadlines:
-    """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
+class Wheel:
+    """What all wheels have in common: a slot for each step in which something is due."""
 
     __slots__ = ("_last", "_last_step", "_slots", "_steps")
 
     def __init__(self) -> None:
-        self._slots: dict[int, dict[Any, None]] = {}
+        self._slots: dict[int, Any] = {}
         self._steps: list[int] = []
         self._last_step = -1
         """The step of the item that was added last: the next one often has the same."""
-        self._last: dict[Any, None] = {}
+        self._last: Any = None
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
-    def add(self, item: Any, when: float) -> dict[Any, None]:
-        """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
-        removes it."""
-        step = arithmetic.whole(when * _PER_SECOND) + 1
-        if step != self._last_step:
-            self._last = self._slot(step)
-            self._last_step = step
-        self._last[item] = None
-        return self._last
+    def _new_slot(self) -> Any:
+        raise NotImplementedError
 
-    def _slot(self, step: int) -> dict[Any, None]:
+    def _slot(self, step: int) -> Any:
         slot = self._slots.get(step)
         if slot is None:
-            slot = self._slots[step] = {}
+            slot = self._slots[step] = self._new_slot()
             heappush(self._steps, step)
+        self._last = slot
+        self._last_step = step
         return slot
 
-    def _drop(self) -> dict[Any, None]:
+    def _drop(self) -> Any:
         """Forget the first step; what it holds."""
         step = heappop(self._steps)
         if step == self._last_step:
@@ -75,3 +77,84 @@ class Deadlines:
                 return steps[0] / STEPS_PER_SECOND
             self._drop()
         return inf
+
+
+class Deadlines(Wheel):
+    """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
+
+    __slots__ = ()
+
+    def add(self, item: Any, when: float) -> dict[Any, None]:
+        """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
+        removes it."""
+        step = arithmetic.whole(when * _PER_SECOND) + 1
+        slot: dict[Any, None] = self._last if step == self._last_step else self._slot(step)
+        slot[item] = None
+        return slot
+
+    def _new_slot(self) -> dict[Any, None]:
+        return {}
+
+
+class Slot:
+    """The requests that are due in one step, in the order in which they came. Where one has ended
+    there is a gap, until there are as many of these as requests."""
+
+    __slots__ = ("_requests", "count")
+
+    def __init__(self) -> None:
+        self._requests: list[Request | None] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter([request for request in self._requests if request is not None])
+
+    def append(self, request: Request) -> None:
+        """Let `request` stand here, behind the others."""
+        request.slot = self
+        request.place = len(self._requests)
+        self._requests.append(request)
+        self.count += 1
+
+    def remove(self, request: Request) -> None:
+        """Take `request` out, which stands here."""
+        request.slot = None
+        self._requests[request.place] = None
+        self.count -= 1
+        if 2 * self.count < len(self._requests):
+            self._close_ranks()
+
+    def _close_ranks(self) -> None:
+        place = 0
+        waiting = []
+        for request in self._requests:
+            if request is not None:
+                request.place = place
+                place += 1
+                waiting.append(request)
+        self._requests = waiting
+
+    def clear(self) -> None:
+        """Let go of all."""
+        for request in self:
+            request.slot = None
+        self._requests = []
+        self.count = 0
+
+
+class RequestDeadlines(Wheel):
+    """The wheel of requests. Each knows its slot: ``request.slot.remove(request)`` removes it."""
+
+    __slots__ = ()
+
+    def add(self, request: Request) -> None:
+        """Hold `request` until its deadline."""
+        step = arithmetic.whole(request.deadline * _PER_SECOND) + 1
+        slot: Slot = self._last if step == self._last_step else self._slot(step)
+        slot.append(request)
+
+    def _new_slot(self) -> Slot:
+        return Slot()

@@ -10,6 +10,9 @@ from majordomus.core.workers cimport Worker
 
 
 cdef unsigned long long BROKER_ID_BIT
+cdef tuple DISPATCH
+cdef tuple ANSWER
+cdef list NO_FRAMES
 
 
 @cython.final
@@ -34,6 +37,7 @@ cdef class Dispatcher:
     @cython.locals(request=Request)
     cpdef Request release(self, Worker worker, unsigned long long number)
     cdef object _forget_handle(self, Worker worker, Request request, unsigned long long number)
+    cpdef Request held_as(self, Worker worker, unsigned long long number)
     @cython.locals(request=Request)
     cpdef object feed(self, Worker worker, double now)
     cdef Request _next_for(self, Worker worker)

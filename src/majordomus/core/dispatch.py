@@ -7,12 +7,21 @@ Rules 1, 3, 5, 6 and the slot rule of MDP/0.3 live here, and nowhere else.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from majordomus.core import bounds, hedging, speech
 from majordomus.core.outgoing import command_of
 from majordomus.core.sentences import TARGET_GONE, nobody_serves, serving_now
-from majordomus.core.states import AT_WORKER, DISPATCHED, HELD, OPEN, QUEUED, REPLIED, STREAMING
+from majordomus.core.states import (
+    AT_WORKER,
+    DISPATCHED,
+    HELD,
+    OPEN,
+    QUEUED,
+    REPLIED,
+    STEPS,
+    STREAMING,
+)
 from majordomus.core.stories import note
 from majordomus.core.strategies import set_weight
 from majordomus.core.streams import Streams
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 JOINED_TOO_LARGE = "the joined parts are too large for one reply"
+NO_FRAMES: Final[list[Frame]] = []
+"""The body of what has ended; nobody puts anything in."""
+DISPATCH, ANSWER = STEPS["dispatch"], STEPS["answer"]
 PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
@@ -58,7 +70,7 @@ class Dispatcher:
         registry.open += 1
         request.service.open += 1
         request.peer.open[request.key] = request
-        request.slot = registry.requests.add(request, request.deadline)
+        registry.requests.add(request)
 
     def place(self, request: Request, now: float) -> None:
         """Dispatch `request` if a worker may have it, else let it wait behind its peer's others.
@@ -110,14 +122,16 @@ class Dispatcher:
         """Give `request` to `worker`: a slot is held from here until its FINAL, its REJECT or its
         loss."""
         registry = self.registry
-        request.move("dispatch")
+        request.follow(DISPATCH)
         request.attempt += 1
         request.given = now
         request.worker = worker
-        request.dispatch = BROKER_ID_BIT | registry.next_number()
-        if not worker.held:
+        registry.last_number = registry.dispatched.after(registry.last_number)
+        request.dispatch = BROKER_ID_BIT | registry.last_number
+        registry.dispatched.enter(request)
+        if not worker.holding:
             worker.busy_since = now
-        worker.held[request.dispatch] = request
+        worker.hold(request)
         if worker.dialect is not MDP03:
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
@@ -144,13 +158,19 @@ class Dispatcher:
 
     def release(self, worker: Worker, number: int) -> Request | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
-        request = worker.held.pop(number, None)
+        request = self.registry.dispatched.of(worker, number)
         if request is None:
             return None
+        self.registry.dispatched.leave(request)
+        worker.let_go(request)
         if worker.dialect is not MDP03:
             self._forget_handle(worker, request, number)
         self._weigh(worker)
         return request
+
+    def held_as(self, worker: Worker | None, number: int) -> Request | None:
+        """The request that has a slot of `worker` as dispatch `number`."""
+        return None if worker is None else self.registry.dispatched.of(worker, number)
 
     def _forget_handle(self, worker: Worker, request: Request, number: int) -> None:
         handle = speech.handle_of(worker, request, number)
@@ -268,7 +288,7 @@ class Dispatcher:
                 return
         counts = self.registry.counts
         if status == spec.OK:
-            request.move("answer")
+            request.follow(ANSWER)
             counts.answered += 1
             request.service.served += 1
         else:
@@ -386,7 +406,7 @@ class Dispatcher:
             self._left(request)
         worker = request.worker if request.state in AT_WORKER else None
         request.move(event)
-        if worker is not None and worker.dialect is MDP03 and request.dispatch in worker.held:
+        if worker is not None and worker.dialect is MDP03 and self._has_slot(worker, request):
             self.outgoing.say(worker.peer, speech.cancel(request), now)
         streamed = request.stream is not None
         self._close(request, status)
@@ -396,19 +416,23 @@ class Dispatcher:
         if worker is not None and worker.dialect is DELPHI:
             self._make_room(worker, now)
 
+    def _has_slot(self, worker: Worker, request: Request) -> bool:
+        return self.registry.dispatched.of(worker, request.dispatch) is request
+
     def _make_room(self, worker: Worker, now: float) -> None:
         """A Delphi worker need not answer what it gets, and gets any number (docs/spec/delphi.md):
         what it
         left unanswered is remembered while there is room. When there is none, the oldest is
         forgotten."""
-        if len(worker.held) < worker.capacity:
+        if worker.holding < worker.capacity:
             return
-        for number, request in worker.held.items():
-            if request.state not in OPEN:
-                self.registry.drop("never-answered", worker.id)
-                self.release(worker, number)
-                self.feed(worker, now)
-                return
+        request = worker.oldest
+        while request is not None and request.state in OPEN:
+            request = request.newer
+        if request is not None:
+            self.registry.drop("never-answered", worker.id)
+            self.release(worker, request.dispatch)
+            self.feed(worker, now)
 
     def _close(self, request: Request, status: int) -> None:
         """Let go of everything that an ended request held, but its slot."""
@@ -419,9 +443,8 @@ class Dispatcher:
         service.open -= 1
         request.peer.open.pop(request.key, None)
         if request.slot is not None:
-            request.slot.pop(request, None)
-            request.slot = None
-        request.body = []
+            request.slot.remove(request)
+        request.body = NO_FRAMES
         request.parts = None
         request.stream = None
         request.rejected = None
@@ -479,11 +502,15 @@ class Dispatcher:
             service.last_worker = now
             if not service.workers:
                 registry.served.pop(service, None)
-        held, worker.held = list(worker.held.items()), {}
+        held = list(worker.held.values())
+        for request in held:
+            registry.dispatched.leave(request)
+            worker.let_go(request)
         registry.workers.pop(worker.id, None)
         for request in list(worker.reserved):
             self.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        again = [r for n, r in held if self._survives(r, n in worker.undelivered, why, now)]
+        unsent = worker.undelivered
+        again = [r for r in held if self._survives(r, r.dispatch in unsent, why, now)]
         self.requeue(again, now)
         for service in services:
             self._give_up_hopeless(service, now)

@@ -175,7 +175,7 @@ def _now(request: Request) -> str:
     workers = list(service.workers.values()) if target is None else [target]
     if not workers:
         return "nobody serves it"
-    held, slots = sum(len(one.held) for one in workers), sum(one.capacity for one in workers)
+    held, slots = sum(one.holding for one in workers), sum(one.capacity for one in workers)
     declined = len(request.rejected or ())
     said = f"; {declined} declined it" if declined else ""
     return f"{len(workers)} workers hold {held} of {slots}{said}; {service.queue.count} wait"

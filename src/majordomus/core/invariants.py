@@ -156,6 +156,9 @@ def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
     size = sum(r.size for r in queued)
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
+    holding = sum(worker.holding for worker in registry.workers.values())
+    if registry.dispatched.count != holding:
+        yield f"{registry.dispatched.count} dispatches are known, and {holding} slots in use"
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -216,7 +219,7 @@ def _request(registry: Registry, request: Request) -> Iterator[str]:
         yield f"waits, and has a worker: {story(request)}"
     if request.state in AT_WORKER:
         worker = request.worker
-        if worker is None or worker.held.get(request.dispatch) is not request:
+        if worker is None or registry.dispatched.of(worker, request.dispatch) is not request:
             yield f"its worker does not hold it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
@@ -294,8 +297,11 @@ def _worker(worker: Worker) -> Iterator[str]:
     handles = sorted(number for waiting in worker.handles.values() for number in waiting)
     if worker.dialect is not Dialect.MDP03 and handles != sorted(worker.held):
         yield f"{name}: its handles and its slots differ"
-    for number, request in worker.held.items():
-        if request.state in AT_WORKER and (request.worker, request.dispatch) != (worker, number):
+    held = worker.held
+    if len(held) != worker.holding:
+        yield f"{name}: holding = {worker.holding}, but {len(held)} slots are in use"
+    for number, request in held.items():
+        if request.worker is not worker:
             yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
 
 

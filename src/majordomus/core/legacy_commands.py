@@ -55,7 +55,18 @@ class LegacyCommands(Commands):
     ) -> None:
         try:
             self.admission.admit(
-                peer, dialect, envelope, 0, 0, 0.0, command.service, b"", b"", command.body, now
+                peer,
+                dialect,
+                envelope,
+                None,
+                0,
+                0,
+                0.0,
+                command.service,
+                b"",
+                b"",
+                command.body,
+                now,
             )
         except RefusalError as error:
             self.registry.counts.refused[error.status] += 1
@@ -119,7 +130,9 @@ class LegacyCommands(Commands):
             return
         number = waiting[0]
         if command.number == spec.PARTIAL:
-            request = worker.held[number]
+            request = self.dispatcher.held_as(worker, number)
+            if request is None:
+                return
             if self.admission.too_large(command.body):
                 self.dispatcher.give_up(
                     request, spec.TOO_LARGE, "a part is larger than allowed", now

@@ -111,10 +111,11 @@ class Mdp03Commands(Commands):
         self.registry.drop("critical-flag", peer.id)
         text = "not implemented: a flag that this broker does not know"
         worker = peer.worker
-        if worker is None or envelope or id not in worker.held:
+        held = None if envelope else self.dispatcher.held_as(worker, id)
+        if worker is None or held is None:
             self._not_implemented(peer, envelope, id, text, now)
             return
-        self.dispatcher.give_up(worker.held[id], spec.NOT_IMPLEMENTED, text, now)
+        self.dispatcher.give_up(held, spec.NOT_IMPLEMENTED, text, now)
         if header.command in GIVES_A_SLOT_BACK:
             self.dispatcher.release(worker, id)
             self.dispatcher.feed(worker, now)
@@ -159,8 +160,7 @@ class Mdp03Commands(Commands):
 
     def _refuse_event(self, peer: Peer, id: int, status: int, text: str, now: float) -> None:
         """FINAL for what has no answer of its own; not where it would be taken for another's."""
-        held = peer.worker is not None and id in peer.worker.held
-        if id not in peer.open and not held:
+        if id not in peer.open and self.dispatcher.held_as(peer.worker, id) is None:
             self._refuse(peer, (), id, status, text, now)
 
     # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
@@ -181,7 +181,8 @@ class Mdp03Commands(Commands):
             text = "bit 63 of an id is the broker's"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
-        if id and conversation(id, envelope) in peer.open:
+        key = conversation(id, envelope) if id else None
+        if key is not None and key in peer.open:
             self.registry.drop("resend", peer.id)
             return
         try:
@@ -189,6 +190,7 @@ class Mdp03Commands(Commands):
                 peer,
                 MDP03,
                 envelope,
+                key,
                 id,
                 flags,
                 header.ttl / 1000,
@@ -335,7 +337,7 @@ class Mdp03Commands(Commands):
             self._client_piece(peer, header, envelope, body, now)
             return
         worker = self._worker(peer, envelope)
-        request = worker.held.get(number)
+        request = self.dispatcher.held_as(worker, number)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
@@ -451,7 +453,7 @@ class Mdp03Commands(Commands):
         parts, id = header.code, header.id
         streams = self.dispatcher.streams
         if id & spec.BROKER_ID_BIT:
-            held = None if peer.worker is None or envelope else peer.worker.held.get(id)
+            held = None if envelope else self.dispatcher.held_as(peer.worker, id)
             if held is not None:
                 streams.worker_grants(held, parts, now)
                 return

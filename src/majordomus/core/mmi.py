@@ -94,7 +94,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "dialect": worker.dialect.value,
         "state": worker.state.name.lower(),
         "capacity": worker.capacity,
-        "held": len(worker.held),
+        "held": worker.holding,
         "load": worker.load,
         "silent": round(max(0.0, now - worker.peer.last_heard), 3),
     }

@@ -152,7 +152,7 @@ class Presence:
     def lose(self, worker: Worker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""
         worker.peer.worker = None
-        held = len(worker.held)
+        held = worker.holding
         names = [service.name for service in worker.order]
         self.dispatcher.dismiss(worker, why, now)
         self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
@@ -202,7 +202,7 @@ class Presence:
             return inf if peer.open else peer.last_heard + settings.client_idle
         if worker.dialect is DELPHI:
             return peer.last_heard + spec.DELPHI_EXPIRY
-        if worker.held and worker.dialect is not MDP03:
+        if worker.holding and worker.dialect is not MDP03:
             name = worker.order[0].name.decode()
             return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
         return peer.last_heard + settings.worker_interval * settings.liveness

@@ -1,8 +1,8 @@
 cimport cython
 
-from majordomus.core.deadlines cimport Deadlines
+from majordomus.core.deadlines cimport Deadlines, RequestDeadlines
+from majordomus.core.dispatched cimport Dispatched
 from majordomus.core.services cimport Service
-from majordomus.core.stories cimport Stories
 from majordomus.core.stories cimport Stories
 
 
@@ -43,7 +43,8 @@ cdef class Registry:
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
-    cdef public Deadlines requests
+    cdef public Dispatched dispatched
+    cdef public RequestDeadlines requests
     cdef public Deadlines timers
     cdef public Deadlines retries
     cdef public Py_ssize_t open

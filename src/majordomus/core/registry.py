@@ -7,8 +7,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from majordomus.core.deadlines import Deadlines
+from majordomus.core.deadlines import Deadlines, RequestDeadlines
 from majordomus.core.dice import Dice
+from majordomus.core.dispatched import Dispatched
 from majordomus.core.identity import Identity
 from majordomus.core.listeners import Key, Listener
 from majordomus.core.peers import Peer
@@ -113,7 +114,8 @@ class Registry:
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.requests: Deadlines = Deadlines()
+        self.dispatched = Dispatched()
+        self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
         self.retries: Deadlines = Deadlines()
         self.open = 0

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.deadlines cimport Slot
 from majordomus.core.peers cimport Peer
 from majordomus.core.services cimport FairQueue, Service
 from majordomus.core.workers cimport Worker
@@ -32,7 +33,10 @@ cdef class Request:
     cdef public Worker target
     cdef public set rejected
     cdef public FairQueue queue
-    cdef public dict slot
+    cdef public Request older
+    cdef public Request newer
+    cdef public Slot slot
+    cdef public Py_ssize_t place
     cdef public object stream
     cdef public list story
     cdef public double given
@@ -56,5 +60,7 @@ cdef class Request:
         double accepted,
         double deadline,
     )
-    @cython.locals(at=int, steps=tuple)
+    @cython.locals(steps=tuple)
     cpdef object move(self, str event)
+    @cython.locals(at=int)
+    cpdef object follow(self, tuple steps)

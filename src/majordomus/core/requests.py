@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.states import HELD, STEPS, RequestState, unlisted
+from majordomus.core.states import HELD, STEPS, RequestState, RequestSteps, event_of, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
     from majordomus.core.callers import Caller
+    from majordomus.core.deadlines import Slot
     from majordomus.core.peers import Peer
     from majordomus.core.services import FairQueue, Service
     from majordomus.core.streams import Stream
@@ -40,10 +41,13 @@ class Request:
         "id",
         "key",
         "metadata",
+        "newer",
+        "older",
         "outcome",
         "parts",
         "parts_size",
         "peer",
+        "place",
         "queue",
         "rejected",
         "service",
@@ -94,7 +98,12 @@ class Request:
         self.target: Worker | None = None
         self.rejected: set[Worker] | None = None
         self.queue: FairQueue | None = None
-        self.slot: dict[Request, None] | None = None
+        self.older: Request | None = None
+        self.newer: Request | None = None
+        """Its neighbours among those that hold a slot of its worker."""
+        self.slot: Slot | None = None
+        self.place = 0
+        """Where it stands in that."""
         self.parts: list[Frame] | None = None
         self.parts_size = 0
         self.stream: Stream | None = None
@@ -111,9 +120,15 @@ class Request:
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states."""
-        at = self.state
         steps = STEPS.get(event)
-        after = steps[at] if steps is not None else None
-        if after is None:
+        if steps is None:
             raise unlisted("request", event, self.state)
+        self.follow(steps)
+
+    def follow(self, steps: RequestSteps) -> None:
+        """The same, for an event whose steps are at hand."""
+        at = self.state
+        after = steps[at]
+        if after is None:
+            raise unlisted("request", event_of(steps), self.state)
         self.state = after

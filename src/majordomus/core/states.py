@@ -87,6 +87,12 @@ def _steps(pairs: dict[RequestState, RequestState]) -> RequestSteps:
 STEPS: Final[dict[str, RequestSteps]] = {event: _steps(pairs) for event, pairs in REQUEST.items()}
 """The table of requests once more: of each event, what follows every state, by its number."""
 
+
+def event_of(steps: RequestSteps) -> str:
+    """The event that has these steps."""
+    return next(event for event, known in STEPS.items() if known is steps)
+
+
 SERVING, DRAINING, SUSPECT, LOST = (
     WorkerState.SERVING,
     WorkerState.DRAINING,

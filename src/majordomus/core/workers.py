@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """A peer that serves. ``held`` are its slots in use, by dispatch number, ended requests
-    included. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of a
-    Delphi worker, the handles that it may use again, with the handles of their clients."""
+    """A peer that serves. ``holding``: how many of its slots are in use, those of ended requests
+    included; ``oldest`` and ``newest``: the requests that have them, each of which knows its
+    neighbours. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of
+    a Delphi worker, the handles that it may use again, with the handles of their clients."""
 
     __slots__ = (
         "answered",
@@ -27,11 +28,13 @@ class Worker:
         "capacity",
         "dialect",
         "handles",
-        "held",
+        "holding",
         "id",
         "last_beat_sent",
         "load",
         "metadata",
+        "newest",
+        "oldest",
         "order",
         "peer",
         "place",
@@ -51,7 +54,9 @@ class Worker:
         self.services: dict[bytes, Service] = {}
         self.metadata: dict[bytes, bytes] = {}
         self.order: list[Service] = []
-        self.held: dict[int, Request] = {}
+        self.holding = 0
+        self.oldest: Request | None = None
+        self.newest: Request | None = None
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] = set()
         self.answered: dict[bytes, bytes] | None = None
@@ -66,14 +71,49 @@ class Worker:
         """Whether a slot may be given out now."""
         if self.state is not SERVING or (self.load is not None and self.load == -1.0):
             return False
-        return len(self.held) < self.capacity
+        return self.holding < self.capacity
+
+    def hold(self, request: Request) -> None:
+        """`request` has one of its slots from now on."""
+        newest = request.older = self.newest
+        if newest is None:
+            self.oldest = request
+        else:
+            newest.newer = request
+        self.newest = request
+        self.holding += 1
+
+    def let_go(self, request: Request) -> None:
+        """`request` has given its slot back."""
+        older, newer = request.older, request.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+            request.older = None
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+            request.newer = None
+        self.holding -= 1
+
+    @property
+    def held(self) -> dict[int, Request]:
+        """Who has its slots, by number of dispatch, oldest first: for those that look on."""
+        held = {}
+        request = self.oldest
+        while request is not None:
+            held[request.dispatch] = request
+            request = request.newer
+        return held
 
     @property
     def free(self) -> int:
         """Slots that may be given out now."""
         if self.state is not WorkerState.SERVING or self.load == -1.0:
             return 0
-        return max(0, self.capacity - len(self.held))
+        return max(0, self.capacity - self.holding)
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states."""

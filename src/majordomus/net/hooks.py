@@ -343,7 +343,7 @@ def worker_info(machine: BrokerMachine, id: bytes) -> WorkerInfo | None:
         tuple(service.name.decode() for service in list(worker.order)),
         worker.dialect.value,
         worker.capacity,
-        len(worker.held),
+        worker.holding,
         worker.load,
         worker.peer.user,
     )
@@ -354,5 +354,5 @@ def best_worker(machine: BrokerMachine, name: str) -> WorkerInfo | None:
     service = machine.registry.services.get(name.encode())
     workers: Iterable[Any] = list(service.workers.values()) if service is not None else ()
     serving = [worker for worker in workers if worker.free]
-    best = min(serving, key=lambda worker: len(worker.held) / worker.capacity, default=None)
+    best = min(serving, key=lambda worker: worker.holding / worker.capacity, default=None)
     return worker_info(machine, best.id) if best is not None else None

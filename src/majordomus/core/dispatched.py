@@ -1,0 +1,62 @@
+"""The requests that hold a slot of a worker, found by the number of their dispatch: in a ring, in
+the place that the number itself says.
+
+Numbers only grow, and the ring has twice as many places as it holds requests, so the next number
+finds its place free, or one of the next does: a number whose place is taken is never given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from majordomus.core.requests import Request
+    from majordomus.core.workers import Worker
+
+FIRST_SIZE: Final = 1024
+"""Places; a power of two, as it always is."""
+
+
+class Dispatched:
+    """The ring. It grows when it is half full, and what it holds is a reference each."""
+
+    __slots__ = ("_mask", "_places", "count")
+
+    def __init__(self) -> None:
+        self._places: list[Request | None] = [None] * FIRST_SIZE
+        self._mask = FIRST_SIZE - 1
+        self.count = 0
+
+    def after(self, number: int) -> int:
+        """The lowest number above `number` that may be given next."""
+        if 2 * self.count > self._mask:
+            self._grow()
+        number += 1
+        while self._places[number & self._mask] is not None:
+            number += 1
+        return number
+
+    def enter(self, request: Request) -> None:
+        """`request` has got a number that `after` returned last, and a slot with it."""
+        self._places[request.dispatch & self._mask] = request
+        self.count += 1
+
+    def of(self, worker: Worker, number: int) -> Request | None:
+        """The request that holds a slot of `worker` as `number`; None when none does (rule 2)."""
+        request = self._places[number & self._mask]
+        if request is None or request.dispatch != number or request.worker is not worker:
+            return None
+        return request
+
+    def leave(self, request: Request) -> None:
+        """`request`, which holds a slot, holds it no more."""
+        self._places[request.dispatch & self._mask] = None
+        self.count -= 1
+
+    def _grow(self) -> None:
+        """Two that had a place each have one each in a ring of twice the size."""
+        held = [request for request in self._places if request is not None]
+        self._places = [None] * (2 * len(self._places))
+        self._mask = len(self._places) - 1
+        for request in held:
+            self._places[request.dispatch & self._mask] = request
