@@ -79,9 +79,14 @@ def serve(requests: int) -> None:
 
 def count(requests: int, output: Path) -> int:
     """Instructions of a process that serves so many requests. Raises: RuntimeError."""
+    return count_process(["benchmarks.instructions", "--serve", str(requests)], output)
+
+
+def count_process(module: list[str], output: Path) -> int:
+    """Instructions of `python -m` with these arguments. Raises: RuntimeError."""
     command = [
         *("valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"),
-        *(sys.executable, "-m", "benchmarks.instructions", "--serve", str(requests)),
+        *(sys.executable, "-m", *module),
     ]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)

@@ -1,0 +1,198 @@
+"""How many instructions a Python client and worker spend on one call: python -m
+benchmarks.shell_instructions.
+
+Counted by callgrind as benchmarks/instructions.py does it, from `AsyncClient.call` to its reply and
+from a request's frames to its answer's, with the event loop and the caller's tasks and without a
+socket: in the place of the line's connection is a peer that answers (or asks) 64 times in one turn
+of the loop. MDP/0.3, 16-byte bodies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.instructions import count_process, kind
+from majordomus import AsyncClient, AsyncWorker, Request
+from majordomus.net import async_line
+from majordomus.protocol import mdp03, spec
+
+IN_FLIGHT: Final = 64
+FEW, MANY = 2_560, 7_680
+BODY: Final = b"sixteen bytes ok"
+ENDS: Final = ("client", "worker")
+HEAD, TAIL = (mdp03.pack(spec.FINAL, code=200)[part] for part in (slice(8), slice(16, None)))
+
+
+class Loopback:
+    """Stands where a line's connection does (net/link.py, `Line`). `peer` gets what is sent, and
+    what it returns comes in, all together, in the next turn of the loop."""
+
+    peer: Callable[[list[list[bytes]]], list[list[bytes]]]
+    last: Loopback
+
+    def __init__(self, session: Any, *_: object) -> None:
+        self.session = session
+        self.up = True
+        self.link = self.refusal = None
+        self.stale = False
+        self.come: list[list[bytes]] = []
+        self.work: Callable[[Callable[[float], object]], None] = lambda _: None
+        Loopback.last = self
+
+    def open(self, now: float) -> None:
+        self.session.connected(now)
+
+    def close(self) -> None:
+        self.session = None
+
+    def put(self, messages: list[list[bytes]]) -> None:
+        """They come in the next turn of the loop."""
+        if messages and not self.come:
+            asyncio.get_running_loop().call_soon(self._come)
+        self.come += messages
+
+    def _come(self) -> None:
+        self.work(self.receive)
+
+    def receive(self, now: float) -> None:
+        come, self.come = self.come, []
+        for frames in come:
+            self.session.receive(frames, now)
+
+    def flush(self, now: float) -> list[Any]:
+        if self.session.next_deadline() <= now:
+            self.session.tick(now)
+        sends, events, _ = self.session.take_effects()
+        if sends:
+            self.put(Loopback.peer(sends))
+        return list(events)
+
+    def next_deadline(self) -> float:
+        return float(self.session.next_deadline()) if self.session else inf
+
+
+class Answering:
+    """What a client talks to: every REQUEST is answered with its body."""
+
+    def __call__(self, sends: list[list[bytes]]) -> list[list[bytes]]:
+        return [
+            [HEAD + frames[0][8:16] + TAIL, *frames[1:]]
+            for frames in sends
+            if frames[0][4] == spec.REQUEST
+        ]
+
+
+async def client(calls: int) -> None:
+    """`IN_FLIGHT` tasks that call one after the other."""
+    Loopback.peer = staticmethod(Answering())
+    async with AsyncClient() as caller:
+        assert caller._line is not None
+        Loopback.last.work = caller._line._work
+
+        async def ask() -> None:
+            for _ in range(calls // IN_FLIGHT):
+                if (await caller.call("echo", BODY)).body != BODY:
+                    raise RuntimeError("not what was asked")
+
+        await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
+
+
+async def worker(calls: int) -> None:
+    """Requests come `IN_FLIGHT` at a time."""
+    over = asyncio.Event()
+    seen = 0
+
+    def take(sends: list[list[bytes]]) -> list[list[bytes]]:
+        nonlocal seen
+        finals = sum(frames[0][4] == spec.FINAL and frames[1] == BODY for frames in sends)
+        seen += finals
+        if seen == calls:
+            over.set()
+        return messages[seen : seen + IN_FLIGHT] if not seen % IN_FLIGHT and finals else []
+
+    Loopback.peer = staticmethod(take)
+    serving = AsyncWorker(capacity=1000)
+
+    @serving.service("echo")
+    async def echo(request: Request) -> bytes:
+        return request.body
+
+    async with serving:
+        assert serving._shift is not None and serving._shift._engine is not None
+        Loopback.last.work = serving._shift._engine._posts[0].line._work
+        messages = [
+            [
+                mdp03.pack(
+                    spec.REQUEST,
+                    id=spec.BROKER_ID_BIT | n + 1,
+                    ttl=30_000,
+                    service=b"echo",
+                    address=b"client 1",
+                ),
+                BODY,
+            ]
+            for n in range(calls)
+        ]
+        Loopback.last.put(messages[:IN_FLIGHT])
+        await over.wait()
+
+
+def serve(end: str, calls: int) -> None:
+    """The workload."""
+    async_line.Line = Loopback  # type: ignore[assignment,misc]
+    gc.freeze()
+    work = client if end == "client" else worker
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work(calls))
+    else:
+        uvloop.run(work(calls))
+
+
+def per_call(end: str, folder: Path) -> float:
+    """Instructions of one end for one call: what more calls cost more."""
+    few, many = (
+        count_process(
+            ["benchmarks.shell_instructions", "--serve", end, "--calls", str(n)],
+            folder / f"{end}-{n}.callgrind",
+        )
+        for n in (FEW, MANY)
+    )
+    return (many - few) / (MANY - FEW)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="client, worker; both")
+    parser.add_argument("--serve", choices=ENDS, help="be the workload")
+    parser.add_argument("--calls", type=int, default=MANY)
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="keep callgrind's output")
+    asked = parser.parse_args()
+    if asked.serve is not None:
+        serve(asked.serve, asked.calls)
+        return 0
+    if not shutil.which("valgrind"):
+        print("valgrind is not here: nothing was counted")
+        return 0
+    for end in asked.ends or ENDS:
+        with tempfile.TemporaryDirectory() as folder:
+            counted = per_call(end, Path(folder))
+            if asked.profile:
+                asked.profile.mkdir(parents=True, exist_ok=True)
+                shutil.copy(Path(folder) / f"{end}-{MANY}.callgrind", asked.profile)
+        print(f"{end}, {kind()}: {counted:,.0f} instructions a call")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
