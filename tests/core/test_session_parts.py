@@ -23,7 +23,7 @@ from majordomus.core.session_states import (
     JobState,
     Moves,
 )
-from majordomus.core.session_timers import Timers
+from majordomus.core.session_timers import Timers, Watched
 from majordomus.errors import LocalProtocolError
 
 TABLES: list[tuple[Mapping[str, Mapping[Any, Any]], type[IntEnum]]] = [
@@ -70,7 +70,7 @@ def test_delay_after_any_number_of_failures_is_a_number() -> None:
     assert delay(0.5, 3.0, 10**9, lambda: 0.0) == 1.5
 
 
-class Item:
+class Item(Watched):
     def __init__(self) -> None:
         self.look = inf
 

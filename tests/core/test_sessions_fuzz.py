@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -236,7 +237,9 @@ def check_client(session: ClientSession) -> None:
     """Every open call is in flight or in exactly one place, and time will look at it."""
     calls = session._calls
     places = Counter([*calls.refused, *calls.waiting, *calls.resting])
-    heap = set(calls.timers._heap)
+    row = calls.timers._row[calls.timers._first :]
+    assert row == sorted(row, key=itemgetter(0))
+    watched = {*calls.timers._heap, *row}
     for number, call in calls.open.items():
         assert places.pop(number, 0) == (0 if call.wire else 1)
         assert call.state is not CallState.ENDED
@@ -244,7 +247,7 @@ def check_client(session: ClientSession) -> None:
             assert calls.by_wire(call.wire) is call
         if call.deadline < inf:
             assert call.look <= call.deadline + session.settings.grace
-            assert (call.look, number) in heap
+            assert (call.look, number) in watched
     assert not places
     assert {call.wire for call in calls.open.values()} >= set(calls.aliases)
     assert calls.current is None or calls.current.number in calls.open

@@ -1,18 +1,29 @@
 cimport cython
 
-from majordomus.core.session_timers cimport Timers
+from majordomus.core.session_timers cimport Timers, Watched
 
 
 @cython.final
 @cython.freelist(64)
-cdef class Call:
-    cdef public unsigned long long number
+cdef class Final:
+    cdef public object call
+    cdef public int status
+    cdef public list frames
+    cdef public object worker
+
+
+@cython.locals(made=Final)
+cpdef Final make_final(call, int status, list frames, worker)
+
+
+@cython.final
+cdef class Call(Watched):
+    cdef public object number
     cdef public bytes tail
     cdef public list body
     cdef public double deadline
     cdef public int flags
     cdef public bint restart
-    cdef public double look
     cdef public object state
     cdef public unsigned long long wire
     cdef public int sends
@@ -21,6 +32,9 @@ cdef class Call:
     cdef public double wake
     cdef public object stream
     cdef public int command
+    cpdef Call ask(
+        self, number, bytes tail, list body, double deadline, int flags, bint restart
+    )
 
 
 @cython.final

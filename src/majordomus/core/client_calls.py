@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from majordomus.core.client_streams import ClientStream
 from majordomus.core.session_states import CALL, CallState, Moves
-from majordomus.core.session_timers import Timers
+from majordomus.core.session_timers import Timers, Watched
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
@@ -28,13 +28,37 @@ class Part(NamedTuple):
     frames: list[Frame]
 
 
-class Final(NamedTuple):
+class Final:
     """The end of a call: its status, its body (not 200: a sentence in frame 0), who answered."""
 
-    call: int
-    status: int
-    frames: list[Frame]
-    worker: bytes
+    __slots__ = ("call", "frames", "status", "worker")
+
+    def __init__(self, call: int, status: int, frames: list[Frame], worker: bytes) -> None:
+        self.call = call
+        self.status = status
+        self.frames = frames
+        self.worker = worker
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Final):
+            return NotImplemented
+        mine = (self.call, self.status, self.frames, self.worker)
+        return mine == (other.call, other.status, other.frames, other.worker)
+
+    __hash__ = None  # type: ignore[assignment]  # frames may be changed
+
+    def __repr__(self) -> str:
+        return f"Final({self.call}, {self.status}, {self.frames}, {self.worker!r})"
+
+
+def make_final(call: int, status: int, frames: list[Frame], worker: bytes) -> Final:
+    """A `Final`; it costs less than the constructor where this is compiled."""
+    made = Final.__new__(Final)
+    made.call = call
+    made.status = status
+    made.frames = frames
+    made.worker = worker
+    return made
 
 
 class Lost(NamedTuple):
@@ -43,7 +67,7 @@ class Lost(NamedTuple):
     call: int
 
 
-class Call:
+class Call(Watched):
     """A call that is open, or a one-way message that has not left.
 
     ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
@@ -59,7 +83,6 @@ class Call:
         "deadline",
         "flags",
         "last",
-        "look",
         "number",
         "restart",
         "sends",
@@ -81,18 +104,33 @@ class Call:
         restart: bool,
         command: int = spec.REQUEST,
     ) -> None:
+        self.ask(number, tail, body, deadline, flags, restart)
+        self.command = command
+
+    def ask(
+        self,
+        number: int,
+        tail: bytes,
+        body: list[Frame],
+        deadline: float,
+        flags: int,
+        restart: bool,
+    ) -> Call:
+        """Fill in what a new call is: `Call.__new__(Call).ask(…)` costs less than the constructor
+        where this is compiled."""
         self.number = number
         self.tail = tail
         self.body = body
         self.deadline = deadline
         self.flags = flags
         self.restart = restart
-        self.command = command
+        self.command = spec.REQUEST
         self.look = self.wake = inf
         self.state = _WAITING
         self.wire = self.sends = self.tries = 0
         self.last: Final | None = None
         self.stream: ClientStream | None = None
+        return self
 
 
 class Calls:

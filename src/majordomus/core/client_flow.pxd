@@ -30,3 +30,5 @@ cdef class ClientFlow:
     cdef public double _pump_at
     cdef public list _events
     cdef public list _taken
+    cdef public Py_ssize_t _most
+    cpdef object _next_id(self)

@@ -78,6 +78,7 @@ class ClientFlow:
         self.events = SessionEvents(self._outbox, self._next_id)
         self._tails = self._speech.tails
         self._last = 0
+        self._most = settings.max_calls
         self._blocker: Call | None = None
         self._direct = False  # a call made now may leave at once
         self._leaving = False  # the broker drains, and there is another one

@@ -83,32 +83,22 @@ class LoginSession(ClientSession):
         self._again: set[int] = set()
         """Calls that were sent once more after a 401."""
 
-    def call(
+    def ask(
         self,
         service: bytes,
         body: list[Frame],
         now: float,
-        *,
         ttl: float,
-        flags: int = 0,
-        to: bytes = b"",
-        metadata: bytes = b"",
-        restart: bool = True,
+        flags: int,
+        to: bytes,
+        metadata: bytes,
+        restart: bool,
     ) -> int:
-        """As `ClientSession.call`. Raises: LocalProtocolError also for metadata that leave no room
+        """As `ClientSession.ask`. Raises: LocalProtocolError also for metadata that leave no room
         for the token."""
         if len(metadata) > MOST_METADATA:
             raise LocalProtocolError("long-metadata", f"{len(metadata)} bytes beside a token")
-        return super().call(
-            service,
-            body,
-            now,
-            ttl=ttl,
-            flags=flags,
-            to=to,
-            metadata=metadata,
-            restart=restart,
-        )
+        return super().ask(service, body, now, ttl, flags, to, metadata, restart)
 
     def publish(
         self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""

@@ -1,10 +1,23 @@
 cimport cython
 
-from majordomus.core.client_calls cimport Call
+from majordomus.core.client_calls cimport Call, make_final
 from majordomus.core.client_flow cimport ClientFlow
 from majordomus.protocol cimport octets
 from majordomus.protocol.mdp03 cimport parse
 
 
 cdef class ClientSession(ClientFlow):
-    pass
+    @cython.locals(number=object, tail=bytes, call=Call, deadline=double, head=bytes)
+    cpdef object ask(
+        self,
+        bytes service,
+        list body,
+        double now,
+        double ttl,
+        int flags,
+        bytes to,
+        bytes metadata,
+        bint restart,
+    )
+    @cython.locals(call=Call, command=int, flags=int, code=int, id=object)
+    cpdef object receive(self, list frames, double now)

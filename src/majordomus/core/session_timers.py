@@ -1,60 +1,77 @@
-"""Times at which an item is to be looked at: a heap whose entries die with what they stand for.
+"""Times at which an item is to be looked at: entries that die with what they stand for.
 
 An item has one time, written down in the item itself (`look`); an entry that says otherwise, or
-whose item is gone, is dropped when it is met. Dead entries never outnumber the living by more than
-four to one, so memory is bounded by what is open and not by how long its deadlines are.
+whose item is gone, is dropped when it is met. Most times come in their order: those stand in a row,
+and only what is earlier than the last of the row goes into a heap. Dead entries never outnumber the
+living by more than four to one, so memory is bounded by what is open and not by how long its
+deadlines are.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 _LEAST: Final = 256
 _DEAD_PER_LIVING: Final = 4
 
+Entry: TypeAlias = tuple[float, int]
+"""When, and the key of whom."""
 
-class Watched(Protocol):
+
+class Watched:
     """Something that waits. ``look``: monotonic seconds, inf = not waited for."""
+
+    __slots__ = ("look",)
 
     look: float
 
 
 class Timers:
-    """The times of the items of one dict, by their keys. `watch` is O(log n), the rest
-    amortised."""
+    """The times of the items of one dict, by their keys. `watch` is O(1) for times in their order
+    and else O(log n), the rest amortised."""
 
-    __slots__ = ("_heap", "_items", "_limit")
+    __slots__ = ("_first", "_heap", "_items", "_last", "_limit", "_row")
 
     def __init__(self, items: dict[int, Any]) -> None:
         self._items = items
-        self._heap: list[tuple[float, int]] = []
+        self._heap: list[Entry] = []
+        self._row: list[Entry] = []
+        self._first = 0  # where the row begins
+        self._last = -inf
         self._limit = _LEAST
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + len(self._row) - self._first
 
     def watch(self, key: int, item: Watched, when: float) -> None:
         """Look at `item` at `when`, or earlier where an earlier time was asked for already."""
         if when < item.look:
             item.look = when
-            heap = self._heap
-            heappush(heap, (when, key))
-            if len(heap) > self._limit:
+            if when >= self._last:
+                self._last = when
+                self._row.append((when, key))
+            else:
+                heappush(self._heap, (when, key))
+            if len(self._row) + len(self._heap) > self._limit:
                 self._compact()
 
     def next(self) -> float:
         """When `pop` may next have something; early by a dead entry, never late."""
-        return self._heap[0][0] if self._heap else inf
+        when = inf
+        if self._first < len(self._row):
+            when = self._row[self._first][0]
+        if self._heap:
+            return min(when, self._heap[0][0])
+        return when
 
     def pop(self, now: float) -> Any:
         """The next item whose time has come, no longer watched; None when there is none."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            when, key = heappop(heap)
-            item = self._items.get(key)
-            if item is not None and item.look == when:
+        while self.next() <= now:
+            entry = self._take()
+            item = self._items.get(entry[1])
+            if item is not None and item.look == entry[0]:
                 item.look = inf
                 return item
         return None
@@ -62,13 +79,35 @@ class Timers:
     def clear(self) -> None:
         """Forget all times. The items are to be forgotten with them."""
         self._heap.clear()
+        self._row.clear()
+        self._first, self._last = 0, -inf
         self._limit = _LEAST
 
+    def _take(self) -> Entry:
+        """The earliest entry; there is one."""
+        heap, row = self._heap, self._row
+        if self._first >= len(row) or (heap and heap[0] < row[self._first]):
+            return heappop(heap)
+        entry = row[self._first]
+        self._first += 1
+        if self._first == len(row):
+            row.clear()
+            self._first, self._last = 0, -inf
+        return entry
+
     def _compact(self) -> None:
-        items = self._items
-        heap = self._heap
-        heap[:] = [
-            entry for entry in heap if entry[1] in items and items[entry[1]].look == entry[0]
-        ]
-        heapify(heap)
-        self._limit = max(_LEAST, len(heap) * (1 + _DEAD_PER_LIVING))
+        self._row[:] = self._living(self._row[self._first :])
+        self._first = 0
+        self._last = self._row[-1][0] if self._row else -inf
+        self._heap[:] = self._living(self._heap)
+        heapify(self._heap)
+        living = len(self._row) + len(self._heap)
+        self._limit = max(_LEAST, living * (1 + _DEAD_PER_LIVING))
+
+    def _living(self, entries: list[Entry]) -> list[Entry]:
+        living: list[Entry] = []
+        for entry in entries:
+            item = self._items.get(entry[1])
+            if item is not None and item.look == entry[0]:
+                living.append(entry)
+        return living

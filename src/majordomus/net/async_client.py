@@ -24,7 +24,7 @@ from majordomus.net.access import Access, Refusal
 from majordomus.net.async_client_events import AsyncClientEvents
 from majordomus.net.async_line import AsyncLine
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Call, Calls, TalkCall, final, make_ask, result
+from majordomus.net.calls import Call, Calls, TalkCall, final, make_ask, make_call, result
 from majordomus.net.client import DEFAULT_TIMEOUT, make_session
 from majordomus.net.deadline import HANDLING, within
 from majordomus.net.events import TaskQueue
@@ -85,19 +85,10 @@ class AsyncClient(AsyncClientEvents):
         Cancelling the awaiting task cancels the call at the broker too. Arguments and errors are
         those of `Client.call`.
         """
-        ask = make_ask(
-            service,
-            body,
-            self._seconds(timeout),
-            fail_fast=fail_fast,
-            once=once,
-            to=to,
-            metadata=metadata,
-        )
+        call = make_call(service, body, self._seconds(timeout), fail_fast, once, to, metadata)
         if hedge_after is not None:
-            return await hedged_async(self, ask, hedge_after)
+            return await hedged_async(self, call.ask, hedge_after)
         line = self._ready()
-        call = Call(ask)
         self._calls.begin(call, call.began)
         line.touch()
         while call.outcome is None:

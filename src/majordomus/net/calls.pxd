@@ -1,8 +1,25 @@
 cimport cython
 
+from majordomus.core.client_calls cimport Final
+from majordomus.core.client_session cimport ClientSession
 
+
+@cython.final
+@cython.freelist(64)
+cdef class Ask:
+    cdef public bytes service
+    cdef public list frames
+    cdef public double timeout
+    cdef public int flags
+    cdef public bytes to
+    cdef public bytes metadata
+    cdef public bytes implied
+    cdef public int command
+
+
+@cython.freelist(64)
 cdef class Call:
-    cdef public object ask
+    cdef public Ask ask
     cdef public bint reads
     cdef public Py_ssize_t unsaid
     cdef public double began
@@ -11,6 +28,7 @@ cdef class Call:
     cdef public object outcome
     cdef public object notify
     cdef public object waiter
+    cpdef object prepare(self, Ask ask, notify, bint reads)
     cpdef object end(self, outcome)
     cpdef object tell(self)
 
@@ -23,11 +41,26 @@ cdef class TalkCall(Call):
 
 
 cdef class Calls:
-    cdef public object session
+    cdef public ClientSession session
     cdef public object _urls
     cdef public object _up
     cdef public object _refusal
+    cdef public bint _speaks_new
     cdef public dict _open
     cdef public object _fault
     cdef public list _leaving
     cdef public object hub
+    @cython.locals(ask=Ask, left=double, metadata=bytes)
+    cpdef object begin(self, Call call, double now, bint restart=*)
+    cpdef object take(self, events)
+    @cython.locals(ended=Call)
+    cpdef object _answered(self, Final event)
+
+
+@cython.locals(name=bytes, ask=Ask)
+cpdef Ask pack_ask(service, body, double timeout, int flags, bytes to, metadata)
+@cython.locals(flags=int, call=Call)
+cpdef Call make_call(service, body, double timeout, bint fail_fast, bint once, bytes to, metadata)
+cpdef object result(Call call)
+cpdef object final(Call call)
+cpdef object _reply(Final outcome)

@@ -12,18 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Final as Constant
 
-import msgspec
-
-from majordomus.core.client_session import (
-    ClientEvent,
-    ClientSession,
-    Credit,
-    Event,
-    Final,
-    Lost,
-    Part,
-    Refused,
-)
+from majordomus.core.client_calls import Final, Lost, Part
+from majordomus.core.client_session import ClientEvent, ClientSession, Credit, Event, Refused
 from majordomus.core.client_streams import STEP
 from majordomus.core.session_events import check_name
 from majordomus.errors import (
@@ -49,27 +39,38 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = Final | Lost | Exception
 
 _EVENT: Constant = spec.EVENT
+_REQUEST: Constant = spec.REQUEST
 _ONE_WAY: Constant = spec.ONE_WAY
 _OK: Constant = spec.OK
 _TOO_LATE: Constant = spec.DEADLINE_EXCEEDED
 _LEAST: Constant = 0.001
+_new: Constant = Reply.__new__
 _NO_PARTS: Constant[deque[list[bytes]]] = deque(maxlen=0)
 """Stands for the parts of a call that none have come for."""
 
 NOT_SENT = b"the connection took nothing before the deadline"
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask:
     """What one call asks for, checked and packed."""
+
+    __slots__ = ("command", "flags", "frames", "implied", "metadata", "service", "timeout", "to")
 
     service: bytes
     frames: list[bytes]
     timeout: float
-    flags: int = 0
-    to: bytes = b""
-    metadata: bytes = b""
-    implied: bytes = b""  # metadata that nobody asked for: left out where a dialect has none
-    command: int = spec.REQUEST
+    flags: int
+    to: bytes
+    metadata: bytes
+    implied: bytes  # metadata that nobody asked for: left out where a dialect has none
+    command: int
+
+    def but(self, **changes: Any) -> Ask:
+        """The same with `changes`."""
+        other = Ask.__new__(Ask)
+        for name in Ask.__slots__:
+            setattr(other, name, changes.get(name, getattr(self, name)))
+        return other
 
 
 def make_ask(
@@ -89,6 +90,22 @@ def make_ask(
     LocalProtocolError for a body, name or metadata that cannot be sent, ConfigurationError for a
     timeout.
     """
+    flags = spec.FAIL_FAST if fail_fast else 0
+    flags |= spec.ONCE if once else 0
+    flags |= spec.ONE_WAY if one_way else 0
+    flags |= spec.MORE if more else 0
+    return pack_ask(service, body, timeout, flags, to, metadata)
+
+
+def pack_ask(
+    service: str | bytes,
+    body: Body,
+    timeout: float,
+    flags: int,
+    to: bytes,
+    metadata: Mapping[str, Any] | None,
+) -> Ask:
+    """`make_ask`, with its flags as they are sent, by position."""
     if not timeout > 0:
         raise ConfigurationError(f"a timeout is more than 0 seconds, not {timeout}")
     name = service.encode() if isinstance(service, str) else bytes(service)
@@ -96,21 +113,27 @@ def make_ask(
         raise LocalProtocolError(
             "bad-name", f"a service's name has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
         )
-    flags = 0
-    if fail_fast or once or one_way or more:
-        flags = spec.FAIL_FAST if fail_fast else 0
-        flags |= spec.ONCE if once else 0
-        flags |= spec.ONE_WAY if one_way else 0
-        flags |= spec.MORE if more else 0
+    ask = Ask.__new__(Ask)
+    ask.service = name
+    ask.timeout = timeout
+    ask.flags = flags
+    ask.to = to
+    ask.metadata = ask.implied = b""
+    ask.command = _REQUEST
     if metadata is None and isinstance(body, bytes):
-        return Ask(name, [body], timeout, flags, to)
+        ask.frames = [body]
+        return ask
     typed = typed_body(body)
     if typed is None:
-        packed = packing.pack(metadata) if metadata else b""
-        return Ask(name, to_frames(body), timeout, flags, to, packed)
-    implied = packing.pack({"type": typed.type, **(metadata or {})})
-    packed = implied if metadata else b""
-    return Ask(name, typed.frames, timeout, flags, to, packed, implied)
+        ask.frames = to_frames(body)
+        if metadata:
+            ask.metadata = packing.pack(metadata)
+    else:
+        ask.frames = typed.frames
+        ask.implied = packing.pack({"type": typed.type, **(metadata or {})})
+        if metadata:
+            ask.metadata = ask.implied
+    return ask
 
 
 def make_publication(
@@ -119,7 +142,26 @@ def make_publication(
     """An event to be published. Raises: as `make_ask`."""
     check_name(topic, pattern=False)
     ask = make_ask(topic, body, timeout, one_way=True, metadata=metadata)
-    return msgspec.structs.replace(ask, command=spec.EVENT)
+    ask.command = spec.EVENT
+    return ask
+
+
+def make_call(
+    service: str | bytes,
+    body: Body,
+    timeout: float,
+    fail_fast: bool,
+    once: bool,
+    to: bytes,
+    metadata: Mapping[str, Any] | None,
+) -> Call:
+    """A call that has one reply. Raises: as `make_ask`."""
+    flags = 0
+    if fail_fast or once:
+        flags = (spec.FAIL_FAST if fail_fast else 0) | (spec.ONCE if once else 0)
+    call = Call.__new__(Call)
+    call.prepare(pack_ask(service, body, timeout, flags, to, metadata), None, False)
+    return call
 
 
 class Call:
@@ -133,6 +175,10 @@ class Call:
     def __init__(
         self, ask: Ask, notify: Callable[[], object] | None = None, *, reads: bool = False
     ) -> None:
+        self.prepare(ask, notify, reads)
+
+    def prepare(self, ask: Ask, notify: Callable[[], object] | None, reads: bool) -> None:
+        """Fill in what a new call is."""
         self.ask = ask
         self.reads = reads
         """Whether parts are read one by one; if not, they are taken as they come, and joined."""
@@ -238,13 +284,14 @@ class Calls:
         self.session = session
         self._urls = urls
         self._up, self._refusal = up, refusal
+        self._speaks_new = session.settings.dialect is Dialect.MDP03
         self._open: dict[int, Call] = {}
         self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
         self.hub = Hub()
         """Who hears the events that come."""
 
-    def begin(self, call: Call, now: float, *, restart: bool = True) -> None:
+    def begin(self, call: Call, now: float, restart: bool = True) -> None:
         """Gives the call to the session. What the session refuses is the call's outcome.
 
         `restart` False: it is sent once, whatever becomes of it.
@@ -257,21 +304,14 @@ class Calls:
         if left < _LEAST:
             left = _LEAST
         metadata = ask.metadata
-        if ask.implied and not metadata and self.session.settings.dialect is Dialect.MDP03:
+        if ask.implied and not metadata and self._speaks_new:
             metadata = ask.implied
         try:
             if ask.command == _EVENT:
                 self._publish(call, now, left, metadata)
                 return
-            call.id = self.session.call(
-                ask.service,
-                ask.frames,
-                now,
-                ttl=left,
-                flags=ask.flags,
-                to=ask.to,
-                metadata=metadata,
-                restart=restart,
+            call.id = self.session.ask(
+                ask.service, ask.frames, now, left, ask.flags, ask.to, metadata, restart
             )
         except Exception as error:
             call.end(error)
@@ -328,12 +368,14 @@ class Calls:
             self._look_after_leaving(time.monotonic())
         for event in events:
             if isinstance(event, Final):
-                ended = self._open.pop(event.call, None)
-                if ended is not None:
-                    late = event.status == _TOO_LATE
-                    ended.end(self._named(event, ended) if late else event)
+                self._answered(event)
             else:
                 self._on_the_way(event)
+
+    def _answered(self, event: Final) -> None:
+        ended = self._open.pop(event.call, None)
+        if ended is not None:
+            ended.end(self._named(event, ended) if event.status == _TOO_LATE else event)
 
     def _on_the_way(self, event: Lost | Part | Credit | Event | Refused) -> None:
         """Everything but an answer."""
@@ -403,10 +445,7 @@ def result(call: Call) -> Reply:
 
     Raises: a StatusError for every status but 200, BrokerLost.
     """
-    outcome = call.outcome
     if not call.parts:
-        if isinstance(outcome, Final) and outcome.status == _OK:
-            return Reply(outcome.frames, _OK, outcome.worker)
         return final(call)
     last = final(call)
     frames = [frame for part in call.parts for frame in part]
@@ -416,16 +455,24 @@ def result(call: Call) -> Reply:
 def final(call: Call) -> Reply:
     """The FINAL alone. Raises: as `result`."""
     outcome = call.outcome
+    if isinstance(outcome, Final):
+        return _reply(outcome)
     if isinstance(outcome, Exception):
         raise outcome
-    if outcome is None or isinstance(outcome, Lost):
-        service = call.ask.service.decode("utf-8", "backslashreplace")
-        raise BrokerLost(
-            f"the broker was lost while {service} was called, and the call may not be sent again"
-        )
-    if outcome.status != spec.OK:
+    service = call.ask.service.decode("utf-8", "backslashreplace")
+    raise BrokerLost(
+        f"the broker was lost while {service} was called, and the call may not be sent again"
+    )
+
+
+def _reply(outcome: Final) -> Reply:
+    if outcome.status != _OK:
         raise error_for(outcome.status, outcome.frames)
-    return Reply(outcome.frames, outcome.status, outcome.worker)
+    reply = _new(Reply)
+    reply.frames = outcome.frames
+    reply.status = _OK
+    reply.worker = outcome.worker
+    return reply
 
 
 def closed() -> LocalProtocolError:

@@ -25,7 +25,7 @@ from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.access import Access, credentials
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.calls import Ask, Call, Calls, TalkCall, final, make_ask, result
+from majordomus.net.calls import Ask, Call, Calls, TalkCall, final, make_ask, make_call, result
 from majordomus.net.client_events import ClientEvents
 from majordomus.net.deadline import within
 from majordomus.net.driver import Driver
@@ -135,18 +135,9 @@ class Client(ClientEvents):
         a StatusError for every status but 200 (DeadlineExceeded among them), BrokerLost for a lost
         `once`.
         """
-        ask = make_ask(
-            service,
-            body,
-            self._seconds(timeout),
-            fail_fast=fail_fast,
-            once=once,
-            to=to,
-            metadata=metadata,
-        )
+        call = make_call(service, body, self._seconds(timeout), fail_fast, once, to, metadata)
         if hedge_after is not None:
-            return hedged(self, ask, hedge_after)
-        call = Call(ask)
+            return hedged(self, call.ask, hedge_after)
         self._begin(call)
         return result(call)
 

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from majordomus.errors import ConfigurationError, DeadlineExceeded, Unavailable, error_for
 from majordomus.net.bodies import Reply
@@ -81,7 +80,7 @@ class Tally:
         now = time.monotonic()
         self._news = now
         left = max(0.001, self._until - now)
-        return [(worker, replace(ask, to=worker, timeout=left)) for worker in self.workers]
+        return [(worker, ask.but(to=worker, timeout=left)) for worker in self.workers]
 
     @property
     def over(self) -> bool:

@@ -12,8 +12,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from msgspec.structs import replace
-
 from majordomus.core.client_session import Final as Outcome
 from majordomus.errors import Cancelled, ConfigurationError
 from majordomus.net.bodies import Reply
@@ -60,7 +58,7 @@ class Hedge:
         ask = self.first.ask
         field = ask.metadata or ask.implied
         values = {**(metadata.unpack(field) if field else {}), "hedge": wire}
-        second.ask = replace(ask, metadata=metadata.pack(values))
+        second.ask = ask.but(metadata=metadata.pack(values))
         calls.begin(second, now, restart=False)
 
     def decided(self) -> Call | None:
