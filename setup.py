@@ -51,11 +51,8 @@ WIRES = [
     for path in sorted(Path("src").rglob("*.pyx"))
     if sys.platform == "linux" or path.stem not in LINUX_ONLY
 ]
-INLINE = {
-    "arithmetic",
-    "octets",
-    "spec",
-}  # their .pxd is for the others to use: what Python uses is their .py
+# Their .pxd is for the others to use: what Python uses is their .py.
+INLINE = {"arithmetic", "octets", "spec", "steps"}
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))

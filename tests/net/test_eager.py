@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any
 
 import pytest
 import uvloop
 
-from majordomus.net.eager import spawner
+from majordomus.net import eager
+from majordomus.net.deadline import HANDLING
 
 Runner = Callable[[Coroutine[Any, Any, None]], None]
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME", default="outside")
@@ -20,6 +22,13 @@ NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME", default="outs
 def run(request: pytest.FixtureRequest) -> Runner:
     runner: Runner = request.param
     return runner
+
+
+def spawner(
+    loop: asyncio.AbstractEventLoop, ended: eager.Ended = lambda *_: None
+) -> Callable[[eager.Work], asyncio.Task[None] | None]:
+    made = eager.spawner(loop, ended)
+    return lambda work: made.spawn(work, None, inf)
 
 
 async def from_a_callback(work: Callable[[], Any]) -> Any:
@@ -109,8 +118,7 @@ def test_cancelled_task_sees_it_where_it_waits(run: Runner) -> None:
 
         task = await from_a_callback(lambda: spawn(work()))
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await task
         assert seen == ["cancelled"]
 
     run(scene())
@@ -238,16 +246,53 @@ def test_work_that_cancels_itself_is_cancelled_where_it_waits_next(run: Runner) 
     run(scene())
 
 
-def test_what_work_raises_in_its_first_step_is_its_tasks_outcome(run: Runner) -> None:
+def test_what_became_of_work_is_told_once_whenever_it_ends(run: Runner) -> None:
     async def scene() -> None:
-        spawn = spawner(asyncio.get_running_loop())
+        told: list[tuple[Any, Any, str, str]] = []
 
-        async def work() -> None:
-            raise ValueError("no")
+        def ended(about: Any, result: Any, error: BaseException | None) -> None:
+            told.append((about, result, repr(error), NAME.get()))
 
-        task = await from_a_callback(lambda: spawn(work()))
-        with pytest.raises(ValueError, match="no"):
-            await task
+        made = eager.spawner(asyncio.get_running_loop(), ended)
+
+        async def work(about: str, steps: int, error: Exception | None) -> Any:
+            NAME.set(about)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            assert HANDLING.get() == 7.0
+            if error is not None:
+                raise error
+            return [about]
+
+        def begin() -> list[asyncio.Task[None] | None]:
+            return [
+                made.spawn(work(f"{steps} {error!r}", steps, error), f"{steps} {error!r}", 7.0)
+                for steps in (0, 1, 2)
+                for error in (None, ValueError("no"), asyncio.CancelledError())
+            ]
+
+        tasks = [task for task in await from_a_callback(begin) if task is not None]
+        assert await asyncio.gather(*tasks) == [None] * len(tasks)
+        assert sorted(told) == sorted(
+            (about, [about] if error is None else None, repr(error), about)
+            for steps in (0, 1, 2)
+            for error in (None, ValueError("no"), asyncio.CancelledError())
+            for about in [f"{steps} {error!r}"]
+        )
+
+    run(scene())
+
+
+def test_work_that_is_cancelled_where_it_waits_is_told_of(run: Runner) -> None:
+    async def scene() -> None:
+        told: list[str] = []
+        made = eager.spawner(
+            asyncio.get_running_loop(), lambda about, _, error: told.append(f"{about} {error!r}")
+        )
+        task = await from_a_callback(lambda: made.spawn(asyncio.sleep(60), "work", inf))
+        task.cancel()
+        await task
+        assert told == ["work CancelledError()"]
 
     run(scene())
 

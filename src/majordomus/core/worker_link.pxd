@@ -1,5 +1,34 @@
+cimport cython
+
 from majordomus.core.session_connection cimport Connection
 from majordomus.core.session_outbox cimport Outbox
+from majordomus.core.worker_streams cimport JobStreams
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Job:
+    cdef public object id
+    cdef public bytes service
+    cdef public list frames
+    cdef public object client
+    cdef public double deadline
+    cdef public object metadata
+    cdef public object broker_metadata
+    cdef public int flags
+
+
+@cython.locals(made=Job)
+cpdef Job make_job(
+    id,
+    bytes service,
+    list frames,
+    client,
+    double deadline,
+    metadata,
+    broker_metadata,
+    int flags,
+)
 
 
 cdef class WorkerLink:
@@ -19,7 +48,7 @@ cdef class WorkerLink:
     cdef public object _load
     cdef public Connection _connection
     cdef public Outbox _outbox
-    cdef public object _streams
+    cdef public JobStreams _streams
     cdef public object _event_ids
     cdef public object events
     cdef public dict _jobs

@@ -1,9 +1,13 @@
 cimport cython
 
-from majordomus.core.worker_link cimport WorkerLink
+from majordomus.core.worker_link cimport WorkerLink, make_job
 from majordomus.protocol cimport octets
 from majordomus.protocol.mdp03 cimport parse
 
 
 cdef class WorkerSession(WorkerLink):
-    pass
+    cpdef object final(self, job, status, list frames, double now)
+    @cython.locals(
+        header=tuple, command=int, flags=int, service=bytes, deadline=double, job=object, id=object
+    )
+    cpdef object receive(self, list frames, double now)

@@ -6,7 +6,6 @@ ends first (`Cancel`), and nothing that belongs to an older connection is ever s
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 from typing import Final as Constant
 
@@ -25,6 +24,7 @@ from majordomus.core.worker_link import (
     WorkerEvent,
     WorkerLink,
     checked_capacity,
+    make_job,
 )
 from majordomus.core.worker_streams import NO_CREDIT, Credit, Incoming
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -64,7 +64,6 @@ _BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
 _NO_NAMES: Constant = speech.NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
-_new_job = partial(tuple.__new__, Job)
 
 
 class WorkerSession(WorkerLink):
@@ -153,15 +152,16 @@ class WorkerSession(WorkerLink):
             return False
         if not 0 < status <= 0xFFFF:
             raise LocalProtocolError("bad-status", str(status))
-        _ON_FINAL[state]
+        if state is not _HELD:
+            _ON_FINAL[state]
         if self._codec is not None:
             self._legacy_final(self._codec, job, status, frames, now)
             return True
         del self._jobs[job]
         if self._streams.of:
             self._streams.of.pop(job, None)
-        head = octets.start(_FINAL, 0, status, job - self._base, 0)
-        self._outbox.put([head + _NO_NAMES, *frames])
+        head = octets.header(_FINAL, 0, status, job - self._base, 0, b"", b"")
+        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames])
         return True
 
     def reject(self, job: int, now: float) -> bool:
@@ -322,8 +322,7 @@ class WorkerSession(WorkerLink):
                 self._streams.begin(job)
         self._jobs[job] = _HELD
         deadline = now + ttl / 1000 if ttl else inf
-        fields = (job, service, frames, address, deadline, theirs, ours, flags)
-        self._events.append(_new_job(fields))
+        self._events.append(make_job(job, service, frames, address, deadline, theirs, ours, flags))
 
     def _check(self, header: Header) -> tuple[bytes, bytes] | None:
         """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is

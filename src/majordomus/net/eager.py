@@ -12,53 +12,87 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+from asyncio import current_task
 from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from contextvars import copy_context
+from typing import Any, Protocol, TypeAlias
 
-Work: TypeAlias = Coroutine[Any, Any, None]
-Spawn: TypeAlias = Callable[[Work], "asyncio.Task[None] | None"]
+from majordomus.net import steps
+from majordomus.net.deadline import HANDLING
+
+Work: TypeAlias = Coroutine[Any, Any, Any]
+Ended: TypeAlias = Callable[[Any, Any, BaseException | None], object]
+"""What the work is about, what it returned, what it raised."""
 
 
-def spawner(loop: asyncio.AbstractEventLoop) -> Spawn:
+class Spawner(Protocol):
+    """What makes tasks on a loop."""
+
+    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
+        """Takes the first step of `work`, which has until `deadline` (see deadline.py).
+
+        When it has ended, with this step or a later one, `ended` is called, in the work's context
+        where that may matter. None for work that has ended already."""
+        ...
+
+
+def spawner(loop: asyncio.AbstractEventLoop, ended: Ended) -> Spawner:
     """What makes tasks on `loop`, from callbacks of the loop; from within a task, and on a loop
-    that cannot be stood in for, their first step comes in the loop's next turn. It returns None for
-    work that has ended already."""
+    that cannot be stood in for, their first step comes in the loop's next turn."""
     if sys.version_info >= (3, 12):
-        return lambda work: _unless_done(asyncio.Task(work, loop=loop, eager_start=True))
+        return _Tasks(loop, ended, eager_start=True)
     try:
         loop.call_soon = loop.call_soon  # type: ignore[method-assign]
         del loop.call_soon
     except AttributeError:
-        return loop.create_task
-    return _Spawner(loop).spawn
+        return _Tasks(loop, ended)
+    return _Spawner(loop, ended)
 
 
-def _unless_done(task: asyncio.Task[None]) -> asyncio.Task[None] | None:
-    return None if task.done() and not task.cancelled() and task.exception() is None else task
+async def _through(work: Work, about: object, deadline: float, ended: Ended) -> None:
+    HANDLING.set(deadline)
+    try:
+        result = await work
+    except BaseException as error:
+        ended(about, None, error)
+    else:
+        ended(about, result, None)
+
+
+class _Tasks:
+    """Makes a task for each piece of work, as Python itself can."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Ended, **options: Any) -> None:
+        self._loop, self._ended, self._options = loop, ended, options
+
+    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
+        through = _through(work, about, deadline, self._ended)
+        task = asyncio.Task(through, loop=self._loop, **self._options)
+        done = task.done() and not task.cancelled() and task.exception() is None
+        return None if done else task
 
 
 class _Steps(Coroutine[Any, Any, None]):
     """What a task made ahead runs: the rest of `work`, whose first step has been taken.
 
-    ``given``: what it waits for since then. ``error``: what it has raised.
+    ``given``: what it waits for since then.
     """
 
-    __slots__ = ("context", "error", "given", "taken", "work")
+    __slots__ = ("about", "context", "ended", "given", "taken", "work")
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Ended) -> None:
+        self.ended = ended
+        self.about: object = None
         self.work: Work | None = None
         self.context = contextvars.Context()
         self.given: Any = None
-        self.error: BaseException | None = None
         self.taken = False
 
     def send(self, value: Any) -> Any:
         if self.taken and self.work is not None:
-            return self.context.run(self.work.send, value)
+            return self._go_on(self.work.send, value)
         self.taken = True
-        if self.error is not None:
-            raise self.error
         if self.work is None:
             raise StopIteration
         given, self.given = self.given, None
@@ -72,7 +106,16 @@ class _Steps(Coroutine[Any, Any, None]):
             given.cancel()
         if self.work is None:
             raise error[0]
-        return self.context.run(self.work.throw, *error)
+        return self._go_on(self.work.throw, *error)
+
+    def _go_on(self, step: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return self.context.run(step, *given)
+        except StopIteration as end:
+            self.context.run(self.ended, self.about, end.value, None)
+        except BaseException as error:
+            self.context.run(self.ended, self.about, None, error)
+        raise StopIteration
 
     def close(self) -> None:
         if self.work is not None:
@@ -88,43 +131,54 @@ class _Steps(Coroutine[Any, Any, None]):
 class _Spawner:
     """Makes the tasks of one loop, in the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Ended) -> None:
         self._loop = loop
+        self._ended = ended
         self._attributes = vars(loop)
         self._step: Callable[..., object] | None = None
         self._context: contextvars.Context | None = None
         self._task: asyncio.Task[None] | None = None
-        self._steps = _Steps()
+        self._steps = _Steps(ended)
 
-    def spawn(self, work: Work) -> asyncio.Task[None] | None:
+    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
         loop = self._loop
-        if asyncio.current_task(loop) is not None:
-            return loop.create_task(work)
+        if current_task(loop) is not None:
+            return loop.create_task(_through(work, about, deadline, self._ended))
         task = self._task
         if task is None:
             task = self._ahead()
-        context = contextvars.copy_context()
+        context = copy_context()
         _enter_task(loop, task)
         try:
-            given = context.run(work.send, None)
-        except StopIteration:
+            over, given = self._begin(context, work, about, deadline)
+        finally:
             _leave_task(loop, task)
+        if over:
             if task.cancelling() or task._callbacks:
                 return self._go_on(task)  # it is marked, and ends with this work
             return None
-        except BaseException as error:
-            _leave_task(loop, task)
-            self._steps.error = error
-            return self._go_on(task)
-        _leave_task(loop, task)
-        steps = self._steps
-        steps.work, steps.context, steps.given = work, context, given
+        rest = self._steps
+        rest.work, rest.about, rest.context, rest.given = work, about, context, given
         return self._go_on(task)
+
+    def _begin(
+        self, context: contextvars.Context, work: Work, about: object, deadline: float
+    ) -> tuple[bool, Any]:
+        try:
+            over, given = steps.first_step(context, work, HANDLING, deadline)
+        except BaseException as error:
+            context.run(self._ended, about, None, error)
+            return True, None
+        if over and type(given) is bytes:
+            self._ended(about, given, None)
+        elif over:  # what it returned may have code of its own
+            context.run(self._ended, about, given, None)
+        return over, given
 
     def _ahead(self) -> asyncio.Task[None]:
         """A task that has not begun. Nobody is to see it, or to wait for its end."""
         loop = self._loop
-        self._steps = _Steps()
+        self._steps = _Steps(self._ended)
         self._attributes["call_soon"] = self._take
         try:
             task = self._task = asyncio.Task(self._steps, loop=loop)

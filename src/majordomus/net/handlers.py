@@ -51,6 +51,11 @@ class Handler(NamedTuple):
     shape: Shape
     target: Target | None = None
 
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs in a process."""
+        return self.target is not None
+
 
 def make_handler(function: Function, run: str | None = None) -> Handler:
     """Looks through partials, methods and objects with `__call__`. `run`: "process" runs it in one;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -21,13 +20,6 @@ class Request:
     Reading it is safe from any thread; nothing in it can be changed.
     """
 
-    parts: Parts | NoParts = NO_PARTS
-    """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
-    _box: Box | None = None
-    _end: threading.Event | None = None
-    _withdrawn = False
-    _when_withdrawn: Callable[[], None] | None = None
-
     def __init__(
         self,
         service: str,
@@ -42,6 +34,25 @@ class Request:
         loop_thread: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.fill(
+            service, frames, client, deadline, packed, broker_packed, once, parts, loop_thread
+        )
+        self._clock = clock
+
+    def fill(
+        self,
+        service: str,
+        frames: list[bytes],
+        client: bytes,
+        deadline: float,
+        packed: bytes,
+        broker_packed: bytes,
+        once: bool,
+        parts: Parts | None,
+        loop_thread: int,
+    ) -> None:
+        """What a new request is; the engine's, who makes many: by position, it costs less than the
+        constructor where this is compiled."""
         self.service = service
         self.frames = frames
         self.client = client
@@ -50,11 +61,17 @@ class Request:
         """Monotonic seconds; infinite where the dialect knows no deadlines."""
         self.once = once
         """Whether the client wants it to be run at most once."""
-        if parts is not None:
-            self.parts = parts
+        self.parts: Parts | NoParts = NO_PARTS if parts is None else parts
+        """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
         self._packed, self._broker_packed = packed, broker_packed
         self._loop_thread = loop_thread
-        self._clock = clock
+        self._clock = time.monotonic
+        self._box: Box | None = None
+        self._end: threading.Event | None = None
+        self._withdrawn = False
+        self._when_withdrawn: Callable[[], None] | None = None
+        self._metadata: dict[str, Any] | None = None
+        self._broker_metadata: dict[str, Any] | None = None
 
     @property
     def body(self) -> bytes:
@@ -107,20 +124,25 @@ class Request:
         """What `reply_later` has begun; the engine's."""
         return self._box
 
-    @cached_property
+    @property
     def metadata(self) -> dict[str, Any]:
         """What the client sent with the request.
 
         Raises: RemoteProtocolError when it is malformed.
         """
-        return metadata.unpack(self._packed) if self._packed else {}
+        if self._metadata is None:
+            self._metadata = metadata.unpack(self._packed) if self._packed else {}
+        return self._metadata
 
-    @cached_property
+    @property
     def broker_metadata(self) -> dict[str, Any]:
         """What the broker itself says of the request (`user`, `attempt`): only this is to be
         trusted.
         """
-        return metadata.unpack(self._broker_packed) if self._broker_packed else {}
+        if self._broker_metadata is None:
+            packed = self._broker_packed
+            self._broker_metadata = metadata.unpack(packed) if packed else {}
+        return self._broker_metadata
 
     @property
     def user(self) -> str:

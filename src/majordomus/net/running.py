@@ -1,4 +1,5 @@
-"""A request while a handler works on it, and what becomes of one that fails. The engine's."""
+"""A request while a handler works on it, the connection that it came by, and what becomes of one
+that fails. The engine's."""
 
 from __future__ import annotations
 
@@ -7,24 +8,52 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from majordomus.core.worker_session import WorkerSession
 from majordomus.errors import StatusError
-from majordomus.net.handlers import Answer, Handler, failure
+from majordomus.net.handlers import Answer, Handler, Shape, failure
 from majordomus.net.request import Request
 
 if TYPE_CHECKING:
-    from majordomus.net.engine import Post
+    from majordomus.core.worker_session import WorkerEvent
+    from majordomus.net.async_line import AsyncLine
     from majordomus.net.flow import Outflow
 
 logger = logging.getLogger("majordomus.worker")
 
 
+class Desk:
+    """Where the requests of one connection come in. ``running``: those that go on, by job."""
+
+    session: WorkerSession
+    line: AsyncLine[WorkerEvent]
+
+    def __init__(self) -> None:
+        self.running: dict[int, Running] = {}
+
+
+class Offer:
+    """A service, and how it is served. ``threaded``: its handler would block the event loop.
+    ``simple``: it is a coroutine, whose result is the answer."""
+
+    def __init__(self, name: str, handler: Handler) -> None:
+        self.name = name
+        self.handler = handler
+        self.function = handler.function
+        self.in_process = handler.in_process
+        self.threaded = handler.shape.threaded
+        self.simple = handler.shape is Shape.COROUTINE
+
+
 class Running:
     """One request that a handler works on."""
 
-    __slots__ = ("ahead", "flow", "handler", "job", "post", "request", "task")
+    __slots__ = ("ahead", "flow", "job", "offer", "over", "post", "request", "task")
 
-    def __init__(self, post: Post, job: int, request: Request, handler: Handler) -> None:
-        self.post, self.job, self.request, self.handler = post, job, request, handler
+    def begin(self, post: Desk, job: int, request: Request, offer: Offer) -> None:
+        """Fill in what a new one is."""
+        self.post, self.job, self.request, self.offer = post, job, request, offer
+        self.over = False
+        """Whether it has its answer."""
         self.task: asyncio.Task[None] | None = None
         self.ahead: threading.Semaphore | None = None
         self.flow: Outflow | None = None

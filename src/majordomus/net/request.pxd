@@ -1,0 +1,31 @@
+cdef class Request:
+    cdef dict __dict__
+    cdef object __weakref__
+    cdef public object service
+    cdef public list frames
+    cdef public object client
+    cdef public double deadline
+    cdef public bint once
+    cdef public object parts
+    cdef public object _packed
+    cdef public object _broker_packed
+    cdef public object _loop_thread
+    cdef public object _clock
+    cdef public object _box
+    cdef public object _end
+    cdef public bint _withdrawn
+    cdef public object _when_withdrawn
+    cdef public object _metadata
+    cdef public object _broker_metadata
+    cpdef object fill(
+        self,
+        service,
+        list frames,
+        client,
+        double deadline,
+        packed,
+        broker_packed,
+        bint once,
+        parts,
+        loop_thread,
+    )

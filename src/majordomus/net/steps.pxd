@@ -1,0 +1,27 @@
+# The function of steps.py in C, for what is compiled. steps.py itself is not.
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit, PyContextVar_Set
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    PySendResult PyIter_Send(object work, object value, PyObject** given) except PYGEN_ERROR
+
+
+cdef inline tuple first_step(object context, object work, object variable, object value):
+    cdef PyObject* given = NULL
+    cdef PySendResult how
+    PyContext_Enter(context)
+    try:
+        PyContextVar_Set(variable, value)
+        how = PyIter_Send(work, None, &given)
+    finally:
+        PyContext_Exit(context)
+    result = <object>given
+    Py_DECREF(result)
+    return how == PYGEN_RETURN, result
