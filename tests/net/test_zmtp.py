@@ -11,7 +11,7 @@ import select
 import socket as plain
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,21 +244,71 @@ def test_batch_is_not_longer_than_asked_for_and_nothing_waits_for_more_to_come(
     assert got == [(peer, [b"%d" % n]) for n in range(2500)]
 
 
-def test_peer_that_sends_a_lot_leaves_room_for_others(make: Callable[..., Router]) -> None:
-    router = make()
-    with (
-        plain.create_connection(("127.0.0.1", router.port)) as loud,
-        plain.create_connection(("127.0.0.1", router.port)) as quiet,
-    ):
-        introduce(router, loud)
-        peer = introduce(router, quiet)
-        loud.sendall(b"".join(packed(b"l") for _ in range(20_000)))
-        quiet.sendall(packed(b"q"))
-        found: list[bytes] = []
+@pytest.mark.parametrize("loud", [1, 4, 20])
+def test_peers_that_send_a_lot_leave_room_for_others(router: Router, loud: int) -> None:
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            for _ in range(loud + 1)
+        ]
+        peers = [introduce(router, one) for one in crowd]
         for _ in range(3):
-            router.router.wait(1000)
-            found += [who for who, _ in router.router.receive(256, 0.0)]
-        assert peer in found
+            router.turn()
+        for one in crowd[1:]:
+            one.setblocking(False)
+            one.send(packed(b"l") * 40_000)
+        for _ in range(loud):
+            router.turn(256)
+        router.got.clear()
+        crowd[0].sendall(packed(b"q"))
+        router.until(lambda: router.turn(256) and (peers[0], [b"q"]) in router.got)
+        assert router.got.index((peers[0], [b"q"])) <= 256 + 32 * (loud + 1)
+
+
+def test_fewer_messages_than_asked_for_mean_that_there_are_no_more(
+    router: Router, raw: plain.socket
+) -> None:
+    introduce(router, raw)
+    raw.sendall(packed(b"x" * 200) * 250)
+    time.sleep(0.1)
+    batches = [router.router.receive(100, 0.0) for _ in range(4)]
+    assert [len(batch) for batch in batches] == [100, 100, 50, 0]
+
+
+@pytest.mark.parametrize("size", [1, 200, 255, 256, 900, 4096, 4097])
+def test_message_that_comes_byte_by_byte_is_counted_once(
+    make: Callable[..., Router], size: int
+) -> None:
+    router = make(max_bytes=size, max_frames=2, max_unfinished=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        raw.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+        peer = introduce(router, raw)
+        data = packed(b"", b"x" * size)
+        step = max(1, len(data) // 40)
+        for at in range(0, len(data), step):
+            raw.sendall(data[at : at + step])
+            router.turn()
+        assert router.all_of(1) == [(peer, [b"", b"x" * size])]
+
+
+def test_peer_that_pings_and_never_reads_fills_nothing(router: Router, raw: plain.socket) -> None:
+    peer = introduce(router, raw)
+    ping = b"\x04\x07\x04PING\x00\x00"
+    raw.setblocking(False)
+    for _ in range(400):
+        with suppress(BlockingIOError):
+            raw.send(ping * 10_000)
+        router.turn()
+    while not router.router.send([(peer, [LARGE])]):
+        pass
+    assert router.router.unsent() == 1
+    before = Path("/proc/self/statm").read_text().split()[1]
+    for _ in range(400):
+        with suppress(BlockingIOError):
+            raw.send(ping * 10_000)
+        router.turn()
+    grown = int(Path("/proc/self/statm").read_text().split()[1]) - int(before)
+    assert grown * 4096 < 8 << 20
 
 
 @settings(max_examples=60, deadline=None)
@@ -469,10 +519,31 @@ def test_routing_id_that_is_in_use_is_nobody_elses(router: Router, raw: plain.so
         assert is_ended(thief)
     assert router.router.send([(b"taken", [b"mine"])]) == []
     assert received(raw, 6) == packed(b"mine")
+
+
+def test_heir_of_a_routing_id_is_heard_once_the_end_of_its_owner_was_acted_upon(
+    router: Router, raw: plain.socket
+) -> None:
+    introduce(router, raw, b"taken")
+    raw.sendall(packed(b"last words"))
     raw.close()
-    router.hears(zmtp.GONE_AWAY)
     with plain.create_connection(("127.0.0.1", router.port)) as heir:
-        assert introduce(router, heir, b"taken") == b"taken"
+        heir.sendall(GREETING + ready(b"taken") + packed(b"first words"))
+        router.hears(zmtp.GONE_AWAY)
+        for _ in range(5):
+            router.turn()
+        assert router.all_of(1) == [(b"taken", [b"last words"])]
+        assert router.router.pending
+        router.router.release(b"taken")
+        assert router.all_of(1) == [(b"taken", [b"first words"])]
+        assert router.hears(zmtp.GREETED_WELL)[2] == b"taken"
+
+
+def test_routing_id_that_begins_with_zero_is_for_the_router_to_give(
+    router: Router, raw: plain.socket
+) -> None:
+    raw.sendall(GREETING + ready(b"\0mine"))
+    assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.MALFORMED
 
 
 def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:

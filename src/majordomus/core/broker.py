@@ -222,6 +222,14 @@ class BrokerMachine:
         else:
             self.presence.connection_ended(peer, now)
 
+    def connection_over(self, peer_id: bytes, now: float) -> None:
+        """The connection that `peer_id` had has ended, everything that came by it was heard, and
+        what was to be sent by it was refused: nothing has to be found out. May be repeated."""
+        self.registry.identities.pop(peer_id, None)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None:
+            self.presence.forget(peer, "connection lost", now)
+
     def identify(
         self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
     ) -> bool:

@@ -129,7 +129,7 @@ class Slot:
 
     def _close_ranks(self) -> None:
         place = 0
-        waiting = []
+        waiting: list[Request | None] = []
         for request in self._requests:
             if request is not None:
                 request.place = place

@@ -17,7 +17,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport (
     EAGAIN,
     ECONNABORTED,
-    ECONNREFUSED,
+    ECONNRESET,
     EHOSTUNREACH,
     EINPROGRESS,
     EINTR,
@@ -25,8 +25,7 @@ from libc.errno cimport (
     ENFILE,
     ENOBUFS,
     ENOMEM,
-    EPROTO,
-    ETIMEDOUT,
+    EPIPE,
     errno,
 )
 from libc.stdint cimport uint32_t, uint64_t
@@ -147,7 +146,10 @@ cdef enum:
     PIECES = 64  # handed to the kernel at once
     EARLY = 48 * 1024  # bytes waiting in one batch that are sent before its end
     UNLOCKED = 64 * 1024  # more than so many bytes are sent without holding the GIL
-    VISIT = 1024 * 1024  # bytes read of one connection before the others have their turn
+    SHARE = 32  # messages of one connection before the others have their turn
+    VISIT = 1024 * 1024  # bytes of it, the same
+    BROUGHT = 8 * 1024 * 1024  # bytes of all before whoever receives has his
+    FRAME = 64  # what a frame holds besides its bytes
     FIRST_ROOM = 64 * 1024
     FIRST_OUT = 4096
     EVENTS = 256
@@ -169,6 +171,7 @@ TOO_LARGE = "frame-too-large"
 UNFINISHED = "unfinished-messages"
 UNREACHED = "unreached"
 REFUSED = "refused "  # and the status code
+NOT_YET = "not yet"
 
 
 cdef struct Piece:
@@ -233,12 +236,15 @@ cdef class Stream:
 
     cdef readonly int fd
     cdef int state
-    cdef bint asks_to_write, dirty, deaf, stopped, waiting
+    cdef bint asks_to_write, dirty, deaf, stopped
+    cdef bint queued  # for its turn
+    cdef bint waiting  # for another turn with what is held: there are whole messages in it
+    cdef bint more  # may be had of the kernel at once
     cdef readonly bytes peer
     cdef Out* out
     # read
     cdef unsigned char* held
-    cdef size_t held_size, held_room
+    cdef size_t held_at, held_size, held_room
     cdef object first  # frame of a message that has more
     cdef list frames  # all of it, from the second on
     cdef size_t kept, dropped, skip, count
@@ -266,7 +272,7 @@ cdef class Stream:
             self.out = NULL
         free(self.held)
         self.held = NULL
-        self.held_size = self.held_room = 0
+        self.held_at = self.held_size = self.held_room = 0
         if self.large != NULL:
             Py_DECREF(<object>self.large)
             self.large = NULL
@@ -495,6 +501,8 @@ cdef class _Engine:
     cdef unsigned char* scratch
     cdef size_t max_frames, max_bytes, max_message
     cdef size_t unfinished  # bytes of all messages that are not complete
+    cdef size_t brought  # bytes that were read since whoever receives began
+    cdef bint abandoned
     cdef bytes introduction  # our READY
     cdef bytes old_introduction  # ZMTP/2.0: our type and identity
     cdef list told  # for `news`
@@ -517,6 +525,12 @@ cdef class _Engine:
     def fd(self):
         """Readable when there is something to do: to read, to write, to accept."""
         return self.epoll
+
+    def abandon(self):
+        """In a child after a fork: lets go of the descriptors without a word to anybody, for the
+        connections are the parent's."""
+        self.abandoned = True
+        self.close()
 
     def news(self):
         """What has become of connections since the last call, in order:
@@ -565,6 +579,8 @@ cdef class _Engine:
             return 0
         if number != 0:
             stream.deaf = True  # its last words may still be there to read; then comes the end
+            if number != EPIPE and number != ECONNRESET:
+                shutdown(stream.fd, SHUT_RDWR)
         if stream.asks_to_write:
             stream.asks_to_write = False
             self.watch(stream.fd, EPOLL_CTL_MOD, True, False)
@@ -578,42 +594,58 @@ cdef class _Engine:
         stream.state = ENDED
         self.unfinished -= stream.unfinished
         stream.unfinished = 0
-        # A forked child may have a copy: then closing ours would not end the watching.
-        epoll_ctl(self.epoll, EPOLL_CTL_DEL, stream.fd, NULL)
+        if not self.abandoned:  # a forked child may have a copy: closing ours is not enough
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, stream.fd, NULL)
         close(stream.fd)
         stream.release()
         return 0
 
+    cdef int visit(self, Stream stream, list batch, Py_ssize_t most) except -1:
+        """The turn of one connection: messages until the batch has `most`. Afterwards `waiting` or
+        `more` say whether another turn finds more at once."""
+        if stream.waiting:
+            stream.waiting = False
+            self.take(stream, stream.held + stream.held_at, stream.held_size, batch, most)
+        else:
+            self.read(stream, batch, most)
+        if stream.state != ENDED and stream.out != NULL and not stream.asks_to_write:
+            self.flush(stream)
+        self.count_unfinished(stream)
+        return 0
+
     cdef int read(self, Stream stream, list batch, Py_ssize_t most) except -1:
-        """What the kernel has of this connection, as messages; a visit's worth."""
+        """What the kernel has of this connection. A read that is not filled has emptied it."""
         cdef ssize_t got
-        cdef size_t had, visit = 0
+        cdef size_t had
+        cdef int number
+        stream.more = False
+        if stream.large != NULL and not self.read_large(stream, batch):
+            return 0
+        had = stream.held_size
+        if had:
+            memcpy(self.scratch, stream.held + stream.held_at, had)
+            stream.held_at = stream.held_size = 0
         while True:
-            if stream.large != NULL and not self.read_large(stream, batch, &visit):
-                return 0
-            if stream.state == ENDED:
-                return 0
-            had = stream.held_size
-            if had:
-                memcpy(self.scratch, stream.held, had)
-                stream.held_size = 0
             got = recv(stream.fd, self.scratch + had, SCRATCH - had, MSG_DONTWAIT)
-            if got <= 0:
-                self.hold(stream, self.scratch, had)
-                if got < 0 and errno == EINTR:
-                    continue
-                if got < 0 and errno == EAGAIN:
-                    return 0
+            number = errno
+            if got >= 0 or number != EINTR:
+                break
+        if got <= 0:
+            self.hold(stream, self.scratch, had)
+            if got == 0 or number != EAGAIN:
                 self.end(stream, BROKEN_OFF)
-                return 0
-            visit += <size_t>got
-            self.take(stream, self.scratch, had + <size_t>got, batch, most)
-            if stream.large == NULL or visit >= VISIT:
-                return 0
+            return 0
+        self.brought += <size_t>got
+        stream.more = <size_t>got == SCRATCH - had
+        self.take(stream, self.scratch, had + <size_t>got, batch, most)
+        if stream.large != NULL and stream.more:
+            self.read_large(stream, batch)
+        return 0
 
     cdef inline void count_unfinished(self, Stream stream) noexcept:
         """After a visit: what is held of a message that is not complete."""
         cdef size_t now_held = stream.held_size + stream.kept - stream.dropped
+        now_held += stream.count * FRAME
         if stream.state == ENDED:
             return
         if stream.large != NULL:
@@ -621,10 +653,15 @@ cdef class _Engine:
         self.unfinished += now_held - stream.unfinished
         stream.unfinished = now_held
 
-    cdef bint read_large(self, Stream stream, list batch, size_t* visit) except -1:
-        """The rest of a large frame, straight to where it stays. True when it is complete."""
+    cdef bint read_large(self, Stream stream, list batch) except -1:
+        """The rest of a large frame, straight to where it stays. True when it is complete, and the
+        visit not over."""
         cdef ssize_t got
+        cdef size_t visit = 0
         while stream.large_at < stream.large_size:
+            if visit >= VISIT:
+                stream.more = True
+                return False
             if stream.large_at == stream.large_room:
                 self.more_room(stream)
             got = recv(
@@ -638,13 +675,13 @@ cdef class _Engine:
                     continue
                 if got == 0 or errno != EAGAIN:
                     self.end(stream, BROKEN_OFF)
+                stream.more = False
                 return False
             stream.large_at += <size_t>got
-            visit[0] += <size_t>got
-            if visit[0] >= VISIT and stream.large_at < stream.large_size:
-                return False
+            visit += <size_t>got
+            self.brought += <size_t>got
         self.end_large(stream, batch)
-        return visit[0] < VISIT
+        return visit < VISIT
 
     cdef int more_room(self, Stream stream) except -1:
         """Grows as it fills: what a peer only announces takes no memory."""
@@ -662,7 +699,7 @@ cdef class _Engine:
         return self.add(stream, frame, stream.large_more, batch)
 
     cdef int hold(self, Stream stream, unsigned char* data, size_t size) except -1:
-        """Keeps bytes for the next time."""
+        """Keeps bytes for the next time, which may be held already."""
         cdef unsigned char* larger
         if stream.state == ENDED:
             return 0
@@ -670,15 +707,18 @@ cdef class _Engine:
             if stream.held_room > IDLE_ROOM:
                 free(stream.held)
                 stream.held, stream.held_room = NULL, 0
-            stream.held_size = 0
+            stream.held_at = stream.held_size = 0
+            return 0
+        if stream.held != NULL and stream.held <= data < stream.held + stream.held_room:
+            stream.held_at, stream.held_size = <size_t>(data - stream.held), size
             return 0
         if size > stream.held_room:
             larger = <unsigned char*>realloc(stream.held, size)
             if larger == NULL:
                 raise MemoryError
             stream.held, stream.held_room = larger, size
-        memmove(stream.held, data, size)
-        stream.held_size = size
+        memcpy(stream.held, data, size)
+        stream.held_at, stream.held_size = 0, size
         return 0
 
     # ── bytes to messages ─────────────────────────────────────────────────────────────────────────
@@ -706,7 +746,6 @@ cdef class _Engine:
         cdef size_t at = 0, head
         cdef uint64_t length
         cdef int flags, n
-        stream.waiting = False
         while at < size:
             if stream.skip:
                 at += self.skipped(stream, size - at, batch)
@@ -740,6 +779,8 @@ cdef class _Engine:
             if self.max_message and length > self.max_message:
                 self.end(stream, TOO_LARGE)
                 return at
+            if size - at - head < length and length <= SMALL:
+                break  # all of it or nothing, so that it is counted once
             if self.cuts(stream, <size_t>length):
                 if stream.state == ENDED:
                     return at
@@ -749,10 +790,10 @@ cdef class _Engine:
                     self.skipped(stream, 0, batch)
                 continue
             if size - at - head < length:
-                if length > SMALL:
-                    self.begin_large(stream, data + at + head, size - at - head, <size_t>length, flags & MORE)
-                    at = size
-                break
+                self.begin_large(
+                    stream, data + at + head, size - at - head, <size_t>length, flags & MORE
+                )
+                return size
             at += head
             self.add(
                 stream,
@@ -842,15 +883,15 @@ cdef class _Engine:
 
     cdef int command(self, Stream stream, unsigned char* data, size_t size) except -1:
         """RFC 37: "a PING command … the peer SHALL respond with PONG", with its context; others are
-        not for us."""
+        not for us. Where something is to be written already, that is a sign of life as well, and
+        who pings and never reads fills nothing."""
         cdef bytes context
         cdef size_t length
-        if size < 7 or memcmp(data, b"\x04PING", 5) != 0:
+        if size < 7 or memcmp(data, b"\x04PING", 5) != 0 or stream.out != NULL:
             return 0
         length = size - 7 if size - 7 < 16 else 16
         context = PyBytes_FromStringAndSize(<char*>data + 7, <Py_ssize_t>length)
-        stream.put_raw(bytes([COMMAND, 5 + length]) + b"\x04PONG" + context)
-        return self.flush(stream)
+        return stream.put_raw(bytes([COMMAND, 5 + length]) + b"\x04PONG" + context)
 
     # ── the handshake ─────────────────────────────────────────────────────────────────────────────
 
@@ -944,6 +985,8 @@ cdef class _Engine:
         else:
             peer = body
         why = MALFORMED if len(peer) > MAX_ID else self.opened(stream, peer, kind)
+        if why is NOT_YET:
+            return 0
         if why is not None:
             self.end(stream, why)
             return 0
@@ -1003,20 +1046,29 @@ cdef class TcpRouter(_Engine):
     more than `max_message` bytes for one is ended. When messages that are not complete hold more
     than `max_unfinished` bytes together, the connection that holds most of them is ended.
     `make_id(n)` makes n random bytes, for who brings no routing id. `extra` is a descriptor that
-    `wait` watches beside them. A bound of 0 is none.
+    `wait` watches beside them. A bound of 0 is none. `mark` is put in front of every routing id,
+    to tell them apart from those of another socket.
+
+    A routing id whose end `news` has told is nobody's until it is `release`d: who brings it
+    meanwhile waits, unheard.
     """
 
     cdef list by_fd  # Stream at the index of its descriptor
     cdef dict by_peer
     cdef set listening
     cdef list arrivals  # listening sockets that have somebody
-    cdef list waiting  # streams with whole messages that no batch had room for
+    cdef list queue  # streams whose turn comes, from `head` on
+    cdef Py_ssize_t head
+    cdef list later  # streams that wait for a routing id
+    cdef set leaving  # routing ids whose ends are told and which are not released
     cdef object young  # those in the handshake, and some that have it done; oldest first
     cdef object make_id
+    cdef bytes mark
     cdef int hwm, extra
     cdef size_t max_unsent, max_unfinished
     cdef epoll_event[EVENTS] events
-    cdef int event, event_count
+    cdef bint fresh  # the kernel was asked since `receive` was here
+    cdef bint crowded  # it may have had more to tell
     cdef double now
     cdef readonly int open_count
     cdef readonly bint exhausted
@@ -1025,6 +1077,7 @@ cdef class TcpRouter(_Engine):
     def __init__(
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
         size_t max_message=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
+        bytes mark not None=b"",
     ):
         import collections
 
@@ -1034,14 +1087,16 @@ cdef class TcpRouter(_Engine):
         self.introduction = ready(b"ROUTER")
         self.old_introduction = bytes([ROUTER_TYPE, 0, 0])
         self.by_fd, self.by_peer, self.listening = [], {}, set()
-        self.waiting, self.arrivals, self.young = [], [], collections.deque()
+        self.queue, self.later, self.leaving, self.mark = [], [], set(), mark
+        self.arrivals, self.young = [], collections.deque()
         if extra >= 0:
             self.watch(extra, EPOLL_CTL_ADD, True, False)
 
     def listen(self, int fd):
         """A bound and listening socket that does not block; somebody else's to close, after
         `unlisten`."""
-        self.watch(fd, EPOLL_CTL_ADD, True, False)
+        if not self.exhausted:
+            self.watch(fd, EPOLL_CTL_ADD, True, False)
         self.listening.add(fd)
 
     def unlisten(self, int fd):
@@ -1062,7 +1117,7 @@ cdef class TcpRouter(_Engine):
         """1 when `extra` is readable, 2 when `receive` has something to do, 3 for both. It ends
         early, with 0, when a signal was handled."""
         cdef int found, number = 0
-        if self.waiting or self.event < self.event_count or self.arrivals:
+        if self.pending or self.arrivals:
             return 2
         if milliseconds == 0:
             found = epoll_wait(self.epoll, self.events, EVENTS, 0)
@@ -1075,85 +1130,82 @@ cdef class TcpRouter(_Engine):
                 raise OSError(number, "epoll_wait")
             PyErr_CheckSignals()
             return 0
-        self.event, self.event_count = 0, found
-        return self.sorted_out()
+        return self.note(found)
 
-    cdef int sorted_out(self):
-        """Takes the descriptor out that is not a connection."""
+    @property
+    def pending(self):
+        """Whether there is more to receive of which `fd` need not tell."""
+        return self.head < len(self.queue) or bool(self.later)
+
+    cdef int note(self, int found) except -1:
+        """What the kernel has told: who has a turn. The result is that of `wait`."""
         cdef int n, fd, mask = 0
-        for n in range(self.event_count):
-            if self.events[n].data.fd == self.extra:
-                self.events[n].events = 0
+        cdef uint32_t events
+        cdef object one
+        cdef Stream stream
+        self.fresh, self.crowded = True, found == EVENTS
+        for n in range(found):
+            fd, events = self.events[n].data.fd, self.events[n].events
+            if fd == self.extra:
                 mask |= 1
-            else:
-                mask |= 2
+                continue
+            mask |= 2
+            one = self.by_fd[fd] if fd < len(self.by_fd) else None
+            if one is None:
+                if fd in self.listening:
+                    self.arrivals.append(fd)
+                continue
+            stream = <Stream>one
+            if events & EPOLLOUT:
+                self.flush(stream)
+            if events & ~<uint32_t>EPOLLOUT and not stream.queued:
+                stream.queued = True
+                self.queue.append(stream)
         return mask
 
     def receive(self, Py_ssize_t most, double now):
-        """Up to `most` messages that are there now; fewer mean that there are no more. It also
-        accepts, greets, writes what waited, and notices ends."""
+        """Up to `most` messages that are there now; unless something is `pending`, there are no
+        more. It also accepts, greets, and notices ends. Connections take turns, a share each."""
         cdef list batch = []
-        self.now = now
-        if self.waiting:
-            self.go_on(batch, most)
-        if self.event == self.event_count and len(batch) < most:
-            self.look()
-        while self.event < self.event_count and len(batch) < most:
-            self.serve(&self.events[self.event], batch, most)
-            self.event += 1
-        if self.arrivals and self.event == self.event_count:
+        cdef Stream stream
+        cdef Py_ssize_t share
+        self.now, self.brought = now, 0
+        if self.later:
+            self.queue += self.later
+            self.later = []
+        if not self.fresh:
+            self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
+        self.fresh = False
+        while len(batch) < most and self.brought < BROUGHT:
+            if self.head == len(self.queue):
+                if not self.crowded:
+                    break
+                self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
+                self.fresh = False
+                if self.head == len(self.queue):
+                    break
+            stream = <Stream>self.queue[self.head]
+            self.head += 1
+            stream.queued = False
+            if stream.state == ENDED:
+                continue
+            share = len(batch) + SHARE
+            self.visit(stream, batch, share if share < most else most)
+            if (stream.waiting or stream.more) and stream.state != ENDED and not stream.queued:
+                stream.queued = True
+                self.queue.append(stream)
+            while self.max_unfinished and self.unfinished > self.max_unfinished:
+                self.end_largest()
+        if self.head == len(self.queue) or self.head > EVENTS:
+            del self.queue[: self.head]
+            self.head = 0
+        if self.arrivals:
             self.accept()
         return batch
 
-    cdef int look(self) except -1:
-        cdef int found = epoll_wait(self.epoll, self.events, EVENTS, 0)
-        self.event, self.event_count = 0, found if found > 0 else 0
-        self.sorted_out()
-        return 0
-
-    cdef int go_on(self, list batch, Py_ssize_t most) except -1:
-        """With messages that are read already."""
-        cdef list waiting = self.waiting
-        cdef Stream stream
-        cdef size_t size
-        self.waiting = []
-        for stream in waiting:
-            if stream.state == ENDED:
-                continue
-            if len(batch) >= most:
-                self.waiting.append(stream)
-                continue
-            size = stream.held_size
-            memcpy(self.scratch, stream.held, size)
-            stream.held_size = 0
-            self.take(stream, self.scratch, size, batch, most)
-            self.count_unfinished(stream)
-            if stream.waiting:
-                self.waiting.append(stream)
-        return 0
-
-    cdef int serve(self, epoll_event* event, list batch, Py_ssize_t most) except -1:
-        cdef int fd = event.data.fd
-        cdef Stream stream
-        cdef object found
-        if event.events == 0:
-            return 0
-        found = self.by_fd[fd] if fd < len(self.by_fd) else None
-        if found is None:
-            if fd in self.listening:
-                self.arrivals.append(fd)
-            return 0
-        stream = <Stream>found
-        if event.events & EPOLLOUT:
-            self.flush(stream)
-        if event.events & ~<uint32_t>EPOLLOUT and not stream.waiting:
-            self.read(stream, batch, most)
-            self.count_unfinished(stream)
-            if stream.waiting:
-                self.waiting.append(stream)
-            while self.max_unfinished and self.unfinished > self.max_unfinished:
-                self.end_largest()
-        return 0
+    def release(self, bytes peer not None):
+        """This routing id may be somebody else's from now on."""
+        self.leaving.discard(peer)
 
     cdef int end_largest(self) except -1:
         """The connection that holds most of what is not complete."""
@@ -1199,7 +1251,12 @@ cdef class TcpRouter(_Engine):
         cdef Stream stream = Stream(fd, self.now, host)
         while len(self.by_fd) <= fd:
             self.by_fd.append(None)
-        self.watch(fd, EPOLL_CTL_ADD, True, False)
+        try:
+            self.watch(fd, EPOLL_CTL_ADD, True, False)
+        except OSError:  # the kernel watches no more than it was told
+            stream.state = ENDED
+            close(fd)
+            return self.out_of_descriptors()
         self.by_fd[fd] = stream
         self.open_count += 1
         self.young.append(stream)
@@ -1232,35 +1289,36 @@ cdef class TcpRouter(_Engine):
         cdef tuple one
         cdef object found
         cdef Stream stream
-        cdef bint stopped = False
-        for n in range(len(batch)):
-            one = <tuple>batch[n]
-            found = self.by_peer.get(one[0])
-            if found is None:
-                refused.append((n, EHOSTUNREACH))
-                continue
-            stream = <Stream>found
-            if stream.deaf:
-                refused.append((n, EHOSTUNREACH))
-                continue
-            if stream.stopped or self.is_full(stream):
-                stopped = stream.stopped = True
-                refused.append((n, EAGAIN))
-                continue
-            stream.put_message(one[1])
-            if not stream.dirty:
-                stream.dirty = True
-                dirty.append(stream)
-            elif stream.unsent() > EARLY and not stream.asks_to_write:
+        cdef list stopped = []
+        try:
+            for n in range(len(batch)):
+                one = <tuple>batch[n]
+                found = self.by_peer.get(one[0])
+                if found is None:
+                    refused.append((n, EHOSTUNREACH))
+                    continue
+                stream = <Stream>found
+                if stream.deaf:
+                    refused.append((n, EHOSTUNREACH))
+                    continue
+                if stream.stopped or self.is_full(stream):
+                    if not stream.stopped:
+                        stream.stopped = True
+                        stopped.append(stream)
+                    refused.append((n, EAGAIN))
+                    continue
+                stream.put_message(one[1])
+                if not stream.dirty:
+                    stream.dirty = True
+                    dirty.append(stream)
+                elif stream.unsent() > EARLY and not stream.asks_to_write:
+                    self.flush(stream)
+                    stream.dirty = True
+        finally:
+            for stream in dirty:
                 self.flush(stream)
-                stream.dirty = True
-        for stream in dirty:
-            self.flush(stream)
-        if stopped:
-            for n, _ in refused:
-                found = self.by_peer.get((<tuple>batch[n])[0])
-                if found is not None:
-                    (<Stream>found).stopped = False
+            for stream in stopped:
+                stream.stopped = False
         return refused
 
     cdef inline bint is_full(self, Stream stream) except -1:
@@ -1285,6 +1343,7 @@ cdef class TcpRouter(_Engine):
             told = len(self.told)
             shutdown(fd, SHUT_RDWR)
             self.end(stream, "")
+            self.leaving.discard(stream.peer)
             del self.told[told:]
 
     def unsent(self):
@@ -1296,13 +1355,12 @@ cdef class TcpRouter(_Engine):
         cdef Stream stream
         for stream in [one for one in self.by_fd if one is not None]:
             self.flush(stream)
-            if stream.out == NULL:
+            if stream.out == NULL and not self.abandoned:
                 shutdown(stream.fd, SHUT_WR)
 
     def drop(self, double now):
-        """Reads and forgets; the result is how many connections are still there."""
-        while self.receive(1000, now):
-            pass
+        """Reads and forgets once; the result is how many connections are still there."""
+        self.receive(1000, now)
         self.told.clear()
         return self.open_count
 
@@ -1321,10 +1379,18 @@ cdef class TcpRouter(_Engine):
         if kind not in (b"", b"REQ", b"DEALER", b"ROUTER"):
             return MALFORMED
         if not peer:
-            while not peer or peer in self.by_peer:
-                peer = b"\0" + self.make_id(4)  # RFC 28: such an id is the ROUTER's own
-        elif peer in self.by_peer:
-            return ID_IN_USE
+            while not peer or peer in self.by_peer or peer in self.leaving:
+                peer = self.mark + b"\0" + self.make_id(4)
+        elif peer[0] == 0 or len(self.mark) + len(peer) > MAX_ID:
+            return MALFORMED  # RFC 28: "starting with a zero octet" are the ROUTER's own
+        else:
+            peer = self.mark + peer
+            if peer in self.by_peer:
+                return ID_IN_USE
+            if peer in self.leaving:
+                stream.waiting = stream.queued = True
+                self.later.append(stream)
+                return NOT_YET
         stream.peer = peer
         self.by_peer[peer] = stream
         return None
@@ -1332,11 +1398,12 @@ cdef class TcpRouter(_Engine):
     cdef int ended(self, Stream stream, str why) except -1:
         self.by_fd[stream.fd] = None
         self.open_count -= 1
-        if stream.peer is not None:
+        if stream.state == OPEN:
             self.by_peer.pop(stream.peer, None)
-        self.told.append(
-            (TURNED_AWAY if stream.state != OPEN else GONE_AWAY, stream.fd, stream.peer, why)
-        )
+            self.leaving.add(stream.peer)
+            self.told.append((GONE_AWAY, stream.fd, stream.peer, why))
+        else:
+            self.told.append((TURNED_AWAY, stream.fd, None, why))
         return 0
 
 
@@ -1372,10 +1439,10 @@ cdef class TcpDealer(_Engine):
         self.hwm = hwm
         self.introduction = ready(b"DEALER", identity)
         self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
-        self.stream = Stream(fd, 0.0, "")
+        self.watch(fd, EPOLL_CTL_ADD, False, True)
+        self.stream = Stream(fd, 0.0, "")  # from here on the descriptor is ours
         self.stream.state = CONNECTING
         self.stream.peer = identity
-        self.watch(fd, EPOLL_CTL_ADD, False, True)
 
     @property
     def open(self):
@@ -1383,36 +1450,32 @@ cdef class TcpDealer(_Engine):
         return self.stream.state == OPEN
 
     def receive(self, Py_ssize_t most):
-        """Up to `most` messages that are there now; `news` tells what else came of it."""
+        """Up to `most` messages that are there now; fewer mean that there are no more, or only very
+        large ones. `news` tells what else came of it."""
         cdef list batch = []
         cdef Stream stream = self.stream
+        self.brought = 0
         if stream.state == CONNECTING and not self.connected():
             return batch
         if stream.asks_to_write:
             self.flush(stream)
-        if stream.waiting:
-            self.again(batch, most)
-        if stream.state != ENDED and not stream.waiting:
-            self.read(stream, batch, most)
+        while stream.state != ENDED and len(batch) < most:
+            self.visit(stream, batch, most)
+            if not (stream.waiting or stream.more) or self.brought >= BROUGHT:
+                break
         return batch
 
     @property
     def waiting(self):
-        """Whether whole messages have been read that no batch had room for."""
+        """Whether messages have been read that no batch had room for."""
         return self.stream.waiting
-
-    cdef int again(self, list batch, Py_ssize_t most) except -1:
-        cdef size_t size = self.stream.held_size
-        memcpy(self.scratch, self.stream.held, size)
-        self.stream.held_size = 0
-        return self.take(self.stream, self.scratch, size, batch, most)
 
     cdef bint connected(self) except -1:
         cdef int number = 0
         cdef socklen_t size = sizeof(number)
         if getsockopt(self.stream.fd, SOL_SOCKET, SO_ERROR, &number, &size) != 0:
             number = errno
-        if number == EINPROGRESS:
+        if number == EINPROGRESS or (number == 0 and not _has_other_end(self.stream.fd)):
             return False
         if number != 0 or _meets_itself(self.stream.fd):
             self.end(self.stream, UNREACHED)
@@ -1452,9 +1515,9 @@ cdef class TcpDealer(_Engine):
         return self.stream.unsent()
 
     def expire(self):
-        """The handshake has taken too long, if it is not done yet."""
+        """It has taken too long, if it is not open yet."""
         if self.stream.state < OPEN:
-            self.end(self.stream, BROKEN_OFF)
+            self.end(self.stream, UNREACHED if self.stream.state == CONNECTING else BROKEN_OFF)
 
     def write(self):
         """Tries to write what waits."""
@@ -1463,7 +1526,7 @@ cdef class TcpDealer(_Engine):
     def close(self):
         """May be repeated. What comes after this is not read: without reading it away first, the
         kernel would tell the other end to forget what was sent."""
-        if self.stream.state == OPEN:
+        if self.stream.state == OPEN and not self.abandoned:
             self.flush(self.stream)
             shutdown(self.stream.fd, SHUT_WR)
             while recv(self.stream.fd, self.scratch, SCRATCH, MSG_DONTWAIT) > 0:
@@ -1483,6 +1546,13 @@ cdef class TcpDealer(_Engine):
             (TURNED_AWAY if stream.state != OPEN else GONE_AWAY, stream.fd, None, why)
         )
         return 0
+
+
+cdef bint _has_other_end(int fd) noexcept:
+    """Whether a connection is there, and not only asked for."""
+    cdef sockaddr_storage there
+    cdef socklen_t size = sizeof(there)
+    return getpeername(fd, <sockaddr*>&there, &size) == 0
 
 
 cdef bint _meets_itself(int fd) noexcept:

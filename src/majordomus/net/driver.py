@@ -26,6 +26,9 @@ from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
 
 LONGEST_WAIT: Final = 3600.0
+LONGEST_WRITE: Final = 0.5
+"""Seconds that a call stays for what the kernel did not take at once; then the background thread
+sees to it."""
 WAKER, SOCKET, MONITOR = 1, 2, 4
 """What `Readiness` says is readable."""
 
@@ -61,6 +64,9 @@ class Driver(Generic[E]):
         self._owner = 0
         self._sitting = 0  # ident of the thread in the seat, 0 = it is free
         self._give_way = False
+        self._on_background: Command = lambda _now: None
+        self._to_background: Command | None = None
+        """What is posted there, when what is still to be written calls for it."""
         self._asleep = False
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -104,6 +110,7 @@ class Driver(Generic[E]):
         own end.
         """
         me = threading.get_ident()
+        self._on_background = on_background
         with self._seat:
             self._check()
             if self._thread is None and self._owner in (0, me):
@@ -184,8 +191,9 @@ class Driver(Generic[E]):
             while True:
                 self._work(time.monotonic())
                 if self._ended or self._give_way or done():
-                    return
-                self._wait()
+                    break
+                self._wait(LONGEST_WAIT)
+            self._write_out()
         except BaseException:
             self._line.give_up(time.monotonic())
             raise
@@ -196,6 +204,9 @@ class Driver(Generic[E]):
             self._sitting = 0
             if self._give_way:
                 self._seat.notify_all()
+        if self._to_background is not None and not self.ended:
+            self.go_to_background(self._to_background)
+            self._to_background = None
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 
@@ -248,10 +259,23 @@ class Driver(Generic[E]):
             self._unheard = False
             self._line.heard_of_connection(now)
 
-    def _wait(self) -> None:
+    def _write_out(self) -> None:
+        """Nobody waits for the connection once the seat is free."""
+        until = time.monotonic() + LONGEST_WRITE
+        while not (self._ended or self._give_way):
+            link, now = self._line.link, time.monotonic()
+            if link is None or not link.unsent:
+                return
+            if now >= until:
+                self._to_background = self._on_background
+                return
+            self._wait(until - now)
+            self._work(time.monotonic())
+
+    def _wait(self, most: float) -> None:
         line, link = self._line, self._line.link
         self._asleep = True  # from here on, who posts wakes
-        wait = min(line.next_deadline() - time.monotonic(), LONGEST_WAIT)
+        wait = min(line.next_deadline() - time.monotonic(), most)
         if line.stale and link is not None:
             line.stale = link.readable()
         if self._todo or self._give_way or self._unheard or line.stale or wait < 0:

@@ -7,6 +7,7 @@ it what became readable, and calls `flush` after everything that was asked of th
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from majordomus.net.zmq_link import ZmqLink
 
 BATCH: Final = 256
 """Messages read before sends and deadlines get their turn."""
+NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 FIRST_RETRY: Final = 0.05
 LAST_RETRY: Final = 0.5
 """Seconds between tries of an endpoint where nobody listens yet: growing, with some chance in it.
@@ -59,6 +61,11 @@ class Link(Protocol):
     due: float
     tells_once: bool
     fds: tuple[int, ...]
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that leave only while somebody waits on `fds`; 0 where a thread of libzmq's sees to
+        it."""
 
     def receive(self, most: int) -> list[list[bytes]]:
         """As `wire.DealerWire.receive`."""
@@ -119,7 +126,8 @@ class Line(Generic[E]):
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
-        self._place: tcp.Place | None = None
+        self._found: tuple[str, tcp.Place] | None = None
+        """Where the name of an endpoint was found to be, for the next try."""
 
     @property
     def link(self) -> Link | None:
@@ -135,7 +143,7 @@ class Line(Generic[E]):
         """Starts to connect. Only the first time counts: from then on the session decides."""
         if not self._begun:
             self._begun = True
-            self._make(now)
+            self._again(now)
 
     def give_up(self, now: float) -> None:
         """What has been read of the connection may be incomplete: it is lost, and another begun."""
@@ -226,8 +234,9 @@ class Line(Generic[E]):
         elif seen.event in HANDSHAKE_FAILED and not link.up:
             self._refused(link, seen, now)
         elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
-            self._place = getattr(link, "place", None)
-            if self._place is not None:
+            place: tcp.Place | None = getattr(link, "place", None)
+            if place is not None:
+                self._found = link.url, place
                 self._retry_at = now
             else:
                 self._retry_later(now)
@@ -269,13 +278,18 @@ class Line(Generic[E]):
         self.close()
         try:
             self._make(now)
-        except (zmq.ZMQError, OSError) as error:  # no descriptor is left: that may change
-            logger.warning("no socket: %s", error)
-            self._retry_at = now + LAST_RETRY
+        except (zmq.ZMQError, OSError) as error:
+            if error.errno in NO_ROOM:
+                logger.warning("no socket: %s", error)
+                self._retry_at = now + LAST_RETRY
+            else:  # as an endpoint where nobody listens
+                self._retry_later(now)
 
     def _make(self, now: float) -> None:
-        place, self._place = self._place, None
-        link = self._link = open_link(self._where(), self._access, place)
+        found, self._found = self._found, None
+        url = self._where()
+        place = found[1] if found is not None and found[0] == url else None
+        link = self._link = open_link(url, self._access, place)
         self.stale = link.tells_once
         self._opened(link)
         if endpoints.is_inproc(link.url):

@@ -30,6 +30,11 @@ WAKER: Final = 1
 """The bit of `wait` that says that somebody has woken us."""
 
 
+MARK: Final = b"\0tcp"
+"""Stands in front of our routing ids where there are libzmq's as well, which never begin so: nobody
+takes over another's by coming in at the other door."""
+
+
 class Port(Protocol):
     """All of it but `wait` belongs to the broker's thread; nothing of it waits."""
 
@@ -73,10 +78,9 @@ def open_port(machine: BrokerMachine, waker: Waker, urls: Sequence[str], gate: G
         return _theirs(machine, waker, gate)
     from majordomus.net.tcp_port import TcpPort
 
-    port = TcpPort(machine, waker)
     if len(ours) == len(urls):
-        return port
-    return BothPorts(_theirs(machine, waker, None), port, waker)
+        return TcpPort(machine, waker)
+    return BothPorts(_theirs(machine, waker, None), TcpPort(machine, waker, MARK), waker)
 
 
 def _theirs(machine: BrokerMachine, waker: Waker, gate: Gate | None) -> ZmqPort:
@@ -91,13 +95,13 @@ def is_ours(url: str) -> bool:
 
 
 class BothPorts:
-    """libzmq's endpoints and ours in one broker. A peer that is not known is libzmq's to refuse."""
+    """libzmq's endpoints and ours in one broker. A peer that is not ours is libzmq's to refuse."""
 
     def __init__(self, theirs: ZmqPort, ours: TcpPort, waker: Waker) -> None:
         self.name = f"{ours.name}, {theirs.name}"
         self._theirs, self._ours = theirs, ours
         self._our_bit = WAKER << (1 + len(theirs.sources))
-        self.wait = wires.make_wait(waker.fd, *theirs.sources, ours.fd)
+        self._wait = wires.make_wait(waker.fd, *theirs.sources, ours.fd)
 
     @property
     def due(self) -> float:
@@ -109,9 +113,15 @@ class BothPorts:
     def bind(self, url: str) -> str:
         return (self._ours if is_ours(url) else self._theirs).bind(url)
 
+    def wait(self, milliseconds: int) -> int:
+        if self._ours.pending:
+            return self._wait(0) | self._our_bit
+        return self._wait(milliseconds)
+
     def receive(self, ready: int, now: float) -> tuple[list[Message], bool]:
         ours, more_of_ours = self._ours.receive(ready & self._our_bit, now)
         theirs, more_of_theirs = self._theirs.receive(ready, now)
+        theirs = [message for message in theirs if not message[0].startswith(MARK)]
         return ours + theirs, more_of_ours or more_of_theirs
 
     def hear(self, ready: int, now: float) -> None:

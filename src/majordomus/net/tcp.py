@@ -43,8 +43,8 @@ def listen(url: str) -> tuple[plain.socket, str]:
         except BaseException:
             made.close()
             raise
-    except OSError as error:
-        why = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"cannot bind {url}: {why}") from error
     real = made.getsockname()
     name = f"[{real[0]}]" if family == plain.AF_INET6 else real[0]
@@ -84,7 +84,10 @@ def at_once(url: str) -> Place | None:
 def look_up(url: str) -> Place:
     """Where a name is. It may wait for other machines. Raises: OSError."""
     host, port = split(url)
-    return _place(host, port, 0, 0)
+    try:
+        return _place(host, port, 0, 0)
+    except UnicodeError as error:
+        raise OSError(0, f"{host!r} is no name of a host") from error
 
 
 def is_plain(url: str) -> bool:

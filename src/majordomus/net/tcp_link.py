@@ -4,9 +4,9 @@ in its place as long as a name is being looked up.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
-import select
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import Final
 
 import zmq
 
-from majordomus.net import sockets, tcp
+from majordomus.net import forks, sockets, tcp
 from majordomus.net._zmtp import (
     ANOTHER_MECHANISM,
     BROKEN_OFF,
@@ -27,7 +27,10 @@ from majordomus.net._zmtp import (
     TcpDealer,
 )
 from majordomus.net.monitor import Event, Seen
+from majordomus.net.readiness import Readiness
 
+CONNECT: Final = 5.0
+"""Seconds for the kernel to have a connection."""
 HANDSHAKE: Final = 3.0
 """Seconds for the handshake of ZMTP, once the kernel has a connection."""
 LINGER: Final = 1.0
@@ -53,12 +56,18 @@ class TcpLink:
     def __init__(self, url: str, place: tcp.Place) -> None:
         self.url = url
         self.up = False
-        self.due = inf
+        self.due = time.monotonic() + CONNECT
         with tcp.connect(place) as begun:
-            self._dealer = TcpDealer(begun.detach(), sockets.routing_id())
+            self._dealer = TcpDealer(begun.fileno(), sockets.routing_id())
+            begun.detach()
+        self._generation = forks.generation
         self.receive, self.send = self._dealer.receive, self._dealer.send
         self.fds: tuple[int, ...] = (self._dealer.fd,)
         self._closed = False
+
+    @property
+    def unsent(self) -> int:
+        return self._dealer.unsent
 
     def readable(self) -> bool:
         return self._dealer.waiting
@@ -83,9 +92,12 @@ class TcpLink:
         if self._closed:
             return
         self._closed = True
+        if self._generation != forks.generation:
+            self._dealer.abandon()
+            return
         self._dealer.write()
         if self._dealer.unsent:
-            threading.Thread(target=_linger, args=(self._dealer,), name="majordomus-linger").start()
+            _let_linger(self._dealer)
         else:
             self._dealer.close()
 
@@ -108,6 +120,7 @@ class NameLink:
 
     tells_once = False
     due = inf
+    unsent = 0
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -116,7 +129,11 @@ class NameLink:
         self._known = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.fds: tuple[int, ...] = (self._known,)
         self._lock = threading.Lock()
-        threading.Thread(target=self._look_up, name="majordomus-name", daemon=True).start()
+        try:
+            threading.Thread(target=self._look_up, name="majordomus-name", daemon=True).start()
+        except RuntimeError as error:
+            self.close()
+            raise OSError(0, f"no thread to look up {url}: {error}") from error
 
     def receive(self, most: int) -> list[list[bytes]]:
         return []
@@ -154,13 +171,35 @@ class NameLink:
                 os.eventfd_write(self._known, 1)
 
 
+_lingering: set[threading.Thread] = set()
+
+
+def _let_linger(dealer: TcpDealer) -> None:
+    """In a thread of its own; at the interpreter's end, where none can be had, in this one."""
+    thread = threading.Thread(target=_linger, args=(dealer,), name="majordomus-linger", daemon=True)
+    _lingering.add(thread)
+    try:
+        thread.start()
+    except RuntimeError:
+        _linger(dealer)
+
+
 def _linger(dealer: TcpDealer) -> None:
     """Writes what the kernel did not take at once."""
+    ready = Readiness(dealer.fd)
     until = time.monotonic() + LINGER
-    while dealer.unsent and (left := until - time.monotonic()) > 0:
-        select.select([dealer.fd], [], [], left)
-        while dealer.receive(1000):
-            pass
-        if not dealer.open:
-            break
+    while dealer.open and dealer.unsent and (left := until - time.monotonic()) > 0:
+        ready(int(1000 * left) + 1)
+        dealer.receive(1000)
     dealer.close()
+    _lingering.discard(threading.current_thread())
+
+
+def _wait_for_lingering() -> None:
+    """What was handed to a connection leaves before the process does."""
+    for thread in list(_lingering):
+        if thread.ident is not None:
+            thread.join(LINGER)
+
+
+atexit.register(_wait_for_lingering)

@@ -12,7 +12,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from majordomus.net import tcp
+from majordomus.net import forks, tcp
 from majordomus.net._zmtp import BROKEN_OFF, GONE_AWAY, GREETED_WELL, NEW, TcpRouter
 from majordomus.net.crowd import Crowd
 from majordomus.net.port import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, Message
@@ -39,7 +39,7 @@ class TcpPort:
 
     name = "zmtp"
 
-    def __init__(self, machine: BrokerMachine, waker: Waker) -> None:
+    def __init__(self, machine: BrokerMachine, waker: Waker, mark: bytes = b"") -> None:
         settings = machine.settings
         self._machine, self._waker = machine, waker
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
@@ -53,13 +53,17 @@ class TcpPort:
             max_unsent=max(settings.max_message, UNSENT),
             max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
+            mark=mark,
         )
         self._listening: list[plain.socket] = []
         self._hosts: dict[int, str] = {}
         self._next_handshake = inf
         self._accept_at = inf
         self.due = inf
+        self._over: list[bytes] = []
+        """Whose connections have ended; what was to be sent to them has been refused meanwhile."""
         self._closed = False
+        self._generation = forks.generation
         self.fd = self._router.fd
         self.wait = self._router.wait
 
@@ -76,9 +80,15 @@ class TcpPort:
         if not ready & ~WAKER:
             return [], False
         batch = self._router.receive(BATCH, now)
-        return batch, len(batch) >= BATCH
+        return batch, self._router.pending
 
     def hear(self, ready: int, now: float) -> None:
+        if self._over:
+            over, self._over = self._over, []
+            for whose in over:
+                self._machine.connection_over(whose, now)
+                self._router.release(whose)
+            self._plan()
         for what, fd, peer, why in self._router.news():
             if what == NEW:
                 self._came(fd, why, now)
@@ -88,7 +98,7 @@ class TcpPort:
                 self._left(what == GONE_AWAY, fd, peer, why, now)
         if self._router.exhausted and self._accept_at == inf:
             self._accept_at = now + NO_DESCRIPTOR
-            self.due = min(self._next_handshake, self._accept_at)
+            self._plan()
 
     def look(self, now: float) -> None:
         if now >= self._next_handshake:
@@ -97,10 +107,15 @@ class TcpPort:
         if now >= self._accept_at:
             self._accept_at = inf
             self._router.accept_again()
-        self.due = min(self._next_handshake, self._accept_at)
+        self._plan()
 
     def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is more to receive of which `fd` does not tell."""
+        return self._router.pending
 
     def knows(self, peer: bytes) -> bool:
         """Whether there is a connection of this routing id."""
@@ -110,6 +125,9 @@ class TcpPort:
         if self._closed:
             return
         self._closed = True
+        if self._generation != forks.generation:
+            self._router.abandon()
+            return
         for listening in self._listening:
             self._router.unlisten(listening.fileno())
             listening.close()
@@ -140,7 +158,7 @@ class TcpPort:
         self._hosts[fd] = host
         if self._next_handshake == inf:
             self._next_handshake = now + HANDSHAKE
-            self.due = min(self._next_handshake, self._accept_at)
+            self._plan()
 
     def _left(self, served: bool, fd: int, peer: bytes | None, why: str, now: float) -> None:
         self._crowd.ended(fd)
@@ -152,3 +170,8 @@ class TcpPort:
             self._machine.cut_off(why, host)
         if peer is not None:
             self._machine.connection_ended(peer, now)
+            self._over.append(peer)
+            self._plan()
+
+    def _plan(self) -> None:
+        self.due = -inf if self._over else min(self._next_handshake, self._accept_at)

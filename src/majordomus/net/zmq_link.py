@@ -19,6 +19,7 @@ class ZmqLink:
 
     due = inf
     tells_once = True
+    unsent = 0
 
     def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = url
