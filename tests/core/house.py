@@ -115,7 +115,7 @@ class House:
     def hear_at_once(self, *messages: tuple[bytes, list[Frame]]) -> None:
         """Several messages, and one turn after them all."""
         for peer, frames in messages:
-            self.machine.receive(peer, frames, self.now)
+            self.machine.receive(peer, list(frames), self.now)
             self._note_handle(peer)
         self.turn()
 

@@ -72,7 +72,8 @@ class Desk:
         machine, now = self.machine, self.world.now
         moved = bool(self.inbox)
         while self.inbox:
-            machine.receive(*self.inbox.popleft(), now)
+            peer, frames = self.inbox.popleft()
+            machine.receive(peer, list(frames), now)
         machine.socket_empty(now)
         machine.tick(now)
         _, sends, facts = machine.take_effects()

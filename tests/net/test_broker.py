@@ -295,10 +295,10 @@ def test_facts_are_logged_one_line_each(peers: Peers, caplog: pytest.LogCaptureF
 class Faulty(BrokerMachine):
     """A core with a fault in it."""
 
-    def receive(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
+    def hear(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
         if frames[-1] == b"fault":
             raise KeyError(frames[-1])
-        super().receive(peer_id, frames, now)
+        super().hear(peer_id, frames, now)
 
 
 def test_fault_of_the_core_costs_one_message_and_is_told(

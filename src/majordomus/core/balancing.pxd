@@ -20,6 +20,7 @@ cdef class Place:
     cdef public LeastOutstanding giver
     cdef public Worker worker
     cdef public Py_ssize_t level
+    cdef public bint listed
     cdef public Place before
     cdef public Place after
     cpdef object stand_before(self, Place other)
@@ -31,7 +32,6 @@ cdef class LeastOutstanding(Strategy):
     cdef public list _levels
     cdef public dict _at
     cdef public list _heap
-    cdef public list _listed
     cdef public dict _weights
     @cython.locals(only=Worker)
     cpdef object put(self, Worker worker)

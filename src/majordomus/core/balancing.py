@@ -71,14 +71,16 @@ class Strategy:
 
 class Place:
     """A worker's place in the ring of those that hold as much as it does. The head of a ring is a
-    place too, of no worker. ``giver``: the strategy whose ring it is."""
+    place too, of no worker. ``giver``: the strategy whose ring it is; ``listed``: of a head,
+    whether its level is in the heap."""
 
-    __slots__ = ("after", "before", "giver", "level", "worker")
+    __slots__ = ("after", "before", "giver", "level", "listed", "worker")
 
     def __init__(self, giver: LeastOutstanding, worker: Worker | None, level: int) -> None:
         self.giver = giver
         self.worker = worker
         self.level = level
+        self.listed = False
         self.before: Place = self
         self.after: Place = self
 
@@ -102,7 +104,7 @@ class LeastOutstanding(Strategy):
     """The worker that holds the fewest requests for its weight; among equals, who has waited
     longest. O(log n) of the numbers that are held."""
 
-    __slots__ = ("_at", "_heap", "_levels", "_listed", "_only", "_weights")
+    __slots__ = ("_at", "_heap", "_levels", "_only", "_weights")
 
     def __init__(self, dice: Dice | None = None) -> None:
         self._only: Worker | None = None
@@ -112,8 +114,6 @@ class LeastOutstanding(Strategy):
         self._at: dict[Worker, Place] = {}
         self._heap: list[int] = []
         """Every level that is not empty, once, and perhaps some that are."""
-        self._listed: list[bool] = []
-        """Of each level, whether it is in the heap."""
         self._weights: dict[Worker, float] = {}
         """Of those whose weight is not 1."""
 
@@ -140,12 +140,11 @@ class LeastOutstanding(Strategy):
             return
         while level >= len(self._levels):
             self._levels.append(Place(self, None, len(self._levels)))
-            self._listed.append(False)
         head = self._levels[level]
         place.level = level
         place.stand_before(head)
-        if not self._listed[level]:
-            self._listed[level] = True
+        if not head.listed:
+            head.listed = True
             heappush(self._heap, level)
 
     def _place_of(self, worker: Worker) -> Place:
@@ -175,7 +174,8 @@ class LeastOutstanding(Strategy):
             head = self._levels[lowest]
             if head.after is not head:
                 break
-            self._listed[heappop(self._heap)] = False
+            heappop(self._heap)
+            head.listed = False
         if request.rejected is None:
             return head.after.worker
         for level in sorted(self._heap):

@@ -111,17 +111,11 @@ class BrokerMachine:
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 
     def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message from one routing id. Its bytes raise nothing: what is wrong is counted."""
-        if self.outgoing.overflow:
-            self._draw_consequences(now)
+        """One message from one routing id; the list is the machine's from here on. Its bytes raise
+        nothing: what is wrong is counted."""
         try:
-            if frames and octets.is_mdp03(frames[0]):
-                self._receive_03(peer_id, frames, 0, now)
-            else:
-                self._receive_other(peer_id, frames, now)
-        except StrangerError as error:
-            self._send_off(peer_id, frames, error, now)
-        except RemoteProtocolError as error:
+            self.hear(peer_id, frames, now)
+        except Exception as error:
             self._judge(peer_id, frames, error, now)
 
     def receive_all(
@@ -136,9 +130,12 @@ class BrokerMachine:
                 while at < len(batch):
                     peer_id, frames = batch[at]
                     at += 1
-                    self.receive(peer_id, frames, now)
-            except Exception as fault:
-                faults.append((peer_id, fault))
+                    self.hear(peer_id, frames, now)
+            except Exception as error:
+                try:
+                    self._judge(peer_id, frames, error, now)
+                except Exception as fault:
+                    faults.append((peer_id, fault))
         return faults
 
     def tick(self, now: float) -> None:
@@ -346,17 +343,29 @@ class BrokerMachine:
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────
 
+    def hear(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """One message, as `receive` does, but what is wrong with it is raised."""
+        if self.outgoing.overflow:
+            self._draw_consequences(now)
+        if frames and octets.is_mdp03(frames[0]):
+            self._receive_03(peer_id, frames, 0, now)
+            return
+        dialect, at = recognise(frames)
+        if dialect is MDP03:
+            self._receive_03(peer_id, frames, at, now)
+        else:
+            self._receive_legacy(peer_id, dialect, frames, at, now)
+
     def _receive_03(self, peer_id: bytes, frames: list[Frame], at: int, now: float) -> None:
-        envelope = tuple(frames[:at]) if at else ()
         header = self._header
         header.read(frames[at])
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            peer = self._meet(peer_id, MDP03, envelope, header, now)
+            peer = self._meet(peer_id, MDP03, tuple(frames[:at]), header, now)
             if peer is None:
                 return
         peer.last_heard = now
-        self._mdp03.handle(peer, header, envelope, frames[at + 1 :], now)
+        self._mdp03.handle(peer, header, frames, at, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
@@ -405,14 +414,6 @@ class BrokerMachine:
         text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
         self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
 
-    def _receive_other(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """What does not begin as an MDP/0.3 header does."""
-        dialect, at = recognise(frames)
-        if dialect is MDP03:
-            self._receive_03(peer_id, frames, at, now)
-        else:
-            self._receive_legacy(peer_id, dialect, frames, at, now)
-
     def _receive_legacy(
         self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
     ) -> None:
@@ -431,10 +432,13 @@ class BrokerMachine:
 
     # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
 
-    def _judge(
-        self, peer_id: bytes, frames: list[Frame], error: RemoteProtocolError, now: float
-    ) -> None:
-        if isinstance(error, UnsupportedVersion):
+    def _judge(self, peer_id: bytes, frames: list[Frame], error: Exception, now: float) -> None:
+        """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
+        if isinstance(error, StrangerError):
+            self._send_off(peer_id, frames, error, now)
+        elif not isinstance(error, RemoteProtocolError):
+            raise error
+        elif isinstance(error, UnsupportedVersion):
             self._answer_version(peer_id, error.reason, now)
         elif isinstance(error, mdp03.LongMetadataError):
             self._refuse_long(peer_id, frames, now)

@@ -71,4 +71,5 @@ cdef class Dispatcher:
         bytes worker_id=*,
         int flags=*,
         bytes metadata=*,
+        bint own=*,
     )

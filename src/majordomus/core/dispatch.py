@@ -272,7 +272,8 @@ class Dispatcher:
     ) -> None:
         """FINAL: the request ends with the worker's own words, if nothing has ended it before.
 
-        `heard`: no more is to be asked, these words are the broker's or have passed its hooks.
+        `heard`: no more is to be asked, these words are the broker's or have passed its hooks. If
+        not, the list of frames becomes the message.
         """
         if not heard:
             state = request.state
@@ -296,7 +297,7 @@ class Dispatcher:
             request.outcome = (status, "")
             counts.failed += 1
         worker_id = request.worker.id if request.worker else b""
-        self._tell(request, status, frames, now, worker_id, flags, metadata)
+        self._tell(request, status, frames, now, worker_id, flags, metadata, not heard)
         self._close(request, status)
         self.registry.stories.ended(request, now)
 
@@ -460,11 +461,12 @@ class Dispatcher:
         worker_id: bytes = b"",
         flags: int = 0,
         metadata: bytes = b"",
+        own: bool = False,
     ) -> None:
         if request.flags & spec.ONE_WAY:
             return
         if request.dialect is MDP03:
-            message = speech.final(request, status, frames, worker_id, flags, metadata)
+            message = speech.final(request, status, frames, worker_id, flags, metadata, own)
         elif status == spec.OK:
             message = speech.legacy_final(request, frames)
         elif self.registry.settings.legacy_errors == "reply":

@@ -2,6 +2,8 @@ cimport cython
 
 from majordomus.protocol cimport spec
 from majordomus.protocol.mdp03 cimport Fields
+from majordomus.core.admission cimport Admission
+from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.peers cimport Peer, conversation
 from majordomus.core.rooms cimport Commands
 from majordomus.core.requests cimport Request
@@ -11,16 +13,24 @@ from majordomus.core.workers cimport Worker
 cdef unsigned long long BROKER_ID_BIT
 
 
+cdef list _body(list frames, Py_ssize_t at)
+
+
 @cython.final
 cdef class Mdp03Commands(Commands):
     cdef public dict _commands
     cdef public object _events
     @cython.locals(command=int)
-    cpdef object handle(self, Peer peer, Fields header, tuple envelope, list body, double now)
-    @cython.locals(flags=int, id="unsigned long long")
-    cpdef object _request(self, Peer peer, Fields header, tuple envelope, list body, double now)
+    cpdef object handle(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
+    @cython.locals(flags=int, id="unsigned long long", envelope=tuple)
+    cdef object _request(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     @cython.locals(
-        flags=int, number="unsigned long long", metadata_field=bytes, worker=Worker, request=Request
+        flags=int,
+        number="unsigned long long",
+        metadata_field=bytes,
+        worker=Worker,
+        request=Request,
+        body=list,
     )
-    cpdef object _final(self, Peer peer, Fields header, tuple envelope, list body, double now)
+    cdef object _final(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     cdef Worker _worker(self, Peer peer, tuple envelope)

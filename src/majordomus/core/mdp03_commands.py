@@ -46,9 +46,7 @@ class Mdp03Commands(Commands):
         events = self._events = EventCommands(rooms, self._refuse_event)
         self._commands = {
             spec.READY: self._ready,
-            spec.REQUEST: self._request,
             spec.PARTIAL: self._partial,
-            spec.FINAL: self._final,
             spec.HEARTBEAT: self._heartbeat,
             spec.DISCONNECT: self._disconnect,
             spec.HELLO: self._hello,
@@ -65,29 +63,32 @@ class Mdp03Commands(Commands):
         self,
         peer: Peer,
         header: Fields,
-        envelope: tuple[Frame, ...],
-        body: list[Frame],
+        frames: list[Frame],
+        at: int,
         now: float,
     ) -> None:
-        """One message.
+        """One message, with its header at `at`; the list is ours.
 
         Raises:
             StrangerError: the peer must be sent off.
             RemoteProtocolError: the message is malformed.
         """
         command = header.command
-        if header.flags >= spec.BROKER_METADATA and command != spec.REQUEST:
+        if command == spec.REQUEST:  # these two make nearly all of the traffic
+            self._request(peer, header, frames, at, now)
+            return
+        if command == spec.FINAL and header.flags < spec.BROKER_METADATA:
+            self._final(peer, header, frames, at, now)
+            return
+        envelope = tuple(frames[:at])
+        if header.flags >= spec.BROKER_METADATA:
             self._grave_flags(peer, envelope, header, now)
-        elif command == spec.REQUEST:  # these two make nearly all of the traffic
-            self._request(peer, header, envelope, body, now)
-        elif command == spec.FINAL:
-            self._final(peer, header, envelope, body, now)
         elif (handler := self._commands.get(command)) is None:
             self._unknown(peer, envelope, header, now)
         elif envelope and command not in SERVED_BEHIND_ENVELOPE:
             self._misplaced(peer, envelope, header, now)
         else:
-            handler(peer, header, envelope, body, now)
+            handler(peer, header, envelope, frames[at + 1 :], now)
 
     def _misplaced(
         self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
@@ -166,14 +167,10 @@ class Mdp03Commands(Commands):
     # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
 
     def _request(
-        self,
-        peer: Peer,
-        header: Fields,
-        envelope: tuple[Frame, ...],
-        body: list[Frame],
-        now: float,
+        self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float
     ) -> None:
         flags, id = header.flags, header.id
+        envelope = tuple(frames[:at]) if at else ()
         if not id and not flags & spec.ONE_WAY:
             self.registry.drop("no-id", peer.id)
             return
@@ -197,7 +194,7 @@ class Mdp03Commands(Commands):
                 header.service,
                 header.address,
                 header.metadata,
-                body,
+                _body(frames, at),
                 now,
             )
         except RefusalError as error:
@@ -348,25 +345,21 @@ class Mdp03Commands(Commands):
             return
         self.dispatcher.part(request, body, flags, metadata_field, now)
 
-    def _final(
-        self,
-        peer: Peer,
-        header: Fields,
-        envelope: tuple[Frame, ...],
-        body: list[Frame],
-        now: float,
-    ) -> None:
+    def _final(self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float) -> None:
         flags, number, metadata_field = header.flags, header.id, header.metadata
         if number < BROKER_ID_BIT:
-            self._client_piece(peer, header, envelope, body, now)
+            self._client_piece(peer, header, tuple(frames[:at]), frames[at + 1 :], now)
             return
-        worker = self._worker(peer, envelope)
+        worker = peer.worker
+        if worker is None or at or worker.dialect is not MDP03:
+            raise StrangerError("unknown-worker")
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
         request = self.dispatcher.release(worker, number)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
+        body = _body(frames, 0)
         if self.admission.too_large(body):
             self.dispatcher.give_up(
                 request, spec.TOO_LARGE, "the reply is larger than allowed", now
@@ -461,3 +454,11 @@ class Mdp03Commands(Commands):
             streams.client_grants(request, parts, now)
             return
         self.registry.drop("late-credit", peer.id, count_only=True)
+
+
+def _body(frames: list[Frame], at: int) -> list[Frame]:
+    """What stands behind the header: where nothing is in front of it, the same list without it."""
+    if at:
+        return frames[at + 1 :]
+    frames.pop(0)
+    return frames

@@ -30,5 +30,11 @@ cpdef list cancel(Request request)
 cpdef list part(Request request, list frames, int flags, bytes metadata_field)
 @cython.locals(header=bytes)
 cpdef list final(
-    Request request, int status, list frames, bytes worker_id=*, int flags=*, bytes metadata_field=*
+    Request request,
+    int status,
+    list frames,
+    bytes worker_id=*,
+    int flags=*,
+    bytes metadata_field=*,
+    bint own=*,
 )

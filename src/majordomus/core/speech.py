@@ -155,15 +155,19 @@ def final(
     worker_id: bytes = b"",
     flags: int = 0,
     metadata_field: bytes = b"",
+    own: bool = False,
 ) -> list[Frame]:
-    """FINAL to an MDP/0.3 client of `request`."""
+    """FINAL to an MDP/0.3 client of `request`. `own`: the list of frames may become the message."""
     flags &= PASSED_TO_CLIENT
     header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
     if flags:
         header += metadata_field
     if request.envelope:
         return [*request.envelope, header, *frames]
-    return [header, frames[0]] if len(frames) == 1 else [header, *frames]
+    if own:
+        frames.insert(0, header)
+        return frames
+    return [header, *frames]
 
 
 def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:

@@ -4,6 +4,7 @@ from majordomus.protocol cimport octets
 
 
 cdef int _MAPS
+cdef Py_ssize_t SHORTEST
 
 
 @cython.final

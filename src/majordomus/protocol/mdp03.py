@@ -26,6 +26,8 @@ Header: TypeAlias = tuple[int, int, int, int, int, bytes, bytes, bytes]
 HEAD = struct.Struct(">4sBBHQI")
 """Magic, command, flags, code, id, ttl: everything of fixed size."""
 
+SHORTEST = HEAD.size + 2
+"""Of a header: what is of fixed size, and the lengths of the service and of the address."""
 _MAPS = METADATA | BROKER_METADATA
 
 
@@ -51,12 +53,13 @@ class Fields:
         """
         whole = header if type(header) is bytes else bytes(header)
         size = len(whole)
-        try:
-            self.command, self.flags, self.code, self.id, self.ttl, length = octets.fields(whole)
-            middle = 21 + length
-            end = middle + 1 + whole[middle]
-        except (struct.error, IndexError):
-            raise RemoteProtocolError("truncated-header", f"{size} bytes") from None
+        if size < SHORTEST:
+            raise RemoteProtocolError("truncated-header", f"{size} bytes")
+        self.command, self.flags, self.code, self.id, self.ttl, length = octets.fields(whole)
+        middle = 21 + length
+        if size <= middle:
+            raise RemoteProtocolError("truncated-header", f"{size} bytes")
+        end = middle + 1 + whole[middle]
         if not octets.is_mdp03(whole):
             raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
         if end != size or self.flags & _MAPS:

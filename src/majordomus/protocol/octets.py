@@ -17,10 +17,7 @@ _LENGTHS = tuple(bytes((length,)) for length in range(MAX_NAME + 1))
 _FIELDS = struct.Struct(">4xBBHQIB")
 
 fields = _FIELDS.unpack_from
-"""command, flags, code, id, ttl and the service's length of a header.
-
-Raises: struct.error for one that is shorter than that.
-"""
+"""command, flags, code, id, ttl and the service's length of a header that has these 21 bytes."""
 
 start = partial(struct.Struct(">4sBBHQI").pack, MDP03_MAGIC)
 """The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
