@@ -6,13 +6,14 @@ import asyncio
 import gc
 import importlib.util
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from majordomus.core.client_session import Final
+from majordomus.core.client_session import ClientSession, ClientSettings, Final
 from majordomus.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -23,7 +24,7 @@ from majordomus.errors import (
 from majordomus.net.async_client import AsyncClient
 from majordomus.net.async_worker import AsyncWorker
 from majordomus.net.broker import Broker
-from majordomus.net.calls import Call, make_ask
+from majordomus.net.calls import Call, Calls, make_ask, make_call
 from majordomus.net.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
 
@@ -275,6 +276,42 @@ def test_forked_process_is_told_to_make_its_own(url: str, worker: Worker) -> Non
             assert (await client.call("echo", b"x")).body == b"x"
 
     asyncio.run(program())
+
+
+class Turn:
+    """What a call does to its line."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: Calls) -> None:
+        self.loop, self.calls = loop, calls
+        self.done: list[str] = []
+
+    def send(self) -> None:
+        self.done.append("send")
+
+    def touch(self) -> None:
+        self.done.append("touch")
+
+    def launch(self) -> Call:
+        call = make_call("echo", b"", 1.0, False, False, b"", None)
+        self.calls.launch(call, self)  # type: ignore[arg-type]
+        return call
+
+
+def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(run: Run) -> None:
+    async def scene() -> None:
+        session = ClientSession(ClientSettings(), os.urandom, random.random)
+        turn = Turn(asyncio.get_running_loop(), Calls(session, [], lambda: True))
+        session.connected(0.0)
+        first, second = turn.launch(), turn.launch()
+        turn.calls.take([Final(call.id, 200, [], b"") for call in (first, second)])
+        assert first.waiter is second.waiter is None
+        third = turn.launch()  # two callers were woken: the other one may call again as well
+        turn.calls.take([])
+        turn.calls.take([Final(third.id, 200, [], b"")])
+        turn.launch()
+        assert turn.done == ["send", "touch", "touch", "send"]
+
+    run(scene())
 
 
 def test_answer_may_come_in_the_turn_in_which_its_caller_is_cancelled(run: Run) -> None:

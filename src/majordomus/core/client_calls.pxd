@@ -32,9 +32,15 @@ cdef class Call(Watched):
     cdef public double wake
     cdef public object stream
     cdef public int command
-    cpdef Call ask(
+    cpdef object ask(
         self, number, bytes tail, list body, double deadline, int flags, bint restart
     )
+
+
+@cython.locals(made=Call)
+cpdef Call make_call(
+    number, bytes tail, list body, double deadline, int flags, bint restart
+)
 
 
 @cython.final

@@ -115,9 +115,8 @@ class Call(Watched):
         deadline: float,
         flags: int,
         restart: bool,
-    ) -> Call:
-        """Fill in what a new call is: `Call.__new__(Call).ask(…)` costs less than the constructor
-        where this is compiled."""
+    ) -> None:
+        """Fill in what a new call is."""
         self.number = number
         self.tail = tail
         self.body = body
@@ -130,7 +129,15 @@ class Call(Watched):
         self.wire = self.sends = self.tries = 0
         self.last: Final | None = None
         self.stream: ClientStream | None = None
-        return self
+
+
+def make_call(
+    number: int, tail: bytes, body: list[Frame], deadline: float, flags: int, restart: bool
+) -> Call:
+    """A `Call`; it costs less than the constructor where this is compiled."""
+    made = Call.__new__(Call)
+    made.ask(number, tail, body, deadline, flags, restart)
+    return made
 
 
 class Calls:

@@ -12,7 +12,7 @@ from math import inf
 from typing import Final as Constant
 
 from majordomus.core.backoff import delay
-from majordomus.core.client_calls import MOVES, Call, Final, Lost, Part, make_final
+from majordomus.core.client_calls import MOVES, Call, Final, Lost, Part, make_call, make_final
 from majordomus.core.client_flow import (
     NO_ANSWER,
     NO_BROKER,
@@ -142,7 +142,7 @@ class ClientSession(ClientFlow):
             flags, tail = self._speech.tail(service, flags, to, metadata)
         number = self._next_id()
         deadline = now + ttl
-        call = Call.__new__(Call).ask(number, tail, body, deadline, flags, restart)
+        call = make_call(number, tail, body, deadline, flags, restart)
         if (
             not self._direct
             or not 0.0 < ttl < _MOST_SECONDS

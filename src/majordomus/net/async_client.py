@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
@@ -85,14 +86,14 @@ class AsyncClient(AsyncClientEvents):
         Cancelling the awaiting task cancels the call at the broker too. Arguments and errors are
         those of `Client.call`.
         """
-        call = make_call(service, body, self._seconds(timeout), fail_fast, once, to, metadata)
+        seconds = self.timeout if timeout is None else timeout
+        if HANDLING.get() != inf:
+            seconds = within(seconds)
+        call = make_call(service, body, seconds, fail_fast, once, to, metadata)
         if hedge_after is not None:
             return await hedged_async(self, call.ask, hedge_after)
-        line = self._ready()
-        self._calls.begin(call, call.began)
-        line.touch()
-        while call.outcome is None:
-            call.waiter = waiter = line.loop.create_future()
+        waiter = self._calls.launch(call, self._ready())
+        if waiter is not None:
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -247,13 +248,13 @@ class AsyncClient(AsyncClientEvents):
         """
         line = self._line
         if (
-            line is None
-            or self._closed
-            or forks.generation != self._generation
-            or line.loop is not asyncio.get_running_loop()
+            line is not None
+            and not self._closed
+            and forks.generation == self._generation  # first: no loop runs in a child
+            and line.loop is get_running_loop()
         ):
-            return self._first_use()
-        return line
+            return line
+        return self._first_use()
 
     def _first_use(self) -> AsyncLine[ClientEvent]:
         if self._closed:

@@ -70,6 +70,13 @@ class AsyncLine(Generic[E]):
             if not self._at_work:  # else it is flushed at the end of this work
                 self.loop.call_soon(self._planned_flush)
 
+    def send(self) -> None:
+        """The same, and flushed at once, unless more is to be flushed in this turn anyway."""
+        if self._planned or self._at_work:
+            self.touch()
+        else:
+            self._work()
+
     def flush(self) -> None:
         """The same at once: what was asked of the session is sent when this returns, if there is a
         connection.

@@ -52,7 +52,9 @@ cdef class Calls:
     cdef public object hub
     @cython.locals(ask=Ask, left=double, metadata=bytes)
     cpdef object begin(self, Call call, double now, bint restart=*)
-    cpdef object take(self, events)
+    cdef public Py_ssize_t _told
+    cpdef object launch(self, Call call, line)
+    cpdef object take(self, list events)
     @cython.locals(ended=Call)
     cpdef object _answered(self, Final event)
 

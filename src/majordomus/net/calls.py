@@ -6,9 +6,9 @@ Client and AsyncClient share all of this; they differ in how they wait. One thre
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Final as Constant
 
@@ -35,6 +35,8 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from asyncio import Future
+
+    from majordomus.net.async_line import AsyncLine
 
 Outcome: TypeAlias = Final | Lost | Exception
 
@@ -183,7 +185,7 @@ class Call:
         self.reads = reads
         """Whether parts are read one by one; if not, they are taken as they come, and joined."""
         self.unsaid = 0
-        self.began = time.monotonic()
+        self.began = monotonic()
         self.id = 0
         self.parts = _NO_PARTS
         self.outcome: Outcome | None = None
@@ -288,6 +290,7 @@ class Calls:
         self._open: dict[int, Call] = {}
         self._fault: Exception | None = None
         self._leaving: list[Call] = []  # one-way, not yet handed to the socket
+        self._told = 0  # calls that had their answer in the last batch of events with any
         self.hub = Hub()
         """Who hears the events that come."""
 
@@ -320,6 +323,22 @@ class Calls:
             self._leaving.append(call)
         else:
             self._open[call.id] = call
+
+    def launch(self, call: Call, line: AsyncLine[ClientEvent]) -> Future[None] | None:
+        """Begins a call on a loop; what it waits on, None where its outcome is there already.
+
+        It leaves at once if it is the only one: where the last batch of answers woke nobody else
+        and no other call is open, no other is likely to come in this turn of the loop.
+        """
+        self.begin(call, call.began)
+        if len(self._open) == 1 and self._told <= 1:
+            line.send()
+        else:
+            line.touch()
+        if call.outcome is not None:
+            return None
+        call.waiter = waiter = line.loop.create_future()
+        return waiter
 
     def _publish(self, call: Call, now: float, ttl: float, metadata: bytes) -> None:
         ask = call.ask
@@ -365,7 +384,9 @@ class Calls:
         if refusal is not None and refusal.final and len(self._urls) == 1:
             self._end_refused(refusal)
         if self._leaving:
-            self._look_after_leaving(time.monotonic())
+            self._look_after_leaving(monotonic())
+        if events:
+            self._told = len(events)
         for event in events:
             if isinstance(event, Final):
                 self._answered(event)
