@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from asyncio import current_task
 from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
 from typing import Any, Protocol, TypeAlias
 
 from majordomus.net import steps
@@ -142,13 +140,14 @@ class _Spawner:
 
     def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
         loop = self._loop
-        if current_task(loop) is not None:
-            return loop.create_task(_through(work, about, deadline, self._ended))
         task = self._task
         if task is None:
             task = self._ahead()
-        context = copy_context()
-        _enter_task(loop, task)
+        context = steps.copy_context()
+        try:
+            _enter_task(loop, task)
+        except RuntimeError:  # within a task
+            return loop.create_task(_through(work, about, deadline, self._ended))
         try:
             over, given = self._begin(context, work, about, deadline)
         finally:

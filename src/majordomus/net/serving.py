@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import inspect
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
+from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -113,13 +113,13 @@ class Serving:
     def _start(self, post: Desk, job: Job) -> None:
         offer = self._offers.get(job.service)
         if offer is None:
-            post.session.reject(job.id, time.monotonic())
+            post.session.reject(job.id, monotonic())
             self._touch(post)
             return
         parts = None
         if job.flags & _MORE:
             if offer.in_process:
-                post.session.final(job.id, spec.NOT_IMPLEMENTED, [NO_STREAM], time.monotonic())
+                post.session.final(job.id, spec.NOT_IMPLEMENTED, [NO_STREAM], monotonic())
                 self._touch(post)
                 return
             parts = self._parts_of(post, job.id)
@@ -277,7 +277,7 @@ class Serving:
         self._give(one, outcome[0], outcome[1])
 
     def _give(self, one: Running, status: int, frames: list[bytes]) -> None:
-        post, now, job = one.post, time.monotonic(), one.job
+        post, now, job = one.post, monotonic(), one.job
         one.over = True
         post.running.pop(job, None)
         one.flow = None

@@ -1,5 +1,5 @@
-# The function of steps.py in C, for what is compiled. steps.py itself is not.
-from cpython.contextvars cimport PyContext_Enter, PyContext_Exit, PyContextVar_Set
+# The functions of steps.py in C, for what is compiled. steps.py itself is not.
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyContextVar_Set
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
@@ -11,6 +11,10 @@ cdef extern from "Python.h":
         PYGEN_NEXT
 
     PySendResult PyIter_Send(object work, object value, PyObject** given) except PYGEN_ERROR
+
+
+cdef inline object copy_context():
+    return PyContext_CopyCurrent()
 
 
 cdef inline tuple first_step(object context, object work, object variable, object value):

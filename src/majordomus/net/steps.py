@@ -1,14 +1,16 @@
 """The first step of a coroutine, in a context of its own.
 
-What is compiled calls the function of the same name in steps.pxd instead, which does the same
+What is compiled calls the functions of the same names in steps.pxd instead, which do the same
 without an exception for a coroutine that ends (docs/adr/0008-compiled-rules.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
+
+__all__ = ["copy_context", "first_step"]
 
 
 def first_step(
