@@ -135,8 +135,10 @@ class Admission:
             now,
             now + min(ttl or self._default_ttl, self._max_ttl),
         )
-        request.target = target
-        request.called = called
+        if target is not None:
+            request.target = target
+        if called is not name:
+            request.called = called
         if metadata and hedging.MARK in metadata and not hedging.avoid(request):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, hedging.NOT_THERE)

@@ -35,9 +35,8 @@ cdef class BrokerMachine:
     @cython.locals(at=Py_ssize_t, peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
+    @cython.locals(at=Py_ssize_t, header=Fields, peer=Peer)
     cpdef object hear(self, bytes peer_id, list frames, double now)
-    @cython.locals(header=Fields, peer=Peer)
-    cdef object _receive_03(self, bytes peer_id, list frames, Py_ssize_t at, double now)
     @cython.locals(envelope=tuple, peer=Peer)
     cdef object _receive_legacy(
         self, bytes peer_id, dialect, list frames, Py_ssize_t at, double now

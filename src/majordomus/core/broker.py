@@ -199,7 +199,7 @@ class BrokerMachine:
             self.outgoing.hold(peer, frames, now)
         else:
             if peer.worker is not None:
-                self.dispatcher.never_left(peer.worker, frames)
+                self.dispatcher.losses.never_left(peer.worker, frames)
                 self.presence.suspect(peer, now)
             else:
                 self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
@@ -347,16 +347,12 @@ class BrokerMachine:
         """One message, as `receive` does, but what is wrong with it is raised."""
         if self.outgoing.overflow:
             self._draw_consequences(now)
-        if frames and octets.is_mdp03(frames[0]):
-            self._receive_03(peer_id, frames, 0, now)
-            return
-        dialect, at = recognise(frames)
-        if dialect is MDP03:
-            self._receive_03(peer_id, frames, at, now)
-        else:
-            self._receive_legacy(peer_id, dialect, frames, at, now)
-
-    def _receive_03(self, peer_id: bytes, frames: list[Frame], at: int, now: float) -> None:
+        at = 0
+        if not frames or not octets.is_mdp03(frames[0]):
+            dialect, at = recognise(frames)
+            if dialect is not MDP03:
+                self._receive_legacy(peer_id, dialect, frames, at, now)
+                return
         header = self._header
         header.read(frames[at])
         peer = self.registry.peers.get(peer_id)

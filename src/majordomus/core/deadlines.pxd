@@ -27,9 +27,8 @@ cdef class Deadlines(Wheel):
 
 @cython.final
 cdef class Slot:
-    cdef public list _requests
+    cdef public list requests
     cdef public Py_ssize_t count
-    cdef object append(self, Request request)
     cpdef object remove(self, Request request)
     @cython.locals(place=Py_ssize_t, waiting=list, request=Request)
     cdef object _close_ranks(self)

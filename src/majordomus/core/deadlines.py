@@ -100,48 +100,41 @@ class Slot:
     """The requests that are due in one step, in the order in which they came. Where one has ended
     there is a gap, until there are as many of these as requests."""
 
-    __slots__ = ("_requests", "count")
+    __slots__ = ("count", "requests")
 
     def __init__(self) -> None:
-        self._requests: list[Request | None] = []
+        self.requests: list[Request | None] = []
         self.count = 0
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Request]:
-        return iter([request for request in self._requests if request is not None])
-
-    def append(self, request: Request) -> None:
-        """Let `request` stand here, behind the others."""
-        request.slot = self
-        request.place = len(self._requests)
-        self._requests.append(request)
-        self.count += 1
+        return iter([request for request in self.requests if request is not None])
 
     def remove(self, request: Request) -> None:
         """Take `request` out, which stands here."""
         request.slot = None
-        self._requests[request.place] = None
+        self.requests[request.place] = None
         self.count -= 1
-        if 2 * self.count < len(self._requests):
+        if 2 * self.count < len(self.requests):
             self._close_ranks()
 
     def _close_ranks(self) -> None:
         place = 0
         waiting: list[Request | None] = []
-        for request in self._requests:
+        for request in self.requests:
             if request is not None:
                 request.place = place
                 place += 1
                 waiting.append(request)
-        self._requests = waiting
+        self.requests = waiting
 
     def clear(self) -> None:
         """Let go of all."""
         for request in self:
             request.slot = None
-        self._requests = []
+        self.requests = []
         self.count = 0
 
 
@@ -154,7 +147,10 @@ class RequestDeadlines(Wheel):
         """Hold `request` until its deadline."""
         step = arithmetic.whole(request.deadline * _PER_SECOND) + 1
         slot: Slot = self._last if step == self._last_step else self._slot(step)
-        slot.append(request)
+        request.slot = slot
+        request.place = len(slot.requests)
+        slot.requests.append(request)
+        slot.count += 1
 
     def _new_slot(self) -> Slot:
         return Slot()

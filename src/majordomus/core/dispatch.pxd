@@ -20,6 +20,7 @@ cdef class Dispatcher:
     cdef public Registry registry
     cdef public Outgoing outgoing
     cdef public object streams
+    cdef public object losses
     cdef public object hooks
     @cython.locals(registry=Registry)
     cpdef object accept(self, Request request)
@@ -29,7 +30,7 @@ cdef class Dispatcher:
     cdef FairQueue _queue_of(self, Request request)
     cdef object _entered(self, Request request)
     cdef object _left(self, Request request)
-    @cython.locals(registry=Registry)
+    @cython.locals(registry=Registry, number="unsigned long long")
     cpdef object dispatch(self, Request request, Worker worker, double now)
     cdef object _remember_handle(self, Worker worker, Request request)
     @cython.locals(service=Service)

@@ -10,8 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core import bounds, hedging, speech
-from majordomus.core.outgoing import command_of
-from majordomus.core.sentences import TARGET_GONE, nobody_serves, serving_now
+from majordomus.core.losses import Losses
+from majordomus.core.sentences import serving_now
 from majordomus.core.states import (
     AT_WORKER,
     DISPATCHED,
@@ -59,6 +59,7 @@ class Dispatcher:
         self.registry = registry
         self.outgoing = outgoing
         self.streams = Streams(self)
+        self.losses = Losses(self)
         self.hooks: HookRoom | None = None
 
     # ── a request comes ───────────────────────────────────────────────────────────────────────────
@@ -126,9 +127,8 @@ class Dispatcher:
         request.attempt += 1
         request.given = now
         request.worker = worker
-        registry.last_number = registry.dispatched.after(registry.last_number)
-        request.dispatch = BROKER_ID_BIT | registry.last_number
-        registry.dispatched.enter(request)
+        number = registry.last_number = registry.dispatched.give(request, registry.last_number)
+        request.dispatch = BROKER_ID_BIT | number
         if not worker.holding:
             worker.busy_since = now
         worker.hold(request)
@@ -158,10 +158,9 @@ class Dispatcher:
 
     def release(self, worker: Worker, number: int) -> Request | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
-        request = self.registry.dispatched.of(worker, number)
+        request = self.registry.dispatched.take(worker, number)
         if request is None:
             return None
-        self.registry.dispatched.leave(request)
         worker.let_go(request)
         if worker.dialect is not MDP03:
             self._forget_handle(worker, request, number)
@@ -324,8 +323,8 @@ class Dispatcher:
             if request.deadline <= now:
                 self.expire(request, now)
                 continue
-            if self._declined_by_all(request):
-                self._fail_declined(request, now)
+            if self.declined_by_all(request):
+                self.fail_declined(request, now)
                 continue
             request.move("queue")
             request.worker = None
@@ -339,13 +338,17 @@ class Dispatcher:
             self._entered(request)
             self.registry.backlogged[request.service] = None
 
-    def _declined_by_all(self, request: Request) -> bool:
+    def declined_by_all(self, request: Request) -> bool:
         if request.rejected is None:
             return False
         if request.target is not None:
             return request.target in request.rejected
         workers = request.service.workers.values()
         return bool(workers) and all(worker in request.rejected for worker in workers)
+
+    def fail_declined(self, request: Request, now: float) -> None:
+        name = request.called.decode()
+        self.fail(request, spec.UNAVAILABLE, f"every worker of '{name}' declined", now)
 
     # ── other ends ────────────────────────────────────────────────────────────────────────────────
 
@@ -492,72 +495,6 @@ class Dispatcher:
         """`worker`'s capacity, state or load has changed."""
         self._weigh(worker)
         self.feed(worker, now)
-
-    def dismiss(self, worker: Worker, why: str, now: float) -> None:
-        """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
-        worker.move("lose")
-        registry = self.registry
-        services = list(worker.order)
-        for service in services:
-            service.strategy.forget(worker)
-            service.workers.pop(worker.id, None)
-            service.last_worker = now
-            if not service.workers:
-                registry.served.pop(service, None)
-        held = list(worker.held.values())
-        for request in held:
-            registry.dispatched.leave(request)
-            worker.let_go(request)
-        registry.workers.pop(worker.id, None)
-        for request in list(worker.reserved):
-            self.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        unsent = worker.undelivered
-        again = [r for r in held if self._survives(r, r.dispatch in unsent, why, now)]
-        self.requeue(again, now)
-        for service in services:
-            self._give_up_hopeless(service, now)
-            registry.tidy(service)
-
-    def _give_up_hopeless(self, service: Service, now: float) -> None:
-        """The worker that left may have been the last, or the last that had not declined."""
-        for request in [r for r in service.queue.front if self._declined_by_all(r)]:
-            self._fail_declined(request, now)
-        if not service.workers:
-            for request in [r for r in service.queue if r.flags & spec.FAIL_FAST]:
-                text = nobody_serves(self.registry, request.called, request.caller)
-                self.fail(request, spec.UNAVAILABLE, text, now)
-
-    def _fail_declined(self, request: Request, now: float) -> None:
-        name = request.called.decode()
-        self.fail(request, spec.UNAVAILABLE, f"every worker of '{name}' declined", now)
-
-    def _survives(self, request: Request, undelivered: bool, why: str, now: float) -> bool:
-        """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
-        if request.state not in AT_WORKER:
-            return False
-        may = request.state is not STREAMING and (undelivered or not request.flags & spec.ONCE)
-        if may and undelivered:
-            request.attempt -= 1
-        if may and request.target is None and request.attempt < self.registry.settings.max_attempts:
-            self.registry.counts.retried += 1
-            note(request, f"lost: {why}", now)
-            return True
-        self.fail(
-            request, spec.WORKER_LOST, f"worker lost ({why}) at attempt {request.attempt}", now
-        )
-        return False
-
-    def never_left(self, worker: Worker, frames: list[Frame]) -> None:
-        """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
-        if worker.dialect is MDP03:
-            command, number, _ = command_of(frames)
-            if command == spec.REQUEST:
-                worker.undelivered.add(number)
-            return
-        for frame in frames[2:4]:
-            waiting = worker.handles.get(bytes(frame), ())
-            unsent = [n for n in reversed(waiting) if n not in worker.undelivered]
-            worker.undelivered.update(unsent[:1])
 
     def withdraw(self, requests: Iterable[Request], now: float) -> None:
         """Their client is gone: cancelled, but for those that asked for no answer."""

@@ -9,13 +9,11 @@ cdef class Dispatched:
     cdef public list _places
     cdef public unsigned long long _mask
     cdef public unsigned long long count
-    @cython.locals(at=Py_ssize_t)
-    cpdef unsigned long long after(self, unsigned long long number) except? 0
-    @cython.locals(at=Py_ssize_t)
-    cpdef object enter(self, Request request)
-    @cython.locals(at=Py_ssize_t, request=Request)
+    @cython.locals(at=Py_ssize_t, number="unsigned long long")
+    cpdef unsigned long long give(self, Request request, unsigned long long last) except? 0
+    @cython.locals(request=Request)
     cpdef Request of(self, Worker worker, unsigned long long number)
-    @cython.locals(at=Py_ssize_t)
-    cpdef object leave(self, Request request)
+    @cython.locals(at=Py_ssize_t, request=Request)
+    cpdef Request take(self, Worker worker, unsigned long long number)
     @cython.locals(request=Request)
     cdef object _grow(self)

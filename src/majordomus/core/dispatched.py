@@ -27,19 +27,19 @@ class Dispatched:
         self._mask = FIRST_SIZE - 1
         self.count = 0
 
-    def after(self, number: int) -> int:
-        """The lowest number above `number` that may be given next."""
+    def give(self, request: Request, last: int) -> int:
+        """The number by which `request` holds a slot from now on: the lowest above `last` whose
+        place is free."""
         if 2 * self.count > self._mask:
             self._grow()
-        number += 1
-        while self._places[number & self._mask] is not None:
+        number = last + 1
+        at = number & self._mask
+        while self._places[at] is not None:
             number += 1
-        return number
-
-    def enter(self, request: Request) -> None:
-        """`request` has got a number that `after` returned last, and a slot with it."""
-        self._places[request.dispatch & self._mask] = request
+            at = number & self._mask
+        self._places[at] = request
         self.count += 1
+        return number
 
     def of(self, worker: Worker, number: int) -> Request | None:
         """The request that holds a slot of `worker` as `number`; None when none does (rule 2)."""
@@ -48,10 +48,15 @@ class Dispatched:
             return None
         return request
 
-    def leave(self, request: Request) -> None:
-        """`request`, which holds a slot, holds it no more."""
-        self._places[request.dispatch & self._mask] = None
+    def take(self, worker: Worker, number: int) -> Request | None:
+        """What `of` finds holds its slot no more."""
+        at = number & self._mask
+        request = self._places[at]
+        if request is None or request.dispatch != number or request.worker is not worker:
+            return None
+        self._places[at] = None
         self.count -= 1
+        return request
 
     def _grow(self) -> None:
         """Two that had a place each have one each in a ring of twice the size."""

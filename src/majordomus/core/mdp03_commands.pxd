@@ -13,16 +13,13 @@ from majordomus.core.workers cimport Worker
 cdef unsigned long long BROKER_ID_BIT
 
 
-cdef list _body(list frames, Py_ssize_t at)
-
-
 @cython.final
 cdef class Mdp03Commands(Commands):
     cdef public dict _commands
     cdef public object _events
     @cython.locals(command=int)
     cpdef object handle(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
-    @cython.locals(flags=int, id="unsigned long long", envelope=tuple)
+    @cython.locals(flags=int, id="unsigned long long", envelope=tuple, body=list)
     cdef object _request(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     @cython.locals(
         flags=int,
@@ -30,7 +27,6 @@ cdef class Mdp03Commands(Commands):
         metadata_field=bytes,
         worker=Worker,
         request=Request,
-        body=list,
     )
     cdef object _final(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     cdef Worker _worker(self, Peer peer, tuple envelope)

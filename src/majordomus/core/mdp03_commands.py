@@ -182,6 +182,11 @@ class Mdp03Commands(Commands):
         if key is not None and key in peer.open:
             self.registry.drop("resend", peer.id)
             return
+        if at:
+            body = frames[at + 1 :]
+        else:
+            body = frames
+            body.pop(0)
         try:
             self.admission.admit(
                 peer,
@@ -194,7 +199,7 @@ class Mdp03Commands(Commands):
                 header.service,
                 header.address,
                 header.metadata,
-                _body(frames, at),
+                body,
                 now,
             )
         except RefusalError as error:
@@ -359,14 +364,14 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
-        body = _body(frames, 0)
-        if self.admission.too_large(body):
+        frames.pop(0)
+        if self.admission.too_large(frames):
             self.dispatcher.give_up(
                 request, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         else:
             self.dispatcher.answer(
-                request, header.code or spec.HANDLER_FAILED, body, flags, metadata_field, now
+                request, header.code or spec.HANDLER_FAILED, frames, flags, metadata_field, now
             )
         self.dispatcher.feed(worker, now)
 
@@ -454,11 +459,3 @@ class Mdp03Commands(Commands):
             streams.client_grants(request, parts, now)
             return
         self.registry.drop("late-credit", peer.id, count_only=True)
-
-
-def _body(frames: list[Frame], at: int) -> list[Frame]:
-    """What stands behind the header: where nothing is in front of it, the same list without it."""
-    if at:
-        return frames[at + 1 :]
-    frames.pop(0)
-    return frames

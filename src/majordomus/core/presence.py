@@ -129,7 +129,7 @@ class Presence:
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
             for frames in peer.outbox.messages:
-                self.dispatcher.never_left(worker, frames)
+                self.dispatcher.losses.never_left(worker, frames)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
@@ -154,7 +154,7 @@ class Presence:
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
-        self.dispatcher.dismiss(worker, why, now)
+        self.dispatcher.losses.dismiss(worker, why, now)
         self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
