@@ -7,7 +7,7 @@ from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
 
-cpdef bytes handle_of(Worker worker, Request request, number)
+cpdef bytes handle_of(Worker worker, Request request, unsigned long long number)
 cdef int PASSED_TO_WORKER
 cdef int PASSED_TO_CLIENT
 cdef int WITH_METADATA

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from majordomus.core.streams import Piece
     from majordomus.core.workers import Worker
 
-MDP03 = Dialect.MDP03
+MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
+WITHOUT_PARTS = (Dialect.MDP01, Dialect.DELPHI)
 
 HEARTBEAT_03 = mdp03.pack(spec.HEARTBEAT)
 DISCONNECT_03 = mdp03.pack(spec.DISCONNECT)
@@ -67,9 +68,9 @@ def handle_of(worker: Worker, request: Request, number: int) -> bytes:
     A Delphi client cannot correlate: to a Delphi worker its handle stands for the client
     (docs/spec/delphi.md).
     """
-    if worker.dialect is Dialect.DELPHI and request.dialect is Dialect.DELPHI:
+    if worker.dialect is DELPHI and request.dialect is DELPHI:
         return request.peer.own_handle
-    return number.to_bytes(8, "big")
+    return octets.eight(number)
 
 
 def request_to(
@@ -182,4 +183,4 @@ def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> lis
 
 def takes_parts(request: Request) -> bool:
     """Whether the client's dialect knows PARTIAL; if not, parts are joined into the one reply."""
-    return request.dialect not in (Dialect.MDP01, Dialect.DELPHI)
+    return request.dialect not in WITHOUT_PARTS

@@ -30,6 +30,11 @@ class Command(NamedTuple):
     """Delphi HEARTBEAT only: a load, -1.0 when unreadable, None to leave the last one as it was."""
 
 
+of_all_fields = tuple.__new__
+"""`of_all_fields(Command, (…))` is `Command(…)` without the call of Python's that makes a named
+tuple: readers make one for each message."""
+
+
 class Codec(Protocol):
     """A legacy dialect. Stateless: one instance may serve any number of peers and threads."""
 

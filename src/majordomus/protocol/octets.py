@@ -23,6 +23,10 @@ start = partial(struct.Struct(">4sBBHQI").pack, MDP03_MAGIC)
 """The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
 
 
+eight = struct.Struct(">Q").pack
+"""A number as its eight bytes, the highest first. Raises: struct.error."""
+
+
 def is_mdp03(frame: Frame) -> bool:
     """Whether `frame` begins as a header of MDP/0.3."""
     return frame[:4] == MDP03_MAGIC

@@ -1,2 +1,11 @@
+cimport cython
+
+from majordomus.protocol cimport octets, spec
+
+
+cdef tuple _MDP03
+
+
+@cython.locals(at=Py_ssize_t)
 cpdef tuple recognise(list frames)
 cdef tuple _behind_delimiter(list frames, Py_ssize_t at)

@@ -7,11 +7,12 @@ its envelope, or `RemoteProtocolError`.
 from __future__ import annotations
 
 from majordomus.errors import RemoteProtocolError
-from majordomus.protocol import spec
+from majordomus.protocol import octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 
-_MAGIC = spec.MDP03_MAGIC
-_MDP03: tuple[Dialect, int] = (Dialect.MDP03, 0)
+# A member of an enumeration is looked up by a call of Python's; these are at hand.
+_DIALECT_03, _DIALECT_02 = Dialect.MDP03, Dialect.MDP02
+_MDP03: tuple[Dialect, int] = (_DIALECT_03, 0)
 _PLAIN = frozenset((spec.MDP02_CLIENT, spec.MDP02_WORKER))
 _DELIMITED = {
     spec.MDP01_CLIENT: Dialect.MDP01,
@@ -51,17 +52,18 @@ def recognise(frames: list[Frame]) -> tuple[Dialect, int]:
     """
     if not frames:
         raise RemoteProtocolError("empty", "no frames")
-    if frames[0][:4] == _MAGIC:
+    if octets.is_mdp03(frames[0]):
         return _MDP03
-    for at, frame in enumerate(frames[: spec.MAX_ENVELOPE_FRAMES + 1]):
+    for at in range(min(len(frames), spec.MAX_ENVELOPE_FRAMES + 1)):
+        frame = frames[at]
         if not frame:
             return _behind_delimiter(frames, at)
-        if frame[:4] == _MAGIC:
-            return Dialect.MDP03, at
+        if octets.is_mdp03(frame):
+            return _DIALECT_03, at
         if len(frame) > spec.MAX_ENVELOPE_FRAME:
             break
         if frame in _PLAIN:
-            return Dialect.MDP02, at
+            return _DIALECT_02, at
     raise _unrecognised(frames)
 
 
@@ -92,8 +94,8 @@ def _behind_delimiter(frames: list[Frame], at: int) -> tuple[Dialect, int]:
         dialect = _DELIMITED.get(frame)
         if dialect is not None:
             return dialect, at
-    if at and frame[:4] == _MAGIC:
-        return Dialect.MDP03, at + 1
+    if at and octets.is_mdp03(frame):
+        return _DIALECT_03, at + 1
     raise _unrecognised(frames)
 
 

@@ -15,6 +15,10 @@ from majordomus.protocol.fields cimport (
 cdef class RfcCodec:
     cdef public object layout
     cdef public int _start
+    cdef public bytes _client
+    cdef public bytes _worker
+    cdef public dict _client_commands
+    cdef public dict _worker_commands
     cdef public dict _from_client
     cdef public dict _to_client
     cdef public dict _from_worker

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol.command import Command
+from majordomus.protocol.command import Command, of_all_fields
 from majordomus.protocol.fields import (
     frame_at,
     no_more,
@@ -52,6 +52,10 @@ class RfcCodec:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._start = 1 if layout.delimited else 0
+        self._client = layout.client
+        self._worker = layout.worker
+        self._client_commands = layout.client_commands
+        self._worker_commands = layout.worker_commands
         self._from_client = _numbers(layout.client_commands, REQUEST)
         self._to_client = _numbers(layout.client_commands, PARTIAL, FINAL)
         self._from_worker = _numbers(
@@ -67,16 +71,17 @@ class RfcCodec:
 
     def read_broker(self, frames: list[Frame]) -> Command:
         name, at = self._open(frames)
-        if name == self.layout.worker:
+        if name == self._worker:
             return self._read_from_worker(frames, at)
-        if name != self.layout.client:
+        if name != self._client:
             raise RemoteProtocolError("wrong-header", "neither a client's nor a worker's half")
         number, at = self._client_number(frames, at, self._from_client, REQUEST)
-        return Command(number, False, read_service(frames, at), b"", frames[at + 1 :])
+        fields = (number, False, read_service(frames, at), b"", frames[at + 1 :], None)
+        return of_all_fields(Command, fields)
 
     def read_client(self, frames: list[Frame]) -> Command:
         name, at = self._open(frames)
-        if name != self.layout.client:
+        if name != self._client:
             raise RemoteProtocolError("wrong-header", "not the client's half")
         number, at = self._client_number(frames, at, self._to_client, FINAL)
         if not self.layout.replies_name_service:
@@ -85,7 +90,7 @@ class RfcCodec:
 
     def read_worker(self, frames: list[Frame]) -> Command:
         name, at = self._open(frames)
-        if name != self.layout.worker:
+        if name != self._worker:
             raise RemoteProtocolError("wrong-header", "not the worker's half")
         number = _number(frames, at, self._to_worker)
         if number == REQUEST:
@@ -105,7 +110,7 @@ class RfcCodec:
         self, frames: list[Frame], at: int, numbers: dict[bytes, int], implied: int
     ) -> tuple[int, int]:
         """The command of a client's frames and the index after it; 0.1 implies its command."""
-        if not self.layout.client_commands:
+        if not self._client_commands:
             return implied, at
         return _number(frames, at, numbers), at + 1
 
@@ -127,7 +132,7 @@ class RfcCodec:
         return [*head, written_service(service), *written_body(body)]
 
     def b2c_partial(self, service: bytes, body: list[Frame]) -> list[Frame]:
-        if PARTIAL not in self.layout.client_commands:
+        if PARTIAL not in self._client_commands:
             raise LocalProtocolError("no-partial", f"{self.dialect} clients take one reply")
         return self._reply(PARTIAL, service, body)
 
@@ -138,7 +143,7 @@ class RfcCodec:
         return [*self._worker_head(READY), written_service(service)]
 
     def w2b_partial(self, service: bytes, address: bytes, body: list[Frame]) -> list[Frame]:
-        if PARTIAL not in self.layout.worker_commands:
+        if PARTIAL not in self._worker_commands:
             raise LocalProtocolError("no-partial", f"{self.dialect} workers send one reply")
         return self._addressed(PARTIAL, address, body)
 
@@ -164,14 +169,14 @@ class RfcCodec:
         return self._worker_head(DISCONNECT)
 
     def _client_head(self, number: int) -> list[Frame]:
-        head = [b"", self.layout.client] if self._start else [self.layout.client]
-        if self.layout.client_commands:
-            head.append(self.layout.client_commands[number])
+        head = [b"", self._client] if self._start else [self._client]
+        if self._client_commands:
+            head.append(self._client_commands[number])
         return head
 
     def _worker_head(self, number: int) -> list[Frame]:
-        command = self.layout.worker_commands[number]
-        return [b"", self.layout.worker, command] if self._start else [self.layout.worker, command]
+        command = self._worker_commands[number]
+        return [b"", self._worker, command] if self._start else [self._worker, command]
 
     def _reply(self, number: int, service: bytes, body: list[Frame]) -> list[Frame]:
         head = self._client_head(number)
@@ -200,4 +205,5 @@ def _read_addressed(number: int, from_worker: bool, frames: list[Frame], at: int
     address = read_address(frames, at)
     if frame_at(frames, at + 1):
         raise RemoteProtocolError("no-delimiter", "an empty frame follows the address")
-    return Command(number, from_worker, b"", address, frames[at + 2 :])
+    fields = (number, from_worker, b"", address, frames[at + 2 :], None)
+    return of_all_fields(Command, fields)
