@@ -83,10 +83,12 @@ audit: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-# What one request costs the rules, counted by valgrind, both ways.
+# What one request costs the rules, and one call a Python client and worker, counted by valgrind, both ways.
 instructions: compiled
 	$(BIN)/python -m benchmarks.instructions
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.instructions
+	$(BIN)/python -m benchmarks.shell_instructions
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.shell_instructions
 
 clean:
 	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules

@@ -48,6 +48,13 @@ def spawner(loop: asyncio.AbstractEventLoop, ended: Ended) -> Spawner:
     return _Spawner(loop, ended)
 
 
+def _whole(work: Work, about: object, deadline: float, ended: Ended) -> Work:
+    """All of `work`, for a task that shows its name."""
+    through = _through(work, about, deadline, ended)
+    through.__qualname__ = getattr(work, "__qualname__", "work")  # type: ignore[attr-defined]
+    return through
+
+
 async def _through(work: Work, about: object, deadline: float, ended: Ended) -> None:
     HANDLING.set(deadline)
     try:
@@ -65,8 +72,8 @@ class _Tasks:
         self._loop, self._ended, self._options = loop, ended, options
 
     def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
-        through = _through(work, about, deadline, self._ended)
-        task = asyncio.Task(through, loop=self._loop, **self._options)
+        whole = _whole(work, about, deadline, self._ended)
+        task = asyncio.Task(whole, loop=self._loop, **self._options)
         done = task.done() and not task.cancelled() and task.exception() is None
         return None if done else task
 
@@ -147,7 +154,7 @@ class _Spawner:
         try:
             _enter_task(loop, task)
         except RuntimeError:  # within a task
-            return loop.create_task(_through(work, about, deadline, self._ended))
+            return loop.create_task(_whole(work, about, deadline, self._ended))
         try:
             over, given = self._begin(context, work, about, deadline)
         finally:
