@@ -117,9 +117,12 @@ def besiege(port: int, connections: int) -> None:
     broker lets it. Each is opened anew when a handshake's time is over, evenly spread."""
     os.nice(19)  # it would be another machine's processor
     held: deque[socket.socket] = deque()
-    began, opened = time.monotonic(), 0
+    began, opened, told = time.monotonic(), 0, False
     while True:
         due = int((time.monotonic() - began) * connections / HANDSHAKE) + 1
+        if opened * HANDSHAKE >= connections and not told:
+            told = True
+            print("a second's worth is open", flush=True)
         while opened < due:
             opened += 1
             peer = socket.socket()
@@ -165,13 +168,14 @@ def half_open(connections: int, seconds: float, *flags: str) -> dict[str, float]
         p99_of(client, 0.5)
         calm = p99_of(client, seconds)
         attack = [sys.executable, "-m", "benchmarks.siege", "--besiege", str(port)]
-        attacker = subprocess.Popen([*attack, "--connections", str(connections)], cwd=ROOT)
-        try:
-            time.sleep(1.0)
-            siege = p99_of(client, seconds)
-        finally:
-            attacker.kill()
-            attacker.wait()
+        attack += ["--connections", str(connections)]
+        with subprocess.Popen(attack, cwd=ROOT, stdout=subprocess.PIPE) as attacker:
+            try:
+                assert attacker.stdout is not None
+                attacker.stdout.readline()
+                siege = p99_of(client, seconds)
+            finally:
+                attacker.kill()
         stats = json.loads(client.call("mmi.stats").frames[1])
     cut = stats.get("dropped", {}).get("too-many-handshakes", 0)
     return {
