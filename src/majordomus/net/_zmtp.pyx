@@ -1433,10 +1433,10 @@ cdef class TcpDealer(_Engine):
     """
 
     cdef Stream stream
-    cdef int hwm
+    cdef int hwm, extra
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
-        self.hwm = hwm
+        self.hwm, self.extra = hwm, -1
         self.introduction = ready(b"DEALER", identity)
         self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
         self.watch(fd, EPOLL_CTL_ADD, False, True)
@@ -1448,6 +1448,28 @@ cdef class TcpDealer(_Engine):
     def open(self):
         """Whether the handshake is done and the end has not come."""
         return self.stream.state == OPEN
+
+    def wait_with(self, int extra):
+        """What waits for this and for the descriptor `extra`, in milliseconds: 1 when `extra` is
+        readable, 2 when `receive` has something to do, 3 for both; 0 after the time, or when a
+        signal was handled."""
+        self.watch(extra, EPOLL_CTL_ADD, True, False)
+        self.extra = extra
+        return self._wait
+
+    def _wait(self, int milliseconds):
+        cdef epoll_event[2] events
+        cdef int found, n, number, mask = 0
+        with nogil:
+            found = epoll_wait(self.epoll, events, 2, milliseconds)
+        if found < 0:
+            number = errno
+            if number != EINTR:
+                raise OSError(number, "epoll_wait")
+            PyErr_CheckSignals()
+        for n in range(found):
+            mask |= 1 if events[n].data.fd == self.extra else 2
+        return mask
 
     def receive(self, Py_ssize_t most):
         """Up to `most` messages that are there now; fewer mean that there are no more, or only very

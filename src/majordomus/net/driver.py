@@ -57,7 +57,7 @@ class Driver(Generic[E]):
         self._take, self._broken, self._finish = take, broken, finish
         self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
         self._waker = Waker()
-        self._wait_for = Readiness(self._waker.fd)
+        self._wait_for: Callable[[int], int] = Readiness(self._waker.fd)
         self._unheard = False  # a new monitor may have spoken already
         self._todo: deque[Command] = deque()
         self._seat = threading.Condition()
@@ -248,8 +248,11 @@ class Driver(Generic[E]):
         link = self._line.link
         if link is None:
             return
-        ready = self._wait_for(0)
-        self._hear(ready, now)
+        if link.tells_once:
+            ready = self._wait_for(0)
+            self._hear(ready, now)
+        else:  # to receive tells as well as to ask whether something can be received
+            ready = SOCKET
         if ready & SOCKET or self._line.stale:
             while self._line.link is link and self._line.receive(now):
                 pass
@@ -305,7 +308,7 @@ class Driver(Generic[E]):
         self._waker.close()
 
     def _opened(self, link: Link) -> None:
-        self._wait_for = Readiness(self._waker.fd, *link.fds)
+        self._wait_for = link.wait_with(self._waker.fd)
         self._unheard = link.tells_once
 
     def _closing(self, link: Link) -> None:

@@ -67,6 +67,10 @@ class Link(Protocol):
         """Bytes that leave only while somebody waits on `fds`; 0 where a thread of libzmq's sees to
         it."""
 
+    def wait_with(self, fd: int) -> Callable[[int], int]:
+        """What waits for `fd` and `fds`, once for a link: see `readiness.Readiness`, where `fd` is
+        the first."""
+
     def receive(self, most: int) -> list[list[bytes]]:
         """As `wire.DealerWire.receive`."""
 

@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -68,6 +68,9 @@ class TcpLink:
     @property
     def unsent(self) -> int:
         return self._dealer.unsent
+
+    def wait_with(self, fd: int) -> Callable[[int], int]:
+        return self._dealer.wait_with(fd)
 
     def readable(self) -> bool:
         return self._dealer.waiting
@@ -137,6 +140,9 @@ class NameLink:
 
     def receive(self, most: int) -> list[list[bytes]]:
         return []
+
+    def wait_with(self, fd: int) -> Callable[[int], int]:
+        return Readiness(fd, *self.fds)
 
     def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
         return [(index, errno.EAGAIN) for index in range(len(batch))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -10,6 +11,7 @@ import zmq
 from majordomus.net import sockets, wires
 from majordomus.net.access import Access
 from majordomus.net.monitor import HANDSHAKE_FAILED, Event, Monitor
+from majordomus.net.readiness import Readiness
 
 WATCHED: Final = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED, *HANDSHAKE_FAILED)
 
@@ -37,6 +39,9 @@ class ZmqLink:
         self.receive, self.send, self.readable = wire.receive, wire.send, wire.readable
         self.news = self.monitor.read
         self.fds: tuple[int, ...] = (_fd(self.socket), _fd(self.monitor.socket))
+
+    def wait_with(self, fd: int) -> Callable[[int], int]:
+        return Readiness(fd, *self.fds)
 
     def look(self, now: float) -> None:
         """libzmq looks at the time itself."""
