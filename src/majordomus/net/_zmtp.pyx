@@ -847,23 +847,18 @@ cdef class _Engine:
     cdef inline int add(self, Stream stream, object frame, bint more, list batch) except -1:
         """One more frame of the message that is on its way. Most have two at most: their list is
         made once, and as long as it has to be."""
-        if more:
-            stream.count += 1
-            if stream.frames is not None:
-                stream.frames.append(frame)
-            elif stream.first is not None:
-                stream.frames = [stream.first, frame]
-                stream.first = None
-            else:
-                stream.first = frame
-            return 0
         if stream.frames is not None:
             stream.frames.append(frame)
         elif stream.first is not None:
             stream.frames = [stream.first, frame]
             stream.first = None
+        elif more:
+            stream.first = frame
         else:
             stream.frames = [frame]
+        if more:
+            stream.count += 1
+            return 0
         return self.complete(stream, batch)
 
     cdef int complete(self, Stream stream, list batch) except -1:
