@@ -45,7 +45,7 @@ def extension(source: Path) -> Extension:
     )
 
 
-LINUX_ONLY = {"_zmtp"}  # it waits by epoll
+LINUX_ONLY = {"_stream", "_tcp_dealer", "_tcp_router", "_zmtp"}  # it waits by epoll
 WIRES = [
     extension(path)
     for path in sorted(Path("src").rglob("*.pyx"))
@@ -56,7 +56,7 @@ INLINE = {"arithmetic", "octets", "spec", "steps"}
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))
-    if path.stem not in INLINE
+    if path.stem not in INLINE and path.with_suffix(".py").exists()
 ]
 RULE_NAMES = {rule.name for rule in COMPILED}
 

@@ -5,6 +5,7 @@ something else.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import random
 import select
@@ -26,6 +27,8 @@ from majordomus.net.monitor import Event, Monitor
 from majordomus.net.wire import FULL, GONE
 
 zmtp: Any = pytest.importorskip("majordomus.net._zmtp", reason="our own ZMTP is for Linux alone")
+TcpRouter: Any = importlib.import_module("majordomus.net._tcp_router").TcpRouter
+TcpDealer: Any = importlib.import_module("majordomus.net._tcp_dealer").TcpDealer
 
 WITHIN = 5.0
 SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
@@ -53,7 +56,7 @@ class Router:
     """One of ours with a listening socket."""
 
     def __init__(self, **bounds: int) -> None:
-        self.router = zmtp.TcpRouter(os.urandom, **bounds)
+        self.router = TcpRouter(os.urandom, **bounds)
         self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
         self.router.listen(self.listening.fileno())
         self.told: list[tuple[int, int, bytes | None, str]] = []
@@ -620,7 +623,7 @@ def test_random_bytes_neither_crash_nor_stay(router: Router) -> None:
 def begin(url: str, identity: bytes = b"\1me", **bounds: int) -> Any:
     place = tcp.at_once(url)
     assert place is not None
-    return zmtp.TcpDealer(tcp.connect(place).detach(), identity, **bounds)
+    return TcpDealer(tcp.connect(place).detach(), identity, **bounds)
 
 
 def hear(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> list[list[bytes]]:

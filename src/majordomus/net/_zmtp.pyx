@@ -8,157 +8,62 @@ docs/adr/0011-own-zmtp.md tells why it is as it is. Linux alone has what it wait
 """
 
 from majordomus.net.cut import Cut
-from majordomus.net.wire import NO_FRAMES
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport (
-    EAGAIN,
-    ECONNABORTED,
-    ECONNRESET,
-    EHOSTUNREACH,
-    EINPROGRESS,
-    EINTR,
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
-    ENOMEM,
-    EPIPE,
-    errno,
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy
+from majordomus.net._octets cimport bytes_of, grow
+from majordomus.net._posix cimport (
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLIN,
+    EPOLLOUT,
+    MSG_DONTWAIT,
+    SHUT_RDWR,
+    close,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    recv,
+    shutdown,
 )
-from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
-
-
-cdef extern from "Python.h":
-    int PyBytes_CheckExact(object)
-    int _PyBytes_Resize(PyObject** bytes, Py_ssize_t newsize) except -1
-
-cdef extern from "sys/epoll.h" nogil:
-    enum:
-        EPOLLIN
-        EPOLLOUT
-        EPOLL_CTL_ADD
-        EPOLL_CTL_MOD
-        EPOLL_CTL_DEL
-        EPOLL_CLOEXEC
-    ctypedef union epoll_data_t:
-        int fd
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
-
-cdef extern from "sys/uio.h" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-
-cdef extern from "sys/socket.h" nogil:
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
-        SHUT_WR
-        SHUT_RDWR
-        SOCK_NONBLOCK
-        SOCK_CLOEXEC
-        SOL_SOCKET
-        SO_ERROR
-        AF_INET
-        AF_INET6
-    ctypedef unsigned int socklen_t
-    cdef struct sockaddr:
-        unsigned short sa_family
-    cdef struct sockaddr_storage:
-        unsigned short ss_family
-    cdef struct msghdr:
-        void* msg_name
-        socklen_t msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    ssize_t recv(int fd, void* buf, size_t len, int flags)
-    ssize_t send(int fd, const void* buf, size_t len, int flags)
-    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
-    int accept4(int fd, sockaddr* addr, socklen_t* addrlen, int flags)
-    int getsockopt(int fd, int level, int optname, void* optval, socklen_t* optlen)
-    int getsockname(int fd, sockaddr* address, socklen_t* size)
-    int getpeername(int fd, sockaddr* address, socklen_t* size)
-    int shutdown(int fd, int how)
-
-cdef extern from "netinet/in.h" nogil:
-    cdef struct in_addr:
-        pass
-    cdef struct in6_addr:
-        pass
-    cdef struct sockaddr_in:
-        in_addr sin_addr
-    cdef struct sockaddr_in6:
-        in6_addr sin6_addr
-
-cdef extern from "arpa/inet.h" nogil:
-    const char* inet_ntop(int af, const void* src, char* dst, socklen_t size)
-
-cdef extern from "unistd.h" nogil:
-    int close(int fd)
-
-
-# ── ZMTP, as RFC 37 has it ────────────────────────────────────────────────────────────────────────
+from majordomus.net._stream cimport (
+    COMMAND,
+    ENDED,
+    GREETED,
+    INTRODUCED,
+    LONG,
+    MORE,
+    NAMED,
+    OPEN,
+    RESERVED,
+    SIGNED,
+    SMALL,
+    TYPED,
+    Stream,
+)
 
 cdef enum:
-    # "flags = OCTET": a frame's first byte
-    MORE = 0x01
-    LONG = 0x02
-    COMMAND = 0x04
-    RESERVED = 0xF8
     SIGNATURE = 11  # with the major version: all that has to be known before the rest is said
     GREETING = 64
     MAX_COMMAND = 4096
-    MAX_ID = 255
-    DEALER_TYPE = 5  # ZMTP/2.0 (RFC 15): a socket's type is a number
-    ROUTER_TYPE = 6
 
 cdef enum:
-    # of a connection
-    CONNECTING
-    SIGNED  # our signature is sent, theirs is awaited
-    GREETED  # the rest of their greeting
-    INTRODUCED  # their READY
-    TYPED  # ZMTP/2.0: their socket type
-    NAMED  # ZMTP/2.0: their identity
-    OPEN
-    ENDED
+    VISIT = 1024 * 1024  # bytes of one connection before the others have their turn
+    FRAME = 64  # what a frame holds besides its bytes
+    FIRST_ROOM = 64 * 1024
+    IDLE_ROOM = 16 * 1024  # a buffer that is larger is given back when it is empty
 
 cdef bytes OUR_SIGNATURE = b"\xff\0\0\0\0\0\0\0\1\x7f\x03"
 cdef bytes OUR_GREETING = b"\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 cdef bytes NULL_MECHANISM = b"NULL".ljust(20, b"\0")
 
-cdef enum:
-    SMALL = 4096  # larger frames are neither copied for sending nor on their way from the kernel
-    SCRATCH = 128 * 1024
-    PIECES = 64  # handed to the kernel at once
-    EARLY = 48 * 1024  # bytes waiting in one batch that are sent before its end
-    UNLOCKED = 64 * 1024  # more than so many bytes are sent without holding the GIL
-    SHARE = 32  # messages of one connection before the others have their turn
-    VISIT = 1024 * 1024  # bytes of it, the same
-    BROUGHT = 8 * 1024 * 1024  # bytes of all before whoever receives has his
-    FRAME = 64  # what a frame holds besides its bytes
-    FIRST_ROOM = 64 * 1024
-    FIRST_OUT = 4096
-    EVENTS = 256
-    ACCEPTED_AT_ONCE = 64
-    ENDED_AT_ONCE = 64
-    IDLE_ROOM = 16 * 1024  # a buffer for reading that is larger is given back when it is empty
-    OUT_ROOM = 64 * 1024  # the same for writing
-
-# What `news` tells; tcp_port.py and tcp_link.py read it.
+# What `news` tells, and why; tcp_port.py and tcp_link.py read it.
 NEW, GREETED_WELL, GONE_AWAY, TURNED_AWAY = 1, 2, 3, 4
 
 NOT_ZMTP = "not-zmtp"
@@ -174,338 +79,10 @@ REFUSED = "refused "  # and the status code
 NOT_YET = "not yet"
 
 
-cdef struct Piece:
-    PyObject* owner  # whose bytes it is; NULL for bytes of the connection's own buffer
-    char* data
-    size_t size
-
-
-cdef struct Out:
-    # What is to be written to one connection. Who has nothing to write has none, so few of them
-    # serve thousands of connections, and stay in the processor's cache.
-    char* bytes
-    size_t start, stop, room
-    Piece* pieces
-    int first_piece, last_piece, piece_room
-    size_t* ends  # of messages, in bytes since the first of these was put here
-    int first_end, last_end, end_room
-    size_t queued, sent
-
-
-cdef enum:
-    SPARES = 64
-
-cdef Out* spares[SPARES]
-cdef int spare_count = 0
-
-
-cdef Out* borrow() except NULL:
-    """The caller holds the GIL, so does `give_back`."""
-    global spare_count
-    cdef Out* out
-    if spare_count > 0:
-        spare_count -= 1
-        return spares[spare_count]
-    out = <Out*>calloc(1, sizeof(Out))
-    if out == NULL:
-        raise MemoryError
-    return out
-
-
-cdef void give_back(Out* out) noexcept:
-    """Whatever it still holds is dropped."""
-    global spare_count
-    cdef int n
-    for n in range(out.first_piece, out.last_piece):
-        if out.pieces[n].owner != NULL:
-            Py_DECREF(<object>out.pieces[n].owner)
-    out.start = out.stop = out.queued = out.sent = 0
-    out.first_piece = out.last_piece = out.first_end = out.last_end = 0
-    if spare_count < SPARES and out.room <= OUT_ROOM:
-        spares[spare_count] = out
-        spare_count += 1
-        return
-    free(out.bytes)
-    free(out.pieces)
-    free(out.ends)
-    free(out)
-
-
-cdef class Stream:
-    """One connection: what is read and not yet a message, what is to be written."""
-
-    cdef readonly int fd
-    cdef int state
-    cdef bint asks_to_write, dirty, deaf, stopped
-    cdef bint queued  # for its turn
-    cdef bint waiting  # for another turn with what is held: there are whole messages in it
-    cdef bint more  # may be had of the kernel at once
-    cdef readonly bytes peer
-    cdef Out* out
-    # read
-    cdef unsigned char* held
-    cdef size_t held_at, held_size, held_room
-    cdef object first  # frame of a message that has more
-    cdef list frames  # all of it, from the second on
-    cdef size_t kept, dropped, skip, count
-    cdef bint cutting, skip_more
-    cdef PyObject* large
-    cdef size_t large_at, large_room, large_size
-    cdef bint large_more
-    cdef size_t unfinished  # bytes, as the engine has counted them last
-    cdef double began
-    cdef readonly str host
-
-    def __cinit__(self, int fd, double began, str host):
-        self.fd, self.began, self.host = fd, began, host
-        self.state = SIGNED
-
-    def __dealloc__(self):
-        if self.state != ENDED:
-            close(self.fd)
-        self.release()
-
-    cdef void release(self) noexcept:
-        """What is held of both directions."""
-        if self.out != NULL:
-            give_back(self.out)
-            self.out = NULL
-        free(self.held)
-        self.held = NULL
-        self.held_at = self.held_size = self.held_room = 0
-        if self.large != NULL:
-            Py_DECREF(<object>self.large)
-            self.large = NULL
-        self.first = self.frames = None
-
-    # ── what is written ───────────────────────────────────────────────────────────────────────────
-
-    cdef inline size_t unsent(self) noexcept:
-        """Bytes that wait."""
-        return 0 if self.out == NULL else self.out.queued - self.out.sent
-
-    cdef inline int messages(self) noexcept:
-        """How many messages wait, the one that is partly written included."""
-        cdef Out* out = self.out
-        if out == NULL:
-            return 0
-        while out.first_end < out.last_end and out.ends[out.first_end] <= out.sent:
-            out.first_end += 1
-        return out.last_end - out.first_end
-
-    cdef int put_message(self, object frames) except -1:
-        """All frames of one message. When it raises, nothing of it is left."""
-        cdef list parts = frames if type(frames) is list else list(frames)
-        cdef Py_ssize_t n, last = len(parts) - 1
-        cdef object frame
-        if last < 0:
-            raise ValueError(NO_FRAMES)
-        for n in range(last + 1):
-            frame = parts[n]
-            if not PyBytes_CheckExact(frame):
-                parts = [one if type(one) is bytes else bytes(memoryview(one)) for one in parts]
-                break
-        if self.out == NULL:
-            self.out = borrow()
-        for n in range(last + 1):
-            put_frame(self.out, parts[n], MORE if n < last else 0)
-        return end_message(self.out)
-
-    cdef int put_raw(self, bytes data) except -1:
-        """Bytes that are no message: a greeting, a command."""
-        cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
-        if self.out == NULL:
-            self.out = borrow()
-        reserve(self.out, size)
-        memcpy(self.out.bytes + self.out.stop, PyBytes_AS_STRING(data), size)
-        own(self.out, size)
-        return 0
-
-    cdef int write(self) noexcept:
-        """Gives the kernel what it takes. 0; EAGAIN when something is left; or what went wrong."""
-        cdef ssize_t taken
-        cdef Out* out = self.out
-        if out == NULL:
-            return 0
-        while out.first_piece < out.last_piece:
-            taken = give(self.fd, out)
-            if taken < 0:
-                if errno == EINTR:
-                    continue
-                return EAGAIN if errno == EAGAIN or errno == ENOBUFS else errno
-            took(out, <size_t>taken)
-        give_back(out)
-        self.out = NULL
-        return 0
-
-
-cdef int put_frame(Out* out, object frame, int flags) except -1:
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
-    cdef unsigned char* head
-    cdef int n
-    reserve(out, 9 + (size if size <= SMALL else 0))
-    head = <unsigned char*>out.bytes + out.stop
-    if size <= 255:
-        head[0] = <unsigned char>flags
-        head[1] = <unsigned char>size
-        memcpy(head + 2, PyBytes_AS_STRING(frame), size)
-        own(out, 2 + size)
-        return 0
-    head[0] = <unsigned char>(flags | LONG)
-    for n in range(8):
-        head[1 + n] = <unsigned char>((<uint64_t>size >> (8 * (7 - n))) & 0xFF)
-    if size <= SMALL:
-        memcpy(head + 9, PyBytes_AS_STRING(frame), size)
-        own(out, 9 + size)
-        return 0
-    own(out, 9)
-    lend(out, frame)
-    return 0
-
-
-cdef int reserve(Out* out, size_t more) except -1:
-    """Room for so many bytes, and for a piece."""
-    cdef size_t room
-    cdef char* larger
-    if out.piece_room == out.last_piece:
-        more_pieces(out)
-    if out.room - out.stop >= more:
-        return 0
-    if out.start > out.room // 2 and out.room - (out.stop - out.start) >= more:
-        memmove(out.bytes, out.bytes + out.start, out.stop - out.start)
-        out.stop -= out.start
-        out.start = 0
-        return 0
-    room = out.room or FIRST_OUT
-    while room - out.stop < more:
-        room *= 2
-    larger = <char*>realloc(out.bytes, room)
-    if larger == NULL:
-        raise MemoryError
-    out.bytes, out.room = larger, room
-    return 0
-
-
-cdef int more_pieces(Out* out) except -1:
-    cdef Piece* larger
-    if out.first_piece > out.piece_room // 2:
-        out.last_piece -= out.first_piece
-        memmove(out.pieces, out.pieces + out.first_piece, out.last_piece * sizeof(Piece))
-        out.first_piece = 0
-        return 0
-    larger = <Piece*>realloc(out.pieces, (2 * out.piece_room + 4) * sizeof(Piece))
-    if larger == NULL:
-        raise MemoryError
-    out.pieces, out.piece_room = larger, 2 * out.piece_room + 4
-    return 0
-
-
-cdef inline void own(Out* out, size_t size) noexcept:
-    """So many bytes more stand in the buffer; there is room for a piece."""
-    out.stop += size
-    out.queued += size
-    if out.last_piece > out.first_piece and out.pieces[out.last_piece - 1].owner == NULL:
-        out.pieces[out.last_piece - 1].size += size
-        return
-    out.pieces[out.last_piece].owner = NULL
-    out.pieces[out.last_piece].size = size
-    out.last_piece += 1
-
-
-cdef int lend(Out* out, object frame) except -1:
-    """A frame that is written from where it is."""
-    cdef Piece* piece
-    if out.piece_room == out.last_piece:
-        more_pieces(out)
-    piece = &out.pieces[out.last_piece]
-    piece.owner, piece.data = <PyObject*>frame, PyBytes_AS_STRING(frame)
-    piece.size = <size_t>PyBytes_GET_SIZE(frame)
-    Py_INCREF(frame)
-    out.last_piece += 1
-    out.queued += piece.size
-    return 0
-
-
-cdef int end_message(Out* out) except -1:
-    cdef size_t* larger
-    if out.last_end == out.end_room:
-        if out.first_end > out.end_room // 2:
-            out.last_end -= out.first_end
-            memmove(out.ends, out.ends + out.first_end, out.last_end * sizeof(size_t))
-            out.first_end = 0
-        else:
-            larger = <size_t*>realloc(out.ends, (2 * out.end_room + 64) * sizeof(size_t))
-            if larger == NULL:
-                raise MemoryError
-            out.ends, out.end_room = larger, 2 * out.end_room + 64
-    out.ends[out.last_end] = out.queued
-    out.last_end += 1
-    return 0
-
-
-cdef ssize_t give(int fd, Out* out) noexcept:
-    """One system call: as many pieces as it takes."""
-    cdef iovec[PIECES] vector
-    cdef msghdr header
-    cdef Piece* piece = &out.pieces[out.first_piece]
-    cdef int n, count = out.last_piece - out.first_piece
-    cdef char* at = out.bytes + out.start
-    cdef ssize_t taken
-    if count == 1 and piece.owner == NULL and piece.size <= UNLOCKED:
-        return send(fd, at, piece.size, MSG_DONTWAIT | MSG_NOSIGNAL)
-    if count > PIECES:
-        count = PIECES
-    for n in range(count):
-        piece = &out.pieces[out.first_piece + n]
-        vector[n].iov_len = piece.size
-        if piece.owner == NULL:
-            vector[n].iov_base = at
-            at += piece.size
-        else:
-            vector[n].iov_base = piece.data
-    memset(&header, 0, sizeof(header))
-    header.msg_iov = vector
-    header.msg_iovlen = <size_t>count
-    with nogil:
-        taken = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL)
-    return taken
-
-
-cdef void took(Out* out, size_t size) noexcept:
-    """The kernel has taken so many bytes."""
-    cdef Piece* one
-    cdef size_t part
-    out.sent += size
-    while size > 0:
-        one = &out.pieces[out.first_piece]
-        part = size if size < one.size else one.size
-        size -= part
-        one.size -= part
-        if one.owner == NULL:
-            out.start += part
-        else:
-            one.data += part
-        if one.size > 0:
-            return
-        if one.owner != NULL:
-            Py_DECREF(<object>one.owner)
-        out.first_piece += 1
-
-
-cdef class _Engine:
+cdef class Engine:
     """Reads and writes streams. What a message is handed to, and what an end means, is said by who
     inherits.
     """
-
-    cdef int epoll
-    cdef unsigned char* scratch
-    cdef size_t max_frames, max_bytes, max_message
-    cdef size_t unfinished  # bytes of all messages that are not complete
-    cdef size_t brought  # bytes that were read since whoever receives began
-    cdef bint abandoned
-    cdef bytes introduction  # our READY
-    cdef bytes old_introduction  # ZMTP/2.0: our type and identity
-    cdef list told  # for `news`
 
     def __cinit__(self, *_args, **_named):
         self.told = []
@@ -642,7 +219,7 @@ cdef class _Engine:
             self.read_large(stream, batch)
         return 0
 
-    cdef inline void count_unfinished(self, Stream stream) noexcept:
+    cdef void count_unfinished(self, Stream stream) noexcept:
         """After a visit: what is held of a message that is not complete."""
         cdef size_t now_held = stream.held_size + stream.kept - stream.dropped
         now_held += stream.count * FRAME
@@ -666,7 +243,7 @@ cdef class _Engine:
                 self.more_room(stream)
             got = recv(
                 stream.fd,
-                PyBytes_AS_STRING(<object>stream.large) + stream.large_at,
+                bytes_of(<object>stream.large) + stream.large_at,
                 stream.large_room - stream.large_at,
                 MSG_DONTWAIT,
             )
@@ -688,7 +265,7 @@ cdef class _Engine:
         cdef size_t room = 2 * stream.large_room
         if room > stream.large_size:
             room = stream.large_size
-        _PyBytes_Resize(&stream.large, <Py_ssize_t>room)
+        grow(&stream.large, <Py_ssize_t>room)
         stream.large_room = room
         return 0
 
@@ -837,14 +414,14 @@ cdef class _Engine:
         if room > length:
             room = length
         made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>room)
-        memcpy(PyBytes_AS_STRING(made), data, here)
+        memcpy(bytes_of(made), data, here)
         Py_INCREF(made)
         stream.large = <PyObject*>made
         stream.large_at, stream.large_room, stream.large_size = here, room, length
         stream.large_more = more
         return 0
 
-    cdef inline int add(self, Stream stream, object frame, bint more, list batch) except -1:
+    cdef int add(self, Stream stream, object frame, bint more, list batch) except -1:
         """One more frame of the message that is on its way. Most have two at most: their list is
         made once, and as long as it has to be."""
         if stream.frames is not None:
@@ -934,7 +511,7 @@ cdef class _Engine:
         """RFC 37: "a peer SHALL NOT assume" another mechanism; both have to be the same."""
         if size < GREETING - SIGNATURE:
             return 0
-        if memcmp(data + 1, PyBytes_AS_STRING(NULL_MECHANISM), 20) != 0:
+        if memcmp(data + 1, bytes_of(NULL_MECHANISM), 20) != 0:
             self.end(stream, ANOTHER_MECHANISM)
             return 0
         stream.put_raw(self.introduction)
@@ -1028,563 +605,3 @@ def ready(bytes kind not None, bytes identity=b""):
     body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4) + kind
     body += b"\x08Identity" + len(identity).to_bytes(4) + identity
     return bytes([COMMAND, len(body)]) + body
-
-
-# ── many connections, as a ROUTER ─────────────────────────────────────────────────────────────────
-
-cdef class TcpRouter(_Engine):
-    """What a ROUTER with MANDATORY is, for connections that listening sockets bring.
-
-    It belongs to one thread. `receive` and `send` are those of `wire.RouterWire`, and never wait; a
-    peer is full when `hwm` messages or `max_unsent` bytes wait for it. Of one message no more than
-    `max_frames` and `max_bytes` are kept, a `Cut` stands for the rest; a connection that brings
-    more than `max_message` bytes for one is ended. When messages that are not complete hold more
-    than `max_unfinished` bytes together, the connection that holds most of them is ended.
-    `make_id(n)` makes n random bytes, for who brings no routing id. `extra` is a descriptor that
-    `wait` watches beside them. A bound of 0 is none. `mark` is put in front of every routing id,
-    to tell them apart from those of another socket.
-
-    A routing id whose end `news` has told is nobody's until it is `release`d: who brings it
-    meanwhile waits, unheard.
-    """
-
-    cdef list by_fd  # Stream at the index of its descriptor
-    cdef dict by_peer
-    cdef set listening
-    cdef list arrivals  # listening sockets that have somebody
-    cdef list queue  # streams whose turn comes, from `head` on
-    cdef Py_ssize_t head
-    cdef list later  # streams that wait for a routing id
-    cdef set leaving  # routing ids whose ends are told and which are not released
-    cdef object young  # those in the handshake, and some that have it done; oldest first
-    cdef object make_id
-    cdef bytes mark
-    cdef int hwm, extra
-    cdef size_t max_unsent, max_unfinished
-    cdef epoll_event[EVENTS] events
-    cdef bint fresh  # the kernel was asked since `receive` was here
-    cdef bint crowded  # it may have had more to tell
-    cdef double now
-    cdef readonly int open_count
-    cdef readonly bint exhausted
-    """Whether no descriptor was left for one who came; `accept_again` ends it."""
-
-    def __init__(
-        self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
-        size_t max_message=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
-        bytes mark not None=b"",
-    ):
-        import collections
-
-        self.make_id, self.hwm, self.extra = make_id, hwm, extra
-        self.max_frames, self.max_bytes, self.max_message = max_frames, max_bytes, max_message
-        self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
-        self.introduction = ready(b"ROUTER")
-        self.old_introduction = bytes([ROUTER_TYPE, 0, 0])
-        self.by_fd, self.by_peer, self.listening = [], {}, set()
-        self.queue, self.later, self.leaving, self.mark = [], [], set(), mark
-        self.arrivals, self.young = [], collections.deque()
-        if extra >= 0:
-            self.watch(extra, EPOLL_CTL_ADD, True, False)
-
-    def listen(self, int fd):
-        """A bound and listening socket that does not block; somebody else's to close, after
-        `unlisten`."""
-        if not self.exhausted:
-            self.watch(fd, EPOLL_CTL_ADD, True, False)
-        self.listening.add(fd)
-
-    def unlisten(self, int fd):
-        if fd in self.listening:
-            self.listening.discard(fd)
-            if not self.exhausted:
-                self.watch(fd, EPOLL_CTL_DEL, False, False)
-        self.arrivals = [one for one in self.arrivals if one != fd]
-
-    def accept_again(self):
-        """After `exhausted`: tries again whether there are descriptors."""
-        if self.exhausted:
-            self.exhausted = False
-            for fd in self.listening:
-                self.watch(fd, EPOLL_CTL_ADD, True, False)
-
-    def wait(self, int milliseconds):
-        """1 when `extra` is readable, 2 when `receive` has something to do, 3 for both. It ends
-        early, with 0, when a signal was handled."""
-        cdef int found, number = 0
-        if self.pending or self.arrivals:
-            return 2
-        if milliseconds == 0:
-            found = epoll_wait(self.epoll, self.events, EVENTS, 0)
-        else:
-            with nogil:
-                found = epoll_wait(self.epoll, self.events, EVENTS, milliseconds)
-        if found < 0:
-            number = errno
-            if number != EINTR:
-                raise OSError(number, "epoll_wait")
-            PyErr_CheckSignals()
-            return 0
-        return self.note(found)
-
-    @property
-    def pending(self):
-        """Whether there is more to receive of which `fd` need not tell."""
-        return self.head < len(self.queue) or bool(self.later)
-
-    cdef int note(self, int found) except -1:
-        """What the kernel has told: who has a turn. The result is that of `wait`."""
-        cdef int n, fd, mask = 0
-        cdef uint32_t events
-        cdef object one
-        cdef Stream stream
-        self.fresh, self.crowded = True, found == EVENTS
-        for n in range(found):
-            fd, events = self.events[n].data.fd, self.events[n].events
-            if fd == self.extra:
-                mask |= 1
-                continue
-            mask |= 2
-            one = self.by_fd[fd] if fd < len(self.by_fd) else None
-            if one is None:
-                if fd in self.listening:
-                    self.arrivals.append(fd)
-                continue
-            stream = <Stream>one
-            if events & EPOLLOUT:
-                self.flush(stream)
-            if events & ~<uint32_t>EPOLLOUT and not stream.queued:
-                stream.queued = True
-                self.queue.append(stream)
-        return mask
-
-    def receive(self, Py_ssize_t most, double now):
-        """Up to `most` messages that are there now; unless something is `pending`, there are no
-        more. It also accepts, greets, and notices ends. Connections take turns, a share each."""
-        cdef list batch = []
-        cdef Stream stream
-        cdef Py_ssize_t share
-        self.now, self.brought = now, 0
-        if self.later:
-            self.queue += self.later
-            self.later = []
-        if not self.fresh:
-            self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
-        self.fresh = False
-        while len(batch) < most and self.brought < BROUGHT:
-            if self.head == len(self.queue):
-                if not self.crowded:
-                    break
-                self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
-                self.fresh = False
-                if self.head == len(self.queue):
-                    break
-            stream = <Stream>self.queue[self.head]
-            self.head += 1
-            stream.queued = False
-            if stream.state == ENDED:
-                continue
-            share = len(batch) + SHARE
-            self.visit(stream, batch, share if share < most else most)
-            if (stream.waiting or stream.more) and stream.state != ENDED and not stream.queued:
-                stream.queued = True
-                self.queue.append(stream)
-            while self.max_unfinished and self.unfinished > self.max_unfinished:
-                self.end_largest()
-        if self.head == len(self.queue) or self.head > EVENTS:
-            del self.queue[: self.head]
-            self.head = 0
-        if self.arrivals:
-            self.accept()
-        return batch
-
-    def release(self, bytes peer not None):
-        """This routing id may be somebody else's from now on."""
-        self.leaving.discard(peer)
-
-    cdef int end_largest(self) except -1:
-        """The connection that holds most of what is not complete."""
-        cdef Stream largest = None, stream
-        for one in self.by_fd:
-            if one is None:
-                continue
-            stream = <Stream>one
-            if largest is None or stream.unfinished > largest.unfinished:
-                largest = stream
-        return self.end(largest, UNFINISHED)
-
-    cdef int accept(self) except -1:
-        cdef list arrivals = self.arrivals
-        cdef int fd, made, number, n
-        cdef sockaddr_storage address
-        cdef socklen_t size
-        self.arrivals = []
-        for fd in arrivals:
-            for n in range(ACCEPTED_AT_ONCE):
-                size = sizeof(address)
-                made = accept4(fd, <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-                if made >= 0:
-                    self.welcome(made, _host(&address))
-                    continue
-                number = errno
-                if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                    self.out_of_descriptors()
-                    return 0
-                if number not in (EINTR, ECONNABORTED):
-                    break
-        return 0
-
-    cdef int out_of_descriptors(self) except -1:
-        """Who waits to be accepted would be told of at every turn."""
-        if not self.exhausted:
-            self.exhausted = True
-            for fd in self.listening:
-                self.watch(fd, EPOLL_CTL_DEL, False, False)
-        return 0
-
-    cdef int welcome(self, int fd, str host) except -1:
-        cdef Stream stream = Stream(fd, self.now, host)
-        while len(self.by_fd) <= fd:
-            self.by_fd.append(None)
-        try:
-            self.watch(fd, EPOLL_CTL_ADD, True, False)
-        except OSError:  # the kernel watches no more than it was told
-            stream.state = ENDED
-            close(fd)
-            return self.out_of_descriptors()
-        self.by_fd[fd] = stream
-        self.open_count += 1
-        self.young.append(stream)
-        self.told.append((NEW, fd, None, host))
-        return self.begin(stream)
-
-    def expire(self, double before):
-        """Ends who began before that time and is not done with the handshake; of many only some,
-        for others wait meanwhile.
-
-        When the next one began; infinity when there is none.
-        """
-        cdef Stream stream
-        cdef int ended = 0
-        while self.young:
-            stream = <Stream>self.young[0]
-            if stream.state < OPEN:
-                if stream.began > before or ended == ENDED_AT_ONCE:
-                    return stream.began
-                self.end(stream, BROKEN_OFF)
-                ended += 1
-            self.young.popleft()
-        return float("inf")
-
-    def send(self, list batch not None):
-        """As `wire.RouterWire.send`."""
-        cdef list refused = []
-        cdef list dirty = []
-        cdef Py_ssize_t n
-        cdef tuple one
-        cdef object found
-        cdef Stream stream
-        cdef list stopped = []
-        try:
-            for n in range(len(batch)):
-                one = <tuple>batch[n]
-                found = self.by_peer.get(one[0])
-                if found is None:
-                    refused.append((n, EHOSTUNREACH))
-                    continue
-                stream = <Stream>found
-                if stream.deaf:
-                    refused.append((n, EHOSTUNREACH))
-                    continue
-                if stream.stopped or self.is_full(stream):
-                    if not stream.stopped:
-                        stream.stopped = True
-                        stopped.append(stream)
-                    refused.append((n, EAGAIN))
-                    continue
-                stream.put_message(one[1])
-                if not stream.dirty:
-                    stream.dirty = True
-                    dirty.append(stream)
-                elif stream.unsent() > EARLY and not stream.asks_to_write:
-                    self.flush(stream)
-                    stream.dirty = True
-        finally:
-            for stream in dirty:
-                self.flush(stream)
-            for stream in stopped:
-                stream.stopped = False
-        return refused
-
-    cdef inline bint is_full(self, Stream stream) except -1:
-        if not self.holds_much(stream):
-            return False
-        self.flush(stream)
-        return self.holds_much(stream)
-
-    cdef inline bint holds_much(self, Stream stream) noexcept:
-        if self.max_unsent and stream.unsent() >= self.max_unsent:
-            return True
-        return stream.messages() >= self.hwm
-
-    def knows(self, bytes peer not None):
-        """Whether there is a connection of this routing id."""
-        return peer in self.by_peer
-
-    def cut(self, int fd):
-        """Ends a connection; `news` does not tell. May be repeated."""
-        if 0 <= fd < len(self.by_fd) and self.by_fd[fd] is not None:
-            stream = <Stream>self.by_fd[fd]
-            told = len(self.told)
-            shutdown(fd, SHUT_RDWR)
-            self.end(stream, "")
-            self.leaving.discard(stream.peer)
-            del self.told[told:]
-
-    def unsent(self):
-        """How many connections have something that the kernel has not taken yet."""
-        return sum((<Stream>one).out != NULL for one in self.by_fd if one is not None)
-
-    def finish(self):
-        """Says that nothing more will come, where everything is written."""
-        cdef Stream stream
-        for stream in [one for one in self.by_fd if one is not None]:
-            self.flush(stream)
-            if stream.out == NULL and not self.abandoned:
-                shutdown(stream.fd, SHUT_WR)
-
-    def drop(self, double now):
-        """Reads and forgets once; the result is how many connections are still there."""
-        self.receive(1000, now)
-        self.told.clear()
-        return self.open_count
-
-    def close(self):
-        """Ends every connection. May be repeated."""
-        for one in self.by_fd:
-            if one is not None:
-                self.end(<Stream>one, "")
-        self.told.clear()
-
-    cdef int deliver(self, Stream stream, list frames, list batch) except -1:
-        batch.append((stream.peer, frames))
-        return 0
-
-    cdef str opened(self, Stream stream, bytes peer, bytes kind):
-        if kind not in (b"", b"REQ", b"DEALER", b"ROUTER"):
-            return MALFORMED
-        if not peer:
-            while not peer or peer in self.by_peer or peer in self.leaving:
-                peer = self.mark + b"\0" + self.make_id(4)
-        elif peer[0] == 0 or len(self.mark) + len(peer) > MAX_ID:
-            return MALFORMED  # RFC 28: "starting with a zero octet" are the ROUTER's own
-        else:
-            peer = self.mark + peer
-            if peer in self.by_peer:
-                return ID_IN_USE
-            if peer in self.leaving:
-                stream.waiting = stream.queued = True
-                self.later.append(stream)
-                return NOT_YET
-        stream.peer = peer
-        self.by_peer[peer] = stream
-        return None
-
-    cdef int ended(self, Stream stream, str why) except -1:
-        self.by_fd[stream.fd] = None
-        self.open_count -= 1
-        if stream.state == OPEN:
-            self.by_peer.pop(stream.peer, None)
-            self.leaving.add(stream.peer)
-            self.told.append((GONE_AWAY, stream.fd, stream.peer, why))
-        else:
-            self.told.append((TURNED_AWAY, stream.fd, None, why))
-        return 0
-
-
-cdef str _host(sockaddr_storage* address):
-    """The other end's address; "" for what is not the internet's."""
-    cdef char[64] text
-    cdef int family = address.ss_family
-    cdef const void* raw
-    if family == AF_INET:
-        raw = &(<sockaddr_in*>address).sin_addr
-    elif family == AF_INET6:
-        raw = &(<sockaddr_in6*>address).sin6_addr
-    else:
-        return ""
-    if inet_ntop(family, raw, text, sizeof(text)) == NULL:
-        return ""
-    return (<bytes>text).decode("ascii")
-
-
-# ── one connection, as a DEALER ───────────────────────────────────────────────────────────────────
-
-cdef class TcpDealer(_Engine):
-    """What a DEALER with one connection and IMMEDIATE is: `fd` is of a socket that does not block
-    and is being connected; it is closed with this. `hwm` messages wait at most.
-
-    It belongs to one thread at a time. Whenever `self.fd` is readable, `receive` has something to do.
-    """
-
-    cdef Stream stream
-    cdef int hwm, extra
-
-    def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
-        self.hwm, self.extra = hwm, -1
-        self.introduction = ready(b"DEALER", identity)
-        self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
-        self.watch(fd, EPOLL_CTL_ADD, False, True)
-        self.stream = Stream(fd, 0.0, "")  # from here on the descriptor is ours
-        self.stream.state = CONNECTING
-        self.stream.peer = identity
-
-    @property
-    def open(self):
-        """Whether the handshake is done and the end has not come."""
-        return self.stream.state == OPEN
-
-    def wait_with(self, int extra):
-        """What waits for this and for the descriptor `extra`, in milliseconds: 1 when `extra` is
-        readable, 2 when `receive` has something to do, 3 for both; 0 after the time, or when a
-        signal was handled."""
-        self.watch(extra, EPOLL_CTL_ADD, True, False)
-        self.extra = extra
-        return self._wait
-
-    def _wait(self, int milliseconds):
-        cdef epoll_event[2] events
-        cdef int found, n, number, mask = 0
-        with nogil:
-            found = epoll_wait(self.epoll, events, 2, milliseconds)
-        if found < 0:
-            number = errno
-            if number != EINTR:
-                raise OSError(number, "epoll_wait")
-            PyErr_CheckSignals()
-        for n in range(found):
-            mask |= 1 if events[n].data.fd == self.extra else 2
-        return mask
-
-    def receive(self, Py_ssize_t most):
-        """Up to `most` messages that are there now; fewer mean that there are no more, or only very
-        large ones. `news` tells what else came of it."""
-        cdef list batch = []
-        cdef Stream stream = self.stream
-        self.brought = 0
-        if stream.state == CONNECTING and not self.connected():
-            return batch
-        if stream.asks_to_write:
-            self.flush(stream)
-        while stream.state != ENDED and len(batch) < most:
-            self.visit(stream, batch, most)
-            if not (stream.waiting or stream.more) or self.brought >= BROUGHT:
-                break
-        return batch
-
-    @property
-    def waiting(self):
-        """Whether messages have been read that no batch had room for."""
-        return self.stream.waiting
-
-    cdef bint connected(self) except -1:
-        cdef int number = 0
-        cdef socklen_t size = sizeof(number)
-        if getsockopt(self.stream.fd, SOL_SOCKET, SO_ERROR, &number, &size) != 0:
-            number = errno
-        if number == EINPROGRESS or (number == 0 and not _has_other_end(self.stream.fd)):
-            return False
-        if number != 0 or _meets_itself(self.stream.fd):
-            self.end(self.stream, UNREACHED)
-            return False
-        self.watch(self.stream.fd, EPOLL_CTL_MOD, True, False)
-        self.told.append((NEW, self.stream.fd, None, ""))
-        self.begin(self.stream)
-        return True
-
-    def send(self, list batch not None):
-        """As `wire.DealerWire.send`."""
-        cdef Stream stream = self.stream
-        cdef Py_ssize_t n, total = len(batch)
-        cdef list refused = []
-        for n in range(total):
-            if stream.state != OPEN or stream.deaf or self.is_full():
-                if n:
-                    self.flush(stream)
-                return [(later, EAGAIN) for later in range(n, total)]
-            stream.put_message(batch[n])
-            if stream.unsent() > EARLY and not stream.asks_to_write:
-                self.flush(stream)
-        if not stream.asks_to_write:
-            self.flush(stream)
-        return refused
-
-    cdef bint is_full(self) except -1:
-        cdef Stream stream = self.stream
-        if stream.messages() < self.hwm:
-            return False
-        self.flush(stream)
-        return stream.messages() >= self.hwm
-
-    @property
-    def unsent(self):
-        """Bytes that the kernel has not taken yet."""
-        return self.stream.unsent()
-
-    def expire(self):
-        """It has taken too long, if it is not open yet."""
-        if self.stream.state < OPEN:
-            self.end(self.stream, UNREACHED if self.stream.state == CONNECTING else BROKEN_OFF)
-
-    def write(self):
-        """Tries to write what waits."""
-        self.flush(self.stream)
-
-    def close(self):
-        """May be repeated. What comes after this is not read: without reading it away first, the
-        kernel would tell the other end to forget what was sent."""
-        if self.stream.state == OPEN and not self.abandoned:
-            self.flush(self.stream)
-            shutdown(self.stream.fd, SHUT_WR)
-            while recv(self.stream.fd, self.scratch, SCRATCH, MSG_DONTWAIT) > 0:
-                pass
-        self.end(self.stream, "")
-        self.told.clear()
-
-    cdef int deliver(self, Stream stream, list frames, list batch) except -1:
-        batch.append(frames)
-        return 0
-
-    cdef str opened(self, Stream stream, bytes peer, bytes kind):
-        return None if kind in (b"", b"REP", b"DEALER", b"ROUTER") else MALFORMED
-
-    cdef int ended(self, Stream stream, str why) except -1:
-        self.told.append(
-            (TURNED_AWAY if stream.state != OPEN else GONE_AWAY, stream.fd, None, why)
-        )
-        return 0
-
-
-cdef bint _has_other_end(int fd) noexcept:
-    """Whether a connection is there, and not only asked for."""
-    cdef sockaddr_storage there
-    cdef socklen_t size = sizeof(there)
-    return getpeername(fd, <sockaddr*>&there, &size) == 0
-
-
-cdef bint _meets_itself(int fd) noexcept:
-    """Whether a connection has itself at its other end.
-
-    Who tries often enough to reach a port of this machine where nobody listens, out of the range
-    for outgoing connections, is given that port itself one day. It would hear itself, and keep the
-    port from its broker.
-    """
-    cdef sockaddr_storage here, there
-    cdef socklen_t here_size = sizeof(here), there_size = sizeof(there)
-    memset(&here, 0, sizeof(here))
-    memset(&there, 0, sizeof(there))
-    if getsockname(fd, <sockaddr*>&here, &here_size) != 0:
-        return False
-    if getpeername(fd, <sockaddr*>&there, &there_size) != 0:
-        return False
-    return here_size == there_size and memcmp(&here, &there, here_size) == 0

@@ -16,6 +16,7 @@ from typing import Final
 import zmq
 
 from majordomus.net import forks, sockets, tcp
+from majordomus.net._tcp_dealer import TcpDealer
 from majordomus.net._zmtp import (
     ANOTHER_MECHANISM,
     BROKEN_OFF,
@@ -24,7 +25,6 @@ from majordomus.net._zmtp import (
     NEW,
     REFUSED,
     UNREACHED,
-    TcpDealer,
 )
 from majordomus.net.monitor import Event, Seen
 from majordomus.net.readiness import Readiness

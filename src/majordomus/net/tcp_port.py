@@ -13,7 +13,8 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net import forks, tcp
-from majordomus.net._zmtp import BROKEN_OFF, GONE_AWAY, GREETED_WELL, NEW, TcpRouter
+from majordomus.net._tcp_router import TcpRouter
+from majordomus.net._zmtp import BROKEN_OFF, GONE_AWAY, GREETED_WELL, NEW
 from majordomus.net.crowd import Crowd
 from majordomus.net.port import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, Message
 from majordomus.net.waker import Waker

@@ -72,7 +72,8 @@ def _has_own_zmtp(wanted: str) -> bool:
     if wanted not in ("", OWN):
         return False
     try:
-        importlib.import_module("majordomus.net._zmtp")
+        importlib.import_module("majordomus.net._tcp_router")
+        importlib.import_module("majordomus.net._tcp_dealer")
     except ImportError:
         return False
     return True
