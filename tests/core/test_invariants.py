@@ -111,6 +111,8 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "is registered, and lost": lambda r: put(r.worker, "state", LOST),
     "is suspect, and nobody will judge it": lambda r: put(r.worker, "state", WorkerState.SUSPECT),
     "its services and their order differ": lambda r: r.worker.order.clear(),
+    "is known to serve another number": lambda r: put(r.worker, "only_service", None),
+    "its only worker is not the only one": lambda r: put(r.service, "only_worker", r.worker),
     "which does not know it": lambda r: r.service.workers.pop(W),
     "free=0, and its strategy says otherwise": lambda r: r.service.strategy.put(r.worker),
     "its handles and its slots differ": lambda r: r.legacy.handles.clear(),

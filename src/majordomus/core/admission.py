@@ -115,7 +115,8 @@ class Admission:
         service = peer.asked
         if service is None or service.name != name or not service.known:
             service = self.service(name)
-            peer.asked = service if service.workers else None
+            served = service.only_worker is not None or service.workers
+            peer.asked = service if served else None
         target = self._wanted(address, name, called) if address else None
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)

@@ -98,7 +98,7 @@ class Dispatcher:
     def _choose(self, request: Request) -> Worker | None:
         if request.target is not None:
             return request.target if request.target.has_room() else None
-        return request.service.strategy.choose(request)
+        return request.service.choose(request)
 
     def _queue_of(self, request: Request) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
@@ -114,7 +114,8 @@ class Dispatcher:
         self.registry.queued_bytes -= request.size
         request.peer.queued -= 1
         request.peer.queued_bytes -= request.size
-        if not request.service.queue:
+        waiting = request.service.waiting
+        if waiting is None or not waiting.count:
             self.registry.backlogged.pop(request.service, None)
 
     # ── to a worker and back ──────────────────────────────────────────────────────────────────────
@@ -149,12 +150,20 @@ class Dispatcher:
 
     def _weigh(self, worker: Worker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
+        only = worker.only_service
+        if only is None:
+            for service in worker.order:
+                self._weigh_for(worker, service)
+        elif only.only_worker is None:
+            self._weigh_for(worker, only)
+
+    def _weigh_for(self, worker: Worker, service: Service) -> None:
+        if service.only_worker is not None:
+            return
         if worker.has_room():
-            for service in worker.order:
-                service.strategy.put(worker)
+            service.strategy.put(worker)
         else:
-            for service in worker.order:
-                service.strategy.drop(worker)
+            service.strategy.drop(worker)
 
     def release(self, worker: Worker, number: int) -> Request | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
@@ -195,17 +204,19 @@ class Dispatcher:
     def _next_for(self, worker: Worker) -> Request | None:
         """By turns a request that asks for `worker` alone and one that does not, so that nobody
         passes the others by naming workers (rule 7)."""
-        if worker.reserved and not worker.reserved_last:
+        reserved = worker.waiting
+        if reserved is not None and reserved.count and not worker.reserved_last:
             worker.reserved_last = True
-            return worker.reserved.pop_for(worker)
+            return reserved.pop_for(worker)
         worker.reserved_last = False
         request = self._next_of_services(worker)
-        return worker.reserved.pop_for(worker) if request is None else request
+        return reserved.pop_for(worker) if request is None and reserved is not None else request
 
     def _next_of_services(self, worker: Worker) -> Request | None:
+        only = worker.only_service
+        if only is not None:
+            return None if only.waiting is None else only.waiting.pop_for(worker)
         order = worker.order
-        if len(order) == 1:
-            return order[0].queue.pop_for(worker)
         backlogged = self.registry.backlogged
         if len(backlogged) < len(order):
             for service in backlogged:
@@ -452,7 +463,7 @@ class Dispatcher:
         request.parts = None
         request.stream = None
         request.rejected = None
-        if not service.open and not service.workers:
+        if not service.open and service.only_worker is None and not service.workers:
             registry.tidy(service)
 
     def _tell(
@@ -483,10 +494,11 @@ class Dispatcher:
 
     def enrol(self, worker: Worker, service: Service, now: float) -> None:
         """`worker` serves `service` from now on."""
-        service.workers[worker.id] = worker
+        service.enter(worker)
         self.registry.served[service] = None
         worker.services[service.name] = service
         worker.order.append(service)
+        worker.only_service = service if len(worker.order) == 1 else None
         set_weight(worker, service)
         self._weigh(worker)
         self.feed(worker, now)

@@ -244,7 +244,7 @@ def _stream(request: Request) -> Iterator[str]:
         yield f"its client's side is neither open nor closed: {story(request)}"
     if request.state not in AT_WORKER or request.worker is None:
         return
-    unsent = request.dispatch in request.worker.undelivered
+    unsent = request.worker.is_undelivered(request.dispatch)
     if request.worker.dialect is not Dialect.MDP03:
         if stream.open and not unsent:
             yield f"its worker has it before its client has said its last: {story(request)}"
@@ -261,6 +261,8 @@ def _service(service: Service, is_open: int) -> Iterator[str]:
         yield f"{name}: open = {service.open}, but {is_open} are"
     if not service.open and not service.workers:
         yield f"{name}: is known, and nobody serves it or waits for it"
+    if service.only_worker is not None and [*service.workers.values()] != [service.only_worker]:
+        yield f"{name}: its only worker is not the only one"
     free = [w for w in service.workers.values() if w.free]
     for request in service.queue if free else ():
         if any(worker not in (request.rejected or ()) for worker in free):
@@ -284,6 +286,8 @@ def _worker(worker: Worker) -> Iterator[str]:
         yield f"{name}: is registered, and lost"
     if {s.name: s for s in worker.order} != worker.services:
         yield f"{name}: its services and their order differ"
+    if worker.only_service is not (worker.order[0] if len(worker.order) == 1 else None):
+        yield f"{name}: serves {len(worker.order)} services, and is known to serve another number"
     yield from _queue(name, worker.reserved)
     if worker.reserved and worker.free:
         yield f"rule 6: {name} is free, and there waits {story(next(iter(worker.reserved)))}"
@@ -291,7 +295,7 @@ def _worker(worker: Worker) -> Iterator[str]:
         if service.workers.get(worker.id) is not worker:
             yield f"{name}: serves {service.name!r}, which does not know it"
             continue
-        chosen = service.strategy.choose(_nobody_elses(service, worker))
+        chosen = service.choose(_nobody_elses(service, worker))
         if (chosen is worker) != bool(worker.free):
             yield f"{name}: free={worker.free}, and its strategy says otherwise"
     handles = sorted(number for waiting in worker.handles.values() for number in waiting)

@@ -37,8 +37,7 @@ class Losses:
         registry = self.registry
         services = list(worker.order)
         for service in services:
-            service.strategy.forget(worker)
-            service.workers.pop(worker.id, None)
+            service.leave(worker)
             service.last_worker = now
             if not service.workers:
                 registry.served.pop(service, None)
@@ -49,7 +48,7 @@ class Losses:
         registry.workers.pop(worker.id, None)
         for request in list(worker.reserved):
             self.dispatcher.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        unsent = worker.undelivered
+        unsent = worker.undelivered or ()
         again = [r for r in held if self._survives(r, r.dispatch in unsent, why, now)]
         self.dispatcher.requeue(again, now)
         for service in services:
@@ -86,9 +85,11 @@ class Losses:
         if worker.dialect is MDP03:
             command, number, _ = command_of(frames)
             if command == spec.REQUEST:
-                worker.undelivered.add(number)
+                worker.not_delivered(number)
             return
         for frame in frames[2:4]:
             waiting = worker.handles.get(bytes(frame), ())
-            unsent = [n for n in reversed(waiting) if n not in worker.undelivered]
-            worker.undelivered.update(unsent[:1])
+            for number in reversed(waiting):
+                if not worker.is_undelivered(number):
+                    worker.not_delivered(number)
+                    break

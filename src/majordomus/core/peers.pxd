@@ -14,26 +14,27 @@ cdef class Outbox:
     cdef public double delay
 
 
+# What every message reads or writes stands first, side by side: two lines of a processor's cache.
 @cython.final
 cdef class Peer:
     cdef public bytes id
     cdef public object dialect
-    cdef public bytes handle
-    cdef public object identity
-    cdef public str user
-    cdef public tuple groups
-    cdef public bytes prefix
-    cdef public object state
     cdef public Worker worker
+    cdef public bytes prefix
+    cdef public Outbox outbox
+    cdef public double last_sent
+    cdef public double last_heard
+    cdef public object state
     cdef public dict open
     cdef public Service asked
+    cdef public bytes handle
+    cdef public str user
+    cdef public object identity
+    cdef public tuple groups
     cdef public Py_ssize_t queued
     cdef public Py_ssize_t queued_bytes
-    cdef public Outbox outbox
     cdef public double last_delay
     cdef public double flushed
-    cdef public double last_heard
-    cdef public double last_sent
     cdef public dict timer
     cdef public object listener
     cdef public bytes own_handle

@@ -21,19 +21,28 @@ cdef class FairQueue:
     cdef object _left(self, Request request)
 
 
+# What every request reads or writes stands first, side by side: two lines of a processor's cache.
 @cython.final
 cdef class Service:
     cdef public bytes name
-    cdef public bytes field
-    cdef public Strategy strategy
-    cdef public object given
-    cdef public FairQueue queue
-    cdef public dict workers
+    cdef public Worker only_worker
     cdef public Py_ssize_t open
-    cdef public Py_ssize_t held
-    cdef public Py_ssize_t held_bytes
+    cdef public Py_ssize_t served
+    cdef public int _box
+    cdef public int _in_box
     cdef public bint known
     cdef public bint own
-    cdef public Py_ssize_t served
+    cdef public object given
+    cdef public Strategy strategy
+    cdef public dict workers
+    cdef public FairQueue waiting
+    cdef public list _took
+    cdef public Py_ssize_t held
+    cdef public Py_ssize_t held_bytes
     cdef public double last_worker
-    cdef public list took
+    cpdef Worker choose(self, Request request)
+    @cython.locals(only=Worker)
+    cpdef object enter(self, Worker worker)
+    cpdef object leave(self, Worker worker)
+    cpdef object note(self, int box)
+    cdef object _next_box(self, int box)

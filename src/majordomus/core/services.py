@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.balancing import Strategy
+from majordomus.core.balancing import LeastOutstanding, Strategy
 from majordomus.protocol.spec import MMI_PREFIX
 
 BOXES: Final = 64
@@ -105,32 +105,36 @@ class FairQueue:
 
 class Service:
     """A name that clients call. ``last_worker``: when a live worker was last there (monotonic
-    seconds)."""
+    seconds). ``only_worker``: the one that it has, where its strategy would say no more of one than
+    that it is there; that one is not told to the strategy until another one comes."""
 
     __slots__ = (
-        "field",
+        "_box",
+        "_in_box",
+        "_took",
         "given",
         "held",
         "held_bytes",
         "known",
         "last_worker",
         "name",
+        "only_worker",
         "open",
         "own",
-        "queue",
         "served",
         "strategy",
-        "took",
+        "waiting",
         "workers",
     )
 
     def __init__(self, name: bytes, strategy: Strategy) -> None:
         self.name = name
-        self.field = bytes((len(name),)) + name
         self.strategy = strategy
         self.given = None if type(strategy).given is Strategy.given else strategy.given
         """Told of each dispatch; None where the strategy does not care."""
-        self.queue = FairQueue()
+        self.only_worker: Worker | None = None
+        self.waiting: FairQueue | None = None
+        """Its queue, made when one is first asked for."""
         self.workers: dict[bytes, Worker] = {}
         self.open = 0
         self.held = 0
@@ -141,6 +145,64 @@ class Service:
         self.own = name.startswith(MMI_PREFIX)
         """Whether the broker answers it itself."""
         self.served = 0
-        self.took = [0] * BOXES
-        """How many took so long from acceptance to end, by powers of two of a tick (stories.py)."""
+        self._took: list[int] | None = None
+        self._box = 0
+        self._in_box = 0
+        """How many of those that ended last fell into the same box; not yet in `_took`."""
         self.last_worker = -inf
+
+    @property
+    def queue(self) -> FairQueue:
+        """What waits for it, whoever may have it."""
+        if self.waiting is None:
+            self.waiting = FairQueue()
+        return self.waiting
+
+    def choose(self, request: Request) -> Worker | None:
+        """The worker for `request`, as its strategy says; None when none may have it now."""
+        only = self.only_worker
+        if only is None:
+            return self.strategy.choose(request)
+        if not only.has_room() or (request.rejected is not None and only in request.rejected):
+            return None
+        return only
+
+    def enter(self, worker: Worker) -> None:
+        """`worker` serves it from now on. The strategy is told of those that were there."""
+        self.workers[worker.id] = worker
+        if len(self.workers) == 1 and type(self.strategy) is LeastOutstanding:
+            self.only_worker = worker
+            return
+        only = self.only_worker
+        self.only_worker = None
+        if only is not None and only.has_room():
+            self.strategy.put(only)
+
+    def leave(self, worker: Worker) -> None:
+        """`worker` serves it no more."""
+        self.strategy.forget(worker)
+        self.workers.pop(worker.id, None)
+        if self.only_worker is worker:
+            self.only_worker = None
+
+    def note(self, box: int) -> None:
+        """One more took so long that it falls into `box`, by powers of two of a tick
+        (stories.py)."""
+        if box == self._box:
+            self._in_box += 1
+        else:
+            self._next_box(box)
+
+    def _next_box(self, box: int) -> None:
+        if self._took is None:
+            self._took = [0] * BOXES
+        self._took[self._box] += self._in_box
+        self._box = box
+        self._in_box = 1
+
+    @property
+    def took(self) -> list[int]:
+        """How many took so long from acceptance to end, box by box."""
+        boxes = [0] * BOXES if self._took is None else self._took.copy()
+        boxes[self._box] += self._in_box
+        return boxes

@@ -14,5 +14,5 @@ cdef class Stories:
     cdef public object notable
     cdef public list _recent
     cdef public Py_ssize_t _at
-    @cython.locals(took=double, boxes=list, box=Py_ssize_t)
+    @cython.locals(took=double)
     cpdef object ended(self, Request request, double now)

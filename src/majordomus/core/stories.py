@@ -48,8 +48,7 @@ class Stories:
         request.ended = now
         took = now - request.accepted
         if request.dispatch:
-            boxes, box = request.service.took, arithmetic.bits(arithmetic.whole(took * _TICKS))
-            boxes[box] += 1
+            request.service.note(arithmetic.bits(arithmetic.whole(took * _TICKS)))
         elif request.state is ANSWERED:  # by the broker itself
             return
         if took >= self.slow or request.state is not ANSWERED or request.story is not None:

@@ -181,14 +181,14 @@ class Streams:
                 added = stream.down - spec.FIRST_CREDIT
                 self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
         else:
-            worker.undelivered.add(request.dispatch)
+            worker.not_delivered(request.dispatch)
         self._pass_on(request, stream, now)
 
     def ended(self, request: Request, worker: Worker, now: float) -> None:
         """`request` has ended at `worker`. One that waited there for its client's last word has
         left no trace at the worker: its slot is free."""
-        if worker.dialect is not MDP03 and request.dispatch in worker.undelivered:
-            worker.undelivered.discard(request.dispatch)
+        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
+            worker.delivered(request.dispatch)
             if self.dispatcher.release(worker, request.dispatch) is not None:
                 self.dispatcher.feed(worker, now)
 
@@ -251,7 +251,7 @@ class Streams:
 
     def _join(self, request: Request, stream: Stream, worker: Worker, now: float) -> bool:
         """One request for a worker that knows no parts, when the client has said its last."""
-        if request.dispatch not in worker.undelivered:
+        if not worker.is_undelivered(request.dispatch):
             return True
         frames, size = len(request.body) + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
@@ -261,7 +261,7 @@ class Streams:
             if stream.up <= STEP:
                 self._grant(request, stream, STEP, now)
             return True
-        worker.undelivered.discard(request.dispatch)
+        worker.delivered(request.dispatch)
         stream.final_due = False
         body = stream.joined(request.body)
         self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)

@@ -20,7 +20,8 @@ class Worker:
     """A peer that serves. ``holding``: how many of its slots are in use, those of ended requests
     included; ``oldest`` and ``newest``: the requests that have them, each of which knows its
     neighbours. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of
-    a Delphi worker, the handles that it may use again, with the handles of their clients."""
+    a Delphi worker, the handles that it may use again, with the handles of their clients.
+    ``only_service``: the one that it serves, where it serves one."""
 
     __slots__ = (
         "answered",
@@ -35,14 +36,15 @@ class Worker:
         "metadata",
         "newest",
         "oldest",
+        "only_service",
         "order",
         "peer",
         "place",
-        "reserved",
         "reserved_last",
         "services",
         "state",
         "undelivered",
+        "waiting",
     )
 
     def __init__(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> None:
@@ -58,14 +60,24 @@ class Worker:
         self.oldest: Request | None = None
         self.newest: Request | None = None
         self.handles: dict[bytes, deque[int]] = {}
-        self.undelivered: set[int] = set()
+        self.undelivered: set[int] | None = None
+        """Dispatches whose message never left: nobody has seen them."""
         self.answered: dict[bytes, bytes] | None = None
-        self.reserved = FairQueue()
+        self.only_service: Service | None = None
+        self.waiting: FairQueue | None = None
+        """What asks for it alone; made when a queue is first asked for."""
         self.reserved_last = False
         self.place: Place | None = None
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now
+
+    @property
+    def reserved(self) -> FairQueue:
+        """The requests that wait for this worker and no other."""
+        if self.waiting is None:
+            self.waiting = FairQueue()
+        return self.waiting
 
     def has_room(self) -> bool:
         """Whether a slot may be given out now."""
@@ -97,6 +109,20 @@ class Worker:
             newer.older = older
             request.newer = None
         self.holding -= 1
+
+    def not_delivered(self, number: int) -> None:
+        """Dispatch `number` never left: nothing of it can have run."""
+        if self.undelivered is None:
+            self.undelivered = set()
+        self.undelivered.add(number)
+
+    def is_undelivered(self, number: int) -> bool:
+        return self.undelivered is not None and number in self.undelivered
+
+    def delivered(self, number: int) -> None:
+        """Dispatch `number` is of no interest any more, or has left after all."""
+        if self.undelivered is not None:
+            self.undelivered.discard(number)
 
     @property
     def held(self) -> dict[int, Request]:
