@@ -98,7 +98,10 @@ class Dispatcher:
     def _choose(self, request: Request) -> Worker | None:
         if request.target is not None:
             return request.target if request.target.has_room() else None
-        return request.service.choose(request)
+        service = request.service
+        if service.only_worker is not None:
+            return service.choose(request)
+        return service.strategy.choose(request)
 
     def _queue_of(self, request: Request) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
@@ -136,8 +139,9 @@ class Dispatcher:
         if worker.dialect is not MDP03:
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
-        if request.service.given is not None:
-            request.service.given(worker)
+        service = request.service
+        if service.only_worker is None and service.given is not None:
+            service.given(worker)
         self._weigh(worker)
         if request.stream is None:
             self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
@@ -151,19 +155,16 @@ class Dispatcher:
     def _weigh(self, worker: Worker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
         only = worker.only_service
-        if only is None:
-            for service in worker.order:
-                self._weigh_for(worker, service)
-        elif only.only_worker is None:
-            self._weigh_for(worker, only)
-
-    def _weigh_for(self, worker: Worker, service: Service) -> None:
-        if service.only_worker is not None:
+        if only is not None and only.only_worker is not None:
             return
-        if worker.has_room():
-            service.strategy.put(worker)
-        else:
-            service.strategy.drop(worker)
+        room = worker.has_room()
+        for service in worker.order:
+            if service.only_worker is not None:
+                continue
+            if room:
+                service.strategy.put(worker)
+            else:
+                service.strategy.drop(worker)
 
     def release(self, worker: Worker, number: int) -> Request | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
