@@ -35,7 +35,7 @@ PATIENCE: Final = 60.0
 FUNCTIONS: Final = {
     "receive": r"_11_tcp_router_9TcpRouter_\d*receive\b",
     "machine": r"_13BrokerMachine_receive_all\b",
-    "parse": r"_5mdp03_parse\b",
+    "parse": r"_5mdp03_6Fields_read\b",
     "send": r"_11_tcp_router_9TcpRouter_\d*send\b",
     "wait": r"_11_tcp_router_9TcpRouter_\d*wait\b",
 }

@@ -13,7 +13,8 @@ import pytest
 from majordomus.protocol import spec
 
 SOURCE = Path(__file__).parents[2] / "src"
-DECLARATIONS = sorted(SOURCE.rglob("*.pxd"))
+DECLARATIONS = [path for path in sorted(SOURCE.rglob("*.pxd")) if path.with_suffix(".py").exists()]
+"""Those of modules of Python; the wires' are Cython's alone."""
 CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
 ATTRIBUTE = re.compile(r"    cdef (?:public |readonly )?([\w\[\] ]*?[\w\]]) (\w+(?:, \w+)*)$")
 NUMBERS = re.compile(r"\b(double|int|bint|long|Py_ssize_t|char)\b")
