@@ -8,9 +8,10 @@ import signal
 import socket as plain
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,18 @@ import pytest
 from majordomus import Broker, BrokerSettings, Client, Request, Worker
 from majordomus.errors import ConfigurationError, MajordomusError
 from majordomus.net import tcp, wires
+from majordomus.protocol import mdp03, spec
 
 pytestmark = pytest.mark.skipif(
     not wires.OWN_ZMTP, reason="our own ZMTP is not built, or another wire was asked for"
 )
 LIMIT = 20.0
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+
+
+def ready(kind: bytes) -> bytes:
+    body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4) + kind
+    return bytes([4, len(body)]) + body
 
 
 @pytest.fixture
@@ -227,3 +235,64 @@ def test_client_that_is_closed_while_a_name_is_looked_up_leaves_nothing_open(
             client.call("echo", timeout=0.1)
         time.sleep(0.6)
     assert open_files() <= before
+
+
+# ── floods, and what the kernel does not take at once ─────────────────────────────────────────────
+
+
+def test_messages_beyond_a_batch_are_not_left_in_a_broker_of_both_kinds(both: Broker) -> None:
+    """They have been read: the kernel tells of them no more."""
+    port = int(both.endpoints[0].rpartition(":")[2])
+    ping = mdp03.pack(spec.REQUEST, id=1, ttl=20_000, service=b"mmi.service")
+    with plain.create_connection(("127.0.0.1", port)) as raw:
+        raw.settimeout(LIMIT)
+        raw.sendall(GREETING + ready(b"DEALER"))
+        requests = b""
+        for n in range(1, 1001):
+            header = ping[:8] + n.to_bytes(8) + ping[16:]
+            requests += bytes([1, len(header)]) + header + b"\0\4echo"
+        raw.sendall(requests)
+        told = b""
+        while told.count(b"\0\x03404") < 1000:
+            told += raw.recv(1 << 16)
+
+
+def test_large_message_of_a_sync_client_leaves_though_no_call_follows(
+    broker: Broker,
+) -> None:
+    came = threading.Event()
+    worker = Worker(broker.endpoints[0])
+
+    @worker.service("take")
+    def take(request: Request) -> bytes:
+        came.set()
+        return b""
+
+    with worker, Client(broker.endpoints[0], timeout=LIMIT) as client:
+        client.ping()
+        client.send("take", bytes(15_000_000))
+        assert came.wait(LIMIT)
+
+
+def test_broker_under_a_flood_stops(broker: Broker) -> None:
+    port = int(broker.endpoints[0].rpartition(":")[2])
+    over = threading.Event()
+
+    def flood() -> None:
+        with plain.create_connection(("127.0.0.1", port)) as raw, suppress(OSError):
+            raw.settimeout(LIMIT)
+            raw.sendall(GREETING + ready(b"DEALER"))
+            while not over.is_set():
+                raw.sendall(b"\0\1x" * 20_000)
+
+    floods = [threading.Thread(target=flood) for _ in range(2)]
+    for one in floods:
+        one.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    broker.stop(drain=False)
+    took = time.monotonic() - began
+    over.set()
+    for one in floods:
+        one.join()
+    assert took < 5
