@@ -15,10 +15,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import zmq
 
 from majordomus import Broker, BrokerSettings, Client, Request, Worker
 from majordomus.errors import ConfigurationError, MajordomusError
 from majordomus.net import tcp, wires
+from majordomus.net.monitor import Event
+from majordomus.net.readiness import Readiness
 from majordomus.protocol import mdp03, spec
 
 pytestmark = pytest.mark.skipif(
@@ -296,3 +299,54 @@ def test_broker_under_a_flood_stops(broker: Broker) -> None:
     for one in floods:
         one.join()
     assert took < 5
+
+
+def test_routing_id_of_one_door_is_not_had_at_the_other(both: Broker) -> None:
+    tcp_url, ipc_url, _ = both.endpoints
+    going, go = threading.Event(), threading.Event()
+    worker = Worker(tcp_url)
+
+    @worker.service("vault")
+    def vault(request: Request) -> bytes:
+        going.set()
+        go.wait(LIMIT)
+        return b"secret"
+
+    context = zmq.Context.instance()
+    with worker, context.socket(zmq.DEALER) as victim, context.socket(zmq.DEALER) as thief:
+        for one, url in ((victim, ipc_url), (thief, tcp_url)):
+            one.setsockopt(zmq.ROUTING_ID, b"whoever")
+            one.setsockopt(zmq.LINGER, 0)
+            one.connect(url)
+        victim.send_multipart([mdp03.pack(spec.REQUEST, id=7, ttl=20_000, service=b"vault")])
+        assert going.wait(LIMIT)
+        header = mdp03.pack(spec.REQUEST, id=8, ttl=9000, service=b"mmi.service")
+        thief.send_multipart([header, b"echo"])
+        assert thief.poll(int(LIMIT * 1000))
+        assert thief.recv_multipart()[1:] == [b"404"]
+        go.set()
+        assert victim.poll(int(LIMIT * 1000))
+        assert victim.recv_multipart()[1:] == [b"secret"]
+        assert not thief.poll(200)
+
+
+def test_connection_of_the_parent_outlives_a_close_in_a_forked_child(broker: Broker) -> None:
+    place = tcp.at_once(broker.endpoints[0])
+    assert place is not None
+    from majordomus.net.tcp_link import TcpLink  # which only loads where our own ZMTP was built
+
+    link = TcpLink(broker.endpoints[0], place)
+    until = time.monotonic() + LIMIT
+    while not any(seen.event is Event.CONNECTED for seen in link.news()):
+        assert time.monotonic() < until
+        link.receive(1)
+    child = os.fork()
+    if child == 0:
+        link.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    header = mdp03.pack(spec.REQUEST, id=1, ttl=9000, service=b"mmi.service")
+    assert link.send([[header, b"echo"]]) == []
+    assert Readiness(*link.fds)(int(LIMIT * 1000))
+    assert [frames[1] for frames in link.receive(10)] == [b"404"]
+    link.close()
