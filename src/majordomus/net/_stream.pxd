@@ -62,7 +62,6 @@ cdef class Stream:
     cdef bint large_more
     cdef size_t unfinished  # bytes, as the engine has counted them last
     cdef double began
-    cdef readonly str host
 
     cdef void release(self) noexcept
     cdef size_t unsent(self) noexcept

@@ -232,8 +232,8 @@ cdef void took(Out* out, size_t size) noexcept:
 cdef class Stream:
     """One connection: what is read and not yet a message, what is to be written."""
 
-    def __cinit__(self, int fd, double began, str host):
-        self.fd, self.began, self.host = fd, began, host
+    def __cinit__(self, int fd, double began):
+        self.fd, self.began = fd, began
         self.state = SIGNED
 
     def __dealloc__(self):

@@ -54,7 +54,7 @@ cdef class TcpDealer(Engine):
         self.introduction = ready(b"DEALER", identity)
         self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
         self.watch(fd, EPOLL_CTL_ADD, False, True)
-        self.stream = Stream(fd, 0.0, "")  # from here on the descriptor is ours
+        self.stream = Stream(fd, 0.0)  # from here on the descriptor is ours
         self.stream.state = CONNECTING
         self.stream.peer = identity
 

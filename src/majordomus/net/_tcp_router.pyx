@@ -270,7 +270,7 @@ cdef class TcpRouter(Engine):
         return 0
 
     cdef int welcome(self, int fd, str host) except -1:
-        cdef Stream stream = Stream(fd, self.now, host)
+        cdef Stream stream = Stream(fd, self.now)
         while len(self.by_fd) <= fd:
             self.by_fd.append(None)
         try:
