@@ -1,9 +1,11 @@
-"""How many instructions the rules spend on one request: python -m benchmarks.instructions.
+"""How many instructions the rules spend on one request, and on one worker that only lives:
+python -m benchmarks.instructions.
 
 Counted by callgrind, not timed, so no noise of the machine is in the figure: of one build it is the
 same at every run, to within a tenth of a percent. A request is two messages received (REQUEST,
 FINAL) and two made; the sockets are not in it. 16 clients with 32 requests each in flight, 4
-workers, 16-byte bodies, MDP/0.3, every rule at its default.
+workers, 16-byte bodies, MDP/0.3, every rule at its default. A worker that lives is one HEARTBEAT
+received, one made, and one look at how long it was silent, once an interval.
 """
 
 from __future__ import annotations
@@ -32,8 +34,14 @@ WORKERS: Final = 4
 BATCH: Final = 256
 FEW, MANY = 1_000, 3_000
 BODY: Final = b"sixteen bytes ok"
+IDLE: Final = 500
+"""Workers that only live."""
+BEATS_AT_ONCE: Final = 20
+FEW_INTERVALS, MANY_INTERVALS = 4, 12
 BOUNDS: Final = Path(__file__).with_name("instructions.json")
 TOLERANCE: Final = 0.05
+REQUEST: Final = "a request"
+INTERVAL: Final = "an interval of a worker that only lives"
 
 Message = tuple[bytes, list[bytes]]
 
@@ -77,9 +85,33 @@ def serve(requests: int) -> None:
         raise RuntimeError(f"not the traffic that was meant: {counts.dropped}")
 
 
-def count(requests: int, output: Path) -> int:
-    """Instructions of a process that serves so many requests. Raises: RuntimeError."""
-    return count_process(["benchmarks.instructions", "--serve", str(requests)], output)
+def live(intervals: int) -> None:
+    """The other workload: `IDLE` workers that beat in turn for so many intervals."""
+    made = iter(range(1, 1_000_000))
+    settings = BrokerSettings()
+    machine = BrokerMachine(settings, lambda n: next(made).to_bytes(n, "big"), "broker")
+    ids = [b"\1worker-of-test%d" % n for n in range(IDLE)]
+    ready = mdp03.pack(spec.READY, code=1000, service=b"echo")
+    beat = mdp03.pack(spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
+    gc.freeze()
+    gc.set_threshold(50_000)
+    turns = IDLE // BEATS_AT_ONCE
+    now, sent = 1.0, 0
+    for turn in range(turns * (1 + intervals)):
+        now += settings.worker_interval / turns
+        first = turn % turns * BEATS_AT_ONCE
+        batch = [(id, [ready if turn < turns else beat]) for id in ids[first:][:BEATS_AT_ONCE]]
+        machine.receive_all(batch, now)
+        machine.tick(now)
+        machine.next_deadline()
+        sent += len(machine.take_effects()[1])
+    if len(machine.registry.workers) != IDLE or sent < IDLE * intervals:
+        raise RuntimeError(f"not every worker lives: {sent} messages were sent")
+
+
+def count(what: str, times: int, output: Path) -> int:
+    """Instructions of a process that does a workload so many times. Raises: RuntimeError."""
+    return count_process(["benchmarks.instructions", f"--{what}", str(times)], output)
 
 
 def count_process(module: list[str], output: Path) -> int:
@@ -98,8 +130,15 @@ def count_process(module: list[str], output: Path) -> int:
 
 def per_request(folder: Path) -> float:
     """Instructions of the rules for one request: what more requests cost more."""
-    few, many = (count(n, folder / f"{n}.callgrind") for n in (FEW, MANY))
+    few, many = (count("serve", n, folder / f"{n}.callgrind") for n in (FEW, MANY))
     return (many - few) / (MANY - FEW)
+
+
+def per_interval(folder: Path) -> float:
+    """Instructions of the rules for one interval of a worker that only lives."""
+    counts = (FEW_INTERVALS, MANY_INTERVALS)
+    few, many = (count("live", n, folder / f"live-{n}.callgrind") for n in counts)
+    return (many - few) / (MANY_INTERVALS - FEW_INTERVALS) / IDLE
 
 
 def kind() -> str:
@@ -108,31 +147,41 @@ def kind() -> str:
     return f"{RULES}, {platform.python_implementation()} {version}, {platform.machine()}"
 
 
-def bound() -> float | None:
+def bound(what: str) -> float | None:
     """The most that may be spent, from instructions.json; None where none was set."""
-    known: dict[str, float] = json.loads(BOUNDS.read_text())
-    return known.get(kind())
+    known: dict[str, dict[str, float]] = json.loads(BOUNDS.read_text())
+    return known[what].get(kind())
+
+
+def verdict(what: str, counted: float) -> bool:
+    """Says it; False when it is more than its bound."""
+    most = bound(what)
+    said = "no bound is set for it" if most is None else f"the bound is {most:,.0f}"
+    print(f"{kind()}: {counted:,.0f} instructions for {what}; {said}")
+    return most is None or counted <= most * (1 + TOLERANCE)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", type=int, metavar="N", help="be the workload")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="keep callgrind's output")
+    parser.add_argument("--live", type=int, metavar="N", help="be the other workload")
     asked = parser.parse_args()
     if asked.serve is not None:
         serve(asked.serve)
+        return 0
+    if asked.live is not None:
+        live(asked.live)
         return 0
     if not shutil.which("valgrind"):
         print("valgrind is not here: nothing was counted")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        counted = per_request(Path(folder))
+        good = verdict(REQUEST, per_request(Path(folder)))
+        good = verdict(INTERVAL, per_interval(Path(folder))) and good
         if asked.profile:
             shutil.copy(Path(folder) / f"{MANY}.callgrind", asked.profile)
-    most = bound()
-    verdict = "no bound is set for it" if most is None else f"the bound is {most:,.0f}"
-    print(f"{kind()}: {counted:,.0f} instructions a request; {verdict}")
-    return 1 if most is not None and counted > most * (1 + TOLERANCE) else 0
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def of_the_rules() -> dict[str, float]:
         environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
         command = [sys.executable, "-m", "benchmarks.instructions"]
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-        counted = re.search(r": ([\d,]+) instructions a request", done.stdout)
+        counted = re.search(r": ([\d,]+) instructions for a request", done.stdout)
         if counted is None:
             raise RuntimeError(f"nothing was counted: {done.stdout}{done.stderr[-500:]}")
         found[kind] = int(counted[1].replace(",", ""))

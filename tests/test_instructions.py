@@ -1,8 +1,10 @@
-"""What one request costs the rules, in instructions: a regression that no noise can hide."""
+"""What a request costs the rules, and a worker that only lives, in instructions: a regression that
+no noise can hide."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,23 @@ from majordomus.core.registry import RULES
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not here")
-def test_request_costs_the_rules_no_more_instructions_than_its_bound(tmp_path: Path) -> None:
-    most = instructions.bound()
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [
+        (instructions.REQUEST, instructions.per_request),
+        (instructions.INTERVAL, instructions.per_interval),
+    ],
+)
+def test_rules_spend_no_more_instructions_than_their_bound(
+    what: str, count: Callable[[Path], float], tmp_path: Path
+) -> None:
+    most = instructions.bound(what)
     if most is None:
         pytest.skip(f"no bound is set for {instructions.kind()}")
-    counted = instructions.per_request(tmp_path)
-    print(f"{instructions.kind()}: {counted:,.0f} instructions a request, {most:,.0f} allowed")
+    counted = count(tmp_path)
+    print(f"{instructions.kind()}: {counted:,.0f} instructions for {what}, {most:,.0f} allowed")
     assert counted <= most * (1 + instructions.TOLERANCE), (
-        f"{counted:,.0f} instructions a request; {most:,.0f} were enough before. "
+        f"{counted:,.0f} instructions for {what}; {most:,.0f} were enough before. "
         "See `make instructions`, or set a new bound in benchmarks/instructions.json and say why"
     )
     assert counted >= most * 0.8, f"only {counted:,.0f}: set the lower bound ({RULES})"

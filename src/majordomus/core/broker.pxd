@@ -9,7 +9,9 @@ from majordomus.protocol.recognise cimport recognise
 from majordomus.core.mdp03_commands cimport Mdp03Commands
 from majordomus.core.outgoing cimport Outgoing
 from majordomus.core.peers cimport Peer
+from majordomus.core.presence cimport Presence
 from majordomus.core.registry cimport Registry
+from majordomus.core.requests cimport Request
 
 
 cdef class BrokerMachine:
@@ -17,7 +19,7 @@ cdef class BrokerMachine:
     cdef public Registry registry
     cdef public Outgoing outgoing
     cdef public Dispatcher dispatcher
-    cdef public object presence
+    cdef public Presence presence
     cdef public object authority
     cdef public object events
     cdef public Admission admission
@@ -34,6 +36,13 @@ cdef class BrokerMachine:
     cdef public LegacyCommands _legacy
     @cython.locals(at=Py_ssize_t, peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
+    @cython.locals(request=Request)
+    cpdef object tick(self, double now)
+    @cython.locals(registry=Registry)
+    cpdef double next_deadline(self) except? -1
+    @cython.locals(facts=list, sends=list)
+    cpdef tuple take_effects(self)
+    cpdef object socket_empty(self, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
     @cython.locals(at=Py_ssize_t, header=Fields, peer=Peer)
     cpdef object hear(self, bytes peer_id, list frames, double now)

@@ -7,10 +7,12 @@ from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.peers cimport Peer, conversation
 from majordomus.core.rooms cimport Commands
 from majordomus.core.requests cimport Request
+from majordomus.core.strategies cimport hear_load
 from majordomus.core.workers cimport Worker
 
 
 cdef unsigned long long BROKER_ID_BIT
+cdef list NOTHING
 
 
 @cython.final
@@ -30,3 +32,5 @@ cdef class Mdp03Commands(Commands):
     )
     cdef object _final(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     cdef Worker _worker(self, Peer peer, tuple envelope)
+    @cython.locals(load=int, worker=Worker)
+    cpdef object _heartbeat(self, Peer peer, Fields header, tuple envelope, list body, double now)

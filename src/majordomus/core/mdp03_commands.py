@@ -6,7 +6,7 @@ docs/spec/mdp-0.3.md says what every command means. A handler gets the header's 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from majordomus.core import speech
 from majordomus.core.actions import Reject
@@ -35,6 +35,8 @@ SERVED_BEHIND_ENVELOPE = frozenset(
 )
 GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
 NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
+NOTHING: Final[list[Frame]] = []
+"""The body of what has none; nobody puts anything in."""
 NEEDS_PRESENCE = frozenset((spec.HELLO, spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
 
 
@@ -74,11 +76,14 @@ class Mdp03Commands(Commands):
             RemoteProtocolError: the message is malformed.
         """
         command = header.command
-        if command == spec.REQUEST:  # these two make nearly all of the traffic
+        if command == spec.REQUEST:  # these three make nearly all of the traffic
             self._request(peer, header, frames, at, now)
             return
         if command == spec.FINAL and header.flags < spec.BROKER_METADATA:
             self._final(peer, header, frames, at, now)
+            return
+        if command == spec.HEARTBEAT and not at and header.flags < spec.BROKER_METADATA:
+            self._heartbeat(peer, header, (), NOTHING, now)
             return
         envelope = tuple(frames[:at])
         if header.flags >= spec.BROKER_METADATA:
@@ -425,6 +430,8 @@ class Mdp03Commands(Commands):
             return
         load = header.code
         worker = self._worker(peer, envelope)
+        if load == spec.LOAD_UNKNOWN and worker.load is None:
+            return
         worker.load = None if load == spec.LOAD_UNKNOWN else load / 100
         hear_load(worker)
 

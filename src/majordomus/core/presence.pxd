@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core cimport speech
 from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.outgoing cimport Outgoing
 from majordomus.core.peers cimport Peer
@@ -18,6 +19,9 @@ cdef class Presence:
     cdef public list ended
     cdef public double _judge_from
     cdef public bytes _welcome
+    cdef public double _worker_interval
+    cdef public double _client_interval
+    cdef public double _liveness
 
     cpdef object _arm(self, Peer peer, double when)
     @cython.locals(worker=Worker)

@@ -47,6 +47,9 @@ class Presence:
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
         settings = registry.settings
+        self._worker_interval = settings.worker_interval
+        self._client_interval = settings.client_interval
+        self._liveness = settings.liveness
         self._welcome = metadata.pack(
             {
                 "broker": registry.name,
@@ -165,16 +168,17 @@ class Presence:
         peer.timer = self.registry.timers.add(peer, when)
 
     def _interval(self, peer: Peer) -> float:
-        if peer.worker is None:
-            return self.registry.settings.client_interval
-        if peer.worker.dialect is DELPHI:
+        worker = peer.worker
+        if worker is None:
+            return self._client_interval
+        if worker.dialect is DELPHI:
             return spec.DELPHI_HEARTBEAT_INTERVAL
-        return self.registry.settings.worker_interval
+        return self._worker_interval
 
     def paused(self, now: float) -> None:
         """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
         8)."""
-        self._judge_from = now + self.registry.settings.worker_interval
+        self._judge_from = now + self._worker_interval
         self.registry.tell("paused", until=self._judge_from)
 
     def tick(self, now: float) -> None:
@@ -195,17 +199,17 @@ class Presence:
 
     def _expiry(self, peer: Peer) -> float:
         """When the silence of `peer` has been too long."""
-        settings, worker = self.registry.settings, peer.worker
+        worker = peer.worker
         if worker is None:
             if peer.state is PRESENT:
-                return peer.last_heard + settings.client_interval * settings.liveness
-            return inf if peer.open else peer.last_heard + settings.client_idle
+                return peer.last_heard + self._client_interval * self._liveness
+            return inf if peer.open else peer.last_heard + self.registry.settings.client_idle
         if worker.dialect is DELPHI:
             return peer.last_heard + spec.DELPHI_EXPIRY
         if worker.holding and worker.dialect is not MDP03:
-            name = worker.order[0].name.decode()
+            settings, name = self.registry.settings, worker.order[0].name.decode()
             return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
-        return peer.last_heard + settings.worker_interval * settings.liveness
+        return peer.last_heard + self._worker_interval * self._liveness
 
     def _beat(self, peer: Peer, now: float) -> float:
         """Send the HEARTBEAT that is due, if one is; returns when to look again."""

@@ -26,6 +26,7 @@ cdef double ROUNDING
     body=list,
 )
 cpdef list request_to(Worker worker, Request request, double now, list joined=*)
+cpdef list heartbeat(object dialect)
 cpdef list cancel(Request request)
 cpdef list part(Request request, list frames, int flags, bytes metadata_field)
 @cython.locals(header=bytes)

@@ -57,6 +57,7 @@ cdef enum:
     ROUTER_TYPE = 6  # ZMTP/2.0 (RFC 15): a socket's type is a number
     SHARE = 32  # messages of one connection before the others have their turn
     EVENTS = 256
+    TOGETHER = 48  # connections of one batch that are written to at once; there are buffers for them
     ACCEPTED_AT_ONCE = 64
     ENDED_AT_ONCE = 64
 
@@ -331,17 +332,26 @@ cdef class TcpRouter(Engine):
                     continue
                 stream.put_message(one[1])
                 if not stream.dirty:
+                    if len(dirty) == TOGETHER:
+                        self.flush_all(dirty)
                     stream.dirty = True
                     dirty.append(stream)
                 elif stream.unsent() > EARLY and not stream.asks_to_write:
                     self.flush(stream)
                     stream.dirty = True
         finally:
-            for stream in dirty:
-                self.flush(stream)
+            self.flush_all(dirty)
             for stream in stopped:
                 stream.stopped = False
         return refused
+
+    cdef int flush_all(self, list dirty) except -1:
+        """And forget them."""
+        cdef Stream stream
+        for stream in dirty:
+            self.flush(stream)
+        dirty.clear()
+        return 0
 
     cdef inline bint is_full(self, Stream stream) except -1:
         if not self.holds_much(stream):

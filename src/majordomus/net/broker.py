@@ -1,7 +1,7 @@
 """The broker as a program: one socket, one thread, one loop around the machine that holds all rules
 (docs/rules.md).
 
-Nothing is decided here but when to wait, when to stop and what to log.
+Nothing is decided here but when to begin and when to stop; the turns of the loop are in turns.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import socket as plain
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, inf
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from majordomus.core.broker import BrokerMachine
 from majordomus.core.settings import BrokerSettings
@@ -27,16 +26,13 @@ from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, wires
 from majordomus.net.fence import Fence, Fenced
 from majordomus.net.hooks import check_hooks
-from majordomus.net.log import FactLog
-from majordomus.net.port import WAKER, Port, open_port
+from majordomus.net.port import open_port
 from majordomus.net.program import Program, Programmable
 from majordomus.net.rights import RightsWatch
+from majordomus.net.turns import Turns
 from majordomus.net.version import version
 from majordomus.net.waker import Waker
-from majordomus.net.wire import GONE
 from majordomus.security.certificates import Certificate
-
-LONGEST_WAIT: Final = 3600.0
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -85,7 +81,7 @@ class Broker(Fenced, Programmable):
         self._strategies = dict(strategies or {})
         self._make_machine, self._ids, self._clock = machine, ids, clock
         self.hooks: list[object] = [*middleware, self]
-        self._loop: _Loop | None = None
+        self._loop: Turns | None = None
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
@@ -109,7 +105,7 @@ class Broker(Fenced, Programmable):
         waker = Waker()
         port = open_port(machine, waker, self._bind, self.fence.make_gate())
         machine.begin(version(), port.name, self._clock(), self.restarts)
-        loop = _Loop(machine, port, waker, self._clock, watch)
+        loop = Turns(machine, port, waker, self._clock, watch)
         try:
             self._loop = loop
             self.attach_all()
@@ -215,7 +211,7 @@ class Broker(Fenced, Programmable):
 
 
 @contextlib.contextmanager
-def _signals(loop: _Loop) -> Iterator[None]:
+def _signals(loop: Turns) -> Iterator[None]:
     """SIGINT and SIGTERM ask the loop to stop: the first to drain, the second to end at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -234,121 +230,3 @@ def _signals(loop: _Loop) -> Iterator[None]:
         signal.set_wakeup_fd(fd_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Loop:
-    """The turns of the loop around a machine and its port.
-
-    `ask_to_stop` may come from any thread, the rest from one.
-    """
-
-    def __init__(
-        self,
-        machine: BrokerMachine,
-        port: Port,
-        waker: Waker,
-        clock: Callable[[], float],
-        watch: RightsWatch | None,
-    ) -> None:
-        self.waker = waker
-        self.asked = False
-        self.started = False
-        self._at_once = False
-        self._machine, self._port, self._clock = machine, port, clock
-        self._watch = watch
-        self._log = FactLog(logger)
-        self.program = Program(machine, waker.wake)
-
-    def ask_to_stop(self, *, at_once: bool) -> None:
-        self.asked = True
-        self._at_once = self._at_once or at_once
-        self.waker.wake()
-
-    def run(self) -> None:
-        """Until asked to stop, then the drain; everything is closed afterwards."""
-        self.started = True
-        try:
-            self.program.work(self._clock())  # what middleware wants before the first message
-            wait = 0.0
-            while not self.asked:
-                wait = self._turn(wait)
-            if not self._at_once:
-                self._drain()
-            self._machine.close(self._clock())
-            self._apply(self._clock())
-        finally:
-            self._close()
-
-    def dispose(self) -> None:
-        """Closes everything; may be repeated. Nobody may be about to use the waker."""
-        self._close()
-        self.waker.close()
-
-    def _close(self) -> None:
-        self.program.close(self._clock())
-        self._port.close()
-
-    def _drain(self) -> None:
-        now = self._clock()
-        until = now + self._machine.settings.drain_timeout
-        self._machine.drain(now)
-        wait = self._apply(now)
-        while not self._at_once and not self._machine.drained and now < until:
-            wait = self._turn(min(wait, until - now))
-            now = self._clock()
-
-    def _turn(self, wait: float) -> float:
-        """Waits, then hears, judges and sends once.
-
-        Returns how long the next turn may wait, in seconds.
-        """
-        port = self._port
-        ready = port.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
-        now = self._clock()
-        if ready & WAKER:
-            self.waker.clear()
-        batch, full = port.receive(ready, now)
-        for _, fault in self._machine.receive_all(batch, now):
-            # A fault of ours: one message is lost, the others' broker is not.
-            logger.critical("the core failed on a message; please report this", exc_info=fault)
-        if not full:
-            self._machine.socket_empty(now)
-        port.hear(ready, now)
-        if self._watch is not None and now >= self._watch.due:
-            self._watch.look(now)
-        if now >= port.due:
-            port.look(now)
-        if self.program.jobs:
-            self.program.work(now)
-        self._machine.tick(now)
-        wait = self._apply(now)
-        return 0.0 if full else wait
-
-    def _apply(self, now: float) -> float:
-        """Sends, and tells the machine what was refused, until nothing is refused any more; facts
-        are logged.
-
-        Returns how long the machine can wait, in seconds: not at all when it has learned that
-        somebody is gone, for the verdict needs a receive that finds the socket empty.
-        """
-        someone_gone = False
-        while True:
-            _, sends, facts = self._machine.take_effects()
-            for name, data in facts:
-                self._log.write(name, data, now)
-                if self.program.observer is not None:
-                    self.program.observer.fact(self._machine, name, data)
-            refusals = self._port.send(sends, now) if sends else ()
-            if not refusals:
-                break
-            for peer, frames, number in [(*sends[index], number) for index, number in refusals]:
-                gone = number == GONE
-                someone_gone = someone_gone or gone
-                self._machine.refused(peer, frames, gone, now)
-        return 0.0 if someone_gone else self._wait(now)
-
-    def _wait(self, now: float) -> float:
-        deadline = min(self._machine.next_deadline(), self._port.due)
-        if self._watch is not None:
-            deadline = min(deadline, self._watch.due)
-        return inf if deadline == inf else max(0.0, deadline - now)
