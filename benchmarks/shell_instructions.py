@@ -4,7 +4,8 @@ benchmarks.shell_instructions.
 Counted by callgrind as benchmarks/instructions.py does it, from `AsyncClient.call` to its reply and
 from a request's frames to its answer's, with the event loop and the caller's tasks and without a
 socket: in the place of the line's connection is a peer that answers (or asks) 64 times in one turn
-of the loop. MDP/0.3, 16-byte bodies.
+of the loop. The sync client calls from its only thread, one call at a time; in the place of its
+link is a peer that has the answer at once. MDP/0.3, 16-byte bodies.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.instructions import count_process, kind
-from majordomus import AsyncClient, AsyncWorker, Request
-from majordomus.net import async_line
+from majordomus import AsyncClient, AsyncWorker, Client, Request
+from majordomus.net import async_line, link
+from majordomus.net.monitor import Event, Seen
 from majordomus.protocol import mdp03, spec
 
 IN_FLIGHT: Final = 64
 FEW, MANY = 2_560, 7_680
 BODY: Final = b"sixteen bytes ok"
-ENDS: Final = ("client", "worker")
+ENDS: Final = ("client", "sync", "worker")
 HEAD, TAIL = (mdp03.pack(spec.FINAL, code=200)[part] for part in (slice(8), slice(16, None)))
 
 
@@ -91,6 +93,50 @@ class Answering:
         ]
 
 
+class AnsweringLink:
+    """A link (net/link.py, `Link`) whose other end answers at once."""
+
+    tells_once = False
+    due = inf
+    unsent = 0
+    fds: tuple[int, ...] = ()
+
+    def __init__(self, url: str, *_: object) -> None:
+        self.url = url
+        self.up = False
+        self._answers = Answering()
+        self._come: list[list[bytes]] = []
+
+    def wait_with(self, _fd: int) -> Callable[[int], int]:
+        return lambda _milliseconds: 2
+
+    def receive(self, _most: int) -> list[list[bytes]]:
+        come, self._come = self._come, []
+        return come
+
+    def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
+        self._come += self._answers(batch)
+        return []
+
+    def news(self) -> tuple[Seen, ...]:
+        return () if self.up else (Seen(Event.CONNECTED, 0),)
+
+    def readable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def sync(calls: int) -> None:
+    """One thread that calls."""
+    link.open_link = AnsweringLink  # type: ignore[assignment]
+    with Client() as caller:
+        for _ in range(calls):
+            if caller.call("echo", BODY).body != BODY:
+                raise RuntimeError("not what was asked")
+
+
 async def client(calls: int) -> None:
     """`IN_FLIGHT` tasks that call one after the other."""
     Loopback.peer = staticmethod(Answering())
@@ -150,6 +196,9 @@ def serve(end: str, calls: int) -> None:
     """The workload."""
     async_line.Line = Loopback  # type: ignore[assignment,misc]
     gc.freeze()
+    if end == "sync":
+        sync(calls)
+        return
     work = client if end == "client" else worker
     try:
         import uvloop
@@ -173,7 +222,7 @@ def per_call(end: str, folder: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="client, worker; both")
+    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="client, sync, worker; all")
     parser.add_argument("--serve", choices=ENDS, help="be the workload")
     parser.add_argument("--calls", type=int, default=MANY)
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="keep callgrind's output")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 import pytest
 
@@ -25,8 +28,10 @@ from majordomus.errors import (
     Unavailable,
 )
 from majordomus.messages import Message
+from majordomus.net import driver, wires
 from majordomus.net.broker import Broker
 from majordomus.net.client import Client
+from majordomus.net.tcp_link import TcpLink
 from majordomus.net.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
 
@@ -67,6 +72,72 @@ def test_calls_of_one_thread_need_no_other_thread(client: Client) -> None:
     assert [reply.body for reply in client.stream("count", b"3")] == [b"0", b"1", b"2"]
     client.send("log", b"x")
     assert threads() == []
+
+
+def received_before_sends(client: Client) -> list[int]:
+    """How many receives there were before the sends of two calls, one after the other."""
+    client.call("echo", b"this connects")
+    link = client._driver._line.link
+    assert link is not None
+    before, receives, receive, send = [], 0, link.receive, link.send
+
+    def receiving(most: int) -> list[list[bytes]]:
+        nonlocal receives
+        receives += 1
+        return receive(most)
+
+    def sending(batch: list[list[bytes]]) -> list[tuple[int, int]]:
+        nonlocal receives
+        before.append(receives)
+        receives = 0
+        return send(batch)
+
+    link.receive, link.send = receiving, sending  # type: ignore[method-assign]
+    assert client.call("echo", b"1").body == b"1"
+    receives = 0
+    assert client.call("echo", b"2").body == b"2"
+    return before
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="a link of libzmq's is always asked")
+class TestConnectionIsLookedAtBeforeASend:
+    def test_call_that_follows_another_at_once_sends_before_it_receives(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        assert received_before_sends(client) == [0, 0]
+
+    def test_call_after_a_pause_receives_before_it_sends(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "JUST_SEEN", 0.0)
+        assert received_before_sends(client) == [1, 1]
+
+    def test_call_into_a_connection_that_has_just_ended_is_sent_again(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        assert client.call("echo", b"before").body == b"before"
+        link = client._driver._line.link
+        assert isinstance(link, TcpLink)
+        cut(link)
+        assert client.call("echo", b"after").body == b"after"
+        assert client._driver._line.link is not link
+
+
+def cut(link: TcpLink) -> None:
+    """Ends the connection, as a network does: nobody has been told yet."""
+    for name in [one.name for one in Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError):
+            there = socket.socket(fileno=os.dup(int(name)))
+            with there:
+                if there.family == socket.AF_INET and there.getpeername() == place_of(link.url):
+                    there.shutdown(socket.SHUT_RDWR)
+
+
+def place_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("tcp://").rpartition(":")
+    return host, int(port)
 
 
 def test_nothing_is_connected_before_the_first_call() -> None:

@@ -315,28 +315,29 @@ class Client(ClientEvents):
 
         An interrupted wait cancels the call.
         """
-        seated = self._driver.sit_down(self._go_present)
+        driver = self._driver
+        seated = driver.sit_down(self._go_present)
+        arrived: threading.Event | None = None
         try:
             if seated:
                 try:
-                    if command is not None:
-                        self._driver.post(command)
-                    self._driver.drive(done)
+                    driver.drive(done, command)
                 finally:
-                    arrived = None if done() else _arrange(call)
-                    self._driver.stand_up()
+                    if not done():
+                        arrived = _arrange(call)
+                    driver.stand_up()
             else:
                 arrived = _arrange(call)
                 if command is not None:
-                    self._driver.post(command)
-            while not done():
-                if arrived is not None:
-                    arrived.wait()
-                    arrived.clear()
+                    driver.post(command)
+            while arrived is not None and not done():
+                arrived.wait()
+                arrived.clear()
         except BaseException:
+            call.unwatch(threading.get_ident())
             self._cancel(call)
             raise
-        finally:
+        if arrived is not None:
             call.unwatch(threading.get_ident())
 
     def _soon(

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
 from majordomus.errors import LocalProtocolError
@@ -29,6 +29,9 @@ LONGEST_WAIT: Final = 3600.0
 LONGEST_WRITE: Final = 0.5
 """Seconds that a call stays for what the kernel did not take at once; then the background thread
 sees to it."""
+JUST_SEEN: Final = 0.001
+"""Seconds for which a connection that had nothing to say is not asked again before a send. It may
+end in them, as it may between being asked and the send."""
 WAKER, SOCKET, MONITOR = 1, 2, 4
 """What `Readiness` says is readable."""
 
@@ -60,7 +63,9 @@ class Driver(Generic[E]):
         self._wait_for: Callable[[int], int] = Readiness(self._waker.fd)
         self._unheard = False  # a new monitor may have spoken already
         self._todo: deque[Command] = deque()
-        self._seat = threading.Condition()
+        self._lock = threading.RLock()
+        self._seat = threading.Condition(self._lock)  # to enter the lock itself costs less
+        self._silent_at = -inf  # when the link of now was last found to have nothing to say
         self._owner = 0
         self._sitting = 0  # ident of the thread in the seat, 0 = it is free
         self._give_way = False
@@ -111,7 +116,7 @@ class Driver(Generic[E]):
         """
         me = threading.get_ident()
         self._on_background = on_background
-        with self._seat:
+        with self._lock:
             self._check()
             if self._thread is None and self._owner in (0, me):
                 self._owner = me
@@ -131,7 +136,7 @@ class Driver(Generic[E]):
     def sit_down_at_once(self) -> bool:
         """Takes the seat if that changes nothing for anybody else and needs no waiting."""
         me = threading.get_ident()
-        with self._seat:
+        with self._lock:
             free = not self._sitting and self._thread is None and self._owner in (0, me)
             if free and not self.ended:
                 self._sitting = me
@@ -143,7 +148,7 @@ class Driver(Generic[E]):
 
         A thread in the seat is asked to give way.
         """
-        with self._seat:
+        with self._lock:
             self._check()
             if self._thread is not None:
                 return
@@ -162,7 +167,7 @@ class Driver(Generic[E]):
         """
         if forks.generation != self._generation:
             return
-        with self._seat:
+        with self._lock:
             if self._ended:
                 return
             me, thread = threading.get_ident(), self._thread
@@ -177,9 +182,9 @@ class Driver(Generic[E]):
 
     # ── the thread in the seat ────────────────────────────────────────────────────────────────────
 
-    def drive(self, done: Callable[[], bool]) -> None:
-        """Until `done`, or until somebody wants the seat: then `done` will come true by another
-        thread's work.
+    def drive(self, done: Callable[[], bool], command: Command | None = None) -> None:
+        """Runs `command` behind what was posted, and goes on until `done`, or until somebody wants
+        the seat: then `done` will come true by another thread's work.
 
         Whatever interrupts it (KeyboardInterrupt) may have cut a message in two: the connection is
         given up.
@@ -187,20 +192,22 @@ class Driver(Generic[E]):
         now = time.monotonic()
         try:
             self._line.open(now)
-            self._look(now)
-            while True:
-                self._work(time.monotonic())
-                if self._ended or self._give_way or done():
-                    break
-                self._wait(LONGEST_WAIT)
-            self._write_out()
+            if now >= self._silent_at + JUST_SEEN or self._line.stale:
+                self._look(now)
+                now = time.monotonic()
+            self._work(now, command)
+            while not (self._ended or self._give_way or done()):
+                self._work(self._wait(LONGEST_WAIT))
+            link = self._line.link
+            if link is not None and link.unsent:
+                self._write_out()
         except BaseException:
             self._line.give_up(time.monotonic())
             raise
 
     def stand_up(self) -> None:
         """Leaves the seat."""
-        with self._seat:
+        with self._lock:
             self._sitting = 0
             if self._give_way:
                 self._seat.notify_all()
@@ -235,9 +242,11 @@ class Driver(Generic[E]):
             with contextlib.suppress(Exception):
                 self._shut_down()
 
-    def _work(self, now: float) -> None:
+    def _work(self, now: float, command: Command | None = None) -> None:
         while self._todo:
             self._todo.popleft()(now)
+        if command is not None:
+            command(now)
         if not self._ended:
             self._take(self._line.flush(now))
 
@@ -272,10 +281,10 @@ class Driver(Generic[E]):
             if now >= until:
                 self._to_background = self._on_background
                 return
-            self._wait(until - now)
-            self._work(time.monotonic())
+            self._work(self._wait(until - now))
 
-    def _wait(self, most: float) -> None:
+    def _wait(self, most: float) -> float:
+        """Hears what has come meanwhile. When that was, in monotonic seconds."""
         line, link = self._line, self._line.link
         self._asleep = True  # from here on, who posts wakes
         wait = min(line.next_deadline() - time.monotonic(), most)
@@ -289,10 +298,14 @@ class Driver(Generic[E]):
         if ready & WAKER:
             self._waker.clear()
         if link is None:
-            return
-        self._hear(ready, now)
+            return now
+        if ready & MONITOR or self._unheard:
+            self._hear(ready, now)
         if (ready & SOCKET or line.stale) and line.link is link:
-            line.receive(now)
+            more = line.receive(now)
+            if not (more or link.tells_once) and line.link is link:
+                self._silent_at = now
+        return now
 
     def _shut_down(self) -> None:
         """In the seat, or with the lock held and the seat free."""
@@ -310,6 +323,7 @@ class Driver(Generic[E]):
     def _opened(self, link: Link) -> None:
         self._wait_for = link.wait_with(self._waker.fd)
         self._unheard = link.tells_once
+        self._silent_at = -inf
 
     def _closing(self, link: Link) -> None:
         self._wait_for = Readiness(self._waker.fd)
