@@ -52,7 +52,7 @@ WIRES = [
     if sys.platform == "linux" or path.stem not in LINUX_ONLY
 ]
 # Their .pxd is for the others to use: what Python uses is their .py.
-INLINE = {"arithmetic", "octets", "spec", "steps"}
+INLINE = {"arithmetic", "hints", "octets", "spec", "steps"}
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core cimport hints
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
@@ -43,3 +44,4 @@ cdef class LeastOutstanding(Strategy):
     cpdef object drop(self, Worker worker)
     @cython.locals(lowest=Py_ssize_t, head=Place, place=Place, only=Worker)
     cpdef Worker choose(self, Request request)
+    cdef object _look_ahead(self, Place place)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core import hints
+
 if TYPE_CHECKING:
     from majordomus.core.dice import Dice
     from majordomus.core.requests import Request
@@ -177,7 +179,10 @@ class LeastOutstanding(Strategy):
             heappop(self._heap)
             head.listed = False
         if request.rejected is None:
-            return head.after.worker
+            place = head.after
+            if len(self._at) > hints.MANY:
+                self._look_ahead(place.after)
+            return place.worker
         for level in sorted(self._heap):
             place = self._levels[level].after
             while place.worker is not None:
@@ -185,6 +190,19 @@ class LeastOutstanding(Strategy):
                     return place.worker
                 place = place.after
         return None
+
+    def _look_ahead(self, place: Place) -> None:
+        """Fetch those whose turn comes: of who is next the last that it takes, and of each of the
+        three behind one step less, for the next was one of the three when they were looked at."""
+        if place.worker is not None:
+            hints.fetch(place.worker.peer.id)
+            place = place.after
+        if place.worker is not None:
+            hints.fetch(place.worker.peer)
+            place = place.after
+        if place.worker is not None:
+            hints.fetch(place.worker)
+            hints.fetch(place.after)
 
     def enter(self, worker: Worker, weight: float) -> None:
         self._weights.pop(worker, None)

@@ -2,9 +2,8 @@
 (docs/rules.md).
 
 Here a message finds the rule that it is subject to; the rules themselves live beside this file:
-admission
-(what may become a request), dispatch (requests and slots), presence (peers and silence), outgoing
-(sends).
+admission (what may become a request), dispatch (requests and slots), presence (peers and silence),
+outgoing (sends).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core import speech
+from majordomus.core import foresight, speech
 from majordomus.core.admission import Admission
 from majordomus.core.authority import Authority
 from majordomus.core.dispatch import Dispatcher
@@ -124,10 +123,12 @@ class BrokerMachine:
         """Every message of a batch, in order. A fault of ours costs the one message at which it was
         raised: the result is by whom each was, and what was raised."""
         faults: list[tuple[bytes, Exception]] = []
-        at = 0
+        at = looked = 0
         while at < len(batch):
             try:
                 while at < len(batch):
+                    if at == looked:
+                        looked = foresight.ahead(self.registry, batch, at)
                     peer_id, frames = batch[at]
                     at += 1
                     self.hear(peer_id, frames, now)
@@ -197,12 +198,11 @@ class BrokerMachine:
             self.registry.drop("unsendable", peer_id)
         elif not gone:
             self.outgoing.hold(peer, frames, now)
+        elif peer.worker is not None:
+            self.dispatcher.losses.never_left(peer.worker, frames)
+            self.presence.suspect(peer, now)
         else:
-            if peer.worker is not None:
-                self.dispatcher.losses.never_left(peer.worker, frames)
-                self.presence.suspect(peer, now)
-            else:
-                self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
+            self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
 
     def socket_empty(self, now: float) -> None:
         """Everything that had arrived has been received."""

@@ -155,16 +155,11 @@ class Dispatcher:
     def _weigh(self, worker: Worker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
         only = worker.only_service
-        if only is not None and only.only_worker is not None:
+        if only is not None:  # the list of all would be two more lines of a cache
+            only.weigh(worker)
             return
-        room = worker.has_room()
         for service in worker.order:
-            if service.only_worker is not None:
-                continue
-            if room:
-                service.strategy.put(worker)
-            else:
-                service.strategy.drop(worker)
+            service.weigh(worker)
 
     def release(self, worker: Worker, number: int) -> Request | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""

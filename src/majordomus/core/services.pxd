@@ -43,6 +43,7 @@ cdef class Service:
     cpdef Worker choose(self, Request request)
     @cython.locals(only=Worker)
     cpdef object enter(self, Worker worker)
+    cpdef object weigh(self, Worker worker)
     cpdef object leave(self, Worker worker)
     cpdef object note(self, int box)
     cdef object _next_box(self, int box)

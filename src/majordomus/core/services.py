@@ -178,6 +178,15 @@ class Service:
         if only is not None and only.has_room():
             self.strategy.put(only)
 
+    def weigh(self, worker: Worker) -> None:
+        """Tell its strategy what `worker`, one of its own, holds now."""
+        if self.only_worker is not None:
+            return
+        if worker.has_room():
+            self.strategy.put(worker)
+        else:
+            self.strategy.drop(worker)
+
     def leave(self, worker: Worker) -> None:
         """`worker` serves it no more."""
         self.strategy.forget(worker)

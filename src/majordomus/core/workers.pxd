@@ -18,9 +18,9 @@ cdef class Worker:
     cdef public Request oldest
     cdef public Request newest
     cdef public Service only_service
+    cdef public Place place
     cdef public double busy_since
     cdef public bytes id
-    cdef public Place place
     cdef public list order
     cdef public dict services
     cdef public dict metadata
