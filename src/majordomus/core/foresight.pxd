@@ -8,7 +8,7 @@ from majordomus.protocol cimport octets, spec
 
 
 @cython.locals(
-    services=list, end=Py_ssize_t, n=Py_ssize_t, message=tuple, name=bytes, service=Service
+    services=list, end=Py_ssize_t, n=Py_ssize_t, frames=list, name=bytes, service=Service
 )
 cpdef Py_ssize_t ahead(Registry registry, list batch, Py_ssize_t at) except -2
 @cython.locals(header=bytes, end=Py_ssize_t)

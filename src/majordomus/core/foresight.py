@@ -30,8 +30,8 @@ def ahead(registry: Registry, batch: list[tuple[bytes, list[Frame]]], at: int) -
     services = []
     end = min(at + AT_ONCE, len(batch))
     for n in range(at, end):
-        message = batch[n]
-        name = called(message[1])
+        _, frames = batch[n]
+        name = called(frames)
         service = registry.services.get(name) if name is not None else None
         if service is not None:
             hints.fetch(service)
