@@ -63,48 +63,57 @@ def traffic(requests: int) -> list[Message]:
     return messages
 
 
+def new_machine() -> BrokerMachine:
+    """Every rule at its default; the same random bytes each time."""
+    made = iter(range(1, 1_000_000))
+    return BrokerMachine(BrokerSettings(), lambda n: next(made).to_bytes(n, "big"), "broker")
+
+
+def settle() -> None:
+    """As the command `majordomus broker` does, when all that is to be heard has been made."""
+    gc.freeze()
+    gc.set_threshold(50_000)
+
+
+def turn(machine: BrokerMachine, batch: list[Message], now: float) -> int:
+    """What a shell does once; how many messages were made."""
+    machine.receive_all(batch, now)
+    machine.tick(now)
+    machine.next_deadline()
+    return len(machine.take_effects()[1])
+
+
 def serve(requests: int) -> None:
     """The workload: `MANY` requests are made ready, `requests` of them are served."""
-    made = iter(range(1, 1_000_000))
-    machine = BrokerMachine(BrokerSettings(), lambda n: next(made).to_bytes(n, "big"), "broker")
+    machine = new_machine()
     now = 1.0
     for n in range(WORKERS):
         ready = mdp03.pack(spec.READY, code=1000, service=b"echo")
         machine.receive(b"\1worker-of-test%d" % n, [ready], now)
     messages = traffic(MANY)[: 2 * requests]
-    gc.freeze()
-    gc.set_threshold(50_000)  # as the command `majordomus broker` does
+    settle()
     for start in range(0, len(messages), BATCH):
         now += 0.001
-        machine.receive_all(messages[start : start + BATCH], now)
-        machine.tick(now)
-        machine.next_deadline()
-        machine.take_effects()
+        turn(machine, messages[start : start + BATCH], now)
     counts = machine.registry.counts
     if counts.dropped or counts.accepted - counts.answered > CLIENTS * WINDOW:
         raise RuntimeError(f"not the traffic that was meant: {counts.dropped}")
 
 
 def live(intervals: int) -> None:
-    """The other workload: `IDLE` workers that beat in turn for so many intervals."""
-    made = iter(range(1, 1_000_000))
-    settings = BrokerSettings()
-    machine = BrokerMachine(settings, lambda n: next(made).to_bytes(n, "big"), "broker")
+    """The other workload: `IDLE` workers that beat in turn. The beats of `MANY_INTERVALS` are made
+    ready, so many of them are heard."""
+    machine = new_machine()
     ids = [b"\1worker-of-test%d" % n for n in range(IDLE)]
     ready = mdp03.pack(spec.READY, code=1000, service=b"echo")
     beat = mdp03.pack(spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
-    gc.freeze()
-    gc.set_threshold(50_000)
-    turns = IDLE // BEATS_AT_ONCE
+    heard: list[Message] = [(id, [ready]) for id in ids]
+    heard += [(id, [beat]) for _ in range(MANY_INTERVALS) for id in ids]
+    settle()
     now, sent = 1.0, 0
-    for turn in range(turns * (1 + intervals)):
-        now += settings.worker_interval / turns
-        first = turn % turns * BEATS_AT_ONCE
-        batch = [(id, [ready if turn < turns else beat]) for id in ids[first:][:BEATS_AT_ONCE]]
-        machine.receive_all(batch, now)
-        machine.tick(now)
-        machine.next_deadline()
-        sent += len(machine.take_effects()[1])
+    for start in range(0, IDLE * (1 + intervals), BEATS_AT_ONCE):
+        now += machine.settings.worker_interval * BEATS_AT_ONCE / IDLE
+        sent += turn(machine, heard[start : start + BEATS_AT_ONCE], now)
     if len(machine.registry.workers) != IDLE or sent < IDLE * intervals:
         raise RuntimeError(f"not every worker lives: {sent} messages were sent")
 
