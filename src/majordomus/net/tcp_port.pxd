@@ -3,7 +3,6 @@ cimport cython
 
 @cython.final
 cdef class TcpPort:
-    cdef public str name
     cdef public object _machine
     cdef public object _waker
     cdef public object _crowd

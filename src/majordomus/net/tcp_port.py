@@ -38,9 +38,10 @@ NO_DESCRIPTOR: Final = 0.1
 class TcpPort:
     """A port; see `port.Port`."""
 
+    name = "zmtp"
+
     def __init__(self, machine: BrokerMachine, waker: Waker, mark: bytes = b"") -> None:
         settings = machine.settings
-        self.name = "zmtp"
         self._machine, self._waker = machine, waker
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
         self._router = TcpRouter(
