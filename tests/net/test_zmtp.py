@@ -231,6 +231,25 @@ def test_order_is_kept_over_thousands_and_through_a_full_kernel(
         assert router.router.unsent() == 0
 
 
+def test_batch_for_more_connections_than_there_are_buffers_reaches_all_in_order(
+    router: Router,
+) -> None:
+    with ExitStack() as stack:
+        place = ("127.0.0.1", router.port)
+        there = {
+            b"\1peer-%03d" % n: stack.enter_context(plain.create_connection(place))
+            for n in range(130)
+        }
+        for peer, connection in there.items():
+            connection.settimeout(WITHIN)
+            introduce(router, connection, peer)
+        batch = [(peer, [b"%d" % n, peer]) for n in range(3) for peer in there]
+        assert router.router.send(batch) == []
+        for peer, connection in there.items():
+            expected = b"".join(packed(b"%d" % n, peer) for n in range(3))
+            assert received(connection, len(expected)) == expected
+
+
 def test_batch_is_not_longer_than_asked_for_and_nothing_waits_for_more_to_come(
     router: Router, raw: plain.socket
 ) -> None:
