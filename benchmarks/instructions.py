@@ -2,10 +2,12 @@
 python -m benchmarks.instructions.
 
 Counted by callgrind, not timed, so no noise of the machine is in the figure: of one build it is the
-same at every run, to within a tenth of a percent. A request is two messages received (REQUEST,
-FINAL) and two made; the sockets are not in it. 16 clients with 32 requests each in flight, 4
-workers, 16-byte bodies, MDP/0.3, every rule at its default. A worker that lives is one HEARTBEAT
-received, one made, and one look at how long it was silent, once an interval.
+same to within one percent, wherever in memory the interpreter happens to put things.
+
+A request is two messages received (REQUEST, FINAL) and two made; the sockets are not in it. 16
+clients with 32 requests each in flight, 4 workers, 16-byte bodies, MDP/0.3, every rule at its
+default. A worker that lives is one HEARTBEAT received, one made, and one look at how long it was
+silent, once an interval.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ BODY: Final = b"sixteen bytes ok"
 IDLE: Final = 500
 """Workers that only live."""
 BEATS_AT_ONCE: Final = 20
-FEW_INTERVALS, MANY_INTERVALS = 4, 12
+FEW_INTERVALS, MANY_INTERVALS = 4, 36
+"""Far apart: what 500 READYs cost differs by a quarter million between two processes, with the
+places of names in memory, and that is in the difference."""
 BOUNDS: Final = Path(__file__).with_name("instructions.json")
 TOLERANCE: Final = 0.05
 REQUEST: Final = "a request"
@@ -114,7 +118,8 @@ def live(intervals: int) -> None:
     for start in range(0, IDLE * (1 + intervals), BEATS_AT_ONCE):
         now += machine.settings.worker_interval * BEATS_AT_ONCE / IDLE
         sent += turn(machine, heard[start : start + BEATS_AT_ONCE], now)
-    if len(machine.registry.workers) != IDLE or sent < IDLE * intervals:
+    beats = sent - IDLE  # each got a WELCOME; a beat is a step of the wheel late
+    if len(machine.registry.workers) != IDLE or beats < IDLE * (intervals - 1) * 0.95:
         raise RuntimeError(f"not every worker lives: {sent} messages were sent")
 
 
