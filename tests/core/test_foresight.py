@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from majordomus.core import foresight, hints
+from majordomus.core.balancing import LeastOutstanding
 from majordomus.core.broker import BrokerMachine
+from majordomus.core.foresight import Foresight
+from majordomus.core.services import Service
 from majordomus.core.settings import BrokerSettings
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
@@ -20,6 +25,7 @@ ECHO = b"service-007"
 @pytest.fixture(autouse=True)
 def python_looks_ahead_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "MANY", 500)
+    monkeypatch.setattr(hints, "RING", 32)
 
 
 def broker(services: int) -> BrokerMachine:
@@ -71,24 +77,177 @@ def messages() -> list[tuple[bytes, list[Frame]]]:
 @pytest.mark.parametrize(("services", "sends"), [(3, 5), (SERVICES, 40)])
 def test_batch_has_the_effects_of_its_messages_one_by_one(services: int, sends: int) -> None:
     together, alone = broker(services), broker(services)
-    assert together.receive_all(messages(), 2.0) == []
-    for peer, frames in messages():
-        alone.receive(peer, frames, 2.0)
-    effects = together.take_effects()
-    assert effects == alone.take_effects()
-    assert len(effects[1]) > sends
-    assert together.registry.counts.dropped == alone.registry.counts.dropped
-    house.invariants.check(together)
+    for _ in range(3):
+        assert together.receive_all(messages(), 2.0) == []
+        for peer, frames in messages():
+            alone.receive(peer, frames, 2.0)
+        effects = together.take_effects()
+        assert effects == alone.take_effects()
+        assert len(effects[1]) > sends
+        assert together.registry.counts.dropped == alone.registry.counts.dropped
+        house.invariants.check(together)
+        for made in (together, alone):
+            made.receive(b"client", [mdp03.pack(spec.DISCONNECT)], 2.0)
 
 
 def test_look_ahead_goes_so_far_and_not_beyond_the_batch() -> None:
-    registry, batch = broker(SERVICES).registry, messages()
-    assert foresight.ahead(registry, batch, 0) == foresight.AT_ONCE
-    assert foresight.ahead(registry, batch, len(batch) - 3) == len(batch)
+    ahead, batch = broker(SERVICES).registry.foresight.ahead, messages()
+    assert ahead(batch, 0) == foresight.AT_ONCE
+    assert ahead(batch, len(batch) - 3) == len(batch)
 
 
 def test_few_services_are_worth_no_look() -> None:
-    assert foresight.ahead(broker(3).registry, messages(), 0) == -1
+    assert broker(3).registry.foresight.ahead(messages(), 0) == -1
+
+
+@pytest.mark.parametrize("services", [3, SERVICES])
+def test_what_is_no_message_stops_nobody(services: int) -> None:
+    made = broker(services)
+    first, second = calls([b"service-001", b"service-002"])
+    batch: list[Any] = [first, None, second]
+    faults = made.receive_all(batch, 2.0)
+    assert 1 <= len(faults) <= 2
+    assert [peer for peer, _ in made.take_effects()[1]][-1:] == [b"worker-002"]
+
+
+def services_by_name(count: int = SERVICES) -> dict[bytes, Service]:
+    return {name: known(name) for name in (b"service-%03d" % n for n in range(count))}
+
+
+def known(name: bytes) -> Service:
+    service = Service(name, LeastOutstanding())
+    service.known = True
+    return service
+
+
+def foreseeing(services: dict[bytes, Service]) -> Foresight:
+    made = Foresight(services)
+    for service in services.values():
+        made.made(service)
+    return made
+
+
+def calls(names: list[bytes]) -> list[tuple[bytes, list[Frame]]]:
+    return [(b"client", [request(name, n + 1)]) for n, name in enumerate(names)]
+
+
+def test_what_is_called_is_recalled_in_the_order_of_the_calls() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    names = list(services)[:10]
+    foreseen.ahead(calls(names), 0)
+    guesses = [foreseen.recall(name) for name in names]
+    alone = {hash(name) & foreseen._mask: name for name in services}.values()
+    assert guesses == [services[name] if name in alone else None for name in names]
+    assert len([guess for guess in guesses if guess]) > 5
+    assert foreseen.recall(names[0]) is None
+
+
+def test_what_nobody_asks_for_is_passed_over() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    names = list(services)[:10]
+    for name in names:
+        foreseen.made(services[name])
+    foreseen.ahead(calls(names), 0)
+    assert foreseen.recall(b"another") is None
+    assert foreseen.recall(names[9]) is services[names[9]]
+    assert foreseen.recall(names[8]) is None
+
+
+def test_table_that_has_grown_has_them_all() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    small = len(foreseen._table)
+    for n in range(20 * SERVICES):
+        name = b"another-%05d" % n
+        services[name] = known(name)
+        foreseen.made(services[name])
+    assert len(foreseen._table) > small
+    assert len(foreseen.guesses()) > 0.9 * len(services)
+    assert set(foreseen.guesses()) <= set(services.values())
+
+
+def test_what_is_known_no_more_is_not_recalled_and_not_kept() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    name = b"service-001"
+    foreseen.made(services[name])
+    foreseen.ahead(calls([name]), 0)
+    services[name].known = False
+    assert foreseen.recall(name) is None
+    services[name].known = True
+    foreseen.forget(services[name])
+    foreseen.ahead(calls([name]), 0)
+    assert foreseen.recall(name) is None
+
+
+def test_services_that_share_an_entry_are_told_apart() -> None:
+    foreseen = foreseeing(services_by_name())
+    first: dict[int, bytes] = {}
+    n = 0
+    while (at := hash(b"name-%d" % n) & foreseen._mask) not in first:
+        first[at] = b"name-%d" % n
+        n += 1
+    one, other = known(first[at]), known(b"name-%d" % n)
+    foreseen.made(one)
+    foreseen.made(other)
+    foreseen.forget(one)
+    foreseen.ahead(calls([one.name, other.name]), 0)
+    assert foreseen.recall(one.name) is None
+    assert foreseen.recall(other.name) is other
+
+
+def test_of_few_nothing_is_remembered() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    foreseen.made(services[ECHO])
+    foreseen.ahead(calls([ECHO]), 0)
+    for name in list(services)[10:]:
+        foreseen.forget(services.pop(name))
+    foreseen.ahead(calls([ECHO]), 0)
+    assert foreseen.recall(ECHO) is None
+
+
+def test_a_service_that_ended_within_the_batch_is_made_anew() -> None:
+    made = broker(SERVICES)
+    name = b"nobody's"
+    assert made.receive_all([(b"client", [request(name, 1)])], 2.0) == []
+    before = made.registry.services[name]
+    made.registry.foresight.made(before)  # whoever has taken its entry
+    cancel = mdp03.pack(spec.CANCEL, id=1)
+    again = [(b"client", [cancel]), (b"client", [request(name, 2)])]
+    assert made.receive_all(again, 2.0) == []
+    assert not before.known
+    assert made.registry.services[name] is not before
+    house.invariants.check(made)
+
+
+class TestWhoAnswersIsKnownByTheDispatch:
+    def served(self) -> tuple[BrokerMachine, int]:
+        made = broker(3)
+        made.receive(b"client", [request(b"service-001")], 2.0)
+        return made, number(1)
+
+    def test_by_its_number_and_its_routing_id(self) -> None:
+        made, dispatch = self.served()
+        answerer, peers = made.registry.dispatched.answerer, made.registry.peers
+        assert answerer(b"worker-001", dispatch) is peers[b"worker-001"]
+        assert answerer(b"worker-002", dispatch) is None
+        assert answerer(b"client", dispatch) is None
+
+    def test_not_by_a_number_that_only_has_the_same_place(self) -> None:
+        made, dispatch = self.served()
+        ring = made.registry.dispatched
+        assert ring.answerer(b"worker-001", dispatch + ring._mask + 1) is None
+        assert ring.answerer(b"worker-001", dispatch & ~spec.BROKER_ID_BIT) is None
+        assert ring.answerer(b"worker-001", 0) is None
+
+    def test_not_when_it_has_been_forgotten(self) -> None:
+        made, dispatch = self.served()
+        peer = made.registry.peers[b"worker-001"]
+        peer.move("forget")
+        assert made.registry.dispatched.answerer(b"worker-001", dispatch) is None
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ cdef class Admission:
         list body,
         double now,
     )
+    @cython.locals(service=Service)
     cpdef Service service(self, bytes name)
     cpdef bint too_large(self, list body) except -1
     @cython.locals(size=Py_ssize_t)

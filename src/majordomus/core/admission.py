@@ -247,7 +247,9 @@ class Admission:
 
     def service(self, name: bytes) -> Service:
         """The service of that name. Raises: RefusalError: no name, or no room for one more."""
-        service = self.registry.services.get(name)
+        service = self.registry.foresight.recall(name)
+        if service is None:
+            service = self.registry.services.get(name)
         return self._new_service(name) if service is None else service
 
     def _new_service(self, name: bytes) -> Service:

@@ -180,7 +180,7 @@ class LeastOutstanding(Strategy):
             head.listed = False
         if request.rejected is None:
             place = head.after
-            if len(self._at) > hints.MANY:
+            if len(self._at) > hints.RING:
                 self._look_ahead(place.after)
             return place.worker
         for level in sorted(self._heap):
@@ -192,17 +192,15 @@ class LeastOutstanding(Strategy):
         return None
 
     def _look_ahead(self, place: Place) -> None:
-        """Fetch those whose turn comes: of who is next the last that it takes, and of each of the
-        three behind one step less, for the next was one of the three when they were looked at."""
+        """Fetch what the next one holds, the worker behind it, and the place after that: one step
+        each, so that every step finds what the last call fetched."""
         if place.worker is not None:
-            hints.fetch(place.worker.peer.id)
+            hints.peer_at(place)
+            hints.id_at(place)
             place = place.after
         if place.worker is not None:
-            hints.fetch(place.worker.peer)
-            place = place.after
-        if place.worker is not None:
-            hints.fetch(place.worker)
-            hints.fetch(place.after)
+            hints.worker_at(place)
+            hints.place_after(place)
 
     def enter(self, worker: Worker, weight: float) -> None:
         self._weights.pop(worker, None)

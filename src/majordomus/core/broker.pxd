@@ -4,7 +4,7 @@ from majordomus.protocol cimport mdp03, octets, spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher
-from majordomus.core cimport foresight
+from majordomus.core.foresight cimport Foresight
 from majordomus.core.legacy_commands cimport LegacyCommands
 from majordomus.protocol.recognise cimport recognise
 from majordomus.core.mdp03_commands cimport Mdp03Commands
@@ -35,7 +35,7 @@ cdef class BrokerMachine:
     cdef public Fields _header
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
-    @cython.locals(at=Py_ssize_t, looked=Py_ssize_t, peer_id=bytes, frames=list)
+    @cython.locals(foresight=Foresight, at=Py_ssize_t, here=Py_ssize_t, looked=Py_ssize_t, peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
     @cython.locals(request=Request)
     cpdef object tick(self, double now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core import foresight, speech
+from majordomus.core import speech
 from majordomus.core.admission import Admission
 from majordomus.core.authority import Authority
 from majordomus.core.dispatch import Dispatcher
@@ -123,14 +123,18 @@ class BrokerMachine:
         """Every message of a batch, in order. A fault of ours costs the one message at which it was
         raised: the result is by whom each was, and what was raised."""
         faults: list[tuple[bytes, Exception]] = []
+        foresight = self.registry.foresight
+        peer_id: bytes = b""
+        frames: list[Frame] = []
         at = looked = 0
         while at < len(batch):
             try:
                 while at < len(batch):
-                    if at == looked:
-                        looked = foresight.ahead(self.registry, batch, at)
-                    peer_id, frames = batch[at]
+                    here = at
                     at += 1
+                    if here == looked:
+                        looked = foresight.ahead(batch, here)
+                    peer_id, frames = batch[here]
                     self.hear(peer_id, frames, now)
             except Exception as error:
                 try:
@@ -355,7 +359,11 @@ class BrokerMachine:
                 return
         header = self._header
         header.read(frames[at])
-        peer = self.registry.peers.get(peer_id)
+        peer = None
+        if header.command == spec.FINAL:
+            peer = self.registry.dispatched.answerer(peer_id, header.id)
+        if peer is None:
+            peer = self.registry.peers.get(peer_id)
         if peer is None:
             peer = self._meet(peer_id, MDP03, tuple(frames[:at]), header, now)
             if peer is None:

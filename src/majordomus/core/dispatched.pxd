@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.peers cimport Peer
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 
@@ -13,6 +14,8 @@ cdef class Dispatched:
     cpdef unsigned long long give(self, Request request, unsigned long long last) except? 0
     @cython.locals(request=Request)
     cpdef Request of(self, Worker worker, unsigned long long number)
+    @cython.locals(request=Request, peer=Peer)
+    cpdef Peer answerer(self, bytes peer_id, unsigned long long number)
     @cython.locals(at=Py_ssize_t, request=Request)
     cpdef Request take(self, Worker worker, unsigned long long number)
     @cython.locals(request=Request)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.states import FORGOTTEN
+
 if TYPE_CHECKING:
+    from majordomus.core.peers import Peer
     from majordomus.core.requests import Request
     from majordomus.core.workers import Worker
 
@@ -47,6 +50,15 @@ class Dispatched:
         if request is None or request.dispatch != number or request.worker is not worker:
             return None
         return request
+
+    def answerer(self, peer_id: bytes, number: int) -> Peer | None:
+        """The peer whose worker has dispatch `number`, if its routing id is `peer_id`; None where
+        it has to be looked up."""
+        request = self._places[number & self._mask]
+        if request is None or request.dispatch != number or request.worker is None:
+            return None
+        peer = request.worker.peer
+        return peer if peer.id == peer_id and peer.state is not FORGOTTEN else None
 
     def take(self, worker: Worker, number: int) -> Request | None:
         """What `of` finds holds its slot no more."""

@@ -1,17 +1,30 @@
 cimport cython
 
 from majordomus.core cimport hints
-from majordomus.core.registry cimport Registry
 from majordomus.core.services cimport Service
-from majordomus.core.workers cimport Worker
 from majordomus.protocol cimport octets, spec
 
 
-@cython.locals(
-    services=list, end=Py_ssize_t, n=Py_ssize_t, frames=list, name=bytes, service=Service
-)
-cpdef Py_ssize_t ahead(Registry registry, list batch, Py_ssize_t at) except -2
+@cython.final
+cdef class Foresight:
+    cdef public dict _services
+    cdef public list _table
+    cdef public Py_ssize_t _mask
+    cdef public list _guessed
+    cdef public Py_ssize_t _next
+    cpdef object made(self, Service service)
+    cpdef object forget(self, Service service)
+    @cython.locals(table=list, size=Py_ssize_t, service=Service)
+    cdef object _grow(self)
+    @cython.locals(
+        table=list, names=list, end=Py_ssize_t, n=Py_ssize_t, frames=list, name=bytes
+    )
+    cpdef Py_ssize_t ahead(self, list batch, Py_ssize_t at) except -2
+    @cython.locals(table=list, name=bytes, guessed=list, service=Service)
+    cdef object _guess(self, list names)
+    @cython.locals(guessed=list, n=Py_ssize_t, service=Service)
+    cpdef Service recall(self, bytes name)
+
+
 @cython.locals(header=bytes, end=Py_ssize_t)
 cpdef bytes called(list frames)
-@cython.locals(worker=Worker)
-cpdef object fetch_workers(list workers)

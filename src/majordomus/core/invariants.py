@@ -173,6 +173,12 @@ def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
     for service in registry.backlogged:
         if registry.services.get(service.name) is not service:
             yield f"service {service.name!r}: is backlogged, and not known"
+    for service in registry.services.values():
+        if not service.known:
+            yield f"service {service.name!r}: is known, and does not know it"
+    for guess in registry.foresight.guesses():
+        if registry.services.get(guess.name) is not guess:
+            yield f"service {guess.name!r}: may be guessed, and is not known"
 
 
 def _hooks(machine: BrokerMachine, requests: list[Request]) -> Iterator[str]:

@@ -2,6 +2,7 @@ cimport cython
 
 from majordomus.core.deadlines cimport Deadlines, RequestDeadlines
 from majordomus.core.dispatched cimport Dispatched
+from majordomus.core.foresight cimport Foresight
 from majordomus.core.services cimport Service
 from majordomus.core.stories cimport Stories
 
@@ -39,6 +40,7 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
+    cdef public Foresight foresight
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts

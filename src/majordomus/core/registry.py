@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from majordomus.core.deadlines import Deadlines, RequestDeadlines
 from majordomus.core.dice import Dice
 from majordomus.core.dispatched import Dispatched
+from majordomus.core.foresight import Foresight
 from majordomus.core.identity import Identity
 from majordomus.core.listeners import Key, Listener
 from majordomus.core.peers import Peer
@@ -110,6 +111,7 @@ class Registry:
         """Sessions whose client is not there, by handle; who has been away longest comes first."""
         self.workers: dict[bytes, Worker] = {}
         self.services: dict[bytes, Service] = {}
+        self.foresight = Foresight(self.services)
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
@@ -140,6 +142,7 @@ class Registry:
         if service is None and len(self.services) < self.settings.max_services:
             service = self.services[name] = Service(name, self.strategies.make(name))
             service.known = True
+            self.foresight.made(service)
         return service
 
     def _strategy_failed(self, service: bytes, error: Exception) -> None:
@@ -151,6 +154,7 @@ class Registry:
         if service.known and not service.workers and not service.open:
             service.known = False
             self.services.pop(service.name, None)
+            self.foresight.forget(service)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that goes no further; a fact is told at each power of two, so none can

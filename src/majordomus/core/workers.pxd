@@ -10,6 +10,7 @@ from majordomus.core.services cimport FairQueue, Service
 @cython.final
 cdef class Worker:
     cdef public Peer peer
+    cdef public bytes id
     cdef public object dialect
     cdef public object state
     cdef public object load
@@ -20,7 +21,6 @@ cdef class Worker:
     cdef public Service only_service
     cdef public Place place
     cdef public double busy_since
-    cdef public bytes id
     cdef public list order
     cdef public dict services
     cdef public dict metadata
