@@ -19,6 +19,8 @@ from typing import IO
 
 TERM_GRACE = 5.0
 """Seconds between the SIGTERM and the SIGKILL of `end_all`."""
+TIME_TO_LEAVE = 1.0
+"""Seconds that `exit_on_sigterm` gives Python to end in order."""
 
 
 def start(
@@ -81,8 +83,26 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 
 
 def exit_on_sigterm() -> None:
-    """Until something listens to signals itself, SIGTERM ends this process with exit code 0."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Until something listens to signals itself, SIGTERM ends this process with exit code 0.
+
+    Python runs a handler between two of its own steps. A signal that comes just before a call of
+    the system waits as long as that does, so a thread is told as well, and insists.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def leave(_number: int, _frame: object) -> None:
+        sys.exit(0)
+
+    def insist() -> None:
+        while number := os.read(reader, 1):
+            time.sleep(TIME_TO_LEAVE)
+            if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is leave:
+                os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=insist, name="leave", daemon=True).start()
 
 
 @contextlib.contextmanager
