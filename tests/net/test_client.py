@@ -113,6 +113,18 @@ class TestConnectionIsLookedAtBeforeASend:
         monkeypatch.setattr(driver, "JUST_SEEN", 0.0)
         assert received_before_sends(client) == [1, 1]
 
+    def test_what_is_sent_once_is_always_sent_after_a_look(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        for n in range(3):
+            assert client.call("echo", b"before").body == b"before"
+            link = client._driver._line.link
+            assert isinstance(link, TcpLink)
+            cut(link)
+            assert client.call("echo", b"%d" % n, once=True).body == b"%d" % n
+            assert client._driver._line.link is not link
+
     def test_call_into_a_connection_that_has_just_ended_is_sent_again(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -32,6 +32,7 @@ from majordomus.net.driver import Driver
 from majordomus.net.events import ThreadQueue
 from majordomus.net.gather import Gathering, Wait
 from majordomus.net.hedge import hedged
+from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from majordomus.net.conversation import Conversation
 
 DEFAULT_TIMEOUT: Final = 30.0
+SENT_ONCE: Final = spec.ONCE | spec.ONE_WAY
+"""What is not sent again when its connection ends."""
 
 
 def make_session(
@@ -321,7 +324,7 @@ class Client(ClientEvents):
         try:
             if seated:
                 try:
-                    driver.drive(done, command)
+                    driver.drive(done, command, looks=call.ask.flags & SENT_ONCE != 0)
                 finally:
                     if not done():
                         arrived = _arrange(call)

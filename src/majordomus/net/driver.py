@@ -30,8 +30,8 @@ LONGEST_WRITE: Final = 0.5
 """Seconds that a call stays for what the kernel did not take at once; then the background thread
 sees to it."""
 JUST_SEEN: Final = 0.001
-"""Seconds for which a connection that had nothing to say is not asked again before a send. It may
-end in them, as it may between being asked and the send."""
+"""Seconds for which a connection that had nothing to say is not asked again before a send that may
+be repeated. It may end in them, as it may between being asked and the send."""
 WAKER, SOCKET, MONITOR = 1, 2, 4
 """What `Readiness` says is readable."""
 
@@ -182,17 +182,20 @@ class Driver(Generic[E]):
 
     # ── the thread in the seat ────────────────────────────────────────────────────────────────────
 
-    def drive(self, done: Callable[[], bool], command: Command | None = None) -> None:
+    def drive(
+        self, done: Callable[[], bool], command: Command | None = None, *, looks: bool = False
+    ) -> None:
         """Runs `command` behind what was posted, and goes on until `done`, or until somebody wants
         the seat: then `done` will come true by another thread's work.
 
-        Whatever interrupts it (KeyboardInterrupt) may have cut a message in two: the connection is
-        given up.
+        `looks`: what it sends is sent once, so the connection is asked first whether it has ended,
+        however lately that was done. Whatever interrupts it (KeyboardInterrupt) may have cut a
+        message in two: the connection is given up.
         """
         now = time.monotonic()
         try:
             self._line.open(now)
-            if now >= self._silent_at + JUST_SEEN or self._line.stale:
+            if looks or now >= self._silent_at + JUST_SEEN or self._line.stale:
                 self._look(now)
                 now = time.monotonic()
             self._work(now, command)
