@@ -25,8 +25,10 @@ class Forwarding(HookPoints):
     def on_reply(self, reply: Any) -> None: ...
 
 
-def instructions(*hooks: object) -> float:
-    """Of the machine and its hooks, for one request and its answer."""
+def instructions(*hooks: object) -> int:
+    """Of the machine and its hooks, for one request and its answer: the mean of a hundred. The one
+    before them is not counted: of code that is traced for the first time CPython 3.12 and 3.13 do
+    not tell everything."""
     house = House()
     chain = HookChain(hooks, lambda job: None, HookThread(), Faults())
     house.machine.use(None if chain.empty else chain)
@@ -44,7 +46,9 @@ def instructions(*hooks: object) -> float:
         counted += event == "opcode"
         return count
 
-    for id in range(2, 2 + REQUESTS):
+    for id in range(2, 3 + REQUESTS):
+        if id == 3:
+            counted = 0
         request = mdp03.pack(spec.REQUEST, id=id, service=b"echo")
         sys.settrace(count)
         try:
@@ -60,13 +64,13 @@ def instructions(*hooks: object) -> float:
             sys.settrace(None)
         house.turn()
         house.said()
-    return counted / REQUESTS
+    return round(counted / REQUESTS)
 
 
 def main() -> None:
-    print(f"{instructions():>8.1f}  without hooks")
-    print(f"{instructions(HookPoints()):>8.1f}  hooks that are not overridden")
-    print(f"{instructions(Forwarding()):>8.1f}  on_request and on_reply that forward")
+    print(f"{instructions():>8,}  without hooks")
+    print(f"{instructions(HookPoints()):>8,}  hooks that are not overridden")
+    print(f"{instructions(Forwarding()):>8,}  on_request and on_reply that forward")
 
 
 if __name__ == "__main__":

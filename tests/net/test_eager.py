@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any
@@ -143,7 +144,9 @@ def test_what_a_task_sets_in_its_context_stays_there(run: Runner) -> None:
     run(scene())
 
 
-def test_within_a_task_the_first_step_waits_for_its_turn(run: Runner) -> None:
+def test_within_a_task_the_first_step_waits_for_its_turn_where_python_cannot_begin_it(
+    run: Runner,
+) -> None:
     async def scene() -> None:
         spawn, steps = spawner(asyncio.get_running_loop()), []
 
@@ -151,8 +154,10 @@ def test_within_a_task_the_first_step_waits_for_its_turn(run: Runner) -> None:
             steps.append("first")
 
         task = spawn(work())
-        assert task is not None
-        await task
+        assert (task is None) is (sys.version_info >= (3, 12))
+        if task is not None:
+            assert steps == []
+            await task
         assert steps == ["first"]
 
     run(scene())

@@ -36,8 +36,9 @@ class Spawner(Protocol):
 
 
 def spawner(loop: asyncio.AbstractEventLoop, ended: Ended) -> Spawner:
-    """What makes tasks on `loop`, from callbacks of the loop; from within a task, and on a loop
-    that cannot be stood in for, their first step comes in the loop's next turn."""
+    """What makes tasks on `loop`, from callbacks of the loop. Before Python 3.12, from within a
+    task and on a loop that cannot be stood in for, their first step comes in the loop's next
+    turn."""
     if sys.version_info >= (3, 12):
         return _Tasks(loop, ended, eager_start=True)
     try:
