@@ -70,3 +70,30 @@ def test_last_words_by_the_ended_descriptor_do_not_stop_the_probes() -> None:
     probes.begin(b"a", 7, 100.0)
     probes.seen(b"a", 7)
     assert probes.due(100.0 + DELAYS[0]) == [b"a"]
+
+
+def test_peer_that_is_back_by_the_same_descriptor_is_probed_no_more() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.accepted(7)
+    probes.seen(b"a", 7)
+    assert probes.due(200.0) == []
+
+
+def test_who_has_the_descriptor_of_another_leaves_its_probes_alone() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.accepted(7)
+    probes.seen(b"b", 7)
+    assert probes.due(100.0 + DELAYS[0]) == [b"a"]
+
+
+def test_connection_that_ended_again_is_probed_from_then_on() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.begin(b"a", 8, 100.1)
+    probes.seen(b"a", 8)
+    assert probes.due(100.1 + DELAYS[-1])
+    probes.seen(b"a", 7)
+    assert probes.due(200.0) == []
+    assert probes.next() == inf

@@ -18,6 +18,7 @@ from majordomus.errors import ConfigurationError, StatusError, Unauthenticated
 from majordomus.net import curve, sockets, zap
 from majordomus.net.broker import Broker
 from majordomus.net.client import Client
+from majordomus.net.connections import DELAYS
 from majordomus.net.worker import Worker
 from majordomus.net.zmq_port import ZmqPort
 from majordomus.protocol import mdp03, spec
@@ -319,6 +320,18 @@ def test_broken_file_of_keys_changes_nothing_and_says_so(
 # ── the routing id ────────────────────────────────────────────────────────────────────────────────
 
 
+def back(raw: Callable[..., CurvePeer], broker: Broker, pair: Certificate, id: bytes) -> CurvePeer:
+    """A peer whose routing id was another connection's a moment ago; the broker has answered it."""
+    until = time.monotonic() + 10
+    while True:  # while the ROUTER holds the old connection, nothing of the new one is delivered
+        peer = raw(broker.endpoints[0], pair, id=id)
+        peer.send(mdp03.pack(spec.REQUEST, id=1, ttl=20_000, service=b"mmi.broker"))
+        if peer.socket.poll(100):
+            return peer
+        assert time.monotonic() < until
+        peer.close()
+
+
 def test_routing_id_that_comes_back_with_another_user_is_another_peer(
     encrypted: Broker, people: People, raw: Callable[..., CurvePeer]
 ) -> None:
@@ -331,17 +344,26 @@ def test_routing_id_that_comes_back_with_another_user_is_another_peer(
     first.ready(b"echo")
     assert known[b"the-same-id"].user == "ann"
     first.close()
-    second = raw(encrypted.endpoints[0], bob, id=b"the-same-id")
-    until = time.monotonic() + 10
-    while True:  # while the ROUTER holds the old connection, nothing of the new one is delivered
-        second.send(mdp03.pack(spec.REQUEST, id=1, ttl=20_000, service=b"mmi.broker"))
-        if second.socket.poll(100):
-            break
-        assert time.monotonic() < until
-        second.close()
-        second = raw(encrypted.endpoints[0], bob, id=b"the-same-id")
+    back(raw, encrypted, bob, b"the-same-id")
     assert known[b"the-same-id"].user == "bob"
     assert known[b"the-same-id"].worker is None
+
+
+def test_peer_that_comes_back_by_the_same_descriptor_stays(
+    encrypted: Broker, people: People, raw: Callable[..., CurvePeer]
+) -> None:
+    loop = encrypted._loop
+    assert loop is not None
+    known = loop._machine.registry.peers
+    for n in range(3):
+        peer = back(raw, encrypted, people.pairs["ann"], b"the-same-id")
+        peer.send(mdp03.pack(spec.REQUEST, id=2, ttl=20_000, service=b"nobody's"))
+        eventually(lambda: b"the-same-id" in known and 2 in known[b"the-same-id"].open)
+        time.sleep(DELAYS[-1] + 0.1)
+        assert b"the-same-id" in known, n
+        assert 2 in known[b"the-same-id"].open, n
+        peer.close()
+        eventually(lambda: b"the-same-id" not in known)  # and so the descriptor is free
 
 
 # ── the handler ───────────────────────────────────────────────────────────────────────────────────

@@ -57,27 +57,34 @@ class Probes:
     def __init__(self) -> None:
         self._due: list[tuple[float, bytes]] = []
         self._of: dict[bytes, tuple[int, float]] = {}
+        self._by: dict[int, bytes] = {}
+        """Whose connection had this descriptor, and has ended; until another one has it."""
 
     def begin(self, peer: bytes, fd: int, now: float) -> None:
         """The connection that `peer` had by `fd` has ended; the probe of this moment is the
         caller's.
         """
+        self._forget(peer)
         self._of[peer] = (fd, now)
+        self._by[fd] = peer
         for delay in DELAYS:
             heapq.heappush(self._due, (now + delay, peer))
+
+    def accepted(self, fd: int) -> None:
+        """Another connection has this descriptor from now on."""
+        self._by.pop(fd, None)
 
     def seen(self, peer: bytes, fd: int) -> None:
         """`peer` speaks by `fd`.
 
-        By another than before, it is back; by the same, it may be its last words.
+        By another connection than before, it is back; by the same, it may be its last words.
         """
-        begun = self._of.get(peer)
-        if begun is not None and begun[0] != fd:
-            del self._of[peer]
+        if self._by.get(fd) != peer:
+            self._forget(peer)
 
     def gone(self, peer: bytes) -> None:
         """A send told that `peer` is gone: there is nothing more to find out."""
-        self._of.pop(peer, None)
+        self._forget(peer)
 
     def due(self, now: float) -> list[bytes]:
         """Whom to probe now."""
@@ -89,9 +96,14 @@ class Probes:
                 continue
             found.append(peer)
             if when >= begun[1] + DELAYS[-1]:
-                del self._of[peer]
+                self._forget(peer)
         return found
 
     def next(self) -> float:
         """When `due` will find something next."""
         return self._due[0][0] if self._due else inf
+
+    def _forget(self, peer: bytes) -> None:
+        fd, _ = self._of.pop(peer, (-1, 0.0))
+        if self._by.get(fd) == peer:
+            del self._by[fd]

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.net cimport steps
+cimport majordomus.net.steps as steps
 
 
 @cython.final

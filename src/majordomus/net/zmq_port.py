@@ -138,6 +138,8 @@ class ZmqPort:
             if seen.event in HANDSHAKE_FAILED:
                 refused(self._gate, seen, self._machine)
             self._guard.hear(seen, now)
+            if seen.event is Event.ACCEPTED:
+                self._probes.accepted(seen.value)
             if seen.event is not Event.LOST:
                 continue
             peer = self._connections.ended(seen.value)
