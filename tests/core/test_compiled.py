@@ -56,6 +56,18 @@ def assigned(made: ast.ClassDef) -> Iterator[tuple[str, ast.AST, str]]:
                 yield target.attr, node, said
 
 
+MODULE = re.compile(r"^from (majordomus(?:\.\w+)*) cimport (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.p[xy][dx]")), ids=name)
+def test_compiler_sees_which_modules_a_declaration_depends_on(path: Path) -> None:
+    """Cython does not see them in `from package cimport module`, and compiles nothing anew."""
+    for package, names in MODULE.findall(path.read_text("utf-8")):
+        folder = SOURCE.joinpath(*package.split("."))
+        modules = [one for one in names.split(", ") if (folder / f"{one}.pxd").exists()]
+        assert not modules, f"cimport {package}.{modules[0]} as {modules[0]}"
+
+
 @pytest.mark.parametrize("path", DECLARATIONS, ids=name)
 def test_every_attribute_is_declared_for_the_compiler(path: Path) -> None:
     known = declared(path.read_text())

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.protocol cimport spec
+cimport majordomus.protocol.spec as spec
 from majordomus.core.workers cimport Worker
 
 from majordomus.core.dispatch cimport Dispatcher

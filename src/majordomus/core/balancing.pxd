@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core cimport hints
+cimport majordomus.core.hints as hints
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker
 

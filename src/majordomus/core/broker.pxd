@@ -1,6 +1,8 @@
 cimport cython
 
-from majordomus.protocol cimport mdp03, octets, spec
+cimport majordomus.protocol.mdp03 as mdp03
+cimport majordomus.protocol.octets as octets
+cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher

@@ -2,7 +2,7 @@ cimport cython
 
 from majordomus.core.client_calls cimport Call, make_call, make_final
 from majordomus.core.client_flow cimport ClientFlow
-from majordomus.protocol cimport octets
+cimport majordomus.protocol.octets as octets
 from majordomus.protocol.mdp03 cimport parse
 
 

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core cimport arithmetic
+cimport majordomus.core.arithmetic as arithmetic
 from majordomus.core.requests cimport Request
 
 

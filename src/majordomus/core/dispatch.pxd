@@ -1,7 +1,7 @@
 cimport cython
 
-from majordomus.protocol cimport spec
-from majordomus.core cimport speech
+cimport majordomus.protocol.spec as spec
+cimport majordomus.core.speech as speech
 from majordomus.core.outgoing cimport Outgoing
 from majordomus.core.registry cimport Counts, Registry
 from majordomus.core.requests cimport Request

@@ -1,8 +1,9 @@
 cimport cython
 
-from majordomus.core cimport hints
+cimport majordomus.core.hints as hints
 from majordomus.core.services cimport Service
-from majordomus.protocol cimport octets, spec
+cimport majordomus.protocol.octets as octets
+cimport majordomus.protocol.spec as spec
 
 
 @cython.final

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.protocol cimport spec
+cimport majordomus.protocol.spec as spec
 from majordomus.core.peers cimport Peer
 from majordomus.core.requests cimport Request
 from majordomus.core.rooms cimport Commands

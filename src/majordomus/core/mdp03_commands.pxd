@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.protocol cimport spec
+cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.admission cimport Admission
 from majordomus.core.dispatch cimport Dispatcher

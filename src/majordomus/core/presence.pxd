@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core cimport speech
+cimport majordomus.core.speech as speech
 from majordomus.core.dispatch cimport Dispatcher
 from majordomus.core.outgoing cimport Outgoing
 from majordomus.core.peers cimport Peer

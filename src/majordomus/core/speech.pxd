@@ -1,7 +1,8 @@
 cimport cython
 
-from majordomus.protocol cimport octets, spec
-from majordomus.core cimport arithmetic
+cimport majordomus.protocol.octets as octets
+cimport majordomus.protocol.spec as spec
+cimport majordomus.core.arithmetic as arithmetic
 from majordomus.core.peers cimport Peer
 from majordomus.core.requests cimport Request
 from majordomus.core.workers cimport Worker

@@ -1,7 +1,7 @@
 cimport cython
 
 from majordomus.core.requests cimport Request
-from majordomus.core cimport arithmetic
+cimport majordomus.core.arithmetic as arithmetic
 
 
 cdef double _TICKS

@@ -1,7 +1,7 @@
 cimport cython
 
 from majordomus.core.worker_link cimport WorkerLink, make_job
-from majordomus.protocol cimport octets
+cimport majordomus.protocol.octets as octets
 from majordomus.protocol.mdp03 cimport parse
 
 

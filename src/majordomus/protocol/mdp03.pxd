@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.protocol cimport octets
+cimport majordomus.protocol.octets as octets
 
 
 cdef int _MAPS

@@ -1,6 +1,7 @@
 cimport cython
 
-from majordomus.protocol cimport octets, spec
+cimport majordomus.protocol.octets as octets
+cimport majordomus.protocol.spec as spec
 
 
 cdef tuple _MDP03

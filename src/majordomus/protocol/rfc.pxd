@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.protocol cimport spec
+cimport majordomus.protocol.spec as spec
 from majordomus.protocol.fields cimport (
     frame_at,
     no_more,
