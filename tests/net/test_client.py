@@ -114,16 +114,29 @@ class TestConnectionIsLookedAtBeforeASend:
         assert received_before_sends(client) == [1, 1]
 
     def test_what_is_sent_once_is_always_sent_after_a_look(
-        self, client: Client, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, seen: Seen, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
-        for n in range(3):
-            assert client.call("echo", b"before").body == b"before"
+
+        def call() -> None:
+            assert client.call("echo", b"1", timeout=20.0, once=True).body == b"1"
+
+        def stream() -> None:
+            parts = client.stream("count", b"3", timeout=20.0, once=True)
+            assert [part.body for part in parts] == [b"0", b"1", b"2"]
+
+        def send() -> None:
+            client.send("log", b"noted")
+
+        for sent_once in (call, stream, send):
+            assert client.call("echo", b"before", timeout=20.0).body == b"before"
             link = client._driver._line.link
             assert isinstance(link, TcpLink)
             cut(link)
-            assert client.call("echo", b"%d" % n, once=True).body == b"%d" % n
+            sent_once()
             assert client._driver._line.link is not link
+        # the worker's connection was cut as well: it may take a while to be back
+        eventually(lambda: seen.bodies == [b"noted"], within=20.0)
 
     def test_call_into_a_connection_that_has_just_ended_is_sent_again(
         self, client: Client, monkeypatch: pytest.MonkeyPatch

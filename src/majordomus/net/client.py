@@ -355,7 +355,7 @@ class Client(ClientEvents):
             return
         try:
             self._driver.post(command)
-            self._driver.drive(done)
+            self._driver.drive(done, looks=True)
         finally:
             self._driver.stand_up()
 
