@@ -118,8 +118,9 @@ def live(intervals: int) -> None:
     for start in range(0, IDLE * (1 + intervals), BEATS_AT_ONCE):
         now += machine.settings.worker_interval * BEATS_AT_ONCE / IDLE
         sent += turn(machine, heard[start : start + BEATS_AT_ONCE], now)
-    beats = sent - IDLE  # each got a WELCOME; a beat is a step of the wheel late
-    if len(machine.registry.workers) != IDLE or beats < IDLE * (intervals - 1) * 0.95:
+    beats = sent - IDLE  # each got a WELCOME
+    due = IDLE * int(intervals / (1 + BEATS_AT_ONCE / IDLE))  # a beat is up to a turn late
+    if len(machine.registry.workers) != IDLE or beats < due:
         raise RuntimeError(f"not every worker lives: {sent} messages were sent")
 
 

@@ -25,7 +25,7 @@ class Forwarding(HookPoints):
     def on_reply(self, reply: Any) -> None: ...
 
 
-def instructions(*hooks: object) -> int:
+def instructions(*hooks: object) -> float:
     """Of the machine and its hooks, for one request and its answer: the mean of a hundred. The one
     before them is not counted: of code that is traced for the first time CPython 3.12 and 3.13 do
     not tell everything."""
@@ -64,13 +64,13 @@ def instructions(*hooks: object) -> int:
             sys.settrace(None)
         house.turn()
         house.said()
-    return round(counted / REQUESTS)
+    return counted / REQUESTS
 
 
 def main() -> None:
-    print(f"{instructions():>8,}  without hooks")
-    print(f"{instructions(HookPoints()):>8,}  hooks that are not overridden")
-    print(f"{instructions(Forwarding()):>8,}  on_request and on_reply that forward")
+    print(f"{instructions():>8.1f}  without hooks")
+    print(f"{instructions(HookPoints()):>8.1f}  hooks that are not overridden")
+    print(f"{instructions(Forwarding()):>8.1f}  on_request and on_reply that forward")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,14 @@ cdef class BrokerMachine:
     cdef public Fields _header
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
-    @cython.locals(foresight=Foresight, at=Py_ssize_t, here=Py_ssize_t, looked=Py_ssize_t, peer_id=bytes, frames=list)
+    @cython.locals(
+        foresight=Foresight,
+        at=Py_ssize_t,
+        here=Py_ssize_t,
+        looked=Py_ssize_t,
+        peer_id=bytes,
+        frames=list,
+    )
     cpdef list receive_all(self, list batch, double now)
     @cython.locals(request=Request)
     cpdef object tick(self, double now)

@@ -44,11 +44,10 @@ class Foresight:
 
     def made(self, service: Service) -> None:
         """`service` is one of those that are known."""
-        if SPARSE * len(self._services) > len(self._table):
-            if len(self._services) > hints.MANY:
-                self._grow()
-        elif self._table:
+        if SPARSE * len(self._services) <= len(self._table):
             self._table[hash(service.name) & self._mask] = service
+        elif len(self._services) > hints.MANY:
+            self._grow()
 
     def forget(self, service: Service) -> None:
         """`service` is known no more."""
