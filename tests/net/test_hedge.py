@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from majordomus.errors import (
     LocalProtocolError,
     StatusError,
 )
+from majordomus.net import hedge
 from majordomus.net.async_client import AsyncClient
 from majordomus.net.bodies import Reply
 from majordomus.net.client import Client
@@ -202,3 +204,17 @@ def test_client_that_is_closed_cannot_hedge(url: str) -> None:
     client.close()
     with pytest.raises(LocalProtocolError, match="closed"):
         client.call("svc", hedge_after=0.05)
+
+
+def test_timer_that_fires_a_little_early_is_believed(
+    fleet: Fleet, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hedge, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    fleet.add("slow")
+    fleet.add("quick", lambda _: b"quick")
+
+    async def main() -> Reply:
+        async with AsyncClient(url, timeout=FOREVER) as client:
+            return await client.call("svc", hedge_after=0.05)
+
+    assert asyncio.run(main()).body == b"quick"

@@ -104,11 +104,16 @@ async def hedged_async(client: AsyncClient, ask: Ask, after: float) -> Reply:
     hedge, news = Hedge(ask, after), asyncio.Event()
     hedge.first.notify = news.set
     client._launch(hedge.first)
-    timer = asyncio.get_running_loop().call_later(after, news.set)
+    late = asyncio.Event()
+
+    def is_late() -> None:
+        late.set()
+        news.set()
+
+    timer = asyncio.get_running_loop().call_later(after, is_late)
     try:
-        until = time.monotonic() + after
         while (winner := hedge.decided()) is None:
-            if hedge.second is None and time.monotonic() >= until:
+            if hedge.second is None and late.is_set():
                 second = hedge.make_second()
                 second.notify = news.set
                 client._launch(second, partial(hedge.begin_second, client._calls, second))
