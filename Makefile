@@ -13,7 +13,7 @@ NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
 setup: $(READY)
 
-$(READY): pyproject.toml setup.py $(wildcard src/majordomus/*/*.pyx)
+$(READY): pyproject.toml setup.py $(shell find src -name "*.pyx")
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "majordomus needs Python 3.11 or newer: make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -53,7 +53,7 @@ fuzz: $(READY)
 	FUZZ=full $(BIN)/python -m pytest tests/protocol/test_totality.py --timeout 600
 	$(BIN)/python -m tests.protocol.mutator --messages 1000000
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
-	$(BIN)/python -m tests.core.forge --messages 1000000
+	$(BIN)/python -m tests.core.forgery --messages 1000000
 
 # What honest callers notice while 10,000 connections say nothing, and how soon a message without an end is cut off.
 chaos: $(READY)

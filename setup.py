@@ -45,14 +45,14 @@ def extension(source: Path) -> Extension:
     )
 
 
-LINUX_ONLY = {"_stream", "_tcp_dealer", "_tcp_router", "_zmtp"}  # it waits by epoll
+LINUX_ONLY = {"_stream", "_dealer", "_router", "_engine"}  # it waits by epoll
 WIRES = [
     extension(path)
     for path in sorted(Path("src").rglob("*.pyx"))
     if sys.platform == "linux" or path.stem not in LINUX_ONLY
 ]
 # Their .pxd is for the others to use: what Python uses is their .py.
-INLINE = {"arithmetic", "hints", "octets", "spec", "steps"}
+INLINE = {"arithmetic", "prefetch_hints", "octets", "spec", "eager_steps"}
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))

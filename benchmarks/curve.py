@@ -27,8 +27,10 @@ import zmq
 
 from benchmarks import peers
 from benchmarks.run import machine
-from majordomus.net import curve, sockets, wires
-from majordomus.net.access import Access
+from majordomus.net.broker.security import curve
+from majordomus.net.connection.credentials import Access
+from majordomus.net.zmq import select as wires
+from majordomus.net.zmq import sockets
 from majordomus.protocol import mdp03, spec
 from majordomus.security import certificates
 

@@ -25,9 +25,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from majordomus.core.broker import BrokerMachine
-from majordomus.core.registry import RULES
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import RULES
 from majordomus.protocol import mdp03, spec
 
 CLIENTS: Final = 16

@@ -30,7 +30,7 @@ from benchmarks import chart, page, peers
 from benchmarks.peers import Peer, Running
 from benchmarks.python_calls import python_section
 from benchmarks.statistics_of import Spread, ratios, spread
-from majordomus.core.registry import RULES
+from majordomus.core.broker.state.registry import RULES
 
 ROOT: Final = Path(__file__).parent.parent
 OUTPUT: Final = ROOT / "docs" / "benchmarks"

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from majordomus.core.broker import BrokerMachine
-from majordomus.core.registry import RULES
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import RULES
 from majordomus.protocol import mdp03, spec
 
 OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "scale.json"

@@ -23,8 +23,9 @@ from typing import Any, Final
 
 from benchmarks.instructions import count_process, kind
 from majordomus import AsyncClient, AsyncWorker, Client, Request
-from majordomus.net import async_line, link
-from majordomus.net.monitor import Event, Seen
+from majordomus.net.connection import async_link as async_line
+from majordomus.net.connection import link
+from majordomus.net.zmq.monitor import Event, Seen
 from majordomus.protocol import mdp03, spec
 
 IN_FLIGHT: Final = 64
@@ -35,8 +36,8 @@ HEAD, TAIL = (mdp03.pack(spec.FINAL, code=200)[part] for part in (slice(8), slic
 
 
 class Loopback:
-    """Stands where a line's connection does (net/link.py, `Line`). `peer` gets what is sent, and
-    what it returns comes in, all together, in the next turn of the loop."""
+    """Stands where a line's connection does (net/connection/link.py, `Line`). `peer` gets what is
+    sent, and what it returns comes in, all together, in the next turn of the loop."""
 
     peer: Callable[[list[list[bytes]]], list[list[bytes]]]
     last: Loopback
@@ -94,7 +95,7 @@ class Answering:
 
 
 class AnsweringLink:
-    """A link (net/link.py, `Link`) whose other end answers at once."""
+    """A link (net/connection/link.py, `Link`) whose other end answers at once."""
 
     tells_once = False
     due = inf

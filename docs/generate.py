@@ -18,9 +18,9 @@ import click
 import msgspec
 
 from majordomus.cli import COMMANDS, majordomus
-from majordomus.cli.broker import FLAGS
-from majordomus.core import settings
-from majordomus.core.settings import BrokerSettings
+from majordomus.cli.run.broker import FLAGS
+from majordomus.core.broker import settings
+from majordomus.core.broker.settings import BrokerSettings
 
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

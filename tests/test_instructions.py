@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks import instructions
 
-from majordomus.core.registry import RULES
+from majordomus.core.broker.state.registry import RULES
 
 
 @pytest.mark.slow

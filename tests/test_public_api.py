@@ -104,7 +104,7 @@ def test_import_alone_loads_nothing_else() -> None:
 def test_errors_and_settings_are_there_without_zeromq() -> None:
     found = loaded_by("from majordomus import BrokerSettings, NotFound")
     assert not [name for name in found if name.startswith("zmq")]
-    assert "majordomus.core.settings" in found
+    assert "majordomus.core.broker.settings" in found
 
 
 def test_message_is_there_without_sockets_and_rules() -> None:

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from majordomus.core.actions import (
+    from majordomus.core.broker.balancing.strategy import Strategy
+    from majordomus.core.broker.hooks.actions import (
         Action,
         Discard,
         Forward,
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
         Replace,
         SendTo,
     )
-    from majordomus.core.balancing import Strategy
-    from majordomus.core.hook_views import HookReply, HookRequest
-    from majordomus.core.settings import BrokerSettings
+    from majordomus.core.broker.hooks.views import HookReply, HookRequest
+    from majordomus.core.broker.settings import BrokerSettings
     from majordomus.errors import (
         BadRequest,
         BrokerLost,
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from majordomus.messages import Frame, Message
-    from majordomus.net.async_client import AsyncClient
-    from majordomus.net.async_worker import AsyncWorker
     from majordomus.net.bodies import Reply
-    from majordomus.net.broker import Broker
-    from majordomus.net.client import Client
+    from majordomus.net.broker.broker import Broker
+    from majordomus.net.broker.hooks import Middleware
+    from majordomus.net.client.async_client import AsyncClient
+    from majordomus.net.client.client import Client
     from majordomus.net.events import Event
-    from majordomus.net.hooks import Middleware
-    from majordomus.net.request import Request
-    from majordomus.net.worker import Worker
+    from majordomus.net.worker.async_worker import AsyncWorker
+    from majordomus.net.worker.request import Request
+    from majordomus.net.worker.worker import Worker
     from majordomus.security.certificates import Certificate
 
 __all__ = [
@@ -107,29 +107,29 @@ __all__ = [
 ]
 
 _HOMES: Final[dict[str, str]] = {
-    "Action": "majordomus.core.actions",
-    "AsyncClient": "majordomus.net.async_client",
-    "AsyncWorker": "majordomus.net.async_worker",
-    "Broker": "majordomus.net.broker",
-    "BrokerSettings": "majordomus.core.settings",
+    "Action": "majordomus.core.broker.hooks.actions",
+    "AsyncClient": "majordomus.net.client.async_client",
+    "AsyncWorker": "majordomus.net.worker.async_worker",
+    "Broker": "majordomus.net.broker.broker",
+    "BrokerSettings": "majordomus.core.broker.settings",
     "Certificate": "majordomus.security.certificates",
-    "Client": "majordomus.net.client",
-    "Discard": "majordomus.core.actions",
+    "Client": "majordomus.net.client.client",
+    "Discard": "majordomus.core.broker.hooks.actions",
     "Event": "majordomus.net.events",
-    "Forward": "majordomus.core.actions",
+    "Forward": "majordomus.core.broker.hooks.actions",
     "Frame": "majordomus.messages",
-    "HookReply": "majordomus.core.hook_views",
-    "HookRequest": "majordomus.core.hook_views",
+    "HookReply": "majordomus.core.broker.hooks.views",
+    "HookRequest": "majordomus.core.broker.hooks.views",
     "Message": "majordomus.messages",
-    "Middleware": "majordomus.net.hooks",
-    "Redirect": "majordomus.core.actions",
-    "Reject": "majordomus.core.actions",
-    "Replace": "majordomus.core.actions",
+    "Middleware": "majordomus.net.broker.hooks",
+    "Redirect": "majordomus.core.broker.hooks.actions",
+    "Reject": "majordomus.core.broker.hooks.actions",
+    "Replace": "majordomus.core.broker.hooks.actions",
     "Reply": "majordomus.net.bodies",
-    "Request": "majordomus.net.request",
-    "SendTo": "majordomus.core.actions",
-    "Strategy": "majordomus.core.balancing",
-    "Worker": "majordomus.net.worker",
+    "Request": "majordomus.net.worker.request",
+    "SendTo": "majordomus.core.broker.hooks.actions",
+    "Strategy": "majordomus.core.broker.balancing.strategy",
+    "Worker": "majordomus.net.worker.worker",
 }
 """Where each name lives; what is not listed is an error class."""
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers.process import PYTHON, running
-from ..peers.rfc import Mdp02Client
-from ..peers.table import WORKERS
+from tests.peers.process import PYTHON, running
+from tests.peers.rfc import Mdp02Client
+from tests.peers.table import WORKERS
 
 
 def ask(endpoint: str, name: bytes, *body: bytes) -> list[bytes]:

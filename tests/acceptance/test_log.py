@@ -14,7 +14,9 @@ import zmq
 
 from majordomus import Client, Worker
 from majordomus.errors import StatusError, Unauthenticated
-from majordomus.net import curve, endpoints, sockets
+from majordomus.net import endpoints
+from majordomus.net.broker.security import curve
+from majordomus.net.zmq import sockets
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.security import certificates, tokens
 from majordomus.security.certificates import Certificate

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers.process import PYTHON, running
-from ..peers.table import CLIENTS, WORKERS
-from .conftest import wait_for_service
+from tests.acceptance.conftest import wait_for_service
+from tests.peers.process import PYTHON, running
+from tests.peers.table import CLIENTS, WORKERS
 
 JOINING = ("mdp01", "delphi")  # "the parts are joined (their frames concatenated in order)"
 STREAMING = tuple(dialect for dialect in WORKERS if dialect not in JOINING)

@@ -14,11 +14,10 @@ from itertools import pairwise
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers.delphi import HEARTBEAT, LOADS, READY, DelphiClient, DelphiWorker, seal, unseal
-from ..peers.loop import Client, Frames, Handler, echo
-from ..peers.rfc import Mdp02Client
-from .conftest import ask, ask_json, wait_for_service
+from tests.acceptance.conftest import ask, ask_json, wait_for_service
+from tests.peers.delphi import HEARTBEAT, LOADS, READY, DelphiClient, DelphiWorker, seal, unseal
+from tests.peers.loop import Client, Frames, Handler, echo
+from tests.peers.rfc import Mdp02Client
 
 
 def pump(worker: DelphiWorker, so: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from ..peers.rfc import Mdp01ReqClient
-from ..peers.table import CLIENTS, WORKERS
+from tests.peers.rfc import Mdp01ReqClient
+from tests.peers.table import CLIENTS, WORKERS
 
 any_worker = pytest.mark.parametrize("worker", WORKERS)
 

@@ -10,10 +10,9 @@ import pytest
 from majortomo import Client as TheirClient
 
 from majordomus import Client, Worker
-
-from ..peers.process import PYTHON, run, running
-from ..peers.table import CLIENTS, WORKERS
-from .conftest import wait_for_service
+from tests.acceptance.conftest import wait_for_service
+from tests.peers.process import PYTHON, run, running
+from tests.peers.table import CLIENTS, WORKERS
 
 BODY = (b"one", b"", b"three")
 

@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers.loop import Client, Frames, echo
-from ..peers.mdp03 import (
+from tests.acceptance.conftest import wait_for_service
+from tests.peers.loop import Client, Frames, echo
+from tests.peers.mdp03 import (
     BROKER_METADATA,
     CANCEL,
     CAPACITY,
@@ -39,7 +39,6 @@ from ..peers.mdp03 import (
     read,
     write,
 )
-from .conftest import wait_for_service
 
 
 class Hand(Mdp03Worker):

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers.process import NODE, node, run, running
-from ..peers.table import CLIENTS, WORKERS
-from .conftest import wait_for_service
+from tests.acceptance.conftest import wait_for_service
+from tests.peers.process import NODE, node, run, running
+from tests.peers.table import CLIENTS, WORKERS
 
 PARTS = [["70617274", "31"], ["70617274", "32"]]  # "part", "1" and so on, in hex
 END = ["656e64"]

@@ -15,12 +15,11 @@ from contextlib import ExitStack, closing
 import pytest
 
 from majordomus import Broker, BrokerSettings
-
-from ..peers import delphi, mdp03, rfc
-from ..peers.loop import Answer, Client, Frames, Worker, echo
-from ..peers.process import PYTHON, running
-from ..peers.rubbish import NAME, RUBBISH, Rubbish, mutation
-from .conftest import ask, ask_json, wait_for_service
+from tests.acceptance.conftest import ask, ask_json, wait_for_service
+from tests.peers import delphi, mdp03, rfc
+from tests.peers.loop import Answer, Client, Frames, Worker, echo
+from tests.peers.process import PYTHON, running
+from tests.peers.rubbish import NAME, RUBBISH, Rubbish, mutation
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from majordomus.net.wires import NATIVE, TWIN, WIRE
+from majordomus.net.zmq.select import NATIVE, TWIN, WIRE
 
 SOURCE = Path(__file__).parents[2] / "src"
 LIMIT = 30.0

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from majordomus.cli.config import KEYS, TYPES, BrokerConfig, broker_config
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 

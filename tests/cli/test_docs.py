@@ -10,8 +10,8 @@ import tomllib
 import msgspec
 
 from majordomus.cli import COMMANDS
-from majordomus.cli.broker import FLAGS
-from majordomus.core.settings import BrokerSettings
+from majordomus.cli.run.broker import FLAGS
+from majordomus.core.broker.settings import BrokerSettings
 from tests.cli.shell import LIMIT, SOURCE, Shell
 
 DOCS = SOURCE.parent / "docs"

@@ -26,7 +26,7 @@ from majordomus.contrib.cloudlog.record import (
 )
 from majordomus.contrib.cloudlog.service import Collector
 from majordomus.errors import BadRequest, ConfigurationError, Conflict
-from majordomus.net.request import Request
+from majordomus.net.worker.request import Request
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:

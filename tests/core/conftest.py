@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.house import House
+from tests.core.broker_harness import House
 
 HOUSES = pytest.StashKey[list[House]]()
 

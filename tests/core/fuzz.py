@@ -17,9 +17,9 @@ from itertools import islice
 from random import Random
 from typing import Any, Final
 
-from majordomus.core import invariants
-from majordomus.core.broker import BrokerMachine
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker import invariants
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame

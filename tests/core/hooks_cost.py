@@ -9,10 +9,10 @@ import sys
 from types import FrameType
 from typing import Any
 
-from majordomus.net.hook_thread import HookThread
-from majordomus.net.hooks import Faults, HookChain, HookPoints
+from majordomus.net.broker.hook_thread import HookThread
+from majordomus.net.broker.hooks import Faults, HookChain, HookPoints
 from majordomus.protocol import mdp03, spec
-from tests.core.house import House
+from tests.core.broker_harness import House
 
 REQUESTS = 100
 

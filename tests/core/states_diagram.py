@@ -1,7 +1,7 @@
-"""Mermaid diagrams of the tables in core/states.py.
+"""Mermaid diagrams of the tables in core/broker/state/transitions.py.
 
 ``python -m tests.core.states_diagram`` rewrites what stands between the ``states`` marks of
-docs/states.md; test_states.py holds that page up to date.
+docs/states.md; test_transitions.py holds that page up to date.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
 
-from majordomus.core import states
+from majordomus.core.broker.state import transitions as states
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 MARKED = re.compile(r"(<!-- states: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

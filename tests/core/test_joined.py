@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from majordomus.core.client_session import Final, Lost
-from majordomus.core.worker_session import Cancel, Job
+from majordomus.core.client.session import Final, Lost
+from majordomus.core.worker.session import Cancel, Job
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
-from tests.core.joined import WorkerEnd, World, echo, hold, reject
+from tests.core.network_harness import WorkerEnd, World, echo, hold, reject
 
 ALL = tuple(Dialect)
 MDP03 = Dialect.MDP03

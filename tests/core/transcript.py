@@ -29,7 +29,7 @@ from typing import Any
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
-from tests.core.house import House, Word, number
+from tests.core.broker_harness import House, Word, number
 
 FOLDER = Path(__file__).parent / "transcripts"
 COMMANDS = {name: command for command, name in spec.COMMAND_NAMES.items()}

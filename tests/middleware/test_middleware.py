@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.actions import Reject
+from majordomus.core.broker.hooks.actions import Reject
 from majordomus.errors import ConfigurationError
 from majordomus.middleware import CircuitBreaker, RateLimit, RequestLog, Shadow, SizeLimit
 

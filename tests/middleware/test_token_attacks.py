@@ -13,8 +13,8 @@ import pytest
 
 from majordomus.errors import Unauthenticated
 from majordomus.middleware.token_auth import TokenAuth
-from majordomus.net.broker import Broker
-from majordomus.net.client import Client
+from majordomus.net.broker.broker import Broker
+from majordomus.net.client.client import Client
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect

@@ -14,15 +14,15 @@ import msgspec
 import pytest
 from joserfc import jwt
 
-from majordomus.core.hook_views import HookRequest
+from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.errors import ConfigurationError, Forbidden, StatusError, Unauthenticated
 from majordomus.middleware.token_auth import TokenAuth
-from majordomus.net import curve
-from majordomus.net.async_client import AsyncClient
-from majordomus.net.broker import Broker
-from majordomus.net.client import Client
-from majordomus.net.request import Request
-from majordomus.net.worker import Worker
+from majordomus.net.broker.broker import Broker
+from majordomus.net.broker.security import curve
+from majordomus.net.client.async_client import AsyncClient
+from majordomus.net.client.client import Client
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.worker import Worker
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.security import tokens
 from majordomus.security.tokens import SigningKey

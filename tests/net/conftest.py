@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import zmq
 
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import NotFound
-from majordomus.net import sockets
-from majordomus.net.broker import Broker
-from majordomus.net.request import Request
-from majordomus.net.services import Services
-from majordomus.net.worker import Worker
+from majordomus.net.broker.broker import Broker
+from majordomus.net.worker.base import Services
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.worker import Worker
+from majordomus.net.zmq import sockets
 from majordomus.protocol import mdp03, spec
 
 QUICK = BrokerSettings(worker_interval=0.2, client_interval=0.2, drain_timeout=2.0)

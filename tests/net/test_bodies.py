@@ -8,7 +8,7 @@ import pytest
 
 from majordomus.errors import RemoteProtocolError
 from majordomus.net.bodies import Reply, to_frames
-from majordomus.net.request import Request
+from majordomus.net.worker.request import Request
 from majordomus.protocol import metadata
 
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from majordomus.errors import DeadlineExceeded
-from majordomus.net.broker import Broker
-from majordomus.net.client import Client
-from majordomus.net.request import Request
-from majordomus.net.worker import Worker
+from majordomus.net.broker.broker import Broker
+from majordomus.net.client.client import Client
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.worker import Worker
 from majordomus.protocol.spec import Dialect
 from tests.net.conftest import QUICK, eventually
 

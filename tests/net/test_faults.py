@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from majordomus.core.client_session import ClientSession
-from majordomus.core.worker_session import WorkerSession
+from majordomus.core.client.session import ClientSession
+from majordomus.core.worker.session import WorkerSession
 from majordomus.errors import LocalProtocolError
-from majordomus.net.async_client import AsyncClient
-from majordomus.net.client import Client
-from majordomus.net.worker import Worker
+from majordomus.net.client.async_client import AsyncClient
+from majordomus.net.client.client import Client
+from majordomus.net.worker.worker import Worker
 from tests.net.conftest import eventually
 
 FAULT = "a fault of the core"

@@ -14,19 +14,20 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from majordomus.net import tcp, wires
+from majordomus.net.zmq import select as wires
+from majordomus.net.zmtp import tcp
 
 if not wires.OWN_ZMTP:
     pytest.skip("our own ZMTP is not built, or another wire was asked for", allow_module_level=True)
 
-from majordomus.net.tcp_link import TcpLink
+from majordomus.net.connection.zmtp_link import TcpLink
 
 LARGE = 24 * 1024 * 1024
 """More than the kernel takes at once."""
 PROGRAM = f"""
 import sys, time
-from majordomus.net import tcp
-from majordomus.net.tcp_link import TcpLink
+from majordomus.net.zmtp import tcp
+from majordomus.net.connection.zmtp_link import TcpLink
 
 url = sys.argv[1]
 link = TcpLink(url, tcp.look_up(url))
@@ -38,8 +39,8 @@ link.close()
 """
 SCARCE = """
 import errno, os, resource, sys
-from majordomus.net import tcp
-from majordomus.net.tcp_link import TcpLink
+from majordomus.net.zmtp import tcp
+from majordomus.net.connection.zmtp_link import TcpLink
 
 url, left = sys.argv[1], int(sys.argv[2])
 place = tcp.look_up(url)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 
-from .loop import Answer, Client, Frames, Handler, Worker, expect
+from tests.peers.loop import Answer, Client, Frames, Handler, Worker, expect
 
 LOADS: dict[str, bytes] = {
     "one number": b"0.25",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import zmq
 
-from .loop import Answer, Client, Frames, Handler, Worker, expect
+from tests.peers.loop import Answer, Client, Frames, Handler, Worker, expect
 
 READY, REQUEST, PARTIAL, FINAL, HEARTBEAT, DISCONNECT, WELCOME = range(1, 8)
 HELLO, CANCEL, CAPACITY, EVENT, SUBSCRIBE, UNSUBSCRIBE, REJECT, CREDIT = range(8, 16)

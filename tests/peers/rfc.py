@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zmq
 
-from .loop import Answer, Client, Frames, NotUnderstoodError, Worker, expect
+from tests.peers.loop import Answer, Client, Frames, NotUnderstoodError, Worker, expect
 
 
 class Mdp01Client(Client):

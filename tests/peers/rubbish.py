@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from .delphi import seal
-from .loop import Frames
-from .mdp03 import BROKER_METADATA, HELLO, METADATA, PARTIAL, READY, REQUEST, write
+from tests.peers.delphi import seal
+from tests.peers.loop import Frames
+from tests.peers.mdp03 import BROKER_METADATA, HELLO, METADATA, PARTIAL, READY, REQUEST, write
 
 
 class Rubbish(NamedTuple):

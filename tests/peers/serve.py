@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from .loop import HANDLERS, Worker, serve
-from .table import WORKERS
+from tests.peers.loop import HANDLERS, Worker, serve
+from tests.peers.table import WORKERS
 
 
 def main(dialect: str, endpoint: str, *served: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import delphi, mdp03, rfc
-from .loop import Client, Worker
+from tests.peers import delphi, mdp03, rfc
+from tests.peers.loop import Client, Worker
 
 CLIENTS: dict[str, Callable[[str], Client]] = {
     "mdp01": rfc.Mdp01Client,

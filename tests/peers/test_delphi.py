@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .delphi import murmur2a, seal, unseal
-from .loop import NotUnderstoodError
+from tests.peers.delphi import murmur2a, seal, unseal
+from tests.peers.loop import NotUnderstoodError
 
 RECORDED = """
 - 01 4d7953657276696365 d39224de

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from majordomus.net import curve
+from majordomus.net.broker.security import curve
 from majordomus.security.certificates import Certificate
 
 

@@ -11,7 +11,7 @@ import pytest
 import zmq.auth
 
 from majordomus.errors import ConfigurationError
-from majordomus.net import curve
+from majordomus.net.broker.security import curve
 from majordomus.security import certificates, files
 from majordomus.security.certificates import SUFFIXES, Certificate, check_key
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from majordomus.core.identity import Identity
+from majordomus.core.broker.state.identity import Identity
 from majordomus.errors import ConfigurationError
-from majordomus.net import curve
+from majordomus.net.broker.security import curve
 from majordomus.security import certificates, keys
 from majordomus.security.certificates import Certificate
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from majordomus.core.topics import agrees
+from majordomus.core.broker.state.topics import agrees
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 from tests.simulation.world import World

@@ -14,9 +14,9 @@ import argparse
 import time
 from collections import Counter
 
-from majordomus.core.invariants import story
-from majordomus.core.requests import Request
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.invariants import story
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.requests import Request
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
 from tests.simulation.actors import Client, Kind, Ledger, Worker

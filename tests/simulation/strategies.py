@@ -21,12 +21,12 @@ from itertools import count
 from random import Random
 from typing import Final
 
-from majordomus.core.balancing import Strategy
-from majordomus.core.broker import BrokerMachine
-from majordomus.core.requests import Request
-from majordomus.core.settings import BrokerSettings
-from majordomus.core.strategies import STRATEGIES
-from majordomus.core.workers import Worker
+from majordomus.core.broker.balancing.registry import STRATEGIES
+from majordomus.core.broker.balancing.strategy import Strategy
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.workers import Worker
 from majordomus.protocol import mdp03, metadata, spec
 
 FLEETS: Final[dict[str, Sequence[float]]] = {

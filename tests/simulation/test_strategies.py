@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from majordomus.core import invariants
-from majordomus.core.strategies import STRATEGIES
+from majordomus.core.broker import invariants
+from majordomus.core.broker.balancing.registry import STRATEGIES
 from tests.simulation.strategies import FLEETS, Fleet, measure, table
 
 SHORT = 1500

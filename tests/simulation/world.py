@@ -14,9 +14,9 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-from majordomus.core import invariants
-from majordomus.core.broker import BrokerMachine
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker import invariants
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
 from majordomus.protocol.spec import Frame
 
 DELAY = 0.0005

@@ -50,6 +50,24 @@ COMMANDS: Final = {
 }
 """Name → what it does. A command's module is imported when it runs, not for a line of help."""
 
+PACKAGES: Final = {
+    "run": ("broker", "worker", "proxy", "bench", "demo"),
+    "inspect": (
+        "call",
+        "subscribe",
+        "publish",
+        "services",
+        "workers",
+        "top",
+        "explain",
+        "logs",
+        "doctor",
+    ),
+    "manage": ("token", "acl", "proto", "keygen", "passwd", "completion"),
+}
+"""Package of majordomus.cli → the commands whose modules are there."""
+HOMES: Final = {name: package for package, names in PACKAGES.items() for name in names}
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names without importing their modules."""
@@ -59,10 +77,12 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The module ``majordomus.cli.<name>``'s ``command``; None when there is no such name."""
+        """The `command` of ``majordomus.cli.<package>.<name>``; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"majordomus.cli.{cmd_name}").command
+        command: click.Command = import_module(
+            f"majordomus.cli.{HOMES[cmd_name]}.{cmd_name}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

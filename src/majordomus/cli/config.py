@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from majordomus.core.settings import BrokerSettings
+from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 

@@ -122,7 +122,7 @@ class JsonLines(logging.Formatter):
         if fact is None:
             told |= {"event": "message", "message": record.getMessage()}
         else:
-            from majordomus.net.log import fields  # `--help` needs nothing of net
+            from majordomus.net.broker.fact_log import fields  # `--help` needs nothing of net
 
             told |= {
                 "event": fact[0],

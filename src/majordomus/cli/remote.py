@@ -14,7 +14,7 @@ from majordomus.net import endpoints
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.net.client import Client
+    from majordomus.net.client.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -139,7 +139,7 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
 
     Raises: a StatusError for a refusal, DeadlineExceeded when no broker is there.
     """
-    from majordomus.net.client import Client
+    from majordomus.net.client.client import Client
 
     with Client(list(brokers), **keys()) as client:
         return answer(client, timeout, question, about)

@@ -1,6 +1,6 @@
 """Bodies: from an annotation to the callables that decode, validate and encode a body.
 
-The interface for whoever calls handlers (net/handlers.py) and makes calls:
+The interface for whoever calls handlers (net/worker/handlers.py) and makes calls:
 
     decode = decoder_for(User)              # once, when the handler is registered
     user = decode(frames, type)             # each request; BadRequest (400) names the field

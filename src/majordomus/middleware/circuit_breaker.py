@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final
 
-from majordomus.core.actions import Reject
-from majordomus.core.hook_views import HookRequest, Outcome
-from majordomus.net.hooks import Middleware
+from majordomus.core.broker.hooks.actions import Reject
+from majordomus.core.broker.hooks.views import HookRequest, Outcome
+from majordomus.net.broker.hooks import Middleware
 from majordomus.protocol import spec
 
 FAILURES: Final = (

@@ -6,10 +6,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 
-from majordomus.core.actions import Reject
-from majordomus.core.hook_views import HookRequest
+from majordomus.core.broker.hooks.actions import Reject
+from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.errors import ConfigurationError
-from majordomus.net.hooks import Middleware
+from majordomus.net.broker.hooks import Middleware
 from majordomus.protocol import spec
 
 

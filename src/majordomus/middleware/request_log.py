@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from majordomus.core.hook_views import Outcome
-from majordomus.net.hooks import Middleware
-from majordomus.net.log import line
+from majordomus.core.broker.hooks.views import Outcome
+from majordomus.net.broker.fact_log import line
+from majordomus.net.broker.hooks import Middleware
 
 
 class RequestLog(Middleware):

@@ -6,9 +6,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from majordomus.core.hook_views import HookRequest
+from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.errors import ConfigurationError
-from majordomus.net.hooks import Middleware
+from majordomus.net.broker.hooks import Middleware
 
 
 class Shadow(Middleware):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from majordomus.core.actions import Reject
-from majordomus.core.hook_views import HookReply, HookRequest
-from majordomus.net.hooks import Middleware
+from majordomus.core.broker.hooks.actions import Reject
+from majordomus.core.broker.hooks.views import HookReply, HookRequest
+from majordomus.net.broker.hooks import Middleware
 from majordomus.protocol import spec
 
 

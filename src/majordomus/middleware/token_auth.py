@@ -16,19 +16,27 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from majordomus.core.actions import Action, Redirect, Reject, Replace, Reply
-from majordomus.core.rights import CALL, MANAGE, PUBLISH, SERVE, SUBSCRIBE, Rights, Rule
+from majordomus.core.broker.hooks.actions import Action, Redirect, Reject, Replace, Reply
+from majordomus.core.broker.state.access_rules import (
+    CALL,
+    MANAGE,
+    PUBLISH,
+    SERVE,
+    SUBSCRIBE,
+    Rights,
+    Rule,
+)
 from majordomus.errors import ConfigurationError
-from majordomus.net.hooks import Middleware
+from majordomus.net.broker.hooks import Middleware
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from majordomus.security import tokens
 from majordomus.security.tokens import Checker, Claims, PublicKey, SigningKey, TokenError
 
 if TYPE_CHECKING:
-    from majordomus.core.broker import BrokerMachine
-    from majordomus.core.hook_views import ClientInfo, HookReply, HookRequest
-    from majordomus.net.program import Programmable
+    from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest
+    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.net.broker.program import Programmable
 
 APPROVED: Final = b"200"
 NO_TOKEN: Final = "log in first: there is no token, and nobody knows who you are"  # noqa: S105

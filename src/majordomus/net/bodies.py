@@ -7,8 +7,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from majordomus.core import actions
-from majordomus.core.hook_views import Frames
+from majordomus.core.broker.hooks import actions
+from majordomus.core.broker.hooks.views import Frames
 from majordomus.errors import LocalProtocolError
 from majordomus.messages.bodies import typed_body
 from majordomus.messages.message import Message

@@ -17,9 +17,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
-from majordomus.core.session_events import PUBLISH, SUBSCRIBE, Refused
-from majordomus.core.session_events import Event as Heard
-from majordomus.core.topics import agrees
+from majordomus.core.broker.state.topics import agrees
+from majordomus.core.session.events import PUBLISH, SUBSCRIBE, Refused
+from majordomus.core.session.events import Event as Heard
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
 from majordomus.protocol import metadata
 

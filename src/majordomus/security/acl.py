@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from majordomus.core.rights import ACTIONS, RESERVED, Rights, Rule
+from majordomus.core.broker.state.access_rules import ACTIONS, RESERVED, Rights, Rule
 from majordomus.errors import ConfigurationError
 from majordomus.security import files
 

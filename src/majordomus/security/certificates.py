@@ -5,7 +5,7 @@
     delphi      NAME.json, NAME.json_secret     JSON, as DelphiZeroMQ writes and reads it
 
 Keys are Z85 text of 40 characters here. Which format a file has is seen from its content. Making
-a pair needs libzmq: net/curve.py does.
+a pair needs libzmq: net/broker/security/curve.py does.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from majordomus.core.identity import Identity
+from majordomus.core.broker.state.identity import Identity
 from majordomus.errors import ConfigurationError
 from majordomus.security import certificates, files
 

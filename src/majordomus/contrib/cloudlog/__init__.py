@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from majordomus.contrib.cloudlog.record import LogEntry, Query
     from majordomus.contrib.cloudlog.service import Collector, make_collector
     from majordomus.contrib.cloudlog.tail import follow
-    from majordomus.net.worker import Worker
+    from majordomus.net.worker.worker import Worker
 
     collector: Worker
 

@@ -21,8 +21,9 @@ from typing import Any, Final
 from majordomus.contrib.cloudlog.record import pack_data
 from majordomus.contrib.cloudlog.sender import OneWay, Options, Sender
 from majordomus.errors import ConfigurationError
-from majordomus.net import endpoints, sockets
-from majordomus.net.access import Access
+from majordomus.net import endpoints
+from majordomus.net.connection.credentials import Access
+from majordomus.net.zmq import sockets
 from majordomus.security.certificates import Certificate
 
 CAPACITY: Final = 20_000
@@ -206,7 +207,7 @@ def program() -> str:
 def _connect(
     broker: str | Sequence[str], server_key: str, certificate: Certificate | str | Path | None
 ) -> OneWay:
-    from majordomus.net.client import Client
+    from majordomus.net.client.client import Client
 
     return Client(broker, server_key=server_key, certificate=certificate)
 

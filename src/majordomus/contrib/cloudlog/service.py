@@ -30,8 +30,8 @@ from majordomus.errors import BadRequest, ConfigurationError, Conflict, RecordEr
 from majordomus.messages import Record, uint64
 from majordomus.messages.records import codec_of
 from majordomus.net import endpoints
-from majordomus.net.request import Request
-from majordomus.net.worker import Worker
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.worker import Worker
 
 RECORDS: Final = 100_000
 MEMORY: Final = 64 * 1024 * 1024

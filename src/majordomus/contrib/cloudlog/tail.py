@@ -10,7 +10,7 @@ from typing import Final
 
 from majordomus.contrib.cloudlog.record import FIRST_CREDIT, MORE, TAIL, Credit, Part, Query
 from majordomus.errors import BrokerLost, Cancelled, DeadlineExceeded, Unavailable, WorkerLost
-from majordomus.net.async_client import AsyncClient
+from majordomus.net.client.async_client import AsyncClient
 
 LONGEST: Final = 3000.0
 """Seconds that one stream may take; a broker allows an hour unless it is told otherwise."""

@@ -1,0 +1,82 @@
+"""`majordomus call`: one request, and its reply as raw bytes or as JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from majordomus.cli.output import emit_bytes, emit_json, frame_json
+from majordomus.cli.remote import (
+    broker_option,
+    dialect_option,
+    json_option,
+    keys,
+    timeout_option,
+)
+
+if TYPE_CHECKING:
+    from majordomus.net.bodies import Reply
+    from majordomus.net.client.client import Client
+
+STDIN: Final = "-"
+
+
+@click.command(short_help="Call a service and print its reply.")
+@click.argument("service")
+@click.argument("body", default="")
+@broker_option
+@timeout_option(30.0)
+@click.option("--stream", is_flag=True, help="Print each part of the reply as it comes.")
+@dialect_option
+@json_option
+def command(
+    service: str,
+    body: str,
+    brokers: tuple[str, ...],
+    timeout: float,
+    stream: bool,
+    dialect: str,
+    as_json: bool,
+) -> None:
+    """Call SERVICE with BODY and print the reply's bytes, its frames separated by newlines.
+
+    BODY is empty when it is left out; "-" reads it from stdin. Into a file or pipe the bytes go as
+    they are; on a terminal, and after each part of a stream, a newline follows. A status that is
+    not 200 is an error: one line on stderr and exit code 1.
+    """
+    from majordomus.net.client.client import Client
+
+    sent = sys.stdin.buffer.read() if body == STDIN else os.fsencode(body)
+    with Client(list(brokers), dialect=dialect, **keys()) as client:
+        if stream:
+            _print_parts(client, service, sent, timeout, as_json)
+            return
+        reply = client.call(service, sent, timeout=timeout)
+    if as_json:
+        emit_json(_reply_json(service, reply))
+    else:
+        emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
+
+
+def _print_parts(client: Client, service: str, body: bytes, timeout: float, as_json: bool) -> None:
+    for number, part in enumerate(client.stream(service, body, timeout=timeout), 1):
+        if as_json:
+            emit_json({"part": number, "frames": _frames_json(part)}, line=True)
+        else:
+            emit_bytes(b"\n".join(part.frames) + b"\n")
+
+
+def _reply_json(service: str, reply: Reply) -> dict[str, Any]:
+    return {
+        "service": service,
+        "status": reply.status,
+        "worker": reply.worker.hex(),
+        "frames": _frames_json(reply),
+    }
+
+
+def _frames_json(reply: Reply) -> list[dict[str, str]]:
+    return [frame_json(frame) for frame in reply.frames]

@@ -1,0 +1,30 @@
+"""`majordomus publish`: one event to a topic."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import click
+
+from majordomus.cli.remote import broker_option, keys, timeout_option
+
+STDIN: Final = "-"
+
+
+@click.command(short_help="Publish an event to a topic.")
+@click.argument("topic")
+@click.argument("body", default="")
+@broker_option
+@timeout_option(5.0)
+def command(topic: str, body: str, brokers: tuple[str, ...], timeout: float) -> None:
+    """Publish BODY to TOPIC, for whoever subscribed to it; "-" reads it from stdin.
+
+    It is delivered at most once, and nobody answers: it is done when the broker has it.
+    """
+    from majordomus.net.client.client import Client
+
+    sent = sys.stdin.buffer.read() if body == STDIN else os.fsencode(body)
+    with Client(list(brokers), **keys()) as client:
+        client.publish(topic, sent, timeout=timeout, confirm=True)

@@ -1,0 +1,49 @@
+"""`majordomus subscribe`: events of a pattern as they come, one a line."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+
+from majordomus.cli.output import complain, emit_bytes, emit_json, frame_json
+from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
+
+if TYPE_CHECKING:
+    from majordomus.net.events import Event
+
+
+@click.command(short_help="Print the events of a pattern of topics.")
+@click.argument("pattern")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
+@broker_option
+@timeout_option(5.0)
+@json_option
+def command(
+    pattern: str, count: int | None, brokers: tuple[str, ...], timeout: float, as_json: bool
+) -> None:
+    """Print what is published to the topics of PATTERN, until it is interrupted.
+
+    In a pattern "*" is one token and ">" at its end the rest; tokens are parted by dots. A line is
+    the topic, a space, and the event's frames parted by spaces. Events are delivered at most once.
+    --timeout is for the subscription itself.
+    """
+    from majordomus.net.client.client import Client
+
+    with Client(list(brokers), **keys()) as client:
+        events = client.subscribe(pattern, timeout=timeout)
+        complain(f"subscribed to {pattern}")
+        with contextlib.suppress(KeyboardInterrupt):
+            for number, event in enumerate(events, 1):
+                _print(event, as_json)
+                if number == count:
+                    return
+
+
+def _print(event: Event, as_json: bool) -> None:
+    if as_json:
+        frames = [frame_json(frame) for frame in event.frames]
+        emit_json({"topic": event.topic, "frames": frames}, line=True)
+    else:
+        emit_bytes(b" ".join([event.topic.encode(), *event.frames]) + b"\n")

@@ -1,0 +1,56 @@
+"""`majordomus acl`: which rule decides, and whether a file of rules can be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from majordomus.cli.output import printable
+from majordomus.core.broker.state.access_rules import ACTIONS, full_name
+
+
+@click.group(short_help="Check access rules, and say which one decides.")
+def command() -> None:
+    """Check access rules, and say which one decides."""
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Read FILE as a broker does, and say what is wrong with it."""
+    from majordomus.security import acl
+
+    acl.load(file)
+    click.echo(f"{printable(str(file))}: ok")
+
+
+@command.command()
+@click.argument("user")
+@click.argument("action", type=click.Choice(ACTIONS))
+@click.argument("name")
+@click.option(
+    "--acl",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="MAJORDOMUS_ACL",
+    required=True,
+    metavar="FILE",
+    help="The file of rules.",
+)
+@click.option("--group", "groups", multiple=True, help="A group of the user; several times.")
+def test(user: str, action: str, name: str, file: Path, groups: tuple[str, ...]) -> int:
+    """Say whether USER may do ACTION with NAME, and which rule decides.
+
+    An empty USER is somebody who is not known. NAME is what the user calls it; for subscribe it is
+    a pattern. Exit code 1 when it is denied.
+    """
+    from majordomus.security import acl
+
+    rights = acl.load(file)
+    full = full_name(rights.prefix(groups), name.encode())
+    verdict = rights.allows(user, groups, action, full)
+    known = f" (known to the broker as {full.decode()})" if full != name.encode() else ""
+    said = "allowed" if verdict.allowed else "denied"
+    click.echo(printable(f"{said}: {verdict.why}{known}"))
+    return 0 if verdict.allowed else 1

@@ -1,0 +1,351 @@
+"""`majordomus bench`: how many requests a second go through a broker, and how long they take.
+
+The load is one process of Python clients, the same that users have; what it measures is broker,
+worker and clients together. Workers of its own are processes that end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import select
+import subprocess
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from majordomus.cli import processes
+from majordomus.cli.output import complain, emit_json, emit_table
+from majordomus.cli.remote import (
+    broker_option,
+    dialect_option,
+    json_option,
+    key_flags,
+    keys,
+    timeout_option,
+)
+from majordomus.errors import DeadlineExceeded, MajordomusError, StatusError
+
+if TYPE_CHECKING:
+    from majordomus.net.client.async_client import AsyncClient
+
+WARM_UP: Final = 0.5
+"""Seconds before anything counts."""
+LOOK: Final = 0.1
+"""Seconds between two looks at how far it is."""
+READY: Final = b"ready\n"
+CAPACITY: Final = 1000
+PERCENTILES: Final = {"p50_us": 0.5, "p99_us": 0.99, "p99_9_us": 0.999}
+
+
+class Load(NamedTuple):
+    """What is to be sent."""
+
+    brokers: tuple[str, ...]
+    service: str
+    clients: int
+    window: int
+    body: int
+    seconds: float
+    timeout: float
+    dialect: str
+
+
+class Tally:
+    """What has come back. It counts only between `begin` and `end`."""
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        self.failures: Counter[int] = Counter()
+        self.began = math.inf
+        self.ended = math.inf
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    def end(self) -> None:
+        self.ended = time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        return self.ended < math.inf
+
+    def answered(self, sent: float, now: float) -> None:
+        if self.began <= now <= self.ended:
+            self.times.append(now - sent)
+
+    def failed(self, status: int) -> None:
+        if self.began < math.inf and not self.over:
+            self.failures[status] += 1
+
+
+@click.command(short_help="Measure requests per second and latency through a broker.")
+@broker_option
+@click.option(
+    "--service",
+    metavar="NAME",
+    help="Call this service. [default: an echo in workers of the benchmark's own]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Worker processes of its own.",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(1, 10_000),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Clients, each with a connection of its own.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 10_000),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Calls that each client has in flight.",
+)
+@click.option(
+    "--body",
+    type=click.IntRange(0, 1 << 30),
+    default=16,
+    show_default=True,
+    metavar="BYTES",
+    help="Size of a request's body; the echo sends it back.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1, max=86_400),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it measures, after half a second that does not count.",
+)
+@timeout_option(30.0)
+@dialect_option
+@json_option
+@click.option("--serve", hidden=True)
+def command(
+    brokers: tuple[str, ...],
+    service: str | None,
+    workers: int,
+    clients: int,
+    window: int,
+    body: int,
+    seconds: float,
+    timeout: float,
+    dialect: str,
+    as_json: bool,
+    serve: str | None,
+) -> int:
+    """Call a service as fast as the answers come; print requests per second and latencies.
+
+    Each of the clients keeps as many calls in flight as the window says. A progress bar is shown on
+    a terminal. The exit code is 1 when a request failed.
+    """
+    if serve is not None:
+        _in_a_loop(_serve(brokers, serve, dialect))
+        return 0
+    mine = 0 if service else workers
+    name = service or f"bench-{os.urandom(4).hex()}"
+    load = Load(brokers, name, clients, window, body, seconds, timeout, dialect)
+    with _workers(load, mine), _bar(seconds) as show:
+        tally = _in_a_loop(_measure(load, show))
+    told = report(load, mine, tally)
+    if as_json:
+        emit_json(told)
+    else:
+        _print(told)
+    if tally.failures:
+        kinds = ", ".join(f"{count} with {status}" for status, count in tally.failures.items())
+        complain(f"majordomus bench: requests failed: {kinds}")
+    return 1 if tally.failures else 0
+
+
+def report(load: Load, workers: int, tally: Tally) -> dict[str, Any]:
+    """The figures, ready for JSON. Raises: MajordomusError when nothing was answered."""
+    if not tally.times:
+        raise MajordomusError(f"no request to {load.service!r} was answered in {load.seconds:g} s")
+    times = sorted(tally.times)
+    seconds = tally.ended - tally.began
+    return {
+        "broker": list(load.brokers),
+        "service": load.service,
+        "dialect": load.dialect,
+        "workers": workers,
+        "clients": load.clients,
+        "window": load.window,
+        "body_bytes": load.body,
+        "seconds": round(seconds, 3),
+        "requests": len(times),
+        "failed": sum(tally.failures.values()),
+        "requests_per_second": round(len(times) / seconds, 1),
+        **{name: round(percentile(times, share) * 1e6, 1) for name, share in PERCENTILES.items()},
+        "max_us": round(times[-1] * 1e6, 1),
+    }
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    """The smallest of the sorted `times` that `share` of them do not exceed."""
+    return times[max(0, math.ceil(share * len(times)) - 1)]
+
+
+def _print(told: dict[str, Any]) -> None:
+    emit_table(
+        ("requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "requests", "failed"),
+        [
+            (
+                f"{told['requests_per_second']:,.0f}",
+                *(f"{told[name] / 1000:.3f}" for name in (*PERCENTILES, "max_us")),
+                told["requests"],
+                told["failed"],
+            )
+        ],
+    )
+
+
+# ── the load ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _measure(load: Load, show: Callable[[float, int], None]) -> Tally:
+    """Raises: a StatusError when the first request of all fails."""
+    from majordomus.net.client.async_client import AsyncClient
+
+    tally = Tally()
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                AsyncClient(
+                    list(load.brokers), timeout=load.timeout, dialect=load.dialect, **keys()
+                )
+            )
+            for _ in range(load.clients)
+        ]
+        body = os.urandom(load.body)
+        await clients[0].call(load.service, body)
+        tasks = [
+            asyncio.create_task(_call(client, load.service, body, tally))
+            for client in clients
+            for _ in range(load.window)
+        ]
+        await asyncio.sleep(WARM_UP)
+        tally.begin()
+        until = tally.began + load.seconds
+        while (left := until - time.perf_counter()) > 0:
+            await asyncio.sleep(min(LOOK, left))
+            show(load.seconds - max(0.0, left), len(tally.times))
+        tally.end()
+        await asyncio.gather(*tasks)
+    return tally
+
+
+async def _call(client: AsyncClient, service: str, body: bytes, tally: Tally) -> None:
+    clock = time.perf_counter
+    while not tally.over:
+        sent = clock()
+        try:
+            await client.call(service, body)
+        except StatusError as error:
+            tally.failed(error.status)
+        else:
+            tally.answered(sent, clock())
+
+
+@contextlib.contextmanager
+def _bar(seconds: float) -> Iterator[Callable[[float, int], None]]:
+    """A progress bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _requests: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed:.1f} of {task.total:g} s  {task.fields[rate]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=seconds, rate="warming up")
+
+        def show(done: float, requests: int) -> None:
+            rate = f"{requests / max(done, LOOK):,.0f} requests/s"
+            progress.update(task, completed=done, rate=rate)
+
+        yield show
+
+
+def _in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """With uvloop where it is installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(work)
+
+
+# ── the workers ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def _serve(brokers: tuple[str, ...], service: str, dialect: str) -> None:
+    """A worker of its own: the echo. Says when the broker knows it."""
+    from majordomus.net.worker.async_worker import AsyncWorker
+    from majordomus.net.worker.request import Request
+
+    worker = AsyncWorker(list(brokers), dialect=dialect, capacity=CAPACITY, **keys())
+
+    async def echo(request: Request) -> list[bytes]:
+        return request.frames
+
+    worker.add(service, echo)
+    serving = asyncio.create_task(worker.run())
+    while not worker.ready and not serving.done():
+        await asyncio.sleep(0.005)
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+    await serving
+
+
+@contextlib.contextmanager
+def _workers(load: Load, count: int) -> Iterator[None]:
+    """So many worker processes, registered; they are gone afterwards.
+
+    Raises: DeadlineExceeded when the broker does not register them within the load's timeout.
+    """
+    flags = [flag for url in load.brokers for flag in ("--broker", url)]
+    flags += [*key_flags(), "--dialect", load.dialect, "--serve", load.service]
+    started: list[subprocess.Popen[bytes]] = []
+    with processes.terminate_as_interrupt():
+        try:
+            for _ in range(count):
+                started.append(processes.start(["bench", *flags], stdout=subprocess.PIPE))
+            until = time.monotonic() + load.timeout
+            for process in started:
+                _wait_for(process, until, load)
+            yield
+        finally:
+            processes.end_all(started)
+
+
+def _wait_for(process: subprocess.Popen[bytes], until: float, load: Load) -> None:
+    pipe = process.stdout
+    if pipe is None:
+        return
+    ready, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))
+    if not ready:
+        where = ", ".join(load.brokers)
+        raise DeadlineExceeded(f"no broker at {where} registers a worker in {load.timeout:g} s")
+    if pipe.readline() != READY:
+        raise MajordomusError("a worker of the benchmark ended before it was ready")

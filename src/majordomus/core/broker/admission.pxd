@@ -1,0 +1,53 @@
+cimport cython
+
+cimport majordomus.protocol.spec as spec
+from majordomus.core.broker.state.workers cimport Worker
+
+from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.state.peers cimport Peer
+from majordomus.core.broker.state.registry cimport Registry
+from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.requests cimport Request
+
+
+@cython.locals(size=Py_ssize_t)
+cdef Py_ssize_t size_of(list body) except -1
+
+
+cdef int NOT_YET_FLAGS
+cdef int _KEPT
+cdef int STREAM_WITHOUT_ANSWER
+
+
+@cython.final
+cdef class Admission:
+    cdef public Registry registry
+    cdef public Py_ssize_t _max_frames
+    cdef public Py_ssize_t _max_message
+    cdef public Py_ssize_t _max_open
+    cdef public double _default_ttl
+    cdef public double _max_ttl
+    cdef public Dispatcher dispatcher
+    cdef public object authority
+    cdef public object hooks
+    @cython.locals(size=Py_ssize_t, service=Service, target=Worker, request=Request)
+    cpdef object admit(
+        self,
+        Peer peer,
+        dialect,
+        tuple envelope,
+        object key,
+        unsigned long long id,
+        int flags,
+        double ttl,
+        bytes name,
+        bytes address,
+        bytes metadata,
+        list body,
+        double now,
+    )
+    @cython.locals(service=Service)
+    cpdef Service service(self, bytes name)
+    cpdef bint too_large(self, list body) except -1
+    @cython.locals(size=Py_ssize_t)
+    cdef Py_ssize_t _size(self, list body) except -1

@@ -1,0 +1,79 @@
+"""What stands between the dispatcher and a strategy that is not ours: whatever that one does, every
+request gets a worker that may have it, as long as there is one.
+
+A strategy that raises is told of once and replaced by `least-outstanding`, for its service alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.workers import Worker
+
+
+class Guarded(Strategy):
+    """`inner`, watched. `failed` gets the exception, once."""
+
+    __slots__ = ("_failed", "_inner", "_weights", "by_load")
+
+    def __init__(self, inner: Strategy, failed: Callable[[Exception], None]) -> None:
+        self.dice = inner.dice
+        self.free: dict[Worker, None] = {}
+        self.by_load = inner.by_load
+        self._inner = inner
+        self._failed = failed
+        self._weights: dict[Worker, float] = {}
+
+    def choose(self, request: Request) -> Worker | None:
+        try:
+            chosen = self._inner.choose(request)
+        except Exception as error:
+            self._replace(error)
+            return self._inner.choose(request)
+        rejected = request.rejected
+        if chosen in self.free and not (rejected and chosen in rejected):
+            return chosen
+        return next(self.willing(request), None)
+
+    def put(self, worker: Worker) -> None:
+        self.free[worker] = None
+        self._try(self._inner.put, worker)
+
+    def drop(self, worker: Worker) -> None:
+        self.free.pop(worker, None)
+        self._try(self._inner.drop, worker)
+
+    def given(self, worker: Worker) -> None:
+        self._try(self._inner.given, worker)
+
+    def heard(self, worker: Worker) -> None:
+        self._try(self._inner.heard, worker)
+
+    def enter(self, worker: Worker, weight: float) -> None:
+        self._weights[worker] = weight
+        self._try(lambda who: self._inner.enter(who, weight), worker)
+
+    def forget(self, worker: Worker) -> None:
+        self.free.pop(worker, None)
+        self._weights.pop(worker, None)
+        self._try(self._inner.forget, worker)
+
+    def _try(self, tell: Callable[[Worker], None], worker: Worker) -> None:
+        try:
+            tell(worker)
+        except Exception as error:
+            self._replace(error)
+
+    def _replace(self, error: Exception) -> None:
+        self._inner = LeastOutstanding()
+        self.by_load = False
+        for worker, weight in self._weights.items():
+            self._inner.enter(worker, weight)
+        for worker in self.free:
+            self._inner.put(worker)
+        self._failed(error)

@@ -1,0 +1,233 @@
+"""The strategies that rank workers by one number: `round-robin`, `least-recently-used`,
+`least-load`.
+
+A worker's rank is in one heap; what has changed is put in anew, and what is stale is thrown out
+when it comes to the top, or when it is more than half of the heap.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+
+from majordomus.core.broker.balancing.strategy import Strategy
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.balancing.rng import Dice
+    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.workers import Worker
+
+Entry: TypeAlias = "tuple[float, int, Worker]"
+SPARE: Final = 64
+"""Stale entries that a heap may always have."""
+
+
+class Ranking:
+    """Workers by (rank, tie), lowest first. Two workers never have the same pair."""
+
+    __slots__ = ("_entries", "_heap")
+
+    def __init__(self) -> None:
+        self._entries: dict[Worker, Entry] = {}
+        self._heap: list[Entry] = []
+
+    def __contains__(self, worker: Worker) -> bool:
+        return worker in self._entries
+
+    def put(self, worker: Worker, rank: float, tie: int) -> None:
+        self._entries[worker] = entry = (rank, tie, worker)
+        heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._entries) + SPARE:
+            self._heap = list(self._entries.values())
+            heapify(self._heap)
+
+    def rank(self, worker: Worker) -> float | None:
+        entry = self._entries.get(worker)
+        return None if entry is None else entry[0]
+
+    def drop(self, worker: Worker) -> None:
+        self._entries.pop(worker, None)
+
+    def first(self, rejected: set[Worker] | None) -> Worker | None:
+        """The lowest that is not in `rejected`: O(log n) for each of these."""
+        heap, entries = self._heap, self._entries
+        aside: list[Entry] = []
+        found = None
+        while heap:
+            entry = heap[0]
+            if entries.get(entry[2]) is not entry:
+                heappop(heap)
+            elif rejected and entry[2] in rejected:
+                aside.append(heappop(heap))
+            else:
+                found = entry[2]
+                break
+        for entry in aside:
+            heappush(heap, entry)
+        return found
+
+
+class RoundRobin(Strategy):
+    """Each worker in turn, in the order in which they came; one of weight 2 has two turns where
+    another has one. Who has no slot when its turn comes is passed over, and owed nothing.
+
+    Every turn moves a worker on by 1/weight; the one that is furthest behind is next.
+    """
+
+    __slots__ = ("_at", "_last", "_numbers", "_ranking", "_reached", "_weights")
+
+    def __init__(self, dice: Dice | None = None) -> None:
+        self._ranking = Ranking()
+        self._at: dict[Worker, float] = {}
+        self._numbers: dict[Worker, int] = {}
+        self._weights: dict[Worker, float] = {}
+        self._last = 0
+        self._reached = 0.0
+        """Where the last one stood that was given something: nobody stands behind that."""
+
+    def put(self, worker: Worker) -> None:
+        at = max(self._at.get(worker, 0.0), self._reached)
+        if self._ranking.rank(worker) == at:
+            return
+        self._at[worker] = at
+        self._ranking.put(worker, at, self._number(worker))
+
+    def drop(self, worker: Worker) -> None:
+        self._ranking.drop(worker)
+
+    def choose(self, request: Request) -> Worker | None:
+        return self._ranking.first(request.rejected)
+
+    def given(self, worker: Worker) -> None:
+        self._reached = max(self._at.get(worker, 0.0), self._reached)
+        self._at[worker] = self._reached + 1.0 / self._weights.get(worker, 1.0)
+
+    def enter(self, worker: Worker, weight: float) -> None:
+        self._weights[worker] = weight
+
+    def forget(self, worker: Worker) -> None:
+        self.drop(worker)
+        for table in (self._at, self._numbers, self._weights):
+            table.pop(worker, None)
+
+    def _number(self, worker: Worker) -> int:
+        number = self._numbers.get(worker)
+        if number is None:
+            self._last += 1
+            number = self._numbers[worker] = self._last
+        return number
+
+
+class LeastRecentlyUsed(Strategy):
+    """The worker whose last request of this service was given longest ago; first who never got
+    one. What the guide's "LRU queue" does."""
+
+    __slots__ = ("_given", "_last", "_ranking")
+
+    def __init__(self, dice: Dice | None = None) -> None:
+        self._ranking = Ranking()
+        self._given: dict[Worker, int] = {}
+        self._last = 0
+
+    def put(self, worker: Worker) -> None:
+        given = self._given.get(worker)
+        if given is None:  # behind all that have waited unused for longer
+            self._last += 1
+            given = self._given[worker] = self._last - (1 << 62)
+        if self._ranking.rank(worker) != given:
+            self._ranking.put(worker, given, 0)
+
+    def drop(self, worker: Worker) -> None:
+        self._ranking.drop(worker)
+
+    def choose(self, request: Request) -> Worker | None:
+        return self._ranking.first(request.rejected)
+
+    def given(self, worker: Worker) -> None:
+        self._last += 1
+        self._given[worker] = self._last
+
+    def forget(self, worker: Worker) -> None:
+        self.drop(worker)
+        self._given.pop(worker, None)
+
+
+class LeastLoad(Strategy):
+    """The worker whose host is least loaded: the load that its last heartbeat told, and what it was
+    given since then, each request as one part of its slots (at most `MOST_SLOTS` parts, times its
+    weight). An unknown load is taken as the mean of the others'.
+
+    A load alone would send everything to one worker until its next heartbeat.
+    """
+
+    __slots__ = ("_held", "_known", "_loads", "_sum", "_tie", "_unknown", "_weights")
+
+    by_load = True
+    MOST_SLOTS: ClassVar[int] = 16
+
+    def __init__(self, dice: Dice | None = None) -> None:
+        self._known = Ranking()
+        self._unknown = Ranking()
+        self._loads: dict[Worker, float] = {}
+        self._held: dict[Worker, int] = {}
+        """What each held when it told its load: that is part of it."""
+        self._weights: dict[Worker, float] = {}
+        self._sum = 0.0
+        self._tie = 0
+
+    def put(self, worker: Worker) -> None:
+        slots = min(worker.capacity, self.MOST_SLOTS) * self._weights.get(worker, 1.0)
+        rank = (worker.holding - self._held.get(worker, 0)) / slots
+        load = self._loads.get(worker)
+        ranking = self._unknown if load is None else self._known
+        if load is not None:
+            rank += load
+        if ranking.rank(worker) != rank:
+            self._tie += 1
+            ranking.put(worker, rank, self._tie)
+
+    def drop(self, worker: Worker) -> None:
+        self._known.drop(worker)
+        self._unknown.drop(worker)
+
+    def choose(self, request: Request) -> Worker | None:
+        known = self._known.first(request.rejected)
+        unknown = self._unknown.first(request.rejected)
+        if known is None or unknown is None:
+            return known or unknown
+        mean = self._sum / len(self._loads)
+        return (
+            known
+            if self._rank(self._known, known) <= mean + self._rank(self._unknown, unknown)
+            else unknown
+        )
+
+    @staticmethod
+    def _rank(ranking: Ranking, worker: Worker) -> float:
+        return ranking.rank(worker) or 0.0
+
+    def heard(self, worker: Worker) -> None:
+        listed = worker in self._known or worker in self._unknown
+        self._take_out(worker)
+        load = worker.load
+        if load is not None and load >= 0.0:
+            self._loads[worker] = load
+            self._held[worker] = worker.holding
+            self._sum += load
+        if listed:
+            self.put(worker)
+
+    def enter(self, worker: Worker, weight: float) -> None:
+        self._weights[worker] = weight
+        self.heard(worker)
+
+    def forget(self, worker: Worker) -> None:
+        self._take_out(worker)
+        self._weights.pop(worker, None)
+
+    def _take_out(self, worker: Worker) -> None:
+        self.drop(worker)
+        self._held.pop(worker, None)
+        load = self._loads.pop(worker, None)
+        if load is not None:
+            self._sum = self._sum - load if self._loads else 0.0

@@ -1,0 +1,98 @@
+"""The strategies by their names, and which service is balanced by which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from majordomus.core.broker.balancing.guarded import Guarded
+from majordomus.core.broker.balancing.random_two import RandomTwo
+from majordomus.core.broker.balancing.ranked import LeastLoad, LeastRecentlyUsed, RoundRobin
+from majordomus.core.broker.balancing.rng import Dice
+from majordomus.core.broker.balancing.sticky import Sticky
+from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
+from majordomus.errors import ConfigurationError, RemoteProtocolError
+from majordomus.protocol import metadata
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.settings import BrokerSettings
+    from majordomus.core.broker.state.services import Service
+    from majordomus.core.broker.state.workers import Worker
+
+Factory: TypeAlias = Callable[[Dice], Strategy]
+Failed: TypeAlias = Callable[[bytes, Exception], None]
+"""Told of a service whose strategy has failed."""
+
+STRATEGIES: Final[dict[str, Factory]] = {
+    "least-outstanding": LeastOutstanding,
+    "least-load": LeastLoad,
+    "round-robin": RoundRobin,
+    "least-recently-used": LeastRecentlyUsed,
+    "random-two": RandomTwo,
+    "sticky": Sticky,
+}
+LEAST_WEIGHT: Final = 0.01
+MOST_WEIGHT: Final = 100.0
+
+
+class Strategies:
+    """Makes the strategy of each service. `own` are strategies that are not ours, by name.
+
+    Raises: ConfigurationError for a setting that names none.
+    """
+
+    def __init__(
+        self, settings: BrokerSettings, dice: Dice, own: Mapping[str, Factory], failed: Failed
+    ) -> None:
+        self._known = {**STRATEGIES, **own}
+        self._own = own
+        self._dice = dice
+        self._failed = failed
+        self._default = self._named("balancing", settings.balancing)
+        self._names = {
+            service.encode(): self._named(f"balancings.{service}", name)
+            for service, name in settings.balancings.items()
+        }
+
+    def _named(self, setting: str, name: str) -> str:
+        if name not in self._known:
+            known = ", ".join(sorted(self._known))
+            raise ConfigurationError(f"{setting} = {name!r} is unknown; there is: {known}")
+        return name
+
+    def name(self, service: bytes) -> str:
+        """How `service` is balanced."""
+        return self._names.get(service, self._default)
+
+    def make(self, service: bytes) -> Strategy:
+        """A new strategy for `service`."""
+        name = self.name(service)
+        if name not in self._own:
+            return self._known[name](self._dice)
+        return Guarded(self._own[name](self._dice), lambda error: self._failed(service, error))
+
+
+def weight_of(field: bytes) -> float:
+    """The `weight` in the metadata of a READY, within bounds; 1 where there is none."""
+    if not field:
+        return 1.0
+    try:
+        weight: Any = metadata.unpack(field).get("weight")
+    except RemoteProtocolError:
+        return 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
+        return 1.0
+    return min(max(float(weight), LEAST_WEIGHT), MOST_WEIGHT)
+
+
+def set_weight(worker: Worker, service: Service) -> None:
+    """Tell `service`'s strategy the share that `worker`'s READY asks for."""
+    service.strategy.enter(worker, weight_of(worker.metadata.get(service.name, b"")))
+
+
+def hear_load(worker: Worker) -> None:
+    """Tell the strategies that choose by it of the load that a heartbeat told."""
+    for service in worker.order:
+        if service.strategy.by_load:
+            service.strategy.heard(worker)

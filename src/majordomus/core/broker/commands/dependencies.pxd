@@ -1,0 +1,15 @@
+from majordomus.core.broker.admission cimport Admission
+from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.outgoing cimport Outgoing
+from majordomus.core.broker.state.registry cimport Registry
+
+
+cdef class Commands:
+    cdef public Registry registry
+    cdef public object settings
+    cdef public Outgoing outgoing
+    cdef public Dispatcher dispatcher
+    cdef public object presence
+    cdef public Admission admission
+    cdef public object enrolment
+    cdef public object events

@@ -1,0 +1,161 @@
+"""What peers of the older dialects say, in terms of the same rules (docs/spec)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker.admission import RefusalError
+from majordomus.core.broker.balancing.registry import hear_load
+from majordomus.core.broker.commands.dependencies import Commands
+from majordomus.core.broker.registration import StrangerError
+from majordomus.core.broker.state.access_rules import full_name
+from majordomus.protocol import spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.workers import Worker
+    from majordomus.protocol.command import Command
+    from majordomus.protocol.spec import Frame
+
+DELPHI = Dialect.DELPHI
+
+
+class LegacyCommands(Commands):
+    """The commands of MDP/0.1, MDP/0.2 in both framings, and Delphi, as a broker reads them."""
+
+    def handle(
+        self,
+        peer: Peer,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        command: Command,
+        now: float,
+    ) -> None:
+        """One message.
+
+        Raises:
+            StrangerError: the peer must be sent off.
+        """
+        if not command.from_worker:
+            self._request(peer, dialect, envelope, command, now)
+        elif envelope:
+            raise StrangerError("worker-behind-envelope")
+        else:
+            self._from_worker(peer, dialect, command, now)
+
+    def _request(
+        self,
+        peer: Peer,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        command: Command,
+        now: float,
+    ) -> None:
+        try:
+            self.admission.admit(
+                peer,
+                dialect,
+                envelope,
+                None,
+                0,
+                0,
+                0.0,
+                command.service,
+                b"",
+                b"",
+                command.body,
+                now,
+            )
+        except RefusalError as error:
+            self.registry.counts.refused[error.status] += 1
+            if self.settings.legacy_errors == "reply":
+                body = [str(error.status).encode(), error.text.encode()]
+                own = LEGACY[dialect].b2c_final(command.service, body)
+                self.outgoing.say(peer, [*envelope, *own], now)
+            else:
+                self.registry.counts.unanswered += 1
+
+    def _from_worker(self, peer: Peer, dialect: Dialect, command: Command, now: float) -> None:
+        number, worker = command.number, peer.worker
+        if number == spec.DISCONNECT:
+            self.presence.forget(peer, "left", now)
+        elif number == spec.READY:
+            self._ready(peer, dialect, command.service, now)
+        elif worker is None or worker.dialect is not dialect:
+            raise StrangerError("unknown-worker")
+        elif number == spec.HEARTBEAT:
+            self._heartbeat(worker, command, now)
+        else:
+            self._reply(worker, command, now)
+
+    def _ready(self, peer: Peer, dialect: Dialect, name: bytes, now: float) -> None:
+        """RFC 7: a second READY is an offence. A Delphi worker may say it again, also to move
+        (docs/spec/delphi.md)."""
+        worker, moved = peer.worker, None
+        if worker is not None:
+            if dialect is not DELPHI or worker.dialect is not DELPHI:
+                raise StrangerError("second-ready")
+            if full_name(peer.prefix, name) not in worker.services:
+                self.enrolment.check_claim(peer, None, name)
+                self.presence.lose(worker, "moved to another service", now)
+                moved, worker = worker, None
+        if worker is None:
+            name = self.enrolment.check_claim(peer, None, name)
+            capacity = self.settings.delphi_capacity if dialect is DELPHI else 1
+            worker = self.enrolment.new_worker(peer, dialect, capacity, now)
+            worker.answered = moved.answered if moved is not None else None
+            if dialect is DELPHI:
+                self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
+            self.enrolment.enrol(worker, name, now)
+        elif dialect is DELPHI:
+            self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
+
+    def _heartbeat(self, worker: Worker, command: Command, now: float) -> None:
+        if command.load is None:
+            return
+        was_excluded = worker.load == spec.LOAD_UNREADABLE
+        worker.load = command.load
+        if was_excluded != (worker.load == spec.LOAD_UNREADABLE):
+            self.dispatcher.reweigh(worker, now)
+        hear_load(worker)
+
+    def _reply(self, worker: Worker, command: Command, now: float) -> None:
+        """The handle names the dispatch; behind a Delphi client's handle it is the oldest
+        unanswered one."""
+        waiting = worker.handles.get(command.address)
+        if not waiting:
+            self._reply_again(worker, command, now)
+            return
+        number = waiting[0]
+        if command.number == spec.PARTIAL:
+            request = self.dispatcher.held_as(worker, number)
+            if request is None:
+                return
+            if self.admission.too_large(command.body):
+                self.dispatcher.give_up(
+                    request, spec.TOO_LARGE, "a part is larger than allowed", now
+                )
+            else:
+                self.dispatcher.part(request, command.body, 0, b"", now)
+            return
+        answered = self.dispatcher.release(worker, number)
+        if answered is not None and self.admission.too_large(command.body):
+            self.dispatcher.give_up(
+                answered, spec.TOO_LARGE, "the reply is larger than allowed", now
+            )
+        elif answered is not None:
+            self.dispatcher.answer(answered, spec.OK, command.body, 0, b"", now)
+        if answered is not None and worker.dialect is DELPHI:
+            self.events.answered(worker, command.address, answered.peer)
+        self.dispatcher.feed(worker, now)
+
+    def _reply_again(self, worker: Worker, command: Command, now: float) -> None:
+        """To a handle that waits for no answer: an event, if this Delphi worker has answered it."""
+        if worker.answered is None:
+            self.registry.drop("unasked-reply", worker.id)
+        elif self.admission.too_large(command.body):
+            self.registry.drop("event-too-large", worker.id)
+        else:
+            self.events.push_late(worker, command.address, command.body, now)

@@ -1,0 +1,468 @@
+"""What MDP/0.3 peers say, command by command: each finds the rule that it is subject to.
+
+docs/spec/mdp-0.3.md says what every command means. A handler gets the header's fields, the envelope
+(empty for most), the body frames and the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from majordomus.core.broker import encoding as speech
+from majordomus.core.broker.admission import RefusalError
+from majordomus.core.broker.balancing.registry import hear_load, set_weight
+from majordomus.core.broker.commands.dependencies import Commands, Rooms
+from majordomus.core.broker.commands.events import EventCommands
+from majordomus.core.broker.hooks.actions import Reject
+from majordomus.core.broker.registration import StrangerError
+from majordomus.core.broker.state.peers import conversation
+from majordomus.core.broker.state.transitions import DRAINING, PRESENT
+from majordomus.core.broker.streams import PART_COST, Piece
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import metadata, spec
+from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.hooks.actions import Action
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.workers import Worker
+    from majordomus.protocol.mdp03 import Fields
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+SERVED_BEHIND_ENVELOPE = frozenset(
+    (spec.REQUEST, spec.PARTIAL, spec.FINAL, spec.CANCEL, spec.CREDIT)
+)
+GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
+NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
+NOTHING: Final[list[Frame]] = []
+"""The body of what has none; nobody puts anything in."""
+NEEDS_PRESENCE = frozenset((spec.HELLO, spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
+
+
+class Mdp03Commands(Commands):
+    """The commands of MDP/0.3, as a broker reads them."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        super().__init__(rooms)
+        events = self._events = EventCommands(rooms, self._refuse_event)
+        self._commands = {
+            spec.READY: self._ready,
+            spec.PARTIAL: self._partial,
+            spec.HEARTBEAT: self._heartbeat,
+            spec.DISCONNECT: self._disconnect,
+            spec.HELLO: self._hello,
+            spec.CANCEL: self._cancel,
+            spec.CAPACITY: self._capacity,
+            spec.REJECT: self._reject,
+            spec.CREDIT: self._credit,
+            spec.EVENT: events.event,
+            spec.SUBSCRIBE: events.subscribe,
+            spec.UNSUBSCRIBE: events.unsubscribe,
+        }
+
+    def handle(
+        self,
+        peer: Peer,
+        header: Fields,
+        frames: list[Frame],
+        at: int,
+        now: float,
+    ) -> None:
+        """One message, with its header at `at`; the list is ours.
+
+        Raises:
+            StrangerError: the peer must be sent off.
+            RemoteProtocolError: the message is malformed.
+        """
+        command = header.command
+        if command == spec.REQUEST:  # these three make nearly all of the traffic
+            self._request(peer, header, frames, at, now)
+            return
+        if command == spec.FINAL and header.flags < spec.BROKER_METADATA:
+            self._final(peer, header, frames, at, now)
+            return
+        if command == spec.HEARTBEAT and not at and header.flags < spec.BROKER_METADATA:
+            self._heartbeat(peer, header, (), NOTHING, now)
+            return
+        envelope = tuple(frames[:at])
+        if header.flags >= spec.BROKER_METADATA:
+            self._grave_flags(peer, envelope, header, now)
+        elif (handler := self._commands.get(command)) is None:
+            self._unknown(peer, envelope, header, now)
+        elif envelope and command not in SERVED_BEHIND_ENVELOPE:
+            self._misplaced(peer, envelope, header, now)
+        else:
+            handler(peer, header, envelope, frames[at + 1 :], now)
+
+    def _misplaced(
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
+    ) -> None:
+        """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
+        worker's."""
+        if header.command not in NEEDS_PRESENCE:
+            raise StrangerError("worker-behind-envelope")
+        self.registry.drop("behind-envelope", peer.id)
+        self._not_implemented(peer, envelope, header.id, "no presence behind an envelope", now)
+
+    def _grave_flags(
+        self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
+    ) -> None:
+        """Flags that cannot be ignored, on anything but a REQUEST: 0x40 is the broker's own; 0x80:
+        "whoever does not know what it means answers 501". A reply that nobody understands fails its
+        request."""
+        id = header.id
+        if header.flags & spec.BROKER_METADATA:
+            raise RemoteProtocolError("forged-metadata")
+        self.registry.drop("critical-flag", peer.id)
+        text = "not implemented: a flag that this broker does not know"
+        worker = peer.worker
+        held = None if envelope else self.dispatcher.held_as(worker, id)
+        if worker is None or held is None:
+            self._not_implemented(peer, envelope, id, text, now)
+            return
+        self.dispatcher.give_up(held, spec.NOT_IMPLEMENTED, text, now)
+        if header.command in GIVES_A_SLOT_BACK:
+            self.dispatcher.release(worker, id)
+            self.dispatcher.feed(worker, now)
+
+    def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float) -> None:
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted"
+        (docs/spec/mdp-0.3.md)."""
+        command = header.command
+        if command in NOT_FOR_A_BROKER:
+            raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
+        self.registry.drop("unknown-command", peer.id)
+        name = spec.COMMAND_NAMES.get(command, f"command {command}")
+        self._not_implemented(peer, envelope, header.id, f"not implemented: {name}", now)
+
+    def _not_implemented(
+        self, peer: Peer, envelope: tuple[Frame, ...], id: int, text: str, now: float
+    ) -> None:
+        """FINAL 501. Where `id` is open, that is its one outcome (rule 1)."""
+        request = peer.open.get(conversation(id, envelope))
+        if request is None:
+            self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
+        else:
+            self.dispatcher.fail(request, spec.NOT_IMPLEMENTED, text, now)
+
+    def _refuse(
+        self,
+        peer: Peer,
+        envelope: tuple[Frame, ...],
+        id: int,
+        status: int,
+        text: str,
+        now: float,
+        flags: int = 0,
+    ) -> None:
+        """FINAL for what never became a request; nothing when there is no id or no answer is
+        wanted."""
+        if flags & spec.ONE_WAY:
+            self.registry.counts.unanswered += 1
+        elif id:
+            self.registry.counts.refused[status] += 1
+            self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
+
+    def _refuse_event(self, peer: Peer, id: int, status: int, text: str, now: float) -> None:
+        """FINAL for what has no answer of its own; not where it would be taken for another's."""
+        if id not in peer.open and self.dispatcher.held_as(peer.worker, id) is None:
+            self._refuse(peer, (), id, status, text, now)
+
+    # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
+
+    def _request(
+        self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float
+    ) -> None:
+        flags, id = header.flags, header.id
+        envelope = tuple(frames[:at]) if at else ()
+        if not id and not flags & spec.ONE_WAY:
+            self.registry.drop("no-id", peer.id)
+            return
+        if id >= BROKER_ID_BIT:
+            text = "bit 63 of an id is the broker's"
+            self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
+            return
+        key = conversation(id, envelope) if id else None
+        if key is not None and key in peer.open:
+            self.registry.drop("resend", peer.id)
+            return
+        if at:
+            body = frames[at + 1 :]
+        else:
+            body = frames
+            body.pop(0)
+        try:
+            self.admission.admit(
+                peer,
+                MDP03,
+                envelope,
+                key,
+                id,
+                flags,
+                header.ttl / 1000,
+                header.service,
+                header.address,
+                header.metadata,
+                body,
+                now,
+            )
+        except RefusalError as error:
+            self._refuse(peer, envelope, id, error.status, error.text, now, flags)
+
+    def _hello(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        id, field = header.id, header.metadata
+        session = self._events.named_session(field)
+        if session is None:
+            self.registry.drop("bad-session", peer.id)
+            text = "a session is 16 bytes"
+            self._refuse_event(peer, id, spec.BAD_REQUEST, text, now)
+            return
+        hooks = self.presence.hooks
+        if hooks is None:
+            self._enter(peer, session, now)
+            return
+
+        def then(action: Action, at: float) -> None:
+            if isinstance(action, Reject):
+                self._refuse(peer, (), id, action.status, action.text, at)
+            else:
+                self._enter(peer, session, at)
+
+        hooks.hello(peer, metadata.unpack(field) if field else {}, then, now)
+
+    def _enter(self, peer: Peer, session: bytes, now: float) -> None:
+        """Presence begins, or is renewed."""
+        first = peer.state is not PRESENT
+        peer.move("hello")
+        if session:
+            self.events.keep(peer, session, now)
+            self.admission.authority.reconsider(peer, now)
+        interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
+        self.presence.greet(peer, interval, now)
+        if first:
+            self.registry.tell("client-present", peer=peer.id)
+
+    def _cancel(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        request = peer.open.get(conversation(header.id, envelope))
+        if request is None:
+            self.registry.drop("late-cancel", peer.id, count_only=True)
+        else:
+            self.dispatcher.cancel(request, now)
+
+    def _client_piece(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """A part of a client's stream, or its end."""
+        flags, field = header.flags, header.metadata
+        request = peer.open.get(conversation(header.id, envelope))
+        if request is None:
+            self.registry.drop("late-part", peer.id, count_only=True)
+            return
+        try:
+            if flags & spec.METADATA:
+                metadata.unpack(field)
+        except RemoteProtocolError as error:
+            self.dispatcher.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
+            return
+        if self.admission.too_large(body):
+            self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            return
+        piece = Piece(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
+        if header.command == spec.PARTIAL:
+            self.dispatcher.streams.client_part(request, piece, now)
+        else:
+            self.dispatcher.streams.client_final(request, piece, now)
+
+    # ── an MDP/0.3 worker ─────────────────────────────────────────────────────────────────────────
+
+    def _ready(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        capacity, name, metadata_field = header.code, header.service, header.metadata
+        if not capacity:
+            raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
+        if metadata_field:
+            metadata.unpack(metadata_field)
+        worker = peer.worker
+        if worker is not None and worker.dialect is not MDP03:
+            raise StrangerError("changed-dialect")
+        name = self.enrolment.check_claim(peer, worker, name)
+        if worker is None:
+            worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
+            self.presence.greet(peer, self.settings.worker_interval, now)
+        elif worker.capacity != capacity or worker.state is DRAINING:
+            self._set_capacity(worker, capacity, now)
+        before = worker.metadata.get(name)
+        worker.metadata[name] = metadata_field
+        if name not in worker.services:
+            self.enrolment.enrol(worker, name, now)
+        elif metadata_field != before:
+            set_weight(worker, worker.services[name])
+            self.dispatcher.reweigh(worker, now)
+
+    def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
+        if capacity:
+            worker.capacity = capacity
+        worker.move("capacity" if capacity else "drain")
+        self.dispatcher.reweigh(worker, now)
+
+    def _partial(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        flags, number, metadata_field = header.flags, header.id, header.metadata
+        if not number & spec.BROKER_ID_BIT:
+            self._client_piece(peer, header, envelope, body, now)
+            return
+        worker = self._worker(peer, envelope)
+        request = self.dispatcher.held_as(worker, number)
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        if flags & spec.METADATA:
+            metadata.unpack(metadata_field)
+        if self.admission.too_large(body):
+            self.dispatcher.give_up(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            return
+        self.dispatcher.part(request, body, flags, metadata_field, now)
+
+    def _final(self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float) -> None:
+        flags, number, metadata_field = header.flags, header.id, header.metadata
+        if number < BROKER_ID_BIT:
+            self._client_piece(peer, header, tuple(frames[:at]), frames[at + 1 :], now)
+            return
+        worker = peer.worker
+        if worker is None or at or worker.dialect is not MDP03:
+            raise StrangerError("unknown-worker")
+        if flags & spec.METADATA:
+            metadata.unpack(metadata_field)
+        request = self.dispatcher.release(worker, number)
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        frames.pop(0)
+        if self.admission.too_large(frames):
+            self.dispatcher.give_up(
+                request, spec.TOO_LARGE, "the reply is larger than allowed", now
+            )
+        else:
+            self.dispatcher.answer(
+                request, header.code or spec.HANDLER_FAILED, frames, flags, metadata_field, now
+            )
+        self.dispatcher.feed(worker, now)
+
+    def _reject(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        worker = self._worker(peer, envelope)
+        request = self.dispatcher.release(worker, header.id)
+        if request is None:
+            self.registry.drop("unasked-reply", peer.id)
+            return
+        self.dispatcher.reject(request, worker, now)
+        self.dispatcher.feed(worker, now)
+
+    def _capacity(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        self._set_capacity(self._worker(peer, envelope), header.code, now)
+
+    def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> Worker:
+        """The worker that `peer` is known as.
+
+        Raises: StrangerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
+        """
+        worker = peer.worker
+        if worker is None or envelope or worker.dialect is not MDP03:
+            raise StrangerError("unknown-worker")
+        return worker
+
+    # ── both ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _heartbeat(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        if peer.worker is None and peer.state is PRESENT:
+            return
+        load = header.code
+        worker = self._worker(peer, envelope)
+        if load == spec.LOAD_UNKNOWN and worker.load is None:
+            return
+        worker.load = None if load == spec.LOAD_UNKNOWN else load / 100
+        hear_load(worker)
+
+    def _disconnect(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        self.presence.forget(peer, "left", now)
+
+    def _credit(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """ "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
+        never answered" (docs/spec/mdp-0.3.md)."""
+        parts, id = header.code, header.id
+        streams = self.dispatcher.streams
+        if id & spec.BROKER_ID_BIT:
+            held = None if envelope else self.dispatcher.held_as(peer.worker, id)
+            if held is not None:
+                streams.worker_grants(held, parts, now)
+                return
+        elif (request := peer.open.get(conversation(id, envelope))) is not None:
+            streams.client_grants(request, parts, now)
+            return
+        self.registry.drop("late-credit", peer.id, count_only=True)

@@ -1,0 +1,344 @@
+"""What must be true of a broker machine between any two calls. Tests call `check`; nothing else
+does.
+
+Every number that the machine keeps is computed here once more from what it counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.transitions import (
+    AT_WORKER,
+    FORGOTTEN,
+    HELD,
+    LOST,
+    OPEN,
+    QUEUED,
+    REPLIED,
+    SUSPECT,
+)
+from majordomus.errors import MajordomusError
+from majordomus.protocol import spec
+from majordomus.protocol.spec import MMI_PREFIX, Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.registry import Registry
+    from majordomus.core.broker.state.services import FairQueue, Service
+    from majordomus.core.broker.state.workers import Worker
+
+
+WAITING = (QUEUED, HELD, REPLIED)
+"""Where a request counts toward the limits of the queues: what hooks hold is queued, too."""
+
+
+class InvariantError(MajordomusError):
+    """The machine contradicts itself; the text lists every contradiction."""
+
+
+def story(request: Request) -> str:
+    """Where `request` is and what it has been through, in one line."""
+    worker = request.worker.id.hex() if request.worker else "-"
+    return (
+        f"{request.service.name.decode()} key={request.key!r} from {request.peer.id.hex()} "
+        f"{request.dialect.value} {request.state.name} attempt={request.attempt} worker={worker} "
+        f"dispatch={request.dispatch & 0xFFFFFFFF} deadline={request.deadline:.3f}"
+    )
+
+
+def check(machine: BrokerMachine) -> None:
+    """Raise unless all of the machine's bookkeeping agrees.
+
+    Raises:
+        InvariantError: something does not; the text tells the stories of the requests concerned.
+    """
+    problems = list(contradictions(machine))
+    if problems:
+        raise InvariantError("\n".join(problems))
+
+
+def contradictions(machine: BrokerMachine) -> Iterator[str]:
+    """Everything that does not agree, a sentence each."""
+    registry = machine.registry
+    requests = _open_requests(machine)
+    yield from _outcomes(registry, requests)
+    yield from _totals(registry, requests)
+    for request in requests:
+        yield from _request(registry, request)
+    yield from _hooks(machine, requests)
+    open_of = Counter(request.service for request in requests)
+    for service in registry.services.values():
+        yield from _service(service, open_of[service])
+    for worker in registry.workers.values():
+        yield from _worker(worker)
+        if worker.state is SUSPECT and worker.peer not in machine.presence.suspects:
+            yield f"worker {worker.id.hex()}: is suspect, and nobody will judge it"
+    yield from _events(registry)
+    queued = [r for r in requests if r.state in WAITING]
+    queued_of = Counter(r.peer for r in queued)
+    bytes_of: Counter[Peer] = Counter()
+    for request in queued:
+        bytes_of[request.peer] += request.size
+    for peer in registry.peers.values():
+        yield from _peer(registry, peer)
+        if (peer.queued, peer.queued_bytes) != (queued_of[peer], bytes_of[peer]):
+            yield f"peer {peer.id.hex()}: queued = {peer.queued}, not what waits of it"
+
+
+def _events(registry: Registry) -> Iterator[str]:
+    """Handles, subscriptions and sessions: each is held by exactly who may use it."""
+    peers, settings = registry.peers, registry.settings
+    for handle, peer in registry.handles.items():
+        if peers.get(peer.id) is not peer or handle not in (peer.handle, peer.own_handle):
+            yield f"handle {handle.hex()}: is not its peer's"
+    listeners = {peer.listener: None for peer in peers.values() if peer.listener is not None}
+    for peer in peers.values():
+        if registry.handles.get(peer.handle) is not peer:
+            yield f"peer {peer.id.hex()}: is not reached by its handle"
+        if peer.listener is not None and peer.listener.peer is not peer:
+            yield f"peer {peer.id.hex()}: what it subscribed to is another's"
+    for handle, listener in registry.away.items():
+        if listener.peer is not None or listener.key is None or listener.handle != handle:
+            yield f"handle {handle.hex()}: waits, and nobody is away"
+        if handle in registry.handles:
+            yield f"handle {handle.hex()}: waits for a client that is here"
+    listeners.update(dict.fromkeys(registry.away.values()))
+    sessions = {one.key: one for one in listeners if one.key is not None}
+    if sessions != registry.sessions:
+        yield "the sessions differ from those that somebody has"
+    pairs = {(pattern, one) for one in listeners for pattern in one.patterns}
+    if pairs != set(registry.topics.pairs()) or len(pairs) != len(registry.topics):
+        yield "the subscriptions differ from those that somebody has"
+    if any(len(one.patterns) > settings.max_client_topics for one in listeners):
+        yield "rule 4: a client has more subscriptions than it may"
+    if len(pairs) > settings.max_topics or len(sessions) > settings.max_sessions:
+        yield "rule 4: more subscriptions or sessions than allowed"
+
+
+def _open_requests(machine: BrokerMachine) -> list[Request]:
+    """All open requests: of known peers, the broker's own, and ONE-WAY ones whose client has
+    left."""
+    registry = machine.registry
+    seen: dict[Request, None] = dict.fromkeys(machine.calls.peer.open.values())
+    if machine.hooks is not None:
+        seen.update(dict.fromkeys(machine.hooks.held))
+    for peer in registry.peers.values():
+        seen.update(dict.fromkeys(peer.open.values()))
+    for worker in registry.workers.values():
+        seen.update({r: None for r in worker.held.values() if r.state in OPEN})
+        seen.update(dict.fromkeys(worker.reserved))
+    for service in registry.services.values():
+        seen.update(dict.fromkeys(service.queue))
+    return list(seen)
+
+
+def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
+    counts = registry.counts
+    ended = counts.answered + counts.failed + counts.expired + counts.cancelled
+    if counts.accepted != ended + len(requests):
+        yield (
+            f"rule 1: {counts.accepted} accepted, but {ended} ended and {len(requests)} open: "
+            + "; ".join(map(story, requests))
+        )
+    if registry.open != len(requests):
+        yield f"open = {registry.open}, but {len(requests)} are"
+    if len(registry.requests) != len(requests):
+        yield f"{len(registry.requests)} deadlines for {len(requests)} open requests"
+
+
+def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
+    queued = [r for r in requests if r.state in WAITING]
+    size = sum(r.size for r in queued)
+    if (registry.queued, registry.queued_bytes) != (len(queued), size):
+        yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
+    holding = sum(worker.holding for worker in registry.workers.values())
+    if registry.dispatched.count != holding:
+        yield f"{registry.dispatched.count} dispatches are known, and {holding} slots in use"
+    held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
+    if registry.outbox_bytes != held:
+        yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
+    if held > 2 * registry.settings.max_outboxes_bytes:
+        yield f"rule 4: {held} bytes wait in outboxes"
+    served = {s for s in registry.services.values() if s.workers}
+    if set(registry.served) != served:
+        yield "what is told to be served differs from what is served"
+    backlogged = {s for s in registry.services.values() if s.queue}
+    if not backlogged <= set(registry.backlogged):
+        yield "a service has a queue and is not backlogged"
+    for service in registry.backlogged:
+        if registry.services.get(service.name) is not service:
+            yield f"service {service.name!r}: is backlogged, and not known"
+    for service in registry.services.values():
+        if not service.known:
+            yield f"service {service.name!r}: is known, and does not know it"
+    for guess in registry.foresight.guesses():
+        if registry.services.get(guess.name) is not guess:
+            yield f"service {guess.name!r}: may be guessed, and is not known"
+
+
+def _hooks(machine: BrokerMachine, requests: list[Request]) -> Iterator[str]:
+    """What hooks hold is held once, in no other place, and will be let go by an answer or by
+    time."""
+    room = machine.hooks
+    held = {r for r in requests if r.state in (HELD, REPLIED)}
+    for request in held.symmetric_difference(room.held if room is not None else ()):
+        yield f"is open, and in no place: {story(request)}"
+    if room is None:
+        return
+    waiting = {r for seen in room.seen.values() if seen.hold for r in seen.waiting}
+    for request, hold in room.held.items():
+        if hold is None and request not in waiting:
+            yield f"rule 11: waits for a client that nobody judges: {story(request)}"
+        if hold is not None and room.holds.get(hold.number) is not hold:
+            yield f"rule 11: waits for a question that nobody answers: {story(request)}"
+    if len(room.timers) != len(room.holds):
+        yield f"rule 11: {len(room.timers)} timeouts for {len(room.holds)} questions"
+    for service in machine.registry.services.values():
+        own = [r for r in held if r.service is service]
+        if (service.held, service.held_bytes) != (len(own), sum(r.size for r in own)):
+            yield f"service {service.name!r}: held = {service.held}, but hooks hold {len(own)}"
+
+
+def _request(registry: Registry, request: Request) -> Iterator[str]:
+    if request.state not in OPEN:
+        yield f"is open, and in no place: {story(request)}"
+    if request.peer.open.get(request.key) is not request:
+        yield f"its client does not know it: {story(request)}"
+    name = request.service.name
+    if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
+        yield f"its service is not known: {story(request)}"
+    if request.slot is None or request not in request.slot:
+        yield f"rule 5: it has no deadline: {story(request)}"
+    if (request.queue is not None) != (request.state is QUEUED):
+        yield f"queue and state differ: {story(request)}"
+    queue = request.queue
+    if queue is not None and request not in queue.front:
+        own = queue.turns.get(request.peer)
+        if own is None or request not in own:
+            yield f"is not in its queue: {story(request)}"
+    if request.state is QUEUED and request.worker is not None:
+        yield f"waits, and has a worker: {story(request)}"
+    if request.state in AT_WORKER:
+        worker = request.worker
+        if worker is None or registry.dispatched.of(worker, request.dispatch) is not request:
+            yield f"its worker does not hold it: {story(request)}"
+    if request.attempt > registry.settings.max_attempts:
+        yield f"rule 3: too many attempts: {story(request)}"
+    yield from _stream(request)
+
+
+def _stream(request: Request) -> Iterator[str]:
+    stream = request.stream
+    if stream is None:
+        if request.flags & spec.MORE and request.state is not REPLIED:
+            yield f"a stream is open and not kept: {story(request)}"
+        return
+    pieces = [*stream.waiting, *([stream.final] if stream.final else [])]
+    sizes = sum(p.size for p in pieces), sum(len(p.body) for p in pieces)
+    if (stream.size, stream.frames) != sizes:
+        yield f"its stream miscounts: {story(request)}"
+    if request.size != stream.size + sum(map(len, request.body)):
+        yield f"rule 4: the parts that wait do not count: {story(request)}"
+    if stream.up < 0 or stream.room < 0 or stream.down > spec.MOST_CREDIT:
+        yield f"its credit is out of bounds: {story(request)}"
+    if stream.open == (stream.final is not None) and request.flags & spec.MORE:
+        yield f"its client's side is neither open nor closed: {story(request)}"
+    if request.state not in AT_WORKER or request.worker is None:
+        return
+    unsent = request.worker.is_undelivered(request.dispatch)
+    if request.worker.dialect is not Dialect.MDP03:
+        if stream.open and not unsent:
+            yield f"its worker has it before its client has said its last: {story(request)}"
+    elif stream.waiting and stream.room:
+        yield f"its worker takes parts, and they wait: {story(request)}"
+    elif stream.final_due and not stream.waiting:
+        yield f"its client's last word waits for nothing: {story(request)}"
+
+
+def _service(service: Service, is_open: int) -> Iterator[str]:
+    name = f"service {service.name!r}"
+    yield from _queue(name, service.queue)
+    if service.open != is_open:
+        yield f"{name}: open = {service.open}, but {is_open} are"
+    if not service.open and not service.workers:
+        yield f"{name}: is known, and nobody serves it or waits for it"
+    if service.only_worker is not None and [*service.workers.values()] != [service.only_worker]:
+        yield f"{name}: its only worker is not the only one"
+    free = [w for w in service.workers.values() if w.free]
+    for request in service.queue if free else ():
+        if any(worker not in (request.rejected or ()) for worker in free):
+            yield f"rule 6: a worker is free, and there waits {story(request)}"
+
+
+def _queue(name: str, queue: FairQueue) -> Iterator[str]:
+    waiting = list(queue)
+    if (queue.count, queue.size) != (len(waiting), sum(r.size for r in waiting)):
+        yield f"{name}: its queue miscounts"
+    if queue.declined != Counter(w for r in queue.front for w in r.rejected or ()):
+        yield f"{name}: its queue miscounts who declined"
+    for peer, own in queue.turns.items():
+        if not own or any(request.peer is not peer for request in own):
+            yield f"rule 7: {name}: a turn of {peer.id.hex()} is not its own"
+
+
+def _worker(worker: Worker) -> Iterator[str]:
+    name = f"worker {worker.id.hex()}"
+    if worker.state is LOST or worker.peer.worker is not worker:
+        yield f"{name}: is registered, and lost"
+    if {s.name: s for s in worker.order} != worker.services:
+        yield f"{name}: its services and their order differ"
+    if worker.only_service is not (worker.order[0] if len(worker.order) == 1 else None):
+        yield f"{name}: serves {len(worker.order)} services, and is known to serve another number"
+    yield from _queue(name, worker.reserved)
+    if worker.reserved and worker.free:
+        yield f"rule 6: {name} is free, and there waits {story(next(iter(worker.reserved)))}"
+    for service in worker.order:
+        if service.workers.get(worker.id) is not worker:
+            yield f"{name}: serves {service.name!r}, which does not know it"
+            continue
+        chosen = service.choose(_nobody_elses(service, worker))
+        if (chosen is worker) != bool(worker.free):
+            yield f"{name}: free={worker.free}, and its strategy says otherwise"
+    handles = sorted(number for waiting in worker.handles.values() for number in waiting)
+    if worker.dialect is not Dialect.MDP03 and handles != sorted(worker.held):
+        yield f"{name}: its handles and its slots differ"
+    held = worker.held
+    if len(held) != worker.holding:
+        yield f"{name}: holding = {worker.holding}, but {len(held)} slots are in use"
+    for number, request in held.items():
+        if request.worker is not worker:
+            yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
+
+
+def _nobody_elses(service: Service, worker: Worker) -> Request:
+    """A request that `worker` alone may have."""
+    request = Request().ask(worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0)
+    request.rejected = set(service.workers.values()) - {worker}
+    return request
+
+
+def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
+    name, settings = f"peer {peer.id.hex()}", registry.settings
+    if peer.state is FORGOTTEN or registry.peers.get(peer.id) is not peer:
+        yield f"{name}: is forgotten, and known"
+    if peer.timer is None or peer not in peer.timer:
+        yield f"{name}: has no timer"
+    if peer.worker is not None and registry.workers.get(peer.id) is not peer.worker:
+        yield f"{name}: its worker is not registered"
+    if len(peer.open) > settings.max_open:
+        yield f"rule 4: {name}: {len(peer.open)} conversations are open"
+    outbox = peer.outbox
+    if outbox is None:
+        return
+    if outbox.size != sum(len(frame) for frames in outbox.messages for frame in frames):
+        yield f"{name}: its outbox miscounts"
+    if (
+        len(outbox.messages) > 2 * settings.max_outbox
+        or outbox.size > 2 * settings.max_outbox_bytes
+    ):
+        yield f"rule 4: {name}: its outbox holds {len(outbox.messages)} messages"

@@ -1,0 +1,516 @@
+"""The broker machine: what comes in, by dialect and command, and the contract with its shell
+(docs/rules.md).
+
+Here a message finds the rule that it is subject to; the rules themselves live beside this file:
+admission (what may become a request), dispatch (requests and slots), presence (peers and silence),
+outgoing (sends).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker import encoding as speech
+from majordomus.core.broker.admission import Admission
+from majordomus.core.broker.authorization import Authority
+from majordomus.core.broker.commands.dependencies import Rooms
+from majordomus.core.broker.commands.legacy import LegacyCommands
+from majordomus.core.broker.commands.mdp03 import Mdp03Commands
+from majordomus.core.broker.dispatch import Dispatcher
+from majordomus.core.broker.hooks.holding import HookRoom, Silent
+from majordomus.core.broker.internal_calls import OwnCalls
+from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
+from majordomus.core.broker.presence import Presence
+from majordomus.core.broker.pubsub import Events
+from majordomus.core.broker.registration import Enrolment, StrangerError
+from majordomus.core.broker.settings import merged
+from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.peers import conversation
+from majordomus.core.broker.state.registry import Registry
+from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import delphi, mdp03, octets, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.recognise import UnsupportedVersion, recognise
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from majordomus.core.broker.balancing.registry import Factory
+    from majordomus.core.broker.hooks.actions import Action
+    from majordomus.core.broker.hooks.holding import Hooks
+    from majordomus.core.broker.internal_calls import Done
+    from majordomus.core.broker.settings import BrokerSettings
+    from majordomus.core.broker.state.access_rules import Rights
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.registry import Fact, IdSource, Send, Write
+    from majordomus.protocol.mdp03 import Fields
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+DELPHI = Dialect.DELPHI
+VERSION_ANSWERS_PER_SECOND = 10
+WORKER_READS_TOO_SLOWLY = "the worker reads more slowly than the client sends"
+
+
+class BrokerMachine:
+    """All rules of a broker, without a socket, a clock or a thread. Not for several threads at
+    once.
+
+    `ids(n)` returns n unpredictable bytes; `strategies` are ways to balance that are not ours, by
+    name. Every `now` is monotonic seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        ids: IdSource,
+        name: str = "",
+        strategies: Mapping[str, Factory] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = Registry(settings, ids, name or settings.name, strategies or {})
+        self.outgoing = Outgoing(self.registry)
+        self.dispatcher = Dispatcher(self.registry, self.outgoing)
+        self.events = Events(self.registry, self.outgoing)
+        self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
+        self.authority = Authority(self.registry, self.presence)
+        self.admission = Admission(self.registry, self.dispatcher, self.authority)
+        self.hooks: HookRoom | None = None
+        self.calls = OwnCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
+        self._promised = inf
+        self._facts_taken: list[Fact] = []
+        self._writes: list[Write] = []
+        self._next_version_answer = -inf
+        self._codecs = dict(LEGACY)
+        if settings.delphi_unverified:
+            self._codecs[DELPHI] = delphi.UNVERIFIED
+        self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher, self.authority)
+        rooms = Rooms(
+            self.registry,
+            self.outgoing,
+            self.dispatcher,
+            self.presence,
+            self.admission,
+            self.enrolment,
+            self.events,
+        )
+        self._header = mdp03.Fields()
+        self._mdp03 = Mdp03Commands(rooms)
+        self._legacy = LegacyCommands(rooms)
+
+    def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
+        """What MMI tells of this broker: the package's version, the kind of wire, since when, and
+        how often it was started again by who watches over it."""
+        self.registry.version, self.registry.wire, self.registry.started = version, wire, now
+        self.registry.restarts = restarts
+
+    # ── the contract ──────────────────────────────────────────────────────────────────────────────
+
+    def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """One message from one routing id; the list is the machine's from here on. Its bytes raise
+        nothing: what is wrong is counted."""
+        try:
+            self.hear(peer_id, frames, now)
+        except Exception as error:
+            self._judge(peer_id, frames, error, now)
+
+    def receive_all(
+        self, batch: list[tuple[bytes, list[Frame]]], now: float
+    ) -> list[tuple[bytes, Exception]]:
+        """Every message of a batch, in order. A fault of ours costs the one message at which it was
+        raised: the result is by whom each was, and what was raised."""
+        faults: list[tuple[bytes, Exception]] = []
+        foresight = self.registry.foresight
+        peer_id: bytes = b""
+        frames: list[Frame] = []
+        at = looked = 0
+        while at < len(batch):
+            try:
+                while at < len(batch):
+                    here = at
+                    at += 1
+                    if here == looked:
+                        looked = foresight.ahead(batch, here)
+                    peer_id, frames = batch[here]
+                    self.hear(peer_id, frames, now)
+            except Exception as error:
+                try:
+                    self._judge(peer_id, frames, error, now)
+                except Exception as fault:
+                    faults.append((peer_id, fault))
+        return faults
+
+    def tick(self, now: float) -> None:
+        """What time alone causes. The shell calls it at `next_deadline` or whenever it has
+        received."""
+        if now - self._promised > self.settings.pause:
+            self.presence.paused(now)
+            self._promised = inf
+        if self.outgoing.overflow:
+            self._draw_consequences(now)
+        for request in self.registry.requests.due(now):
+            if request.state in OPEN:
+                self.dispatcher.expire(request, now)
+        self.presence.tick(now)
+        if self.events.away:
+            self.events.tick(now)
+        if self.hooks is not None:
+            self.hooks.tick(now)
+            self.authority.tick(now)
+        for peer in self.registry.retries.due(now):
+            self.outgoing.flush(peer, now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due.
+
+        0 when what the socket said last is still to be acted upon: receive without waiting.
+        """
+        registry = self.registry
+        self._promised = min(
+            registry.requests.next(), registry.timers.next(), registry.retries.next()
+        )
+        if self.events.away:
+            self._promised = min(self._promised, self.events.next_deadline())
+        if self.hooks is not None:
+            hooks, authority = self.hooks.next_deadline(), self.authority.next_deadline()
+            self._promised = min(self._promised, hooks, authority)
+        if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
+            return 0.0
+        return self._promised
+
+    def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
+        """Writes, sends and facts since the last call. The lists are used again two calls later."""
+        facts = self.registry.facts
+        self.registry.facts, self._facts_taken = self._facts_taken, facts
+        self.registry.facts.clear()
+        sends = self.outgoing.take()
+        if self.calls.waiting:
+            sends = self.calls.collect(sends)
+        return self._writes, sends, facts
+
+    def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
+        """The socket refused a send (rule 9): its peer is `gone` (EHOSTUNREACH), or its queue is
+        full (EAGAIN).
+
+        Refusals of one batch are reported in the order of their sends.
+        """
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            self.registry.drop("unsendable", peer_id)
+        elif not gone:
+            self.outgoing.hold(peer, frames, now)
+        elif peer.worker is not None:
+            self.dispatcher.losses.never_left(peer.worker, frames)
+            self.presence.suspect(peer, now)
+        else:
+            self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
+
+    def socket_empty(self, now: float) -> None:
+        """Everything that had arrived has been received."""
+        self.presence.socket_empty(now)
+
+    def connection_ended(self, peer_id: bytes, now: float) -> None:
+        """The monitor saw the end of the connection that `peer_id` had. May be repeated."""
+        identified = self.registry.identities.pop(peer_id, None) is not None
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            return
+        if identified or peer.identity is not NOBODY:
+            self.presence.gone(peer, now)
+        else:
+            self.presence.connection_ended(peer, now)
+
+    def connection_over(self, peer_id: bytes, now: float) -> None:
+        """The connection that `peer_id` had has ended, everything that came by it was heard, and
+        what was to be sent by it was refused: nothing has to be found out. May be repeated."""
+        self.registry.identities.pop(peer_id, None)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None:
+            self.presence.forget(peer, "connection lost", now)
+
+    def identify(
+        self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
+    ) -> bool:
+        """The connection of `peer_id` has proved that it is `user`; `key` is its CURVE key, where
+        it has one.
+
+        To be told before its first message, and again when its groups change. False: refuse its
+        messages, the routing id was another user's a moment ago.
+        """
+        known = self.presence.identify(peer_id, Identity(user, groups, key), now)
+        if known and peer_id in self.registry.peers:
+            self.authority.reconsider(self.registry.peers[peer_id], now)
+        return known
+
+    def revoke(self, peer_id: bytes, now: float) -> None:
+        """`peer_id` may not be connected any more: what it has open is withdrawn, it is
+        forgotten. The shell ends its connection."""
+        self.presence.revoke(peer_id, now)
+
+    def handshake_failed(self, reason: str, **data: object) -> None:
+        """A connection was refused before it could say anything; `reason` is a short key, `data`
+        what is known of it."""
+        self.registry.counts.handshakes[reason] += 1
+        self.registry.tell("handshake-failed", why=reason, **data)
+
+    def cut_off(self, reason: str, address: str) -> None:
+        """A connection from `address` was ended for what it did; `reason` is a short key."""
+        self.registry.counts.dropped[reason] += 1
+        self.registry.tell("cut-off", why=reason, address=address)
+
+    def set_rights(self, rights: Rights | None, now: float) -> None:
+        """Who may do what from now on. Workers that may no longer serve are sent off."""
+        self.authority.set_rights(rights, now)
+
+    # ── the broker's own program ──────────────────────────────────────────────────────────────────
+
+    def use(self, hooks: Hooks | None) -> None:
+        """Ask `hooks` from now on. Questions that are open may still be answered."""
+        if self.hooks is not None:
+            self.hooks.hooks = hooks or Silent()
+        elif hooks is not None:
+            room = HookRoom(self.registry, self.dispatcher, self.admission, hooks)
+            self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
+            room.push = self.push
+
+    def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
+        """These settings hold from now on, for what comes from now on; what is open keeps its
+        deadline. Names of those that cannot change while a broker runs, and did not."""
+        settings, left = merged(self.settings, settings)
+        self.settings = self.registry.settings = settings
+        self._mdp03.settings = self._legacy.settings = settings
+        self.dispatcher.streams.settings = settings
+        self.admission.configure(settings)
+        return left
+
+    def resume(self, id: int, action: Action, now: float) -> bool:
+        """The answer to question `id` of the hooks; False when nobody waits for it any more."""
+        return self.hooks is not None and self.hooks.resume(id, action, now)
+
+    def call(
+        self,
+        service: bytes,
+        body: list[Frame],
+        ttl: float,
+        now: float,
+        done: Done | None = None,
+        flags: int = 0,
+    ) -> int:
+        """Call `service` in the broker's own name: no hook sees it, no right is asked.
+
+        `done(status, frames)` is called by a later `take_effects`, once; without it nobody hears of
+        the answer. The number that is returned is what `withdraw_call` takes.
+        """
+        return self.calls.call(service, body, ttl, now, done, flags)
+
+    def withdraw_call(self, id: int, now: float) -> None:
+        """The answer to call `id` is not wanted any more. May be repeated."""
+        self.calls.withdraw(id, now)
+
+    def drain(self, now: float) -> None:
+        """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
+        self.registry.draining = True
+        for peer in self.registry.peers.values():
+            if self._hears_of_drain(peer):
+                self.outgoing.say(peer, [speech.DRAIN_03], now)
+
+    @property
+    def drained(self) -> bool:
+        """Whether no accepted request is open any more."""
+        return self.registry.open == 0
+
+    def close(self, now: float) -> None:
+        """DISCONNECT to every worker and every client with presence. The machine is done after
+        this."""
+        for peer in list(self.registry.peers.values()):
+            if peer.worker is not None or peer.state is PRESENT:
+                dialect = peer.worker.dialect if peer.worker else MDP03
+                self.outgoing.say(peer, speech.disconnect(dialect), now)
+
+    def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
+        """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
+        has no presence."""
+        return self.events.push(handle, body, now) is None
+
+    def publish(self, topic: bytes, body: list[Frame], now: float) -> int:
+        """An EVENT for everybody who subscribed to `topic`; how many it is on its way to.
+
+        Raises: LocalProtocolError for what is no topic.
+        """
+        problem = self.events.topic_problem(topic, pattern=False)
+        if problem:
+            raise LocalProtocolError("bad-topic", problem)
+        return self.events.publish(topic, body, now)
+
+    # ── what comes in ─────────────────────────────────────────────────────────────────────────────
+
+    def hear(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """One message, as `receive` does, but what is wrong with it is raised."""
+        if self.outgoing.overflow:
+            self._draw_consequences(now)
+        at = 0
+        if not frames or not octets.is_mdp03(frames[0]):
+            dialect, at = recognise(frames)
+            if dialect is not MDP03:
+                self._receive_legacy(peer_id, dialect, frames, at, now)
+                return
+        header = self._header
+        header.read(frames[at])
+        peer = None
+        if header.command == spec.FINAL:
+            peer = self.registry.dispatched.answerer(peer_id, header.id)
+        if peer is None:
+            peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            peer = self._meet(peer_id, MDP03, tuple(frames[:at]), header, now)
+            if peer is None:
+                return
+        peer.last_heard = now
+        self._mdp03.handle(peer, header, frames, at, now)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
+
+    def _meet(
+        self,
+        peer_id: bytes,
+        dialect: Dialect,
+        envelope: tuple[Frame, ...],
+        header: Fields,
+        now: float,
+    ) -> Peer | None:
+        peer = self.presence.meet(peer_id, dialect, now)
+        if peer is None:
+            self.registry.drop("too-many-peers", peer_id)
+            if header.command in (spec.READY, spec.HELLO):
+                self.outgoing.say_to(peer_id, [*envelope, *speech.disconnect(dialect)], now)
+            elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
+                text = "the broker knows as many peers as it may"
+                self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
+        return peer
+
+    def _refuse(
+        self,
+        peer_id: bytes,
+        envelope: tuple[Frame, ...],
+        id: int,
+        status: int,
+        text: str,
+        now: float,
+    ) -> None:
+        """FINAL to whoever asked, known or not."""
+        self.registry.counts.refused[status] += 1
+        self.outgoing.say_to(peer_id, speech.refusal(envelope, id, status, text), now)
+
+    def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """Rule 4: whoever asks with metadata beyond their bound is told so."""
+        at = recognise(frames)[1]
+        envelope = tuple(frames[:at])
+        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(frames[at])
+        peer = self.registry.peers.get(peer_id)
+        is_open = peer is not None and conversation(id, envelope) in peer.open
+        if command != spec.REQUEST or flags & spec.ONE_WAY or not id or is_open:
+            self._invalid(peer_id, "long-metadata", now)
+            return
+        self.registry.drop("long-metadata", peer_id)
+        text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
+        self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
+
+    def _receive_legacy(
+        self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
+    ) -> None:
+        envelope = tuple(frames[:at])
+        command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
+        peer = self.registry.peers.get(peer_id)
+        if peer is None:
+            peer = self.presence.meet(peer_id, dialect, now)
+            if peer is None:
+                self.registry.drop("too-many-peers", peer_id)
+                return
+        peer.last_heard = now
+        self._legacy.handle(peer, dialect, envelope, command, now)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
+
+    # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
+
+    def _judge(self, peer_id: bytes, frames: list[Frame], error: Exception, now: float) -> None:
+        """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
+        if isinstance(error, StrangerError):
+            self._send_off(peer_id, frames, error, now)
+        elif not isinstance(error, RemoteProtocolError):
+            raise error
+        elif isinstance(error, UnsupportedVersion):
+            self._answer_version(peer_id, error.reason, now)
+        elif isinstance(error, mdp03.LongMetadataError):
+            self._refuse_long(peer_id, frames, now)
+        else:
+            self._invalid(peer_id, error.reason, now)
+
+    def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
+        """docs/spec/recognition.md: dropped and counted per reason; a peer known as a worker also
+        gets
+        DISCONNECT.
+
+        A wrong hash is dropped and counted, nothing more (§3).
+        """
+        self.registry.drop(reason, peer_id)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None and peer.worker is not None and reason != "wrong-hash":
+            self.presence.forget(peer, f"invalid message: {reason}", now, tell=True)
+
+    def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
+        """Another version gets one DISCONNECT that names ours, rate-limited."""
+        self.registry.drop(reason, peer_id)
+        answered = now >= self._next_version_answer
+        if answered:
+            self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
+            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03], now)
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None and peer.worker is not None:
+            understood = answered and peer.worker.dialect is MDP03
+            self.presence.forget(peer, reason, now, tell=not understood)
+
+    def _send_off(
+        self, peer_id: bytes, frames: list[Frame], error: StrangerError, now: float
+    ) -> None:
+        """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
+        peer = self.registry.peers[peer_id]
+        dialect, at = recognise(frames)
+        self.registry.drop(error.reason, peer_id)
+        if at:
+            self.outgoing.say(peer, [*frames[:at], *speech.disconnect(dialect)], now)
+        else:
+            known_worker = peer.worker is not None
+            self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
+            if not known_worker:
+                self.outgoing.say_to(peer_id, speech.disconnect(dialect, *error.told), now)
+        if peer.outbox is not None:
+            self.outgoing.flush(peer, now)
+
+    # ── consequences of what the socket said ──────────────────────────────────────────────────────
+
+    def _draw_consequences(self, now: float) -> None:
+        """Rule 9: a client that is gone is forgotten; a stream whose part found no room ends with
+        429; a peer whose answer found none is lost."""
+        overflow, self.outgoing.overflow = self.outgoing.overflow, {}
+        for peer, command, key in overflow:
+            if peer.state is FORGOTTEN:
+                continue
+            to_worker = isinstance(key, int) and key & spec.BROKER_ID_BIT
+            if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
+                why = "gone" if command == spec.DISCONNECT else "reads too slowly"
+                self.presence.forget(peer, why, now)
+            elif isinstance(key, int) and to_worker:
+                held = self.dispatcher.held_as(peer.worker, key)
+                if held is not None:
+                    self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
+            elif (request := peer.open.get(key)) is not None:
+                self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
+
+    def _hears_of_drain(self, peer: Peer) -> bool:
+        if peer.worker is not None:
+            return peer.worker.dialect is MDP03
+        return peer.state is PRESENT

@@ -1,0 +1,17 @@
+cimport cython
+
+from majordomus.core.broker.state.peers cimport Peer
+from majordomus.core.broker.state.registry cimport Registry
+
+
+@cython.final
+cdef class Outgoing:
+    cdef public Registry registry
+    cdef public list sends
+    cdef public list _taken
+    cdef public dict overflow
+    cpdef list take(self)
+    cpdef object say(self, Peer peer, list frames, double now)
+    cpdef object say_to(self, bytes peer_id, list frames, double now)
+    cpdef object flush(self, Peer peer, double now)
+    cpdef object hold(self, Peer peer, list frames, double now)

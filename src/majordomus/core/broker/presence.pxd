@@ -1,0 +1,36 @@
+cimport cython
+
+cimport majordomus.core.broker.encoding as speech
+from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.outgoing cimport Outgoing
+from majordomus.core.broker.state.peers cimport Peer
+from majordomus.core.broker.state.registry cimport Registry
+from majordomus.core.broker.state.workers cimport Worker
+
+
+@cython.final
+cdef class Presence:
+    cdef public Registry registry
+    cdef public Outgoing outgoing
+    cdef public Dispatcher dispatcher
+    cdef public object events
+    cdef public object hooks
+    cdef public dict suspects
+    cdef public list ended
+    cdef public double _judge_from
+    cdef public bytes _welcome
+    cdef public double _worker_interval
+    cdef public double _client_interval
+    cdef public double _liveness
+
+    cpdef object _arm(self, Peer peer, double when)
+    @cython.locals(worker=Worker)
+    cpdef double _interval(self, Peer peer) except? -1
+    @cython.locals(peer=Peer, expiry=double)
+    cpdef object tick(self, double now)
+    @cython.locals(worker=Worker)
+    cpdef double _expiry(self, Peer peer) except? -1
+    @cython.locals(worker=Worker, interval=double, last=double)
+    cpdef double _beat(self, Peer peer, double now) except? -1
+    @cython.locals(worker=Worker)
+    cpdef object beat(self, Peer peer, double now)

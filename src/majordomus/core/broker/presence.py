@@ -1,0 +1,285 @@
+"""Who is there: peers met and forgotten, heartbeats both ways, silence judged, sockets that went
+away.
+
+Rules 8, 9 (gone) and the idle half of rule 10 live here. A peer has one timer, set anew when it
+fires: traffic
+only writes down when it was, so a heartbeat costs O(1) and a busy peer costs nothing.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker import encoding as speech
+from majordomus.core.broker.state.identity import Identity, same
+from majordomus.core.broker.state.peers import Peer
+from majordomus.core.broker.state.transitions import FORGOTTEN, PRESENT
+from majordomus.protocol import metadata, spec
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.hooks.holding import HookRoom
+    from majordomus.core.broker.outgoing import Outgoing
+    from majordomus.core.broker.pubsub import Events
+    from majordomus.core.broker.state.registry import Registry
+    from majordomus.core.broker.state.workers import Worker
+
+HANDLE_SIZE = 16
+"""Bytes that nobody guesses: who knows a handle may push to its client."""
+MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
+REVOKED = "revoked"
+
+
+class Presence:
+    """Meets, greets, watches and forgets peers."""
+
+    def __init__(
+        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: Events
+    ) -> None:
+        self.registry = registry
+        self.outgoing = outgoing
+        self.dispatcher = dispatcher
+        self.events = events
+        self.hooks: HookRoom | None = None
+        self.suspects: dict[Peer, None] = {}
+        self.ended: list[tuple[Peer, float]] = []
+        self._judge_from = -inf
+        settings = registry.settings
+        self._worker_interval = settings.worker_interval
+        self._client_interval = settings.client_interval
+        self._liveness = settings.liveness
+        self._welcome = metadata.pack(
+            {
+                "broker": registry.name,
+                "liveness": settings.liveness,
+                "max_message": settings.max_message,
+                "max_part": settings.max_message,
+            }
+        )
+
+    # ── met and forgotten ─────────────────────────────────────────────────────────────────────────
+
+    def meet(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
+        """The peer behind a routing id that is new to us; None when there is no room for one more
+        (rule 4)."""
+        registry = self.registry
+        if len(registry.peers) >= registry.settings.max_peers:
+            return None
+        peer = registry.peers[peer_id] = Peer(peer_id, dialect, registry.ids(HANDLE_SIZE), now)
+        identity = registry.identities.get(peer_id)
+        if identity is not None:
+            peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
+            if registry.rights is not None:
+                peer.prefix = registry.rights.prefix(peer.groups)
+        self.events.met(peer)
+        self._arm(peer, now + registry.settings.client_idle)
+        return peer
+
+    def identify(self, peer_id: bytes, identity: Identity, now: float) -> bool:
+        """The connection of `peer_id` has proved who it is. False when another user was known by
+        this routing id, whose connection must have ended: refuse what comes until that one is
+        forgotten (rule 2)."""
+        registry = self.registry
+        peer = registry.peers.get(peer_id)
+        if peer is not None and not same(peer.identity, identity):
+            registry.drop("another-user", peer_id)
+            self.gone(peer, now)
+            return False
+        registry.identities[peer_id] = identity
+        if peer is not None and peer.identity != identity:
+            if (peer.user, peer.groups) == peer.identity[:2]:  # a token may say otherwise
+                peer.user, peer.groups = identity.user, identity.groups
+                if registry.rights is not None:
+                    peer.prefix = registry.rights.prefix(peer.groups)
+            peer.identity = identity
+        return True
+
+    def revoke(self, peer_id: bytes, now: float) -> None:
+        """Who `peer_id` is has no right to be connected any more."""
+        registry = self.registry
+        registry.identities.pop(peer_id, None)
+        peer = registry.peers.get(peer_id)
+        if peer is not None:
+            registry.tell("revoked", peer=peer_id, user=peer.identity.user)
+            self.forget(peer, REVOKED, now)
+
+    def greet(self, peer: Peer, interval: float, now: float) -> None:
+        """WELCOME, and what a newcomer must know of a broker that drains."""
+        self.outgoing.say(peer, speech.welcome(peer.id, interval, self._welcome), now)
+        if self.registry.draining:
+            self.outgoing.say(peer, [speech.DRAIN_03], now)
+        self.watch(peer, now)
+
+    def watch(self, peer: Peer, now: float) -> None:
+        """`peer` has become a worker or present: from now on silence counts."""
+        self._arm(peer, now + self._interval(peer))
+
+    def forget(
+        self,
+        peer: Peer,
+        why: str,
+        now: float,
+        tell: bool = False,
+        reason: tuple[int, str] = (0, ""),
+    ) -> None:
+        """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
+        it. It may be told so, by DISCONNECT, with a status and a sentence."""
+        if peer.state is FORGOTTEN:
+            return
+        registry = self.registry
+        worker = peer.worker
+        if worker is not None and peer.outbox is not None:
+            for frames in peer.outbox.messages:
+                self.dispatcher.losses.never_left(worker, frames)
+        self.outgoing.empty(peer)
+        was_present = peer.state is PRESENT
+        peer.move("forget")
+        registry.peers.pop(peer.id, None)
+        self.events.left(peer, now, for_good=why == REVOKED)
+        if peer.timer is not None:
+            peer.timer.pop(peer, None)
+            peer.timer = None
+        self.dispatcher.withdraw(peer.open.values(), now)
+        if self.hooks is not None:
+            self.hooks.forgotten(peer, why, now)
+        if worker is not None:
+            self.lose(worker, why, now)
+        elif was_present:
+            registry.tell("client-lost", peer=peer.id, why=why)
+        if tell:
+            dialect = worker.dialect if worker else MDP03
+            self.outgoing.say(peer, speech.disconnect(dialect, *reason), now)
+
+    def lose(self, worker: Worker, why: str, now: float) -> None:
+        """`worker` serves no more; its peer may still be a client."""
+        worker.peer.worker = None
+        held = worker.holding
+        names = [service.name for service in worker.order]
+        self.dispatcher.losses.dismiss(worker, why, now)
+        self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
+
+    # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
+
+    def _arm(self, peer: Peer, when: float) -> None:
+        if peer.timer is not None:
+            peer.timer.pop(peer, None)
+        peer.timer = self.registry.timers.add(peer, when)
+
+    def _interval(self, peer: Peer) -> float:
+        worker = peer.worker
+        if worker is None:
+            return self._client_interval
+        if worker.dialect is DELPHI:
+            return spec.DELPHI_HEARTBEAT_INTERVAL
+        return self._worker_interval
+
+    def paused(self, now: float) -> None:
+        """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
+        8)."""
+        self._judge_from = now + self._worker_interval
+        self.registry.tell("paused", until=self._judge_from)
+
+    def tick(self, now: float) -> None:
+        """Whatever the peers' timers cause."""
+        for peer in self.registry.timers.due(now):
+            peer.timer = None
+            if peer.state is FORGOTTEN:
+                continue
+            expiry = self._expiry(peer)
+            if now < expiry:
+                self._arm(peer, min(expiry, self._beat(peer, now)))
+            elif now < self._judge_from:
+                self._arm(peer, self._judge_from)
+            elif peer.worker is None and peer.state is not PRESENT:
+                self.forget(peer, "idle", now)
+            else:
+                self.forget(peer, "expired", now, tell=True)
+
+    def _expiry(self, peer: Peer) -> float:
+        """When the silence of `peer` has been too long."""
+        worker = peer.worker
+        if worker is None:
+            if peer.state is PRESENT:
+                return peer.last_heard + self._client_interval * self._liveness
+            return inf if peer.open else peer.last_heard + self.registry.settings.client_idle
+        if worker.dialect is DELPHI:
+            return peer.last_heard + spec.DELPHI_EXPIRY
+        if worker.holding and worker.dialect is not MDP03:
+            settings, name = self.registry.settings, worker.order[0].name.decode()
+            return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
+        return peer.last_heard + self._worker_interval * self._liveness
+
+    def _beat(self, peer: Peer, now: float) -> float:
+        """Send the HEARTBEAT that is due, if one is; returns when to look again."""
+        worker = peer.worker
+        if worker is None and peer.state is not PRESENT:
+            return now + self.registry.settings.client_idle
+        interval = self._interval(peer)
+        delphi = worker is not None and worker.dialect is DELPHI
+        last = worker.last_beat_sent if worker is not None and delphi else peer.last_sent
+        if now < last + interval:
+            return last + interval
+        self.beat(peer, now)
+        return now + interval
+
+    def beat(self, peer: Peer, now: float) -> None:
+        """HEARTBEAT to a worker or to a client with presence."""
+        worker = peer.worker
+        if worker is not None:
+            worker.last_beat_sent = now
+        dialect = worker.dialect if worker is not None else MDP03
+        self.outgoing.say(peer, speech.heartbeat(dialect), now)
+
+    # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
+
+    def suspect(self, peer: Peer, now: float) -> None:
+        """A send to a worker found no connection: it gets nothing, and is lost when all that it
+        sent was heard."""
+        worker = peer.worker
+        if worker is not None:
+            worker.move("gone")
+            self.dispatcher.reweigh(worker, now)
+            self.suspects[peer] = None
+
+    def connection_ended(self, peer: Peer, now: float) -> None:
+        """The monitor saw the end of the connection recorded for `peer`: a probe tells whether it
+        is gone.
+
+        A client of a dialect without heartbeats cannot be probed; it is forgotten unless it speaks
+        again first.
+        """
+        self.outgoing.flush(peer, now)
+        if peer.worker is not None or peer.state is PRESENT:
+            self.beat(peer, now)
+        elif peer.dialect is MDP03:
+            self.outgoing.say(peer, [speech.HEARTBEAT_03], now)
+        else:
+            self.ended.append((peer, now))
+
+    def gone(self, peer: Peer, now: float) -> None:
+        """The connection of `peer` has ended, and no probe may tell, for its routing id may be
+        somebody else's by now: nothing is sent to it, and it is forgotten when all was heard."""
+        if peer.worker is not None:
+            self.suspect(peer, now)
+        else:
+            self.ended.append((peer, now))
+
+    @property
+    def waits_for_silence(self) -> bool:
+        """Whether `socket_empty` has something to judge."""
+        return bool(self.suspects or self.ended)
+
+    def socket_empty(self, now: float) -> None:
+        """Everything that had arrived was heard: suspects are lost now, ended connections
+        forgotten."""
+        if self.suspects:
+            suspects, self.suspects = self.suspects, {}
+            for peer in suspects:
+                self.forget(peer, "connection lost", now)
+        if self.ended:
+            ended, self.ended = self.ended, []
+            for peer, when in ended:
+                if peer.last_heard <= when:
+                    self.forget(peer, "connection lost", now)

@@ -1,0 +1,93 @@
+"""Who may serve what: a worker's claims to services, checked and entered.
+
+A peer that speaks as what it is not known to be raises `StrangerError`; the machine sends it off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker.admission import name_problem
+from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
+from majordomus.core.broker.state.workers import Worker
+from majordomus.protocol import spec
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.authorization import Authority
+    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.presence import Presence
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.registry import Registry
+    from majordomus.protocol.spec import Dialect
+
+
+class StrangerError(Exception):
+    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
+
+    ``told``: the status and the sentence that it gets with it, where there are any.
+    """
+
+    def __init__(self, reason: str, told: tuple[int, str] = (0, "")) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.told = told
+
+
+class Enrolment:
+    """Makes workers of peers."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        presence: Presence,
+        dispatcher: Dispatcher,
+        authority: Authority,
+    ) -> None:
+        self.authority = authority
+        self.registry = registry
+        self.presence = presence
+        self.dispatcher = dispatcher
+
+    def check_claim(self, peer: Peer, worker: Worker | None, called: bytes) -> bytes:
+        """The full name of what `peer` would serve as `called`.
+
+        Raises: StrangerError: it may not, or there is no room for one more service.
+        """
+        name = full_name(peer.prefix, called)
+        if name_problem(called) or len(name) > spec.MAX_NAME:
+            raise StrangerError("bad-service-name")
+        if called.startswith(RESERVED):
+            raise StrangerError("reserved-service-name")
+        refusal = self.authority.refuses(peer, peer, SERVE, called)
+        if refusal is not None:
+            raise StrangerError("may-not-serve", refusal)
+        if worker is not None and name in worker.services:
+            return name
+        if (
+            worker is not None
+            and len(worker.services) >= self.registry.settings.max_worker_services
+        ):
+            raise StrangerError("too-many-services-of-a-worker")
+        known = self.registry.services
+        if name not in known and len(known) >= self.registry.settings.max_services:
+            raise StrangerError("too-many-services")
+        return name
+
+    def new_worker(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> Worker:
+        worker = peer.worker = Worker(peer, dialect, capacity, now)
+        self.registry.workers[worker.id] = worker
+        self.presence.watch(peer, now)
+        return worker
+
+    def enrol(self, worker: Worker, name: bytes, now: float) -> None:
+        service = self.registry.service(name)
+        if service is None:
+            raise StrangerError("too-many-services")
+        self.registry.tell(
+            "worker-ready",
+            worker=worker.id,
+            service=name,
+            capacity=worker.capacity,
+            dialect=worker.dialect.value,
+        )
+        self.dispatcher.enrol(worker, service, now)

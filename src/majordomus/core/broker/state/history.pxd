@@ -1,0 +1,18 @@
+cimport cython
+
+from majordomus.core.broker.state.requests cimport Request
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
+
+
+cdef double _TICKS
+cdef Py_ssize_t _RECENT
+
+
+@cython.final
+cdef class Stories:
+    cdef public double slow
+    cdef public object notable
+    cdef public list _recent
+    cdef public Py_ssize_t _at
+    @cython.locals(took=double)
+    cpdef object ended(self, Request request, double now)

@@ -1,0 +1,41 @@
+cimport cython
+
+from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.workers cimport Worker
+
+
+cpdef object conversation(id, tuple envelope)
+
+
+@cython.final
+cdef class Outbox:
+    cdef public object messages
+    cdef public Py_ssize_t size
+    cdef public double delay
+
+
+# What every message reads or writes stands first, side by side: two lines of a processor's cache.
+@cython.final
+cdef class Peer:
+    cdef public bytes id
+    cdef public object dialect
+    cdef public Worker worker
+    cdef public bytes prefix
+    cdef public Outbox outbox
+    cdef public double last_sent
+    cdef public double last_heard
+    cdef public object state
+    cdef public dict open
+    cdef public Service asked
+    cdef public bytes handle
+    cdef public str user
+    cdef public object identity
+    cdef public tuple groups
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t queued_bytes
+    cdef public double last_delay
+    cdef public double flushed
+    cdef public dict timer
+    cdef public object listener
+    cdef public bytes own_handle
+    cpdef object move(self, str event)

@@ -1,0 +1,97 @@
+"""One peer: a routing id, how it speaks, what it has open, what waits for it. No rules."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
+from majordomus.protocol.spec import Dialect, Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.state.listeners import Listener
+    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.services import Service
+    from majordomus.core.broker.state.workers import Worker
+
+
+def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
+    """The key of a conversation in `Peer.open`: behind one routing id several clients may stand,
+    each in its own envelope."""
+    return (id, envelope) if envelope else id
+
+
+class Outbox:
+    """What a full socket refused, in order. ``delay`` is seconds until the next try."""
+
+    __slots__ = ("delay", "messages", "size")
+
+    def __init__(self, delay: float) -> None:
+        self.messages: deque[list[Frame]] = deque()
+        self.size = 0
+        self.delay = delay
+
+
+class Peer:
+    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds.
+
+    ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
+    ``prefix`` stands in front of every name that it uses, unseen by it.
+    ``handle``: under which workers know it; its session's, once it named one. ``own_handle`` never
+    changes. ``asked``: the served one that it called last, which may be known no more.
+    """
+
+    __slots__ = (
+        "asked",
+        "dialect",
+        "flushed",
+        "groups",
+        "handle",
+        "id",
+        "identity",
+        "last_delay",
+        "last_heard",
+        "last_sent",
+        "listener",
+        "open",
+        "outbox",
+        "own_handle",
+        "prefix",
+        "queued",
+        "queued_bytes",
+        "state",
+        "timer",
+        "user",
+        "worker",
+    )
+
+    def __init__(self, id: bytes, dialect: Dialect, handle: bytes, now: float) -> None:
+        self.id = id
+        self.dialect = dialect
+        self.handle = handle
+        self.own_handle = handle
+        self.listener: Listener | None = None
+        self.identity: Identity = NOBODY
+        self.user = ""
+        self.groups: tuple[str, ...] = ()
+        self.prefix = b""
+        self.state = PeerState.SEEN
+        self.worker: Worker | None = None
+        self.open: dict[object, Request] = {}
+        self.asked: Service | None = None
+        self.queued = 0
+        self.queued_bytes = 0
+        self.outbox: Outbox | None = None
+        self.last_delay = 0.0
+        self.flushed = now
+        self.last_heard = now
+        self.last_sent = now
+        self.timer: dict[Peer, None] | None = None
+
+    def move(self, event: str) -> None:
+        """Follow `event` through the table of states."""
+        try:
+            self.state = PEER[event][self.state]
+        except KeyError:
+            raise unlisted("peer", event, self.state) from None

@@ -1,0 +1,68 @@
+cimport cython
+
+from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
+from majordomus.core.broker.state.dispatch_table cimport Dispatched
+from majordomus.core.broker.accel.prefetch cimport Foresight
+from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.history cimport Stories
+
+
+@cython.final
+cdef class Counts:
+    cdef public long long accepted
+    cdef public long long answered
+    cdef public long long failed
+    cdef public long long expired
+    cdef public long long cancelled
+    cdef public long long dispatched
+    cdef public long long retried
+    cdef public long long rejected
+    cdef public long long parts
+    cdef public long long unanswered
+    cdef public object refused
+    cdef public object dropped
+    cdef public object handshakes
+    cdef public object published
+    cdef public object pushed
+    cdef public object undelivered
+    cdef public object delivered
+
+
+@cython.final
+cdef class Registry:
+    cdef public object settings
+    cdef public object ids
+    cdef public str name
+    cdef public str version
+    cdef public str wire
+    cdef public object rights
+    cdef public dict identities
+    cdef public dict peers
+    cdef public dict workers
+    cdef public dict services
+    cdef public Foresight foresight
+    cdef public object backlogged
+    cdef public dict served
+    cdef public Counts counts
+    cdef public list facts
+    cdef public Dispatched dispatched
+    cdef public RequestDeadlines requests
+    cdef public Deadlines timers
+    cdef public Deadlines retries
+    cdef public Py_ssize_t open
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t queued_bytes
+    cdef public Py_ssize_t outbox_bytes
+    cdef public object strategies
+    cdef public Stories stories
+    cdef public unsigned long long last_number
+    cdef public bint draining
+    cdef public double started
+    cdef public Py_ssize_t restarts
+    cdef public object sessions
+    cdef public object away
+    cdef public object handles
+    cdef public object topics
+    cpdef unsigned long long next_number(self) except? 0
+    cpdef Service service(self, bytes name)
+    cpdef object tidy(self, Service service)

@@ -1,0 +1,66 @@
+cimport cython
+
+from majordomus.core.broker.state.timer_wheel cimport Slot
+from majordomus.core.broker.state.peers cimport Peer
+from majordomus.core.broker.state.services cimport FairQueue, Service
+from majordomus.core.broker.state.workers cimport Worker
+
+
+cdef dict STEPS
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    cdef public Peer peer
+    cdef public object dialect
+    cdef public tuple envelope
+    cdef public object key
+    cdef public unsigned long long id
+    cdef public object caller
+    cdef public Service service
+    cdef public bytes called
+    cdef public list body
+    cdef public Py_ssize_t size
+    cdef public int flags
+    cdef public bytes metadata
+    cdef public double accepted
+    cdef public double deadline
+    cdef public object state
+    cdef public int attempt
+    cdef public unsigned long long dispatch
+    cdef public Worker worker
+    cdef public Worker target
+    cdef public set rejected
+    cdef public FairQueue queue
+    cdef public Request older
+    cdef public Request newer
+    cdef public Slot slot
+    cdef public Py_ssize_t place
+    cdef public object stream
+    cdef public list story
+    cdef public double given
+    cdef public double ended
+    cdef public Py_ssize_t behind
+    cdef public object outcome
+    cdef public list parts
+    cdef public Py_ssize_t parts_size
+    cpdef Request ask(
+        self,
+        Peer peer,
+        object dialect,
+        tuple envelope,
+        object key,
+        unsigned long long id,
+        Service service,
+        list body,
+        Py_ssize_t size,
+        int flags,
+        bytes metadata,
+        double accepted,
+        double deadline,
+    )
+    @cython.locals(steps=tuple)
+    cpdef object move(self, str event)
+    @cython.locals(at=int)
+    cpdef object follow(self, tuple steps)

@@ -1,0 +1,217 @@
+"""One service: its name, its workers, and the queue in front of them, fair over routing ids (rule
+7)."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
+from majordomus.protocol.spec import MMI_PREFIX
+
+BOXES: Final = 64
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.workers import Worker
+
+
+class FairQueue:
+    """Requests that wait: those that came back first, then one request of each peer in turn."""
+
+    __slots__ = ("count", "declined", "front", "size", "turns")
+
+    def __init__(self) -> None:
+        self.front: OrderedDict[Request, None] = OrderedDict()
+        self.declined: Counter[Worker] = Counter()
+        """How many requests at the front each worker has rejected: who rejected all of them need
+        not look through them."""
+        self.turns: OrderedDict[Peer, OrderedDict[Request, None]] = OrderedDict()
+        self.count = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Request]:
+        """All that waits; front first, then peer by peer."""
+        yield from self.front
+        for own in self.turns.values():
+            yield from own
+
+    def push(self, request: Request) -> None:
+        """Put `request` behind its peer's others."""
+        own = self.turns.get(request.peer)
+        if own is None:
+            own = self.turns[request.peer] = OrderedDict()
+        own[request] = None
+        self._entered(request)
+
+    def push_front(self, request: Request) -> None:
+        """Put `request` before everything else."""
+        self.front[request] = None
+        self.front.move_to_end(request, last=False)
+        self.declined.update(request.rejected or ())
+        self._entered(request)
+
+    def pop_for(self, worker: Worker) -> Request | None:
+        """Take the next request that `worker` may have: it has not rejected it."""
+        if self.declined.get(worker, 0) < len(self.front):
+            for request in self.front:
+                if request.rejected is None or worker not in request.rejected:
+                    self.remove(request)
+                    return request
+        if not self.turns:
+            return None
+        peer, own = self.turns.popitem(last=False)
+        request, _ = own.popitem(last=False)
+        if own:
+            self.turns[peer] = own
+        self._left(request)
+        return request
+
+    def remove(self, request: Request) -> None:
+        """Take `request` out, wherever it stands."""
+        if request in self.front:
+            del self.front[request]
+            self._forget_rejections(request)
+        else:
+            own = self.turns[request.peer]
+            del own[request]
+            if not own:
+                del self.turns[request.peer]
+        self._left(request)
+
+    def _forget_rejections(self, request: Request) -> None:
+        for worker in request.rejected or ():
+            self.declined[worker] -= 1
+            if not self.declined[worker]:
+                del self.declined[worker]
+
+    def _entered(self, request: Request) -> None:
+        request.queue = self
+        self.count += 1
+        self.size += request.size
+
+    def _left(self, request: Request) -> None:
+        request.queue = None
+        self.count -= 1
+        self.size -= request.size
+
+
+class Service:
+    """A name that clients call. ``last_worker``: when a live worker was last there (monotonic
+    seconds). ``only_worker``: the one that it has, where its strategy would say no more of one than
+    that it is there; that one is not told to the strategy until another one comes."""
+
+    __slots__ = (
+        "_box",
+        "_in_box",
+        "_took",
+        "given",
+        "held",
+        "held_bytes",
+        "known",
+        "last_worker",
+        "name",
+        "only_worker",
+        "open",
+        "own",
+        "served",
+        "strategy",
+        "waiting",
+        "workers",
+    )
+
+    def __init__(self, name: bytes, strategy: Strategy) -> None:
+        self.name = name
+        self.strategy = strategy
+        self.given = None if type(strategy).given is Strategy.given else strategy.given
+        """Told of each dispatch; None where the strategy does not care."""
+        self.only_worker: Worker | None = None
+        self.waiting: FairQueue | None = None
+        """Its queue, made when one is first asked for."""
+        self.workers: dict[bytes, Worker] = {}
+        self.open = 0
+        self.held = 0
+        self.held_bytes = 0
+        """What hooks hold of it: it counts as what is queued does."""
+        self.known = False
+        """Whether it is the registry's service of that name."""
+        self.own = name.startswith(MMI_PREFIX)
+        """Whether the broker answers it itself."""
+        self.served = 0
+        self._took: list[int] | None = None
+        self._box = 0
+        self._in_box = 0
+        """How many of those that ended last fell into the same box; not yet in `_took`."""
+        self.last_worker = -inf
+
+    @property
+    def queue(self) -> FairQueue:
+        """What waits for it, whoever may have it."""
+        if self.waiting is None:
+            self.waiting = FairQueue()
+        return self.waiting
+
+    def choose(self, request: Request) -> Worker | None:
+        """The worker for `request`, as its strategy says; None when none may have it now."""
+        only = self.only_worker
+        if only is None:
+            return self.strategy.choose(request)
+        if not only.has_room() or (request.rejected is not None and only in request.rejected):
+            return None
+        return only
+
+    def enter(self, worker: Worker) -> None:
+        """`worker` serves it from now on. The strategy is told of those that were there."""
+        self.workers[worker.id] = worker
+        if len(self.workers) == 1 and type(self.strategy) is LeastOutstanding:
+            self.only_worker = worker
+            return
+        only = self.only_worker
+        self.only_worker = None
+        if only is not None and only.has_room():
+            self.strategy.put(only)
+
+    def weigh(self, worker: Worker) -> None:
+        """Tell its strategy what `worker`, one of its own, holds now."""
+        if self.only_worker is not None:
+            return
+        if worker.has_room():
+            self.strategy.put(worker)
+        else:
+            self.strategy.drop(worker)
+
+    def leave(self, worker: Worker) -> None:
+        """`worker` serves it no more."""
+        self.strategy.forget(worker)
+        self.workers.pop(worker.id, None)
+        if self.only_worker is worker:
+            self.only_worker = None
+
+    def note(self, box: int) -> None:
+        """One more took so long that it falls into `box`, by powers of two of a tick
+        (stories.py)."""
+        if box == self._box:
+            self._in_box += 1
+        else:
+            self._next_box(box)
+
+    def _next_box(self, box: int) -> None:
+        if self._took is None:
+            self._took = [0] * BOXES
+        self._took[self._box] += self._in_box
+        self._box = box
+        self._in_box = 1
+
+    @property
+    def took(self) -> list[int]:
+        """How many took so long from acceptance to end, box by box."""
+        boxes = [0] * BOXES if self._took is None else self._took.copy()
+        boxes[self._box] += self._in_box
+        return boxes

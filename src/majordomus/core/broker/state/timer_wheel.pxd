@@ -1,0 +1,40 @@
+cimport cython
+
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
+from majordomus.core.broker.state.requests cimport Request
+
+
+cdef double _PER_SECOND
+
+
+cdef class Wheel:
+    cdef public dict _slots
+    cdef public list _steps
+    cdef public long long _last_step
+    cdef public object _last
+    cdef object _new_slot(self)
+    cdef object _slot(self, long long step)
+    cdef object _drop(self)
+    cpdef list due(self, double now)
+    cpdef double next(self) except? -1
+
+
+cdef class Deadlines(Wheel):
+    @cython.locals(step="long long", slot=dict)
+    cpdef dict add(self, object item, double when)
+    cdef object _new_slot(self)
+
+
+@cython.final
+cdef class Slot:
+    cdef public list requests
+    cdef public Py_ssize_t count
+    cpdef object remove(self, Request request)
+    @cython.locals(place=Py_ssize_t, waiting=list, request=Request)
+    cdef object _close_ranks(self)
+
+
+cdef class RequestDeadlines(Wheel):
+    @cython.locals(step="long long", slot=Slot)
+    cpdef object add(self, Request request)
+    cdef object _new_slot(self)

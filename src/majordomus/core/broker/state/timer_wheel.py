@@ -1,0 +1,156 @@
+"""One wheel of deadlines: adding, removing and finding what is due cost O(1) an item.
+
+Everything that waits for a point in time waits in one of these. An item that ended early is removed
+at once, so a wheel never holds more than what is open, however long the deadlines are.
+
+Requests have a wheel of their own: each knows its place in it, so nothing has to be looked up.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from majordomus.core.broker.accel import arithmetic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from majordomus.core.broker.state.requests import Request
+
+STEPS_PER_SECOND = 128
+"""An item is due at most 1/128 s after its time, and never before."""
+_PER_SECOND = STEPS_PER_SECOND
+
+
+class Wheel:
+    """What all wheels have in common: a slot for each step in which something is due."""
+
+    __slots__ = ("_last", "_last_step", "_slots", "_steps")
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Any] = {}
+        self._steps: list[int] = []
+        self._last_step = -1
+        """The step of the item that was added last: the next one often has the same."""
+        self._last: Any = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+    def _new_slot(self) -> Any:
+        raise NotImplementedError
+
+    def _slot(self, step: int) -> Any:
+        slot = self._slots.get(step)
+        if slot is None:
+            slot = self._slots[step] = self._new_slot()
+            heappush(self._steps, step)
+        self._last = slot
+        self._last_step = step
+        return slot
+
+    def _drop(self) -> Any:
+        """Forget the first step; what it holds."""
+        step = heappop(self._steps)
+        if step == self._last_step:
+            self._last_step = -1
+        return self._slots.pop(step)
+
+    def due(self, now: float) -> list[Any]:
+        """Take out everything whose time has come, oldest first."""
+        items: list[Any] = []
+        steps = self._steps
+        last = now * STEPS_PER_SECOND
+        while steps and steps[0] <= last:
+            slot = self._drop()
+            items.extend(slot)
+            slot.clear()
+        return items
+
+    def next(self) -> float:
+        """When `due` next has something to return; infinity when nothing is held."""
+        steps = self._steps
+        while steps:
+            if self._slots[steps[0]]:
+                return steps[0] / STEPS_PER_SECOND
+            self._drop()
+        return inf
+
+
+class Deadlines(Wheel):
+    """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
+
+    __slots__ = ()
+
+    def add(self, item: Any, when: float) -> dict[Any, None]:
+        """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
+        removes it."""
+        step = arithmetic.whole(when * _PER_SECOND) + 1
+        slot: dict[Any, None] = self._last if step == self._last_step else self._slot(step)
+        slot[item] = None
+        return slot
+
+    def _new_slot(self) -> dict[Any, None]:
+        return {}
+
+
+class Slot:
+    """The requests that are due in one step, in the order in which they came. Where one has ended
+    there is a gap, until there are as many of these as requests."""
+
+    __slots__ = ("count", "requests")
+
+    def __init__(self) -> None:
+        self.requests: list[Request | None] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter([request for request in self.requests if request is not None])
+
+    def remove(self, request: Request) -> None:
+        """Take `request` out, which stands here."""
+        request.slot = None
+        self.requests[request.place] = None
+        self.count -= 1
+        if 2 * self.count < len(self.requests):
+            self._close_ranks()
+
+    def _close_ranks(self) -> None:
+        place = 0
+        waiting: list[Request | None] = []
+        for request in self.requests:
+            if request is not None:
+                request.place = place
+                place += 1
+                waiting.append(request)
+        self.requests = waiting
+
+    def clear(self) -> None:
+        """Let go of all."""
+        for request in self:
+            request.slot = None
+        self.requests = []
+        self.count = 0
+
+
+class RequestDeadlines(Wheel):
+    """The wheel of requests. Each knows its slot: ``request.slot.remove(request)`` removes it."""
+
+    __slots__ = ()
+
+    def add(self, request: Request) -> None:
+        """Hold `request` until its deadline."""
+        step = arithmetic.whole(request.deadline * _PER_SECOND) + 1
+        slot: Slot = self._last if step == self._last_step else self._slot(step)
+        request.slot = slot
+        request.place = len(slot.requests)
+        slot.requests.append(request)
+        slot.count += 1
+
+    def _new_slot(self) -> Slot:
+        return Slot()

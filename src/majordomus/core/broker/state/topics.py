@@ -1,0 +1,180 @@
+"""Topics and patterns, and who subscribed to what: a tree of tokens, walked token by token.
+
+Finding the subscribers of a topic costs by its own tokens and by the patterns that agree with them,
+however many other patterns there are. What nobody subscribes to any more leaves no node behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Generic, TypeVar
+
+from majordomus.core.broker.state.access_rules import full_name, shown_name
+
+ONE = b"*"
+REST = b">"
+SEPARATOR = b"."
+
+S = TypeVar("S")
+
+
+class _Node(Generic[S]):
+    """The patterns that begin with the tokens on the way here. ``here``: who subscribed to exactly
+    these tokens."""
+
+    __slots__ = ("children", "here", "parent", "token")
+
+    def __init__(self, parent: _Node[S] | None, token: bytes) -> None:
+        self.parent = parent
+        self.token = token
+        self.children: dict[bytes, _Node[S]] = {}
+        self.here: dict[S, None] = {}
+
+
+class Topics(Generic[S]):
+    """Subscribers by pattern; subscribers are told apart by identity or hash. `len`: pairs of a
+    pattern and a subscriber. Names are checked by `name_problem` before they come here."""
+
+    __slots__ = ("_nodes", "_pairs", "_root")
+
+    def __init__(self) -> None:
+        self._root: _Node[S] = _Node(None, b"")
+        self._nodes = 0
+        self._pairs = 0
+
+    def __len__(self) -> int:
+        return self._pairs
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the tree that stand for a token."""
+        return self._nodes
+
+    def add(self, pattern: bytes, subscriber: S) -> bool:
+        """Subscribe. False when `subscriber` had this pattern already."""
+        node = self._root
+        for token in pattern.split(SEPARATOR):
+            child = node.children.get(token)
+            if child is None:
+                child = node.children[token] = _Node(node, token)
+                self._nodes += 1
+            node = child
+        if subscriber in node.here:
+            return False
+        node.here[subscriber] = None
+        self._pairs += 1
+        return True
+
+    def remove(self, pattern: bytes, subscriber: S) -> bool:
+        """Unsubscribe. False when `subscriber` did not have this pattern."""
+        node = self._root
+        for token in pattern.split(SEPARATOR):
+            child = node.children.get(token)
+            if child is None:
+                return False
+            node = child
+        if subscriber not in node.here:
+            return False
+        del node.here[subscriber]
+        self._pairs -= 1
+        while node.parent is not None and not node.here and not node.children:
+            del node.parent.children[node.token]
+            self._nodes -= 1
+            node = node.parent
+        return True
+
+    def match(self, topic: bytes) -> Collection[S]:
+        """Who gets an event of `topic`: each subscriber once, whatever number of its patterns
+        agree. To be read before anybody subscribes or unsubscribes."""
+        found: list[dict[S, None]] = []
+        level = [self._root]
+        for token in topic.split(SEPARATOR):
+            below: list[_Node[S]] = []
+            for node in level:
+                children = node.children
+                rest = children.get(REST)
+                if rest is not None:
+                    found.append(rest.here)
+                for name in (token, ONE):
+                    child = children.get(name)
+                    if child is not None:
+                        below.append(child)
+            if not below:
+                break
+            level = below
+        else:
+            found.extend(node.here for node in level)
+        if len(found) == 1:
+            return found[0]
+        once: dict[S, None] = {}
+        for subscribers in found:
+            once.update(subscribers)
+        return once
+
+    def pairs(self) -> Iterator[tuple[bytes, S]]:
+        """Every pattern with every subscriber that it has. For tests and tools: it walks the whole
+        tree."""
+        waiting = [(b"", child) for child in self._root.children.values()]
+        while waiting:
+            before, node = waiting.pop()
+            pattern = before + node.token
+            for subscriber in node.here:
+                yield pattern, subscriber
+            waiting.extend((pattern + SEPARATOR, child) for child in node.children.values())
+
+
+def full_topic(prefix: bytes, called: bytes) -> bytes:
+    """The topic, or pattern, that a tenant calls `called`: its prefix is whole tokens."""
+    return full_name(topic_prefix(prefix), called)
+
+
+def shown_topic(prefix: bytes, topic: bytes) -> bytes:
+    """What a tenant calls `topic`."""
+    return shown_name(topic_prefix(prefix), topic)
+
+
+def topic_prefix(prefix: bytes) -> bytes:
+    """`prefix` in front of topics: a dot parts it from them."""
+    return prefix if not prefix or prefix.endswith(SEPARATOR) else prefix + SEPARATOR
+
+
+def agrees(pattern: bytes, topic: bytes) -> bool:
+    """Whether `pattern` holds for `topic`: the same rule as the tree's, for one pattern."""
+    wanted, tokens = pattern.split(SEPARATOR), topic.split(SEPARATOR)
+    if wanted[-1] == REST:
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(
+        want in (ONE, token) for want, token in zip(wanted, tokens, strict=True)
+    )
+
+
+def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> str:
+    """What is wrong with a topic, or with a pattern; empty when nothing is. `longest`: bytes,
+    `deepest`: tokens."""
+    what = "pattern" if pattern else "topic"
+    if not name:
+        return f"a {what} needs a name"
+    if len(name) > longest:
+        return f"a {what} has at most {longest} bytes"
+    if not name.isascii():
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            return f"a {what} must be UTF-8"
+    tokens = name.split(SEPARATOR)
+    if len(tokens) > deepest:
+        return f"a {what} has at most {deepest} tokens"
+    if b"" in tokens:
+        return f"a {what} has no empty token: its tokens are parted by single dots"
+    if ONE not in name and REST not in name:
+        return ""
+    if not pattern:
+        return "an event has one topic: '*' and '>' are for patterns"
+    if REST in tokens[:-1]:
+        return "'>' stands for the rest: it is the last token of a pattern"
+    if any(len(token) > 1 and (ONE in token or REST in token) for token in tokens):
+        return "'*' and '>' stand for whole tokens"
+    return ""

@@ -1,0 +1,274 @@
+"""Streams: the credit of both directions of a conversation, and the client's parts on their way
+(docs/spec/mdp-0.3.md, section 14).
+
+A sender spends credit that the other end has granted, and who spends more ends the conversation
+with 429. Credit goes end to end; the broker grants it only for an end whose dialect has no word for
+it. What belongs to a stream is made when the first part or credit comes: a plain call has none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from majordomus.core.broker import encoding as speech
+from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Dialect
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.services import FairQueue
+    from majordomus.core.broker.state.workers import Worker
+    from majordomus.protocol.spec import Frame
+
+MDP03 = Dialect.MDP03
+PART_COST = 64
+"""Bytes that a waiting part counts beside its body: an empty one takes room as well."""
+STEP = spec.FIRST_CREDIT // 2
+"""Parts that the broker grants at a time, for an end that has no word for it."""
+
+OVERDRAWN_BY_WORKER = "the worker sent more parts than the client had given credit for"
+OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit for"
+JOINED_TOO_LARGE = "the joined parts are too large for one request"
+
+
+class Piece(NamedTuple):
+    """A PARTIAL or the FINAL of a client."""
+
+    body: list[Frame]
+    flags: int
+    metadata: bytes
+    size: int
+
+
+class Stream:
+    """What one conversation's streams have come to.
+
+    ``down``: parts that the client still accepts. ``up``: parts that the client may still send,
+    ``room``: those that the worker still accepts. ``open``: the client's side is. ``waiting``: the
+    client's parts that no worker has got, ``size`` and ``frames`` theirs and the FINAL's.
+    """
+
+    __slots__ = ("down", "final", "final_due", "frames", "open", "room", "size", "up", "waiting")
+
+    def __init__(self, is_open: bool) -> None:
+        self.down = spec.FIRST_CREDIT
+        self.up = spec.FIRST_CREDIT if is_open else 0
+        self.room = 0
+        self.open = is_open
+        self.waiting: deque[Piece] = deque()
+        self.final: Piece | None = None
+        self.final_due = False
+        self.size = 0
+        self.frames = 0
+
+    def joined(self, body: list[Frame]) -> list[Frame]:
+        """`body`, every part and the end: one request for a worker that knows no parts."""
+        last = [self.final] if self.final is not None else []
+        return [*body, *(frame for piece in [*self.waiting, *last] for frame in piece.body)]
+
+
+def stream_of(request: Request) -> Stream:
+    """The request's stream, made now if it had none."""
+    stream = request.stream
+    if stream is None:
+        stream = request.stream = Stream(bool(request.flags & spec.MORE))
+    return stream
+
+
+class Streams:
+    """Counts credit and passes the client's parts on. Belongs to the dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.registry = dispatcher.registry
+        self.settings = dispatcher.registry.settings
+        self.outgoing = dispatcher.outgoing
+
+    # ── worker → client ───────────────────────────────────────────────────────────────────────────
+
+    def may_pass(self, request: Request, now: float) -> bool:
+        """Spend one credit for a part of the answer. False when the worker had none left: the
+        conversation has ended with 429.
+
+        A worker whose dialect has no credit cannot be slowed down: it may be as far ahead of the
+        client as an outbox holds.
+        """
+        stream, worker = stream_of(request), request.worker
+        slowed = worker is not None and worker.dialect is MDP03
+        if stream.down <= (0 if slowed else -self.settings.max_outbox):
+            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
+            return False
+        stream.down -= 1
+        grants = request.dialect is MDP03 and not request.flags & spec.ONE_WAY and request.peer.id
+        if not grants and stream.down <= STEP:
+            self.grant_back(request, STEP, now)
+        return True
+
+    def grant_back(self, request: Request, parts: int, now: float) -> None:
+        """Credit for a worker's parts that nobody else will grant: its client cannot, or did not
+        get them."""
+        stream, worker = stream_of(request), request.worker
+        stream.down += parts
+        if worker is not None and worker.dialect is MDP03:
+            self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
+
+    def client_grants(self, request: Request, parts: int, now: float) -> None:
+        """CREDIT of a client: what is held for its worker, if none has the request yet."""
+        if request.state is REPLIED:
+            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            return
+        stream, worker = stream_of(request), request.worker
+        added = min(parts, spec.MOST_CREDIT - stream.down)
+        if added <= 0 or request.flags & spec.ONE_WAY:
+            self.registry.drop("idle-credit", request.peer.id, count_only=True)
+            return
+        stream.down += added
+        if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
+            self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+
+    # ── client → worker ───────────────────────────────────────────────────────────────────────────
+
+    def client_part(self, request: Request, piece: Piece, now: float) -> None:
+        """PARTIAL of a client: passed on, or kept until a worker takes it."""
+        stream = request.stream
+        if stream is None or not stream.open:
+            self.registry.drop("late-part", request.peer.id, count_only=True)
+            return
+        if stream.up < 1:
+            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
+            return
+        stream.up -= 1
+        stream.waiting.append(piece)
+        self._keep(request, stream, piece, now)
+
+    def client_final(self, request: Request, piece: Piece, now: float) -> None:
+        """FINAL of a client: its side is closed, the worker's is not."""
+        stream = request.stream
+        if stream is None or not stream.open:
+            self.registry.drop("late-part", request.peer.id, count_only=True)
+            return
+        stream.open = False
+        stream.up = 0
+        stream.final = piece
+        stream.final_due = True
+        self._keep(request, stream, piece, now)
+
+    def worker_grants(self, request: Request, parts: int, now: float) -> None:
+        """CREDIT of a worker: its client may send as much more, less what waits here already."""
+        stream = request.stream
+        if stream is None or request.state not in AT_WORKER or not (stream.open or stream.waiting):
+            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            return
+        stream.room = min(stream.room + parts, spec.MOST_CREDIT)
+        self._pass_on(request, stream, now)
+        if stream.open:
+            self._grant(request, stream, stream.room - len(stream.waiting) - stream.up, now)
+
+    def dispatch(self, request: Request, stream: Stream, worker: Worker, now: float) -> None:
+        """REQUEST to `worker`, with the credit that its client has granted, and what waits.
+
+        A worker whose dialect knows no parts gets them joined into one request when the client has
+        said its last; until then it has the slot, and nothing else of it.
+        """
+        stream.final_due = stream.final is not None
+        if worker.dialect is MDP03:
+            stream.room = spec.FIRST_CREDIT
+            self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+            if stream.down > spec.FIRST_CREDIT:
+                added = stream.down - spec.FIRST_CREDIT
+                self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+        else:
+            worker.not_delivered(request.dispatch)
+        self._pass_on(request, stream, now)
+
+    def ended(self, request: Request, worker: Worker, now: float) -> None:
+        """`request` has ended at `worker`. One that waited there for its client's last word has
+        left no trace at the worker: its slot is free."""
+        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
+            worker.delivered(request.dispatch)
+            if self.dispatcher.release(worker, request.dispatch) is not None:
+                self.dispatcher.feed(worker, now)
+
+    # ── both ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self, request: Request, stream: Stream, piece: Piece, now: float) -> None:
+        """What came of the client goes on if it can. What has to wait counts toward the limits
+        (rule 4)."""
+        stream.size += piece.size
+        stream.frames += len(piece.body)
+        if request.queue is not None:
+            full = self._grow(request, request.queue, piece.size)
+        elif request.state is HELD and self.dispatcher.hooks is not None:
+            full = self.dispatcher.hooks.grow(request, piece.size)
+        else:
+            request.size += piece.size
+            if request.state in AT_WORKER and not self._pass_on(request, stream, now):
+                return
+            beyond = stream.size > self.settings.max_client_queue_bytes
+            full = f"{stream.size} bytes of this stream wait already" if beyond else ""
+        if full:
+            self.dispatcher.fail(request, spec.TOO_MANY, full, now)
+
+    def _grow(self, request: Request, queue: FairQueue, size: int) -> str:
+        """A request that waits has become larger: which bound that breaks; empty when none."""
+        peer, registry, settings = request.peer, self.registry, self.settings
+        request.size += size
+        queue.size += size
+        peer.queued_bytes += size
+        registry.queued_bytes += size
+        if queue.size > settings.max_service_queue_bytes:
+            return f"{queue.size} bytes wait for service '{request.service.name.decode()}' already"
+        if peer.queued_bytes > settings.max_client_queue_bytes:
+            return f"{peer.queued_bytes} bytes of this client wait already"
+        if registry.queued_bytes > settings.max_queue_bytes:
+            return f"{registry.queued_bytes} bytes wait at this broker already"
+        return ""
+
+    def _pass_on(self, request: Request, stream: Stream, now: float) -> bool:
+        """Send the worker what it takes of what waits. False when that has ended the request."""
+        worker = request.worker
+        if worker is None:
+            return True
+        if worker.dialect is not MDP03:
+            return self._join(request, stream, worker, now)
+        waiting = stream.waiting
+        while waiting and stream.room:
+            piece = waiting.popleft()
+            stream.room -= 1
+            stream.size -= piece.size
+            stream.frames -= len(piece.body)
+            request.size -= piece.size
+            request.move("part")
+            self.registry.counts.parts += 1
+            self.outgoing.say(worker.peer, speech.part_to(request, piece), now)
+        if stream.final_due and not waiting and stream.final is not None:
+            stream.final_due = False
+            self.outgoing.say(worker.peer, speech.final_to(request, stream.final), now)
+        return True
+
+    def _join(self, request: Request, stream: Stream, worker: Worker, now: float) -> bool:
+        """One request for a worker that knows no parts, when the client has said its last."""
+        if not worker.is_undelivered(request.dispatch):
+            return True
+        frames, size = len(request.body) + stream.frames, request.size
+        if frames > self.settings.max_frames or size > self.settings.max_message:
+            self.dispatcher.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+            return False
+        if stream.open:
+            if stream.up <= STEP:
+                self._grant(request, stream, STEP, now)
+            return True
+        worker.delivered(request.dispatch)
+        stream.final_due = False
+        body = stream.joined(request.body)
+        self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)
+        return True
+
+    def _grant(self, request: Request, stream: Stream, parts: int, now: float) -> None:
+        if parts > 0:
+            stream.up += parts
+            frames = [*request.envelope, *speech.credit(request.id, parts)]
+            self.outgoing.say(request.peer, frames, now)

@@ -1,0 +1,54 @@
+cimport cython
+
+from majordomus.core.session.timers cimport Timers, Watched
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Final:
+    cdef public object call
+    cdef public int status
+    cdef public list frames
+    cdef public object worker
+
+
+@cython.locals(made=Final)
+cpdef Final make_final(call, int status, list frames, worker)
+
+
+@cython.final
+cdef class Call(Watched):
+    cdef public object number
+    cdef public bytes tail
+    cdef public list body
+    cdef public double deadline
+    cdef public int flags
+    cdef public bint restart
+    cdef public object state
+    cdef public unsigned long long wire
+    cdef public int sends
+    cdef public int tries
+    cdef public object last
+    cdef public double wake
+    cdef public object stream
+    cdef public int command
+    cpdef object ask(
+        self, number, bytes tail, list body, double deadline, int flags, bint restart
+    )
+
+
+@cython.locals(made=Call)
+cpdef Call make_call(
+    number, bytes tail, list body, double deadline, int flags, bint restart
+)
+
+
+@cython.final
+cdef class Calls:
+    cdef public dict open
+    cdef public Timers timers
+    cdef public dict aliases
+    cdef public dict refused
+    cdef public object waiting
+    cdef public dict resting
+    cdef public Call current

@@ -1,0 +1,252 @@
+"""The open calls of a client: what each is, where each is, and what is reported of each.
+
+A call is in flight, or in exactly one of three places: refused by the socket (in front), waiting,
+or resting after a 429 or 503. Which of them it goes to is decided by the session.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import Final as Constant
+from typing import NamedTuple
+
+from majordomus.core.client.streams import ClientStream
+from majordomus.core.session.timers import Timers, Watched
+from majordomus.core.session.transitions import CALL, CallState, Moves
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Frame
+
+_WAITING: Constant = CallState.WAITING
+MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
+
+
+class Part(NamedTuple):
+    """One PARTIAL of an open call."""
+
+    call: int
+    frames: list[Frame]
+
+
+class Final:
+    """The end of a call: its status, its body (not 200: a sentence in frame 0), who answered."""
+
+    __slots__ = ("call", "frames", "status", "worker")
+
+    def __init__(self, call: int, status: int, frames: list[Frame], worker: bytes) -> None:
+        self.call = call
+        self.status = status
+        self.frames = frames
+        self.worker = worker
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Final):
+            return NotImplemented
+        mine = (self.call, self.status, self.frames, self.worker)
+        return mine == (other.call, other.status, other.frames, other.worker)
+
+    __hash__ = None  # type: ignore[assignment]  # frames may be changed
+
+    def __repr__(self) -> str:
+        return f"Final({self.call}, {self.status}, {self.frames}, {self.worker!r})"
+
+
+def make_final(call: int, status: int, frames: list[Frame], worker: bytes) -> Final:
+    """A `Final`; it costs less than the constructor where this is compiled."""
+    made = Final.__new__(Final)
+    made.call = call
+    made.status = status
+    made.frames = frames
+    made.worker = worker
+    return made
+
+
+class Lost(NamedTuple):
+    """The end of a call whose broker went away and which may not be sent again."""
+
+    call: int
+
+
+class Call(Watched):
+    """A call that is open, or a one-way message that has not left.
+
+    ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
+    ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
+    is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
+    ``last``: the last of these answers. ``wake``: until when it rests.
+    ``stream``: its parts, when there are any. ``command``: EVENT for what is published.
+    """
+
+    __slots__ = (
+        "body",
+        "command",
+        "deadline",
+        "flags",
+        "last",
+        "number",
+        "restart",
+        "sends",
+        "state",
+        "stream",
+        "tail",
+        "tries",
+        "wake",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        tail: bytes,
+        body: list[Frame],
+        deadline: float,
+        flags: int,
+        restart: bool,
+        command: int = spec.REQUEST,
+    ) -> None:
+        self.ask(number, tail, body, deadline, flags, restart)
+        self.command = command
+
+    def ask(
+        self,
+        number: int,
+        tail: bytes,
+        body: list[Frame],
+        deadline: float,
+        flags: int,
+        restart: bool,
+    ) -> None:
+        """Fill in what a new call is."""
+        self.number = number
+        self.tail = tail
+        self.body = body
+        self.deadline = deadline
+        self.flags = flags
+        self.restart = restart
+        self.command = spec.REQUEST
+        self.look = self.wake = inf
+        self.state = _WAITING
+        self.wire = self.sends = self.tries = 0
+        self.last: Final | None = None
+        self.stream: ClientStream | None = None
+
+
+def make_call(
+    number: int, tail: bytes, body: list[Frame], deadline: float, flags: int, restart: bool
+) -> Call:
+    """A `Call`; it costs less than the constructor where this is compiled."""
+    made = Call.__new__(Call)
+    made.ask(number, tail, body, deadline, flags, restart)
+    return made
+
+
+class Calls:
+    """All open calls by their numbers, and the places of those that are not in flight.
+
+    ``current``: the one in flight, in a dialect without correlation.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[int, Call] = {}
+        self.timers = Timers(self.open)
+        self.aliases: dict[int, Call] = {}
+        """By the id of a second or later sending."""
+        self.refused: dict[int, Call] = {}
+        self.waiting: OrderedDict[int, Call] = OrderedDict()
+        self.resting: dict[int, Call] = {}
+        self.current: Call | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls the broker has."""
+        return len(self.open) - len(self.refused) - len(self.waiting) - len(self.resting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be sent."""
+        return not self.waiting and not self.refused
+
+    def by_wire(self, id: int) -> Call | None:
+        """The call that is in flight under `id`."""
+        call = self.open.get(id)
+        if call is None or call.wire != id:
+            return self.aliases.get(id)
+        return call
+
+    def enter(self, call: Call) -> None:
+        """A new call waits to be sent."""
+        self.open[call.number] = self.waiting[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def enter_first(self, call: Call) -> None:
+        """The socket refused a message that was no longer open; it waits behind others like it."""
+        self.open[call.number] = self.refused[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def next(self) -> Call:
+        """Take out the call that is to be sent next; there must be one."""
+        if self.refused:
+            self.waiting.update(self.refused)
+            for number in reversed(self.refused):
+                self.waiting.move_to_end(number, last=False)
+            self.refused.clear()
+        return self.waiting.popitem(last=False)[1]
+
+    def launch(self, call: Call, wire: int) -> None:
+        """A call taken out by `next` goes on its way under `wire`."""
+        call.state = MOVES["send"][call.state]
+        call.sends += 1
+        call.wire = wire
+        if wire != call.number:
+            self.aliases[wire] = call
+
+    def put_off(self, call: Call, last: Final, wake: float) -> None:
+        """Its answer was `last`; it rests until `wake`."""
+        self._land(call, "put off")
+        call.tries += 1
+        call.last = last
+        call.wake = wake
+        self.resting[call.number] = call
+        self.timers.watch(call.number, call, wake)
+
+    def wake(self, call: Call) -> None:
+        """It has rested, and waits to be sent."""
+        call.state = MOVES["wake"][call.state]
+        call.wake = inf
+        del self.resting[call.number]
+        self.waiting[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def refuse(self, call: Call) -> None:
+        """The socket did not take it: it has not been sent, and goes behind those that were refused
+        before."""
+        self._land(call, "refuse")
+        call.sends -= 1
+        self.refused[call.number] = call
+        self.timers.watch(call.number, call, call.deadline)
+
+    def restart(self, calls: list[Call]) -> None:
+        """They are sent again, in front of all others."""
+        for call in calls:
+            self._land(call, "restart")
+            self.timers.watch(call.number, call, call.deadline)
+        self.refused = {call.number: call for call in calls} | self.refused
+
+    def end(self, call: Call, event: str) -> None:
+        """It is open no more, wherever it is."""
+        parked = not call.wire
+        self._land(call, event)
+        number = call.number
+        del self.open[number]
+        if parked:
+            self.refused.pop(number, None)
+            self.waiting.pop(number, None)
+            self.resting.pop(number, None)
+
+    def _land(self, call: Call, event: str) -> None:
+        call.state = MOVES[event][call.state]
+        if call.wire != call.number:
+            self.aliases.pop(call.wire, None)
+        call.wire = 0
+        if call is self.current:
+            self.current = None

@@ -1,0 +1,90 @@
+"""What a client says to a broker, in the dialect that the broker knows. Only wording: when it is
+said is decided by the session."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from majordomus.core.client.calls import Call
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.fields import written_service
+from majordomus.protocol.spec import Dialect, Frame
+
+MOST_TTL: Final = 0xFFFFFFFF
+"""Milliseconds that a header can hold."""
+HEARTBEAT: Final = mdp03.pack(spec.HEARTBEAT)
+DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
+
+_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.DURABLE | spec.MORE
+_NO_ANSWER: Final = spec.MORE | spec.ONE_WAY
+_LOCAL_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
+_MOST_TAILS: Final = 1024
+_head_size: Final = mdp03.HEAD.size
+_pack_head = mdp03.HEAD.pack
+
+
+class ClientSpeech:
+    """The words of one dialect. ``tails``: what `tail` made for services that were called
+    plainly."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.codec = LEGACY.get(dialect)
+        self.tails: dict[bytes, bytes] = {}
+
+    def tail(self, service: bytes, flags: int, to: bytes, field: bytes) -> tuple[int, bytes]:
+        """The flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
+        if flags & spec.MORE and self.codec is not None:
+            raise LocalProtocolError("not-in-dialect", "a stream from the client")
+        known = _FLAGS if self.codec is None else _LOCAL_FLAGS
+        if flags & ~known or flags & _NO_ANSWER == _NO_ANSWER:
+            raise LocalProtocolError("bad-flags", f"{flags & ~known:#04x}")
+        tail = written_service(service)
+        if self.codec is None:
+            if field:
+                flags |= spec.METADATA
+            header = mdp03.pack(spec.REQUEST, flags, service=service, address=to, metadata=field)
+            tail = header[_head_size:]
+        elif to or field:
+            raise LocalProtocolError("not-in-dialect", "a chosen worker, or metadata")
+        if not to and not field:
+            if len(self.tails) >= _MOST_TAILS:
+                self.tails.clear()
+            self.tails[service] = tail
+        return flags, tail
+
+    def request(self, call: Call, wire: int, left: float) -> list[Frame]:
+        """REQUEST under the id `wire`, with `left` seconds to live."""
+        if self.codec is not None:
+            return self.codec.c2b_request(call.tail, call.body)
+        if call.command == spec.EVENT:
+            head = _pack_head(spec.MDP03_MAGIC, spec.EVENT, call.flags & spec.METADATA, 0, wire, 0)
+            return [head + call.tail, *call.body]
+        ttl = int(min(left * 1000, MOST_TTL)) or 1
+        head = _pack_head(spec.MDP03_MAGIC, spec.REQUEST, call.flags, 0, wire, ttl)
+        return [head + call.tail, *call.body]
+
+    def answer_unknown(self, command: int, id: int) -> list[Frame]:
+        """FINAL 501."""
+        text = f"not implemented: command {command}"
+        return [mdp03.pack(spec.FINAL, code=spec.NOT_IMPLEMENTED, id=id), text.encode()]
+
+
+def hello(session: bytes) -> list[Frame]:
+    """HELLO; `session` are the 16 bytes by which the broker knows us again."""
+    field = metadata.pack({"session": session})
+    return [mdp03.pack(spec.HELLO, spec.METADATA, metadata=field)]
+
+
+def cancel(wire: int) -> list[Frame]:
+    """CANCEL of the call in flight under `wire`."""
+    return [mdp03.pack(spec.CANCEL, id=wire)]
+
+
+def one_way_again(frames: list[Frame], now: float) -> Call | None:
+    """The call of a ONE-WAY REQUEST that the socket refused; None for any other REQUEST."""
+    _, flags, _, id, ttl, _, _, _ = mdp03.parse(frames[0])
+    if not flags & spec.ONE_WAY:
+        return None
+    return Call(id, frames[0][_head_size:], frames[1:], now + ttl / 1000, flags, True)

@@ -1,0 +1,289 @@
+"""A client's session that logs in before anything else, and renews its token by itself.
+
+What is promised beside what `ClientSession` promises: no call leaves before there is a token, and a
+call that the broker answers with 401 is sent once more, with a new one. The token goes with HELLO;
+without presence, in each REQUEST; in the older dialects, as the first frame of each body.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from majordomus.core.client.calls import Call
+from majordomus.core.client.calls import Final as Outcome
+from majordomus.core.client.encoding import ClientSpeech
+from majordomus.core.client.session import ClientSession, IdSource
+from majordomus.core.session.connection import OPEN, Change
+from majordomus.core.session.login import MOST_TOKEN, PATIENCE, Credentials, Login
+from majordomus.core.session.transitions import CallState
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.spec import Dialect, Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.session.backoff import Rng
+    from majordomus.core.session.settings import ClientSettings
+
+MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
+"""Bytes of a call's own metadata, where the token has to find room beside them."""
+SESSION_SIZE: Final = 16
+
+
+class TokenSpeech(ClientSpeech):
+    """The words of one dialect, with a token in every request when it is to be there."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect)
+        self.token = ""
+        self._tailed: dict[bytes, bytes] = {}
+
+    def carry(self, token: str) -> None:
+        """From now on, every request has `token`; none when it is empty."""
+        self.token = token
+        self._tailed.clear()
+
+    def request(self, call: Call, wire: int, left: float) -> list[Frame]:
+        """REQUEST, as it would be, and the token."""
+        frames = super().request(call, wire, left)
+        if not self.token or call.command != spec.REQUEST:
+            return frames
+        if self.codec is not None:
+            return self.codec.c2b_request(call.tail, [self.token.encode(), *call.body])
+        size = mdp03.HEAD.size
+        head = bytearray(frames[0][:size])
+        head[5] |= spec.METADATA
+        frames[0] = bytes(head) + self._with_token(call.tail)
+        return frames
+
+    def _with_token(self, tail: bytes) -> bytes:
+        known = self._tailed.get(tail)
+        if known is None:
+            names = 2 + tail[0] + tail[1 + tail[0]]
+            values = metadata.unpack(tail[names:]) if tail[names:] else {}
+            known = tail[:names] + metadata.pack({**values, "token": self.token})
+            if len(self._tailed) >= 1024:
+                self._tailed.clear()
+            self._tailed[tail] = known
+        return known
+
+
+class LoginSession(ClientSession):
+    """A `ClientSession` with credentials. ``login`` is where it is with them."""
+
+    def __init__(
+        self, settings: ClientSettings, credentials: Credentials, ids: IdSource, rng: Rng
+    ) -> None:
+        self.login = Login(credentials, rng)
+        super().__init__(settings, ids, rng)
+        self._words = self._speech = TokenSpeech(settings.dialect)
+        self._tails = self._words.tails
+        self._session = bytes(ids(SESSION_SIZE))
+        self._greeted = 0
+        self._again: set[int] = set()
+        """Calls that were sent once more after a 401."""
+
+    def ask(
+        self,
+        service: bytes,
+        body: list[Frame],
+        now: float,
+        ttl: float,
+        flags: int,
+        to: bytes,
+        metadata: bytes,
+        restart: bool,
+    ) -> int:
+        """As `ClientSession.ask`. Raises: LocalProtocolError also for metadata that leave no room
+        for the token."""
+        if len(metadata) > MOST_METADATA:
+            raise LocalProtocolError("long-metadata", f"{len(metadata)} bytes beside a token")
+        return super().ask(service, body, now, ttl, flags, to, metadata, restart)
+
+    def publish(
+        self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
+    ) -> int:
+        """As `ClientSession.publish`; it takes on presence, for an event cannot carry a token."""
+        self._check_events()
+        self.set_presence(now)
+        return super().publish(topic, body, now, ttl=ttl, metadata=metadata)
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """As `ClientSession.subscribe`; the broker is told when it knows who we are."""
+        self._check_events()
+        self.events.subscribe(pattern, self._greeted != 0)
+        self.set_presence(now)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._greeted != 0)
+
+    def tick(self, now: float) -> None:
+        """What time alone causes; to be called when `next_deadline` has come."""
+        if now >= self.login.due and self._connection.open and self._may_ask():
+            unanswered = self.login.wire
+            if self.login.tick(now):
+                self._ask(now)
+            elif unanswered and self._codec is not None:  # a late answer would be another call's
+                self._follow(self._connection.step("renew", now), now)
+            self._settle()
+        super().tick(now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
+        due = self.login.due if self._connection.open and self._may_ask() else inf
+        return min(super().next_deadline(), due)
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """One message, as the socket gave it; the list is taken over."""
+        if self._codec is not None:
+            if not (self.login.wire and self._take_legacy(frames, now)):
+                super().receive(frames, now)
+            return
+        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
+            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
+            if id and id in (self.login.wire, self._greeted):
+                self._connection.heard = now
+                if id == self.login.wire:
+                    self._answered(status, frames[1:], now)
+                else:
+                    self._not_greeted(status, now)
+                return
+            if status == spec.UNAUTHENTICATED and self._begin_again(id, now):
+                return
+        super().receive(frames, now)
+
+    # ── the login ─────────────────────────────────────────────────────────────────────────────────
+
+    def _may_ask(self) -> bool:
+        """Without correlation nothing else may be on its way."""
+        return self._codec is None or self.login.wire != 0 or self._calls.current is None
+
+    def _ask(self, now: float) -> None:
+        wire = self._next_id()
+        body = self.login.ask(wire, now)
+        service = self.login.credentials.service
+        if self._codec is not None:
+            self._say(self._codec.c2b_request(service, body), now)
+            return
+        ttl = int(PATIENCE * 1000)
+        header = mdp03.pack(spec.REQUEST, spec.FAIL_FAST, id=wire, ttl=ttl, service=service)
+        self._say([header, *body], now)
+
+    def _take_legacy(self, frames: list[Frame], now: float) -> bool:
+        """Whether this is the answer to our question, in a dialect without correlation."""
+        if self._codec is None:
+            return False
+        try:
+            command = self._codec.read_client(frames)
+        except RemoteProtocolError:
+            return False
+        if command.number == spec.PARTIAL:
+            return False
+        if command.service and command.service != self.login.credentials.service:
+            return False
+        self._connection.heard = now
+        # A failure has no status of its own there: two frames, the first of which is a number.
+        said = bytes(command.body[0]) if command.body else b""
+        status = int(said) if len(said) == 3 and said.isdigit() else spec.OK
+        self._answered(status, command.body[1:] if status != spec.OK else command.body, now)
+        return True
+
+    def _answered(self, status: int, frames: list[Frame], now: float) -> None:
+        if self.login.answered(status, frames, now):
+            self._take_token(now)
+        elif not self.login.inside:
+            self._words.carry("")
+            self._tell_refusal()
+        self._pump(now)
+
+    def _take_token(self, now: float) -> None:
+        """There is a new token: the broker is told of it with the next thing that goes out."""
+        self._words.carry("" if self._presence else self.login.token)
+        if self._presence and self._connection.open:
+            self._greet(now)
+
+    def _tell_refusal(self) -> None:
+        """What waits for the login ends with a verdict against us; else it waits on, and says why
+        if it waits in vain."""
+        refusal = self.login.refusal
+        if refusal is None:
+            return
+        status, frames = refusal
+        final = status in (spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN)
+        for call in [call for call in self._open.values() if not call.wire]:
+            outcome = Outcome(call.number, status, frames, b"")
+            if final:
+                self._end(call, "cancel", outcome)
+            else:
+                call.last = outcome
+
+    def _accept(self, call: Call, now: float) -> None:
+        refusal = self.login.refusal
+        if refusal is not None and now < self.login.due and not self.login.inside:
+            status, frames = refusal
+            if status in (spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN):
+                self._tell(call, Outcome(call.number, status, frames, b""))
+                return
+        super()._accept(call, now)
+
+    def _begin_again(self, id: int, now: float) -> bool:
+        """A 401 proves that nothing ran: the call waits for a new token, once."""
+        call = self._calls.by_wire(id)
+        if call is None or call.state is not CallState.SENT or call.stream is not None:
+            return False
+        if call.number in self._again:
+            return False
+        self._connection.heard = now
+        self._again = {number for number in self._again if number in self._open}
+        self._again.add(call.number)
+        self._calls.restart([call])
+        self._expelled(now)
+        return True
+
+    def _not_greeted(self, status: int, now: float) -> None:
+        """HELLO was refused: nothing more is heard of us on this connection."""
+        self._greeted = 0
+        if status != spec.UNAUTHENTICATED:
+            return
+        self.login.expel(now)
+        self._words.carry("")
+        if self._connection.state is OPEN:
+            self._follow(self._connection.step("renew", now), now, say_so=True)
+
+    def _expelled(self, now: float) -> None:
+        self.login.expel(now)
+        self._words.carry("")
+        if self.login.tick(now):
+            self._ask(now)
+        self._settle()
+
+    # ── what the session does otherwise ───────────────────────────────────────────────────────────
+
+    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+        if change is Change.ENDED:
+            self.login.lost()
+            self._greeted = 0
+        elif change is Change.OPENED and self.login.connected(now):
+            self._ask(now)
+        super()._follow(change, now, say_so=say_so)
+
+    def _greet(self, now: float) -> None:
+        """HELLO says the token, and has an id so that a refusal can be told."""
+        if not self.login.inside:
+            return
+        self._words.carry("")
+        self._greeted = self._next_id()
+        field = metadata.pack({"session": self._session, "token": self.login.token})
+        self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)]
+        super()._greet(now)
+
+    def _may_send(self) -> bool:
+        if not self.login.inside or (self._codec is not None and self.login.wire):
+            return False
+        return super()._may_send()
+
+    def _settle(self) -> None:
+        super()._settle()
+        if not self.login.inside or not self._presence:
+            self._direct = False

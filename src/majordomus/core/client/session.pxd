@@ -1,0 +1,23 @@
+cimport cython
+
+from majordomus.core.client.calls cimport Call, make_call, make_final
+from majordomus.core.client.session_base cimport ClientFlow
+cimport majordomus.protocol.octets as octets
+from majordomus.protocol.mdp03 cimport parse
+
+
+cdef class ClientSession(ClientFlow):
+    @cython.locals(number=object, tail=bytes, call=Call, deadline=double, head=bytes)
+    cpdef object ask(
+        self,
+        bytes service,
+        list body,
+        double now,
+        double ttl,
+        int flags,
+        bytes to,
+        bytes metadata,
+        bint restart,
+    )
+    @cython.locals(call=Call, command=int, flags=int, code=int, id=object)
+    cpdef object receive(self, list frames, double now)

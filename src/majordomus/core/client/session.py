@@ -1,0 +1,449 @@
+"""A client's conversation with one broker at a time, out of a list: every dialect, one contract.
+
+What is promised: every call ends with exactly one `Final` or `Lost` (a ONE-WAY one with none), at
+the latest when its deadline and the `grace` after it have passed. What is sent again is decided
+here and nowhere else: after 429 and 503, and after the loss of a broker; never what is ONCE and may
+have run, never what the caller has seen a part of.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final as Constant
+
+from majordomus.core.client.calls import MOVES, Call, Final, Lost, Part, make_call, make_final
+from majordomus.core.client.encoding import (
+    DISCONNECT,
+    HEARTBEAT,
+    MOST_TTL,
+    cancel,
+)
+from majordomus.core.client.session_base import (
+    NO_ANSWER,
+    NO_BROKER,
+    TOO_MANY,
+    ClientEvent,
+    ClientFlow,
+    IdSource,
+)
+from majordomus.core.client.streams import ClientStream, Credit
+from majordomus.core.session.backoff import delay
+from majordomus.core.session.connection import CLOSED, Change
+from majordomus.core.session.events import PUBLISH, Event, Refused, check_name, heard
+from majordomus.core.session.settings import ClientSettings
+from majordomus.core.session.transitions import CallState
+from majordomus.core.session.welcome import take_welcome
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import octets, spec
+from majordomus.protocol.command import Codec
+from majordomus.protocol.mdp03 import parse
+from majordomus.protocol.spec import Frame
+
+__all__ = [
+    "NO_ANSWER",
+    "NO_BROKER",
+    "TOO_MANY",
+    "ClientEvent",
+    "ClientSession",
+    "ClientSettings",
+    "Credit",
+    "Event",
+    "Final",
+    "IdSource",
+    "Lost",
+    "Part",
+    "Refused",
+]
+
+BY_CALLER: Constant = b"cancelled by the caller"
+UNREAD: Constant = b"more parts have come than the client reads"
+NOT_UNDERSTOOD: Constant = b"the answer carries a critical flag that this client does not know"
+
+_ON_ANSWER: Constant = MOVES["answer"]
+_ON_PART: Constant = MOVES["part"]
+_SENT: Constant = CallState.SENT
+_ANSWERED: Constant = _ON_ANSWER[_SENT]
+_AT_ONCE: Constant = MOVES["send"][CallState.WAITING]
+_REQUEST: Constant = spec.REQUEST
+_FINAL: Constant = spec.FINAL
+_ONE_WAY: Constant = spec.ONE_WAY
+_INDIRECT: Constant = spec.ONE_WAY | spec.MORE
+_CRITICAL: Constant = spec.CRITICAL
+_PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
+_MOST_SECONDS: Constant = MOST_TTL / 1000
+
+
+class ClientSession(ClientFlow):
+    """One client without a socket, a clock or a thread. Not for several threads at once.
+
+    ``late``: answers that no open call waits for. ``invalid``: other messages that were ignored, by
+    reason. ``dropped``: one-way messages that came to nothing here. ``welcome``: what the broker
+    told of itself, ``peer_id``: how it calls us (presence only).
+    """
+
+    @property
+    def endpoint(self) -> int:
+        """Index of the endpoint to connect to."""
+        return self._connection.endpoint
+
+    @property
+    def open_calls(self) -> int:
+        """Calls without an outcome, and one-way messages that have not left."""
+        return len(self._open)
+
+    def has_left(self, call: int) -> bool:
+        """Whether nothing of `call` waits here to be sent: it is on its way, or it has ended."""
+        found = self._open.get(call)
+        return found is None or found.wire != 0
+
+    def wire(self, call: int) -> int:
+        """The id under which `call` is on its way; 0 while it is not, and when it has ended."""
+        found = self._open.get(call)
+        return 0 if found is None else found.wire
+
+    # ── what the caller asks ──────────────────────────────────────────────────────────────────────
+
+    def call(
+        self,
+        service: bytes,
+        body: list[Frame],
+        now: float,
+        *,
+        ttl: float,
+        flags: int = 0,
+        to: bytes = b"",
+        metadata: bytes = b"",
+        restart: bool = True,
+    ) -> int:
+        """Call `service`; the events of the call carry the number that is returned.
+
+        `ttl`: seconds until the deadline. `body` is kept until the call ends and must not change.
+        With the flag MORE the call is a stream of ours as well: see `streams`. `restart` False: it
+        is sent once, and neither a 429 or 503 nor a lost broker changes that.
+        Raises: LocalProtocolError for a name or flag that may not be sent, for what the dialect
+        cannot say, and after `close`.
+        """
+        return self.ask(service, body, now, ttl, flags, to, metadata, restart)
+
+    def ask(
+        self,
+        service: bytes,
+        body: list[Frame],
+        now: float,
+        ttl: float,
+        flags: int,
+        to: bytes,
+        metadata: bytes,
+        restart: bool,
+    ) -> int:
+        """`call`, for who makes many: by position, it costs less where this is compiled."""
+        tail = self._tails.get(service)
+        if tail is None or flags or to or metadata:
+            flags, tail = self._speech.tail(service, flags, to, metadata)
+        number = self._next_id()
+        deadline = now + ttl
+        call = make_call(number, tail, body, deadline, flags, restart)
+        if (
+            not self._direct
+            or not 0.0 < ttl < _MOST_SECONDS
+            or len(self._open) >= self._most
+            or flags & _INDIRECT
+        ):
+            if flags & spec.MORE:
+                call.stream = ClientStream(True)
+            self._accept(call, now)
+            return number
+        self._open[number] = call
+        call.state = _AT_ONCE
+        call.wire = number
+        call.sends = 1
+        self._calls.timers.watch(number, call, deadline + self._grace)
+        self._connection.sent = now
+        head = octets.start(_REQUEST, flags, 0, number, int(ttl * 1000) or 1)
+        if len(body) == 1:
+            self._outbox.sends.append([head + tail, body[0]])
+        else:
+            self._outbox.sends.append([head + tail, *body])
+        return number
+
+    def cancel(self, call: int, now: float) -> None:
+        """End a call with 499. Nothing happens when it has ended already."""
+        found = self._open.get(call)
+        if found is None:
+            return
+        wire = found.wire
+        self._end(found, "cancel", Final(call, spec.CANCELLED, [BY_CALLER], b""))
+        if wire:
+            self._withdraw(wire, now)
+        self._settle()
+
+    def publish(
+        self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
+    ) -> int:
+        """Publish to `topic` as soon as there is a connection, for `ttl` seconds; see `has_left`.
+
+        At most once: what has left is not sent again. Raises: LocalProtocolError for what is no
+        topic, in the older dialects, and after `close`.
+        """
+        self._check_events()
+        check_name(topic, pattern=False)
+        flags, tail = self._speech.tail(topic, _ONE_WAY, b"", metadata)
+        number = self._next_id()
+        self.events.expect(number, PUBLISH, topic)
+        self._accept(Call(number, tail, body, now + ttl, flags, False, spec.EVENT), now)
+        return number
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """Hear of `pattern`, on this connection and every later one; it takes on presence.
+
+        Raises: LocalProtocolError for what is no pattern, and in the older dialects.
+        """
+        self._check_events()
+        self.events.subscribe(pattern, self._presence and self._connection.open)
+        self.set_presence(now)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._connection.open)
+
+    def _check_events(self) -> None:
+        if self._codec is not None:
+            raise LocalProtocolError("not-in-dialect", "events")
+
+    def set_presence(self, now: float) -> None:
+        """Say HELLO from now on, on this connection and every later one. May be repeated."""
+        if self._presence or self._codec is not None:
+            return
+        self._presence = True
+        if self._connection.open:
+            self._greet(now)
+
+    def close(self, now: float) -> None:
+        """End what is open with 499, and part from the broker. The session is done after this."""
+        if self._connection.state is CLOSED:
+            return
+        in_flight = [call.wire for call in self._open.values() if call.wire]
+        for call in list(self._open.values()):
+            self._end(call, "cancel", Final(call.number, spec.CANCELLED, [BY_CALLER], b""))
+        if self._connection.open and self._codec is None:
+            for wire in in_flight:
+                self._outbox.put(cancel(wire))
+            if self._presence:
+                self._outbox.put([DISCONNECT])
+        self._connection.step("close", now)
+        self._calls.timers.clear()
+        self._outbox.unblock()
+        self.streams.clear()
+        self._pump_at = inf
+        self._settle()
+
+    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+
+    def connected(self, now: float) -> None:
+        """The socket has a connection to `endpoint`."""
+        self._follow(self._connection.step("connected", now), now)
+
+    def lost(self, now: float) -> None:
+        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
+        self._follow(self._connection.step("lost", now), now)
+
+    def refused(self, frames: list[Frame], now: float) -> None:
+        """The socket did not take `frames`, one of the last sends: they are tried again.
+
+        A call among them counts as not sent. To be reported in order, before anything else is done.
+        """
+        if not self._connection.open:
+            return
+        if self._take_back(frames, now) or frames[0] == HEARTBEAT:
+            self._outbox.block(now)
+        else:
+            self._outbox.keep(frames, now)
+        self._settle()
+
+    def tick(self, now: float) -> None:
+        """What time alone causes; to be called when `next_deadline` has come."""
+        if now >= self._connection.due:
+            change = self._connection.tick(now)
+            if change is Change.BEAT:
+                self._beat(now)
+            else:
+                self._follow(change, now, say_so=True)
+        if self.streams.due <= now:
+            self.streams.tick()
+        while (call := self._calls.timers.pop(now)) is not None:
+            self._look_at(call, now)
+        if now >= self._pump_at or now >= self._outbox.due:
+            self._pump(now)
+        self._settle()
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
+        calls, streams = self._calls.timers.next(), self.streams.due
+        return min(self._connection.due, calls, self._outbox.due, self._pump_at, streams)
+
+    def take_effects(self) -> tuple[list[list[Frame]], list[ClientEvent], bool]:
+        """What is to be sent, what happened to calls, and whether the shell is to change its
+        socket: close it after these sends, and open a new one, with a new routing id, to
+        `endpoint`.
+
+        The lists are good until the next call, which empties them.
+        """
+        events = self._events
+        self._events, self._taken = self._taken, events
+        self._events.clear()
+        sends = self._outbox.take()
+        self.streams.taken()
+        renew = self._connection.renew
+        if renew:
+            self._connection.renewed()
+        return sends, events, renew
+
+    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
+        raised."""
+        self._connection.heard = now
+        if self._codec is not None:
+            self._receive_legacy(self._codec, frames, now)
+            return
+        if not frames:
+            self._count("empty")
+            return
+        try:
+            command, flags, code, id, ttl, service, address, field = parse(frames.pop(0))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        call = self._open.get(id)
+        if call is None or call.wire != id:
+            call = self._calls.aliases.get(id)
+        if command == _FINAL:
+            if call is None:
+                self._stray_final(id, code, frames)
+            elif call.wire != call.number or flags >= _CRITICAL or code in _PUT_OFF:
+                self._judge(call, flags, Final(call.number, code, frames, address), now)
+            else:
+                call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
+                del self._open[id]
+                call.wire = 0
+                self._events.append(make_final(id, code, frames, address))
+                if self._leaving:
+                    self._leave(now)
+        elif command == spec.PARTIAL:
+            self._part_came(call, flags, frames, now)
+        elif command == spec.CREDIT and flags < _CRITICAL:
+            self._credit_came(call, code)
+        elif flags >= _CRITICAL:
+            self._count("critical-flag")
+        elif command == spec.EVENT:
+            self._event_came(service, flags, field, frames)
+        elif command == spec.WELCOME:
+            self._welcomed(ttl, flags, address, field, now)
+        else:
+            self._control(command, code, id, now)
+
+    def _event_came(self, topic: bytes, flags: int, field: bytes, frames: list[Frame]) -> None:
+        try:
+            self._events.append(heard(topic, frames, flags, field))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+
+    def _stray_final(self, id: int, status: int, frames: list[Frame]) -> None:
+        """No open call has this id: what we said of events is refused, or it comes late."""
+        refused = self.events.refused(id, status, frames)
+        if refused is None:
+            self.late += 1
+        else:
+            self._events.append(refused)
+
+    def _judge(self, call: Call, flags: int, final: Final, now: float) -> None:
+        """A FINAL that may not be the last word, or that we cannot understand."""
+        if flags >= _CRITICAL:
+            self._count("critical-flag")
+            final = Final(call.number, spec.NOT_IMPLEMENTED, [NOT_UNDERSTOOD], b"")
+        if not self._put_off(call, final, now):
+            self._end(call, "answer", final)
+        if self._leaving:
+            self._leave(now, refused=final.status == spec.UNAVAILABLE)
+
+    def _put_off(self, call: Call, final: Final, now: float) -> bool:
+        """ "Client libraries send again by themselves, within the deadline: after 429 and 503 (with
+        growing, random delay)" (docs/spec/mdp-0.3.md). False when this one may not, or not in
+        time."""
+        if final.status not in _PUT_OFF or call.state is not _SENT or not call.restart:
+            return False
+        if final.status == spec.UNAVAILABLE and call.flags & spec.FAIL_FAST:
+            return False
+        settings = self.settings
+        wait = delay(settings.retry_first, settings.retry_most, call.tries, self._rng)
+        if now + wait >= call.deadline:
+            return False
+        self._calls.put_off(call, final, now + wait)
+        return True
+
+    def _part_came(self, call: Call | None, flags: int, frames: list[Frame], now: float) -> None:
+        if call is None:
+            self.late += 1
+        elif flags < _CRITICAL:
+            call.state = _ON_PART[call.state]
+            self._events.append(Part(call.number, frames))
+            if self.streams.part_came(call).unread > self.settings.max_unread:
+                wire = call.wire
+                self._end(call, "answer", Final(call.number, spec.TOO_MANY, [UNREAD], b""))
+                self._withdraw(wire, now)
+        else:
+            wire = call.wire
+            self._judge(call, flags, Final(call.number, 0, [], b""), now)
+            self._withdraw(wire, now)
+
+    def _credit_came(self, call: Call | None, parts: int) -> None:
+        if call is None or not self.streams.credit_came(call, parts):
+            self.late += 1
+        else:
+            self._events.append(Credit(call.number))
+
+    def _control(self, command: int, code: int, id: int, now: float) -> None:
+        """What is said of the connection, and what is not for us."""
+        if command == spec.HEARTBEAT:
+            return
+        if command == spec.DISCONNECT:
+            self._follow(self._connection.step("disconnect", now), now)
+        elif command == spec.CAPACITY:
+            if code == 0:
+                self._follow(self._connection.step("drain", now), now)
+                if self._leaving:
+                    self._leave(now)
+        elif command in spec.COMMAND_NAMES:
+            self._count("wrong-direction")
+        else:
+            self._count("unknown-command")
+            if id and self._connection.open and not self._outbox.full:
+                self._outbox.put(self._speech.answer_unknown(command, id))
+
+    def _welcomed(self, ttl: int, flags: int, address: bytes, field: bytes, now: float) -> None:
+        try:
+            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        self.peer_id = address
+
+    def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
+        """Without correlation an answer belongs to the one call in flight."""
+        try:
+            command = codec.read_client(frames)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        call = self._calls.current
+        if call is None:
+            self.late += 1
+        elif command.service and command.service != call.tail:
+            self._count("wrong-service")
+        elif command.number == spec.PARTIAL:
+            call.state = _ON_PART[call.state]
+            self._tell(call, Part(call.number, command.body))
+        else:
+            self._end(call, "answer", Final(call.number, spec.OK, command.body, b""))
+            self._pump(now)

@@ -1,0 +1,34 @@
+from majordomus.core.client.calls cimport Call, Calls
+from majordomus.core.session.connection cimport Connection
+from majordomus.core.session.outbox cimport Outbox
+
+
+cdef class ClientFlow:
+    cdef public object settings
+    cdef public object late
+    cdef public dict invalid
+    cdef public object dropped
+    cdef public dict welcome
+    cdef public object peer_id
+    cdef public object _rng
+    cdef public object _speech
+    cdef public object _codec
+    cdef public object _hello
+    cdef public object _presence
+    cdef public double _grace
+    cdef public Connection _connection
+    cdef public Outbox _outbox
+    cdef public Calls _calls
+    cdef public dict _open
+    cdef public object streams
+    cdef public object events
+    cdef public dict _tails
+    cdef public unsigned long long _last
+    cdef public Call _blocker
+    cdef public bint _direct
+    cdef public bint _leaving
+    cdef public double _pump_at
+    cdef public list _events
+    cdef public list _taken
+    cdef public Py_ssize_t _most
+    cpdef object _next_id(self)

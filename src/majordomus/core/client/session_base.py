@@ -1,0 +1,277 @@
+"""What a client's session keeps, what leaves it, and how its calls end.
+
+The half of the session that no message and no caller reaches directly: `ClientSession` stands on
+it, and decides what is to happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, TypeAlias
+from typing import Final as Constant
+
+from majordomus.core.client.calls import Call, Calls, Final, Lost, Part
+from majordomus.core.client.encoding import (
+    DISCONNECT,
+    HEARTBEAT,
+    ClientSpeech,
+    cancel,
+    hello,
+    one_way_again,
+)
+from majordomus.core.client.streams import ClientStreams, Credit
+from majordomus.core.session.backoff import Rng
+from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection
+from majordomus.core.session.events import Event, Refused, SessionEvents
+from majordomus.core.session.outbox import BATCH, Outbox
+from majordomus.core.session.settings import ClientSettings
+from majordomus.core.session.transitions import CallState
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Frame
+
+IdSource: TypeAlias = Callable[[int], bytes]
+"""`ids(n)` returns n unpredictable bytes."""
+ClientEvent: TypeAlias = Part | Final | Lost | Credit | Event | Refused
+
+NO_BROKER: Constant = b"no broker was reachable before the deadline"
+NO_ANSWER: Constant = b"no answer came before the deadline"
+TOO_MANY: Constant = b"the client has as many open calls as it may"
+
+_SENT: Constant = CallState.SENT
+_REQUEST: Constant = spec.REQUEST
+_ONE_WAY: Constant = spec.ONE_WAY
+
+
+class ClientFlow:
+    """The state of one session, and what moves in it. See `ClientSession`."""
+
+    def __init__(self, settings: ClientSettings, ids: IdSource, rng: Rng) -> None:
+        self.settings = settings
+        self.late = 0
+        self.invalid: dict[str, int] = {}
+        self.dropped = 0
+        self.welcome: dict[str, Any] = {}
+        self.peer_id = b""
+        self._rng = rng
+        self._speech = ClientSpeech(settings.dialect)
+        self._codec = self._speech.codec
+        self._hello = hello(bytes(ids(16)))
+        self._presence = settings.presence and self._codec is None
+        self._grace = 0.0 if self._codec else settings.grace
+        self._connection = Connection(
+            endpoints=settings.endpoints,
+            connect_timeout=settings.connect_timeout if settings.endpoints > 1 else inf,
+            first=settings.retry_first,
+            most=settings.retry_most,
+            free=settings.endpoints,
+            interval=settings.interval,
+            liveness=settings.liveness,
+            always=False,
+            rng=rng,
+        )
+        self._outbox = Outbox()
+        self._calls = Calls()
+        self._open = self._calls.open
+        self.streams = ClientStreams(self._open, self._outbox)
+        self.events = SessionEvents(self._outbox, self._next_id)
+        self._tails = self._speech.tails
+        self._last = 0
+        self._most = settings.max_calls
+        self._blocker: Call | None = None
+        self._direct = False  # a call made now may leave at once
+        self._leaving = False  # the broker drains, and there is another one
+        self._pump_at = inf
+        self._events: list[ClientEvent] = []
+        self._taken: list[ClientEvent] = []
+
+    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+
+    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+        if change is Change.OPENED:
+            if self._presence:
+                self._greet(now)
+            self._pump(now)
+        elif change is Change.ENDED:
+            self._ended(now)
+            if say_so and self._presence:
+                self._outbox.put([DISCONNECT])
+        self._settle()
+
+    def _greet(self, now: float) -> None:
+        """ "HELLO opens presence for a client: heartbeats both ways" (docs/spec/mdp-0.3.md)."""
+        self._say(self._hello, now)
+        self._connection.listen(now)
+        self.events.greet()
+
+    def _beat(self, now: float) -> None:
+        if not self._outbox.blocked:
+            self._say([HEARTBEAT], now)
+
+    def _ended(self, now: float) -> None:
+        """Nothing in flight will be answered: "a client's open calls count as broker lost"."""
+        for frames in self._outbox.sends:
+            self._take_back(frames, now)
+        self._outbox.clear()
+        self.streams.clear()
+        self._pump_at = inf
+        in_flight = [call for call in self._open.values() if call.wire]
+        for call in in_flight:
+            if not _may_restart(call):
+                self._end(call, "lose", Lost(call.number))
+        self._calls.restart([call for call in in_flight if call.wire])
+
+    def _leave(self, now: float, *, refused: bool = False) -> None:
+        """The broker drains. We go when it has nothing of ours, or when it `refused` a call; but
+        not while it has a call that would be lost with it."""
+        if self._calls.in_flight:
+            if not refused:
+                return
+            if self._blocker is None or not self._blocker.wire:
+                in_flight = (call for call in self._open.values() if call.wire)
+                self._blocker = next((one for one in in_flight if not _may_restart(one)), None)
+            if self._blocker is not None:
+                return
+        self._follow(self._connection.step("move", now), now, say_so=True)
+
+    def _withdraw(self, wire: int, now: float) -> None:
+        """A call has ended here that the broker still has: CANCEL, or, where a late answer could be
+        taken for another call's, a new connection."""
+        if self._codec is not None:
+            self._follow(self._connection.step("renew", now), now)
+            return
+        self._say(cancel(wire), now)
+        if self._leaving:
+            self._leave(now)
+
+    # ── what goes out ─────────────────────────────────────────────────────────────────────────────
+
+    def _say(self, frames: list[Frame], now: float) -> None:
+        self._connection.sent = now
+        self._outbox.put(frames)
+
+    def _accept(self, call: Call, now: float) -> None:
+        """A call that cannot leave on the spot."""
+        if self._connection.state is CLOSED:
+            raise LocalProtocolError("closed", "the session was closed")
+        if not call.deadline > -inf:
+            raise LocalProtocolError("bad-ttl", f"{call.deadline - now} s")
+        if len(self._open) >= self.settings.max_calls:
+            self._tell(call, Final(call.number, spec.TOO_MANY, [TOO_MANY], b""))
+            return
+        self._calls.enter(call)
+        self._pump(now)
+
+    def _pump(self, now: float) -> None:
+        """Send what waits, as far as it may leave now; the rest follows at the next `tick`."""
+        self._pump_at = inf
+        calls, outbox = self._calls, self._outbox
+        if not self._connection.open or now < (outbox.due if outbox.blocked else -inf):
+            return
+        room = BATCH
+        if outbox.blocked:
+            room -= outbox.retry(now)
+            if room == BATCH and not self._may_send():
+                outbox.unblock()
+        while room > 0 and self._may_send():
+            self._send(calls.next(), now)
+            room -= 1
+        if self._may_send():
+            self._pump_at = now
+        self._settle()
+
+    def _may_send(self) -> bool:
+        calls = self._calls
+        return not calls.idle and calls.current is None and self._connection.open
+
+    def _next_id(self) -> int:
+        self._last += 1
+        return self._last
+
+    def _send(self, call: Call, now: float) -> None:
+        """ "Every dispatch carries what is left": each sending of a call, its own."""
+        left = call.deadline - now
+        if left <= 0:
+            self._expire(call, now)
+            return
+        wire = call.number
+        if call.sends and self._codec is None:
+            wire = self._next_id()
+        frames = self._speech.request(call, wire, left)
+        self._connection.sent = now
+        self._outbox.sends.append(frames)
+        if call.flags & _ONE_WAY and self._codec is None:
+            self._calls.end(call, "send one-way")
+            return
+        self._calls.launch(call, wire)
+        if call.stream is not None:
+            self.streams.launched(call)
+        if self._codec is not None:
+            self._calls.current = call
+
+    def _take_back(self, frames: list[Frame], now: float) -> bool:
+        """If `frames` are a REQUEST, it has not left: its call waits again. False for any other."""
+        if self._codec is not None:
+            call = self._calls.current
+        elif frames[0][4] != _REQUEST:
+            return False
+        else:
+            call = self._calls.by_wire(int.from_bytes(frames[0][8:16], "big"))
+            one_way = one_way_again(frames, now)
+            if one_way is not None:
+                self._calls.enter_first(one_way)
+        if call is not None and call.state is _SENT:  # a broker may answer what it never got
+            self._calls.refuse(call)
+        return True
+
+    # ── how calls end ─────────────────────────────────────────────────────────────────────────────
+
+    def _look_at(self, call: Call, now: float) -> None:
+        """The time of `call` has come: its deadline, or the end of its rest."""
+        limit = call.deadline + self._grace if call.wire else call.deadline
+        if now >= limit:
+            self._expire(call, now)
+        elif now >= call.wake:
+            self._calls.wake(call)
+            self._pump_at = now
+        else:
+            self._calls.timers.watch(call.number, call, min(limit, call.wake))
+
+    def _expire(self, call: Call, now: float) -> None:
+        """The deadline passed here: with the broker's last word if it said one, else with 408."""
+        wire = call.wire
+        unsent = not wire and not self._connection.open
+        text = NO_BROKER if unsent else NO_ANSWER
+        end = call.last or Final(call.number, spec.DEADLINE_EXCEEDED, [text], b"")
+        self._end(call, "expire", end)
+        if wire and self._codec is not None:
+            self._withdraw(wire, now)
+        elif self._leaving:
+            self._leave(now)
+
+    def _end(self, call: Call, event: str, outcome: Final | Lost) -> None:
+        self._calls.end(call, event)
+        self._tell(call, outcome)
+
+    def _tell(self, call: Call, event: ClientEvent) -> None:
+        if not call.flags & _ONE_WAY:
+            self._events.append(event)
+        elif isinstance(event, Lost) or (isinstance(event, Final) and event.status != spec.OK):
+            self.dropped += 1
+
+    def _settle(self) -> None:
+        """Whether a call made next may leave at once, and whether we wait for a chance to move."""
+        connection = self._connection
+        free = connection.open and not self._outbox.blocked and self._calls.idle
+        self._direct = free and not self._codec
+        self._leaving = connection.state is DRAINING and self.settings.endpoints > 1
+
+    def _count(self, reason: str) -> None:
+        self.invalid[reason] = self.invalid.get(reason, 0) + 1
+
+
+def _may_restart(call: Call) -> bool:
+    """Whether `call`, which a broker may have begun, may be given to another one."""
+    return call.state is _SENT and call.restart and not call.flags & spec.ONCE

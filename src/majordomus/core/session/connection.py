@@ -1,0 +1,211 @@
+"""One session's connection to a broker: when it opens, how it ends, who is alive at its other end.
+
+Both sessions have one; it knows neither calls nor jobs nor a byte of any message. Rule 8 lives here
+for the peers' side: a session that was itself paused listens for one more interval before it
+judges.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from math import inf
+from typing import Final
+
+from majordomus.core.session.backoff import Rng, delay
+from majordomus.core.session.transitions import CONNECTION, ConnectionState, Moves
+
+PAUSE: Final = 1.0
+"""Seconds by which we have to be late for our own deadline to count as paused."""
+
+CONNECTING: Final = ConnectionState.CONNECTING
+OPEN: Final = ConnectionState.OPEN
+DRAINING: Final = ConnectionState.DRAINING
+RESTING: Final = ConnectionState.RESTING
+RENEWING: Final = ConnectionState.RENEWING
+CLOSED: Final = ConnectionState.CLOSED
+
+_MOVES: Final = {event: Moves(CONNECTION, event) for event in CONNECTION}
+
+
+class Change(IntEnum):
+    """What became of a connection. ENDED: nothing that was in flight on it will be answered."""
+
+    NOTHING = 0
+    OPENED = 1
+    ENDED = 2
+    BEAT = 3
+    """A HEARTBEAT is due; the session sends it."""
+
+
+class Connection:
+    """The state of one session's connection, and its timers.
+
+    ``heard``, ``sent``: when the last message came and went; the session writes them down.
+    ``due``: when `tick` is next needed. ``endpoint``: index of the endpoint to connect to.
+    ``renew``: the shell is to change its socket; `renewed` takes notice.
+
+    `connect_timeout`: how long one endpoint is tried. `free`: how many connections may end soon
+    after they began before the next one has to wait; then the wait grows from `first` to `most`.
+    `always`: heartbeats are sent whatever else was.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: int,
+        connect_timeout: float,
+        first: float,
+        most: float,
+        free: int,
+        interval: float,
+        liveness: int,
+        always: bool,
+        rng: Rng,
+    ) -> None:
+        self.state = CONNECTING
+        self.endpoint = 0
+        self.interval = interval
+        self.liveness = liveness
+        self.heard = 0.0
+        self.sent = 0.0
+        self.due = 0.0 if connect_timeout < inf else inf
+        self.listening = False
+        self._endpoints = endpoints
+        self._connect_timeout = connect_timeout
+        self._first = first
+        self._most = most
+        self._free = free
+        self._always = always
+        self._rng = rng
+        self._tried_since = inf
+        self._opened_at = 0.0
+        self._failures = 0
+        self._beat_at = inf
+        self._judge_from = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether something may be sent."""
+        return self.state is OPEN or self.state is DRAINING
+
+    @property
+    def renew(self) -> bool:
+        """Whether the shell is to close its socket and to open a new one to `endpoint`."""
+        return self.state is RENEWING
+
+    def step(self, event: str, now: float) -> Change:
+        """Follow `event` through the table, and say what became of the connection."""
+        was_open = self.open
+        before, self.state = self.state, _MOVES[event][self.state]
+        if self.state is before:
+            return Change.NOTHING
+        if self.state is OPEN:
+            self._open(now)
+            return Change.OPENED
+        if self.state is RESTING:
+            self._rest(now)
+        elif self.state is RENEWING:
+            self._begin(now, elsewhere=event == "unanswered")
+        elif self.state is not DRAINING:
+            self.due = inf
+        return Change.ENDED if was_open and not self.open else Change.NOTHING
+
+    def renewed(self) -> None:
+        """The shell has been told of `renew`: what it reports from now on is about its new
+        socket."""
+        self.state = _MOVES["renewed"][self.state]
+        self.due = self._tried_since + self._connect_timeout
+
+    def listen(self, now: float) -> None:
+        """The broker knows us from now on: heartbeats both ways, and silence is judged."""
+        self.listening = True
+        self.heard = now
+        self._beat_at = now + self.interval
+        self._plan()
+
+    def mute(self) -> None:
+        """We have parted from the broker; what was said last may still have to leave."""
+        self.listening = False
+        self.due = inf
+
+    def announce(self, interval: float, liveness: int, now: float) -> None:
+        """The broker named its interval, in seconds, and how many of them may be silent."""
+        self.interval = interval
+        self.liveness = liveness
+        if self.listening:
+            self._beat_at = min(self._beat_at, now + interval)
+            self._plan()
+
+    def excuse(self, now: float) -> None:
+        """The broker could not be expected to speak until now."""
+        self.heard = now
+        self._plan()
+
+    def tick(self, now: float) -> Change:
+        """What time alone causes. May be called again until nothing is due."""
+        if now < self.due:
+            return Change.NOTHING
+        paused = now - self.due > PAUSE
+        if self.state is CONNECTING:
+            return self._still_connecting(paused, now)
+        if self.state is RESTING:
+            return self.step("rested", now)
+        if paused:
+            self._judge_from = now + self.interval
+        if now >= self._limit():
+            return self.step("silent", now)
+        if now < self._beat_at:
+            self._plan()
+            return Change.NOTHING
+        return self._beat(now)
+
+    def _still_connecting(self, paused: bool, now: float) -> Change:
+        if paused or self._tried_since == inf:
+            self._tried_since = now
+        if now < self._tried_since + self._connect_timeout:
+            self.due = self._tried_since + self._connect_timeout
+            return Change.NOTHING
+        return self.step("unanswered", now)
+
+    def _beat(self, now: float) -> Change:
+        if not self._always and now < self.sent + self.interval:
+            self._beat_at = self.sent + self.interval
+            self._plan()
+            return Change.NOTHING
+        self._beat_at += self.interval
+        if self._beat_at <= now:
+            self._beat_at = now + self.interval
+        self._plan()
+        return Change.BEAT
+
+    def _limit(self) -> float:
+        return max(self.heard + self.interval * self.liveness, self._judge_from)
+
+    def _plan(self) -> None:
+        self.due = min(self._beat_at, self._limit()) if self.listening and self.open else self.due
+
+    def _open(self, now: float) -> None:
+        self._opened_at = self.heard = self.sent = now
+        self.listening = False
+        self.due = inf
+
+    def _rest(self, now: float) -> None:
+        """The connection ended: on to the next endpoint, at once if this one lasted."""
+        self.endpoint = (self.endpoint + 1) % self._endpoints
+        self.listening = False
+        if now - self._opened_at >= self._most:
+            self._failures = 0
+        wait = 0.0
+        if self._failures >= self._free:
+            wait = delay(self._first, self._most, self._failures - self._free, self._rng)
+        self._failures += 1
+        self.due = now + wait
+        if not wait:
+            self.step("rested", now)
+
+    def _begin(self, now: float, *, elsewhere: bool) -> None:
+        if elsewhere:
+            self.endpoint = (self.endpoint + 1) % self._endpoints
+        self.listening = False
+        self._tried_since = now
+        self.due = inf

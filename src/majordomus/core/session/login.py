@@ -1,0 +1,188 @@
+"""A session's login: what is asked, when the token is renewed, and when the next try is. Both
+sessions have one; it knows nothing of connections and messages but the answer to its question.
+
+The question is a call of the login's service with the credentials, or with the token that is to be
+renewed; the answer is a token and the seconds that it is good for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from math import inf, isfinite
+from typing import Final
+
+from majordomus.core.session.backoff import Rng, delay
+from majordomus.core.session.transitions import Moves
+from majordomus.protocol import spec
+from majordomus.protocol.spec import Frame
+
+PATIENCE: Final = 3.0
+"""Seconds until a question without an answer is asked again."""
+RENEW_AT: Final = 2 / 3
+"""The part of a token's life after which it is renewed."""
+FIRST_REST: Final = 0.1
+AFTER_REFUSAL: Final = 1.0
+LONGEST_REST: Final = 30.0
+MOST_TOKEN: Final = 3072
+MOST_SECONDS: Final = 86400.0
+VERDICTS: Final = frozenset((spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN))
+"""Answers that another try with the same credentials does not change soon."""
+
+
+class LoginState(IntEnum):
+    """OUT: no token. IN: there is one. ASKING, RENEWING: the same, and a question is open."""
+
+    OUT = 0
+    ASKING = 1
+    IN = 2
+    RENEWING = 3
+
+
+_OUT, _ASKING, _IN, _RENEWING = LoginState
+
+LOGIN: Final[dict[str, dict[LoginState, LoginState]]] = {
+    "ask": {_OUT: _ASKING, _IN: _RENEWING},
+    "approve": {_ASKING: _IN, _RENEWING: _IN},
+    "refuse": {_ASKING: _OUT, _RENEWING: _OUT},
+    # No verdict: nobody could be asked, or the answer makes no sense.
+    "put off": {_ASKING: _OUT, _RENEWING: _IN},
+    "lose": {_OUT: _OUT, _ASKING: _OUT, _IN: _IN, _RENEWING: _IN},
+    # The broker does not accept the token any more, or it has expired.
+    "expel": {_OUT: _OUT, _ASKING: _ASKING, _IN: _OUT, _RENEWING: _ASKING},
+}
+_MOVES: Final = {event: Moves(LOGIN, event) for event in LOGIN}
+
+
+class Credentials:
+    """What proves who we are, as the frames of a body, and the service that it is told to."""
+
+    __slots__ = ("body", "service")
+
+    def __init__(self, body: Sequence[bytes], service: bytes = b"login") -> None:
+        self.body = tuple(body)
+        self.service = service
+
+    def __repr__(self) -> str:
+        """Without the secret: representations end up in logs."""
+        return f"<Credentials for {self.service!r}>"
+
+
+class Login:
+    """Where we are with it. ``wire``: the id of the open question, 0 when there is none. ``token``
+    is empty while there is none. ``due``: when `tick` is next needed. ``refusal``: the last verdict
+    against us, which holds until ``due``."""
+
+    def __init__(self, credentials: Credentials, rng: Rng) -> None:
+        self.credentials = credentials
+        self.state = _OUT
+        self.wire = 0
+        self.token = ""
+        self.due = inf
+        self.refusal: tuple[int, list[Frame]] | None = None
+        self._good_until = inf
+        self._renew_at = inf
+        self._failures = 0
+        self._rng = rng
+
+    @property
+    def inside(self) -> bool:
+        """Whether there is a token."""
+        return self.state is _IN or self.state is _RENEWING
+
+    @property
+    def asking(self) -> bool:
+        """Whether a question is open."""
+        return self.state is _ASKING or self.state is _RENEWING
+
+    def ask(self, wire: int, now: float) -> list[Frame]:
+        """The body of a question that leaves now under `wire`."""
+        renews = self.inside
+        self._move("ask")
+        self.wire = wire
+        self.due = min(now + PATIENCE, self._good_until) if renews else now + PATIENCE
+        return [self.token.encode()] if renews else list(self.credentials.body)
+
+    def answered(self, status: int, frames: list[Frame], now: float) -> bool:
+        """The answer to the question. True when there is a new token."""
+        self.wire = 0
+        given = _given(frames) if status == spec.OK else None
+        if given is not None:
+            self._move("approve")
+            self.token, seconds = given
+            self._good_until, self._renew_at = now + seconds, now + seconds * RENEW_AT
+            self.due = self._renew_at
+            self._failures, self.refusal = 0, None
+            return True
+        renewal = self.state is _RENEWING
+        if status not in VERDICTS:
+            self._put_off(status, frames, now)
+            return False
+        self._move("refuse")
+        self.token = ""
+        if renewal:  # the credentials may still be good
+            self.due = now
+        else:
+            self.refusal = (status, frames)
+            self.due = now + delay(AFTER_REFUSAL, LONGEST_REST, self._failures, self._rng)
+            self._failures += 1
+        return False
+
+    def tick(self, now: float) -> bool:
+        """What time alone causes; whether a question is to be asked now."""
+        if now < self.due:
+            return False
+        if self.inside and now >= self._good_until:
+            self.expel(now)
+        if self.asking:
+            self.wire = 0
+            self._put_off(spec.DEADLINE_EXCEEDED, [b"the login was not answered"], now)
+            return False
+        self.refusal = None
+        return True
+
+    def lost(self) -> None:
+        """The connection has ended; a token is good on the next one, too."""
+        self._move("lose")
+        self.wire = 0
+        self.due = inf
+
+    def connected(self, now: float) -> bool:
+        """There is a connection; whether a question is to be asked now."""
+        if self.inside and now < self._good_until:
+            self.due = max(now, self._renew_at)
+            return False
+        if self.inside:
+            self.expel(now)
+        self.due = now
+        return self.tick(now)
+
+    def expel(self, now: float) -> None:
+        """The token is of no use any more."""
+        self._move("expel")
+        self.token = ""
+        self._good_until = inf
+        self._failures = 0
+        if not self.asking:
+            self.due = now
+
+    def _put_off(self, status: int, frames: list[Frame], now: float) -> None:
+        self._move("put off")
+        self.refusal = None if self.inside else (status, frames)
+        rest = now + delay(FIRST_REST, LONGEST_REST, self._failures, self._rng)
+        self.due = min(rest, max(now, self._good_until)) if self.inside else rest
+        self._failures += 1
+
+    def _move(self, event: str) -> None:
+        self.state = _MOVES[event][self.state]
+
+
+def _given(frames: list[Frame]) -> tuple[str, float] | None:
+    """The token and its seconds, if that is what the answer is."""
+    try:
+        token, seconds = bytes(frames[0]).decode("ascii"), float(bytes(frames[1]))
+    except (ValueError, IndexError):
+        return None
+    if not 0 < len(token) <= MOST_TOKEN or not isfinite(seconds) or seconds <= 0:
+        return None
+    return token, min(seconds, MOST_SECONDS)

@@ -1,0 +1,106 @@
+"""A worker's session that logs in before it registers, and renews its token by itself.
+
+The question and HELLO, which carries the token, are a client's: "one connection may be a client and
+a worker at once" (docs/spec/mdp-0.3.md).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.core.session.connection import OPEN, Change
+from majordomus.core.session.login import PATIENCE, Credentials, Login
+from majordomus.core.worker.session import IdSource, WorkerSession
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.spec import Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.session.backoff import Rng
+    from majordomus.core.session.settings import WorkerSettings
+
+
+class LoginWorkerSession(WorkerSession):
+    """A `WorkerSession` with credentials. ``login`` is where it is with them."""
+
+    def __init__(
+        self, settings: WorkerSettings, credentials: Credentials, ids: IdSource, rng: Rng
+    ) -> None:
+        """Raises: LocalProtocolError in a dialect that has no words for it."""
+        super().__init__(settings, ids, rng)
+        if self._codec is not None:
+            raise LocalProtocolError("not-in-dialect", "a worker that logs in")
+        self.login = Login(credentials, rng)
+        self._greeted = 0
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """One message, as the socket gave it; the list is taken over."""
+        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
+            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
+            if id and id in (self.login.wire, self._greeted):
+                self._connection.heard = now
+                self._answered(id, status, frames[1:], now)
+                return
+        super().receive(frames, now)
+
+    def tick(self, now: float) -> None:
+        """What time alone causes; to be called when `next_deadline` has come."""
+        if now >= self.login.due and self._connection.open and self.login.tick(now):
+            self._ask(now)
+        super().tick(now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
+        due = self.login.due if self._connection.open else inf
+        return min(super().next_deadline(), due)
+
+    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+        if change is Change.ENDED:
+            self.login.lost()
+            self._greeted = 0
+        elif change is Change.OPENED and self.login.connected(now):
+            self._ask(now)
+        super()._follow(change, now, say_so=say_so)
+
+    def _greet(self, now: float) -> None:
+        """HELLO with the token first: whoever says READY must be known by then."""
+        if self.login.inside:
+            self._hello()
+            super()._greet(now)
+
+    def _register(self, service: bytes, now: float) -> None:
+        if self.login.inside:
+            super()._register(service, now)
+
+    def _hello(self) -> None:
+        self._greeted = next(self._event_ids)
+        field = metadata.pack({"token": self.login.token})
+        self._outbox.put([mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)])
+
+    def _ask(self, now: float) -> None:
+        wire = next(self._event_ids)
+        body = self.login.ask(wire, now)
+        header = mdp03.pack(
+            spec.REQUEST,
+            spec.FAIL_FAST,
+            id=wire,
+            ttl=int(PATIENCE * 1000),
+            service=self.login.credentials.service,
+        )
+        self._outbox.put([header, *body])
+
+    def _answered(self, id: int, status: int, frames: list[Frame], now: float) -> None:
+        login = self.login
+        if id == login.wire:
+            renewed = login.inside
+            if not login.answered(status, frames, now):
+                return
+            if renewed:
+                self._hello()
+            else:
+                self._greet(now)
+        elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
+            # HELLO was refused: nothing more is heard of us on this connection.
+            login.expel(now)
+            self._follow(self._connection.step("renew", now), now, say_so=True)

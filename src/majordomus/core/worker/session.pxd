@@ -1,0 +1,13 @@
+cimport cython
+
+from majordomus.core.worker.session_base cimport WorkerLink, make_job
+cimport majordomus.protocol.octets as octets
+from majordomus.protocol.mdp03 cimport parse
+
+
+cdef class WorkerSession(WorkerLink):
+    cpdef object final(self, job, status, list frames, double now)
+    @cython.locals(
+        header=tuple, command=int, flags=int, service=bytes, deadline=double, job=object, id=object
+    )
+    cpdef object receive(self, list frames, double now)

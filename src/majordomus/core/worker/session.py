@@ -1,0 +1,481 @@
+"""A worker's registration at one broker: every dialect, one contract.
+
+What is promised: every `Job` is answered with exactly one FINAL or REJECT, unless its connection
+ends first (`Cancel`), and nothing that belongs to an older connection is ever said on a newer one.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final as Constant
+
+from majordomus.core.session.connection import CLOSED, DRAINING
+from majordomus.core.session.events import Event, Refused, check_name, heard
+from majordomus.core.session.settings import WorkerSettings
+from majordomus.core.session.transitions import JOB, JobState, Moves
+from majordomus.core.session.welcome import take_parting, take_welcome
+from majordomus.core.worker import encoding as speech
+from majordomus.core.worker.session_base import (
+    Cancel,
+    IdSource,
+    Job,
+    SentOff,
+    Slip,
+    WorkerEvent,
+    WorkerLink,
+    checked_capacity,
+    make_job,
+)
+from majordomus.core.worker.streams import NO_CREDIT, Credit, Incoming
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import metadata, octets, spec
+from majordomus.protocol.command import Codec
+from majordomus.protocol.fields import written_service
+from majordomus.protocol.mdp03 import Header, parse
+from majordomus.protocol.spec import Frame
+
+__all__ = [
+    "Cancel",
+    "Credit",
+    "Event",
+    "IdSource",
+    "Incoming",
+    "Job",
+    "Refused",
+    "SentOff",
+    "WorkerEvent",
+    "WorkerSession",
+    "WorkerSettings",
+]
+
+TOO_SLOW: Constant = b"the broker reads more slowly than the worker sends"
+DECLINED: Constant = b"the worker declined"
+
+_MOVES: Constant = {event: Moves(JOB, event) for event in JOB}
+_ON_PART: Constant = _MOVES["part"]
+_ON_FINAL: Constant = _MOVES["final"]
+_HELD: Constant = JobState.HELD
+_CANCELLED: Constant = JobState.CANCELLED
+
+_REQUEST: Constant = spec.REQUEST
+_PARTIAL: Constant = spec.PARTIAL
+_FINAL: Constant = spec.FINAL
+_BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
+_NO_NAMES: Constant = speech.NO_NAMES
+_SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
+_OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
+
+
+class WorkerSession(WorkerLink):
+    """One worker without a socket, a clock or a thread. Not for several threads at once.
+
+    ``ready``: the broker knows us. ``worker_id``: how it calls us. ``late``: commands about jobs
+    that are not held. ``invalid``: other messages that were ignored, by reason. ``welcome``: what
+    the broker told of itself.
+    """
+
+    @property
+    def held(self) -> int:
+        """Jobs that have no answer yet."""
+        return len(self._jobs)
+
+    @property
+    def drained(self) -> bool:
+        """Whether, after `drain`, nothing is held, nothing will come, and all answers were taken:
+        `close` loses nothing."""
+        busy = self._jobs or self._outbox.sends or self._outbox.blocked
+        return self._draining and not busy and self._settle_at == inf
+
+    @property
+    def congested(self) -> bool:
+        """Whether the socket takes nothing at the moment: parts are better held back."""
+        return self._outbox.blocked
+
+    @property
+    def broker_drains(self) -> bool:
+        """Whether the broker said that it takes no new requests."""
+        return self._connection.state is DRAINING
+
+    # ── what the worker says ──────────────────────────────────────────────────────────────────────
+
+    def partial(self, job: int, frames: list[Frame], now: float) -> bool:
+        """One part of the answer. False when the job is not held any more.
+
+        To a cancelled job nothing is sent. Where the dialect has no parts they are joined into the
+        FINAL. When the broker does not read, the job ends with 429 and False is returned.
+
+        Raises: LocalProtocolError where there is no `room`.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        self._jobs[job] = state = _ON_PART[state]
+        if state is _CANCELLED:
+            return True
+        if self._joining:
+            self._slips[job].parts.extend(frames)
+            return True
+        if self._outbox.full:
+            self.final(job, spec.TOO_MANY, [TOO_SLOW], now)
+            self._events.append(Cancel(job))
+            return False
+        if self._codec is not None:
+            address = self._slips[job].address
+            self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
+            return True
+        self._streams.spend(job)
+        head = octets.start(_PARTIAL, 0, 0, job - self._base, 0)
+        self._outbox.put([head + _NO_NAMES, *frames])
+        return True
+
+    def room(self, job: int) -> int:
+        """Parts of the answer that may be sent now. Where nothing counts them (the job has ended or
+        nobody wants it, or an older dialect), as many as a socket should take at once."""
+        if self._outbox.blocked:
+            return 0
+        if self._jobs.get(job, _CANCELLED) is _CANCELLED:
+            return spec.FIRST_CREDIT
+        return self._streams.room(job)
+
+    def was_read(self, job: int, parts: int) -> bool:
+        """So many parts of the client's stream were read. True when there is something to send for
+        it: credit is given in batches."""
+        return job in self._jobs and self._streams.was_read(job, job - self._base, parts)
+
+    def final(self, job: int, status: int, frames: list[Frame], now: float) -> bool:
+        """The answer, which ends the job. False when it is not held any more; nothing is sent then.
+
+        Raises: LocalProtocolError for a status that is no status; the job is still held.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        if not 0 < status <= 0xFFFF:
+            raise LocalProtocolError("bad-status", str(status))
+        if state is not _HELD:
+            _ON_FINAL[state]
+        if self._codec is not None:
+            self._legacy_final(self._codec, job, status, frames, now)
+            return True
+        del self._jobs[job]
+        if self._streams.of:
+            self._streams.of.pop(job, None)
+        head = octets.header(_FINAL, 0, status, job - self._base, 0, b"", b"")
+        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames])
+        return True
+
+    def reject(self, job: int, now: float) -> bool:
+        """Decline a job that nothing was done for: another worker gets it. False as in `final`.
+
+        A dialect without REJECT says 503 instead. Raises: LocalProtocolError after a part.
+        """
+        state = self._jobs.get(job)
+        if state is None:
+            return False
+        _MOVES["reject"][state]
+        if self._codec is not None:
+            return self.final(job, spec.UNAVAILABLE, [DECLINED], now)
+        del self._jobs[job]
+        self._streams.of.pop(job, None)
+        self._outbox.put(speech.reject(job - self._base))
+        return True
+
+    def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
+        """An EVENT for whoever subscribed to `topic`, at most once. False when it is lost here:
+        there is no connection, or the broker does not read.
+
+        Raises: LocalProtocolError for what is no topic, and in the older dialects.
+        """
+        self._check_events()
+        check_name(topic, pattern=False)
+        return self._connection.open and self.events.publish(topic, frames, metadata)
+
+    def push(self, client: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
+        """An EVENT for the client of a job, at any time, at most once. Otherwise as `publish`."""
+        self._check_events()
+        if not client:
+            raise LocalProtocolError("empty-address", "a push needs a client's handle")
+        return self._connection.open and self.events.push(client, frames, metadata)
+
+    def subscribe(self, pattern: bytes, now: float) -> None:
+        """Hear of `pattern`, on this connection and every later one. Raises: as `publish`."""
+        self._check_events()
+        self.events.subscribe(pattern, self._connection.listening)
+
+    def unsubscribe(self, pattern: bytes, now: float) -> None:
+        """Do not hear of `pattern` any more. May be repeated."""
+        self.events.unsubscribe(pattern, self._connection.listening)
+
+    def _check_events(self) -> None:
+        if self._codec is not None:
+            raise LocalProtocolError("not-in-dialect", "events")
+
+    def add_service(self, service: bytes, now: float) -> None:
+        """Serve `service` too; the broker is told when we do not drain. Raises: LocalProtocolError
+        in a dialect that knows only one."""
+        if self._codec is not None:
+            raise LocalProtocolError("one-service", "the dialect allows no second one")
+        self._services[written_service(service)] = None
+        if self._connection.open and self._draining:
+            self._unsaid.append(service)
+        elif self._connection.open:
+            self._register(service, now)
+
+    def set_capacity(self, capacity: int, now: float) -> None:
+        """Take up to `capacity` jobs at a time from now on; 0 is `drain`. Not announced in legacy
+        dialects."""
+        if capacity == 0:
+            self.drain(now)
+            return
+        self._capacity = checked_capacity(capacity)
+        if self._codec is not None or self._connection.state is CLOSED:
+            return
+        self._draining = False
+        self._settle_at = inf
+        if self._connection.listening:
+            self._outbox.put(speech.capacity(capacity))
+            while self._unsaid:
+                self._register(self._unsaid.pop(0), now)
+        elif self._connection.open:
+            self._greet(now)
+
+    def set_load(self, load: float | None, now: float) -> None:
+        """What the next HEARTBEAT says of our load; None = unknown."""
+        self._load = load
+
+    def drain(self, now: float) -> None:
+        """Finish what is held and get nothing new; see `drained`. May be repeated.
+
+        A legacy worker leaves as soon as it is idle; a Delphi one declares itself unfit before.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        if not self._connection.listening:
+            self._leave_if_idle(now)
+            return
+        if self._busy_is_silent:
+            self._leave_if_idle(now)
+            return
+        self._settle_at = now + self.settings.settle
+        if self._codec is None:
+            self._outbox.put(speech.capacity(0))
+        else:
+            self._load = spec.LOAD_UNREADABLE
+            self._beat()
+
+    def close(self, now: float) -> None:
+        """Give up what is held (`Cancel`) and part from the broker. The session is done after
+        this."""
+        if self._connection.state is CLOSED:
+            return
+        parting = self._connection.listening
+        self._let_go()
+        if parting:
+            self._outbox.put(self._disconnect())
+        self._connection.step("close", now)
+        self._settle_at = inf
+        self._outbox.unblock()
+
+    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
+        raised."""
+        self._connection.heard = now
+        if self._left or not self._connection.open:
+            self.late += 1
+            return
+        if self._codec is not None:
+            self._receive_legacy(self._codec, frames, now)
+            return
+        if not frames:
+            self._count("empty")
+            return
+        try:
+            header = parse(frames.pop(0))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        command, flags, _, id, ttl, service, address, _ = header
+        if command != _REQUEST:
+            if command in _OF_A_STREAM:
+                self._of_a_stream(header, frames, now)
+            elif command == spec.EVENT:
+                self._event_came(header, frames)
+            else:
+                self._control(header, now)
+            return
+        job = self._base + id
+        theirs = ours = b""
+        if (
+            flags & _SPECIAL
+            or id < _BROKER_ID_BIT
+            or job in self._jobs
+            or service not in self._services
+        ):
+            maps = self._check(header)
+            if maps is None:
+                return
+            ours, theirs = maps
+            if flags & spec.MORE:
+                self._streams.begin(job)
+        self._jobs[job] = _HELD
+        deadline = now + ttl / 1000 if ttl else inf
+        self._events.append(make_job(job, service, frames, address, deadline, theirs, ours, flags))
+
+    def _check(self, header: Header) -> tuple[bytes, bytes] | None:
+        """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is
+        answered then, if it can be."""
+        _, flags, _, id, _, service, _, field = header
+        if not id:
+            self._count("no-id")
+        elif id < _BROKER_ID_BIT:
+            self._refuse(id, spec.BAD_REQUEST, "wrong-id", "bit 63 of a broker's id is set")
+        elif self._base + id in self._jobs:
+            self._count("resend")
+        elif flags & spec.CRITICAL:
+            self._refuse(id, spec.NOT_IMPLEMENTED, "not-implemented", "not implemented: a flag")
+        elif service not in self._services:
+            self._count("unknown-service")
+            self._outbox.put(speech.reject(id))
+        else:
+            try:
+                return metadata.split_raw(field, flags)
+            except RemoteProtocolError as error:
+                self._refuse(id, spec.BAD_REQUEST, error.reason, str(error))
+        return None
+
+    def _refuse(self, id: int, status: int, reason: str, text: str) -> None:
+        self._count(reason)
+        self._outbox.put(speech.final(id, status, text.encode()))
+
+    def _control(self, header: Header, now: float) -> None:
+        """Every command but REQUEST."""
+        command, flags, code, id, _, _, _, _ = header
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+        elif command == spec.CANCEL:
+            self._cancel(self._base + id)
+        elif command == spec.DISCONNECT:
+            told = take_parting(flags, header[7])
+            if told is not None:
+                self._events.append(SentOff(*told))
+            self._follow(self._connection.step("disconnect", now), now)
+        elif command == spec.CAPACITY:
+            if code == 0:
+                self._connection.step("drain", now)
+        elif command == spec.WELCOME:
+            self._welcomed(header, now)
+        elif command not in spec.COMMAND_NAMES:
+            self._unknown(command, id)
+        elif command != spec.HEARTBEAT:
+            self._count("wrong-direction")
+
+    def _event_came(self, header: Header, frames: list[Frame]) -> None:
+        _, flags, _, _, _, topic, _, field = header
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+            return
+        try:
+            self._events.append(heard(topic, frames, flags, field))
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+
+    def _of_a_stream(self, header: Header, frames: list[Frame], now: float) -> None:
+        """What the client of a job says after its REQUEST."""
+        command, flags, code, id, *_ = header
+        job = self._base + id
+        state = self._jobs.get(job)
+        if flags & spec.CRITICAL:
+            self._count("critical-flag")
+        elif state is None and command == _FINAL and id < _BROKER_ID_BIT:
+            refused = self.events.refused(id, code, frames)
+            if refused is None:
+                self.late += 1
+            else:
+                self._events.append(refused)
+        elif state is None or state is _CANCELLED:
+            self.late += 1
+        elif command == spec.CREDIT:
+            self._streams.credit_came(job, code)
+            self._events.append(Credit(job))
+        else:
+            taken = self._streams.part_came(job, command == _FINAL)
+            if taken:
+                self._events.append(Incoming(job, frames, command == _FINAL))
+            elif taken is None:
+                self.late += 1
+            else:
+                self._count("no-credit")
+                self.final(job, spec.TOO_MANY, [NO_CREDIT], now)
+                self._events.append(Cancel(job))
+
+    def _cancel(self, job: int) -> None:
+        """ "A worker answers every REQUEST, also a cancelled one": the slot stays held."""
+        state = self._jobs.get(job)
+        if state is None:
+            self.late += 1
+            return
+        self._jobs[job] = _MOVES["cancel"][state]
+        if state is not _CANCELLED:
+            self._events.append(Cancel(job))
+
+    def _unknown(self, command: int, id: int) -> None:
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": that ends a job of this id."""
+        self._count("unknown-command")
+        if not id:
+            return
+        job = self._base + id
+        state = self._jobs.pop(job, None)
+        self._streams.of.pop(job, None)
+        if state is not None and state is not _CANCELLED:
+            self._events.append(Cancel(job))
+        if state is not None or not self._outbox.full:
+            text = f"not implemented: command {command}"
+            self._outbox.put(speech.final(id, spec.NOT_IMPLEMENTED, text.encode()))
+
+    def _welcomed(self, header: Header, now: float) -> None:
+        _, flags, _, _, ttl, _, address, field = header
+        try:
+            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        self.ready = True
+        self.worker_id = address
+
+    def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
+        try:
+            command = codec.read_worker(frames)
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        if command.number == _REQUEST:
+            self._last = job = self._last + 1
+            self._jobs[job] = _HELD
+            self._slips[job] = Slip(command.address, [])
+            self._events.append(
+                Job(job, self._service, command.body, command.address, inf, b"", b"", 0)
+            )
+        elif command.number == spec.DISCONNECT:
+            self._follow(self._connection.step("disconnect", now), now)
+        elif command.number == spec.READY:
+            self.ready = True
+            self.worker_id = command.address
+
+    def _legacy_final(
+        self, codec: Codec, job: int, status: int, frames: list[Frame], now: float
+    ) -> None:
+        slip = self._slips[job]
+        body = speech.legacy_body(status, frames, slip.parts)
+        reply = codec.w2b_final(self._service, slip.address, body)
+        del self._jobs[job], self._slips[job]
+        self._outbox.put(reply)
+        if self._busy_is_silent and not self._jobs:
+            self._connection.excuse(now)
+        if self._settle_at == inf:
+            self._leave_if_idle(now)
+
+    def _count(self, reason: str) -> None:
+        self.invalid[reason] = self.invalid.get(reason, 0) + 1

@@ -1,0 +1,63 @@
+cimport cython
+
+from majordomus.core.session.connection cimport Connection
+from majordomus.core.session.outbox cimport Outbox
+from majordomus.core.worker.streams cimport JobStreams
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Job:
+    cdef public object id
+    cdef public bytes service
+    cdef public list frames
+    cdef public object client
+    cdef public double deadline
+    cdef public object metadata
+    cdef public object broker_metadata
+    cdef public int flags
+
+
+@cython.locals(made=Job)
+cpdef Job make_job(
+    id,
+    bytes service,
+    list frames,
+    client,
+    double deadline,
+    metadata,
+    broker_metadata,
+    int flags,
+)
+
+
+cdef class WorkerLink:
+    cdef public object settings
+    cdef public bint ready
+    cdef public object worker_id
+    cdef public object late
+    cdef public dict invalid
+    cdef public dict welcome
+    cdef public object _codec
+    cdef public dict _services
+    cdef public object _service
+    cdef public bint _delphi
+    cdef public object _busy_is_silent
+    cdef public bint _joining
+    cdef public object _capacity
+    cdef public object _load
+    cdef public Connection _connection
+    cdef public Outbox _outbox
+    cdef public JobStreams _streams
+    cdef public object _event_ids
+    cdef public object events
+    cdef public dict _jobs
+    cdef public dict _slips
+    cdef public object _base
+    cdef public object _last
+    cdef public bint _draining
+    cdef public bint _left
+    cdef public object _unsaid
+    cdef public double _settle_at
+    cdef public list _events
+    cdef public list _taken

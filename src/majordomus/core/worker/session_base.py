@@ -1,0 +1,312 @@
+"""A worker's registration as such: what the session keeps, what its connection goes through, and
+what is told of it.
+
+`WorkerSession` stands on it: the jobs are its matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from typing import Any, NamedTuple, TypeAlias
+from typing import Final as Constant
+
+from majordomus.core.session.backoff import Rng
+from majordomus.core.session.connection import Change, Connection
+from majordomus.core.session.events import Event, Refused, SessionEvents
+from majordomus.core.session.outbox import Outbox
+from majordomus.core.session.settings import WorkerSettings
+from majordomus.core.session.transitions import JobState
+from majordomus.core.worker import encoding as speech
+from majordomus.core.worker.streams import Credit, Incoming, JobStreams
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.fields import written_service
+from majordomus.protocol.spec import Dialect, Frame
+
+IdSource: TypeAlias = Callable[[int], bytes]
+"""`ids(n)` returns n unpredictable bytes."""
+
+
+_CANCELLED: Constant = JobState.CANCELLED
+
+_EPOCH: Constant = 1 << 64
+_JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
+
+
+class Job:
+    """One request to be answered. ``deadline``: monotonic seconds, inf if there is none.
+    ``client``: the client's handle. ``metadata``, ``broker_metadata``: packed maps, checked; only
+    the broker's is to be trusted."""
+
+    __slots__ = (
+        "broker_metadata",
+        "client",
+        "deadline",
+        "flags",
+        "frames",
+        "id",
+        "metadata",
+        "service",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        service: bytes,
+        frames: list[Frame],
+        client: bytes,
+        deadline: float,
+        metadata: bytes,
+        broker_metadata: bytes,
+        flags: int,
+    ) -> None:
+        self.id = id
+        self.service = service
+        self.frames = frames
+        self.client = client
+        self.deadline = deadline
+        self.metadata = metadata
+        self.broker_metadata = broker_metadata
+        self.flags = flags
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Job):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in Job.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # frames may be changed
+
+    def __repr__(self) -> str:
+        return f"Job({', '.join(f'{name}={getattr(self, name)!r}' for name in Job.__slots__)})"
+
+
+def make_job(
+    id: int,
+    service: bytes,
+    frames: list[Frame],
+    client: bytes,
+    deadline: float,
+    metadata: bytes,
+    broker_metadata: bytes,
+    flags: int,
+) -> Job:
+    """A `Job`; it costs less than the constructor where this is compiled."""
+    made = Job.__new__(Job)
+    made.id = id
+    made.service = service
+    made.frames = frames
+    made.client = client
+    made.deadline = deadline
+    made.metadata = metadata
+    made.broker_metadata = broker_metadata
+    made.flags = flags
+    return made
+
+
+class Cancel(NamedTuple):
+    """The answer to a job is not wanted any more; an answer is due all the same while it is
+    held."""
+
+    id: int
+
+
+class SentOff(NamedTuple):
+    """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
+
+    status: int
+    text: str
+
+
+WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused | SentOff
+
+
+class Slip(NamedTuple):
+    """What a reply to a legacy job needs: where it goes, and the parts that are joined into it."""
+
+    address: bytes
+    parts: list[Frame]
+
+
+class WorkerLink:
+    """The state of one session, and the life of its connection. See `WorkerSession`."""
+
+    def __init__(self, settings: WorkerSettings, ids: IdSource, rng: Rng) -> None:
+        self.settings = settings
+        self.ready = False
+        self.worker_id = b""
+        self.late = 0
+        self.invalid: dict[str, int] = {}
+        self.welcome: dict[str, Any] = {}
+        self._codec = LEGACY.get(settings.dialect)
+        self._services = {written_service(service): None for service in settings.services}
+        if self._codec is not None and len(self._services) != 1:
+            raise LocalProtocolError("one-service", f"{settings.dialect} workers serve exactly one")
+        self._service = next(iter(self._services), b"")
+        self._delphi = settings.dialect is Dialect.DELPHI
+        self._busy_is_silent = self._codec is not None and not self._delphi
+        self._joining = settings.dialect in _JOINING
+        self._capacity = checked_capacity(settings.capacity)
+        self._load: float | None = None
+        interval = settings.interval
+        self._connection = Connection(
+            endpoints=1,
+            connect_timeout=settings.connect_timeout,
+            first=settings.reconnect_first,
+            most=settings.reconnect_most,
+            free=0,
+            interval=min(interval, spec.DELPHI_HEARTBEAT_INTERVAL) if self._delphi else interval,
+            liveness=settings.liveness,
+            always=True,
+            rng=rng,
+        )
+        self._outbox = Outbox()
+        self._streams = JobStreams(self._outbox)
+        self._event_ids = count(1)
+        self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
+        self._jobs: dict[int, JobState] = {}
+        self._slips: dict[int, Slip] = {}
+        self._base = 0  # added to a wire id it makes a job's number, never used again
+        self._last = 0
+        self._draining = False
+        self._unsaid: list[bytes] = []  # services that came while we drained
+        self._left = False
+        self._settle_at = inf
+        self._events: list[WorkerEvent] = []
+        self._taken: list[WorkerEvent] = []
+
+    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+
+    def connected(self, now: float) -> None:
+        """The socket has a connection to the broker."""
+        self._follow(self._connection.step("connected", now), now)
+
+    def lost(self, now: float) -> None:
+        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
+        self._follow(self._connection.step("lost", now), now)
+
+    def refused(self, frames: list[Frame], now: float) -> None:
+        """The socket did not take `frames`, one of the last sends: they are tried again.
+
+        To be reported in order, before anything else is done.
+        """
+        if not self._connection.open:
+            return
+        if self._codec is None and frames[0][4] == spec.HEARTBEAT:
+            self._outbox.block(now)
+        else:
+            self._outbox.keep(frames, now)
+
+    def tick(self, now: float) -> None:
+        """What time alone causes; to be called when `next_deadline` has come."""
+        connection = self._connection
+        if now >= connection.due:
+            if self._busy_is_silent and self._jobs:
+                connection.excuse(now)  # brokers of these dialects do not beat to who is busy
+            change = connection.tick(now)
+            if change is Change.BEAT:
+                self._beat()
+            else:
+                self._follow(change, now, say_so=True)
+        if now >= self._outbox.due and not self._outbox.retry(now):
+            self._outbox.unblock()
+        if now >= self._settle_at:
+            self._settle_at = inf
+            self._leave_if_idle(now)
+
+    def next_deadline(self) -> float:
+        """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
+        return min(self._connection.due, self._outbox.due, self._settle_at)
+
+    def take_effects(self) -> tuple[list[list[Frame]], list[WorkerEvent], bool]:
+        """What is to be sent, what is to be done, and whether the shell is to change its socket:
+        close it after these sends, and open a new one, with a new routing id.
+
+        The lists are good until the next call, which empties them.
+        """
+        events = self._events
+        self._events, self._taken = self._taken, events
+        self._events.clear()
+        sends = self._outbox.take()
+        renew = self._connection.renew
+        if renew:
+            self._connection.renewed()
+        return sends, events, renew
+
+    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+
+    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+        if change is Change.OPENED:
+            if not self._draining:
+                self._greet(now)
+        elif change is Change.ENDED:
+            self._let_go()
+            self._outbox.clear()
+            if say_so:
+                self._outbox.put(self._disconnect())
+            self._settle_at = inf
+            self._leave_if_idle(now)
+
+    def _greet(self, now: float) -> None:
+        self._unsaid.clear()
+        for service in self._services:
+            self._register(service, now)
+        self.events.greet()
+
+    def _register(self, service: bytes, now: float) -> None:
+        """READY. Where nothing answers it, we are ready by having said it."""
+        if self._codec is None:
+            self._outbox.put(speech.ready(service, self._capacity, self.settings.weight))
+        else:
+            self._outbox.put(self._codec.w2b_ready(service))
+            self.ready = not self._delphi
+        if not self._connection.listening:
+            self._connection.listen(now)
+
+    def _beat(self) -> None:
+        """ "A worker sends one per interval whatever else it sent" (docs/spec/mdp-0.3.md)."""
+        if self._outbox.blocked:
+            return
+        if self._codec is None:
+            self._outbox.put(speech.heartbeat(self._load))
+        else:
+            self._outbox.put(self._codec.w2b_heartbeat(self._service, self._load))
+
+    def _let_go(self) -> None:
+        """The connection is gone, and with it every job that came over it."""
+        for job, state in self._jobs.items():
+            if state is not _CANCELLED:
+                self._events.append(Cancel(job))
+        self._jobs.clear()
+        self._slips.clear()
+        self._streams.of.clear()
+        self._unsaid.clear()
+        self._base += _EPOCH
+        self.ready = False
+        self.worker_id = b""
+
+    def _leave_if_idle(self, now: float) -> None:
+        """A legacy worker that drains parts from its broker when nothing is left to do."""
+        if self._codec is None or not self._draining or self._jobs:
+            return
+        if not self._connection.open:
+            self._connection.step("close", now)
+        elif not self._left:
+            self._left = True
+            self.ready = False
+            self._outbox.put(self._disconnect())
+            self._connection.mute()
+
+    def _disconnect(self) -> list[Frame]:
+        if self._codec is None:
+            return [speech.DISCONNECT]
+        return self._codec.w2b_disconnect(self._service)
+
+
+def checked_capacity(capacity: int) -> int:
+    if not 0 < capacity <= spec.MAX_CAPACITY:
+        raise LocalProtocolError("bad-capacity", f"{capacity} is not 1..{spec.MAX_CAPACITY}")
+    return capacity

@@ -1,0 +1,107 @@
+"""Streams of a worker's jobs: how many parts of an answer may be sent, the parts that a client
+sends, and the credit that is given for those that were read (docs/spec/mdp-0.3.md, section 14)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import mdp03, spec
+from majordomus.protocol.spec import Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.session.outbox import Outbox
+
+STEP: Final = spec.FIRST_CREDIT // 2
+"""Parts read until credit is given for them: "when half of what it granted is used"."""
+NO_CREDIT: Final = b"the client sent more parts than it had been given credit for"
+
+_NO_NAMES: Final = b"\x00\x00"
+_pack_head = mdp03.HEAD.pack
+
+
+class Incoming(NamedTuple):
+    """A part of the client's stream. ``last``: its end, of which the frames are the body."""
+
+    id: int
+    frames: list[Frame]
+    last: bool
+
+
+class Credit(NamedTuple):
+    """The client takes more parts of the answer."""
+
+    id: int
+
+
+class JobStream:
+    """The streams of one job. ``credit``: parts that may be sent. ``open``: the client's side is.
+    ``accepts``: parts that it may send, ``read``: those read since the last CREDIT."""
+
+    __slots__ = ("accepts", "credit", "open", "read")
+
+    def __init__(self, is_open: bool) -> None:
+        self.credit = spec.FIRST_CREDIT
+        self.accepts = spec.FIRST_CREDIT
+        self.open = is_open
+        self.read = 0
+
+
+class JobStreams:
+    """The streams of the jobs that have any, by the job's number."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.of: dict[int, JobStream] = {}
+        self._outbox = outbox
+
+    def begin(self, job: int) -> None:
+        """The client's side of `job` is open."""
+        self.of[job] = JobStream(True)
+
+    def room(self, job: int) -> int:
+        """Parts of the answer that there is credit for."""
+        stream = self.of.get(job)
+        return spec.FIRST_CREDIT if stream is None else stream.credit
+
+    def spend(self, job: int) -> None:
+        """A part of the answer is sent. Raises: LocalProtocolError when there is no credit."""
+        stream = self.of.get(job)
+        if stream is None:
+            stream = self.of[job] = JobStream(False)
+        if stream.credit < 1:
+            raise LocalProtocolError("no-credit", "the client takes no more parts now")
+        stream.credit -= 1
+
+    def credit_came(self, job: int, parts: int) -> None:
+        """CREDIT for a job that is held."""
+        stream = self.of.get(job)
+        if stream is None:
+            stream = self.of[job] = JobStream(False)
+        stream.credit = min(stream.credit + parts, spec.MOST_CREDIT)
+
+    def part_came(self, job: int, last: bool) -> bool | None:
+        """A part or the end of the client's stream: None when there is none, False when there was
+        no credit for it."""
+        stream = self.of.get(job)
+        if stream is None or not stream.open:
+            return None
+        if last:
+            stream.open = False
+            return True
+        stream.accepts -= 1
+        return stream.accepts >= 0
+
+    def was_read(self, job: int, wire: int, parts: int) -> bool:
+        """So many parts of the client were read. True when credit was given, for the shell to
+        send."""
+        stream = self.of.get(job)
+        if stream is None or not stream.open:
+            return False
+        stream.read += parts
+        if stream.read < STEP:
+            return False
+        stream.accepts += stream.read
+        head = _pack_head(spec.MDP03_MAGIC, spec.CREDIT, 0, min(stream.read, 0xFFFF), wire, 0)
+        self._outbox.put([head + _NO_NAMES])
+        stream.read = 0
+        return True

@@ -1,0 +1,43 @@
+"""The access rules of a running broker: looked at twice a second, taken over when they change.
+
+A file that is broken by now changes nothing; the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from majordomus.core.broker.state.access_rules import Rights
+from majordomus.errors import ConfigurationError
+from majordomus.security.acl import AclFile
+
+EVERY: Final = 0.5
+"""Seconds between two looks: a right that is taken away ends within one second."""
+
+
+class RightsWatch:
+    """One file; `take` gets its rules, the first ones when it is made."""
+
+    def __init__(
+        self, path: str, take: Callable[[Rights, float], None], logger: logging.Logger, now: float
+    ) -> None:
+        """Raises: ConfigurationError when the file cannot be used."""
+        self._file = AclFile(Path(path))
+        self._take, self._logger = take, logger
+        self.due = now + EVERY
+        take(self._file.rights, now)
+
+    def look(self, now: float) -> None:
+        """To be called when `due` has come; monotonic seconds."""
+        self.due = now + EVERY
+        try:
+            if not self._file.changed():
+                return
+        except ConfigurationError as error:
+            self._logger.warning("the access rules stay as they were: %s", error)
+            return
+        self._take(self._file.rights, now)
+        self._logger.info("the access rules of %s hold from now on", self._file.path)

@@ -1,0 +1,96 @@
+"""Against those who take without asking: too many connections of one address, too many that never
+say a word, messages without an end.
+
+One for a broker's socket, told by the monitor who comes and goes. What it ends is counted by reason
+(`mmi.stats`) and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from majordomus.net.broker.limits import descriptors
+from majordomus.net.broker.limits.connection_limits import Crowd
+from majordomus.net.broker.limits.descriptors import Mark, mark_of
+from majordomus.net.broker.limits.non_zmtp_detector import NOT_ZMTP, Strays
+from majordomus.net.broker.limits.oversize_detector import Flood
+from majordomus.net.zmq.monitor import Event, Seen
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.net.broker.limits.connections import Connections
+
+ENDLESS = "endless-message"
+
+
+class Guard:
+    """`due`: when `look` is next needed, in monotonic seconds."""
+
+    def __init__(
+        self,
+        machine: BrokerMachine,
+        connections: Connections,
+        look: Callable[[int], Mark | None] = mark_of,
+    ) -> None:
+        settings = machine.settings
+        self._look_at = look
+        self._machine, self._connections = machine, connections
+        self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._flood = Flood(settings.max_message)
+        self._strays = Strays()
+        self._marks: dict[int, Mark] = {}
+        """Of every connection, by its descriptor."""
+
+    @property
+    def due(self) -> float:
+        return self._flood.due if self._marks else inf
+
+    def hear(self, seen: Seen, now: float) -> None:
+        """What the monitor says."""
+        fd = seen.value
+        stray = self._strays.hear(seen)
+        if seen.event is Event.LOST:
+            if stray:
+                mark = self._marks.get(fd)
+                self._machine.handshake_failed(NOT_ZMTP, address=mark.host if mark else "")
+            self._forget(fd)
+        elif seen.event is Event.ACCEPTED:
+            self._forget(fd)
+            mark = self._look_at(fd)
+            if mark is None:
+                return
+            self._marks[fd] = mark
+            reason = self._crowd.accepted(fd, mark.host, now)
+            if reason:
+                self._end(fd, reason)
+            else:
+                self._flood.begin(now)
+
+    def opened(self, fd: int) -> None:
+        """The first message of a connection has come."""
+        self._crowd.spoke(fd)
+        self._strays.spoke(fd)
+
+    def delivered(self, batch: Iterable[tuple[bytes, list[bytes]]]) -> None:
+        """Whole messages have come."""
+        if self._flood.watching:
+            found = (self._connections.fd_of(peer) for peer, _ in batch)
+            self._flood.delivered(fd for fd in found if fd is not None)
+
+    def look(self, now: float) -> None:
+        """Whether anybody sends without an end."""
+        for fd in self._flood.look(self._marks, self._crowd.silent, now):
+            self._end(fd, ENDLESS)
+
+    def _forget(self, fd: int) -> None:
+        self._marks.pop(fd, None)
+        self._crowd.ended(fd)
+        self._flood.ended(fd)
+
+    def _end(self, fd: int, reason: str) -> None:
+        mark = self._marks.get(fd)
+        self._strays.cut(fd)
+        if mark is not None and descriptors.shut(fd, mark):
+            self._machine.cut_off(reason, mark.host)

@@ -1,0 +1,57 @@
+"""A link through libzmq: one DEALER, its monitor and its wire, on the way to one endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+import zmq
+
+from majordomus.net.connection.credentials import Access
+from majordomus.net.readiness import Readiness
+from majordomus.net.zmq import select as wires
+from majordomus.net.zmq import sockets
+from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Event, Monitor
+
+WATCHED: Final = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED, *HANDSHAKE_FAILED)
+
+
+class ZmqLink:
+    """See `link.Link`. Its first descriptor tells of messages, its second of the connection."""
+
+    due = inf
+    tells_once = True
+    unsent = 0
+
+    def __init__(self, url: str, access: Access | None = None) -> None:
+        self.url = url
+        self.up = False
+        self.socket = sockets.dealer()
+        self.monitor = Monitor(self.socket, *WATCHED)
+        try:
+            wire = wires.make_dealer(self.socket)
+            if access is not None:
+                access.secure(self.socket, url)
+            sockets.connect(self.socket, url)
+        except BaseException:
+            self.close()
+            raise
+        self.receive, self.send, self.readable = wire.receive, wire.send, wire.readable
+        self.news = self.monitor.read
+        self.fds: tuple[int, ...] = (_fd(self.socket), _fd(self.monitor.socket))
+
+    def wait_with(self, fd: int) -> Callable[[int], int]:
+        return Readiness(fd, *self.fds)
+
+    def look(self, now: float) -> None:
+        """libzmq looks at the time itself."""
+
+    def close(self) -> None:
+        """What was sent may still leave, for LINGER at most. May be repeated."""
+        self.monitor.close()
+        self.socket.close()
+
+
+def _fd(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))

@@ -1,0 +1,123 @@
+"""The parts of a client's stream, as a handler reads them.
+
+Event loop and handler may be in two threads. What was read is told in batches, for then the client
+may send as much more; what was not read is bounded by the credit that it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Self
+
+from majordomus.core.worker.streams import STEP
+from majordomus.errors import Cancelled, LocalProtocolError
+from majordomus.net.bodies import Reply
+
+
+class Parts:
+    """An iterator, for one reader at a time: `for` in a thread, `async for` on the event loop.
+
+    It ends when the client has finished, and raises Cancelled when nobody waits for the answer any
+    more. `told` is called on the loop with the number of parts that were read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[int], object]) -> None:
+        self._loop, self._told = loop, told
+        self._loop_thread = threading.get_ident()
+        self._parts: deque[list[bytes]] = deque()
+        self._news = threading.Condition()
+        self._waiter: asyncio.Future[None] | None = None
+        self._read = 0
+        self._finished = False
+        self._cancelled = False
+
+    # ── the engine, on the loop ───────────────────────────────────────────────────────────────────
+
+    def put(self, frames: list[bytes], last: bool) -> None:
+        """A part has come, or the end, which is a part as well if it carries anything."""
+        if not last or any(frames):
+            self._parts.append(frames)
+        self._finished = self._finished or last
+        self._wake()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._cancelled = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ── the handler ───────────────────────────────────────────────────────────────────────────────
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Reply:
+        if threading.get_ident() == self._loop_thread and not self._ready():
+            raise LocalProtocolError("blocking", "on an event loop, read with `async for`")
+        with self._news:
+            while not self._ready():
+                self._news.wait()
+        part = self._take()
+        if part is None:
+            raise StopIteration
+        return part
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        while not self._ready():
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        part = self._take()
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    def _ready(self) -> bool:
+        return bool(self._parts) or self._finished or self._cancelled
+
+    def _take(self) -> Reply | None:
+        if self._cancelled:
+            raise Cancelled("nobody waits for the answer any more")
+        if not self._parts:
+            return None
+        frames = self._parts.popleft()
+        self._read += 1
+        if self._read >= STEP and not self._finished:
+            read, self._read = self._read, 0
+            if threading.get_ident() == self._loop_thread:
+                self._told(read)
+            else:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._told, read)
+        return Reply(frames)
+
+
+class NoParts:
+    """What a request has that is no stream."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Reply:
+        raise StopIteration
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        raise StopAsyncIteration
+
+
+NO_PARTS: Final = NoParts()

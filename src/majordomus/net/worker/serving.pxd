@@ -1,0 +1,25 @@
+cimport cython
+
+from majordomus.core.worker.session_base cimport Job
+from majordomus.net.worker.request cimport Request
+from majordomus.net.worker.running cimport Desk, Offer, Running
+
+
+cdef class Serving:
+    cdef public object _loop
+    cdef public object _spawner
+    cdef public object _pool
+    cdef public object _processes
+    cdef public dict _offers
+    cdef public object _results
+    cdef public object _thread
+    cdef public bint _collecting
+    cdef public bint _closing
+    cdef public object _idle
+    cdef public bint _awaited
+    cdef public Desk _at
+    cdef public bint _said
+    @cython.locals(offer=Offer, request=Request, one=Running)
+    cdef object _start(self, Desk post, Job job)
+    cdef object _touch(self, Desk post)
+    cdef object _give(self, Running one, status, list frames)

@@ -1,0 +1,207 @@
+"""Typed handlers: `def create(user: User) -> UserId` becomes a function of a `Request`.
+
+The annotation of the first argument decodes and validates the body (400, and the field's name, when
+it does not fit), that of the result encodes it. `Iterator[User]` and its async sister decode each
+part of the client's stream. A handler that takes a `Request`, or says nothing, stays as it is; so
+does a result that is a body already (bytes, text, a Message, a Reply, a list of frames). What an
+annotation means is decided once, when the handler is registered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import types
+import typing
+from collections import abc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final, Union, get_args, get_origin
+
+from majordomus.errors import ConfigurationError
+from majordomus.messages.bodies import Decoder, Encoder, decoder_for, encoder_for
+from majordomus.messages.message import Message
+from majordomus.net.bodies import Reply
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.typed_parts import TypedParts
+
+EMPTY: Final = inspect.Parameter.empty
+_NOTHING_SAID: Final = (EMPTY, Any, object)
+_BODIES: Final = (None, type(None), bytes, bytearray, memoryview, str, Message, Reply)
+_PARTS: Final = (
+    abc.Iterator,
+    abc.Iterable,
+    abc.Generator,
+    abc.AsyncIterator,
+    abc.AsyncIterable,
+    abc.AsyncGenerator,
+)
+_SEQUENCES: Final = (list, tuple, abc.Sequence)
+
+
+class Contract(typing.NamedTuple):
+    """How the argument is made of the request, and the body of the result; None is not at all."""
+
+    decode: Decoder | None
+    encode: Encoder | None
+    stream: bool = False
+    """The argument is an iterator over such values: the client's parts."""
+
+    def argument(self, request: Request) -> Any:
+        """Raises: BadRequest."""
+        if self.decode is None:
+            return request
+        if self.stream:
+            return TypedParts(request, self.decode, _type_of(request))
+        return self.decode(request.frames, _type_of(request))
+
+    def result(self, request: Request, value: Any) -> Any:
+        """In JSON, if the request was."""
+        if self.encode is None or isinstance(value, Reply):
+            return value
+        type_ = _type_of(request)
+        alone = self.decode is None or self.stream  # no body to be like
+        like = type_ if alone or self.decode is None else self.decode.like(request.frames, type_)
+        return Reply(self.encode(value, like).frames)
+
+
+def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None:
+    """None for a function that takes a `Request` and returns a body. `parts`: it yields them.
+
+    Raises: ConfigurationError for an annotation that no body can be.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins
+        return None
+    names = _names_of(function)
+    first = next(iter(signature.parameters.values()), None)
+    decode, stream = (None, False) if first is None else _decoder(first, names)
+    encode = _encoder(signature.return_annotation, names, parts)
+    return Contract(decode, encode, stream) if decode or encode else None
+
+
+def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+    """A handler of requests, of the same shape as `function`."""
+    target = routine(function)
+    if inspect.isasyncgenfunction(target):
+        make: Callable[..., Callable[[Request], Any]] = _async_parts
+    elif inspect.iscoroutinefunction(target):
+        make = _coroutine
+    elif inspect.isgeneratorfunction(target):
+        make = _parts
+    else:
+        make = _plain
+    return functools.wraps(function)(make(function, contract))
+
+
+# ── the four shapes ───────────────────────────────────────────────────────────────────────────────
+
+
+def _plain(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+    def call(request: Request) -> Any:
+        return contract.result(request, function(contract.argument(request)))
+
+    return call
+
+
+def _parts(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Iterator[Any]]:
+    def call(request: Request) -> Iterator[Any]:
+        with contextlib.closing(function(contract.argument(request))) as made:
+            for part in made:
+                yield contract.result(request, part)
+
+    return call
+
+
+def _coroutine(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+    async def call(request: Request) -> Any:
+        return contract.result(request, await function(contract.argument(request)))
+
+    return call
+
+
+def _async_parts(
+    function: Callable[..., Any], contract: Contract
+) -> Callable[[Request], AsyncIterator[Any]]:
+    async def call(request: Request) -> AsyncIterator[Any]:
+        async with contextlib.aclosing(function(contract.argument(request))) as made:
+            async for part in made:
+                yield contract.result(request, part)
+
+    return call
+
+
+# ── annotations ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _type_of(request: Request) -> str:
+    type_ = request.metadata.get("type", "")
+    return type_ if isinstance(type_, str) else ""
+
+
+def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
+    """And whether it is for each of the client's parts."""
+    annotation = first.annotation
+    try:
+        annotation = _resolve(annotation, names)
+    except NameError as error:
+        if "Request" in str(annotation):  # imported for type checkers only
+            return None, False
+        raise ConfigurationError(
+            f"the annotation {annotation!r} of {first.name!r} cannot be found here: {error}"
+        ) from None
+    if annotation in _NOTHING_SAID:
+        return None, False
+    if isinstance(annotation, type) and issubclass(annotation, Request):
+        return None, False
+    if get_origin(annotation) in _PARTS:
+        return decoder_for(get_args(annotation)[0]), True
+    return decoder_for(annotation), False
+
+
+def _encoder(annotation: Any, names: dict[str, Any], parts: bool) -> Encoder | None:
+    try:
+        annotation = _resolve(annotation, names)
+    except NameError:  # a result is encoded by its class then
+        return None
+    if parts and get_origin(annotation) in _PARTS:
+        annotation = get_args(annotation)[0]
+    if annotation in _NOTHING_SAID or _is_body(annotation):
+        return None
+    try:
+        return encoder_for(annotation)
+    except ConfigurationError:
+        return None
+
+
+def _is_body(annotation: Any) -> bool:
+    """Whether values of it are bodies without encoding: `to_frames` takes them."""
+    if annotation in _BODIES:
+        return True
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_is_body(one) for one in arguments if one is not type(None))
+    return origin in _SEQUENCES and bool(arguments) and _is_body(arguments[0])
+
+
+def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation that may be text. Raises: NameError."""
+    if not isinstance(annotation, str):
+        return annotation
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, globalns=names, include_extras=True)["it"]
+
+
+def _names_of(function: Callable[..., Any]) -> dict[str, Any]:
+    return getattr(inspect.unwrap(routine(function)), "__globals__", {})
+
+
+def routine(function: Callable[..., Any]) -> Any:
+    """The function itself, behind partials, methods and objects with `__call__`."""
+    target: Any = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target) and not inspect.isclass(target):
+        target = type(target).__call__
+    return target

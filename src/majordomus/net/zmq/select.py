@@ -1,0 +1,136 @@
+"""Which wire serves, and why: our own ZMTP for plain TCP where it was built; for libzmq's sockets
+the native one where it loads, else its twin on pyzmq.
+
+It is decided once, at import. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces one of them; the last
+two leave plain TCP to libzmq.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+import zmq
+
+from majordomus.errors import ConfigurationError
+from majordomus.net.zmq import _pure as wire
+
+VARIABLE: Final = "MAJORDOMUS_WIRE"
+NATIVE: Final = "native"
+TWIN: Final = "pyzmq"
+OWN: Final = "zmtp"
+
+logger = logging.getLogger("majordomus")
+
+
+class Router(Protocol):
+    """What a broker needs of a wire; net/zmq/_pure.py says what each method does."""
+
+    def receive(self, most: int) -> list[tuple[bytes, list[bytes]]]: ...
+    def receive_with_users(self, most: int) -> list[tuple[bytes, list[bytes], str]]: ...
+    def send(self, batch: list[tuple[bytes, list[bytes]]]) -> list[tuple[int, int]]: ...
+    def connections(self) -> list[tuple[bytes, int]]: ...
+    def forget(self, peer: bytes) -> None: ...
+
+
+class Dealer(Protocol):
+    """What a client or worker needs of a wire."""
+
+    def receive(self, most: int) -> list[list[bytes]]: ...
+    def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]: ...
+    def readable(self) -> bool: ...
+
+
+class _Kind(NamedTuple):
+    name: str  # "native", or "pyzmq: " and why
+    asked_for: bool
+    router: Callable[..., Router]
+    dealer: Callable[[zmq.Socket[bytes]], Dealer]
+    wait: Callable[..., Callable[[int], int]]
+
+
+def _choose(wanted: str) -> _Kind:
+    if wanted == TWIN:
+        return _twin(f"{VARIABLE} asks for it", asked_for=True)
+    try:
+        native = importlib.import_module("majordomus.net.zmq._native")
+    except ModuleNotFoundError:
+        return _twin("the native wire was not built when this was installed")
+    except ImportError as error:
+        return _twin(f"the native wire refuses to load: {error}")
+    return _Kind(NATIVE, True, native.RouterWire, native.DealerWire, native.Wait)
+
+
+def _twin(why: str, *, asked_for: bool = False) -> _Kind:
+    return _Kind(f"{TWIN}: {why}", asked_for, wire.RouterWire, wire.DealerWire, wire.Wait)
+
+
+def _has_own_zmtp(wanted: str) -> bool:
+    if wanted not in ("", OWN):
+        return False
+    try:
+        importlib.import_module("majordomus.net.zmtp._router")
+        importlib.import_module("majordomus.net.zmtp._dealer")
+    except ImportError:
+        return False
+    return True
+
+
+_wanted: Final = os.environ.get(VARIABLE, "")
+_kind: Final = _choose(_wanted)
+_said: list[str] = []
+
+WIRE: Final = _kind.name
+"""What moves messages on libzmq's sockets: `native`, or `pyzmq: ` and why."""
+OWN_ZMTP: Final = _has_own_zmtp(_wanted)
+"""Whether our own ZMTP serves plain TCP; it was not built where there is no epoll."""
+
+
+def make_router(socket: zmq.Socket[bytes], *, max_frames: int = 0, max_bytes: int = 0) -> Router:
+    """The wire of a broker's socket.
+
+    Raises: ConfigurationError when the wire that is forced is not here.
+    """
+    check()
+    return _kind.router(socket, max_frames=max_frames, max_bytes=max_bytes)
+
+
+def make_dealer(socket: zmq.Socket[bytes]) -> Dealer:
+    """The wire of a client's or worker's socket.
+
+    Raises: ConfigurationError when the forced wire is not here.
+    """
+    check()
+    return _kind.dealer(socket)
+
+
+def make_wait(*sources: zmq.Socket[bytes] | int) -> Callable[[int], int]:
+    """What waits for sockets and descriptors; see `wire.Wait`."""
+    check()
+    return _kind.wait(*sources)
+
+
+def problem() -> str:
+    """Why the wire that MAJORDOMUS_WIRE asks for cannot be had; empty when it can."""
+    if _wanted not in ("", OWN, NATIVE, TWIN):
+        return f"{VARIABLE}={_wanted} is unknown; there is: {OWN}, {NATIVE}, {TWIN}"
+    if _wanted == OWN and not OWN_ZMTP:
+        return f"{VARIABLE}={OWN} cannot be had: our own ZMTP was not built when this was installed"
+    if _wanted == NATIVE and WIRE != NATIVE:
+        return f"{VARIABLE}={NATIVE} cannot be had: {WIRE.removeprefix(f'{TWIN}: ')}"
+    return ""
+
+
+def check() -> None:
+    """Says once that the twin serves where nobody asked for it.
+
+    Raises: ConfigurationError when the wire that is forced is unknown, or not here.
+    """
+    if reason := problem():
+        raise ConfigurationError(reason)
+    if not _kind.asked_for and not _said:
+        _said.append(WIRE)
+        logger.warning("this is the slow wire, several times slower than the native one (%s)", WIRE)

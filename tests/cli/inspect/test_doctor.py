@@ -1,0 +1,98 @@
+"""`majordomus doctor`: what it looks at, and that something broken makes it fail."""
+
+from __future__ import annotations
+
+import json
+import resource
+
+import pytest
+import zmq
+
+from majordomus.cli.inspect import doctor
+from majordomus.net.zmq.select import WIRE
+from tests.cli.shell import Shell
+
+
+def test_doctor_looks_at_everything_a_broker_needs_and_finds_it_here(shell: Shell) -> None:
+    done = shell.run("doctor", "--json")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
+    assert report["ok"] is True
+    found = {check["check"]: check["value"] for check in report["checks"]}
+    assert list(found) == [
+        "python",
+        "majordomus",
+        "pyzmq",
+        "msgspec",
+        "protobuf",
+        "click",
+        "rich",
+        "libzmq",
+        "CURVE",
+        "native wire",
+        "plain TCP",
+        "rules",
+        "tcp sockets",
+        "ipc sockets",
+        "descriptors",
+        "monotonic clock",
+        "wall clock",
+        "ipc folder",
+        "shared memory",
+        "localhost",
+    ]
+    assert found["libzmq"] == zmq.zmq_version()
+    assert (found["native wire"] == "loaded") == (WIRE == "native")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert f"hard {hard:,}" in found["descriptors"]
+
+
+def test_doctor_prints_a_table(shell: Shell) -> None:
+    done = shell.run("doctor")
+    lines = done.out.decode().splitlines()
+    assert lines[0].split() == ["CHECK", "STATE", "VALUE"]
+    assert [line.split()[:2] for line in lines if line.startswith("python")] == [["python", "ok"]]
+
+
+def test_doctor_with_something_broken_fails_and_names_it(shell: Shell) -> None:
+    shell.write("sitecustomize.py", "import tempfile\ntempfile.tempdir = '/nowhere'\n")
+    path = f"{shell.folder}:{shell.environment['PYTHONPATH']}"
+    done = shell.run("doctor", "--json", PYTHONPATH=path)
+    assert (done.code, done.err) == (1, "majordomus doctor: broken: ipc sockets, ipc folder\n")
+    report = json.loads(done.out)
+    assert report["ok"] is False
+    broken = [check for check in report["checks"] if check["state"] == "broken"]
+    assert broken[1] == {
+        "check": "ipc folder",
+        "state": "broken",
+        "value": "/nowhere: No such file or directory",
+    }
+
+
+def test_peers_allowed_by_a_descriptor_limit() -> None:
+    assert doctor.peers_for(20_000) == 19_900
+    assert doctor.peers_for(50) == 0
+    assert doctor.peers_for(resource.RLIM_INFINITY) == resource.RLIM_INFINITY
+
+
+def test_socket_that_does_not_work_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_endpoint: str, patience: int = 0) -> float:
+        raise OSError("no route")
+
+    monkeypatch.setattr(doctor, "_round_trip", refuse)
+    assert [(finding.check, finding.state, finding.value) for finding in doctor.sockets()] == [
+        ("tcp sockets", doctor.BROKEN, "no route"),
+        ("ipc sockets", doctor.BROKEN, "no route"),
+    ]
+
+
+def test_wire_that_is_not_the_native_one_is_a_note_with_the_reason(shell: Shell) -> None:
+    checks = json.loads(shell.run("doctor", "--json", MAJORDOMUS_WIRE="pyzmq").out)["checks"]
+    (found,) = [check for check in checks if check["check"] == "native wire"]
+    assert found["state"] == "note"
+    assert found["value"] == "MAJORDOMUS_WIRE asks for it; its slower twin on pyzmq serves"
+
+
+def test_wire_that_is_forced_and_unknown_is_broken(shell: Shell) -> None:
+    done = shell.run("doctor", MAJORDOMUS_WIRE="copper")
+    assert (done.code, done.err) == (1, "majordomus doctor: broken: native wire\n")

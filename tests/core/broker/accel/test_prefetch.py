@@ -1,0 +1,281 @@
+"""What looks ahead changes nothing: a batch has the effects that its messages have one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from majordomus.core.broker.accel import prefetch as foresight
+from majordomus.core.broker.accel import prefetch_hints as hints
+from majordomus.core.broker.accel.prefetch import Foresight
+from majordomus.core.broker.balancing.strategy import LeastOutstanding
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.services import Service
+from majordomus.protocol import mdp03, spec
+from majordomus.protocol.spec import Frame
+from tests.core import broker_harness as house
+from tests.core.broker_harness import House, number
+
+SERVICES = 600
+"""More than the compiled rules' `hints.MANY`."""
+ECHO = b"service-007"
+
+
+@pytest.fixture(autouse=True)
+def python_looks_ahead_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "MANY", 500)
+    monkeypatch.setattr(hints, "RING", 32)
+
+
+def broker(services: int) -> BrokerMachine:
+    """A machine that has so many services, of one worker each but the first, which has two."""
+    made = BrokerMachine(BrokerSettings(), house.ids(), "house")
+    for n in range(services + 1):
+        name = b"service-%03d" % (n % services)
+        made.receive(b"worker-%03d" % n, [mdp03.pack(spec.READY, code=9, service=name)], 1.0)
+    for _ in range(2):
+        made.take_effects()
+    return made
+
+
+def request(name: bytes, id: int = 1, **fields: int) -> Frame:
+    return mdp03.pack(spec.REQUEST, id=id, ttl=5000, service=name, **fields)
+
+
+def messages() -> list[tuple[bytes, list[Frame]]]:
+    """What peers say, well-formed and not; made anew, for the machine keeps the lists."""
+    final = mdp03.pack(spec.FINAL, code=200, id=number(1))
+    good = [(b"client", [request(b"service-%03d" % (n * 7), n + 1), b"body"]) for n in range(40)]
+    return [
+        *good[:20],
+        (b"client", []),
+        (b"client", [b""]),
+        (b"client", [b"MDP\x03"]),
+        (b"client", [request(ECHO, 50)[:20]]),
+        (b"client", [request(ECHO, 51)[:21]]),
+        (b"client", [request(ECHO, 52)[:-3]]),
+        (b"client", [request(ECHO, 53) + b"more"]),
+        (b"client", [bytearray(request(ECHO, 54)), b"body"]),
+        (b"client", [memoryview(request(ECHO, 55)), b"body"]),
+        (b"client", [request(b"", 56), b"body"]),
+        (b"client", [request(b"nobody's", 57), b"body"]),
+        (b"client", [request(b"\xff", 58), b"body"]),
+        (b"client", [request(ECHO, 59, flags=spec.FAIL_FAST)]),
+        (b"client", [b"envelope", b"", request(ECHO, 60), b"body"]),
+        (b"nobody", [final, b"body"]),
+        (b"worker-007", [final, b"body"]),
+        (b"worker-000", [final, b"body"]),
+        (b"legacy", [b"", b"MDPC02", b"\x01", ECHO, b"body"]),
+        (b"legacy", [b"MDPC02", b"\x01", ECHO, b"body"]),
+        (b"worker-014", [mdp03.pack(spec.DISCONNECT)]),
+        (b"client", [request(b"service-014", 61), b"body"]),
+        *good[20:],
+    ]
+
+
+@pytest.mark.parametrize(("services", "sends"), [(3, 5), (SERVICES, 40)])
+def test_batch_has_the_effects_of_its_messages_one_by_one(services: int, sends: int) -> None:
+    together, alone = broker(services), broker(services)
+    for _ in range(3):
+        assert together.receive_all(messages(), 2.0) == []
+        for peer, frames in messages():
+            alone.receive(peer, frames, 2.0)
+        effects = together.take_effects()
+        assert effects == alone.take_effects()
+        assert len(effects[1]) > sends
+        assert together.registry.counts.dropped == alone.registry.counts.dropped
+        house.invariants.check(together)
+        for made in (together, alone):
+            made.receive(b"client", [mdp03.pack(spec.DISCONNECT)], 2.0)
+
+
+def test_look_ahead_goes_so_far_and_not_beyond_the_batch() -> None:
+    ahead, batch = broker(SERVICES).registry.foresight.ahead, messages()
+    assert ahead(batch, 0) == foresight.AT_ONCE
+    assert ahead(batch, len(batch) - 3) == len(batch)
+
+
+def test_few_services_are_worth_no_look() -> None:
+    assert broker(3).registry.foresight.ahead(messages(), 0) == -1
+
+
+@pytest.mark.parametrize("services", [3, SERVICES])
+def test_what_is_no_message_stops_nobody(services: int) -> None:
+    made = broker(services)
+    first, second = calls([b"service-001", b"service-002"])
+    batch: list[Any] = [first, None, second]
+    faults = made.receive_all(batch, 2.0)
+    assert 1 <= len(faults) <= 2
+    assert [peer for peer, _ in made.take_effects()[1]][-1:] == [b"worker-002"]
+
+
+def services_by_name(count: int = SERVICES) -> dict[bytes, Service]:
+    return {name: known(name) for name in (b"service-%03d" % n for n in range(count))}
+
+
+def known(name: bytes) -> Service:
+    service = Service(name, LeastOutstanding())
+    service.known = True
+    return service
+
+
+def foreseeing(services: dict[bytes, Service]) -> Foresight:
+    made = Foresight(services)
+    for service in services.values():
+        made.made(service)
+    return made
+
+
+def calls(names: list[bytes]) -> list[tuple[bytes, list[Frame]]]:
+    return [(b"client", [request(name, n + 1)]) for n, name in enumerate(names)]
+
+
+def test_what_is_called_is_recalled_in_the_order_of_the_calls() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    names = list(services)[:10]
+    foreseen.ahead(calls(names), 0)
+    guesses = [foreseen.recall(name) for name in names]
+    alone = {hash(name) & foreseen._mask: name for name in services}.values()
+    assert guesses == [services[name] if name in alone else None for name in names]
+    assert len([guess for guess in guesses if guess]) > 5
+    assert foreseen.recall(names[0]) is None
+
+
+def test_what_nobody_asks_for_is_passed_over() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    names = list(services)[:10]
+    for name in names:
+        foreseen.made(services[name])
+    foreseen.ahead(calls(names), 0)
+    assert foreseen.recall(b"another") is None
+    assert foreseen.recall(names[9]) is services[names[9]]
+    assert foreseen.recall(names[8]) is None
+
+
+def test_table_that_has_grown_has_them_all() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    small = len(foreseen._table)
+    for n in range(20 * SERVICES):
+        name = b"another-%05d" % n
+        services[name] = known(name)
+        foreseen.made(services[name])
+    assert len(foreseen._table) > small
+    assert len(foreseen.guesses()) > 0.9 * len(services)
+    assert set(foreseen.guesses()) <= set(services.values())
+
+
+def test_what_is_known_no_more_is_not_recalled_and_not_kept() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    name = b"service-001"
+    foreseen.made(services[name])
+    foreseen.ahead(calls([name]), 0)
+    services[name].known = False
+    assert foreseen.recall(name) is None
+    services[name].known = True
+    foreseen.forget(services[name])
+    foreseen.ahead(calls([name]), 0)
+    assert foreseen.recall(name) is None
+
+
+def test_services_that_share_an_entry_are_told_apart() -> None:
+    foreseen = foreseeing(services_by_name())
+    first: dict[int, bytes] = {}
+    n = 0
+    while (at := hash(b"name-%d" % n) & foreseen._mask) not in first:
+        first[at] = b"name-%d" % n
+        n += 1
+    one, other = known(first[at]), known(b"name-%d" % n)
+    foreseen.made(one)
+    foreseen.made(other)
+    foreseen.forget(one)
+    foreseen.ahead(calls([one.name, other.name]), 0)
+    assert foreseen.recall(one.name) is None
+    assert foreseen.recall(other.name) is other
+
+
+def test_of_few_nothing_is_remembered() -> None:
+    services = services_by_name()
+    foreseen = foreseeing(services)
+    foreseen.made(services[ECHO])
+    foreseen.ahead(calls([ECHO]), 0)
+    for name in list(services)[10:]:
+        foreseen.forget(services.pop(name))
+    foreseen.ahead(calls([ECHO]), 0)
+    assert foreseen.recall(ECHO) is None
+
+
+def test_a_service_that_ended_within_the_batch_is_made_anew() -> None:
+    made = broker(SERVICES)
+    name = b"nobody's"
+    assert made.receive_all([(b"client", [request(name, 1)])], 2.0) == []
+    before = made.registry.services[name]
+    made.registry.foresight.made(before)  # whoever has taken its entry
+    cancel = mdp03.pack(spec.CANCEL, id=1)
+    again = [(b"client", [cancel]), (b"client", [request(name, 2)])]
+    assert made.receive_all(again, 2.0) == []
+    assert not before.known
+    assert made.registry.services[name] is not before
+    house.invariants.check(made)
+
+
+class TestWhoAnswersIsKnownByTheDispatch:
+    def served(self) -> tuple[BrokerMachine, int]:
+        made = broker(3)
+        made.receive(b"client", [request(b"service-001")], 2.0)
+        return made, number(1)
+
+    def test_by_its_number_and_its_routing_id(self) -> None:
+        made, dispatch = self.served()
+        answerer, peers = made.registry.dispatched.answerer, made.registry.peers
+        assert answerer(b"worker-001", dispatch) is peers[b"worker-001"]
+        assert answerer(b"worker-002", dispatch) is None
+        assert answerer(b"client", dispatch) is None
+
+    def test_not_by_a_number_that_only_has_the_same_place(self) -> None:
+        made, dispatch = self.served()
+        ring = made.registry.dispatched
+        assert ring.answerer(b"worker-001", dispatch + ring._mask + 1) is None
+        assert ring.answerer(b"worker-001", dispatch & ~spec.BROKER_ID_BIT) is None
+        assert ring.answerer(b"worker-001", 0) is None
+
+    def test_not_when_it_has_been_forgotten(self) -> None:
+        made, dispatch = self.served()
+        peer = made.registry.peers[b"worker-001"]
+        peer.move("forget")
+        assert made.registry.dispatched.answerer(b"worker-001", dispatch) is None
+
+
+@pytest.mark.parametrize(
+    ("frames", "name"),
+    [
+        ([request(ECHO), b"body"], ECHO),
+        ([request(b"")], b""),
+        ([], None),
+        ([b""], None),
+        ([request(ECHO)[:21]], None),
+        ([request(ECHO)[:-1]], None),
+        ([memoryview(request(ECHO))], None),
+        ([b"envelope", b"", request(ECHO)], None),
+        ([mdp03.pack(spec.READY, code=1, service=ECHO)], None),
+    ],
+)
+def test_name_is_that_of_a_request_whose_header_has_it(
+    frames: list[Frame], name: bytes | None
+) -> None:
+    assert foresight.called(frames) == name
+
+
+def test_of_many_workers_each_has_its_turn(house: House) -> None:
+    workers = [b"worker-%03d" % n for n in range(SERVICES)]
+    for worker in workers:
+        house.worker(worker, capacity=2)
+    house.said()
+    for id in range(2 * SERVICES):
+        house.request(b"client-c", id + 1)
+    assert [peer for peer, _ in house.dispatched()] == 2 * workers

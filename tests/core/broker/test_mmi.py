@@ -1,0 +1,191 @@
+"""docs/spec/mdp-0.3.md: names that start with `mmi.` are answered by the broker, in every dialect.
+The
+answer's own status is body frame 0; the header's speaks of refusals before."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from majordomus.core.broker.state.registry import RULES
+from majordomus.protocol import spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.spec import Dialect
+from tests.core.broker_harness import House, final, number
+
+C, V, W = b"client-c", b"worker-v", b"worker-w"
+
+
+def asked(house: House, name: bytes, *body: bytes) -> list[bytes]:
+    """The body of the answer to an MDP/0.3 client."""
+    house.said()
+    house.request(C, 1, *body, service=name)
+    (word,) = house.words()
+    assert word[:3] == (C, "FINAL", {"code": 200, "id": 1})
+    return list(word[3])
+
+
+def data(house: House, name: bytes, *body: bytes) -> Any:
+    status, text = asked(house, name, *body)
+    assert status == b"200"
+    return json.loads(text)
+
+
+def test_service_that_a_live_worker_serves_is_200_and_any_other_404(house: House) -> None:
+    house.worker(W)
+    house.request(C, 7, service=b"wanted")
+    assert asked(house, b"mmi.service", b"echo") == [b"200"]
+    assert asked(house, b"mmi.service", b"wanted") == [b"404"]
+    assert asked(house, b"mmi.service", b"\xff") == [b"404"]
+    house.leave(W)
+    assert asked(house, b"mmi.service", b"echo") == [b"404"]
+
+
+def test_question_without_a_name_is_400(house: House) -> None:
+    assert asked(house, b"mmi.service") == [b"400"]
+    assert asked(house, b"mmi.service", b"") == [b"400"]
+
+
+@pytest.mark.parametrize("name", [b"mmi.", b"mmi.nothing", b"mmi.service.more"])
+def test_unknown_name_is_501(house: House, name: bytes) -> None:
+    assert asked(house, name, b"echo") == [b"501"]
+
+
+@pytest.mark.parametrize("dialect", list(LEGACY))
+def test_management_is_reached_by_every_dialect(house: House, dialect: Dialect) -> None:
+    codec = LEGACY[dialect]
+    house.worker(W)
+    house.said()
+    for name in (b"echo", b"time"):
+        house.hear(C, *codec.c2b_request(b"mmi.service", [name]))
+    house.hear(C, *codec.c2b_request(b"mmi.nothing", [b""]))
+    assert house.words() == [
+        (C, *codec.b2c_final(b"mmi.service", [b"200"])),
+        (C, *codec.b2c_final(b"mmi.service", [b"404"])),
+        (C, *codec.b2c_final(b"mmi.nothing", [b"501"])),
+    ]
+
+
+def test_services_tells_what_is_served_and_what_is_waited_for(house: House) -> None:
+    house.worker(W, capacity=1)
+    house.request(C, 2, b"x")
+    house.request(C, 3, b"four")
+    house.answer(W, number(1))
+    house.request(C, 4, b"waits", service=b"time")
+    none = {"workers": 0, "queued": 0, "queued_bytes": 0, "open": 0, "answered": 0, "took": []}
+    assert data(house, b"mmi.services") == [
+        {"service": "echo", **none, "workers": 1, "open": 1, "answered": 1, "took": [1]},
+        {"service": "time", **none, "queued": 1, "queued_bytes": 5, "open": 1},
+    ]
+
+
+def test_workers_tells_all_or_those_of_one_service(house: House) -> None:
+    house.worker(W, b"echo", capacity=3)
+    house.worker(W, b"time", capacity=3)
+    house.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
+    house.request(C, 9)
+    house.pass_time(1)
+    house.say(W, spec.HEARTBEAT, code=42)
+    house.say(W, spec.CAPACITY, code=0)
+    of_w = {
+        "id": W.hex(),
+        "services": ["echo", "time"],
+        "dialect": "mdp03",
+        "state": "draining",
+        "capacity": 3,
+        "held": 1,
+        "load": 0.42,
+        "silent": 0.0,
+    }
+    of_v = {
+        "id": V.hex(),
+        "services": ["date"],
+        "dialect": "mdp01",
+        "state": "serving",
+        "capacity": 1,
+        "held": 0,
+        "load": None,
+        "silent": 1.0,
+    }
+    assert data(house, b"mmi.workers") == [of_w, of_v]
+    assert data(house, b"mmi.workers", b"time") == [of_w]
+    assert data(house, b"mmi.workers", b"none") == []
+
+
+def test_broker_tells_of_itself(house: House) -> None:
+    house.machine.begin("1.2.3", "pyzmq", house.now)
+    house.worker(W)
+    house.request(C, 2)
+    house.request(C, 3, b"four")
+    house.pass_time(1.5)
+    assert data(house, b"mmi.broker") == {
+        "name": "house",
+        "version": "1.2.3",
+        "wire": "pyzmq",
+        "rules": RULES,
+        "uptime": 1.5,
+        "restarts": 0,
+        "draining": False,
+        "peers": 2,
+        "workers": 1,
+        "services": 1,
+        "open": 3,
+        "queued": 1,
+        "queued_bytes": 4,
+        "subscriptions": 0,
+        "sessions": 0,
+    }
+
+
+def test_stats_tell_every_counter(house: House) -> None:
+    house.worker(W)
+    house.request(C, 2)
+    house.answer(W, number(1))
+    house.request(C, 3, flags=spec.DURABLE)
+    house.hear(C, b"rubbish")
+    assert data(house, b"mmi.stats") == {
+        "accepted": 2,
+        "answered": 1,
+        "failed": 0,
+        "expired": 0,
+        "cancelled": 0,
+        "dispatched": 1,
+        "retried": 0,
+        "rejected": 0,
+        "parts": 0,
+        "unanswered": 0,
+        "pushed": 0,
+        "published": 0,
+        "delivered": 0,
+        "undelivered": 0,
+        "refused": {"501": 1},
+        "dropped": {"unrecognised": 1},
+        "handshakes_refused": {},
+    }
+
+
+def test_question_is_no_service(house: House) -> None:
+    asked(house, b"mmi.broker")
+    assert house.machine.registry.services == {}
+    assert house.machine.drained
+
+
+def test_one_way_question_is_answered_to_nobody(house: House) -> None:
+    house.request(C, 0, service=b"mmi.broker", flags=spec.ONE_WAY)
+    assert house.words() == []
+    assert house.counts.answered == 1
+
+
+def test_question_does_not_need_a_worker_to_be_fast(house: House) -> None:
+    house.request(C, 1, service=b"mmi.none", flags=spec.FAIL_FAST)
+    assert house.words() == [final(C, 1, b"501")]
+
+
+def test_question_for_one_worker_alone_is_404(house: House) -> None:
+    house.worker(W)
+    house.said()
+    house.request(C, 1, service=b"mmi.broker", address=W)
+    text = f"no worker {W.hex()} serves 'mmi.broker'".encode()
+    assert house.words() == [final(C, 1, text, status=404)]

@@ -1,0 +1,702 @@
+"""EVENT, SUBSCRIBE, UNSUBSCRIBE and sessions: who hears what, at most once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from majordomus.core.broker.state.access_rules import Rights, Rule
+from majordomus.core.broker.state.registry import RULES
+from majordomus.errors import LocalProtocolError
+from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.spec import Dialect, Frame
+from tests.core.broker.rules.test_rule_10_cost import lines_of
+from tests.core.broker_harness import House, Word, final, handle, number, welcome
+
+B, C, D, V, W = b"client-b", b"client-c", b"client-d", b"worker-v", b"worker-w"
+DELPHI = LEGACY[Dialect.DELPHI]
+S, T = b"session-s-16byte", b"session-t-16byte"
+UNKNOWN = b"\xee" * 16
+MakeHouse = Callable[..., House]
+
+
+def event(peer: bytes, *body: Frame, topic: bytes = b"", **fields: Any) -> Word:
+    """The word for EVENT."""
+    named = {"service": topic} if topic else {}
+    return (peer, "EVENT", {**named, **fields}, list(body))
+
+
+def hello(house: House, peer: bytes, session: bytes = b"", **fields: Any) -> None:
+    """`peer` opens presence."""
+    if session:
+        packed = metadata.pack({"session": session})
+        fields = {"flags": spec.METADATA, "metadata": packed, **fields}
+    house.say(peer, spec.HELLO, **fields)
+
+
+def subscribe(house: House, peer: bytes, *patterns: bytes) -> None:
+    for pattern in patterns:
+        house.say(peer, spec.SUBSCRIBE, service=pattern)
+
+
+def publish(house: House, peer: bytes, topic: bytes, *body: Frame, **fields: Any) -> None:
+    house.say(peer, spec.EVENT, *body, service=topic, **fields)
+
+
+def push(house: House, peer: bytes, address: bytes, *body: Frame, **fields: Any) -> None:
+    house.say(peer, spec.EVENT, *body, address=address, **fields)
+
+
+@pytest.fixture
+def present(house: House) -> House:
+    """C and D have presence, W serves echo and has answered C."""
+    house.worker(W)
+    for peer in (C, D):
+        hello(house, peer)
+    house.request(C, 1)
+    house.answer(W, number(1))
+    house.said()
+    return house
+
+
+# push
+
+
+def test_worker_pushes_to_the_client_of_a_handle_long_after_its_answer(present: House) -> None:
+    for _ in range(120):
+        present.pass_time(30)
+        present.heartbeat(C, D)
+        present.worker(W)
+    present.said()
+    push(present, W, present.handles[C], b"much", b"later")
+    assert present.words() == [event(C, b"much", b"later")]
+    assert (present.counts.pushed, present.counts.delivered) == (1, 1)
+
+
+def test_push_to_an_unknown_handle_is_answered_404_where_an_id_asks_for_it(present: House) -> None:
+    push(present, W, UNKNOWN, b"x")
+    assert present.words() == []
+    push(present, W, UNKNOWN, b"x", id=7)
+    text = f"the client of handle {UNKNOWN.hex()} is not known".encode()
+    assert present.words() == [final(W, 7, text, status=404)]
+    assert (present.counts.pushed, present.counts.undelivered) == (2, 2)
+
+
+def test_client_without_presence_gets_no_event(present: House) -> None:
+    present.request(B, 1)
+    present.answer(W, number(2))
+    subscribe(present, B, b"news")
+    present.said()
+    push(present, W, present.handles[B], b"x", id=7)
+    publish(present, W, b"news", b"x")
+    text = f"the client of handle {present.handles[B].hex()} has no presence".encode()
+    assert present.words() == [final(W, 7, text, status=404)]
+    hello(present, B)
+    present.said()
+    push(present, W, present.handles[B], b"x")
+    publish(present, W, b"news", b"y")
+    assert present.words() == [event(B, b"x"), event(B, b"y", topic=b"news")]
+
+
+def test_push_is_not_answered_with_the_id_of_an_open_call(present: House) -> None:
+    """The FINAL would be taken for the call's own."""
+    present.request(D, 9)
+    present.said()
+    push(present, D, UNKNOWN, b"x", id=9)
+    push(present, W, UNKNOWN, b"x", id=number(2))
+    subscribe(present, D, b"a..b")
+    present.say(D, spec.SUBSCRIBE, service=b"a..b", id=9)
+    assert present.words() == []
+    assert present.counts.dropped["event-refused"] == 4
+
+
+def test_handle_is_forgotten_with_its_client(present: House) -> None:
+    present.leave(C)
+    push(present, W, present.handles[C], b"x", id=7)
+    ((_, _, fields, _),) = present.words()
+    assert fields == {"code": 404, "id": 7}
+    assert present.machine.events.handles.keys() == {
+        present.handles[D], present.machine.registry.peers[W].handle
+    }  # fmt: skip
+
+
+def test_handles_are_sixteen_bytes_that_come_from_the_source_of_ids(house: House) -> None:
+    hello(house, C)
+    hello(house, D)
+    assert len(house.handles[C]) == len(house.handles[D]) == 16
+    assert house.handles[C] != house.handles[D]
+
+
+def test_metadata_of_an_event_pass_and_its_token_does_not(present: House) -> None:
+    packed = metadata.pack({"type": "text/plain"})
+    fields = {"flags": spec.METADATA | spec.ONCE, "metadata": packed}
+    push(present, W, present.handles[C], b"x", **fields)
+    assert present.words() == [event(C, b"x", flags=spec.METADATA, metadata=packed)]
+    both = metadata.pack({"token": "secret", "type": "text/plain"})
+    push(present, W, present.handles[C], b"x", flags=spec.METADATA, metadata=both)
+    push(present, W, present.handles[C], flags=spec.METADATA, metadata=metadata.pack({"token": ""}))
+    assert present.words() == [
+        event(C, b"x", flags=spec.METADATA, metadata=packed),
+        event(C),
+    ]
+
+
+def test_event_with_malformed_metadata_reaches_nobody(present: House) -> None:
+    push(present, D, present.handles[C], b"x", flags=spec.METADATA, metadata=b"\x93\x01\x02\x03")
+    assert present.words() == []
+    assert present.counts.dropped == {"bad-metadata": 1}
+
+
+def test_event_larger_than_a_message_may_be_is_answered_413(make_house: MakeHouse) -> None:
+    house = make_house(max_message=10)
+    hello(house, C)
+    house.said()
+    push(house, D, house.handles[C], b"x" * 11, id=3)
+    assert house.words() == [final(D, 3, b"the event is larger than allowed", status=413)]
+
+
+# topics
+
+
+def test_subscriber_hears_what_is_published_and_nothing_else(present: House) -> None:
+    subscribe(present, C, b"prices.*")
+    subscribe(present, D, b"prices.>")
+    assert present.words() == []
+    publish(present, W, b"prices.eur", b"1.08")
+    assert present.words() == [
+        event(D, b"1.08", topic=b"prices.eur"),
+        event(C, b"1.08", topic=b"prices.eur"),
+    ]
+    publish(present, B, b"prices.eur.usd", b"x")
+    publish(present, B, b"price", b"x")
+    assert present.words() == [event(D, b"x", topic=b"prices.eur.usd")]
+    assert (present.counts.published, present.counts.delivered) == (3, 3)
+
+
+def test_event_reaches_each_subscriber_once_whatever_number_of_its_patterns_agree(
+    present: House,
+) -> None:
+    subscribe(present, C, b"a.b", b"a.*", b">")
+    publish(present, D, b"a.b", b"x")
+    assert present.words() == [event(C, b"x", topic=b"a.b")]
+
+
+def test_publisher_that_subscribed_hears_itself(present: House) -> None:
+    subscribe(present, C, b"a")
+    publish(present, C, b"a", b"x")
+    assert present.words() == [event(C, b"x", topic=b"a")]
+
+
+def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: House) -> None:
+    subscribe(present, C, b"a.*", b"b")
+    for pattern in (b"a.*", b"b", b"b", b"never"):
+        present.say(C, spec.UNSUBSCRIBE, service=pattern, id=4)
+    publish(present, D, b"a.b", b"x")
+    assert present.words() == []
+    assert (len(present.machine.events.topics), present.machine.events.topics.nodes) == (0, 0)
+    assert present.machine.registry.peers[C].listener is None
+
+
+def test_worker_may_subscribe_and_hears_without_a_hello(present: House) -> None:
+    subscribe(present, W, b"config.>")
+    publish(present, C, b"config.log.level", b"debug")
+    assert present.words() == [event(W, b"debug", topic=b"config.log.level")]
+
+
+def test_subscriptions_of_a_peer_without_a_session_end_with_its_connection(
+    present: House,
+) -> None:
+    subscribe(present, C, b"a.b.c")
+    present.lose_connection(C)
+    assert (len(present.machine.events.topics), present.machine.events.topics.nodes) == (0, 0)
+
+
+@pytest.mark.parametrize("command", [spec.SUBSCRIBE, spec.UNSUBSCRIBE])
+def test_wrong_pattern_is_answered_400_where_an_id_asks_for_it(house: House, command: int) -> None:
+    house.say(C, command, service=b"a.>.b")
+    assert house.words() == []
+    house.say(C, command, service=b"a.>.b", id=5)
+    text = b"'>' stands for the rest: it is the last token of a pattern"
+    assert house.words() == [final(C, 5, text, status=400)]
+    assert house.counts.dropped == {"event-refused": 2}
+
+
+def test_topic_that_is_none_is_answered_400(house: House) -> None:
+    publish(house, C, b"a.*", b"x", id=5)
+    publish(house, C, b"", b"x", id=6)
+    assert house.words() == [
+        final(C, 5, b"an event has one topic: '*' and '>' are for patterns", status=400),
+        final(C, 6, b"a topic needs a name", status=400),
+    ]
+    assert house.counts.published == 0
+
+
+def test_one_subscription_too_many_is_answered_429(make_house: MakeHouse) -> None:
+    house = make_house(max_client_topics=2, max_topics=3)
+    subscribe(house, C, b"a", b"b", b"b")
+    house.say(C, spec.SUBSCRIBE, service=b"c", id=3)
+    subscribe(house, D, b"a")
+    house.say(D, spec.SUBSCRIBE, service=b"b", id=4)
+    assert house.words() == [
+        final(C, 3, b"this client has 2 subscriptions already", status=429),
+        final(D, 4, b"this broker has 3 subscriptions already", status=429),
+    ]
+    house.say(C, spec.UNSUBSCRIBE, service=b"a")
+    house.say(D, spec.SUBSCRIBE, service=b"b", id=5)
+    assert house.words() == []
+
+
+def test_cost_of_an_event_does_not_grow_with_the_number_of_other_subscribers(
+    make_house: MakeHouse,
+) -> None:
+    work = {}
+    for others in (20, 2000):
+        house = make_house()
+        hello(house, C)
+        subscribe(house, C, b"prices.eur")
+        for i in range(others):
+            hello(house, b"c%06d" % i)
+            subscribe(house, b"c%06d" % i, b"prices.s%06d" % i)
+        house.said()
+        work[others] = lines_of(lambda house=house: publish(house, D, b"prices.eur", b"x"))
+        assert house.words() == [event(C, b"x", topic=b"prices.eur")]
+    assert work[2000] <= work[20] * 1.5 + 20
+
+
+@pytest.mark.skipif(RULES == "compiled", reason="looks at lines of Python")
+def test_request_executes_no_line_that_is_about_events(present: House) -> None:
+    """Others' subscriptions and sessions cost a request nothing."""
+    hello(present, B, S)
+    subscribe(present, B, b"a.*")
+    executed: set[str] = set()
+
+    def trace(frame: FrameType, what: str, _: Any) -> Any:
+        executed.add(Path(frame.f_code.co_filename).name)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        present.request(C, 2, b"x")
+        present.answer(W, number(2), b"y")
+    finally:
+        sys.settrace(before)
+    assert "dispatch.py" in executed
+    assert not executed & {"events.py", "event_commands.py", "topics.py", "listeners.py"}
+
+
+# a subscriber that reads too slowly
+
+
+def test_events_beyond_the_outbox_are_dropped_and_counted_and_answers_are_not(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(max_outbox=3)
+    house.worker(W)
+    hello(house, C)
+    subscribe(house, C, b"a")
+    house.said()
+    house.full.add(C)
+    for n in range(10):
+        publish(house, D, b"a", b"%d" % n)
+    house.request(C, 1)
+    house.answer(W, number(1), b"answer")
+    house.full.clear()
+    house.pass_time(1)
+    heard = [word for word in house.words() if word[0] == C]
+    assert heard == [
+        *(event(C, b"%d" % n, topic=b"a") for n in range(3)),
+        final(C, 1, b"answer", worker=W),
+    ]
+    assert (house.counts.delivered, house.counts.undelivered) == (3, 7)
+    assert house.machine.registry.peers[C].state.name == "PRESENT"
+
+
+def test_events_refused_in_one_batch_keep_to_the_bound_of_the_outbox(make_house: MakeHouse) -> None:
+    house = make_house(max_outbox=3)
+    hello(house, C)
+    subscribe(house, C, b"a")
+    house.said()
+    house.full.add(C)
+    one = [mdp03.pack(spec.EVENT, service=b"a"), b"x"]
+    house.hear_at_once(*[(D, list(one)) for _ in range(10)])
+    assert (house.counts.delivered, house.counts.undelivered) == (3, 7)
+    assert len(house.machine.registry.peers[C].outbox.messages) == 3  # type: ignore[union-attr]
+
+
+def test_client_that_is_gone_is_forgotten_when_an_event_finds_no_connection(
+    present: House,
+) -> None:
+    present.unreachable.add(C)
+    push(present, W, present.handles[C], b"x")
+    present.turn()
+    assert C not in present.machine.registry.peers
+
+
+# sessions
+
+
+def test_session_keeps_handle_and_subscriptions_through_a_reconnect(house: House) -> None:
+    house.worker(W)
+    hello(house, C, S)
+    subscribe(house, C, b"prices.*")
+    house.request(C, 1)
+    before = house.handles[C]
+    house.answer(W, number(1))
+    house.said()
+    house.lose_connection(C)
+    house.pass_time(5)
+    publish(house, W, b"prices.eur", b"missed")
+    push(house, W, before, b"missed", id=5)
+    assert [word for word in house.words() if word[1] != "HEARTBEAT"] == []
+    assert house.counts.undelivered == 2
+    hello(house, D, S)
+    assert house.handles[D] == before
+    publish(house, W, b"prices.eur", b"1.08")
+    push(house, W, before, b"pushed")
+    assert house.words() == [
+        welcome(D, 30_000),
+        event(D, b"1.08", topic=b"prices.eur"),
+        event(D, b"pushed"),
+    ]
+    house.request(D, 1)
+    assert house.words() == [house.given(W, 2, D)]
+
+
+def test_session_ends_a_minute_after_its_connection(house: House) -> None:
+    hello(house, C, S)
+    subscribe(house, C, b"a.b")
+    before = house.handles[C]
+    house.leave(C)
+    house.pass_time(59.9)
+    assert len(house.machine.events.topics) == 1
+    house.pass_time(0.2)
+    machine = house.machine
+    assert (machine.events.sessions, machine.events.away) == ({}, {})
+    assert (len(machine.events.topics), machine.events.topics.nodes) == (0, 0)
+    hello(house, D, S)
+    assert house.handles[D] != before
+
+
+def test_session_that_has_ended_does_not_come_back_before_the_clock_was_looked_at(
+    house: House,
+) -> None:
+    hello(house, C, S)
+    subscribe(house, C, b"a.b")
+    before = house.handles[C]
+    house.leave(C)
+    house.now += 60.1
+    hello(house, D, S)
+    assert (house.handles[D] != before, len(house.machine.events.topics)) == (True, 0)
+
+
+def test_time_that_sessions_wait_is_a_setting(make_house: MakeHouse) -> None:
+    house = make_house(session_ttl=5.0)
+    hello(house, C, S)
+    house.leave(C)
+    house.pass_time(4.9)
+    assert len(house.machine.events.away) == 1
+    house.pass_time(0.2)
+    assert house.machine.events.away == {}
+
+
+def test_session_of_another_user_is_another_session(house: House) -> None:
+    for peer, user in ((C, "ann"), (D, "bob"), (B, "ann")):
+        house.machine.identify(peer, user, (), house.now)
+    hello(house, C, S)
+    subscribe(house, C, b"a")
+    house.leave(C)
+    hello(house, D, S)
+    assert house.handles[D] != house.handles[C]
+    hello(house, B, S)
+    assert house.handles[B] == house.handles[C]
+    house.said()
+    publish(house, W, b"a", b"x")
+    assert house.words() == [event(B, b"x", topic=b"a")]
+
+
+def test_session_of_a_user_that_is_revoked_ends_at_once(house: House) -> None:
+    house.machine.identify(C, "ann", (), house.now)
+    hello(house, C, S)
+    subscribe(house, C, b"a")
+    house.machine.revoke(C, house.now)
+    assert (house.machine.events.sessions, len(house.machine.events.topics)) == ({}, 0)
+
+
+def test_connection_that_returns_before_its_end_was_noticed_takes_the_session(house: House) -> None:
+    house.worker(W)
+    hello(house, C, S)
+    subscribe(house, C, b"a")
+    before = house.handles[C]
+    hello(house, D, S)
+    house.said()
+    push(house, W, before, b"x")
+    publish(house, W, b"a", b"y")
+    assert house.words() == [event(D, b"x"), event(D, b"y", topic=b"a")]
+    house.leave(C)
+    push(house, W, before, b"x")
+    assert house.words() == [event(D, b"x")]
+
+
+def test_two_connections_may_take_a_session_from_each_other_for_ever(house: House) -> None:
+    for peer in (C, D, C, D, B, C):
+        hello(house, peer, S)
+        hello(house, D, T)
+        house.check()
+    for peer in (B, C, D):
+        house.leave(peer)
+    house.pass_time(61)
+    events = house.machine.events
+    assert (events.handles, events.sessions, events.away) == ({}, {}, {})
+
+
+def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(house: House) -> None:
+    hello(house, C, S)
+    subscribe(house, C, b"a", b"b")
+    house.leave(C)
+    subscribe(house, D, b"b", b"c")
+    hello(house, D, S)
+    listener = house.machine.registry.peers[D].listener
+    assert listener is not None
+    assert set(listener.patterns) == {b"a", b"b", b"c"}
+    assert len(house.machine.events.topics) == 3
+
+
+def test_requests_before_hello_can_still_be_pushed_to(house: House) -> None:
+    """A sync client calls first and takes on presence later."""
+    hello(house, C, S)
+    house.leave(C)
+    house.worker(W)
+    house.request(D, 1)
+    early = house.handles[D]
+    hello(house, D, S)
+    assert house.handles[D] != early
+    house.said()
+    push(house, W, early, b"x")
+    push(house, W, house.handles[D], b"y")
+    assert house.words() == [event(D, b"x"), event(D, b"y")]
+
+
+def test_hello_with_another_session_leaves_nothing_of_the_first(house: House) -> None:
+    hello(house, C, S)
+    subscribe(house, C, b"a")
+    hello(house, C, T)
+    assert set(house.machine.events.sessions) == {("", T)}
+    assert len(house.machine.events.topics) == 1
+
+
+@pytest.mark.parametrize("session", [b"short", "sixteen letters!", 5, b"x" * 17])
+def test_session_that_is_none_is_answered_400(house: House, session: object) -> None:
+    packed = metadata.pack({"session": session})
+    house.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
+    assert house.words() == [final(C, 2, b"a session is 16 bytes", status=400)]
+    assert house.machine.events.sessions == {}
+
+
+def test_more_sessions_than_allowed_are_not_kept(make_house: MakeHouse) -> None:
+    house = make_house(max_sessions=1)
+    hello(house, C, S)
+    subscribe(house, D, b"a")
+    hello(house, D, T)
+    assert house.words() == [welcome(C, 30_000), welcome(D, 30_000)]
+    assert set(house.machine.events.sessions) == {("", S)}
+    assert house.counts.dropped == {"too-many-sessions": 1}
+
+
+# Delphi
+
+
+def is_ready(house: House, peer: bytes, service: bytes = b"echo") -> None:
+    house.hear(peer, *DELPHI.w2b_ready(service))
+    house.said()
+
+
+def test_later_reply_of_a_delphi_worker_is_an_event_for_a_client_with_presence(
+    house: House,
+) -> None:
+    is_ready(house, W)
+    hello(house, C)
+    house.request(C, 1)
+    house.said()
+    for body in (b"first", b"later", b"later still"):
+        house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
+    assert house.words() == [
+        final(C, 1, b"first", worker=W),
+        event(C, b"later"),
+        event(C, b"later still"),
+    ]
+
+
+def test_later_reply_of_a_delphi_worker_reaches_a_delphi_client_in_its_own_dialect(
+    house: House,
+) -> None:
+    is_ready(house, W)
+    house.hear(C, *DELPHI.c2b_request(b"echo", [b"x"]))
+    house.said()
+    for body in (b"first", b"later"):
+        house.hear(W, *DELPHI.w2b_final(b"echo", house.handles[C], [body]))
+    assert house.words() == [
+        (C, *DELPHI.b2c_final(b"echo", [b"first"])),
+        (C, *DELPHI.b2c_final(b"echo", [b"later"])),
+    ]
+    assert (house.counts.pushed, house.counts.delivered) == (1, 1)
+
+
+def test_delphi_handle_of_another_worker_is_refused(house: House) -> None:
+    is_ready(house, W)
+    is_ready(house, V, b"time")
+    hello(house, C)
+    house.request(C, 1)
+    house.said()
+    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
+    house.said()
+    house.hear(V, *DELPHI.w2b_final(b"time", handle(1), [b"forged"]))
+    assert house.words() == []
+    assert house.counts.dropped == {"unasked-reply": 1}
+
+
+def test_delphi_handle_survives_the_clients_session_and_the_workers_move(house: House) -> None:
+    is_ready(house, W)
+    hello(house, C, S)
+    house.request(C, 1)
+    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
+    house.leave(C)
+    is_ready(house, W, b"other")
+    hello(house, D, S)
+    house.said()
+    house.hear(W, *DELPHI.w2b_final(b"other", handle(1), [b"later"]))
+    assert house.words() == [event(D, b"later")]
+
+
+def test_oldest_answered_handles_are_forgotten_beyond_the_bound(make_house: MakeHouse) -> None:
+    house = make_house(max_answered=2)
+    is_ready(house, W)
+    hello(house, C)
+    for n in (1, 2, 3):
+        house.request(C, n)
+        house.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"first"]))
+    house.said()
+    for n in (1, 2, 3):
+        house.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"%d" % n]))
+    assert house.words() == [event(C, b"2"), event(C, b"3")]
+    assert house.counts.dropped == {"unasked-reply": 1}
+
+
+# the broker itself
+
+
+def test_machine_pushes_and_publishes_by_itself(present: House) -> None:
+    subscribe(present, C, b"a.*")
+    subscribe(present, D, b"a.*")
+    machine = present.machine
+    assert machine.push(present.handles[C], [b"x"], present.now) is True
+    assert machine.push(UNKNOWN, [b"x"], present.now) is False
+    assert machine.publish(b"a.b", [b"y"], present.now) == 2
+    assert machine.publish(b"b", [b"y"], present.now) == 0
+    present.turn()
+    assert present.words() == [
+        event(C, b"x"),
+        event(C, b"y", topic=b"a.b"),
+        event(D, b"y", topic=b"a.b"),
+    ]
+    with pytest.raises(LocalProtocolError, match="are for patterns"):
+        machine.publish(b"a.*", [b"y"], present.now)
+
+
+def test_counts_of_events_are_told_by_mmi(present: House) -> None:
+    subscribe(present, C, b"a")
+    publish(present, D, b"a", b"x")
+    push(present, D, UNKNOWN, b"x")
+    present.said()
+    present.request(D, 5, service=b"mmi.stats")
+    stats = present.words()[0][3][1].decode()
+    for told in ('"pushed":1', '"published":1', '"delivered":1', '"undelivered":1'):
+        assert told in stats
+    present.request(D, 6, service=b"mmi.broker")
+    assert '"subscriptions":1' in present.words()[0][3][1].decode()
+
+
+def test_events_of_a_client_are_signs_of_life(house: House) -> None:
+    hello(house, C)
+    for _ in range(20):
+        house.pass_time(20)
+        push(house, C, UNKNOWN, b"x")
+    assert set(house.machine.registry.peers) == {C}
+
+
+# rights and tenants
+
+
+def with_rules(house: House, *rules: Rule, tenants: dict[str, str] | None = None) -> House:
+    house.machine.set_rights(Rights(rules, tenants), house.now)
+    return house
+
+
+def test_rules_say_who_may_publish_and_subscribe(house: House) -> None:
+    rule = Rule(True, frozenset(("publish", "subscribe")), users=("ann",), names=("prices.*",))
+    with_rules(house, rule)
+    house.machine.identify(C, "ann", (), house.now)
+    house.machine.identify(D, "eve", (), house.now)
+    for peer in (C, D):
+        hello(house, peer)
+    house.said()
+    house.say(C, spec.SUBSCRIBE, service=b"prices.>", id=1)
+    house.say(C, spec.SUBSCRIBE, service=b">", id=2)
+    house.say(D, spec.SUBSCRIBE, service=b"prices.>", id=3)
+    publish(house, D, b"prices.eur", b"forged", id=4)
+    publish(house, B, b"prices.eur", b"forged", id=5)
+    publish(house, C, b"prices.eur", b"1.08", id=6)
+    unknown = b"who you are is not known, and not everybody may publish 'prices.eur'"
+    assert house.words() == [
+        final(C, 2, b"'ann' may not subscribe '>'", status=403),
+        final(D, 3, b"'eve' may not subscribe 'prices.>'", status=403),
+        final(D, 4, b"'eve' may not publish 'prices.eur'", status=403),
+        final(B, 5, unknown, status=401),
+        event(C, b"1.08", topic=b"prices.eur"),
+    ]
+
+
+def test_rule_that_changes_ends_the_subscriptions_that_stood_on_it(house: House) -> None:
+    everything = frozenset(("publish", "subscribe"))
+    with_rules(house, Rule(True, everything))
+    hello(house, C, S)
+    subscribe(house, C, b"a.b", b"b.c")
+    with_rules(house, Rule(True, everything), Rule(False, everything, names=("a.*",)))
+    assert [pattern for pattern, _ in house.machine.events.topics.pairs()] == [b"b.c"]
+    house.leave(C)
+    with_rules(house, Rule(True, everything, names=("a.*",)))
+    hello(house, D, S)
+    assert list(house.machine.events.topics.pairs()) == []
+
+
+@pytest.mark.parametrize("prefix", ["acme.", "acme"])
+def test_tenant_hears_its_own_topics_by_its_own_names(house: House, prefix: str) -> None:
+    tenants = {"acme": prefix, "umbrella": "u."}
+    with_rules(house, Rule(True, frozenset(("publish", "subscribe"))), tenants=tenants)
+    for peer, group in ((C, "acme"), (D, "umbrella"), (V, "acme")):
+        house.machine.identify(peer, peer.decode(), (group,), house.now)
+    for peer in (B, C, D):
+        hello(house, peer)
+        subscribe(house, peer, b">")
+    house.said()
+    publish(house, V, b"prices.eur", b"x")
+    assert house.words() == [
+        event(B, b"x", topic=b"acme.prices.eur"),
+        event(C, b"x", topic=b"prices.eur"),
+    ]
+    house.say(C, spec.UNSUBSCRIBE, service=b">")
+    publish(house, V, b"prices.eur", b"x")
+    assert house.words() == [event(B, b"x", topic=b"acme.prices.eur")]
+
+
+def test_topic_that_is_too_long_with_its_tenants_prefix_is_answered_400(house: House) -> None:
+    with_rules(house, Rule(True, frozenset(("publish",))), tenants={"acme": "acme."})
+    house.machine.identify(C, "ann", ("acme",), house.now)
+    publish(house, C, b"x" * 251, b"x", id=5)
+    assert house.words() == [final(C, 5, b"a topic has at most 255 bytes", status=400)]

@@ -1,0 +1,75 @@
+"""Hooks for tests of the machine: each question is answered by a function, or later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from majordomus.core.broker.hooks import actions
+from majordomus.core.broker.hooks.actions import FORWARD, Action
+from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
+from tests.core.broker_harness import House
+
+LATER = object()
+"""An answer that `resume` brings."""
+
+
+class ScriptedHooks:
+    """`on_request=`, `on_reply=`, `on_part=`, `on_client=`: a function, or the answer itself."""
+
+    def __init__(self, house: House, *, ends: bool = False, **scripts: Any) -> None:
+        self.scripts = scripts
+        self.asks = "on_request" in scripts
+        self.hears = "on_reply" in scripts
+        self.parts = "on_part" in scripts
+        self.greets = "on_client" in scripts
+        self.ends = ends
+        self.may_wait = True
+        self.house = house
+        self.seen: list[tuple[int, Any]] = []
+        self.abandoned: list[int] = []
+        self.outcomes: list[Outcome] = []
+        self.lost: list[tuple[bytes, str]] = []
+        house.machine.use(self)
+
+    def _ask(self, name: str, number: int, view: Any) -> Any:
+        self.seen.append((number, view))
+        script = self.scripts[name]
+        action = script(view) if isinstance(script, Callable) else script  # type: ignore[arg-type]
+        return None if action is LATER else action
+
+    def on_request(self, number: int, request: HookRequest) -> Action | None:
+        return self._ask("on_request", number, request)
+
+    def on_reply(self, number: int, reply: HookReply) -> Action | None:
+        return self._ask("on_reply", number, reply)
+
+    def on_part(self, part: HookReply) -> Action:
+        return self._ask("on_part", 0, part) or FORWARD
+
+    def on_client(self, number: int, client: ClientInfo) -> Action | None:
+        return self._ask("on_client", number, client)
+
+    def client_lost(self, client: ClientInfo, why: str) -> None:
+        self.lost.append((client.id, why))
+
+    def on_end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def abandon(self, number: int) -> None:
+        self.abandoned.append(number)
+
+    @property
+    def last(self) -> Any:
+        """What was asked about last."""
+        return self.seen[-1][1]
+
+    def decide(self, action: Action = FORWARD, which: int = -1) -> bool:
+        """The answer to a question that was left open."""
+        house = self.house
+        done = house.machine.resume(self.seen[which][0], action, house.now)
+        house.turn()
+        return done
+
+
+__all__ = ["FORWARD", "LATER", "ScriptedHooks", "actions"]

@@ -1,0 +1,178 @@
+"""What both sessions are made of: tables of states, delays, timers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from enum import IntEnum
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from majordomus.core.session.backoff import delay
+from majordomus.core.session.outbox import BATCH, Outbox
+from majordomus.core.session.timers import Timers, Watched
+from majordomus.core.session.transitions import (
+    CALL,
+    CONNECTION,
+    JOB,
+    CallState,
+    ConnectionState,
+    JobState,
+    Moves,
+)
+from majordomus.errors import LocalProtocolError
+
+TABLES: list[tuple[Mapping[str, Mapping[Any, Any]], type[IntEnum]]] = [
+    (CONNECTION, ConnectionState),
+    (CALL, CallState),
+    (JOB, JobState),
+]
+
+
+@pytest.mark.parametrize(("table", "states"), TABLES)
+def test_every_pair_that_a_table_does_not_list_is_an_error_of_ours(
+    table: Mapping[str, Mapping[Any, Any]], states: type[IntEnum]
+) -> None:
+    for event, state in itertools.product(table, states):
+        moves: Moves[Any] = Moves(table, event)
+        if state in table[event]:
+            assert moves[state] is table[event][state]
+        else:
+            with pytest.raises(LocalProtocolError, match=f"{event} in {state.name}"):
+                moves[state]
+
+
+@pytest.mark.parametrize(("table", "states"), TABLES)
+def test_every_state_is_reached_and_only_the_last_is_never_left(
+    table: Mapping[str, Mapping[Any, Any]], states: type[IntEnum]
+) -> None:
+    steps = [(a, b) for row in table.values() for a, b in row.items() if a is not b]
+    first, *_, last = states
+    assert {b for _, b in steps} | {first} == set(states)
+    assert {a for a, _ in steps} == set(states) - {last}
+
+
+@pytest.mark.parametrize("event", ["connected", "lost", "disconnect", "drain", "close"])
+def test_what_others_may_cause_at_any_time_is_listed_for_every_state(event: str) -> None:
+    assert set(CONNECTION[event]) == set(ConnectionState)
+
+
+def test_delay_doubles_up_to_its_most_and_half_of_it_is_chance() -> None:
+    assert [delay(0.5, 3.0, n, lambda: 0.0) for n in range(5)] == [0.25, 0.5, 1.0, 1.5, 1.5]
+    assert [delay(0.5, 3.0, n, lambda: 0.5) for n in range(5)] == [0.375, 0.75, 1.5, 2.25, 2.25]
+
+
+def test_delay_after_any_number_of_failures_is_a_number() -> None:
+    assert delay(0.5, 3.0, 10**9, lambda: 0.0) == 1.5
+
+
+class Item(Watched):
+    def __init__(self) -> None:
+        self.look = inf
+
+
+def test_timer_that_was_set_for_earlier_stays_there() -> None:
+    items = {1: Item()}
+    timers = Timers(items)
+    timers.watch(1, items[1], 5.0)
+    timers.watch(1, items[1], 9.0)
+    timers.watch(1, items[1], 3.0)
+    assert [timers.pop(2.9), timers.next()] == [None, 3.0]
+    assert timers.pop(100.0) is items[1]
+    assert timers.pop(100.0) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.sampled_from(["watch", "end"]), st.integers(0, 50)),
+        max_size=200,
+    )
+)
+def test_timers_give_out_every_living_item_at_its_time_and_no_other(
+    steps: list[tuple[int, str, int]],
+) -> None:
+    items: dict[int, Item] = {}
+    timers = Timers(items)
+    wanted: dict[int, int] = {}
+    for key, what, when in steps:
+        if what == "watch":
+            timers.watch(key, items.setdefault(key, Item()), when)
+            wanted[key] = min(when, wanted.get(key, when))
+        else:
+            items.pop(key, None)
+            wanted.pop(key, None)
+    names = {id(item): key for key, item in items.items()}
+    for now in range(51):
+        found = set()
+        while (item := timers.pop(now)) is not None:
+            found.add(names[id(item)])
+        assert found == {key for key, when in wanted.items() if when == now}
+
+
+def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living() -> None:
+    items: dict[int, Item] = {}
+    timers = Timers(items)
+    for key in range(10_000):
+        items[key] = Item()
+        timers.watch(key, items[key], 1e9)
+        if key >= 100:
+            del items[key - 100]
+    assert len(items) == 100
+    assert len(timers) <= 600
+
+
+def test_outbox_fills_one_list_while_the_other_is_read() -> None:
+    outbox = Outbox()
+    outbox.put([b"1"])
+    first = outbox.take()
+    outbox.put([b"2"])
+    assert first == [[b"1"]]
+    second = outbox.take()
+    outbox.put([b"3"])
+    assert (first, second) == ([[b"3"]], [[b"2"]])
+    assert outbox.take() is first
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "turn", "clear"]), st.integers(0, 9))))
+def test_outbox_keeps_the_order_whatever_the_socket_refuses(
+    steps: list[tuple[str, int]],
+) -> None:
+    outbox = Outbox()
+    now, count, took, lost = 0.0, 0, [], set()
+    for what, room in [*steps, *[("turn", 9)] * 200]:
+        if what == "put":
+            outbox.put([b"%d" % count])
+            count += 1
+        elif what == "clear":
+            outbox.clear()
+            lost = set(range(count)) - set(took)
+        else:
+            now = max(now, outbox.due if outbox.due < inf else now)
+            if now >= outbox.due and not outbox.retry(now):
+                outbox.unblock()
+            for frames in outbox.take():
+                if room:
+                    room -= 1
+                    took.append(int(frames[0]))
+                else:
+                    outbox.keep(frames, now)
+    assert took == [n for n in range(count) if n not in lost]
+    assert not outbox.blocked
+
+
+def test_outbox_that_was_refused_offers_a_batch_at_a_time() -> None:
+    outbox = Outbox()
+    for n in range(600):
+        outbox.put([b"%d" % n])
+    for frames in list(outbox.take()):
+        outbox.keep(frames, 0.0)
+    sizes = []
+    while outbox.blocked:
+        if not outbox.retry(outbox.due):
+            outbox.unblock()
+        sizes.append(len(outbox.take()))
+    assert sizes == [BATCH, BATCH, 600 - 2 * BATCH, 0]

@@ -1,0 +1,99 @@
+"""Descriptors belong to one routing id at a time, and an ended connection is probed until it is
+known to be gone.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from majordomus.net.broker.limits.connections import DELAYS, Connections, Probes
+
+
+def test_end_of_a_descriptor_tells_whose_it_was_once() -> None:
+    connections = Connections()
+    assert connections.opened(b"a", 7) is None
+    assert connections.ended(7) == b"a"
+    assert connections.ended(7) is None
+
+
+def test_descriptor_that_never_spoke_belongs_to_nobody() -> None:
+    assert Connections().ended(7) is None
+
+
+def test_descriptor_that_is_another_peers_now_tells_that_the_first_has_ended() -> None:
+    connections = Connections()
+    connections.opened(b"a", 7)
+    assert connections.opened(b"b", 7) == b"a"
+    assert connections.ended(7) == b"b"
+
+
+def test_peer_that_comes_back_by_another_descriptor_is_known_by_that_one_alone() -> None:
+    connections = Connections()
+    connections.opened(b"a", 7)
+    assert connections.opened(b"a", 8) is None
+    assert connections.ended(7) is None
+    assert connections.ended(8) == b"a"
+
+
+def test_peer_that_is_noted_again_by_the_same_descriptor_has_not_ended() -> None:
+    connections = Connections()
+    connections.opened(b"a", 7)
+    assert connections.opened(b"a", 7) is None
+
+
+def test_ended_connection_is_probed_after_each_delay_and_then_no_more() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    found = []
+    while probes.next() < inf:
+        when = probes.next()
+        found.append((round(when - 100.0, 6), probes.due(when)))
+    assert found == [(delay, [b"a"]) for delay in DELAYS]
+
+
+def test_peer_known_to_be_gone_is_probed_no_more() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.gone(b"a")
+    assert probes.due(200.0) == []
+
+
+def test_peer_that_is_back_by_another_descriptor_is_probed_no_more() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.seen(b"a", 8)
+    assert probes.due(200.0) == []
+
+
+def test_last_words_by_the_ended_descriptor_do_not_stop_the_probes() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.seen(b"a", 7)
+    assert probes.due(100.0 + DELAYS[0]) == [b"a"]
+
+
+def test_peer_that_is_back_by_the_same_descriptor_is_probed_no_more() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.accepted(7)
+    probes.seen(b"a", 7)
+    assert probes.due(200.0) == []
+
+
+def test_who_has_the_descriptor_of_another_leaves_its_probes_alone() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.accepted(7)
+    probes.seen(b"b", 7)
+    assert probes.due(100.0 + DELAYS[0]) == [b"a"]
+
+
+def test_connection_that_ended_again_is_probed_from_then_on() -> None:
+    probes = Probes()
+    probes.begin(b"a", 7, 100.0)
+    probes.begin(b"a", 8, 100.1)
+    probes.seen(b"a", 8)
+    assert probes.due(100.1 + DELAYS[-1])
+    probes.seen(b"a", 7)
+    assert probes.due(200.0) == []
+    assert probes.next() == inf

@@ -1,0 +1,328 @@
+"""The broker's loop: endpoints, its life in threads and processes, ends of connections, drain.
+
+Peers are raw sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.settings import BrokerSettings
+from majordomus.errors import ConfigurationError
+from majordomus.net.broker.broker import Broker
+from majordomus.protocol import spec
+from tests.net.conftest import QUICK, RawPeer, complaints, eventually
+
+Peers = Callable[[str], RawPeer]
+
+
+def test_every_endpoint_serves_the_same_broker(peers: Peers, tmp_path: Path) -> None:
+    bind = ["tcp://127.0.0.1:0", "tcp://127.0.0.1:*", f"ipc://{tmp_path / 's'}", "inproc://several"]
+    with Broker(QUICK, bind=bind) as broker:
+        assert len({*broker.endpoints}) == 4
+        assert broker.endpoints[2:] == bind[2:]
+        worker = peers(broker.endpoints[0])
+        worker.ready(b"echo", capacity=4)
+        for number, url in enumerate(broker.endpoints):
+            client = peers(url)
+            client.request(b"echo", b"%d" % number)
+            header, body = worker.receive()
+            worker.final(header[3], *body)
+            header, body = client.receive()
+            assert (header[0], header[2], body) == (spec.FINAL, 200, [b"%d" % number])
+
+
+def test_endpoint_is_free_again_when_the_broker_has_stopped(peers: Peers) -> None:
+    with Broker(QUICK, bind="tcp://127.0.0.1:0") as broker:
+        (url,) = broker.endpoints
+    for _ in range(10):
+        with Broker(QUICK, bind=url) as broker:
+            assert broker.endpoints == [url]
+            peers(url).ready(b"echo")
+
+
+def test_endpoint_that_cannot_be_bound_is_an_error_at_once_and_leaves_nothing_open() -> None:
+    with Broker(QUICK, bind="tcp://127.0.0.1:0") as broker:
+        second = Broker(QUICK, bind=["inproc://left", broker.endpoints[0]])
+        with pytest.raises(ConfigurationError, match="Address already in use"):
+            second.start()
+        second.stop()
+        with Broker(QUICK, bind="inproc://left"):
+            pass
+
+
+def test_bound_broker_that_never_ran_can_be_stopped() -> None:
+    broker = Broker(QUICK, bind="tcp://127.0.0.1:0")
+    broker.open()
+    (url,) = broker.endpoints
+    broker.open()
+    assert broker.endpoints == [url]
+    broker.stop()
+    with Broker(QUICK, bind=url):
+        pass
+
+
+def test_stop_may_be_repeated_and_the_broker_started_again(peers: Peers) -> None:
+    threads_before = set(threading.enumerate())
+    broker = Broker(QUICK, bind="tcp://127.0.0.1:0")
+    broker.stop()
+    for _ in range(2):
+        broker.start()
+        broker.start()
+        peers(broker.endpoints[0]).ready(b"echo")
+        broker.stop()
+        broker.stop()
+    assert set(threading.enumerate()) <= threads_before
+
+
+def test_broker_serves_inside_an_asyncio_program(peers: Peers) -> None:
+    async def program() -> str:
+        async with Broker(QUICK, bind="tcp://127.0.0.1:0") as broker:
+            await asyncio.to_thread(peers(broker.endpoints[0]).ready, b"echo")
+            return broker.endpoints[0]
+
+    url = asyncio.run(program())
+    with Broker(QUICK, bind=url):
+        pass
+
+
+def test_run_in_a_thread_ends_with_stop(peers: Peers) -> None:
+    broker = Broker(QUICK, bind="tcp://127.0.0.1:0")
+    broker.open()
+    thread = threading.Thread(target=broker.run)
+    thread.start()
+    peers(broker.endpoints[0]).ready(b"echo")
+    broker.stop()
+    thread.join(2.0)
+    assert not thread.is_alive()
+
+
+class TestConnections:
+    """What the monitor sees reaches the core at once: the interval here is far longer than any wait
+    of these tests.
+    """
+
+    @pytest.fixture
+    def patient(self, tmp_path: Path) -> Iterator[Broker]:
+        settings = BrokerSettings(worker_interval=60.0, client_interval=60.0, drain_timeout=0.1)
+        with Broker(settings, bind=["tcp://127.0.0.1:0", f"ipc://{tmp_path / 's'}"]) as broker:
+            yield broker
+
+    @pytest.mark.parametrize("transport", [0, 1], ids=["tcp", "ipc"])
+    def test_request_of_a_worker_whose_connection_ends_goes_to_another_within_a_second(
+        self, patient: Broker, peers: Peers, transport: int
+    ) -> None:
+        url = patient.endpoints[transport]
+        first, second, client = peers(url), peers(url), peers(url)
+        first.ready(b"echo")
+        client.request(b"echo", b"x")
+        first.receive()
+        second.ready(b"echo")
+        first.close()
+        header, body = second.receive(within=1.0)
+        assert (header[0], body) == (spec.REQUEST, [b"x"])
+
+    def test_last_reply_of_a_worker_that_leaves_without_a_word_still_counts(
+        self, patient: Broker, peers: Peers
+    ) -> None:
+        url = patient.endpoints[0]
+        client = peers(url)
+        for id in range(1, 30):
+            worker = peers(url)
+            worker.socket.setsockopt(17, 1000)  # LINGER: what it has sent leaves
+            worker.ready(b"echo")
+            client.request(b"echo", b"x", id=id)
+            header, _ = worker.receive()
+            worker.final(header[3], b"done")
+            worker.close()
+            header, body = client.receive(within=1.0)
+            assert (header[0], header[3], header[2], body) == (spec.FINAL, id, 200, [b"done"])
+
+    def test_request_of_a_client_whose_connection_ends_is_cancelled_at_its_worker(
+        self, patient: Broker, peers: Peers
+    ) -> None:
+        url = patient.endpoints[0]
+        worker, client = peers(url), peers(url)
+        worker.ready(b"echo")
+        client.request(b"echo", b"x")
+        request, _ = worker.receive()
+        client.close()
+        header, _ = worker.receive(within=1.0)
+        assert (header[0], header[3]) == (spec.CANCEL, request[3])
+
+    def test_hundred_workers_that_go_at_once_are_all_missed_at_once(
+        self, patient: Broker, peers: Peers, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        url = patient.endpoints[0]
+        workers = [peers(url) for _ in range(100)]
+        for worker in workers:
+            worker.ready(b"echo")
+        asker = peers(url)
+
+        def living() -> bytes:
+            asker.request(b"mmi.service", b"echo", id=next(numbers))
+            return asker.receive()[1][0]
+
+        numbers = iter(range(1, 10_000))
+        assert living() == b"200"
+        for worker in workers:
+            worker.close()
+        eventually(lambda: living() == b"404", within=2.0)
+
+
+class TestDrain:
+    def test_open_request_is_answered_and_a_new_one_refused(self, peers: Peers) -> None:
+        broker = Broker(QUICK, bind="tcp://127.0.0.1:0")
+        broker.start()
+        url = broker.endpoints[0]
+        worker, client = peers(url), peers(url)
+        worker.ready(b"echo", capacity=2)
+        client.request(b"echo", b"old", id=1)
+        header, body = worker.receive()
+        stopping = threading.Thread(target=broker.stop)
+        stopping.start()
+        drains, _ = worker.receive()
+        assert (drains[0], drains[2]) == (spec.CAPACITY, 0)
+        client.request(b"echo", b"new", id=2)
+        refused, _ = client.receive()
+        assert (refused[0], refused[3], refused[2]) == (spec.FINAL, 2, 503)
+        assert stopping.is_alive()
+        worker.final(header[3], *body)
+        answered, body = client.receive()
+        assert (answered[0], answered[3], answered[2], body) == (spec.FINAL, 1, 200, [b"old"])
+        stopping.join(1.0)
+        assert not stopping.is_alive()
+        assert worker.receive()[0][0] == spec.DISCONNECT
+
+    def test_request_that_nobody_answers_holds_the_broker_no_longer_than_the_drain_timeout(
+        self, peers: Peers
+    ) -> None:
+        broker = Broker(BrokerSettings(drain_timeout=0.3), bind="tcp://127.0.0.1:0")
+        broker.start()
+        client = peers(broker.endpoints[0])
+        worker = peers(broker.endpoints[0])
+        worker.ready(b"echo")
+        client.request(b"echo")
+        worker.receive()
+        began = time.monotonic()
+        broker.stop()
+        assert 0.3 <= time.monotonic() - began < 1.0
+
+    def test_idle_broker_stops_at_once(self) -> None:
+        with Broker(bind="tcp://127.0.0.1:0"):
+            began = time.monotonic()
+        assert time.monotonic() - began < 0.5
+
+
+PROGRAM = """
+import sys
+from majordomus import Broker, BrokerSettings
+broker = Broker(BrokerSettings(drain_timeout=float(sys.argv[1])), bind="tcp://127.0.0.1:0")
+broker.open()
+print(broker.endpoints[0], flush=True)
+broker.run()
+print("left", flush=True)
+"""
+
+
+class TestSignals:
+    """The broker as the main thread of a process."""
+
+    def start(self, drain_timeout: float) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PROGRAM, str(drain_timeout)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout
+        return process, process.stdout.readline().strip()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_signal_ends_an_idle_broker_cleanly(self, number: signal.Signals, peers: Peers) -> None:
+        process, url = self.start(10.0)
+        worker = peers(url)
+        worker.ready(b"echo")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=5)
+        assert (process.returncode, out, complaints(err)) == (0, "left\n", [])
+        commands = [worker.receive()[0][0], worker.receive()[0][0]]
+        assert commands == [spec.CAPACITY, spec.DISCONNECT]
+
+    def test_signal_before_any_traffic_is_heard(self) -> None:
+        process, _ = self.start(10.0)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=5)
+        assert (process.returncode, out) in ((0, "left\n"), (-signal.SIGTERM, ""))
+
+    def test_second_signal_ends_a_draining_broker_at_once(self, peers: Peers) -> None:
+        process, url = self.start(60.0)
+        worker, client = peers(url), peers(url)
+        worker.ready(b"echo")
+        client.request(b"echo")
+        worker.receive()
+        process.send_signal(signal.SIGTERM)
+        assert worker.receive()[0][0] == spec.CAPACITY
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=3)
+        assert (process.returncode, out, complaints(err)) == (0, "left\n", [])
+
+
+def test_facts_are_logged_one_line_each(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="majordomus.broker"):
+        with Broker(QUICK, bind="inproc://facts") as broker:
+            worker = peers(broker.endpoints[0])
+            worker.ready(b"evil\n\x1b[31mname")
+            worker.close()
+        text = [record.getMessage() for record in caplog.records]
+    assert text[0] == "listening on inproc://facts"
+    assert any(line.startswith("worker-ready ") for line in text)
+    assert all(line.isprintable() for line in text)
+
+
+class Faulty(BrokerMachine):
+    """A core with a fault in it."""
+
+    def hear(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
+        if frames[-1] == b"fault":
+            raise KeyError(frames[-1])
+        super().hear(peer_id, frames, now)
+
+
+def test_fault_of_the_core_costs_one_message_and_is_told(
+    peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Broker(QUICK, bind="tcp://127.0.0.1:0", machine=Faulty) as broker:
+        peer = peers(broker.endpoints[0])
+        peer.send(b"x", b"fault")
+        peer.request(b"mmi.service", b"echo")
+        assert peer.receive()[1] == [b"404"]
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["CRITICAL"]
+
+
+def test_ten_thousand_messages_at_once_are_all_answered(broker: Broker, peers: Peers) -> None:
+    client = peers(broker.endpoints[0])
+    for id in range(1, 10_001):
+        client.request(b"mmi.service", b"echo", id=id)
+        if id % 500 == 0:
+            for _ in range(500):
+                assert client.receive()[1] == [b"404"]
+
+
+def test_stopped_process_leaves_no_ipc_file(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with Broker(QUICK, bind=f"ipc://{path}"):
+        assert path.exists()
+    eventually(lambda: not os.path.lexists(path))

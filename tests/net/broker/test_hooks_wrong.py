@@ -1,0 +1,91 @@
+"""Hooks that return or set what cannot be: a 500 at once, and the broker goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from majordomus import Broker, Client, Redirect, Reject, Replace, Reply, SendTo, Worker
+from majordomus.core.broker.hooks import actions
+from majordomus.errors import HandlerFailed
+
+Hook = Callable[[Any], Any]
+
+
+class Switched(Broker):
+    """Its hooks are those of the case that is tried."""
+
+    hooks_now: dict[str, Hook]
+
+    def on_request(self, request: Any) -> Any:
+        return self.hooks_now.get("on_request", lambda _: None)(request)
+
+    def on_reply(self, reply: Any) -> Any:
+        return self.hooks_now.get("on_reply", lambda _: None)(reply)
+
+    def on_client_seen(self, client: Any) -> Any:
+        return self.hooks_now.get("on_client_seen", lambda _: None)(client)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Switched]:
+    made = Switched(bind="tcp://127.0.0.1:0")
+    made.hooks_now = {}
+    with made:
+        worker = Worker(made.endpoints[0])
+        worker.add("echo", lambda request: request.frames)
+        with worker:
+            worker.wait_ready()
+            yield made
+
+
+def setting(name: str, value: object) -> Hook:
+    return lambda view: setattr(view, name, value)
+
+
+WRONG: dict[str, tuple[str, Hook]] = {
+    "a text that is none": ("on_request", lambda _: Reject(401, None)),  # type: ignore[arg-type]
+    "a text that is no UTF-8": ("on_request", lambda _: Reject(401, "\udc80")),
+    "half a status": ("on_request", lambda _: Reject(401.5)),  # type: ignore[arg-type]
+    "a status beyond its field": ("on_request", lambda _: Reply(b"", 70000)),
+    "no status": ("on_request", lambda _: Reply(b"", 0)),
+    "a status in words": ("on_request", lambda _: Reply(b"", "200")),  # type: ignore[arg-type]
+    "frames that are none": ("on_request", lambda _: Reply([object()])),
+    "no frames at all": ("on_request", lambda _: actions.Reply(None)),  # type: ignore[arg-type]
+    "a worker by a number": ("on_request", lambda _: SendTo(10**15)),  # type: ignore[arg-type]
+    "a worker by its name": ("on_request", lambda _: SendTo("worker")),  # type: ignore[arg-type]
+    "a service by bytes": ("on_request", lambda _: Redirect(b"echo")),  # type: ignore[arg-type]
+    "a user that is a number": ("on_request", setting("user", 5)),
+    "a user that is no UTF-8": ("on_request", setting("user", "\udc80")),
+    "no groups": ("on_request", setting("groups", None)),
+    "groups that are letters": ("on_request", setting("groups", "admin")),
+    "an answer's status": ("on_reply", setting("status", 70000)),
+    "an answer without one": ("on_reply", setting("status", 0)),
+    "an answer's body": ("on_reply", lambda _: Replace(object())),
+    "an answer's text": ("on_reply", lambda _: Reject(500, b"x")),  # type: ignore[arg-type]
+    "a client without end": ("on_client_seen", setting("until", "tomorrow")),
+    "a client's groups": ("on_client_seen", setting("groups", None)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_nobody_can_do_is_a_500_and_the_next_request_is_served(
+    broker: Switched, name: str
+) -> None:
+    hook, function = WRONG[name]
+    with Client(broker.endpoints[0], timeout=20) as client:
+        broker.hooks_now = {hook: function}
+        with pytest.raises(HandlerFailed) as caught:
+            client.call("echo", b"1")
+        assert "hook" in str(caught.value)
+        broker.hooks_now = {}
+        assert client.call("echo", b"2").body == b"2"
+
+
+def test_text_in_the_frames_of_a_reply_is_sent_as_utf8(broker: Switched) -> None:
+    broker.hooks_now = {"on_request": lambda _: Reply(["ä"])}  # type: ignore[list-item]
+    with Client(broker.endpoints[0], timeout=20) as client:
+        assert client.call("echo").text == "ä"
+    broker.hooks_now = {}

@@ -1,0 +1,174 @@
+"""Whoever is not let in is told why and what to do, in one line, and not by a deadline alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from majordomus.errors import ConfigurationError, DeadlineExceeded, StatusError
+from majordomus.net import endpoints
+from majordomus.net.broker.security import curve
+from majordomus.net.client.async_client import AsyncClient
+from majordomus.net.client.client import Client
+from majordomus.net.connection.credentials import Access
+from majordomus.net.worker.worker import Worker
+from majordomus.net.zmq import sockets
+from majordomus.security.certificates import Certificate
+from tests.net.conftest import eventually
+
+SERVER = curve.make()
+
+
+@pytest.fixture
+def encrypted() -> Iterator[str]:
+    """A CURVE socket that lets everybody in and answers nothing."""
+    with sockets.router(1000, 10) as router:
+        router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.CURVE_SERVER, 1)
+        router.setsockopt(zmq.CURVE_SECRETKEY, SERVER.secret.encode())
+        yield sockets.bind(router, "tcp://127.0.0.1:*")
+
+
+def test_url_carries_any_key_there_and_back() -> None:
+    awkward = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+    url = endpoints.with_key("tcp://10.0.0.1:5555", awkward)
+    assert url.startswith("majordomus://10.0.0.1:5555?key=")
+    assert not set(url.partition("?key=")[2]) & set("&#?/<>{}[]@ \"'")
+    assert endpoints.key_of(url) == awkward
+    assert endpoints.without_key(url) == "tcp://10.0.0.1:5555"
+    for _ in range(200):
+        key = curve.make().public
+        assert endpoints.key_of(endpoints.with_key("tcp://[::1]:1", key)) == key
+        assert endpoints.key_of(f"majordomus://h:1?key={key}") == key, "not escaped by its user"
+
+
+@pytest.mark.parametrize("url", ["tcp://h:1", "ipc:///x", "majordomus://h:1"])
+def test_url_without_a_key_brings_none(url: str) -> None:
+    assert endpoints.key_of(url) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("majordomus://h:1?kex=1", "key=KEY alone"),
+        ("majordomus://h:1?key=", "key=KEY alone"),
+        ("majordomus://h:1?key=short", "40 characters"),
+        ("majordomus://h", "host:port"),
+        ("majordomus://*:1?key=" + SERVER.public, "not connected to"),
+    ],
+)
+def test_wrong_url_is_refused_with_the_reason(url: str, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        Access(url)
+
+
+def test_majordomus_url_cannot_be_bound() -> None:
+    with pytest.raises(ConfigurationError, match="--curve"):
+        endpoints.to_bind("majordomus://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("tcp://127.0.0.1:5555", True),
+        ("tcp://127.3.2.1:*", True),
+        ("tcp://localhost:5555", True),
+        ("tcp://[::1]:5555", True),
+        ("ipc:///tmp/x", True),
+        ("inproc://x", True),
+        ("tcp://*:5555", False),
+        ("tcp://0.0.0.0:5555", False),
+        ("tcp://[::]:5555", False),
+        ("tcp://10.0.0.1:5555", False),
+        ("tcp://eth0:5555", False),
+        ("tcp://127.0.0.1.example.com:5555", False),
+    ],
+)
+def test_what_others_can_reach_is_known(url: str, local: bool) -> None:
+    assert endpoints.is_local(url) is local
+
+
+def test_own_certificate_without_the_brokers_key_is_refused(pair: Certificate) -> None:
+    with pytest.raises(ConfigurationError, match="server_key="):
+        Client("tcp://127.0.0.1:1", certificate=pair)
+
+
+def test_password_and_key_together_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        Client("tcp://127.0.0.1:1", server_key=SERVER.public, plain=("ann", "x"))
+
+
+@pytest.fixture
+def pair() -> Certificate:
+    return curve.make()
+
+
+def test_client_without_a_key_is_told_that_the_broker_is_encrypted(encrypted: str) -> None:
+    with (
+        Client(encrypted, timeout=3) as client,
+        pytest.raises(StatusError, match=r"is encrypted: give its public key .*--server-key"),
+    ):
+        client.call("echo")
+
+
+def test_client_with_the_wrong_key_is_told_at_its_deadline(encrypted: str) -> None:
+    """Not before: what breaks off the handshake may be a proxy whose broker is about to come."""
+    wrong = curve.make().public
+    with Client(encrypted, timeout=1, server_key=wrong) as client:
+        with pytest.raises(DeadlineExceeded, match="probably another key than") as told:
+            client.call("echo")
+        with pytest.raises(DeadlineExceeded, match="probably another key"):
+            client.submit("echo").result(30)
+        with pytest.raises(DeadlineExceeded, match="probably another key"):
+            client.send("echo")
+    assert str(told.value).endswith(wrong)
+    assert "\n" not in str(told.value)
+
+
+def test_asyncio_client_is_told_likewise(encrypted: str) -> None:
+    async def ask() -> None:
+        async with AsyncClient(encrypted, timeout=3) as client:
+            await client.call("echo")
+
+    with pytest.raises(StatusError, match="is encrypted"):
+        asyncio.run(ask())
+
+
+def test_client_with_a_key_is_told_that_the_broker_has_none(url: str) -> None:
+    with (
+        Client(url, timeout=3, server_key=SERVER.public) as client,
+        pytest.raises(StatusError, match=r"is not encrypted, and a|broke off the handshake"),
+    ):
+        client.call("echo")
+
+
+def test_client_of_several_brokers_goes_on_to_the_next(encrypted: str, worker: Worker) -> None:
+    with Client([encrypted, *worker.endpoints], timeout=20) as client:
+        assert client.call("echo", b"there").body == b"there"
+
+
+def test_client_of_several_brokers_that_all_refuse_hears_why_at_its_deadline(
+    encrypted: str,
+) -> None:
+    with (
+        Client([encrypted, encrypted], timeout=1) as client,
+        pytest.raises(DeadlineExceeded, match=r"no broker was reachable .*: .* is encrypted"),
+    ):
+        client.call("echo")
+
+
+def test_worker_that_is_not_let_in_says_so_once(
+    encrypted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "majordomus.net")
+    worker = Worker(encrypted)
+    worker.add("echo", lambda request: request.body)
+    with worker:
+        eventually(lambda: "is encrypted" in caplog.text)
+        threading.Event().wait(0.5)  # it goes on trying
+    assert caplog.text.count("is encrypted") == 1

@@ -1,0 +1,474 @@
+"""Handlers in processes: what reaches them, what comes back, how they die; none is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from majordomus.errors import (
+    BadRequest,
+    ConfigurationError,
+    DeadlineExceeded,
+    HandlerFailed,
+    NotFound,
+    NotSupported,
+)
+from majordomus.net.client.async_client import AsyncClient
+from majordomus.net.client.client import Client
+from majordomus.net.worker.async_worker import AsyncWorker
+from majordomus.net.worker.base import Services
+from majordomus.net.worker.worker import Worker
+from tests.net.conftest import complaints, eventually
+from tests.net.worker.processes import handlers
+
+WITHIN = 20.0
+"""Seconds that anything may take here: an interpreter starts slowly on a loaded machine."""
+
+SERVED = (
+    *(handlers.pid, handlers.echo, handlers.told, handlers.held, handlers.parts),
+    *(handlers.part_and_death, handlers.endless, handlers.eager, handlers.obedient, handlers.deaf),
+    *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
+    *(handlers.asks, handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
+)
+
+
+def serve(worker: Services) -> None:
+    for handler in SERVED:
+        worker.add(handler.__name__, handler, run="process")
+
+
+@contextmanager
+def serving(url: str, processes: int, kill_after: float = 2.0) -> Iterator[Worker]:
+    worker = Worker(url, processes=processes, kill_after=kill_after)
+    serve(worker)
+    with worker:
+        worker.wait_ready(WITHIN)
+        yield worker
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=WITHIN) as made:
+        yield made
+
+
+@pytest.fixture
+def one(url: str) -> Iterator[Worker]:
+    """A worker with one process."""
+    with serving(url, 1) as made:
+        yield made
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def written(file: Path, words: int = 1) -> list[str]:
+    """The words of a file, when there are so many."""
+    eventually(lambda: file.exists() and len(file.read_text().split()) >= words, WITHIN)
+    return file.read_text().split()
+
+
+def capacities(client: Client) -> list[int]:
+    workers = json.loads(client.call("mmi.workers").frames[1])
+    return sorted(0 if worker["state"] == "draining" else worker["capacity"] for worker in workers)
+
+
+class TestOneRequest:
+    def test_handler_runs_in_another_process_of_its_own(self, one: Worker, client: Client) -> None:
+        pids = {client.call("pid").text for _ in range(5)}
+        assert len(pids) == 1
+        assert pids != {str(os.getpid())}
+
+    @pytest.mark.parametrize(
+        "frames", [[], [b""], [b"a", b"", b"\xff" * 70_000], [b"x" * 3_000_000]]
+    )
+    def test_frames_come_back_as_they_were_sent(
+        self, one: Worker, client: Client, frames: list[bytes]
+    ) -> None:
+        assert client.call("echo", frames).frames == frames
+
+    def test_handler_knows_the_deadline_the_client_and_the_metadata(
+        self, one: Worker, client: Client
+    ) -> None:
+        told = client.call("told", timeout=30.0, metadata={"colour": "red"}, once=True).frames
+        service, client_id, left, metadata, once = (frame.decode() for frame in told)
+        assert (service, metadata, once) == ("told", "{'colour': 'red'}", "True")
+        assert int(client_id) > 0
+        assert 20 < int(left) <= 30
+
+    def test_typed_handler_decodes_and_encodes_in_its_process(
+        self, one: Worker, client: Client
+    ) -> None:
+        answer = client.call("mirror", handlers.Point(1, 2))
+        assert handlers.Point.from_bytes(answer.body) == handlers.Point(2, 1)
+        with pytest.raises(BadRequest):
+            client.call("mirror", b"\xff\xff")
+
+    def test_parts_come_as_they_are_made(self, one: Worker, client: Client, tmp_path: Path) -> None:
+        file = tmp_path / "go"
+        stream = client.stream("parts", str(file))
+        assert next(stream).text == "first"
+        file.touch()
+        assert [part.text for part in stream] == ["second"]
+
+    def test_parts_are_not_made_far_ahead_of_their_reader(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "made"
+        with client.stream("eager", str(file)) as stream:
+            next(stream)
+            eventually(lambda: int(file.read_text() or 0) > 10, WITHIN)
+            time.sleep(0.3)  # it has the time to run away
+            assert int(file.read_text() or 0) < 200
+            assert sum(1 for _ in stream) == 999
+
+    def test_exception_carries_its_status_and_its_story(
+        self, one: Worker, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with pytest.raises(NotFound, match="no cat here"):
+            client.call("absent", "cat")
+        assert caplog.records == []
+        with pytest.raises(HandlerFailed, match="ValueError: a reason"):
+            client.call("boom", "a reason")
+        (record,) = caplog.records
+        assert "process_handlers.py" in record.getMessage()
+        assert "raise ValueError(request.text)" in record.getMessage()
+
+    def test_stream_from_a_client_is_refused(self, one: Worker, client: Client) -> None:
+        with client.open("echo") as conversation, pytest.raises(NotSupported, match="no stream"):
+            for _ in conversation:
+                pass
+
+    def test_deadline_goes_along_into_the_calls_of_a_handler(
+        self, url: str, client: Client
+    ) -> None:
+        with serving(url, 2, kill_after=30.0):
+            with suppress(DeadlineExceeded):  # the calls of the handlers end a moment before
+                client.call("asks", url, timeout=1.0)
+            began = time.monotonic()
+            assert client.call("pid").text  # the process has given up its own call
+            assert time.monotonic() - began < WITHIN
+
+    def test_process_has_nothing_open_but_its_pipes_and_no_thread_of_zeromq(
+        self, one: Worker, client: Client
+    ) -> None:
+        assert client.call("descriptors").text == "socket socket"
+        assert "ZMQ" not in client.call("threads").text.upper()
+
+    def test_async_worker_has_processes_too(self, url: str) -> None:
+        async def scenario() -> str:
+            worker = AsyncWorker(url, processes=1)
+            serve(worker)
+            async with worker, AsyncClient(url, timeout=WITHIN) as client:
+                await worker.wait_ready(WITHIN)
+                return (await client.call("pid")).text
+
+        pid = int(asyncio.run(scenario()))
+        assert pid != os.getpid()
+        assert not alive(pid)
+
+
+class TestDeath:
+    def test_what_a_killed_process_worked_on_is_answered_by_its_successor(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "who"
+        future = client.submit("held", str(file))
+        (first,) = written(file)
+        os.kill(int(first), signal.SIGKILL)
+        assert future.result(WITHIN).text == file.read_text().split()[1] != first
+
+    def test_request_that_kills_its_process_costs_two_and_fails_with_the_cause(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "victims"
+        with pytest.raises(HandlerFailed, match=r"died: killed by SIGSEGV.* 2 in all"):
+            client.call("segfault", str(file))
+        assert len(file.read_text().split()) == 2
+        assert client.call("pid").text not in file.read_text().split()
+
+    def test_request_that_may_run_once_costs_one(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "victims"
+        with pytest.raises(HandlerFailed, match=r"died: killed by SIGSEGV$"):
+            client.call("segfault", str(file), once=True)
+        assert len(file.read_text().split()) == 1
+
+    def test_stream_of_a_killed_process_fails_after_its_parts(
+        self, one: Worker, client: Client
+    ) -> None:
+        stream = client.stream("part_and_death")
+        assert next(stream).text == "first"
+        with pytest.raises(HandlerFailed, match="killed by SIGKILL"):
+            next(stream)
+
+    def test_process_that_dies_idle_is_replaced_and_costs_no_request(
+        self, one: Worker, client: Client
+    ) -> None:
+        for _ in range(3):
+            pid = client.call("pid").text
+            os.kill(int(pid), signal.SIGKILL)
+            assert client.call("pid", once=True).text != pid
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_signal_that_is_meant_for_the_worker_ends_no_process(
+        self, one: Worker, client: Client, number: signal.Signals, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "who"
+        future = client.submit("held", str(file))
+        (pid,) = written(file)
+        os.kill(int(pid), number)
+        time.sleep(0.05)
+        file.unlink()
+        assert future.result(WITHIN).text == pid
+
+
+class TestCancel:
+    def test_cancel_is_seen_by_the_handler_and_the_process_stays(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "state"
+        future = client.submit("obedient", str(file))
+        (pid,) = written(file)
+        future.cancel()
+        assert written(file, 2) == ["cancelled", pid]
+        assert client.call("pid").text == pid
+
+    def test_generator_is_closed_when_its_reader_leaves(
+        self, one: Worker, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "state"
+        with client.stream("endless", str(file)) as stream:
+            pid = next(stream).text
+        assert written(file) == ["ended"]
+        assert client.call("pid").text == pid
+
+    def test_handler_that_does_not_listen_is_killed_with_its_process(
+        self, url: str, client: Client, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "who"
+        with serving(url, 1, kill_after=0.1):
+            client.call("pid")
+            with pytest.raises(DeadlineExceeded):
+                client.call("deaf", str(file), timeout=1.0)
+            (pid,) = written(file)
+            assert client.call("pid").text != pid
+            assert not alive(int(pid))
+
+
+class TestSizes:
+    def test_capacity_is_the_number_of_processes_and_follows_it(
+        self, url: str, client: Client
+    ) -> None:
+        worker = Worker(url, processes=2, threads=7)
+        serve(worker)
+        worker.add("thread", lambda request: b"")
+        with worker:
+            worker.wait_ready(WITHIN)
+            assert capacities(client) == [2, 7]
+            worker.resize(processes=3, threads=5)
+            eventually(lambda: capacities(client) == [3, 5], WITHIN)
+            worker.set_capacity(100)
+            eventually(lambda: capacities(client) == [3, 100], WITHIN)
+            worker.set_capacity(0)
+            eventually(lambda: capacities(client) == [0, 0], WITHIN)
+            worker.set_capacity(None)
+            eventually(lambda: capacities(client) == [3, 5], WITHIN)
+            assert client.call("pid").text
+
+    def test_capacity_follows_the_services_that_are_added(self, url: str, client: Client) -> None:
+        async def on_the_loop(request: object) -> bytes:
+            return b""
+
+        worker = Worker(url, processes=2, threads=7)
+        worker.add("loop", on_the_loop)
+        with worker:
+            worker.wait_ready(WITHIN)
+            assert capacities(client) == [1000]
+            worker.add("thread", lambda request: b"here")
+            eventually(lambda: capacities(client) == [7], WITHIN)
+            worker.set_capacity(0)
+            eventually(lambda: capacities(client) == [0], WITHIN)
+            worker.add("late", lambda request: b"late")
+            worker.add("pid", handlers.pid, run="process")
+            worker.set_capacity(None)
+            eventually(lambda: capacities(client) == [2, 7], WITHIN)
+            assert client.call("late").text == "late"
+            assert client.call("pid").text
+
+    def test_as_many_run_at_a_time_as_there_are_processes(
+        self, url: str, client: Client, tmp_path: Path
+    ) -> None:
+        with serving(url, 1) as worker:
+            files = [tmp_path / str(number) for number in range(3)]
+            futures = [client.submit("held", str(file)) for file in files]
+            eventually(lambda: sum(file.exists() for file in files) == 1, WITHIN)
+            worker.resize(processes=3)
+            pids = {written(file)[0] for file in files}
+            assert len(pids) == 3
+            worker.resize(processes=1)
+            for file in files:
+                file.unlink()
+            assert {future.result(WITHIN).text for future in futures} == pids
+            eventually(lambda: sum(alive(int(pid)) for pid in pids) == 1, WITHIN)
+            assert client.call("pid").text in pids
+
+    @pytest.mark.parametrize(
+        "arguments", [{"processes": 0}, {"processes": 65536}, {"kill_after": -1.0}]
+    )
+    def test_impossible_sizes_are_refused(self, url: str, arguments: dict[str, int]) -> None:
+        with pytest.raises(ConfigurationError):
+            Worker(url, **arguments)  # type: ignore[arg-type]
+
+    def test_impossible_sizes_are_refused_at_run_time_too(self, url: str) -> None:
+        worker = Worker(url)
+        for change in ({"threads": 0}, {"processes": 0}):
+            with pytest.raises(ConfigurationError, match=r"at least 1|has 1 to"):
+                worker.resize(**change)
+        with pytest.raises(ConfigurationError, match="capacity"):
+            worker.set_capacity(-1)
+        with pytest.raises(ConfigurationError, match="mdp01 has no word"):
+            Worker(url, dialect="mdp01").set_capacity(0)
+
+
+class TestFunctions:
+    @pytest.mark.parametrize(
+        ("function", "why"),
+        [
+            (lambda request: b"", "inside of another"),
+            (handlers.made(), "inside of another"),
+            (functools.partial(handlers.echo), "it is a partial"),
+            (handlers.Holder().method, "it is a method"),
+            (print, "it is a builtin"),
+            (handlers.coroutine, "made with def"),
+        ],
+    )
+    def test_function_that_no_process_can_import_is_refused(
+        self, url: str, function: object, why: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=why):
+            Worker(url).add("x", function, run="process")  # type: ignore[arg-type]
+
+    def test_name_that_leads_to_another_function_is_refused(self, url: str) -> None:
+        worker = Worker(url)
+        worker.add("x", handlers.original, run="process")
+        with pytest.raises(ConfigurationError, match="shadowed is not one: the name stands for"):
+            worker.start()
+
+    @pytest.mark.parametrize(
+        ("run", "function", "why"),
+        [
+            ("fork", handlers.echo, "a thread, a process, a loop, not in 'fork'"),
+            ("loop", handlers.echo, "made with async def"),
+            ("thread", handlers.coroutine, "made with def"),
+        ],
+    )
+    def test_place_that_does_not_fit_the_function_is_refused(
+        self, url: str, run: str, function: object, why: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=why):
+            Worker(url).add("x", function, run=run)  # type: ignore[arg-type]
+
+    def test_function_in_a_class_and_one_added_later_are_served(
+        self, url: str, client: Client
+    ) -> None:
+        worker = Worker(url, processes=1)
+        worker.add("thread", lambda request: b"")
+        with worker:
+            worker.wait_ready(WITHIN)
+            worker.add("static", handlers.Holder.static, run="process")
+            worker.add("pid", handlers.pid, run="process")
+            assert client.call("static").text == "static"
+            assert client.call("pid").text != str(os.getpid())
+
+
+PROGRAM = """
+import os, sys
+from majordomus import Worker
+{before}
+worker = Worker({url!r}, processes=2)
+
+@worker.service("pid", run="process")
+def pid(request):
+    return str(os.getpid())
+
+if {guard}:
+    worker.run()
+"""
+GUARD = '__name__ == "__main__"'
+
+
+def program(folder: Path, url: str, *, before: str = "", guard: str = GUARD) -> list[str]:
+    file = folder / "program.py"
+    file.write_text(PROGRAM.format(url=url, before=before, guard=guard))
+    return [sys.executable, str(file)]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=WITHIN)
+
+
+class TestPrograms:
+    def test_handlers_of_the_main_program_are_found(
+        self, url: str, client: Client, tmp_path: Path
+    ) -> None:
+        worker = subprocess.Popen(program(tmp_path, url), stderr=subprocess.PIPE, text=True)
+        pid = int(client.call("pid").text)
+        assert pid != worker.pid
+        worker.send_signal(signal.SIGTERM)
+        _, errors = worker.communicate(timeout=WITHIN)
+        assert (worker.returncode, complaints(errors)) == (0, [])
+        assert not alive(pid)
+
+    def test_main_program_that_starts_on_import_is_told_so(self, url: str, tmp_path: Path) -> None:
+        done = run(program(tmp_path, url, guard="True"))
+        assert done.returncode == 1
+        assert 'start it below if __name__ == "__main__"' in done.stderr.splitlines()[-1]
+
+    def test_module_that_a_process_cannot_import_ends_the_worker(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        before = "if __name__ != '__main__': raise ValueError('not today')"
+        done = run(program(tmp_path, url, before=before))
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.endswith("a process cannot load the handlers: ValueError: not today")
+
+    @pytest.mark.parametrize("busy", ["deaf", "hold_the_lock", "with_a_child"])
+    @pytest.mark.parametrize("end", ["stop", "kill -9"])
+    def test_no_process_outlives_its_worker(
+        self, url: str, client: Client, tmp_path: Path, busy: str, end: str
+    ) -> None:
+        file = tmp_path / "who"
+        text = (
+            "from majordomus import Worker\n"
+            "from tests.net.worker.processes.test_process_pool import serve\n"
+            f"worker = Worker({url!r}, processes=2, drain_timeout=0.1); serve(worker)\n"
+            "worker.run()\n"
+        )
+        worker = subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True)
+        idle = int(client.call("pid").text)
+        client.send(busy, str(file))
+        pids = [idle, *map(int, written(file, 2 if busy == "with_a_child" else 1))]
+        assert all(alive(pid) for pid in pids)
+        worker.send_signal(signal.SIGTERM if end == "stop" else signal.SIGKILL)
+        _, errors = worker.communicate(timeout=WITHIN)
+        eventually(lambda: not any(alive(pid) for pid in pids), WITHIN)
+        assert complaints(errors) == []

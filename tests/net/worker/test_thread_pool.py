@@ -1,0 +1,133 @@
+"""The pool makes threads when it needs them, never more than it may."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from majordomus.net.worker.thread_pool import Pool
+
+
+def test_work_that_comes_one_by_one_needs_one_thread() -> None:
+    pool = Pool(4, "one-by-one")
+    try:
+        names = set()
+        for _ in range(5):
+            done = threading.Event()
+            pool.submit(lambda done=done: (names.add(threading.current_thread().name), done.set()))  # type: ignore[misc]
+            assert done.wait(2)
+            time.sleep(0.01)
+        assert names == {"one-by-one-0"}
+    finally:
+        pool.close(1.0)
+
+
+def test_work_at_the_same_time_gets_a_thread_each_up_to_the_size() -> None:
+    pool = Pool(3)
+    release, running, done = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def work() -> None:
+        running.release()
+        release.wait(5)
+        done.release()
+
+    try:
+        for _ in range(5):
+            pool.submit(work)
+        for _ in range(3):
+            assert running.acquire(timeout=2)
+        assert not running.acquire(timeout=0.05)
+        release.set()
+        for _ in range(5):
+            assert done.acquire(timeout=2)
+    finally:
+        pool.close(2.0)
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("majordomus-handler")
+    ]
+
+
+def test_thread_that_hangs_does_not_hold_the_close() -> None:
+    pool = Pool(1)
+    release = threading.Event()
+    pool.submit(lambda: release.wait(5) and None)
+    began = time.monotonic()
+    pool.close(0.05)
+    assert time.monotonic() - began < 1.0
+    release.set()
+
+
+def occupy(pool: Pool, count: int) -> tuple[threading.Event, threading.Semaphore]:
+    """So many works that run until the event is set; each says with the semaphore that it runs."""
+    release, running = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        running.release()
+        release.wait(20)
+
+    for _ in range(count):
+        pool.submit(work)
+    return release, running
+
+
+def alive(name: str) -> int:
+    return sum(thread.name.startswith(name) for thread in threading.enumerate())
+
+
+def wait_for(name: str, count: int) -> None:
+    until = time.monotonic() + 10
+    while alive(name) != count:
+        assert time.monotonic() < until, f"{alive(name)} threads, {count} are wanted"
+        time.sleep(0.005)
+
+
+def test_pool_that_grows_begins_at_once_with_what_waits() -> None:
+    pool = Pool(1, "grows")
+    release, running = occupy(pool, 4)
+    try:
+        assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+        pool.resize(3)
+        for _ in range(2):
+            assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+    finally:
+        release.set()
+        pool.close(5.0)
+    assert alive("grows") == 0
+
+
+def test_pool_that_shrinks_ends_idle_threads_at_once_and_busy_ones_after_their_work() -> None:
+    pool = Pool(4, "shrinks")
+    release, running = occupy(pool, 4)
+    for _ in range(4):
+        assert running.acquire(timeout=5)
+    try:
+        pool.resize(2)
+        assert alive("shrinks") == 4
+        release.set()
+        wait_for("shrinks", 2)
+        pool.resize(1)
+        wait_for("shrinks", 1)
+        release, running = occupy(pool, 2)
+        assert running.acquire(timeout=5)
+        assert not running.acquire(timeout=0.05)
+        release.set()
+        assert running.acquire(timeout=5)
+    finally:
+        release.set()
+        pool.close(5.0)
+    assert alive("shrinks") == 0
+
+
+def test_no_work_is_lost_while_the_size_changes() -> None:
+    pool = Pool(1, "changes")
+    done = threading.Semaphore(0)
+    for number in range(3000):
+        pool.submit(done.release)
+        if number % 7 == 0:
+            pool.resize(1 + number % 5)
+    for _ in range(3000):
+        assert done.acquire(timeout=10)
+    pool.close(5.0)
+    assert alive("changes") == 0

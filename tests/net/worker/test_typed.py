@@ -1,0 +1,274 @@
+"""Typed handlers: annotations decode, validate and encode; what is no record stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
+
+from majordomus.errors import BadRequest, ConfigurationError
+from majordomus.messages import Message, Record, record
+from majordomus.net.bodies import Reply, to_frames
+from majordomus.net.broker.broker import Broker
+from majordomus.net.client.calls import make_ask
+from majordomus.net.client.client import Client
+from majordomus.net.worker.handlers import Handler, Shape, answer, make_handler
+from majordomus.net.worker.request import Request
+from majordomus.net.worker.worker import Worker
+from majordomus.protocol import metadata
+
+if TYPE_CHECKING:
+    import elsewhere
+    from elsewhere import Something
+
+
+class User(Record):
+    name: Annotated[str, 1]
+    age: Annotated[int, 2] = 0
+
+
+@record
+class UserId:
+    id: Annotated[int, 1]
+
+
+class Sum(msgspec.Struct):
+    total: int
+
+
+def request(*frames: bytes, **values: Any) -> Request:
+    return Request("test", list(frames), packed=metadata.pack(values) if values else b"")
+
+
+def serve(handler: Handler, asked: Request) -> Any:
+    """What the handler answers, all its parts if it has several."""
+    result = handler.function(asked)
+    if handler.shape is Shape.FUNCTION:
+        return to_frames(result)
+    if handler.shape is Shape.GENERATOR:
+        return [to_frames(part) for part in result]
+    if handler.shape is Shape.COROUTINE:
+        return to_frames(asyncio.run(result))
+
+    async def collect() -> list[list[bytes]]:
+        return [to_frames(part) async for part in result]
+
+    return asyncio.run(collect())
+
+
+def create(user: User) -> UserId:
+    return UserId(len(user.name))
+
+
+async def create_soon(user: User) -> UserId:
+    return UserId(len(user.name))
+
+
+def letters(user: User) -> Iterator[UserId]:
+    for letter in user.name:
+        yield UserId(ord(letter))
+
+
+async def letters_soon(user: User) -> AsyncIterator[UserId]:
+    for letter in user.name:
+        yield UserId(ord(letter))
+
+
+class Methods:
+    def create(self, user: User) -> UserId:
+        return create(user)
+
+    async def __call__(self, user: User) -> UserId:
+        return create(user)
+
+
+def with_extra(extra: int, user: User) -> UserId:
+    return UserId(extra + user.age)
+
+
+ERIK = User("Erik", 3).to_bytes()
+FOUR = [UserId(4).to_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "answered"),
+    [
+        (create, Shape.FUNCTION, FOUR),
+        (create_soon, Shape.COROUTINE, FOUR),
+        (letters, Shape.GENERATOR, [[UserId(ord(c)).to_bytes()] for c in "Erik"]),
+        (letters_soon, Shape.ASYNC_GENERATOR, [[UserId(ord(c)).to_bytes()] for c in "Erik"]),
+        (Methods().create, Shape.FUNCTION, FOUR),
+        (Methods(), Shape.COROUTINE, FOUR),
+        (functools.partial(with_extra, 1), Shape.FUNCTION, FOUR),
+    ],
+)
+def test_body_is_decoded_and_result_encoded_in_every_shape(
+    function: Any, shape: Shape, answered: Any
+) -> None:
+    handler = make_handler(function)
+    assert handler.shape is shape
+    assert serve(handler, request(ERIK)) == answered
+
+
+def test_answer_is_in_json_when_the_question_was() -> None:
+    handler = make_handler(create)
+    for asked in (
+        request(b'{"name": "Erik"}'),
+        request(b'{"name": "Erik"}', type="application/json"),
+    ):
+        (frame,) = serve(handler, asked)
+        assert json.loads(frame) == {"id": "4"}
+
+
+def test_body_that_does_not_fit_is_400_and_names_the_field() -> None:
+    for function in (create, create_soon, letters, letters_soon):
+        with pytest.raises(BadRequest, match=r"User\.name: 5 bytes announced"):
+            serve(make_handler(function), request(b"\x0a\x05ab"))
+    with pytest.raises(BadRequest, match="this service takes application/protobuf"):
+        serve(make_handler(create), request(ERIK, type="text/csv"))
+
+
+def test_structs_messages_and_plain_values_are_accepted_as_well() -> None:
+    def add(numbers: list[int]) -> Sum:
+        return Sum(sum(numbers))
+
+    def next_one(value: Int64Value) -> Int64Value:
+        return Int64Value(value=value.value + 1)
+
+    def shout(text: str) -> str:
+        return text.upper()
+
+    def turn(message: Message) -> Message:
+        return Message(reversed(message.frames))
+
+    packed = msgspec.msgpack.encode
+    assert serve(make_handler(add), request(packed([1, 2]))) == [packed(Sum(3))]
+    assert serve(make_handler(next_one), request(b"\x08\x05")) == [b"\x08\x06"]
+    assert serve(make_handler(shout), request(b"abc")) == [b"ABC"]
+    assert serve(make_handler(turn), request(b"a", b"b")) == [b"b", b"a"]
+
+
+def test_result_may_be_a_reply_or_untyped() -> None:
+    def refuse(user: User) -> UserId:
+        return Reply([b"no"], status=409)  # type: ignore[return-value]
+
+    def untyped(user: User):  # type: ignore[no-untyped-def]
+        return UserId(user.age)
+
+    assert answer(make_handler(refuse).function(request(ERIK))) == (409, [b"no"])
+    assert serve(make_handler(untyped), request(ERIK)) == [UserId(3).to_bytes()]
+
+
+def test_result_of_another_class_than_announced_is_the_handlers_failure() -> None:
+    def wrong(user: User) -> UserId:
+        return user  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match="User given, UserId announced"):
+        serve(make_handler(wrong), request(ERIK))
+
+
+def test_handler_of_requests_is_left_alone() -> None:
+    def plain(request: Request) -> bytes | None:
+        return None
+
+    def frames(request: Request) -> list[bytes]:
+        return request.frames
+
+    def parts(request: Request) -> Iterator[str]:
+        yield "a"
+
+    def unknown(request: elsewhere.Request) -> Something:
+        return request.body
+
+    def silent(request):  # type: ignore[no-untyped-def]
+        return request.body
+
+    def anything(request: Any) -> Any:
+        return request.body
+
+    for function in (plain, frames, parts, unknown, silent, anything, lambda request: 5, bytes):
+        assert make_handler(function).function is function
+
+
+def test_handler_of_requests_may_have_a_typed_result() -> None:
+    def total(request: Request) -> Sum:
+        return Sum(len(request.frames))
+
+    handler = make_handler(total)
+    assert serve(handler, request(b"a", b"b")) == [msgspec.msgpack.encode(Sum(2))]
+    assert serve(handler, request(b"a", type="application/json")) == [b'{"total":1}']
+
+
+def test_annotation_that_no_body_can_be_is_refused_when_it_is_registered() -> None:
+    def wrong(value: Handlers) -> None: ...
+
+    def missing(value: Something) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="Handlers cannot be a body"):
+        make_handler(wrong)
+    with pytest.raises(ConfigurationError, match="annotation 'Something' of 'value'"):
+        make_handler(missing)
+
+
+class Handlers:
+    pass
+
+
+# ── calls ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_call_takes_typed_bodies_and_says_their_type() -> None:
+    ask = make_ask("create", User("Erik", 3), 1.0)
+    assert (ask.frames, ask.metadata) == ([ERIK], b"")
+    assert metadata.unpack(ask.implied) == {"type": "application/protobuf"}
+    ask = make_ask("add", Sum(5), 1.0, metadata={"key": "k"})
+    assert metadata.unpack(ask.metadata) == {"type": "application/msgpack", "key": "k"}
+    assert make_ask("x", b"raw", 1.0).implied == b""
+
+
+def test_typed_call_goes_through_a_broker(url: str) -> None:
+    worker = Worker(url)
+    worker.service("create")(create)
+    worker.service("seen")(lambda asked: str(asked.metadata))
+    with worker, Client(url) as client:
+        reply = client.call("create", User("Erik"), timeout=5)
+        assert UserId.from_bytes(reply.body) == UserId(4)  # type: ignore[attr-defined]
+        said = client.call("seen", User("x"), timeout=5).text
+        assert said == "{'type': 'application/protobuf'}"
+        with pytest.raises(BadRequest, match=r"User\.name"):
+            client.call("create", b"\x0a\x05ab", timeout=5)
+
+
+def test_iterator_of_values_is_the_clients_stream_and_a_plain_call_a_stream_of_one() -> None:
+    def names(users: Iterator[User]) -> Iterator[UserId]:
+        for user in users:
+            yield UserId(len(user.name))
+
+    async def longest(words: AsyncIterator[str]) -> str:
+        return max([word async for word in words], key=len)
+
+    with Broker(bind=["tcp://127.0.0.1:0"]) as broker:
+        url = broker.endpoints[0]
+        worker = Worker(url)
+        worker.add("names", names)
+        worker.add("longest", longest)
+        with worker, Client(url, timeout=10.0) as client:
+            worker.wait_ready()
+            with client.open("names", User(name="a")) as talk:
+                assert UserId.from_bytes(next(talk).body) == UserId(1)
+                talk.send(User(name="abc"))
+                assert UserId.from_bytes(next(talk).body) == UserId(3)
+                talk.send(b"\xff\xff\xff")
+                with pytest.raises(BadRequest):
+                    next(talk)
+            assert client.call("longest", "one").text == "one"
+            with client.open("longest") as talk:
+                for number in range(1, 21):
+                    talk.send("x" * number)
+                assert talk.result().text == "x" * 20

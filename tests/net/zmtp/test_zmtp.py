@@ -1,0 +1,729 @@
+"""Our own ZMTP: with libzmq's peers, with peers that speak in pieces, and with those who speak
+something else.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import random
+import select
+import socket as plain
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from majordomus.net.cut import Cut
+from majordomus.net.zmq import sockets
+from majordomus.net.zmq._pure import FULL, GONE
+from majordomus.net.zmq.monitor import Event, Monitor
+from majordomus.net.zmtp import tcp
+
+zmtp: Any = pytest.importorskip(
+    "majordomus.net.zmtp._engine", reason="our own ZMTP is for Linux alone"
+)
+TcpRouter: Any = importlib.import_module("majordomus.net.zmtp._router").TcpRouter
+TcpDealer: Any = importlib.import_module("majordomus.net.zmtp._dealer").TcpDealer
+
+WITHIN = 5.0
+SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
+GREETING = SIGNATURE + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+LARGE = bytes(range(256)) * 1000
+
+
+def ready(identity: bytes = b"", kind: bytes = b"DEALER") -> bytes:
+    return zmtp.ready(kind, identity)  # type: ignore[no-any-return]
+
+
+def packed(*frames: bytes) -> bytes:
+    """A message as it is on the wire."""
+    data = b""
+    for n, frame in enumerate(frames):
+        more = n + 1 < len(frames)
+        if len(frame) < 256:
+            data += bytes([more, len(frame)]) + frame
+        else:
+            data += bytes([more | 2]) + len(frame).to_bytes(8) + frame
+    return data
+
+
+class Router:
+    """One of ours with a listening socket."""
+
+    def __init__(self, **bounds: int) -> None:
+        self.router = TcpRouter(os.urandom, **bounds)
+        self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
+        self.router.listen(self.listening.fileno())
+        self.told: list[tuple[int, int, bytes | None, str]] = []
+        self.got: list[tuple[bytes, list[bytes]]] = []
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def turn(self, most: int = 1000) -> list[tuple[bytes, list[bytes]]]:
+        self.router.wait(20)
+        batch: list[tuple[bytes, list[bytes]]] = self.router.receive(most, time.monotonic())
+        self.got += batch
+        self.told += self.router.news()
+        return batch
+
+    def all_of(self, count: int) -> list[tuple[bytes, list[bytes]]]:
+        """Everything that has come; so many messages."""
+        self.until(lambda: len(self.got) >= count)
+        got, self.got = self.got, []
+        assert len(got) == count
+        return got
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + WITHIN
+        while not condition():
+            assert time.monotonic() < end, self.told
+            self.turn()
+
+    def hears(self, what: int) -> tuple[int, int, bytes | None, str]:
+        """The next news of this kind; what it tells of before is dropped."""
+
+        def found() -> bool:
+            while self.told and self.told[0][0] != what:
+                self.told.pop(0)
+            return bool(self.told)
+
+        self.until(found)
+        return self.told.pop(0)
+
+    def close(self) -> None:
+        self.router.close()
+        self.listening.close()
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Router]]:
+    made: list[Router] = []
+
+    def begin(**bounds: int) -> Router:
+        made.append(Router(**bounds))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def router(make: Callable[..., Router]) -> Router:
+    return make()
+
+
+@pytest.fixture
+def dealer(router: Router) -> Iterator[zmq.Socket[bytes]]:
+    with sockets.dealer() as made:
+        made.setsockopt(zmq.LINGER, 0)
+        made.setsockopt(zmq.IMMEDIATE, 0)
+        sockets.connect(made, router.url)
+        yield made
+
+
+@pytest.fixture
+def raw(router: Router) -> Iterator[plain.socket]:
+    with plain.create_connection(("127.0.0.1", router.port)) as made:
+        made.settimeout(WITHIN)
+        yield made
+
+
+def received(raw: plain.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        got = raw.recv(size - len(data))
+        assert got, f"the end after {data!r}"
+        data += got
+    return data
+
+
+def is_ended(raw: plain.socket) -> bool:
+    raw.settimeout(0.5)
+    try:
+        while raw.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+def introduce(router: Router, raw: plain.socket, identity: bytes = b"") -> bytes:
+    """The handshake of a raw peer; the result is its routing id."""
+    raw.sendall(GREETING + ready(identity))
+    peer = router.hears(zmtp.GREETED_WELL)[2]
+    expected = 64 + len(ready(b"", b"ROUTER"))
+    assert received(raw, expected)[64:] == ready(b"", b"ROUTER")
+    assert peer is not None
+    return peer
+
+
+# ── messages ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_messages_of_libzmq_come_whole_and_in_order(
+    router: Router, dealer: zmq.Socket[bytes]
+) -> None:
+    sent = [[b""], [b"a", b"", b"c"], [LARGE], [b"x" * 255, b"y" * 256], [b"z"] * 40]
+    for frames in sent:
+        dealer.send_multipart(frames)
+    got = router.all_of(len(sent))
+    assert [frames for _, frames in got] == sent
+    assert {peer for peer, _ in got} == {dealer.getsockopt(zmq.ROUTING_ID)}
+
+
+def test_messages_to_libzmq_come_whole_and_in_order(
+    router: Router, dealer: zmq.Socket[bytes]
+) -> None:
+    dealer.send(b"hello")
+    ((peer, _),) = router.all_of(1)
+    sent = [[b""], [b"a", b"", LARGE, b"c"], [b"y" * 256, b"z" * 4097], [b"z"] * 40]
+    assert router.router.send([(peer, frames) for frames in sent]) == []
+    assert [dealer.recv_multipart() for _ in sent] == sent
+
+
+def test_frames_that_are_no_bytes_are_sent_by_their_bytes(
+    router: Router, dealer: zmq.Socket[bytes]
+) -> None:
+    dealer.send(b"hello")
+    ((peer, _),) = router.all_of(1)
+    assert router.router.send([(peer, [memoryview(b"view"), bytearray(b"array")])]) == []
+    assert dealer.recv_multipart() == [b"view", b"array"]
+    with pytest.raises(TypeError):
+        router.router.send([(peer, ["text"])])
+    with pytest.raises(ValueError, match="at least one frame"):
+        router.router.send([(peer, [])])
+    assert router.router.send([(peer, [b"whole"])]) == []
+    assert dealer.recv_multipart() == [b"whole"]
+
+
+def test_order_is_kept_over_thousands_and_through_a_full_kernel(
+    make: Callable[..., Router],
+) -> None:
+    router = make(hwm=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        raw.settimeout(WITHIN)
+        peer = introduce(router, raw)
+        sent = [[b"%d" % n, bytes(n % 700), LARGE[: n % 9000]] for n in range(4000)]
+        assert router.router.send([(peer, frames) for frames in sent]) == []
+        expected = b"".join(packed(*frames) for frames in sent)
+        raw.setblocking(False)
+        data = bytearray()
+
+        def done() -> bool:
+            while True:
+                try:
+                    data.extend(raw.recv(1 << 20))
+                except BlockingIOError:
+                    return len(data) >= len(expected)
+
+        router.until(done)
+        assert data == expected
+        assert router.router.unsent() == 0
+
+
+def test_batch_for_more_connections_than_there_are_buffers_reaches_all_in_order(
+    router: Router,
+) -> None:
+    with ExitStack() as stack:
+        place = ("127.0.0.1", router.port)
+        there = {
+            b"\1peer-%03d" % n: stack.enter_context(plain.create_connection(place))
+            for n in range(130)
+        }
+        for peer, connection in there.items():
+            connection.settimeout(WITHIN)
+            introduce(router, connection, peer)
+        batch = [(peer, [b"%d" % n, peer]) for n in range(3) for peer in there]
+        assert router.router.send(batch) == []
+        for peer, connection in there.items():
+            expected = b"".join(packed(b"%d" % n, peer) for n in range(3))
+            assert received(connection, len(expected)) == expected
+
+
+def test_batch_is_not_longer_than_asked_for_and_nothing_waits_for_more_to_come(
+    router: Router, raw: plain.socket
+) -> None:
+    peer = introduce(router, raw)
+    raw.sendall(b"".join(packed(b"%d" % n) for n in range(2500)))
+    got: list[tuple[bytes, list[bytes]]] = []
+    sizes = []
+    while len(got) < 2500:
+        assert router.router.wait(int(WITHIN * 1000)) == 2
+        batch = router.router.receive(7, 0.0)
+        sizes.append(len(batch))
+        got += batch
+    assert max(sizes) == 7
+    assert got == [(peer, [b"%d" % n]) for n in range(2500)]
+
+
+@pytest.mark.parametrize("loud", [1, 4, 20])
+def test_peers_that_send_a_lot_leave_room_for_others(router: Router, loud: int) -> None:
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            for _ in range(loud + 1)
+        ]
+        peers = [introduce(router, one) for one in crowd]
+        for _ in range(3):
+            router.turn()
+        for one in crowd[1:]:
+            one.setblocking(False)
+            one.send(packed(b"l") * 40_000)
+        for _ in range(loud):
+            router.turn(256)
+        router.got.clear()
+        crowd[0].sendall(packed(b"q"))
+        router.until(lambda: router.turn(256) and (peers[0], [b"q"]) in router.got)
+        assert router.got.index((peers[0], [b"q"])) <= 256 + 32 * (loud + 1)
+
+
+def test_fewer_messages_than_asked_for_mean_that_there_are_no_more(
+    router: Router, raw: plain.socket
+) -> None:
+    introduce(router, raw)
+    raw.sendall(packed(b"x" * 200) * 250)
+    time.sleep(0.1)
+    batches = [router.router.receive(100, 0.0) for _ in range(4)]
+    assert [len(batch) for batch in batches] == [100, 100, 50, 0]
+
+
+@pytest.mark.parametrize("size", [1, 200, 255, 256, 900, 4096, 4097])
+def test_message_that_comes_byte_by_byte_is_counted_once(
+    make: Callable[..., Router], size: int
+) -> None:
+    router = make(max_bytes=size, max_frames=2, max_unfinished=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        raw.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+        peer = introduce(router, raw)
+        data = packed(b"", b"x" * size)
+        step = max(1, len(data) // 40)
+        for at in range(0, len(data), step):
+            raw.sendall(data[at : at + step])
+            router.turn()
+        assert router.all_of(1) == [(peer, [b"", b"x" * size])]
+
+
+def test_peer_that_pings_and_never_reads_fills_nothing(router: Router, raw: plain.socket) -> None:
+    peer = introduce(router, raw)
+    ping = b"\x04\x07\x04PING\x00\x00"
+    raw.setblocking(False)
+    for _ in range(400):
+        with suppress(BlockingIOError):
+            raw.send(ping * 10_000)
+        router.turn()
+    while not router.router.send([(peer, [LARGE])]):
+        pass
+    assert router.router.unsent() == 1
+    before = Path("/proc/self/statm").read_text().split()[1]
+    for _ in range(400):
+        with suppress(BlockingIOError):
+            raw.send(ping * 10_000)
+        router.turn()
+    grown = int(Path("/proc/self/statm").read_text().split()[1]) - int(before)
+    assert grown * 4096 < 8 << 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.binary(max_size=600), min_size=1, max_size=4), max_size=8), st.data())
+def test_bytes_in_any_pieces_make_the_same_messages(
+    messages: list[list[bytes]], data: st.DataObject
+) -> None:
+    stream = GREETING + ready(b"me") + b"".join(packed(*frames) for frames in messages)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=12)))
+    router = Router()
+    try:
+        with plain.create_connection(("127.0.0.1", router.port)) as raw:
+            raw.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+            for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+                raw.sendall(stream[start:end])
+                router.turn(3)
+            assert router.all_of(len(messages)) == [(b"me", frames) for frames in messages]
+    finally:
+        router.close()
+
+
+# ── refusals ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
+    router: Router, dealer: zmq.Socket[bytes]
+) -> None:
+    dealer.send(b"hello")
+    ((peer, _),) = router.all_of(1)
+    batch = [(b"nobody", [b"1"]), (peer, [b"2"]), (b"nobody", [b"3"])]
+    assert router.router.send(batch) == [(0, GONE), (2, GONE)]
+    assert dealer.recv() == b"2"
+
+
+def test_peer_that_does_not_read_is_full_in_order_and_delays_nobody_else(
+    make: Callable[..., Router],
+) -> None:
+    router = make(hwm=10)
+    with (
+        plain.create_connection(("127.0.0.1", router.port)) as stuck,
+        plain.create_connection(("127.0.0.1", router.port)) as other,
+    ):
+        other.settimeout(WITHIN)
+        slow, quick = introduce(router, stuck), introduce(router, other)
+        sent = 0
+        while not (refused := router.router.send([(slow, [b"%d" % sent, LARGE])])):
+            sent += 1
+            assert sent < 1000
+        assert refused == [(0, FULL)]
+        batch = [(slow, [b"late"]), (quick, [b"now"]), (slow, [b"later"])]
+        assert router.router.send(batch) == [(0, FULL), (2, FULL)]
+        assert received(other, 5) == packed(b"now")
+        stuck.settimeout(WITHIN)
+        expected = b"".join(packed(b"%d" % n, LARGE) for n in range(sent))
+        data = bytearray()
+        while len(data) < len(expected):
+            data += stuck.recv(1 << 20)
+            router.turn()
+        assert data == expected
+        assert router.router.send([(slow, [b"again"])]) == []
+        assert received(stuck, 7) == packed(b"again")
+
+
+def test_last_words_are_heard_before_the_end_is_told(router: Router, raw: plain.socket) -> None:
+    peer = introduce(router, raw)
+    raw.sendall(b"".join(packed(b"%d" % n) for n in range(600)))
+    raw.close()
+    while not any(what == zmtp.GONE_AWAY for what, *_ in router.told):
+        router.turn(100)
+    assert [frames[0] for _, frames in router.got] == [b"%d" % n for n in range(600)]
+    assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, zmtp.BROKEN_OFF)
+    assert router.router.send([(peer, [b"too late"])]) == [(0, GONE)]
+
+
+def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
+    router: Router,
+) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with plain.create_connection(("127.0.0.1", router.port)) as raw:
+            introduce(router, raw)
+            raw.sendall(packed(b"half")[:-2])
+        router.hears(zmtp.GONE_AWAY)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert router.router.open_count == 0
+
+
+# ── bounds ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_beyond_the_bounds_is_dropped_and_the_next_message_is_whole(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_frames=4, max_bytes=1000, max_message=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        introduce(router, raw)
+        raw.sendall(
+            packed(b"a" * 600, b"b" * 400)
+            + packed(b"a" * 600, b"b" * 401)
+            + packed(*[b"c"] * 6)
+            + packed(b"d" * 50_000, b"")
+            + packed(b"", b"whole")
+        )
+        got = [frames for _, frames in router.all_of(5)]
+    assert got[0] == [b"a" * 600, b"b" * 400]
+    assert [len(frame) for frame in got[1]] == [600, 401]
+    assert isinstance(got[1][1], Cut)
+    assert [len(frame) for frame in got[2]] == [1, 1, 1, 1, 2]
+    assert [len(frame) for frame in got[3]] == [50_000]
+    assert got[4] == [b"", b"whole"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"\x02" + (100_001).to_bytes(8), zmtp.TOO_LARGE),
+        (packed(*[b"x" * 60_000] * 3), zmtp.ENDLESS),
+        (b"\x02" + b"\xff" * 8, zmtp.TOO_LARGE),
+        (b"\x08\x01x", zmtp.MALFORMED),
+        (b"\x06" + (5000).to_bytes(8), zmtp.MALFORMED),
+    ],
+    ids=["frame", "message", "length", "flags", "command"],
+)
+def test_connection_that_brings_what_nobody_takes_is_ended(
+    make: Callable[..., Router], sent: bytes, why: str
+) -> None:
+    router = make(max_frames=10, max_bytes=1000, max_message=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        peer = introduce(router, raw)
+        raw.sendall(sent)
+        assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, why)
+        assert is_ended(raw)
+
+
+def test_messages_that_never_end_are_bounded_together_and_the_largest_goes(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_unfinished=1_000_000)
+    with ExitStack() as stack:
+        peers = []
+        for n in range(4):
+            raw = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            peers.append(introduce(router, raw))
+            raw.sendall(packed(b"x" * 100_000, b"")[:-2])
+            raw.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(100_000 + 20_000 * n))
+            for _ in range(5):
+                router.turn()
+        greedy = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+        peers.append(introduce(router, greedy))
+        greedy.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(600_000))
+        assert router.hears(zmtp.GONE_AWAY)[2:] == (peers[4], zmtp.UNFINISHED)
+        assert router.router.open_count == 4
+
+
+def test_complete_messages_count_no_longer(make: Callable[..., Router]) -> None:
+    router = make(max_unfinished=300_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        introduce(router, raw)
+        for n in range(20):
+            raw.sendall(packed(b"%d" % n, bytes(200_000)))
+            assert len(router.all_of(1)[0][1][1]) == 200_000
+        assert router.router.open_count == 1
+
+
+def test_bytes_that_wait_for_a_peer_are_bounded(make: Callable[..., Router]) -> None:
+    router = make(max_unsent=1_000_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as stuck:
+        peer = introduce(router, stuck)
+        sent = 0
+        while not router.router.send([(peer, [LARGE])]):
+            sent += 1
+            assert sent < 200
+        assert sent * len(LARGE) >= 1_000_000
+
+
+def test_frame_that_is_only_announced_takes_no_memory(router: Router, raw: plain.socket) -> None:
+    introduce(router, raw)
+    raw.sendall(b"\x02" + (1 << 40).to_bytes(8) + b"x" * 5000)
+    for _ in range(5):
+        router.turn()
+    raw.sendall(b"y")
+    router.turn()
+    assert router.router.open_count == 1
+
+
+# ── handshakes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ping_is_answered_with_its_context(router: Router, raw: plain.socket) -> None:
+    introduce(router, raw)
+    raw.sendall(b"\x04\x0c\x04PING\x00\x0ahello" + packed(b"and on"))
+    assert [frames for _, frames in router.all_of(1)] == [[b"and on"]]
+    assert received(raw, 12) == b"\x04\x0a\x04PONGhello"
+
+
+def test_peer_without_a_routing_id_gets_one_that_begins_with_zero(
+    router: Router, raw: plain.socket
+) -> None:
+    peer = introduce(router, raw)
+    assert (peer[0], len(peer)) == (0, 5)
+
+
+def test_routing_id_that_is_in_use_is_nobody_elses(router: Router, raw: plain.socket) -> None:
+    introduce(router, raw, b"taken")
+    with plain.create_connection(("127.0.0.1", router.port)) as thief:
+        thief.sendall(GREETING + ready(b"taken") + packed(b"stolen"))
+        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.ID_IN_USE
+        assert is_ended(thief)
+    assert router.router.send([(b"taken", [b"mine"])]) == []
+    assert received(raw, 6) == packed(b"mine")
+
+
+def test_heir_of_a_routing_id_is_heard_once_the_end_of_its_owner_was_acted_upon(
+    router: Router, raw: plain.socket
+) -> None:
+    introduce(router, raw, b"taken")
+    raw.sendall(packed(b"last words"))
+    raw.close()
+    with plain.create_connection(("127.0.0.1", router.port)) as heir:
+        heir.sendall(GREETING + ready(b"taken") + packed(b"first words"))
+        router.hears(zmtp.GONE_AWAY)
+        for _ in range(5):
+            router.turn()
+        assert router.all_of(1) == [(b"taken", [b"last words"])]
+        assert router.router.pending
+        router.router.release(b"taken")
+        assert router.all_of(1) == [(b"taken", [b"first words"])]
+        assert router.hears(zmtp.GREETED_WELL)[2] == b"taken"
+
+
+def test_routing_id_that_begins_with_zero_is_for_the_router_to_give(
+    router: Router, raw: plain.socket
+) -> None:
+    raw.sendall(GREETING + ready(b"\0mine"))
+    assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.MALFORMED
+
+
+def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
+    """RFC 15: signature, revision 1, socket type, and an identity in a frame."""
+    raw.sendall(SIGNATURE + b"\x01\x05" + b"\x00\x03old" + packed(b"hello", b"there"))
+    assert router.all_of(1) == [(b"old", [b"hello", b"there"])]
+    assert received(raw, 14) == b"\xff" + bytes(7) + b"\x01\x7f\x03" + b"\x06" + b"\x00\x00"
+    assert router.router.send([(b"old", [b"a", b"b"])]) == []
+    assert received(raw, 6) == packed(b"a", b"b")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", zmtp.NOT_ZMTP),
+        (b"\xff" + bytes(9), zmtp.NOT_ZMTP),
+        (SIGNATURE + b"\x00", zmtp.MALFORMED),
+        (GREETING.replace(b"NULL", b"PLAI"), zmtp.ANOTHER_MECHANISM),
+        (GREETING + packed(b"no command"), zmtp.MALFORMED),
+        (GREETING + b"\x04\x06\x05HELLO", zmtp.MALFORMED),
+        (GREETING + b"\x04\x08\x05READY\x05x", zmtp.MALFORMED),
+        (GREETING + b"\x06" + (1 << 50).to_bytes(8), zmtp.MALFORMED),
+        (GREETING + ready(b"", b"PUB"), zmtp.MALFORMED),
+        (GREETING + b"\x04\x0a\x05ERROR\x03400", "refused 400"),
+    ],
+)
+def test_who_speaks_something_else_is_turned_away_with_the_reason(
+    router: Router, raw: plain.socket, said: bytes, why: str
+) -> None:
+    raw.sendall(said)
+    assert router.hears(zmtp.TURNED_AWAY)[3] == why
+    assert is_ended(raw)
+
+
+def test_who_asks_for_another_mechanism_is_told_ours(router: Router) -> None:
+    """libzmq's own client finds out by our greeting."""
+    with sockets.dealer() as stranger:
+        stranger.setsockopt(zmq.PLAIN_USERNAME, b"user")
+        watch = Monitor(stranger, Event.PROTOCOL_FAILED)
+        sockets.connect(stranger, router.url)
+        router.until(lambda: router.turn() or watch.socket.poll(1))
+        assert [seen.event for seen in watch.read()] == [Event.PROTOCOL_FAILED]
+        watch.close()
+
+
+def test_who_says_nothing_is_ended_after_his_time_and_who_spoke_is_let_be(
+    router: Router, raw: plain.socket
+) -> None:
+    introduce(router, raw)
+    with plain.create_connection(("127.0.0.1", router.port)) as silent:
+        router.hears(zmtp.NEW)
+        now = time.monotonic()
+        assert router.router.expire(now - WITHIN) <= now
+        assert router.router.open_count == 2
+        assert router.router.expire(now + 1) == float("inf")
+        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.BROKEN_OFF
+        assert is_ended(silent)
+    assert router.router.open_count == 1
+
+
+def test_random_bytes_neither_crash_nor_stay(router: Router) -> None:
+    dice = random.Random(7)
+    for n in range(300):
+        with plain.create_connection(("127.0.0.1", router.port)) as raw:
+            head = (b"", SIGNATURE, GREETING, GREETING + ready())[n % 4]
+            raw.sendall(head + dice.randbytes(dice.randrange(200)))
+            router.turn()
+    router.until(lambda: router.router.open_count == 0)
+
+
+# ── a dealer of ours ──────────────────────────────────────────────────────────────────────────────
+
+
+def begin(url: str, identity: bytes = b"\1me", **bounds: int) -> Any:
+    place = tcp.at_once(url)
+    assert place is not None
+    return TcpDealer(tcp.connect(place).detach(), identity, **bounds)
+
+
+def hear(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> list[list[bytes]]:
+    got: list[list[bytes]] = []
+    end = time.monotonic() + WITHIN
+    while not done(got):
+        assert time.monotonic() < end
+        select.select([dealer.fd], [], [], 0.05)
+        got += dealer.receive(100)
+    return got
+
+
+@pytest.fixture
+def theirs() -> Iterator[tuple[zmq.Socket[bytes], str]]:
+    with sockets.router(1 << 20, 1000) as made:
+        made.setsockopt(zmq.LINGER, 0)
+        yield made, sockets.bind(made, "tcp://127.0.0.1:*")
+
+
+def test_dealer_of_ours_speaks_with_a_router_of_libzmq(
+    theirs: tuple[zmq.Socket[bytes], str],
+) -> None:
+    router, url = theirs
+    dealer = begin(url)
+    assert dealer.send([[b"too early"]]) == [(0, errno.EAGAIN)]
+    hear(dealer, lambda _: dealer.open)
+    sent = [[b""], [b"a", LARGE, b"c"], [b"z"] * 30]
+    assert dealer.send(sent) == []
+    assert [router.recv_multipart() for _ in sent] == [[b"\1me", *frames] for frames in sent]
+    for frames in sent:
+        router.send_multipart([b"\1me", *frames])
+    assert hear(dealer, lambda got: len(got) == len(sent)) == sent
+    dealer.close()
+
+
+def test_what_was_sent_before_the_close_arrives_though_something_is_unread(
+    theirs: tuple[zmq.Socket[bytes], str],
+) -> None:
+    router, url = theirs
+    dealer = begin(url)
+    hear(dealer, lambda _: dealer.open)
+    dealer.send([[b"first"]])
+    assert router.recv_multipart() == [b"\1me", b"first"]
+    router.send_multipart([b"\1me", b"never read"])
+    time.sleep(0.05)
+    assert dealer.send([[b"%d" % n, LARGE[:2000]] for n in range(50)]) == []
+    dealer.close()
+    assert [router.recv_multipart()[1] for _ in range(50)] == [b"%d" % n for n in range(50)]
+
+
+def test_dealer_whose_router_does_not_read_takes_a_head_of_the_batch(router: Router) -> None:
+    dealer = begin(router.url, hwm=20)
+    hear(dealer, lambda _: router.turn() or dealer.open)
+    refused: list[tuple[int, int]] = []
+    sent = 0
+    while not refused:
+        refused = dealer.send([[b"%d" % (sent + n), LARGE] for n in range(50)])
+        sent += 50 - len(refused)
+        assert sent < 2000
+    assert refused == [(n, FULL) for n in range(50 - len(refused), 50)]
+    router.until(lambda: dealer.receive(1) or len(router.got) == sent)
+    assert [frames[0] for _, frames in router.all_of(sent)] == [b"%d" % n for n in range(sent)]
+    dealer.close()
+
+
+def test_dealer_tells_when_nobody_listens_and_when_the_other_end_leaves(
+    make: Callable[..., Router],
+) -> None:
+    router = make()
+    dealer = begin(router.url)
+    hear(dealer, lambda _: router.turn() or dealer.open)
+    assert [one[0] for one in dealer.news()] == [zmtp.NEW, zmtp.GREETED_WELL]
+    router.close()
+    hear(dealer, lambda _: not dealer.open)
+    assert [one[0] for one in dealer.news()] == [zmtp.GONE_AWAY]
+    assert dealer.send([[b"nobody"]]) == [(0, errno.EAGAIN)]
+    dealer.close()
+    lost = begin(router.url)
+    told: list[tuple[int, int, None, str]] = []
+    hear(lost, lambda _: told.extend(lost.news()) or told)
+    assert [(one[0], one[3]) for one in told] == [(zmtp.TURNED_AWAY, zmtp.UNREACHED)]
