@@ -40,7 +40,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def house() -> Iterator[tuple[str, list[int]]]:
+def harness() -> Iterator[tuple[str, list[int]]]:
     """A broker and a collector; their URL and process ids."""
     broker = start("broker", "--bind", "tcp://127.0.0.1:0")
     assert broker.stdout is not None
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with house() as (url, pids):
+    with harness() as (url, pids):
         load = os.getloadavg()[0]
         figures: dict[str, dict[str, float]] = {"cost": cost(url, options.seconds)}
         figures["latency"] = asyncio.run(latency(url, options.seconds))

@@ -25,7 +25,7 @@ from benchmarks.instructions import count_process, kind
 from majordomus import AsyncClient, AsyncWorker, Client, Request
 from majordomus.net.connection import async_link as async_line
 from majordomus.net.connection import link
-from majordomus.net.zmq.monitor import Event, Seen
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.protocol import mdp03, spec
 
 IN_FLIGHT: Final = 64
@@ -119,8 +119,8 @@ class AnsweringLink:
         self._come += self._answers(batch)
         return []
 
-    def news(self) -> tuple[Seen, ...]:
-        return () if self.up else (Seen(Event.CONNECTED, 0),)
+    def news(self) -> tuple[MonitorRecord, ...]:
+        return () if self.up else (MonitorRecord(MonitorEvent.CONNECTED, 0),)
 
     def readable(self) -> bool:
         return False

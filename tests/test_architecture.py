@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"", "errors", "messages", "protocol", "core", "net"} | MIDDLE | OUTER,
     "": {"errors", "messages", "protocol", "core", "net"} | MIDDLE,
 }
-"""Which rooms of the house a room may import from, besides itself. "" is majordomus/__init__.py,
+"""Which rooms of the harness a room may import from, besides itself. "" is majordomus/__init__.py,
 the public API.
 """
 

@@ -263,7 +263,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def house(shell: Shell) -> str:
+def harness(shell: Shell) -> str:
     """A broker and a collector as processes; the broker's URL."""
     url = shell.broker().url
     collector = shell.start("worker", "majordomus.contrib.cloudlog:collector", "--broker", url)
@@ -274,14 +274,16 @@ def house(shell: Shell) -> str:
 
 
 @pytest.fixture
-def shop(house: str) -> Iterator[CloudLogHandler]:
-    """A handler of this process at the house's broker."""
-    handler = CloudLogHandler(house, application="shop", flush_timeout=10.0)
+def shop(harness: str) -> Iterator[CloudLogHandler]:
+    """A handler of this process at the harness's broker."""
+    handler = CloudLogHandler(harness, application="shop", flush_timeout=10.0)
     yield handler
     handler.close()
 
 
-def test_command_shows_what_was_asked_for(shell: Shell, house: str, shop: CloudLogHandler) -> None:
+def test_command_shows_what_was_asked_for(
+    shell: Shell, harness: str, shop: CloudLogHandler
+) -> None:
     logger = logger_with(shop)
     logger.debug("one")
     logger.info("two\n2026-01-01 00:00:00.000 INFO     bank[1] forged\x1b[2J")
@@ -290,7 +292,7 @@ def test_command_shows_what_was_asked_for(shell: Shell, house: str, shop: CloudL
     pid = os.getpid()
 
     def shown(*arguments: str) -> list[str]:
-        done = shell.run("logs", "--broker", house, *arguments)
+        done = shell.run("logs", "--broker", harness, *arguments)
         assert done.code == 0, done.err
         return [
             re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", "", line)
@@ -347,11 +349,11 @@ def follower(shell: Shell, url: str, *arguments: str) -> Running:
 
 
 def test_follower_shows_records_in_near_real_time(
-    shell: Shell, house: str, shop: CloudLogHandler
+    shell: Shell, harness: str, shop: CloudLogHandler
 ) -> None:
     logger = logger_with(shop)
     logger.info("before")
-    viewer = follower(shell, house, "--level", "INFO", "--app", "shop", "--grep", "before|now")
+    viewer = follower(shell, harness, "--level", "INFO", "--app", "shop", "--grep", "before|now")
     viewer.out.until("before")
     delays = []
     for number in range(20):
@@ -394,13 +396,13 @@ def test_follower_goes_on_when_the_collector_comes_back(shell: Shell, end: signa
 
 
 def test_watches_are_shown_once_or_as_they_change(
-    shell: Shell, house: str, shop: CloudLogHandler
+    shell: Shell, harness: str, shop: CloudLogHandler
 ) -> None:
     pid = os.getpid()
     shop.watch("depth", 1)
     shop.watch("state", "up")
     shop.flush()
-    viewer = follower(shell, house, "--watch", "--json", "--timeout", "20")
+    viewer = follower(shell, harness, "--watch", "--json", "--timeout", "20")
     said = [json.loads(viewer.out.next()) for _ in range(2)]
     assert said == [
         {"app": "shop", "pid": pid, "name": "depth", "value": "1"},
@@ -409,10 +411,10 @@ def test_watches_are_shown_once_or_as_they_change(
     shop.watch("depth", 2)
     assert json.loads(viewer.out.next())["value"] == "2"
     assert viewer.stop(signal.SIGINT) == 0
-    done = shell.run("logs", "--watch", "--grep", "dep", "--broker", house)
+    done = shell.run("logs", "--watch", "--grep", "dep", "--broker", harness)
     assert done.out.decode() == f"shop[{pid}] depth 2\n"
     shop.close()
-    eventually(lambda: shell.run("logs", "--watch", "--broker", house).err == "no live watches\n")
+    eventually(lambda: shell.run("logs", "--watch", "--broker", harness).err == "no live watches\n")
 
 
 class Terminal:
@@ -448,9 +450,9 @@ class Terminal:
             os.close(self.screen)
 
 
-def test_terminal_shows_levels_in_colour(shell: Shell, house: str, shop: CloudLogHandler) -> None:
+def test_terminal_shows_levels_in_colour(shell: Shell, harness: str, shop: CloudLogHandler) -> None:
     logger_with(shop).error("wrong")
-    terminal = Terminal(shell, "logs", "--follow", "--broker", house, "--grep", "wr")
+    terminal = Terminal(shell, "logs", "--follow", "--broker", harness, "--grep", "wr")
     try:
         terminal.until("ong")
         assert "\x1b[1;31mERROR" in terminal.text
@@ -460,9 +462,9 @@ def test_terminal_shows_levels_in_colour(shell: Shell, house: str, shop: CloudLo
     assert code == 0
 
 
-def test_terminal_shows_watches_in_place(shell: Shell, house: str, shop: CloudLogHandler) -> None:
+def test_terminal_shows_watches_in_place(shell: Shell, harness: str, shop: CloudLogHandler) -> None:
     shop.watch("depth", "shallow")
-    terminal = Terminal(shell, "logs", "--watch", "--follow", "--broker", house)
+    terminal = Terminal(shell, "logs", "--watch", "--follow", "--broker", harness)
     try:
         terminal.until("shallow")
         drawn = len(terminal.text)

@@ -48,7 +48,7 @@ def read_03(frames: list[Frame]) -> Word:
 def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Word:
     """The word for WELCOME."""
     told = {
-        "broker": "house",
+        "broker": "harness",
         "liveness": 3,
         "max_message": 16 << 20,
         "max_part": 16 << 20,
@@ -91,12 +91,12 @@ def heartbeat(peer: bytes) -> Word:
     return (peer, "HEARTBEAT", {}, [])
 
 
-class House:
+class BrokerHarness:
     """The machine, the time, and everything that it said so far and nobody has looked at yet."""
 
     def __init__(self, strategies: Any = None, **settings: Any) -> None:
         self.now = 1000.0
-        self.machine = BrokerMachine(BrokerSettings(**settings), ids(), "house", strategies)
+        self.machine = BrokerMachine(BrokerSettings(**settings), ids(), "harness", strategies)
         self.waiting: deque[tuple[bytes, list[Frame]]] = deque()
         self.facts: list[tuple[str, dict[str, object]]] = []
         self.unreachable: set[bytes] = set()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.broker_harness import House
+from tests.core.broker_harness import BrokerHarness
 
-HOUSES = pytest.StashKey[list[House]]()
+HARNESSES = pytest.StashKey[list[BrokerHarness]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -18,28 +18,28 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    stories = [story for house in item.stash.get(HOUSES, []) for story in house.stories()]
+    stories = [story for harness in item.stash.get(HARNESSES, []) for story in harness.stories()]
     if report.failed and stories:
         report.sections.append(("open requests", "\n".join(stories)))
     return report
 
 
 @pytest.fixture
-def make_house(request: pytest.FixtureRequest) -> Iterator[Callable[..., House]]:
+def make_harness(request: pytest.FixtureRequest) -> Iterator[Callable[..., BrokerHarness]]:
     """Houses with settings of their own."""
-    houses: list[House] = []
-    request.node.stash[HOUSES] = houses
+    harnesses: list[BrokerHarness] = []
+    request.node.stash[HARNESSES] = harnesses
 
-    def make(**settings: Any) -> House:
-        houses.append(House(**settings))
-        return houses[-1]
+    def make(**settings: Any) -> BrokerHarness:
+        harnesses.append(BrokerHarness(**settings))
+        return harnesses[-1]
 
     yield make
-    for house in houses:
-        house.check()
+    for harness in harnesses:
+        harness.check()
 
 
 @pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
+def harness(make_harness: Callable[..., BrokerHarness]) -> BrokerHarness:
     """A broker with the default settings."""
-    return make_house()
+    return make_harness()

@@ -8,7 +8,7 @@ from typing import Any
 from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import FORWARD, Action
 from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
-from tests.core.broker_harness import House
+from tests.core.broker_harness import BrokerHarness
 
 LATER = object()
 """An answer that `resume` brings."""
@@ -17,7 +17,7 @@ LATER = object()
 class ScriptedHooks:
     """`on_request=`, `on_reply=`, `on_part=`, `on_client=`: a function, or the answer itself."""
 
-    def __init__(self, house: House, *, ends: bool = False, **scripts: Any) -> None:
+    def __init__(self, harness: BrokerHarness, *, ends: bool = False, **scripts: Any) -> None:
         self.scripts = scripts
         self.asks = "on_request" in scripts
         self.hears = "on_reply" in scripts
@@ -25,12 +25,12 @@ class ScriptedHooks:
         self.greets = "on_client" in scripts
         self.ends = ends
         self.may_wait = True
-        self.house = house
+        self.harness = harness
         self.seen: list[tuple[int, Any]] = []
         self.abandoned: list[int] = []
         self.outcomes: list[Outcome] = []
         self.lost: list[tuple[bytes, str]] = []
-        house.machine.use(self)
+        harness.machine.use(self)
 
     def _ask(self, name: str, number: int, view: Any) -> Any:
         self.seen.append((number, view))
@@ -66,9 +66,9 @@ class ScriptedHooks:
 
     def decide(self, action: Action = FORWARD, which: int = -1) -> bool:
         """The answer to a question that was left open."""
-        house = self.house
-        done = house.machine.resume(self.seen[which][0], action, house.now)
-        house.turn()
+        harness = self.harness
+        done = harness.machine.resume(self.seen[which][0], action, harness.now)
+        harness.turn()
         return done
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from majordomus.net.broker.hook_thread import HookThread
 from majordomus.net.broker.hooks import Faults, HookChain, HookPoints
 from majordomus.protocol import mdp03, spec
-from tests.core.broker_harness import House
+from tests.core.broker_harness import BrokerHarness
 
 REQUESTS = 100
 
@@ -29,13 +29,13 @@ def instructions(*hooks: object) -> float:
     """Of the machine and its hooks, for one request and its answer: the mean of a hundred. The one
     before them is not counted: of code that is traced for the first time CPython 3.12 and 3.13 do
     not tell everything."""
-    house = House()
+    harness = BrokerHarness()
     chain = HookChain(hooks, lambda job: None, HookThread(), Faults())
-    house.machine.use(None if chain.empty else chain)
-    house.worker(b"w", capacity=10)
-    house.request(b"c", 1)
-    ((_, n),) = house.dispatched()
-    house.answer(b"w", n)
+    harness.machine.use(None if chain.empty else chain)
+    harness.worker(b"w", capacity=10)
+    harness.request(b"c", 1)
+    ((_, n),) = harness.dispatched()
+    harness.answer(b"w", n)
     counted = 0
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
@@ -52,18 +52,18 @@ def instructions(*hooks: object) -> float:
         request = mdp03.pack(spec.REQUEST, id=id, service=b"echo")
         sys.settrace(count)
         try:
-            house.machine.receive(b"c", [request, b"x"], house.now)
-            (number,) = house.machine.registry.workers[b"w"].held
+            harness.machine.receive(b"c", [request, b"x"], harness.now)
+            (number,) = harness.machine.registry.workers[b"w"].held
         finally:
             sys.settrace(None)
         answer = mdp03.pack(spec.FINAL, id=number, code=200)
         sys.settrace(count)
         try:
-            house.machine.receive(b"w", [answer, b"x"], house.now)
+            harness.machine.receive(b"w", [answer, b"x"], harness.now)
         finally:
             sys.settrace(None)
-        house.turn()
-        house.said()
+        harness.turn()
+        harness.said()
     return counted / REQUESTS
 
 

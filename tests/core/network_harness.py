@@ -25,29 +25,29 @@ from majordomus.core.client.session import (
     Lost,
     Part,
 )
-from majordomus.core.worker.session import Job, WorkerEvent, WorkerSession, WorkerSettings
+from majordomus.core.worker.session import Dispatch, WorkerEvent, WorkerSession, WorkerSettings
 from majordomus.protocol.spec import Frame
 
-Handler = Callable[["WorkerEnd", Job], None]
+Handler = Callable[["WorkerEnd", Dispatch], None]
 MOST_ROUNDS = 10_000
 
 
-def echo(worker: WorkerEnd, job: Job) -> None:
+def echo(worker: WorkerEnd, job: Dispatch) -> None:
     """Answers with the body of the request."""
     worker.final(job, *job.frames)
 
 
-def hold(worker: WorkerEnd, job: Job) -> None:
+def hold(worker: WorkerEnd, job: Dispatch) -> None:
     """Leaves the job in `held`, for the test to answer."""
 
 
-def reject(worker: WorkerEnd, job: Job) -> None:
+def reject(worker: WorkerEnd, job: Dispatch) -> None:
     """Declines whatever comes."""
     worker.held.remove(job)
     worker.session.reject(job.id, worker.world.now)
 
 
-class Desk:
+class ConnectionDesk:
     """One broker, and the connections that it has."""
 
     def __init__(self, world: World, settings: dict[str, Any]) -> None:
@@ -121,14 +121,14 @@ class End:
         self.session = session
         self.routing_id = b""
         """Empty while there is no connection."""
-        self.desk: Desk | None = None
+        self.desk: ConnectionDesk | None = None
         self.inbox: deque[list[Frame]] = deque()
         self.alive = True
         self.frozen = False
         self.events: list[Any] = []
         world.ends.append(self)
 
-    def where(self) -> Desk:
+    def where(self) -> ConnectionDesk:
         """The broker to connect to."""
         return self.world.desks[0]
 
@@ -240,7 +240,7 @@ class ClientEnd(End):
         self.parts: dict[int, list[list[Frame]]] = {}
         super().__init__(world, session)
 
-    def where(self) -> Desk:
+    def where(self) -> ConnectionDesk:
         return self.world.desks[self.session.endpoint]
 
     def call(
@@ -279,24 +279,24 @@ class WorkerEnd(End):
         )
         self.handler = handler
         self.broker = broker
-        self.held: list[Job] = []
-        self.begun: list[Job] = []
+        self.held: list[Dispatch] = []
+        self.begun: list[Dispatch] = []
         super().__init__(world, session)
 
-    def where(self) -> Desk:
+    def where(self) -> ConnectionDesk:
         return self.world.desks[self.broker]
 
     def take(self, event: WorkerEvent) -> None:
         super().take(event)
-        if isinstance(event, Job):
+        if isinstance(event, Dispatch):
             self.held.append(event)
             self.begun.append(event)
             self.handler(self, event)
 
-    def partial(self, job: Job, *frames: Frame) -> bool:
+    def partial(self, job: Dispatch, *frames: Frame) -> bool:
         return self.session.partial(job.id, list(frames), self.world.now)
 
-    def final(self, job: Job, *frames: Frame, status: int = 200) -> bool:
+    def final(self, job: Dispatch, *frames: Frame, status: int = 200) -> bool:
         self.held.remove(job)
         return self.session.final(job.id, status, list(frames), self.world.now)
 
@@ -309,7 +309,7 @@ class World:
         self.random = random.Random(seed)
         self._names = itertools.count(1)
         self.ends: list[End] = []
-        self.desks = [Desk(self, settings) for _ in range(brokers)]
+        self.desks = [ConnectionDesk(self, settings) for _ in range(brokers)]
 
     def name(self) -> str:
         """A name that nobody had before."""

@@ -15,7 +15,7 @@ Key = tuple[bytes, tuple[Frame, ...], int]
 """A conversation: routing id, envelope, id."""
 
 
-class Witness:
+class Oracle:
     """Hears every message that really left, and raises at the first that must not be.
 
     A client hears at most one FINAL for an id that it uses once, and nothing of that id afterwards.

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from majordomus.core.client.session import Final, Lost
-from majordomus.core.worker.session import Cancel, Job
+from majordomus.core.worker.session import Cancel, Dispatch
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from tests.core.network_harness import WorkerEnd, World, echo, hold, reject
@@ -38,7 +38,7 @@ def test_client_of_any_dialect_is_served_by_a_worker_of_any(
 @pytest.mark.parametrize("worker", TAKES_PARTS)
 @pytest.mark.parametrize("client", ALL)
 def test_parts_arrive_as_the_client_takes_them(client: Dialect, worker: Dialect) -> None:
-    def stream(end: WorkerEnd, job: Job) -> None:
+    def stream(end: WorkerEnd, job: Dispatch) -> None:
         end.partial(job, b"1")
         end.partial(job, b"2", b"2")
         end.final(job, b"3")
@@ -58,7 +58,7 @@ def test_parts_arrive_as_the_client_takes_them(client: Dialect, worker: Dialect)
 
 @pytest.mark.parametrize("worker", ALL)
 def test_failure_reaches_the_client(worker: Dialect) -> None:
-    def fail(end: WorkerEnd, job: Job) -> None:
+    def fail(end: WorkerEnd, job: Dispatch) -> None:
         end.final(job, b"ValueError: no", status=500)
 
     world = World()
@@ -122,7 +122,7 @@ def test_worker_that_is_stopped_is_expired_and_its_request_goes_to_another() -> 
     stopped.frozen = False
     stopped.handler = echo
     world.run(1.0)
-    assert [type(event) for event in stopped.events] == [Job, Cancel]
+    assert [type(event) for event in stopped.events] == [Dispatch, Cancel]
     assert stopped.session.ready
 
 
@@ -154,7 +154,7 @@ def test_broker_that_was_paused_loses_nobody() -> None:
     worker.final(worker.held[0], b"done")
     world.run()
     assert caller.answer(call) == (200, [b"done"])
-    assert [type(event) for event in worker.events] == [Job]
+    assert [type(event) for event in worker.events] == [Dispatch]
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -373,7 +373,7 @@ def test_one_hundred_clients_and_ten_workers_lose_no_call() -> None:
 # ── everything at once ────────────────────────────────────────────────────────────────────────────
 
 
-def lives(world: World, end: WorkerEnd, job: Job) -> None:
+def lives(world: World, end: WorkerEnd, job: Dispatch) -> None:
     """A handler that answers, streams, fails, declines or takes its time, as chance will have
     it."""
     chance = world.random.random()
@@ -401,7 +401,7 @@ class Storm:
         ]
 
     def _worker(self, n: int) -> WorkerEnd:
-        def handler(end: WorkerEnd, job: Job) -> None:
+        def handler(end: WorkerEnd, job: Dispatch) -> None:
             if self.chance.random() < 0.05 and end.session.settings.dialect is MDP03:
                 reject(end, job)  # nothing ran
             else:

@@ -29,7 +29,7 @@ from typing import Any
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
-from tests.core.broker_harness import House, Word, number
+from tests.core.broker_harness import BrokerHarness, Word, number
 
 FOLDER = Path(__file__).parent / "transcripts"
 COMMANDS = {name: command for command, name in spec.COMMAND_NAMES.items()}
@@ -47,16 +47,16 @@ FLAGS = (
 
 
 class Transcript:
-    """One scenario, and the house in which it is played."""
+    """One scenario, and the harness in which it is played."""
 
-    def __init__(self, make_house: Callable[..., House]) -> None:
-        self.make_house = make_house
-        self._house: House | None = None
+    def __init__(self, make_harness: Callable[..., BrokerHarness]) -> None:
+        self.make_harness = make_harness
+        self._house: BrokerHarness | None = None
 
     @property
-    def house(self) -> House:
+    def harness(self) -> BrokerHarness:
         if self._house is None:
-            self._house = self.make_house()
+            self._house = self.make_harness()
         return self._house
 
     def play(self, text: str) -> str:
@@ -77,30 +77,30 @@ class Transcript:
         who, *words = head.split()
         if who == "broker":
             settings = dict(word.split("=") for word in words)
-            self._house = self.make_house(**{k: json.loads(v) for k, v in settings.items()})
+            self._house = self.make_harness(**{k: json.loads(v) for k, v in settings.items()})
         elif who == "wait":
-            self.house.pass_time(float(words[0]))
+            self.harness.pass_time(float(words[0]))
         elif who in ("drain", "close"):
-            getattr(self.house.machine, who)(self.house.now)
-            self.house.turn()
+            getattr(self.harness.machine, who)(self.harness.now)
+            self.harness.turn()
         elif who in ("cut", "full", "roomy"):
             self._socket(who, words[0].encode())
         elif words[0] in LEGACY:
-            self.house.hear(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
+            self.harness.hear(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
         else:
             fields = dict(self._field(word) for word in words[1:])
-            self.house.say(who.encode(), COMMANDS[words[0]], *body, **fields)
-        for word in self.house.words():
+            self.harness.say(who.encode(), COMMANDS[words[0]], *body, **fields)
+        for word in self.harness.words():
             yield self._told(word)
 
     def _socket(self, what: str, peer: bytes) -> None:
         if what == "cut":
-            self.house.lose_connection(peer)
+            self.harness.lose_connection(peer)
         elif what == "full":
-            self.house.full.add(peer)
+            self.harness.full.add(peer)
         else:
-            self.house.full.discard(peer)
-            self.house.unreachable.discard(peer)
+            self.harness.full.discard(peer)
+            self.harness.unreachable.discard(peer)
 
     def _field(self, word: str) -> tuple[str, Any]:
         name, _, value = word.partition("=")
@@ -130,7 +130,7 @@ class Transcript:
         if text == "∅":
             return b""
         if text.startswith("@"):
-            return self.house.handles[text[1:].encode()]
+            return self.harness.handles[text[1:].encode()]
         if re.fullmatch("#[0-9]+", text):
             return number(int(text[1:])).to_bytes(8, "big")
         return text.encode()
@@ -158,7 +158,7 @@ class Transcript:
         return str(value) if name in NUMBERS else self._shown(value)
 
     def _shown(self, frame: Frame) -> str:
-        for peer, known in self.house.handles.items():
+        for peer, known in self.harness.handles.items():
             if frame == known:
                 return "@" + peer.decode()
         if len(frame) == 8 and frame[0] == 0x80:
@@ -172,7 +172,7 @@ class Transcript:
 def main() -> None:
     """Write every transcript anew."""
     for path in sorted(FOLDER.glob("*.txt")):
-        path.write_text(Transcript(House).play(path.read_text("utf-8")), "utf-8")
+        path.write_text(Transcript(BrokerHarness).play(path.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

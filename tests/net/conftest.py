@@ -13,7 +13,7 @@ import zmq
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import NotFound
 from majordomus.net.broker.broker import Broker
-from majordomus.net.worker.base import Services
+from majordomus.net.worker.base import WorkerBase
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import sockets
@@ -114,7 +114,7 @@ class Seen:
         self.requests: list[Request] = []
 
 
-def serve_all(worker: Services, seen: Seen) -> None:
+def serve_all(worker: WorkerBase, seen: Seen) -> None:
     """Services for every kind of test."""
 
     @worker.service("echo")

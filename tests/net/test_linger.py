@@ -20,7 +20,7 @@ from majordomus.net.zmtp import tcp
 if not wires.OWN_ZMTP:
     pytest.skip("our own ZMTP is not built, or another wire was asked for", allow_module_level=True)
 
-from majordomus.net.connection.zmtp_link import TcpLink
+from majordomus.net.connection.zmtp_link import ZmtpLink
 
 LARGE = 24 * 1024 * 1024
 """More than the kernel takes at once."""
@@ -75,8 +75,8 @@ def url_of(router: zmq.Socket[bytes]) -> str:
     return router.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
-def connected(url: str) -> TcpLink:
-    link = TcpLink(url, tcp.look_up(url))
+def connected(url: str) -> ZmtpLink:
+    link = ZmtpLink(url, tcp.look_up(url))
     until = time.monotonic() + 3
     while not link.news():
         assert time.monotonic() < until, "no handshake"

@@ -16,7 +16,7 @@ from collections import Counter
 
 from majordomus.core.broker.invariants import story
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
 from tests.simulation.actors import Client, Kind, Ledger, Worker
@@ -44,7 +44,7 @@ class Fairness:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.waiting: dict[Request, set[bytes]] = {}
+        self.waiting: dict[AcceptedRequest, set[bytes]] = {}
         self.known: set[bytes] = set()
         self.given: set[bytes] = set()
         self.judged = 0

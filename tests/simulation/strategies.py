@@ -25,8 +25,8 @@ from majordomus.core.broker.balancing.registry import STRATEGIES
 from majordomus.core.broker.balancing.strategy import Strategy
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.core.broker.state.requests import Request
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.requests import AcceptedRequest
+from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import mdp03, metadata, spec
 
 FLEETS: Final[dict[str, Sequence[float]]] = {
@@ -45,7 +45,7 @@ KEYS: Final = 1000
 class AnyOne(Strategy):
     """What is compared with: a worker at random."""
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         workers = list(self.willing(request))
         return workers[self.dice(len(workers))] if workers else None
 

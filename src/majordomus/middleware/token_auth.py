@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from majordomus.core.broker.hooks.actions import Action, Redirect, Reject, Replace, Reply
+from majordomus.core.broker.hooks.actions import Action, Redirect, Reject, Replace, ReplyAction
 from majordomus.core.broker.state.access_rules import (
     CALL,
     MANAGE,
     PUBLISH,
     SERVE,
     SUBSCRIBE,
-    Rights,
+    AccessRules,
     Rule,
 )
 from majordomus.errors import ConfigurationError
@@ -45,7 +45,7 @@ SESSION_OVER: Final = "the session is over: log in again"
 BAD_APPROVAL: Final = "the auth service did not approve"
 
 
-KNOWN_HEAR: Final = Rights(
+KNOWN_HEAR: Final = AccessRules(
     (
         Rule(True, frozenset((CALL, SERVE)), source="TokenAuth"),
         Rule(True, frozenset((PUBLISH, SUBSCRIBE, MANAGE)), users=("*",), source="TokenAuth"),
@@ -224,7 +224,7 @@ class TokenAuth(Middleware):
             session=old.session,
             since=old.since,
         )
-        return Reply(self._answer(token, claims, now))
+        return ReplyAction(self._answer(token, claims, now))
 
     def _log_out(self, request: HookRequest, token: str) -> Action:
         given = token or (_text(request.frames[0]) if len(request.frames) else "")
@@ -233,7 +233,7 @@ class TokenAuth(Middleware):
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
         self.revoke(claims.session)
-        return Reply([APPROVED])
+        return ReplyAction([APPROVED])
 
     def _answer(self, token: str, claims: Claims, now: float) -> list[bytes]:
         return [token.encode(), str(max(1, int(claims.expires - now))).encode()]

@@ -77,7 +77,7 @@ def _no_body(found: object) -> LocalProtocolError:
     return LocalProtocolError("bad-body", f"a body is {wanted}, not {type(found).__name__}")
 
 
-class Reply(actions.Reply):
+class Reply(actions.ReplyAction):
     """What came back: an answer, or one part of a streamed one.
 
     A handler may return one as well, and a hook of the broker to answer itself. `frames` is a list

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 from majordomus.core.broker.state.topics import agrees
-from majordomus.core.session.events import PUBLISH, SUBSCRIBE, Refused
-from majordomus.core.session.events import Event as Heard
+from majordomus.core.session.events import PUBLISH, SUBSCRIBE, SubscriptionRefused
+from majordomus.core.session.events import EventReceived as Heard
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
 from majordomus.protocol import metadata
 
@@ -105,9 +105,9 @@ class Hub:
         with self._lock:
             return [one for one in self._receivers if one.pattern == pattern]
 
-    def put(self, heard: Heard | Refused) -> None:
+    def put(self, heard: Heard | SubscriptionRefused) -> None:
         """What the session heard."""
-        if isinstance(heard, Refused):
+        if isinstance(heard, SubscriptionRefused):
             self._refused(heard)
             return
         topic = heard.topic
@@ -134,7 +134,7 @@ class Hub:
         if error is not None:
             raise error
 
-    def _refused(self, refused: Refused) -> None:
+    def _refused(self, refused: SubscriptionRefused) -> None:
         error = error_for(refused.status, refused.frames)
         if refused.what == SUBSCRIBE:
             for one in self.of(refused.name):
@@ -157,7 +157,7 @@ class Hub:
             one.end(error)
 
 
-class Events(Iterator[Event]):
+class Subscription(Iterator[Event]):
     """Events as they come, for any thread. It ends when it, or its client, is closed."""
 
     def __init__(self, pattern: bytes, limit: int, leave: Callable[[Receiver], None]) -> None:
@@ -239,7 +239,7 @@ class Events(Iterator[Event]):
         self.close()
 
 
-class AsyncEvents(AsyncIterator[Event]):
+class AsyncSubscription(AsyncIterator[Event]):
     """Events as they come, for the tasks of one loop. It ends when it, or its client, is closed."""
 
     def __init__(self, pattern: bytes, limit: int, leave: Callable[[Receiver], None]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from majordomus.core.broker.state.access_rules import ACTIONS, RESERVED, Rights, Rule
+from majordomus.core.broker.state.access_rules import ACTIONS, RESERVED, AccessRules, Rule
 from majordomus.errors import ConfigurationError
 from majordomus.security import files
 
@@ -40,7 +40,7 @@ class _Written(msgspec.Struct, forbid_unknown_fields=True):
     names: list[str] | None = None
 
 
-def load(path: Path) -> Rights:
+def load(path: Path) -> AccessRules:
     """The rules in `path`. Raises: ConfigurationError, one line that says where what is wrong."""
     try:
         document = tomllib.loads(files.read(path))
@@ -53,7 +53,7 @@ def load(path: Path) -> Rights:
     if not isinstance(written, list):
         raise ConfigurationError(f"{path}: rules are written as [[rule]], with two brackets")
     rules = [_rule(path, number, one) for number, one in enumerate(written, 1)]
-    return Rights(rules, _tenants(path, document.get("tenants", {})))
+    return AccessRules(rules, _tenants(path, document.get("tenants", {})))
 
 
 def _stamp(path: Path) -> files.Stamp | None:

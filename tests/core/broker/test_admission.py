@@ -13,63 +13,63 @@ from majordomus.errors import ConfigurationError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
-from tests.core.broker_harness import House, disconnect, final, number, partial, welcome
+from tests.core.broker_harness import BrokerHarness, disconnect, final, number, partial, welcome
 
 B, C, D, P, V, W = b"client-b", b"client-c", b"client-d", b"proxy-p", b"worker-v", b"worker-w"
-MakeHouse = Callable[..., House]
+MakeHarness = Callable[..., BrokerHarness]
 
 
-def refused(house: House) -> dict[int, int]:
-    return dict(house.counts.refused)
+def refused(harness: BrokerHarness) -> dict[int, int]:
+    return dict(harness.counts.refused)
 
 
 # 413
 
 
-def test_body_of_too_many_frames_is_refused(make_house: MakeHouse) -> None:
-    house = make_house(max_frames=2)
-    house.request(C, 1, b"", b"", b"")
+def test_body_of_too_many_frames_is_refused(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_frames=2)
+    harness.request(C, 1, b"", b"", b"")
     text = b"3 frames; at most 2 are allowed"
-    assert house.words() == [final(C, 1, text, status=413)]
-    assert refused(house) == {413: 1}
+    assert harness.words() == [final(C, 1, text, status=413)]
+    assert refused(harness) == {413: 1}
 
 
-def test_body_of_too_many_bytes_is_refused(make_house: MakeHouse) -> None:
-    house = make_house(max_message=10)
-    house.worker(W)
-    house.said()
-    house.request(C, 1, b"x" * 6, b"x" * 4)
-    assert house.words() == [house.given(W, 1, C, b"x" * 6, b"x" * 4)]
-    house.request(C, 2, b"x" * 6, b"x" * 5)
-    assert house.words() == [final(C, 2, b"11 bytes; at most 10 are allowed", status=413)]
+def test_body_of_too_many_bytes_is_refused(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_message=10)
+    harness.worker(W)
+    harness.said()
+    harness.request(C, 1, b"x" * 6, b"x" * 4)
+    assert harness.words() == [harness.given(W, 1, C, b"x" * 6, b"x" * 4)]
+    harness.request(C, 2, b"x" * 6, b"x" * 5)
+    assert harness.words() == [final(C, 2, b"11 bytes; at most 10 are allowed", status=413)]
 
 
 @pytest.mark.parametrize("body", [[b"x" * 11], [b""] * 4])
 def test_reply_that_is_too_large_fails_its_request_and_frees_the_slot(
-    make_house: MakeHouse, body: list[bytes]
+    make_harness: MakeHarness, body: list[bytes]
 ) -> None:
-    house = make_house(max_message=10, max_frames=3)
-    house.worker(W)
-    house.request(C, 1)
-    house.request(C, 2)
-    house.said()
-    house.answer(W, number(1), *body)
-    assert house.words() == [
+    harness = make_harness(max_message=10, max_frames=3)
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.request(C, 2)
+    harness.said()
+    harness.answer(W, number(1), *body)
+    assert harness.words() == [
         final(C, 1, b"the reply is larger than allowed", status=413),
-        house.given(W, 2, C),
+        harness.given(W, 2, C),
     ]
 
 
-def test_part_that_is_too_large_ends_the_stream(make_house: MakeHouse) -> None:
-    house = make_house(max_message=10)
-    house.worker(W)
-    house.request(C, 1)
-    house.said()
-    house.part(W, number(1), b"x" * 10)
-    house.part(W, number(1), b"x" * 11)
-    house.part(W, number(1), b"late")
-    house.answer(W, number(1))
-    assert house.words() == [
+def test_part_that_is_too_large_ends_the_stream(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_message=10)
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.said()
+    harness.part(W, number(1), b"x" * 10)
+    harness.part(W, number(1), b"x" * 11)
+    harness.part(W, number(1), b"late")
+    harness.answer(W, number(1))
+    assert harness.words() == [
         partial(C, 1, b"x" * 10),
         (W, "CANCEL", {"id": number(1)}, []),
         final(C, 1, b"a part is larger than allowed", status=413),
@@ -78,20 +78,20 @@ def test_part_that_is_too_large_ends_the_stream(make_house: MakeHouse) -> None:
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP02, Dialect.MDP02D])
 def test_part_of_a_legacy_worker_that_is_too_large_ends_the_stream(
-    make_house: MakeHouse, dialect: Dialect
+    make_harness: MakeHarness, dialect: Dialect
 ) -> None:
-    house = make_house(max_message=10)
+    harness = make_harness(max_message=10)
     codec = LEGACY[dialect]
-    house.hear(W, *codec.w2b_ready(b"echo"))
-    house.request(C, 1)
-    house.said()
+    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.request(C, 1)
+    harness.said()
     address = number(1).to_bytes(8, "big")
-    house.hear(W, *codec.w2b_partial(b"echo", address, [b"x" * 11]))
-    assert house.words() == [final(C, 1, b"a part is larger than allowed", status=413)]
-    house.request(C, 2, b"y")
-    assert house.words() == []
-    house.hear(W, *codec.w2b_final(b"echo", address, [b"x" * 11]))
-    assert [word[:3] for word in house.words()] == [(W, *codec.b2w_request(b"z", [b""])[:2])]
+    harness.hear(W, *codec.w2b_partial(b"echo", address, [b"x" * 11]))
+    assert harness.words() == [final(C, 1, b"a part is larger than allowed", status=413)]
+    harness.request(C, 2, b"y")
+    assert harness.words() == []
+    harness.hear(W, *codec.w2b_final(b"echo", address, [b"x" * 11]))
+    assert [word[:3] for word in harness.words()] == [(W, *codec.b2w_request(b"z", [b""])[:2])]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.DELPHI])
@@ -99,17 +99,17 @@ def test_part_of_a_legacy_worker_that_is_too_large_ends_the_stream(
     "parts", [[[b"x" * 6], [b"x" * 5]], [[b""] * 3, [b""]]], ids=["bytes", "frames"]
 )
 def test_joined_parts_are_bounded_like_any_reply(
-    make_house: MakeHouse, dialect: Dialect, parts: list[list[bytes]]
+    make_harness: MakeHarness, dialect: Dialect, parts: list[list[bytes]]
 ) -> None:
-    house = make_house(max_message=10, max_frames=3, legacy_errors="reply")
+    harness = make_harness(max_message=10, max_frames=3, legacy_errors="reply")
     codec = LEGACY[dialect]
-    house.worker(W)
-    house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
+    harness.worker(W)
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
     for part in parts:
-        house.part(W, number(2), *part)
+        harness.part(W, number(2), *part)
     text = b"the joined parts are too large for one reply"
-    assert house.words() == [
+    assert harness.words() == [
         (W, "CANCEL", {"id": number(2)}, []),
         (C, *codec.b2c_final(b"echo", [b"413", text])),
     ]
@@ -117,52 +117,56 @@ def test_joined_parts_are_bounded_like_any_reply(
 
 @pytest.mark.parametrize("last", [[b"x" * 5], [b"", b"", b""]], ids=["bytes", "frames"])
 def test_final_that_makes_joined_parts_too_large_fails_the_request(
-    make_house: MakeHouse, last: list[bytes]
+    make_harness: MakeHarness, last: list[bytes]
 ) -> None:
-    house = make_house(max_message=10, max_frames=3, legacy_errors="reply")
+    harness = make_harness(max_message=10, max_frames=3, legacy_errors="reply")
     codec = LEGACY[Dialect.MDP01]
-    house.worker(W)
-    house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.part(W, number(2), b"x" * 6)
-    house.answer(W, number(2), *last)
+    harness.worker(W)
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.part(W, number(2), b"x" * 6)
+    harness.answer(W, number(2), *last)
     text = b"the joined parts are too large for one reply"
-    assert house.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
+    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
 
 
-def test_metadata_beyond_their_bound_are_refused_413(house: House) -> None:
+def test_metadata_beyond_their_bound_are_refused_413(harness: BrokerHarness) -> None:
     header = mdp03.pack(
         spec.REQUEST, spec.METADATA, id=1, service=b"echo", metadata=metadata.pack({})
     )
-    house.hear(C, header + b"x" * spec.MAX_METADATA)
-    assert house.words() == [final(C, 1, b"at most 4096 bytes of metadata are allowed", status=413)]
-    assert house.counts.dropped == {"long-metadata": 1}
+    harness.hear(C, header + b"x" * spec.MAX_METADATA)
+    assert harness.words() == [
+        final(C, 1, b"at most 4096 bytes of metadata are allowed", status=413)
+    ]
+    assert harness.counts.dropped == {"long-metadata": 1}
 
 
-def test_metadata_beyond_their_bound_are_only_counted_where_no_answer_is_due(house: House) -> None:
-    house.request(C, 3)
+def test_metadata_beyond_their_bound_are_only_counted_where_no_answer_is_due(
+    harness: BrokerHarness,
+) -> None:
+    harness.request(C, 3)
     for fields in ({"id": 0}, {"id": 2, "more": spec.ONE_WAY}, {"id": 3}):
         flags = spec.METADATA | fields.pop("more", 0)
         header = mdp03.pack(spec.REQUEST, flags, service=b"echo", metadata=b"\x80", **fields)
-        house.hear(C, header + b"x" * spec.MAX_METADATA)
-    house.hear(C, mdp03.pack(spec.CANCEL, spec.METADATA, id=9, metadata=b"\x80") + b"x" * 4096)
-    assert house.words() == []
-    assert house.counts.dropped == {"long-metadata": 4}
+        harness.hear(C, header + b"x" * spec.MAX_METADATA)
+    harness.hear(C, mdp03.pack(spec.CANCEL, spec.METADATA, id=9, metadata=b"\x80") + b"x" * 4096)
+    assert harness.words() == []
+    assert harness.counts.dropped == {"long-metadata": 4}
 
 
 # 429
 
 
-def test_client_with_too_many_open_conversations_is_refused(make_house: MakeHouse) -> None:
-    house = make_house(max_open=2)
+def test_client_with_too_many_open_conversations_is_refused(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_open=2)
     for id in (1, 2, 3):
-        house.request(C, id)
-    house.request(D, 1)
-    assert house.words() == [final(C, 3, b"2 conversations are open already", status=429)]
-    house.say(C, spec.CANCEL, id=1)
-    house.said()
-    house.request(C, 4)
-    assert house.words() == []
+        harness.request(C, id)
+    harness.request(D, 1)
+    assert harness.words() == [final(C, 3, b"2 conversations are open already", status=429)]
+    harness.say(C, spec.CANCEL, id=1)
+    harness.said()
+    harness.request(C, 4)
+    assert harness.words() == []
 
 
 QUEUE_LIMITS = {
@@ -176,17 +180,17 @@ QUEUE_LIMITS = {
 
 
 @pytest.mark.parametrize("limit", QUEUE_LIMITS)
-def test_queue_is_bounded(make_house: MakeHouse, limit: str) -> None:
+def test_queue_is_bounded(make_harness: MakeHarness, limit: str) -> None:
     """Three requests of four bytes each, and a bound that two of them just meet."""
     value, text = QUEUE_LIMITS[limit]
-    house = make_house(**{limit: value})
+    harness = make_harness(**{limit: value})
     for id in (1, 2, 3):
-        house.request(C, id, b"four")
-    assert house.words() == [final(C, 3, text, status=429)]
-    house.say(C, spec.CANCEL, id=1)
-    house.said()
-    house.request(C, 4, b"four")
-    assert house.words() == []
+        harness.request(C, id, b"four")
+    assert harness.words() == [final(C, 3, text, status=429)]
+    harness.say(C, spec.CANCEL, id=1)
+    harness.said()
+    harness.request(C, 4, b"four")
+    assert harness.words() == []
 
 
 OTHERS = {
@@ -198,94 +202,94 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("limit", OTHERS)
-def test_bound_of_one_queue_does_not_touch_another(make_house: MakeHouse, limit: str) -> None:
-    house = make_house(**{limit: QUEUE_LIMITS[limit][0]})
+def test_bound_of_one_queue_does_not_touch_another(make_harness: MakeHarness, limit: str) -> None:
+    harness = make_harness(**{limit: QUEUE_LIMITS[limit][0]})
     for id in (1, 2):
-        house.request(C, id, b"four")
+        harness.request(C, id, b"four")
     other: dict[str, Any] = dict(OTHERS[limit])
-    house.request(other.pop("peer", C), 3, b"four", **other)
-    assert house.words() == []
+    harness.request(other.pop("peer", C), 3, b"four", **other)
+    assert harness.words() == []
 
 
-def test_requests_for_one_worker_alone_are_bounded_too(make_house: MakeHouse) -> None:
-    house = make_house(max_service_queue=2)
-    house.worker(W)
-    house.said()
+def test_requests_for_one_worker_alone_are_bounded_too(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_service_queue=2)
+    harness.worker(W)
+    harness.said()
     for id in (1, 2, 3, 4):
-        house.request(C, id, address=W)
-    assert house.words() == [
-        house.given(W, 1, C),
+        harness.request(C, id, address=W)
+    assert harness.words() == [
+        harness.given(W, 1, C),
         final(C, 4, b"2 requests wait for service 'echo' already", status=429),
     ]
 
 
-def test_full_queue_is_no_bound_while_a_worker_is_free(make_house: MakeHouse) -> None:
-    house = make_house(max_queue=0)
-    house.worker(W)
-    house.said()
-    house.request(C, 1)
-    house.request(C, 2)
-    assert house.words() == [
-        house.given(W, 1, C),
+def test_full_queue_is_no_bound_while_a_worker_is_free(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_queue=0)
+    harness.worker(W)
+    harness.said()
+    harness.request(C, 1)
+    harness.request(C, 2)
+    assert harness.words() == [
+        harness.given(W, 1, C),
         final(C, 2, b"0 requests wait at this broker already", status=429),
     ]
 
 
-def test_envelopes_behind_one_routing_id_share_its_bounds(make_house: MakeHouse) -> None:
-    house = make_house(max_open=1)
+def test_envelopes_behind_one_routing_id_share_its_bounds(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_open=1)
     for envelope in (b"x", b"y"):
-        house.hear(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
-    assert house.said() == [
+        harness.hear(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
+    assert harness.said() == [
         (P, [b"y", mdp03.pack(spec.FINAL, code=429, id=1), b"1 conversations are open already"])
     ]
 
 
-def test_services_are_bounded(make_house: MakeHouse) -> None:
-    house = make_house(max_services=2)
-    house.worker(W, b"a")
-    house.request(C, 1, service=b"b", ttl=1000)
-    house.said()
-    house.request(C, 2, service=b"c")
-    assert house.words() == [final(C, 2, b"2 services are known already", status=429)]
-    house.worker(V, b"c")
-    assert house.words() == [disconnect(V)]
-    house.request(C, 3, service=b"mmi.service")
-    assert house.words() == [final(C, 3, b"400")]
-    house.pass_time(1.1)
-    house.said()
-    house.worker(V, b"c")
-    assert house.words() == [welcome(V)]
+def test_services_are_bounded(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_services=2)
+    harness.worker(W, b"a")
+    harness.request(C, 1, service=b"b", ttl=1000)
+    harness.said()
+    harness.request(C, 2, service=b"c")
+    assert harness.words() == [final(C, 2, b"2 services are known already", status=429)]
+    harness.worker(V, b"c")
+    assert harness.words() == [disconnect(V)]
+    harness.request(C, 3, service=b"mmi.service")
+    assert harness.words() == [final(C, 3, b"400")]
+    harness.pass_time(1.1)
+    harness.said()
+    harness.worker(V, b"c")
+    assert harness.words() == [welcome(V)]
 
 
-def test_services_of_a_worker_are_bounded(make_house: MakeHouse) -> None:
-    house = make_house(max_worker_services=2)
+def test_services_of_a_worker_are_bounded(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_worker_services=2)
     for service in (b"a", b"b", b"a"):
-        house.worker(W, service)
-    assert house.words() == [welcome(W)]
-    house.worker(W, b"c")
-    assert house.words() == [disconnect(W)]
-    assert house.counts.dropped == {"too-many-services-of-a-worker": 1}
+        harness.worker(W, service)
+    assert harness.words() == [welcome(W)]
+    harness.worker(W, b"c")
+    assert harness.words() == [disconnect(W)]
+    assert harness.counts.dropped == {"too-many-services-of-a-worker": 1}
 
 
-def test_peers_are_bounded(make_house: MakeHouse) -> None:
-    house = make_house(max_peers=2)
-    house.request(B, 1)
-    house.request(C, 1)
-    house.request(D, 1)
-    house.request(D, 0, flags=spec.ONE_WAY)
-    house.say(D, spec.CANCEL, id=1)
+def test_peers_are_bounded(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_peers=2)
+    harness.request(B, 1)
+    harness.request(C, 1)
+    harness.request(D, 1)
+    harness.request(D, 0, flags=spec.ONE_WAY)
+    harness.say(D, spec.CANCEL, id=1)
     text = b"the broker knows as many peers as it may"
-    assert house.words() == [final(D, 1, text, status=429)]
-    house.worker(W)
-    house.say(D, spec.HELLO)
-    assert house.words() == [disconnect(W), disconnect(D)]
-    house.hear(D, *LEGACY[Dialect.MDP01].c2b_request(b"echo", [b"x"]))
-    assert house.words() == []
-    assert house.counts.dropped == {"too-many-peers": 6}
-    assert refused(house) == {429: 1}
-    house.leave(B)
-    house.request(D, 2)
-    assert house.words() == []
+    assert harness.words() == [final(D, 1, text, status=429)]
+    harness.worker(W)
+    harness.say(D, spec.HELLO)
+    assert harness.words() == [disconnect(W), disconnect(D)]
+    harness.hear(D, *LEGACY[Dialect.MDP01].c2b_request(b"echo", [b"x"]))
+    assert harness.words() == []
+    assert harness.counts.dropped == {"too-many-peers": 6}
+    assert refused(harness) == {429: 1}
+    harness.leave(B)
+    harness.request(D, 2)
+    assert harness.words() == []
 
 
 # 400
@@ -295,9 +299,9 @@ def test_peers_are_bounded(make_house: MakeHouse) -> None:
     ("name", "text"),
     [(b"", b"a service needs a name"), (b"\xff", b"the name of a service must be UTF-8")],
 )
-def test_bad_name_of_a_service_is_refused(house: House, name: bytes, text: bytes) -> None:
-    house.request(C, 1, service=name)
-    assert house.words() == [final(C, 1, text, status=400)]
+def test_bad_name_of_a_service_is_refused(harness: BrokerHarness, name: bytes, text: bytes) -> None:
+    harness.request(C, 1, service=name)
+    assert harness.words() == [final(C, 1, text, status=400)]
 
 
 @pytest.mark.parametrize(
@@ -309,44 +313,48 @@ def test_bad_name_of_a_service_is_refused(house: House, name: bytes, text: bytes
         (b"\x81\xa1a\x81\xa1a\x81\xa1a\x81\xa1a\x80", b"metadata: deep-metadata"),
     ],
 )
-def test_malformed_metadata_are_refused(house: House, field: bytes, reason: bytes) -> None:
-    house.request(C, 1, flags=spec.METADATA, metadata=field)
-    (word,) = house.words()
+def test_malformed_metadata_are_refused(
+    harness: BrokerHarness, field: bytes, reason: bytes
+) -> None:
+    harness.request(C, 1, flags=spec.METADATA, metadata=field)
+    (word,) = harness.words()
     assert word[:3] == (C, "FINAL", {"code": 400, "id": 1})
     assert word[3][0].startswith(reason)
 
 
 @pytest.mark.parametrize("also", [0, spec.METADATA])
-def test_forged_broker_metadata_are_refused(house: House, also: int) -> None:
+def test_forged_broker_metadata_are_refused(harness: BrokerHarness, also: int) -> None:
     forged = metadata.pack({"user": "root"}) + (b"\x80" if also else b"")
-    house.request(C, 1, flags=spec.BROKER_METADATA | also, metadata=forged)
+    harness.request(C, 1, flags=spec.BROKER_METADATA | also, metadata=forged)
     text = b"only a broker may send broker metadata"
-    assert house.words() == [final(C, 1, text, status=400)]
+    assert harness.words() == [final(C, 1, text, status=400)]
 
 
 # 404
 
 
-def test_worker_that_is_not_there_is_answered_404(house: House) -> None:
-    house.worker(W, b"time")
-    house.said()
-    house.request(C, 1, address=b"\x0a\x01")
-    house.request(C, 2, address=W)
-    assert house.words() == [
+def test_worker_that_is_not_there_is_answered_404(harness: BrokerHarness) -> None:
+    harness.worker(W, b"time")
+    harness.said()
+    harness.request(C, 1, address=b"\x0a\x01")
+    harness.request(C, 2, address=W)
+    assert harness.words() == [
         final(C, 1, b"no worker 0a01 serves 'echo'", status=404),
         final(C, 2, b"no worker 776f726b65722d77 serves 'echo'", status=404),
     ]
 
 
-def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(house: House) -> None:
-    house.worker(V)
-    house.worker(W)
-    house.said()
-    house.request(C, 1, address=W)
-    house.request(C, 2, address=W)
-    assert house.words() == [house.given(W, 1, C)]
-    house.answer(W, number(1))
-    assert house.words() == [final(C, 1, worker=W), house.given(W, 2, C)]
+def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(V)
+    harness.worker(W)
+    harness.said()
+    harness.request(C, 1, address=W)
+    harness.request(C, 2, address=W)
+    assert harness.words() == [harness.given(W, 1, C)]
+    harness.answer(W, number(1))
+    assert harness.words() == [final(C, 1, worker=W), harness.given(W, 2, C)]
 
 
 # 501
@@ -359,60 +367,60 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(house: H
         (spec.DURABLE, b"stored requests"),
     ],
 )
-def test_what_is_not_implemented_is_refused(house: House, flag: int, what: bytes) -> None:
-    house.worker(W)
-    house.said()
-    house.request(C, 1, flags=flag)
-    assert house.words() == [final(C, 1, b"not implemented: " + what, status=501)]
+def test_what_is_not_implemented_is_refused(harness: BrokerHarness, flag: int, what: bytes) -> None:
+    harness.worker(W)
+    harness.said()
+    harness.request(C, 1, flags=flag)
+    assert harness.words() == [final(C, 1, b"not implemented: " + what, status=501)]
 
 
 # 503
 
 
-def test_fail_fast_does_not_wait_for_a_worker(house: House) -> None:
-    house.worker(W, b"time")
-    house.said()
-    house.request(C, 1, flags=spec.FAIL_FAST)
+def test_fail_fast_does_not_wait_for_a_worker(harness: BrokerHarness) -> None:
+    harness.worker(W, b"time")
+    harness.said()
+    harness.request(C, 1, flags=spec.FAIL_FAST)
     text = b"no worker serves 'echo'; serving now: time"
-    assert house.words() == [final(C, 1, text, status=503)]
-    assert set(house.machine.registry.services) == {b"time"}
+    assert harness.words() == [final(C, 1, text, status=503)]
+    assert set(harness.machine.registry.services) == {b"time"}
 
 
-def test_fail_fast_waits_for_a_busy_worker(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.said()
-    house.request(C, 2, flags=spec.FAIL_FAST)
-    assert house.words() == []
-    house.answer(W, number(1))
-    assert house.words() == [final(C, 1, worker=W), house.given(W, 2, C)]
+def test_fail_fast_waits_for_a_busy_worker(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.said()
+    harness.request(C, 2, flags=spec.FAIL_FAST)
+    assert harness.words() == []
+    harness.answer(W, number(1))
+    assert harness.words() == [final(C, 1, worker=W), harness.given(W, 2, C)]
 
 
-def test_fail_fast_does_not_wait_for_a_worker_that_drains(house: House) -> None:
-    house.worker(W)
-    house.say(W, spec.CAPACITY, code=0)
-    house.said()
-    house.request(C, 1, flags=spec.FAIL_FAST)
+def test_fail_fast_does_not_wait_for_a_worker_that_drains(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.say(W, spec.CAPACITY, code=0)
+    harness.said()
+    harness.request(C, 1, flags=spec.FAIL_FAST)
     text = b"no worker serves 'echo'; serving now: echo"
-    assert house.words() == [final(C, 1, text, status=503)]
+    assert harness.words() == [final(C, 1, text, status=503)]
 
 
-def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.request(C, 2, flags=spec.FAIL_FAST)
-    house.request(C, 3)
-    house.said()
-    house.leave(W)
+def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.request(C, 2, flags=spec.FAIL_FAST)
+    harness.request(C, 3)
+    harness.said()
+    harness.leave(W)
     text = b"no worker serves 'echo'; no service is served now"
-    assert house.words() == [final(C, 2, text, status=503)]
+    assert harness.words() == [final(C, 2, text, status=503)]
 
 
-def test_draining_broker_refuses_what_is_new(house: House) -> None:
-    house.machine.drain(house.now)
-    house.request(C, 1)
-    house.request(C, 2, service=b"mmi.broker")
-    assert house.words() == [
+def test_draining_broker_refuses_what_is_new(harness: BrokerHarness) -> None:
+    harness.machine.drain(harness.now)
+    harness.request(C, 1)
+    harness.request(C, 2, service=b"mmi.broker")
+    assert harness.words() == [
         final(C, 1, b"the broker drains", status=503),
         final(C, 2, b"the broker drains", status=503),
     ]
@@ -421,31 +429,35 @@ def test_draining_broker_refuses_what_is_new(house: House) -> None:
 # what is not answered
 
 
-def test_one_way_request_that_is_refused_is_counted_and_nobody_told(make_house: MakeHouse) -> None:
-    house = make_house(max_message=10, max_open=0)
-    house.request(C, 1, b"x" * 11, flags=spec.ONE_WAY)
-    house.request(C, 0, b"x", flags=spec.ONE_WAY)
-    assert house.words() == []
-    assert house.counts.unanswered == 2
+def test_one_way_request_that_is_refused_is_counted_and_nobody_told(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(max_message=10, max_open=0)
+    harness.request(C, 1, b"x" * 11, flags=spec.ONE_WAY)
+    harness.request(C, 0, b"x", flags=spec.ONE_WAY)
+    assert harness.words() == []
+    assert harness.counts.unanswered == 2
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_legacy_request_that_is_refused_is_counted(make_house: MakeHouse, dialect: Dialect) -> None:
-    house = make_house(max_message=10)
-    house.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x" * 11]))
-    assert house.words() == []
-    assert (refused(house), house.counts.unanswered) == ({413: 1}, 1)
+def test_legacy_request_that_is_refused_is_counted(
+    make_harness: MakeHarness, dialect: Dialect
+) -> None:
+    harness = make_harness(max_message=10)
+    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x" * 11]))
+    assert harness.words() == []
+    assert (refused(harness), harness.counts.unanswered) == ({413: 1}, 1)
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
 def test_legacy_request_that_is_refused_is_answered_where_that_is_set(
-    make_house: MakeHouse, dialect: Dialect
+    make_harness: MakeHarness, dialect: Dialect
 ) -> None:
-    house = make_house(max_message=10, legacy_errors="reply")
+    harness = make_harness(max_message=10, legacy_errors="reply")
     codec = LEGACY[dialect]
-    house.hear(C, *codec.c2b_request(b"echo", [b"x" * 11]))
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x" * 11]))
     text = b"11 bytes; at most 10 are allowed"
-    assert house.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
+    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
 
 
 # settings
@@ -471,7 +483,7 @@ ALL_STRATEGIES = (
 )
 def test_setting_that_is_no_choice_is_named(wrong: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        House(**wrong)
+        BrokerHarness(**wrong)
 
 
 def test_every_limit_is_a_setting_with_a_default() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from majordomus.core.broker.hooks.actions import Action
-from majordomus.core.broker.hooks.holding import Silent
+from majordomus.core.broker.hooks.holding import NoHooks
 from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.core.broker.state.access_rules import (
     ACTIONS,
@@ -20,38 +20,38 @@ from majordomus.core.broker.state.access_rules import (
     PUBLISH,
     SERVE,
     SUBSCRIBE,
-    Rights,
+    AccessRules,
     Rule,
 )
 from majordomus.protocol import mdp03, metadata, spec
-from tests.core.broker_harness import House, cancel, final, number
+from tests.core.broker_harness import BrokerHarness, cancel, final, number
 
 A, B, W, X = b"client-a", b"client-b", b"worker-w", b"worker-x"
 EVERYTHING = Rule(True, frozenset(ACTIONS), users=("*",), source="rule 1")
 TENANTS = {"acme": "acme.", "umbrella": "u."}
 
 
-def known(house: House, peer: bytes, user: str, *groups: str) -> None:
-    house.machine.identify(peer, user, groups, house.now)
+def known(harness: BrokerHarness, peer: bytes, user: str, *groups: str) -> None:
+    harness.machine.identify(peer, user, groups, harness.now)
 
 
 @pytest.fixture
-def tenants(house: House) -> House:
+def tenants(harness: BrokerHarness) -> BrokerHarness:
     """A broker of two tenants, each with a worker for echo and a client that has presence."""
-    house.machine.set_rights(Rights([EVERYTHING], TENANTS), house.now)
+    harness.machine.set_rights(AccessRules([EVERYTHING], TENANTS), harness.now)
     for peer, user, group in (
         (A, "ann", "acme"),
         (W, "wes", "acme"),
         (B, "bob", "umbrella"),
         (X, "xia", "umbrella"),
     ):
-        known(house, peer, user, group)
-    house.worker(W, b"echo", 9)
-    house.worker(X, b"echo", 9)
+        known(harness, peer, user, group)
+    harness.worker(W, b"echo", 9)
+    harness.worker(X, b"echo", 9)
     for client in (A, B):
-        house.say(client, spec.HELLO)
-    house.said()
-    return house
+        harness.say(client, spec.HELLO)
+    harness.said()
+    return harness
 
 
 # ── from one tenant to another ────────────────────────────────────────────────────────────────────
@@ -59,7 +59,7 @@ def tenants(house: House) -> House:
 
 @pytest.mark.parametrize("name", [b"u.echo", b"acme.echo", b"../u.echo", b".u.echo", b"u\x00.echo"])
 def test_tenant_reaches_no_other_by_the_names_that_the_broker_knows(
-    tenants: House, name: bytes
+    tenants: BrokerHarness, name: bytes
 ) -> None:
     tenants.request(A, 1, service=name, flags=spec.FAIL_FAST)
     ((_, _, status, _),) = tenants.finals()
@@ -67,12 +67,12 @@ def test_tenant_reaches_no_other_by_the_names_that_the_broker_knows(
     assert set(tenants.machine.registry.services) == {b"acme.echo", b"u.echo"}
 
 
-def test_tenant_cannot_ask_for_another_tenants_worker(tenants: House) -> None:
+def test_tenant_cannot_ask_for_another_tenants_worker(tenants: BrokerHarness) -> None:
     tenants.request(A, 1, address=X)
     assert [(word[0], word[2]["code"]) for word in tenants.words()] == [(A, 404)]
 
 
-def test_tenant_that_registers_another_tenants_name_serves_its_own(tenants: House) -> None:
+def test_tenant_that_registers_another_tenants_name_serves_its_own(tenants: BrokerHarness) -> None:
     tenants.worker(W, b"u.echo", 9)
     tenants.request(B, 1)
     assert [word[0] for word in tenants.words() if word[1] == "REQUEST"] == [X]
@@ -80,7 +80,7 @@ def test_tenant_that_registers_another_tenants_name_serves_its_own(tenants: Hous
 
 
 @pytest.mark.parametrize("topic", [b"$chat", b"mmi.chat", b"titanic.chat"])
-def test_no_topic_leads_from_one_tenant_to_another(tenants: House, topic: bytes) -> None:
+def test_no_topic_leads_from_one_tenant_to_another(tenants: BrokerHarness, topic: bytes) -> None:
     for pattern in (topic, b"u.news", b">", b"*.*"):
         tenants.say(B, spec.SUBSCRIBE, service=pattern)
     tenants.say(A, spec.EVENT, b"hello", service=topic, id=7)
@@ -89,7 +89,7 @@ def test_no_topic_leads_from_one_tenant_to_another(tenants: House, topic: bytes)
     assert [(word[0], word[1], word[2]["code"]) for word in tenants.words()] == [(A, "FINAL", 403)]
 
 
-def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: House) -> None:
+def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: BrokerHarness) -> None:
     for pattern in (b">", b"*.news", b"$x.>"):
         tenants.say(A, spec.SUBSCRIBE, service=pattern)
     assert {pattern for pattern, _ in tenants.machine.registry.topics.pairs()} == {
@@ -99,7 +99,7 @@ def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: House) -> N
     }
 
 
-def test_handle_that_was_not_given_reaches_nobody(tenants: House) -> None:
+def test_handle_that_was_not_given_reaches_nobody(tenants: BrokerHarness) -> None:
     guesses = [B, X, bytes(16), b"", tenants.handles[B][:15], tenants.handles[B] + b"\0"]
     for guess in guesses:
         tenants.say(A, spec.EVENT, b"hello", address=guess, id=7)
@@ -107,7 +107,7 @@ def test_handle_that_was_not_given_reaches_nobody(tenants: House) -> None:
     tenants.check()
 
 
-def test_session_of_another_user_is_not_taken_over(tenants: House) -> None:
+def test_session_of_another_user_is_not_taken_over(tenants: BrokerHarness) -> None:
     session = bytes(range(16))
     field = {"flags": spec.METADATA, "metadata": metadata.pack({"session": session})}
     tenants.say(B, spec.HELLO, **field)
@@ -119,14 +119,14 @@ def test_session_of_another_user_is_not_taken_over(tenants: House) -> None:
     assert [word[0] for word in tenants.words()] == [B]
 
 
-def test_client_that_answers_like_a_worker_is_sent_off(tenants: House) -> None:
+def test_client_that_answers_like_a_worker_is_sent_off(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
     tenants.said()
     tenants.answer(A, number(1), b"forged")
     assert [word[:2] for word in tenants.words()] == [(A, "DISCONNECT")]
 
 
-def test_worker_of_one_tenant_cannot_answer_what_another_was_given(tenants: House) -> None:
+def test_worker_of_one_tenant_cannot_answer_what_another_was_given(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
     ((_, _, fields, _),) = tenants.words()
     tenants.answer(W, fields["id"], b"forged")
@@ -143,10 +143,10 @@ def test_worker_of_one_tenant_cannot_answer_what_another_was_given(tenants: Hous
 
 
 def test_management_is_not_reached_in_the_name_of_a_service_that_may_be_called(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
     rules = [Rule(True, frozenset((CALL,)), names=("echo",), source="rule 1")]
-    house.machine.set_rights(Rights(rules), house.now)
+    harness.machine.set_rights(AccessRules(rules), harness.now)
     attempts = [
         (b"mmi.workers", []),
         (b"mmi.workers", [b""]),
@@ -162,29 +162,29 @@ def test_management_is_not_reached_in_the_name_of_a_service_that_may_be_called(
         (b"MMI.stats", [b"echo"]),
     ]
     for id, (name, body) in enumerate(attempts, 1):
-        house.request(A, id, *body, service=name, flags=spec.FAIL_FAST)
-    assert [status for _, _, status, _ in house.finals()] == [401] * len(attempts)
+        harness.request(A, id, *body, service=name, flags=spec.FAIL_FAST)
+    assert [status for _, _, status, _ in harness.finals()] == [401] * len(attempts)
 
 
-def test_forged_broker_metadata_make_nobody_somebody(house: House) -> None:
-    house.worker(W)
+def test_forged_broker_metadata_make_nobody_somebody(harness: BrokerHarness) -> None:
+    harness.worker(W)
     said = metadata.pack({"user": "root", "attempt": 1})
-    house.said()
-    house.request(A, 1, flags=spec.BROKER_METADATA, metadata=said)
-    house.request(A, 2, flags=spec.BROKER_METADATA | spec.METADATA, metadata=said + said)
-    house.say(A, spec.HELLO, flags=spec.BROKER_METADATA, metadata=said)
-    assert [(word[0], word[2]["code"]) for word in house.words()] == [(A, 400), (A, 400)]
-    assert house.machine.registry.peers[A].user == ""
+    harness.said()
+    harness.request(A, 1, flags=spec.BROKER_METADATA, metadata=said)
+    harness.request(A, 2, flags=spec.BROKER_METADATA | spec.METADATA, metadata=said + said)
+    harness.say(A, spec.HELLO, flags=spec.BROKER_METADATA, metadata=said)
+    assert [(word[0], word[2]["code"]) for word in harness.words()] == [(A, 400), (A, 400)]
+    assert harness.machine.registry.peers[A].user == ""
 
 
-def test_token_that_comes_twice_in_one_map_reaches_no_worker(house: House) -> None:
-    house.worker(W, capacity=9)
-    house.said()
+def test_token_that_comes_twice_in_one_map_reaches_no_worker(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=9)
+    harness.said()
     token = b"\xa5token\xa6secret"
-    house.request(A, 1, flags=spec.METADATA, metadata=b"\x82" + token * 2)
-    house.request(A, 2, flags=spec.METADATA, metadata=b"\xde\x00\x01" + token)
-    house.request(A, 3, flags=spec.METADATA, metadata=b"\x81\xd9\x05token\xa6secret")
-    words = house.words()
+    harness.request(A, 1, flags=spec.METADATA, metadata=b"\x82" + token * 2)
+    harness.request(A, 2, flags=spec.METADATA, metadata=b"\xde\x00\x01" + token)
+    harness.request(A, 3, flags=spec.METADATA, metadata=b"\x81\xd9\x05token\xa6secret")
+    words = harness.words()
     assert [(word[0], word[1]) for word in words] == [
         (A, "FINAL"),
         (W, "REQUEST"),
@@ -193,7 +193,7 @@ def test_token_that_comes_twice_in_one_map_reaches_no_worker(house: House) -> No
     assert b"secret" not in repr(words).encode()
 
 
-class Waits(Silent):
+class Waits(NoHooks):
     """Hooks that answer when they are asked to."""
 
     asks = may_wait = True
@@ -207,55 +207,55 @@ class Waits(Silent):
 
 
 def test_rules_that_vanish_while_a_hook_decides_lead_to_no_worker_of_another_service(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
     from majordomus.core.broker.hooks.actions import FORWARD
 
     hooks = Waits()
-    house.machine.use(hooks)
-    house.machine.set_rights(Rights([EVERYTHING]), house.now)
-    known(house, A, "ann")
-    known(house, X, "xia")
-    house.worker(X, b"other", 9)
-    house.said()
-    house.request(A, 1, address=X)
-    house.machine.set_rights(None, house.now)
-    house.machine.resume(hooks.open[0], FORWARD, house.now)
-    house.turn()
-    assert [(word[0], word[2]["code"]) for word in house.words()] == [(A, 404)]
+    harness.machine.use(hooks)
+    harness.machine.set_rights(AccessRules([EVERYTHING]), harness.now)
+    known(harness, A, "ann")
+    known(harness, X, "xia")
+    harness.worker(X, b"other", 9)
+    harness.said()
+    harness.request(A, 1, address=X)
+    harness.machine.set_rights(None, harness.now)
+    harness.machine.resume(hooks.open[0], FORWARD, harness.now)
+    harness.turn()
+    assert [(word[0], word[2]["code"]) for word in harness.words()] == [(A, 404)]
 
 
 # ── after a right is gone ─────────────────────────────────────────────────────────────────────────
 
 
-def test_stream_of_who_may_call_no_more_ends_on_both_sides(house: House) -> None:
-    house.machine.set_rights(Rights([EVERYTHING]), house.now)
-    known(house, A, "ann")
-    known(house, W, "wes")
-    house.worker(W, b"echo", 9)
-    house.request(A, 1, b"x", flags=spec.MORE)
-    house.part(A, 1, b"y")
-    house.request(A, 2, b"x")
-    house.part(W, number(2), b"first")
-    house.request(A, 3, b"x")
-    house.said()
+def test_stream_of_who_may_call_no_more_ends_on_both_sides(harness: BrokerHarness) -> None:
+    harness.machine.set_rights(AccessRules([EVERYTHING]), harness.now)
+    known(harness, A, "ann")
+    known(harness, W, "wes")
+    harness.worker(W, b"echo", 9)
+    harness.request(A, 1, b"x", flags=spec.MORE)
+    harness.part(A, 1, b"y")
+    harness.request(A, 2, b"x")
+    harness.part(W, number(2), b"first")
+    harness.request(A, 3, b"x")
+    harness.said()
     only_wes = Rule(True, frozenset(ACTIONS), users=("wes",), source="rule 1")
-    house.machine.set_rights(Rights([only_wes]), house.now)
-    house.turn()
-    words = house.words()
+    harness.machine.set_rights(AccessRules([only_wes]), harness.now)
+    harness.turn()
+    words = harness.words()
     refused = [final(A, id, b"'ann' may not call 'echo'", status=403) for id in (1, 2)]
     assert sorted(words, key=repr) == sorted([*refused, cancel(W, 1), cancel(W, 2)], key=repr)
-    house.part(A, 1, b"z")
-    assert house.words() == []
-    house.answer(W, number(1), b"late")
-    assert house.words() == []
-    house.answer(W, number(3), b"asked for before")
-    assert house.finals() == [(A, 3, 200, [b"asked for before"])]
+    harness.part(A, 1, b"z")
+    assert harness.words() == []
+    harness.answer(W, number(1), b"late")
+    assert harness.words() == []
+    harness.answer(W, number(3), b"asked for before")
+    assert harness.finals() == [(A, 3, 200, [b"asked for before"])]
 
 
 @pytest.mark.parametrize("glob", ["*a*a*a*a*a*a*a*b", "*?*?*?*?*?*?*?*b", "a*" * 30 + "b"])
 def test_name_that_nearly_matches_costs_no_more_than_another(glob: str) -> None:
-    rights = Rights([Rule(True, frozenset((CALL, SUBSCRIBE)), names=(glob,), source="rule 1")])
+    rights = AccessRules([Rule(True, frozenset((CALL, SUBSCRIBE)), names=(glob,), source="rule 1")])
     began = time.process_time()
     for size in range(200, 255):
         assert not rights.allows("ann", (), CALL, b"a" * size).allowed
@@ -266,7 +266,7 @@ def test_name_that_nearly_matches_costs_no_more_than_another(glob: str) -> None:
 
 def test_pattern_that_nearly_meets_a_denial_costs_no_more_than_another() -> None:
     deny = Rule(False, frozenset((SUBSCRIBE,)), names=("*a*a*a*a*a*b",), source="rule 2")
-    rights = Rights([EVERYTHING, deny])
+    rights = AccessRules([EVERYTHING, deny])
     began = time.process_time()
     pattern = b".".join([b"*", b"a"] * 60)
     assert not rights.allows("ann", (), SUBSCRIBE, b".".join([b"*"] * 100)).allowed
@@ -275,7 +275,7 @@ def test_pattern_that_nearly_meets_a_denial_costs_no_more_than_another() -> None
 
 
 def test_reserved_names_are_for_no_peer_whatever_the_rules_say() -> None:
-    rights = Rights([Rule(True, frozenset(ACTIONS), source="rule 1")])
+    rights = AccessRules([Rule(True, frozenset(ACTIONS), source="rule 1")])
     for name in (b"mmi.service", b"titanic.request", b"$SYS.load", b"$"):
         for action in (SERVE, PUBLISH):
             assert not rights.allows("root", ("wheel",), action, name).allowed
@@ -288,14 +288,14 @@ def test_reserved_names_are_for_no_peer_whatever_the_rules_say() -> None:
 
 @pytest.mark.parametrize("command", [spec.HELLO, spec.SUBSCRIBE, spec.EVENT, spec.READY])
 def test_identity_and_presence_are_not_had_from_behind_an_envelope(
-    make_house: Callable[..., House], command: int
+    make_harness: Callable[..., BrokerHarness], command: int
 ) -> None:
-    house = make_house()
-    house.machine.set_rights(Rights([EVERYTHING]), house.now)
-    known(house, A, "proxy")
+    harness = make_harness()
+    harness.machine.set_rights(AccessRules([EVERYTHING]), harness.now)
+    known(harness, A, "proxy")
     header = mdp03.pack(command, id=5, code=1, service=b"echo")
-    house.hear(A, b"inner", header)
-    peer = house.machine.registry.peers[A]
+    harness.hear(A, b"inner", header)
+    peer = harness.machine.registry.peers[A]
     assert (peer.worker, peer.listener, peer.state.name) == (None, None, "SEEN")
-    (said,) = house.said()
+    (said,) = harness.said()
     assert said[1][0] == b"inner"

@@ -13,7 +13,7 @@ from majordomus.core.broker.state.access_rules import (
     PUBLISH,
     SERVE,
     SUBSCRIBE,
-    Rights,
+    AccessRules,
     Rule,
     full_name,
     shown_name,
@@ -33,11 +33,11 @@ def deny(*actions: str, **fields: tuple[str, ...]) -> Rule:
 
 
 def test_everything_is_allowed_while_there_is_no_rule() -> None:
-    assert Rights(()).allows("", (), CALL, b"echo") == (True, "there are no rules")
+    assert AccessRules(()).allows("", (), CALL, b"echo") == (True, "there are no rules")
 
 
 def test_what_no_rule_allows_is_denied_once_there_is_one() -> None:
-    rights = Rights([allow(CALL, names=("echo",))])
+    rights = AccessRules([allow(CALL, names=("echo",))])
     assert rights.allows("ann", (), CALL, b"echo") == (True, "rule 1 allows it")
     assert rights.allows("ann", (), CALL, b"time") == (False, "no rule allows it")
     assert rights.allows("ann", (), SERVE, b"echo") == (False, "no rule allows it")
@@ -45,14 +45,14 @@ def test_what_no_rule_allows_is_denied_once_there_is_one() -> None:
 
 def test_rule_that_denies_wins_wherever_it_stands() -> None:
     rules = [allow(CALL), deny(CALL, users=("eve",), names=("s*",))]
-    for rights in (Rights(rules), Rights(rules[::-1])):
+    for rights in (AccessRules(rules), AccessRules(rules[::-1])):
         assert rights.allows("eve", (), CALL, b"secret") == (False, "rule 2 denies it")
         assert rights.allows("eve", (), CALL, b"echo") == (True, "rule 1 allows it")
         assert rights.allows("ann", (), CALL, b"secret") == (True, "rule 1 allows it")
 
 
 def test_rule_speaks_of_users_or_groups() -> None:
-    rights = Rights([allow(CALL, users=("ann", "bo?"), groups=("staff", "ops-*"))])
+    rights = AccessRules([allow(CALL, users=("ann", "bo?"), groups=("staff", "ops-*"))])
     asked = [
         ("ann", ()),
         ("bob", ()),
@@ -68,7 +68,10 @@ def test_rule_speaks_of_users_or_groups() -> None:
 
 
 def test_star_is_every_user_that_is_known_and_an_empty_name_is_who_is_not() -> None:
-    known, unknown = Rights([allow(CALL, users=("*",))]), Rights([allow(CALL, users=("",))])
+    known, unknown = (
+        AccessRules([allow(CALL, users=("*",))]),
+        AccessRules([allow(CALL, users=("",))]),
+    )
     assert [rights.allows("ann", (), CALL, b"x").allowed for rights in (known, unknown)] == [
         True,
         False,
@@ -98,13 +101,13 @@ def test_star_is_every_user_that_is_known_and_an_empty_name_is_who_is_not() -> N
     ],
 )
 def test_glob_matches_the_whole_name(glob: str, name: bytes, matches: bool) -> None:
-    rights = Rights([allow(CALL, names=(glob,))])
+    rights = AccessRules([allow(CALL, names=(glob,))])
     assert rights.allows("ann", (), CALL, name).allowed is matches
 
 
 @pytest.mark.parametrize("name", [b"mmi.", b"mmi.service", b"titanic.request", b"$", b"$log"])
 def test_no_one_can_serve_a_name_of_the_brokers_own(name: bytes) -> None:
-    for rights in (Rights(()), Rights([Rule(True, EVERYTHING)])):
+    for rights in (AccessRules(()), AccessRules([Rule(True, EVERYTHING)])):
         assert not rights.allows("root", ("wheel",), SERVE, name).allowed
         assert rights.allows("root", ("wheel",), CALL, name).allowed
 
@@ -128,7 +131,7 @@ def test_no_one_can_serve_a_name_of_the_brokers_own(name: bytes) -> None:
 def test_subscription_is_allowed_when_all_of_its_topics_are(
     glob: str, pattern: bytes, allowed: bool
 ) -> None:
-    rights = Rights([allow(SUBSCRIBE, names=(glob,))])
+    rights = AccessRules([allow(SUBSCRIBE, names=(glob,))])
     assert rights.allows("ann", (), SUBSCRIBE, pattern).allowed is allowed
 
 
@@ -153,23 +156,23 @@ def test_subscription_is_allowed_when_all_of_its_topics_are(
 def test_subscription_is_denied_when_any_of_its_topics_is(
     glob: str, pattern: bytes, denied: bool
 ) -> None:
-    rights = Rights([allow(SUBSCRIBE), deny(SUBSCRIBE, names=(glob,))])
+    rights = AccessRules([allow(SUBSCRIBE), deny(SUBSCRIBE, names=(glob,))])
     assert rights.allows("ann", (), SUBSCRIBE, pattern).allowed is not denied
 
 
 def test_wild_tokens_mean_nothing_to_who_publishes() -> None:
-    rights = Rights([allow(PUBLISH), deny(PUBLISH, names=("secret.*",))])
+    rights = AccessRules([allow(PUBLISH), deny(PUBLISH, names=("secret.*",))])
     assert rights.allows("ann", (), PUBLISH, b">").allowed
     assert not rights.allows("ann", (), PUBLISH, b"secret.>").allowed
 
 
 def test_action_that_there_is_not_is_refused_with_the_rules_place() -> None:
     with pytest.raises(ConfigurationError, match="rule 1: unknown action 'run'; there is: call"):
-        Rights([allow("run")])
+        AccessRules([allow("run")])
 
 
 def test_verdicts_are_remembered_and_never_more_than_the_bound() -> None:
-    rights = Rights([allow(CALL, names=("a*",))])
+    rights = AccessRules([allow(CALL, names=("a*",))])
     first = rights.allows("ann", (), CALL, b"abc")
     assert rights.allows("ann", (), CALL, b"abc") is first
     for number in range(MOST_VERDICTS + 10):
@@ -179,7 +182,7 @@ def test_verdicts_are_remembered_and_never_more_than_the_bound() -> None:
 
 
 def test_prefix_is_that_of_the_first_group_that_is_a_tenants() -> None:
-    rights = Rights((), {"acme": "acme.", "umbrella": "u-"})
+    rights = AccessRules((), {"acme": "acme.", "umbrella": "u-"})
     assert rights.prefix(("staff", "umbrella", "acme")) == b"u-"
     assert rights.prefix(("staff",)) == b""
 
@@ -196,7 +199,9 @@ def test_names_of_the_broker_are_the_same_for_every_tenant(name: bytes) -> None:
 
 
 def test_callable_names_are_a_tenants_own_and_allowed() -> None:
-    rights = Rights([allow(CALL, groups=("acme",), names=("acme.e*", "f*"))], {"acme": "acme."})
+    rights = AccessRules(
+        [allow(CALL, groups=("acme",), names=("acme.e*", "f*"))], {"acme": "acme."}
+    )
     ann = Caller("ann", ("acme",), b"acme.")
     names = [b"acme.echo", b"acme.time", b"fun", b"echo"]
     assert rights.callable_by(ann, names) == [b"echo"]

@@ -16,13 +16,13 @@ from majordomus.core.broker.state.access_rules import (
     PUBLISH,
     SERVE,
     SUBSCRIBE,
-    Rights,
+    AccessRules,
     Rule,
 )
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Dialect
 from tests.core import dialects
-from tests.core.broker_harness import House, disconnect, final, number
+from tests.core.broker_harness import BrokerHarness, disconnect, final, number
 from tests.core.dialects import ask, ready
 
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
@@ -68,49 +68,53 @@ TABLE: Final = [
 ]
 
 
-def introduce(house: House, peer: bytes, role: str) -> None:
+def introduce(harness: BrokerHarness, peer: bytes, role: str) -> None:
     """`peer` is connected, and known as who plays `role`."""
     user, groups, _ = ROLES[role]
     if user:
-        assert house.machine.identify(peer, user, groups, house.now)
+        assert harness.machine.identify(peer, user, groups, harness.now)
 
 
-def with_rules(make_house: Callable[..., House], *rules: Rule, **tenants: str) -> House:
-    house = make_house(legacy_errors="reply")
-    house.machine.set_rights(Rights(rules or RULES, tenants), house.now)
-    return house
+def with_rules(
+    make_harness: Callable[..., BrokerHarness], *rules: Rule, **tenants: str
+) -> BrokerHarness:
+    harness = make_harness(legacy_errors="reply")
+    harness.machine.set_rights(AccessRules(rules or RULES, tenants), harness.now)
+    return harness
 
 
 @pytest.mark.parametrize(("role", "act", "dialect"), TABLE)
 def test_role_may_do_what_the_table_says_and_nothing_else(
-    make_house: Callable[..., House], role: str, act: str, dialect: Dialect
+    make_harness: Callable[..., BrokerHarness], role: str, act: str, dialect: Dialect
 ) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
     for name in (b"open", b"echo", b"time"):
-        house.worker(W, name, 9)
-    house.said()
-    house.facts.clear()
-    introduce(house, C, role)
+        harness.worker(W, name, 9)
+    harness.said()
+    harness.facts.clear()
+    introduce(harness, C, role)
     kind, name = act.split()
     allowed = act in ROLES[role][2]
     if kind == "serve":
-        house.hear(C, *ready(dialect, name.encode()))
-        assert (C in house.machine.registry.workers) is allowed
-        judge_claim(house, role, dialect, name, allowed)
+        harness.hear(C, *ready(dialect, name.encode()))
+        assert (C in harness.machine.registry.workers) is allowed
+        judge_claim(harness, role, dialect, name, allowed)
         return
     if kind == "mmi.service":
-        house.hear(C, *ask(dialect, b"mmi.service", [name.encode()]))
+        harness.hear(C, *ask(dialect, b"mmi.service", [name.encode()]))
     else:
         body = [] if name == "mmi.workers" else [b"x"]
-        house.hear(C, *ask(dialect, name.encode(), body))
-    judge_request(house, role, act, dialect, allowed)
+        harness.hear(C, *ask(dialect, name.encode(), body))
+    judge_request(harness, role, act, dialect, allowed)
 
 
-def judge_claim(house: House, role: str, dialect: Dialect, name: str, allowed: bool) -> None:
-    words = house.words()
+def judge_claim(
+    harness: BrokerHarness, role: str, dialect: Dialect, name: str, allowed: bool
+) -> None:
+    words = harness.words()
     if allowed:
-        assert ("worker-ready" in dict(house.facts)) and disconnect(C) not in words
+        assert ("worker-ready" in dict(harness.facts)) and disconnect(C) not in words
         return
     reserved = name.startswith(("mmi.", "titanic.", "$"))
     if reserved or dialect is not MDP03:
@@ -122,15 +126,17 @@ def judge_claim(house: House, role: str, dialect: Dialect, name: str, allowed: b
         told = metadata.unpack(fields["metadata"])
         assert told == {"status": status_of(role), "reason": sentence(role, "serve", name)}
     reason = "reserved-service-name" if reserved else "may-not-serve"
-    assert house.counts.dropped == {reason: 1}
+    assert harness.counts.dropped == {reason: 1}
 
 
-def judge_request(house: House, role: str, act: str, dialect: Dialect, allowed: bool) -> None:
+def judge_request(
+    harness: BrokerHarness, role: str, act: str, dialect: Dialect, allowed: bool
+) -> None:
     kind, name = act.split()
-    words = house.words()
+    words = harness.words()
     if allowed and kind == "call":
         assert [word[:2] for word in words] == [(W, "REQUEST")]
-        assert house.counts.refused == {}
+        assert harness.counts.refused == {}
         return
     (word,) = words
     if dialect is MDP03:
@@ -143,13 +149,13 @@ def judge_request(house: House, role: str, act: str, dialect: Dialect, allowed: 
         status, body = int(body[at]), body[at + 1 :]
     if allowed:
         assert status == 200 and b"200" in body
-        assert house.counts.refused == {}
+        assert harness.counts.refused == {}
     else:
         assert status == status_of(role)
         action = "call" if kind == "mmi.service" else kind
         assert body[0] == sentence(role, action, name).encode()
-        assert house.counts.refused == {status: 1}
-        ((_fact, data),) = [one for one in house.facts if one[0] == "not-allowed"]
+        assert harness.counts.refused == {status: 1}
+        ((_fact, data),) = [one for one in harness.facts if one[0] == "not-allowed"]
         assert (data["user"], data["action"], data["name"]) == (
             ROLES[role][0],
             action,
@@ -179,20 +185,20 @@ TELLS: Final = (
 @pytest.mark.parametrize("tell", TELLS)
 @pytest.mark.parametrize("role", ROLES)
 def test_role_may_publish_and_subscribe_what_the_table_says(
-    make_house: Callable[..., House], role: str, tell: str
+    make_harness: Callable[..., BrokerHarness], role: str, tell: str
 ) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
-    introduce(house, C, role)
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
+    introduce(harness, C, role)
     action, name = tell.split()
     teller, hearer, pattern = (W, C, name) if action == "subscribe" else (C, W, ">")
     topic = {">": "news.sport", "news.>": "news.sport", "*.sport": "news.sport"}.get(name, name)
     for peer in (W, C):
-        house.say(peer, spec.HELLO)
-    house.said()
-    house.say(hearer, spec.SUBSCRIBE, id=1, service=pattern.encode())
-    house.say(teller, spec.EVENT, b"hear", id=2, service=topic.encode())
-    words = house.words()
+        harness.say(peer, spec.HELLO)
+    harness.said()
+    harness.say(hearer, spec.SUBSCRIBE, id=1, service=pattern.encode())
+    harness.say(teller, spec.EVENT, b"hear", id=2, service=topic.encode())
+    words = harness.words()
     if tell in MAY_TELL[role]:
         assert words == [(hearer, "EVENT", {"service": topic.encode()}, [b"hear"])]
     else:
@@ -201,40 +207,44 @@ def test_role_may_publish_and_subscribe_what_the_table_says(
         assert words == [final(C, id, text, status=status_of(role))]
 
 
-def test_subscription_ends_when_its_right_is_gone(make_house: Callable[..., House]) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
-    introduce(house, C, "user")
-    house.say(C, spec.HELLO)
+def test_subscription_ends_when_its_right_is_gone(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
+    introduce(harness, C, "user")
+    harness.say(C, spec.HELLO)
     for pattern in (b"news.>", b"news.sport"):
-        house.say(C, spec.SUBSCRIBE, service=pattern)
-    house.machine.set_rights(Rights([*RULES[:6], RULES[6]._replace(names=("news.s*",))]), house.now)
-    house.said()
-    house.say(W, spec.EVENT, b"1", service=b"news.sport")
-    house.say(W, spec.EVENT, b"2", service=b"news.world")
-    assert house.words() == [(C, "EVENT", {"service": b"news.sport"}, [b"1"])]
-    house.machine.set_rights(Rights(RULES[:6]), house.now)
-    house.say(W, spec.EVENT, b"3", service=b"news.sport")
-    assert house.words() == []
+        harness.say(C, spec.SUBSCRIBE, service=pattern)
+    harness.machine.set_rights(
+        AccessRules([*RULES[:6], RULES[6]._replace(names=("news.s*",))]), harness.now
+    )
+    harness.said()
+    harness.say(W, spec.EVENT, b"1", service=b"news.sport")
+    harness.say(W, spec.EVENT, b"2", service=b"news.world")
+    assert harness.words() == [(C, "EVENT", {"service": b"news.sport"}, [b"1"])]
+    harness.machine.set_rights(AccessRules(RULES[:6]), harness.now)
+    harness.say(W, spec.EVENT, b"3", service=b"news.sport")
+    assert harness.words() == []
 
 
 def test_session_that_comes_back_after_its_right_is_gone_hears_nothing(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
-    introduce(house, C, "user")
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
+    introduce(harness, C, "user")
     session = metadata.pack({"session": bytes(16)})
-    house.say(C, spec.HELLO, flags=spec.METADATA, metadata=session)
-    house.say(C, spec.SUBSCRIBE, service=b"news.>")
-    house.lose_connection(C)
-    house.machine.set_rights(Rights(RULES[:6]), house.now)
-    introduce(house, b"again", "user")
-    house.say(b"again", spec.HELLO, flags=spec.METADATA, metadata=session)
-    house.said()
-    house.say(W, spec.EVENT, b"1", service=b"news.sport")
-    assert house.words() == []
-    assert len(house.machine.registry.topics) == 0
+    harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=session)
+    harness.say(C, spec.SUBSCRIBE, service=b"news.>")
+    harness.lose_connection(C)
+    harness.machine.set_rights(AccessRules(RULES[:6]), harness.now)
+    introduce(harness, b"again", "user")
+    harness.say(b"again", spec.HELLO, flags=spec.METADATA, metadata=session)
+    harness.said()
+    harness.say(W, spec.EVENT, b"1", service=b"news.sport")
+    assert harness.words() == []
+    assert len(harness.machine.registry.topics) == 0
 
 
 def status_of(role: str) -> int:
@@ -249,81 +259,87 @@ def sentence(role: str, action: str, name: str) -> str:
 
 
 def test_legacy_client_that_may_not_is_counted_and_hears_nothing(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = make_house()
-    house.machine.set_rights(Rights(RULES), house.now)
+    harness = make_harness()
+    harness.machine.set_rights(AccessRules(RULES), harness.now)
     for dialect in LEGACY:
-        house.hear(dialect.value.encode(), *ask(dialect, b"echo", [b"x"]))
-    assert house.said() == []
-    assert (house.counts.unanswered, house.counts.refused) == (4, {401: 4})
+        harness.hear(dialect.value.encode(), *ask(dialect, b"echo", [b"x"]))
+    assert harness.said() == []
+    assert (harness.counts.unanswered, harness.counts.refused) == (4, {401: 4})
 
 
 def test_refusal_names_no_service_that_the_client_may_not_call(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
     for name in (b"secret", b"echo", b"time"):
-        house.worker(W, name)
-    introduce(house, C, "user")
-    house.said()
-    house.request(C, 1, service=b"open", flags=spec.FAIL_FAST)
-    assert house.words() == [final(C, 1, b"no worker serves 'open'; serving now: echo", status=503)]
-    house.request(C, 2, service=b"secret", flags=spec.FAIL_FAST)
-    house.request(C, 3, service=b"ghost", flags=spec.FAIL_FAST)
-    house.request(C, 4, service=b"secret", address=b"no-such-worker")
-    assert [status for _, _, status, _ in house.finals()] == [403, 403, 403]
-    assert b"ghost" not in house.machine.registry.services
+        harness.worker(W, name)
+    introduce(harness, C, "user")
+    harness.said()
+    harness.request(C, 1, service=b"open", flags=spec.FAIL_FAST)
+    assert harness.words() == [
+        final(C, 1, b"no worker serves 'open'; serving now: echo", status=503)
+    ]
+    harness.request(C, 2, service=b"secret", flags=spec.FAIL_FAST)
+    harness.request(C, 3, service=b"ghost", flags=spec.FAIL_FAST)
+    harness.request(C, 4, service=b"secret", address=b"no-such-worker")
+    assert [status for _, _, status, _ in harness.finals()] == [403, 403, 403]
+    assert b"ghost" not in harness.machine.registry.services
 
 
 # ── a right that is taken away ────────────────────────────────────────────────────────────────────
 
 
-def test_next_request_is_refused_when_the_right_is_gone(make_house: Callable[..., House]) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "admin")
-    introduce(house, C, "user")
-    house.worker(W, capacity=9)
-    house.request(C, 1)
-    house.machine.set_rights(Rights(RULES[3:4]), house.now)
-    house.said()
-    house.request(C, 2)
-    assert house.finals() == [(C, 2, 403, [b"'ann' may not call 'echo'"])]
-    house.answer(W, number(1), b"was given before")
-    assert house.words() == [final(C, 1, b"was given before", worker=W)]
+def test_next_request_is_refused_when_the_right_is_gone(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
+    harness = with_rules(make_harness)
+    introduce(harness, W, "admin")
+    introduce(harness, C, "user")
+    harness.worker(W, capacity=9)
+    harness.request(C, 1)
+    harness.machine.set_rights(AccessRules(RULES[3:4]), harness.now)
+    harness.said()
+    harness.request(C, 2)
+    assert harness.finals() == [(C, 2, 403, [b"'ann' may not call 'echo'"])]
+    harness.answer(W, number(1), b"was given before")
+    assert harness.words() == [final(C, 1, b"was given before", worker=W)]
 
 
 def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "worker")
-    introduce(house, C, "user")
-    house.worker(W)
-    house.request(C, 1)
-    house.said()
-    house.machine.set_rights(Rights(RULES[:2]), house.now)
-    house.turn()
-    ((peer, command, fields, _),) = house.words()
+    harness = with_rules(make_harness)
+    introduce(harness, W, "worker")
+    introduce(harness, C, "user")
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.said()
+    harness.machine.set_rights(AccessRules(RULES[:2]), harness.now)
+    harness.turn()
+    ((peer, command, fields, _),) = harness.words()
     assert (peer, command) == (W, "DISCONNECT")
     told = metadata.unpack(fields["metadata"])
     assert told == {"status": 403, "reason": "'wes' may not serve 'echo'"}
-    assert W not in house.machine.registry.workers
-    house.answer(W, number(1), b"from nobody")
-    assert house.words() == [disconnect(W)]
+    assert W not in harness.machine.registry.workers
+    harness.answer(W, number(1), b"from nobody")
+    assert harness.words() == [disconnect(W)]
 
 
-def test_worker_that_may_still_serve_does_not_notice(make_house: Callable[..., House]) -> None:
-    house = with_rules(make_house)
-    introduce(house, W, "worker")
-    house.worker(W)
-    house.said()
-    house.machine.set_rights(Rights(RULES[2:3]), house.now)
-    house.machine.set_rights(None, house.now)
-    house.turn()
-    assert house.words() == []
-    assert W in house.machine.registry.workers
+def test_worker_that_may_still_serve_does_not_notice(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
+    harness = with_rules(make_harness)
+    introduce(harness, W, "worker")
+    harness.worker(W)
+    harness.said()
+    harness.machine.set_rights(AccessRules(RULES[2:3]), harness.now)
+    harness.machine.set_rights(None, harness.now)
+    harness.turn()
+    assert harness.words() == []
+    assert W in harness.machine.registry.workers
 
 
 # ── tenants ───────────────────────────────────────────────────────────────────────────────────────
@@ -332,25 +348,25 @@ TENANTS: Final = {"acme": "acme.", "umbrella": "u."}
 FREE: Final = Rule(True, frozenset((CALL, SERVE, MANAGE)), source="rule 1")
 
 
-def tenant(house: House, peer: bytes, group: str) -> None:
-    assert house.machine.identify(peer, peer.decode(), (group,), house.now)
+def tenant(harness: BrokerHarness, peer: bytes, group: str) -> None:
+    assert harness.machine.identify(peer, peer.decode(), (group,), harness.now)
 
 
 @pytest.mark.parametrize("client", Dialect)
 @pytest.mark.parametrize("worker", Dialect)
 def test_tenants_call_the_same_name_and_never_meet(
-    make_house: Callable[..., House], client: Dialect, worker: Dialect
+    make_harness: Callable[..., BrokerHarness], client: Dialect, worker: Dialect
 ) -> None:
-    house = with_rules(make_house, FREE, **TENANTS)
+    harness = with_rules(make_harness, FREE, **TENANTS)
     for peer, group in ((W, "acme"), (b"other-w", "umbrella")):
-        tenant(house, peer, group)
-        house.hear(peer, *ready(worker, b"echo"))
-    assert set(house.machine.registry.services) == {b"acme.echo", b"u.echo"}
-    tenant(house, C, "acme")
-    house.said()
-    house.hear(C, *ask(client, b"echo", [b"x"]))
-    handle = house.machine.registry.peers[C].handle
-    (dispatch,) = house.machine.registry.workers[W].held
+        tenant(harness, peer, group)
+        harness.hear(peer, *ready(worker, b"echo"))
+    assert set(harness.machine.registry.services) == {b"acme.echo", b"u.echo"}
+    tenant(harness, C, "acme")
+    harness.said()
+    harness.hear(C, *ask(client, b"echo", [b"x"]))
+    handle = harness.machine.registry.peers[C].handle
+    (dispatch,) = harness.machine.registry.workers[W].held
     address = handle if client is worker is DELPHI else dispatch.to_bytes(8, "big")
     asked = dialects.asked(worker, address, [b"x"], dispatch, b"echo", handle)
     if worker is MDP03:
@@ -358,26 +374,26 @@ def test_tenants_call_the_same_name_and_never_meet(
         plain = mdp03.parse(asked[0])
         fields = (spec.REQUEST, spec.BROKER_METADATA, *plain[2:7], told)
         asked[0] = mdp03.pack(*fields)
-    assert house.said() == [(W, asked)]
-    house.hear(W, *dialects.end(worker, b"echo", address, [b"y"], dispatch))
-    assert house.said() == [(C, dialects.end_heard(client, b"echo", [b"y"], W))]
+    assert harness.said() == [(W, asked)]
+    harness.hear(W, *dialects.end(worker, b"echo", address, [b"y"], dispatch))
+    assert harness.said() == [(C, dialects.end_heard(client, b"echo", [b"y"], W))]
 
 
 def test_tenant_is_told_of_its_own_services_by_their_own_names(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = with_rules(make_house, FREE, **TENANTS)
-    tenant(house, W, "acme")
-    tenant(house, b"other-w", "umbrella")
-    tenant(house, C, "acme")
-    house.worker(W)
-    house.worker(b"other-w")
-    house.worker(b"other-w", b"time")
+    harness = with_rules(make_harness, FREE, **TENANTS)
+    tenant(harness, W, "acme")
+    tenant(harness, b"other-w", "umbrella")
+    tenant(harness, C, "acme")
+    harness.worker(W)
+    harness.worker(b"other-w")
+    harness.worker(b"other-w", b"time")
 
     def asked(name: bytes, *body: bytes) -> Any:
-        house.said()
-        house.request(C, 1, *body, service=name)
-        ((_, _, status, frames),) = house.finals()
+        harness.said()
+        harness.request(C, 1, *body, service=name)
+        ((_, _, status, frames),) = harness.finals()
         assert (status, frames[0][:1]) in ((200, b"2"), (200, b"4"))
         return json.loads(frames[1]) if frames[1:] else frames[0]
 
@@ -390,19 +406,19 @@ def test_tenant_is_told_of_its_own_services_by_their_own_names(
     assert asked(b"mmi.workers", b"time") == []
 
 
-def test_sentences_show_a_tenant_its_own_names(make_house: Callable[..., House]) -> None:
-    house = with_rules(make_house, FREE, **TENANTS)
-    tenant(house, W, "acme")
-    tenant(house, b"other-w", "umbrella")
-    house.worker(W)
-    house.worker(b"other-w", b"time")
-    tenant(house, C, "acme")
-    house.said()
-    house.request(C, 1, service=b"time", flags=spec.FAIL_FAST)
-    house.request(C, 2, service=b"time", ttl=1000)
-    house.request(C, 3, service=b"echo", address=b"other-w")
-    house.pass_time(1.1)
-    texts = {id: (status, *body) for _, id, status, body in house.finals()}
+def test_sentences_show_a_tenant_its_own_names(make_harness: Callable[..., BrokerHarness]) -> None:
+    harness = with_rules(make_harness, FREE, **TENANTS)
+    tenant(harness, W, "acme")
+    tenant(harness, b"other-w", "umbrella")
+    harness.worker(W)
+    harness.worker(b"other-w", b"time")
+    tenant(harness, C, "acme")
+    harness.said()
+    harness.request(C, 1, service=b"time", flags=spec.FAIL_FAST)
+    harness.request(C, 2, service=b"time", ttl=1000)
+    harness.request(C, 3, service=b"echo", address=b"other-w")
+    harness.pass_time(1.1)
+    texts = {id: (status, *body) for _, id, status, body in harness.finals()}
     assert texts == {
         1: (503, b"no worker serves 'time'; serving now: echo"),
         2: (503, b"no worker for service 'time' came within 1 s; serving now: echo"),
@@ -410,24 +426,26 @@ def test_sentences_show_a_tenant_its_own_names(make_house: Callable[..., House])
     }
 
 
-def test_name_that_a_prefix_makes_too_long_is_refused(make_house: Callable[..., House]) -> None:
-    house = with_rules(make_house, FREE, **TENANTS)
-    tenant(house, C, "acme")
-    house.request(C, 1, service=b"n" * 251)
-    house.say(C, spec.READY, service=b"n" * 251, code=1)
-    words = house.words()
+def test_name_that_a_prefix_makes_too_long_is_refused(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
+    harness = with_rules(make_harness, FREE, **TENANTS)
+    tenant(harness, C, "acme")
+    harness.request(C, 1, service=b"n" * 251)
+    harness.say(C, spec.READY, service=b"n" * 251, code=1)
+    words = harness.words()
     assert [word[1] for word in words] == ["FINAL", "DISCONNECT"]
     assert words[0][2]["code"] == 400
 
 
 def test_worker_that_becomes_another_tenants_registers_anew(
-    make_house: Callable[..., House],
+    make_harness: Callable[..., BrokerHarness],
 ) -> None:
-    house = with_rules(make_house, FREE, **TENANTS)
-    tenant(house, W, "acme")
-    house.worker(W)
-    house.said()
-    tenant(house, W, "umbrella")
-    house.turn()
-    assert [word[:2] for word in house.words()] == [(W, "DISCONNECT")]
-    assert house.machine.registry.services == {}
+    harness = with_rules(make_harness, FREE, **TENANTS)
+    tenant(harness, W, "acme")
+    harness.worker(W)
+    harness.said()
+    tenant(harness, W, "umbrella")
+    harness.turn()
+    assert [word[:2] for word in harness.words()] == [(W, "DISCONNECT")]
+    assert harness.machine.registry.services == {}

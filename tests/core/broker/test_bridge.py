@@ -8,7 +8,7 @@ import pytest
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect, Frame
 from tests.core import dialects
-from tests.core.broker_harness import House
+from tests.core.broker_harness import BrokerHarness
 from tests.core.dialects import ALL, DELPHI, KNOWS_PARTS, MDP03
 
 C, W = b"client-c", b"worker-w"
@@ -21,17 +21,19 @@ BODIES: dict[str, list[Frame]] = {
 }
 
 
-def opened(house: House, client: Dialect, worker: Dialect, body: list[Frame]) -> tuple[Frame, int]:
+def opened(
+    harness: BrokerHarness, client: Dialect, worker: Dialect, body: list[Frame]
+) -> tuple[Frame, int]:
     """The request of C at W; returns the address and the number under which W answers."""
-    house.hear(W, *dialects.ready(worker, b"echo"))
-    house.said()
-    house.hear(C, *dialects.ask(client, b"echo", body))
-    number = spec.BROKER_ID_BIT | house.machine.registry.last_number
+    harness.hear(W, *dialects.ready(worker, b"echo"))
+    harness.said()
+    harness.hear(C, *dialects.ask(client, b"echo", body))
+    number = spec.BROKER_ID_BIT | harness.machine.registry.last_number
     address = number.to_bytes(8, "big")
     if worker is DELPHI and client is DELPHI:
-        address = house.handles[C]
-    expected = dialects.asked(worker, address, body, number, b"echo", house.handles[C])
-    assert house.said() == [(W, expected)]
+        address = harness.handles[C]
+    expected = dialects.asked(worker, address, body, number, b"echo", harness.handles[C])
+    assert harness.said() == [(W, expected)]
     return address, number
 
 
@@ -39,27 +41,27 @@ def opened(house: House, client: Dialect, worker: Dialect, body: list[Frame]) ->
 @pytest.mark.parametrize("worker", ALL)
 @pytest.mark.parametrize("client", ALL)
 def test_any_client_may_call_any_worker(
-    house: House, client: Dialect, worker: Dialect, body: list[Frame]
+    harness: BrokerHarness, client: Dialect, worker: Dialect, body: list[Frame]
 ) -> None:
-    address, number = opened(house, client, worker, body)
-    house.hear(W, *dialects.end(worker, b"echo", address, body, number))
+    address, number = opened(harness, client, worker, body)
+    harness.hear(W, *dialects.end(worker, b"echo", address, body, number))
     heard = dialects.end_heard(client, b"echo", body, W)
-    assert house.said() == [(C, heard)]
-    assert (house.counts.answered, house.counts.dropped) == (1, {})
-    assert house.machine.registry.workers[W].held == {}
+    assert harness.said() == [(C, heard)]
+    assert (harness.counts.answered, harness.counts.dropped) == (1, {})
+    assert harness.machine.registry.workers[W].held == {}
 
 
 @pytest.mark.parametrize("worker", KNOWS_PARTS)
 @pytest.mark.parametrize("client", ALL)
 def test_parts_arrive_as_each_client_takes_them(
-    house: House, client: Dialect, worker: Dialect
+    harness: BrokerHarness, client: Dialect, worker: Dialect
 ) -> None:
     """Clients that know no parts get them joined in order into the one reply."""
-    address, number = opened(house, client, worker, [b"x"])
+    address, number = opened(harness, client, worker, [b"x"])
     parts: list[list[Frame]] = [[b"1"], [], [b"2", b"", b"3"]]
     for body in parts:
-        house.hear(W, *dialects.part(worker, address, body, number))
-    house.hear(W, *dialects.end(worker, b"echo", address, [b"4"], number))
+        harness.hear(W, *dialects.part(worker, address, body, number))
+    harness.hear(W, *dialects.end(worker, b"echo", address, [b"4"], number))
     if client in KNOWS_PARTS:
         heard = [dialects.part_heard(client, b"echo", body) for body in parts]
         last = [b"4"]
@@ -67,45 +69,47 @@ def test_parts_arrive_as_each_client_takes_them(
         heard = []
         last = [b"1", b"2", b"", b"3", b"4"]
     heard.append(dialects.end_heard(client, b"echo", last, W))
-    assert house.said() == [(C, frames) for frames in heard]
-    assert house.counts.parts == 3
+    assert harness.said() == [(C, frames) for frames in heard]
+    assert harness.counts.parts == 3
 
 
 @pytest.mark.parametrize("client", ALL)
-def test_all_workers_of_a_service_serve_whatever_they_speak(house: House, client: Dialect) -> None:
+def test_all_workers_of_a_service_serve_whatever_they_speak(
+    harness: BrokerHarness, client: Dialect
+) -> None:
     """One worker of each dialect at one service; the same client asks five times."""
     workers = {b"worker-%d" % n: dialect for n, dialect in enumerate(ALL)}
     for name, dialect in workers.items():
-        house.hear(name, *dialects.ready(dialect, b"echo"))
-    house.said()
+        harness.hear(name, *dialects.ready(dialect, b"echo"))
+    harness.said()
     for id in range(1, 6):
-        house.hear(C, *dialects.ask(client, b"echo", [b"%d" % id], id))
-    assert [worker for worker, _ in house.said()] == list(workers)
+        harness.hear(C, *dialects.ask(client, b"echo", [b"%d" % id], id))
+    assert [worker for worker, _ in harness.said()] == list(workers)
     for id, (name, dialect) in enumerate(workers.items(), 1):
-        (number,) = house.machine.registry.workers[name].held
+        (number,) = harness.machine.registry.workers[name].held
         address = number.to_bytes(8, "big")
         if dialect is DELPHI and client is DELPHI:
-            address = house.handles[C]
+            address = harness.handles[C]
         body = [b"for %d" % id]
-        house.hear(name, *dialects.end(dialect, b"echo", address, body, number))
-        assert house.said() == [(C, dialects.end_heard(client, b"echo", body, name, id))]
+        harness.hear(name, *dialects.end(dialect, b"echo", address, body, number))
+        assert harness.said() == [(C, dialects.end_heard(client, b"echo", body, name, id))]
 
 
 @pytest.mark.parametrize("worker", ALL)
 @pytest.mark.parametrize("client", ALL)
 def test_client_behind_an_envelope_may_call_any_worker(
-    house: House, client: Dialect, worker: Dialect
+    harness: BrokerHarness, client: Dialect, worker: Dialect
 ) -> None:
     envelope = [b"\x01\x02\x03\x04"] if client is not MDP03 else [b"\x01\x02\x03\x04", b""]
-    house.hear(W, *dialects.ready(worker, b"echo"))
-    house.said()
-    house.hear(C, *envelope, *dialects.ask(client, b"echo", [b"x"]))
-    ((_, given),) = house.said()
-    (number,) = house.machine.registry.workers[W].held
+    harness.hear(W, *dialects.ready(worker, b"echo"))
+    harness.said()
+    harness.hear(C, *envelope, *dialects.ask(client, b"echo", [b"x"]))
+    ((_, given),) = harness.said()
+    (number,) = harness.machine.registry.workers[W].held
     address = number.to_bytes(8, "big")
     if worker is DELPHI and client is DELPHI:
-        address = house.handles[C]
-    assert given == dialects.asked(worker, address, [b"x"], number, b"echo", house.handles[C])
-    house.hear(W, *dialects.end(worker, b"echo", address, [b"y"], number))
+        address = harness.handles[C]
+    assert given == dialects.asked(worker, address, [b"x"], number, b"echo", harness.handles[C])
+    harness.hear(W, *dialects.end(worker, b"echo", address, [b"y"], number))
     heard = dialects.end_heard(client, b"echo", [b"y"], W)
-    assert house.said() == [(C, [*envelope, *heard])]
+    assert harness.said() == [(C, [*envelope, *heard])]

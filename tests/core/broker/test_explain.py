@@ -12,23 +12,23 @@ from majordomus.core.broker.state.history import MOST_NOTES, RECENT
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
-from tests.core.broker_harness import House, number
+from tests.core.broker_harness import BrokerHarness, number
 
 A, C, U, V, W = b"client-a", b"client-c", b"worker-u", b"worker-v", b"worker-w"
-MakeHouse = Callable[..., House]
+MakeHarness = Callable[..., BrokerHarness]
 
 
-def explained(house: House, name: str = "") -> Any:
+def explained(harness: BrokerHarness, name: str = "") -> Any:
     """What the broker says of `name`; the status where it knows nothing."""
-    house.said()
-    id = 900_000 + house.counts.accepted
-    house.request(b"manager", id, name.encode(), service=b"mmi.explain")
-    ((_, _, _, body),) = house.finals()
+    harness.said()
+    id = 900_000 + harness.counts.accepted
+    harness.request(b"manager", id, name.encode(), service=b"mmi.explain")
+    ((_, _, _, body),) = harness.finals()
     return json.loads(body[1]) if len(body) > 1 else int(body[0])
 
 
-def story(house: House, client: bytes, id: int) -> dict[str, Any]:
-    found = explained(house, f"{client.hex()}-{id}")
+def story(harness: BrokerHarness, client: bytes, id: int) -> dict[str, Any]:
+    found = explained(harness, f"{client.hex()}-{id}")
     assert isinstance(found, dict)
     return found
 
@@ -37,13 +37,13 @@ def attempt(worker: bytes, at: float, held: float, how: str) -> dict[str, Any]:
     return {"worker": worker.hex(), "at": at, "held": held, "how": how}
 
 
-def test_story_of_a_request_that_was_answered_at_once(house: House) -> None:
-    house.worker(W)
-    house.request(C, 7, b"x", ttl=5000)
-    house.pass_time(0.25)
-    house.answer(W, number(1))
-    house.pass_time(1.0)
-    assert story(house, C, 7) == {
+def test_story_of_a_request_that_was_answered_at_once(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 7, b"x", ttl=5000)
+    harness.pass_time(0.25)
+    harness.answer(W, number(1))
+    harness.pass_time(1.0)
+    assert story(harness, C, 7) == {
         "id": f"{C.hex()}-7",
         "service": "echo",
         "state": "answered",
@@ -61,55 +61,55 @@ def test_story_of_a_request_that_was_answered_at_once(house: House) -> None:
     }
 
 
-def test_story_of_one_that_waits_says_for_what(house: House) -> None:
-    house.worker(W, capacity=2)
+def test_story_of_one_that_waits_says_for_what(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=2)
     for id in range(1, 5):
-        house.request(C, id)
-    house.pass_time(0.5)
-    told = story(house, C, 4)
+        harness.request(C, id)
+    harness.pass_time(0.5)
+    told = story(harness, C, 4)
     assert told["because"] == "every worker was busy, and 1 requests waited already"
     assert told["now"] == "1 workers hold 2 of 2; 2 wait"
     assert (told["state"], told["waited"], told["attempts"]) == ("queued", 0.5, [])
 
 
-def test_story_of_one_that_nobody_served_says_so(house: House) -> None:
-    house.request(C, 1, ttl=1000)
-    assert story(house, C, 1)["because"] == ""
-    house.pass_time(0.5)
-    told = story(house, C, 1)
+def test_story_of_one_that_nobody_served_says_so(harness: BrokerHarness) -> None:
+    harness.request(C, 1, ttl=1000)
+    assert story(harness, C, 1)["because"] == ""
+    harness.pass_time(0.5)
+    told = story(harness, C, 1)
     assert (told["because"], told["now"]) == ("nobody served it", "nobody serves it")
-    house.pass_time(1)
-    told = story(house, C, 1)
+    harness.pass_time(1)
+    told = story(harness, C, 1)
     assert (told["state"], told["status"]) == ("expired", 503)
     assert told["why"].startswith("no worker for service 'echo' came within 1 s")
 
 
-def test_story_of_one_that_asked_for_one_worker(house: House) -> None:
-    house.worker(W)
-    house.request(A, 1)
-    house.request(C, 1, address=W)
-    house.pass_time(0.5)
-    told = story(house, C, 1)
+def test_story_of_one_that_asked_for_one_worker(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(A, 1)
+    harness.request(C, 1, address=W)
+    harness.pass_time(0.5)
+    told = story(harness, C, 1)
     assert told["because"] == f"it asked for worker {W.hex()} alone, which was busy"
     assert told["now"] == "1 workers hold 1 of 1; 0 wait"
 
 
-def test_story_tells_every_worker_that_had_it_and_how_long(house: House) -> None:
-    house.worker(U)
-    house.request(A, 1)
-    house.worker(V)
-    house.request(C, 1, b"x")
-    house.pass_time(0.5)
-    house.reject(V, number(2))
-    house.leave(V)
-    house.pass_time(0.5)
-    house.worker(V)
-    house.pass_time(0.5)
-    house.leave(V)
-    house.worker(W)
-    house.pass_time(0.25)
-    house.answer(W, number(4))
-    told = story(house, C, 1)
+def test_story_tells_every_worker_that_had_it_and_how_long(harness: BrokerHarness) -> None:
+    harness.worker(U)
+    harness.request(A, 1)
+    harness.worker(V)
+    harness.request(C, 1, b"x")
+    harness.pass_time(0.5)
+    harness.reject(V, number(2))
+    harness.leave(V)
+    harness.pass_time(0.5)
+    harness.worker(V)
+    harness.pass_time(0.5)
+    harness.leave(V)
+    harness.worker(W)
+    harness.pass_time(0.25)
+    harness.answer(W, number(4))
+    told = story(harness, C, 1)
     assert (told["state"], told["took"]) == ("answered", 1.75)
     assert told["attempts"] == [
         attempt(V, 0.0, 0.5, "declined"),
@@ -118,62 +118,64 @@ def test_story_tells_every_worker_that_had_it_and_how_long(house: House) -> None
     ]
 
 
-def test_story_of_one_that_is_worked_on(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.pass_time(2)
-    assert story(house, C, 1)["attempts"] == [attempt(W, 0.0, 2.0, "works on it")]
-    house.part(W, number(1), b"x")
-    assert story(house, C, 1)["attempts"] == [attempt(W, 0.0, 2.0, "sends parts")]
+def test_story_of_one_that_is_worked_on(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.pass_time(2)
+    assert story(harness, C, 1)["attempts"] == [attempt(W, 0.0, 2.0, "works on it")]
+    harness.part(W, number(1), b"x")
+    assert story(harness, C, 1)["attempts"] == [attempt(W, 0.0, 2.0, "sends parts")]
 
 
-def test_what_a_worker_said_of_its_failure_is_not_told(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.answer(W, number(1), b"a secret", status=500)
-    told = story(house, C, 1)
+def test_what_a_worker_said_of_its_failure_is_not_told(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.answer(W, number(1), b"a secret", status=500)
+    told = story(harness, C, 1)
     assert (told["status"], told["why"]) == (500, "")
     assert told["attempts"] == [attempt(W, 0.0, 0.0, "failed")]
 
 
-def test_cancelled_one_is_told_as_such(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.say(C, spec.CANCEL, id=1)
-    told = story(house, C, 1)
+def test_cancelled_one_is_told_as_such(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.say(C, spec.CANCEL, id=1)
+    told = story(harness, C, 1)
     assert (told["status"], told["attempts"]) == (499, [attempt(W, 0.0, 0.0, "cancelled")])
 
 
-def test_request_is_found_by_its_trace(house: House) -> None:
-    house.worker(W, capacity=9)
+def test_request_is_found_by_its_trace(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=9)
     packed = metadata.pack({"trace": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})
-    house.request(C, 1, flags=spec.METADATA, metadata=packed)
-    house.request(C, 2)
-    house.answer(W, number(1))
-    house.answer(W, number(2))
-    assert explained(house, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")["id"] == (
+    harness.request(C, 1, flags=spec.METADATA, metadata=packed)
+    harness.request(C, 2)
+    harness.answer(W, number(1))
+    harness.answer(W, number(2))
+    assert explained(harness, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")["id"] == (
         f"{C.hex()}-1"
     )
 
 
 @pytest.mark.parametrize("name", ["x", "-", "abc-1", f"{C.hex()}-2", "0" * 300, "\0", "é"])
-def test_what_nobody_asked_is_404(house: House, name: str) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    assert explained(house, name) == 404
+def test_what_nobody_asked_is_404(harness: BrokerHarness, name: str) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    assert explained(harness, name) == 404
 
 
-def test_list_is_of_the_slow_the_failed_and_the_retried_newest_first(house: House) -> None:
-    house.worker(W, capacity=9)
+def test_list_is_of_the_slow_the_failed_and_the_retried_newest_first(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W, capacity=9)
     for id in range(1, 6):
-        house.request(C, id, service=b"echo")
-    house.answer(W, number(1))
-    house.answer(W, number(2), b"no", status=400)
-    house.reject(W, number(3))
-    house.pass_time(2)
-    house.answer(W, number(4))
-    house.answer(W, number(5), b"x")
-    told = explained(house)
+        harness.request(C, id, service=b"echo")
+    harness.answer(W, number(1))
+    harness.answer(W, number(2), b"no", status=400)
+    harness.reject(W, number(3))
+    harness.pass_time(2)
+    harness.answer(W, number(4))
+    harness.answer(W, number(5), b"x")
+    told = explained(harness)
     assert [(row["id"][-1], row["status"], row["took"]) for row in told] == [
         ("5", 200, 2.0),
         ("4", 200, 2.0),
@@ -183,67 +185,69 @@ def test_list_is_of_the_slow_the_failed_and_the_retried_newest_first(house: Hous
     assert told[2]["why"] == "every worker of 'echo' declined"
 
 
-def test_only_so_many_are_kept(make_house: MakeHouse) -> None:
-    house = make_house(max_stories=3, slow=10.0)
-    house.worker(W, capacity=9)
+def test_only_so_many_are_kept(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_stories=3, slow=10.0)
+    harness.worker(W, capacity=9)
     for id in range(1, 6):
-        house.request(C, id, ttl=1)
-        house.pass_time(0.1)
-        house.answer(W, number(id))
-    assert [row["id"][-1] for row in explained(house)] == ["5", "4", "3"]
-    assert story(house, C, 5)["status"] == 408
-    assert explained(house, f"{C.hex()}-1") == 404
+        harness.request(C, id, ttl=1)
+        harness.pass_time(0.1)
+        harness.answer(W, number(id))
+    assert [row["id"][-1] for row in explained(harness)] == ["5", "4", "3"]
+    assert story(harness, C, 5)["status"] == 408
+    assert explained(harness, f"{C.hex()}-1") == 404
 
 
-def test_fast_ones_are_kept_for_a_while(house: House) -> None:
-    house.worker(W)
+def test_fast_ones_are_kept_for_a_while(harness: BrokerHarness) -> None:
+    harness.worker(W)
     for id in range(1, RECENT + 2):
-        house.request(C, id)
-        house.answer(W, number(id))
-    assert explained(house) == []
-    assert explained(house, f"{C.hex()}-1") == 404
-    assert story(house, C, 2)["status"] == 200
+        harness.request(C, id)
+        harness.answer(W, number(id))
+    assert explained(harness) == []
+    assert explained(harness, f"{C.hex()}-1") == 404
+    assert story(harness, C, 2)["status"] == 200
 
 
-def test_notes_of_one_request_are_bounded(house: House) -> None:
-    house.request(C, 1)
+def test_notes_of_one_request_are_bounded(harness: BrokerHarness) -> None:
+    harness.request(C, 1)
     for n in range(MOST_NOTES + 10):
         worker = b"w%03d" % n
-        house.worker(worker)
-        house.reject(worker, number(n + 1))
-        house.worker(b"w%03d-next" % n)
-        house.leave(worker)
-        house.reject(b"w%03d-next" % n, house.machine.registry.last_number | spec.BROKER_ID_BIT)
-        if house.counts.failed:
+        harness.worker(worker)
+        harness.reject(worker, number(n + 1))
+        harness.worker(b"w%03d-next" % n)
+        harness.leave(worker)
+        harness.reject(b"w%03d-next" % n, harness.machine.registry.last_number | spec.BROKER_ID_BIT)
+        if harness.counts.failed:
             break
-    assert len(story(house, C, 1)["attempts"]) <= MOST_NOTES + 1
+    assert len(story(harness, C, 1)["attempts"]) <= MOST_NOTES + 1
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_requests_of_older_dialects_have_names_too(make_house: MakeHouse, dialect: Dialect) -> None:
-    house = make_house(default_ttl=1.0)
-    house.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    house.pass_time(2)
-    (row,) = explained(house)
+def test_requests_of_older_dialects_have_names_too(
+    make_harness: MakeHarness, dialect: Dialect
+) -> None:
+    harness = make_harness(default_ttl=1.0)
+    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.pass_time(2)
+    (row,) = explained(harness)
     assert row["id"].startswith(f"{C.hex()}-n")
-    assert explained(house, row["id"])["attempts"] == []
+    assert explained(harness, row["id"])["attempts"] == []
 
 
-def test_questions_to_the_broker_are_no_stories(house: House) -> None:
+def test_questions_to_the_broker_are_no_stories(harness: BrokerHarness) -> None:
     for _ in range(3):
-        assert explained(house) == []
-    assert list(house.machine.registry.stories.recent) == []
+        assert explained(harness) == []
+    assert list(harness.machine.registry.stories.recent) == []
 
 
-def test_services_tell_how_long_requests_took(house: House) -> None:
-    house.worker(W, capacity=9)
+def test_services_tell_how_long_requests_took(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=9)
     for id, seconds in enumerate((0.0, 0.0001, 0.5, 0.6, 3.0), 1):
-        house.request(C, id)
-        house.pass_time(seconds)
-        house.answer(W, number(id))
-    house.said()
-    house.request(C, 99, service=b"mmi.services")
-    ((_, _, _, body),) = house.finals()
+        harness.request(C, id)
+        harness.pass_time(seconds)
+        harness.answer(W, number(id))
+    harness.said()
+    harness.request(C, 99, service=b"mmi.services")
+    ((_, _, _, body),) = harness.finals()
     (row,) = json.loads(body[1])
     took = {n: count for n, count in enumerate(row["took"]) if count}
     assert took == {0: 1, 1: 1, 14: 2, 16: 1}

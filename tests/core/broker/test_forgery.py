@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from majordomus.core.broker.state.registry import RULES
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.workers import RegisteredWorker
 from tests.core.forgery import KINDS, DeliveredError, Forge
 
 MESSAGES = 20_000
@@ -31,7 +31,7 @@ def test_forge_notices_a_broker_that_forgets_who_holds_what(
     forge.run(200, check_every=500)
     release = forge.machine.dispatcher.release
 
-    def careless(worker: Worker, number: int) -> object:
+    def careless(worker: RegisteredWorker, number: int) -> object:
         for other in list(forge.machine.registry.workers.values()):
             if number in other.held:
                 return release(other, number)

@@ -9,36 +9,36 @@ import pytest
 
 from majordomus.core.broker import invariants
 from majordomus.core.broker.invariants import InvariantError, story
-from majordomus.core.broker.state.listeners import Listener
-from majordomus.core.broker.state.peers import Outbox
+from majordomus.core.broker.state.listeners import Subscriber
+from majordomus.core.broker.state.peers import PeerOutbox
 from majordomus.core.broker.state.registry import Counts
 from majordomus.core.broker.state.services import Service
-from majordomus.core.broker.state.timer_wheel import Slot
+from majordomus.core.broker.state.timer_wheel import Bucket
 from majordomus.core.broker.state.transitions import FORGOTTEN, LOST, RequestState, WorkerState
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
-from tests.core.broker_harness import House, number
+from tests.core.broker_harness import BrokerHarness, number
 
 B, C, D, V, W = b"client-b", b"client-c", b"client-d", b"worker-v", b"worker-w"
 
 
-class Rooms:
-    """A house with all that can be wrong in it: C's request is at W, one of D at U and one waits,
+class Dependencies:
+    """A harness with all that can be wrong in it: C's request is at W, one of D at U and one waits,
     one that U declined is back at the front, and a legacy worker V is busy."""
 
     def __init__(self) -> None:
-        self.house = House()
-        house = self.house
-        house.worker(W)
-        house.request(C, 1, b"at w")
-        house.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"time"))
-        house.request(C, 2, b"at v", service=b"time")
-        house.request(B, 1, b"declined")
-        house.request(D, 1, b"waits")
-        house.request(D, 2, b"waits too")
-        house.worker(b"worker-u")
-        house.reject(b"worker-u", number(3))
-        self.registry = house.machine.registry
+        self.harness = BrokerHarness()
+        harness = self.harness
+        harness.worker(W)
+        harness.request(C, 1, b"at w")
+        harness.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"time"))
+        harness.request(C, 2, b"at v", service=b"time")
+        harness.request(B, 1, b"declined")
+        harness.request(D, 1, b"waits")
+        harness.request(D, 2, b"waits too")
+        harness.worker(b"worker-u")
+        harness.reject(b"worker-u", number(3))
+        self.registry = harness.machine.registry
         self.at_worker = self.registry.peers[C].open[1]
         self.waiting = self.registry.peers[D].open[2]
         self.declined = self.registry.peers[B].open[1]
@@ -56,24 +56,24 @@ def put(thing: Any, name: str, value: Any) -> None:
     setattr(thing, name, value)
 
 
-def overfull_outbox(rooms: Rooms) -> Outbox:
-    outbox = Outbox(0.005)
+def overfull_outbox(rooms: Dependencies) -> PeerOutbox:
+    outbox = PeerOutbox(0.005)
     outbox.messages.extend([b""] for _ in range(2001))
     return outbox
 
 
-def foreign(rooms: Rooms) -> Listener:
+def foreign(rooms: Dependencies) -> Subscriber:
     """What somebody else subscribed to."""
-    return Listener(rooms.registry.peers[C])
+    return Subscriber(rooms.registry.peers[C])
 
 
-def miscounted_outbox(rooms: Rooms) -> Outbox:
-    outbox = Outbox(0.005)
+def miscounted_outbox(rooms: Dependencies) -> PeerOutbox:
+    outbox = PeerOutbox(0.005)
     outbox.messages.append([b"abc"])
     return outbox
 
 
-CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
+CORRUPTIONS: dict[str, Callable[[Dependencies], object]] = {
     "rule 1: 6 accepted, but 0 ended and 5 open": lambda r: gain(r.registry.counts, "accepted"),
     "rule 1: 5 accepted, but 1 ended and 5 open": lambda r: gain(r.registry.counts, "failed"),
     "open = 6, but 5 are": lambda r: gain(r.registry, "open"),
@@ -88,7 +88,7 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     "is open, and in no place": lambda r: put(r.at_worker, "state", RequestState.HELD),
     "its client does not know it": lambda r: r.registry.peers[C].open.pop(1),
     "its service is not known": lambda r: r.registry.services.pop(b"time"),
-    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", Slot()),
+    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", Bucket()),
     "queue and state differ": lambda r: put(r.waiting, "queue", None),
     "is not in its queue": lambda r: put(r.waiting, "queue", r.worker.reserved),
     "waits, and has a worker": lambda r: put(r.waiting, "worker", r.worker),
@@ -105,7 +105,7 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
     ),
     "rule 6: a worker is free, and there waits": lambda r: put(r.worker, "capacity", 2),
     "rule 6: worker 776f726b65722d77 is free": lambda r: (
-        r.house.request(C, 9, address=W),
+        r.harness.request(C, 9, address=W),
         put(r.worker, "capacity", 2),
     ),
     "is registered, and lost": lambda r: put(r.worker, "state", LOST),
@@ -142,34 +142,34 @@ CORRUPTIONS: dict[str, Callable[[Rooms], object]] = {
 
 @pytest.mark.parametrize("words", CORRUPTIONS)
 def test_invariant_fires_when_it_is_broken(words: str) -> None:
-    rooms = Rooms()
-    invariants.check(rooms.house.machine)
+    rooms = Dependencies()
+    invariants.check(rooms.harness.machine)
     CORRUPTIONS[words](rooms)
     with pytest.raises(InvariantError) as caught:
-        invariants.check(rooms.house.machine)
+        invariants.check(rooms.harness.machine)
     assert words in str(caught.value)
 
 
 def test_checking_changes_nothing() -> None:
-    rooms = Rooms()
+    rooms = Dependencies()
 
     def everything() -> object:
         counts = {name: getattr(rooms.registry.counts, name) for name in Counts.__slots__}
         return (
             counts,
-            rooms.house.machine.next_deadline(),
+            rooms.harness.machine.next_deadline(),
             [story(request) for request in rooms.service.queue],
             rooms.service.strategy.choose(None),
         )
 
     before = everything()
     for _ in range(3):
-        invariants.check(rooms.house.machine)
+        invariants.check(rooms.harness.machine)
     assert everything() == before
 
 
 def test_story_tells_where_a_request_is() -> None:
-    rooms = Rooms()
+    rooms = Dependencies()
     assert story(rooms.at_worker) == (
         "echo key=1 from 636c69656e742d63 mdp03 DISPATCHED attempt=1 worker=776f726b65722d77 "
         "dispatch=1 deadline=1060.000"
@@ -178,9 +178,9 @@ def test_story_tells_where_a_request_is() -> None:
 
 
 def test_contradictions_are_told_all_at_once() -> None:
-    rooms = Rooms()
+    rooms = Dependencies()
     rooms.registry.open += 1
     rooms.peer.timer = None
     with pytest.raises(InvariantError) as caught:
-        invariants.check(rooms.house.machine)
+        invariants.check(rooms.harness.machine)
     assert len(str(caught.value).splitlines()) == 2

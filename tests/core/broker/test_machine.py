@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Frame
-from tests.core.broker_harness import House
-from tests.core.oracle import Witness
+from tests.core.broker_harness import BrokerHarness
+from tests.core.oracle import Oracle
 
 NEW_WORKERS = st.sampled_from([b"new-worker-%d" % n for n in range(3)])
 OLD_WORKERS = {b"old-worker-" + d.value.encode(): d for d in LEGACY}
@@ -48,12 +48,12 @@ class Broker(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.house = House(
+        self.harness = BrokerHarness(
             max_message=64, max_frames=3, max_open=5, max_queue=8, max_service_queue=6,
             max_client_queue=4, max_services=6, max_outbox=2, max_outbox_bytes=300,
             client_idle=40.0, busy_timeout=20.0, default_ttl=10.0, delphi_capacity=2,
         )  # fmt: skip
-        self.witness = Witness()
+        self.witness = Oracle()
         self.last_id = 0
         self.witness.ahead = 2
         for worker in OLD_WORKERS:
@@ -69,19 +69,19 @@ class Broker(RuleBasedStateMachine):
 
     @rule(worker=NEW_WORKERS, service=SERVED, capacity=st.sampled_from([1, 1, 2, 3, 0]))
     def ready(self, worker: bytes, service: bytes, capacity: int) -> None:
-        if worker not in self.house.machine.registry.workers:
+        if worker not in self.harness.machine.registry.workers:
             self.witness.left(worker)
         self.witness.announces(worker, capacity)
-        self.house.worker(worker, service, capacity)
+        self.harness.worker(worker, service, capacity)
 
     @rule(worker=NEW_WORKERS, capacity=st.integers(0, 3))
     def capacity(self, worker: bytes, capacity: int) -> None:
         self.witness.announces(worker, capacity)
-        self.house.say(worker, spec.CAPACITY, code=capacity)
+        self.harness.say(worker, spec.CAPACITY, code=capacity)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), service=SERVED)
     def old_ready(self, worker: bytes, service: bytes) -> None:
-        self.house.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
+        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, body=BODIES, status=st.sampled_from([200, 200, 500, 0]))
@@ -100,7 +100,7 @@ class Broker(RuleBasedStateMachine):
 
     def _dispatches(self) -> list[tuple[bytes, int]]:
         """(worker, number) of what workers have, as far as they have heard of it."""
-        known = self.house.machine.registry.workers
+        known = self.harness.machine.registry.workers
         heard = [(w, n) for w in sorted(self.witness.holds) for n in sorted(self.witness.holds[w])]
         return heard + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
 
@@ -109,14 +109,14 @@ class Broker(RuleBasedStateMachine):
         if worker not in OLD_WORKERS:
             if command != spec.PARTIAL:
                 self.witness.answers(worker, number)
-            self.house.say(worker, command, *body, id=number, code=status)
+            self.harness.say(worker, command, *body, id=number, code=status)
             return
-        handles = self.house.machine.registry.workers[worker].handles
+        handles = self.harness.machine.registry.workers[worker].handles
         address = next(handle for handle, waiting in handles.items() if number in waiting)
         codec = LEGACY[OLD_WORKERS[worker]]
         parts = command == spec.PARTIAL and b"02" in worker
         write = codec.w2b_partial if parts else codec.w2b_final
-        self.house.hear(worker, *write(b"echo", address, body))
+        self.harness.hear(worker, *write(b"echo", address, body))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, times=st.sampled_from([5, 17, 20]))
@@ -124,7 +124,7 @@ class Broker(RuleBasedStateMachine):
         """More parts than there may be credit for."""
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         for _ in range(times if worker not in OLD_WORKERS else 0):
-            self.house.say(worker, spec.PARTIAL, id=number)
+            self.harness.say(worker, spec.PARTIAL, id=number)
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
@@ -132,7 +132,7 @@ class Broker(RuleBasedStateMachine):
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
             self.witness.grants(worker, number, parts)
-            self.house.say(worker, spec.CREDIT, id=number, code=parts)
+            self.harness.say(worker, spec.CREDIT, id=number, code=parts)
 
     @rule(
         worker=NEW_WORKERS,
@@ -143,15 +143,15 @@ class Broker(RuleBasedStateMachine):
         """A reply that may or may not be asked for."""
         if command in (spec.FINAL, spec.REJECT):
             self.witness.answers(worker, number)
-        self.house.say(worker, command, id=number)
+        self.harness.say(worker, command, id=number)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), load=st.sampled_from([None, 0.5, -1.0]))
     def old_heartbeat(self, worker: bytes, load: float | None) -> None:
-        self.house.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
+        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]))
     def old_disconnect(self, worker: bytes) -> None:
-        self.house.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
+        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
 
     # clients
 
@@ -170,18 +170,18 @@ class Broker(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         self.last_id += 1
         header = mdp03.pack(spec.REQUEST, flags, 0, self.last_id, ttl, service, to)
-        self.house.hear(client, *envelope, header, *body)
+        self.harness.hear(client, *envelope, header, *body)
 
     @rule(client=st.sampled_from([*OLD_CLIENTS]), service=SERVICES, body=BODIES)
     def old_request(self, client: bytes, service: bytes, body: list[Frame]) -> None:
-        self.house.hear(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
+        self.harness.hear(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
 
     @rule(client=CLIENTS, which=PICK, command=st.sampled_from([spec.CANCEL, spec.CANCEL, 99]))
     def about_an_open_request(self, client: bytes, which: int, command: int) -> None:
-        known = self.house.machine.registry.peers.get(client)
+        known = self.harness.machine.registry.peers.get(client)
         ids = sorted(key for key in (known.open if known else ()) if isinstance(key, int))
         id = self._pick([id for id in ids if id > 0], which, 0)
-        self.house.say(client, command, id=id)
+        self.harness.say(client, command, id=id)
 
     @rule(
         client=CLIENTS,
@@ -195,16 +195,16 @@ class Broker(RuleBasedStateMachine):
     ) -> None:
         id, envelope = self._open_id(client, which)
         for _ in range(times if command == spec.PARTIAL else 1):
-            self.house.hear(client, *envelope, mdp03.pack(command, id=id), *body)
+            self.harness.hear(client, *envelope, mdp03.pack(command, id=id), *body)
 
     @rule(client=CLIENTS, which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
     def client_grants(self, client: bytes, which: int, parts: int) -> None:
         id, envelope = self._open_id(client, which)
         self.witness.grants(client, id, parts, envelope)
-        self.house.hear(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
+        self.harness.hear(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
 
     def _open_id(self, client: bytes, which: int) -> tuple[int, tuple[Frame, ...]]:
-        known = self.house.machine.registry.peers.get(client)
+        known = self.harness.machine.registry.peers.get(client)
         requests = list(known.open.values()) if known else []
         return self._pick([(r.id, r.envelope) for r in requests], which, (0, ()))
 
@@ -212,79 +212,79 @@ class Broker(RuleBasedStateMachine):
         peer=st.one_of(CLIENTS, NEW_WORKERS), command=st.sampled_from([spec.HELLO, spec.HEARTBEAT])
     )
     def presence(self, peer: bytes, command: int) -> None:
-        self.house.say(peer, command)
+        self.harness.say(peer, command)
 
     @rule(peer=st.one_of(CLIENTS, NEW_WORKERS))
     def leave(self, peer: bytes) -> None:
         self.witness.left(peer)
-        self.house.leave(peer)
+        self.harness.leave(peer)
 
     # the ground
 
     @rule(seconds=st.sampled_from([0.01, 0.01, 0.3, 0.3, 2.5, 2.5, 8.0, 30.0]))
     def time(self, seconds: float) -> None:
-        self.house.pass_time(seconds)
+        self.harness.pass_time(seconds)
 
     @rule(seconds=st.sampled_from([2.0, 2.0, 9.0]))
     def pause(self, seconds: float) -> None:
-        self.house.now += seconds
-        self.house.turn()
+        self.harness.now += seconds
+        self.harness.turn()
 
     @rule(peer=PEERS)
     def full(self, peer: bytes) -> None:
-        self.house.full.add(peer)
+        self.harness.full.add(peer)
 
     @rule(peer=PEERS)
     def roomy(self, peer: bytes) -> None:
-        self.house.full.discard(peer)
+        self.harness.full.discard(peer)
 
     @rule(peer=PEERS, seen=st.booleans())
     def dies(self, peer: bytes, seen: bool) -> None:
         """With or without the monitor seeing it."""
-        self.house.unreachable.add(peer)
-        self.house.full.discard(peer)
+        self.harness.unreachable.add(peer)
+        self.harness.full.discard(peer)
         if seen:
-            self.house.machine.connection_ended(peer, self.house.now)
-        self.house.turn()
+            self.harness.machine.connection_ended(peer, self.harness.now)
+        self.harness.turn()
 
-    @precondition(lambda self: self.house.unreachable)
+    @precondition(lambda self: self.harness.unreachable)
     @rule(which=PICK)
     def comes_back(self, which: int) -> None:
         """Under its old name, when its end has been noticed."""
-        peer = self._pick(sorted(self.house.unreachable), which, b"")
-        self.house.lose_connection(peer)
-        self.house.unreachable.discard(peer)
+        peer = self._pick(sorted(self.harness.unreachable), which, b"")
+        self.harness.lose_connection(peer)
+        self.harness.unreachable.discard(peer)
         self.witness.left(peer)
 
     @rule(peer=PEERS, frames=st.lists(st.binary(max_size=30), max_size=5))
     def rubbish(self, peer: bytes, frames: list[Frame]) -> None:
-        self.house.hear(peer, *frames)
+        self.harness.hear(peer, *frames)
 
     @precondition(lambda self: self.last_id > 20)
     @rule()
     def drain(self) -> None:
-        self.house.machine.drain(self.house.now)
-        self.house.turn()
+        self.harness.machine.drain(self.harness.now)
+        self.harness.turn()
 
     # what must be
 
     @invariant()
     def books_agree(self) -> None:
-        self.house.check()
+        self.harness.check()
 
     @invariant()
     def nobody_heard_what_must_not_be(self) -> None:
-        for peer, frames in self.house.said():
+        for peer, frames in self.harness.said():
             self.witness.hears(peer, frames)
 
     def teardown(self) -> None:
         """Every request has an outcome when its deadline has passed."""
-        self.house.unreachable.clear()
-        self.house.full.clear()
-        self.house.pass_time(15.0)
+        self.harness.unreachable.clear()
+        self.harness.full.clear()
+        self.harness.pass_time(15.0)
         self.books_agree()
         self.nobody_heard_what_must_not_be()
-        assert self.house.machine.drained
+        assert self.harness.machine.drained
 
     def _pick(self, things: Sequence[Any], which: int, otherwise: Any) -> Any:
         return things[which % len(things)] if things else otherwise

@@ -13,82 +13,82 @@ from majordomus.core.broker.state.registry import RULES
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
-from tests.core.broker_harness import House, final, number
+from tests.core.broker_harness import BrokerHarness, final, number
 
 C, V, W = b"client-c", b"worker-v", b"worker-w"
 
 
-def asked(house: House, name: bytes, *body: bytes) -> list[bytes]:
+def asked(harness: BrokerHarness, name: bytes, *body: bytes) -> list[bytes]:
     """The body of the answer to an MDP/0.3 client."""
-    house.said()
-    house.request(C, 1, *body, service=name)
-    (word,) = house.words()
+    harness.said()
+    harness.request(C, 1, *body, service=name)
+    (word,) = harness.words()
     assert word[:3] == (C, "FINAL", {"code": 200, "id": 1})
     return list(word[3])
 
 
-def data(house: House, name: bytes, *body: bytes) -> Any:
-    status, text = asked(house, name, *body)
+def data(harness: BrokerHarness, name: bytes, *body: bytes) -> Any:
+    status, text = asked(harness, name, *body)
     assert status == b"200"
     return json.loads(text)
 
 
-def test_service_that_a_live_worker_serves_is_200_and_any_other_404(house: House) -> None:
-    house.worker(W)
-    house.request(C, 7, service=b"wanted")
-    assert asked(house, b"mmi.service", b"echo") == [b"200"]
-    assert asked(house, b"mmi.service", b"wanted") == [b"404"]
-    assert asked(house, b"mmi.service", b"\xff") == [b"404"]
-    house.leave(W)
-    assert asked(house, b"mmi.service", b"echo") == [b"404"]
+def test_service_that_a_live_worker_serves_is_200_and_any_other_404(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 7, service=b"wanted")
+    assert asked(harness, b"mmi.service", b"echo") == [b"200"]
+    assert asked(harness, b"mmi.service", b"wanted") == [b"404"]
+    assert asked(harness, b"mmi.service", b"\xff") == [b"404"]
+    harness.leave(W)
+    assert asked(harness, b"mmi.service", b"echo") == [b"404"]
 
 
-def test_question_without_a_name_is_400(house: House) -> None:
-    assert asked(house, b"mmi.service") == [b"400"]
-    assert asked(house, b"mmi.service", b"") == [b"400"]
+def test_question_without_a_name_is_400(harness: BrokerHarness) -> None:
+    assert asked(harness, b"mmi.service") == [b"400"]
+    assert asked(harness, b"mmi.service", b"") == [b"400"]
 
 
 @pytest.mark.parametrize("name", [b"mmi.", b"mmi.nothing", b"mmi.service.more"])
-def test_unknown_name_is_501(house: House, name: bytes) -> None:
-    assert asked(house, name, b"echo") == [b"501"]
+def test_unknown_name_is_501(harness: BrokerHarness, name: bytes) -> None:
+    assert asked(harness, name, b"echo") == [b"501"]
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_management_is_reached_by_every_dialect(house: House, dialect: Dialect) -> None:
+def test_management_is_reached_by_every_dialect(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
-    house.worker(W)
-    house.said()
+    harness.worker(W)
+    harness.said()
     for name in (b"echo", b"time"):
-        house.hear(C, *codec.c2b_request(b"mmi.service", [name]))
-    house.hear(C, *codec.c2b_request(b"mmi.nothing", [b""]))
-    assert house.words() == [
+        harness.hear(C, *codec.c2b_request(b"mmi.service", [name]))
+    harness.hear(C, *codec.c2b_request(b"mmi.nothing", [b""]))
+    assert harness.words() == [
         (C, *codec.b2c_final(b"mmi.service", [b"200"])),
         (C, *codec.b2c_final(b"mmi.service", [b"404"])),
         (C, *codec.b2c_final(b"mmi.nothing", [b"501"])),
     ]
 
 
-def test_services_tells_what_is_served_and_what_is_waited_for(house: House) -> None:
-    house.worker(W, capacity=1)
-    house.request(C, 2, b"x")
-    house.request(C, 3, b"four")
-    house.answer(W, number(1))
-    house.request(C, 4, b"waits", service=b"time")
+def test_services_tells_what_is_served_and_what_is_waited_for(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=1)
+    harness.request(C, 2, b"x")
+    harness.request(C, 3, b"four")
+    harness.answer(W, number(1))
+    harness.request(C, 4, b"waits", service=b"time")
     none = {"workers": 0, "queued": 0, "queued_bytes": 0, "open": 0, "answered": 0, "took": []}
-    assert data(house, b"mmi.services") == [
+    assert data(harness, b"mmi.services") == [
         {"service": "echo", **none, "workers": 1, "open": 1, "answered": 1, "took": [1]},
         {"service": "time", **none, "queued": 1, "queued_bytes": 5, "open": 1},
     ]
 
 
-def test_workers_tells_all_or_those_of_one_service(house: House) -> None:
-    house.worker(W, b"echo", capacity=3)
-    house.worker(W, b"time", capacity=3)
-    house.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
-    house.request(C, 9)
-    house.pass_time(1)
-    house.say(W, spec.HEARTBEAT, code=42)
-    house.say(W, spec.CAPACITY, code=0)
+def test_workers_tells_all_or_those_of_one_service(harness: BrokerHarness) -> None:
+    harness.worker(W, b"echo", capacity=3)
+    harness.worker(W, b"time", capacity=3)
+    harness.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
+    harness.request(C, 9)
+    harness.pass_time(1)
+    harness.say(W, spec.HEARTBEAT, code=42)
+    harness.say(W, spec.CAPACITY, code=0)
     of_w = {
         "id": W.hex(),
         "services": ["echo", "time"],
@@ -109,19 +109,19 @@ def test_workers_tells_all_or_those_of_one_service(house: House) -> None:
         "load": None,
         "silent": 1.0,
     }
-    assert data(house, b"mmi.workers") == [of_w, of_v]
-    assert data(house, b"mmi.workers", b"time") == [of_w]
-    assert data(house, b"mmi.workers", b"none") == []
+    assert data(harness, b"mmi.workers") == [of_w, of_v]
+    assert data(harness, b"mmi.workers", b"time") == [of_w]
+    assert data(harness, b"mmi.workers", b"none") == []
 
 
-def test_broker_tells_of_itself(house: House) -> None:
-    house.machine.begin("1.2.3", "pyzmq", house.now)
-    house.worker(W)
-    house.request(C, 2)
-    house.request(C, 3, b"four")
-    house.pass_time(1.5)
-    assert data(house, b"mmi.broker") == {
-        "name": "house",
+def test_broker_tells_of_itself(harness: BrokerHarness) -> None:
+    harness.machine.begin("1.2.3", "pyzmq", harness.now)
+    harness.worker(W)
+    harness.request(C, 2)
+    harness.request(C, 3, b"four")
+    harness.pass_time(1.5)
+    assert data(harness, b"mmi.broker") == {
+        "name": "harness",
         "version": "1.2.3",
         "wire": "pyzmq",
         "rules": RULES,
@@ -139,13 +139,13 @@ def test_broker_tells_of_itself(house: House) -> None:
     }
 
 
-def test_stats_tell_every_counter(house: House) -> None:
-    house.worker(W)
-    house.request(C, 2)
-    house.answer(W, number(1))
-    house.request(C, 3, flags=spec.DURABLE)
-    house.hear(C, b"rubbish")
-    assert data(house, b"mmi.stats") == {
+def test_stats_tell_every_counter(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 2)
+    harness.answer(W, number(1))
+    harness.request(C, 3, flags=spec.DURABLE)
+    harness.hear(C, b"rubbish")
+    assert data(harness, b"mmi.stats") == {
         "accepted": 2,
         "answered": 1,
         "failed": 0,
@@ -166,26 +166,26 @@ def test_stats_tell_every_counter(house: House) -> None:
     }
 
 
-def test_question_is_no_service(house: House) -> None:
-    asked(house, b"mmi.broker")
-    assert house.machine.registry.services == {}
-    assert house.machine.drained
+def test_question_is_no_service(harness: BrokerHarness) -> None:
+    asked(harness, b"mmi.broker")
+    assert harness.machine.registry.services == {}
+    assert harness.machine.drained
 
 
-def test_one_way_question_is_answered_to_nobody(house: House) -> None:
-    house.request(C, 0, service=b"mmi.broker", flags=spec.ONE_WAY)
-    assert house.words() == []
-    assert house.counts.answered == 1
+def test_one_way_question_is_answered_to_nobody(harness: BrokerHarness) -> None:
+    harness.request(C, 0, service=b"mmi.broker", flags=spec.ONE_WAY)
+    assert harness.words() == []
+    assert harness.counts.answered == 1
 
 
-def test_question_does_not_need_a_worker_to_be_fast(house: House) -> None:
-    house.request(C, 1, service=b"mmi.none", flags=spec.FAIL_FAST)
-    assert house.words() == [final(C, 1, b"501")]
+def test_question_does_not_need_a_worker_to_be_fast(harness: BrokerHarness) -> None:
+    harness.request(C, 1, service=b"mmi.none", flags=spec.FAIL_FAST)
+    assert harness.words() == [final(C, 1, b"501")]
 
 
-def test_question_for_one_worker_alone_is_404(house: House) -> None:
-    house.worker(W)
-    house.said()
-    house.request(C, 1, service=b"mmi.broker", address=W)
+def test_question_for_one_worker_alone_is_404(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.said()
+    harness.request(C, 1, service=b"mmi.broker", address=W)
     text = f"no worker {W.hex()} serves 'mmi.broker'".encode()
-    assert house.words() == [final(C, 1, text, status=404)]
+    assert harness.words() == [final(C, 1, text, status=404)]

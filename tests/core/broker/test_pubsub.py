@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.broker.state.access_rules import Rights, Rule
+from majordomus.core.broker.state.access_rules import AccessRules, Rule
 from majordomus.core.broker.state.registry import RULES
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 from tests.core.broker.rules.test_rule_10_cost import lines_of
-from tests.core.broker_harness import House, Word, final, handle, number, welcome
+from tests.core.broker_harness import BrokerHarness, Word, final, handle, number, welcome
 
 B, C, D, V, W = b"client-b", b"client-c", b"client-d", b"worker-v", b"worker-w"
 DELPHI = LEGACY[Dialect.DELPHI]
 S, T = b"session-s-16byte", b"session-t-16byte"
 UNKNOWN = b"\xee" * 16
-MakeHouse = Callable[..., House]
+MakeHarness = Callable[..., BrokerHarness]
 
 
 def event(peer: bytes, *body: Frame, topic: bytes = b"", **fields: Any) -> Word:
@@ -32,43 +32,45 @@ def event(peer: bytes, *body: Frame, topic: bytes = b"", **fields: Any) -> Word:
     return (peer, "EVENT", {**named, **fields}, list(body))
 
 
-def hello(house: House, peer: bytes, session: bytes = b"", **fields: Any) -> None:
+def hello(harness: BrokerHarness, peer: bytes, session: bytes = b"", **fields: Any) -> None:
     """`peer` opens presence."""
     if session:
         packed = metadata.pack({"session": session})
         fields = {"flags": spec.METADATA, "metadata": packed, **fields}
-    house.say(peer, spec.HELLO, **fields)
+    harness.say(peer, spec.HELLO, **fields)
 
 
-def subscribe(house: House, peer: bytes, *patterns: bytes) -> None:
+def subscribe(harness: BrokerHarness, peer: bytes, *patterns: bytes) -> None:
     for pattern in patterns:
-        house.say(peer, spec.SUBSCRIBE, service=pattern)
+        harness.say(peer, spec.SUBSCRIBE, service=pattern)
 
 
-def publish(house: House, peer: bytes, topic: bytes, *body: Frame, **fields: Any) -> None:
-    house.say(peer, spec.EVENT, *body, service=topic, **fields)
+def publish(harness: BrokerHarness, peer: bytes, topic: bytes, *body: Frame, **fields: Any) -> None:
+    harness.say(peer, spec.EVENT, *body, service=topic, **fields)
 
 
-def push(house: House, peer: bytes, address: bytes, *body: Frame, **fields: Any) -> None:
-    house.say(peer, spec.EVENT, *body, address=address, **fields)
+def push(harness: BrokerHarness, peer: bytes, address: bytes, *body: Frame, **fields: Any) -> None:
+    harness.say(peer, spec.EVENT, *body, address=address, **fields)
 
 
 @pytest.fixture
-def present(house: House) -> House:
+def present(harness: BrokerHarness) -> BrokerHarness:
     """C and D have presence, W serves echo and has answered C."""
-    house.worker(W)
+    harness.worker(W)
     for peer in (C, D):
-        hello(house, peer)
-    house.request(C, 1)
-    house.answer(W, number(1))
-    house.said()
-    return house
+        hello(harness, peer)
+    harness.request(C, 1)
+    harness.answer(W, number(1))
+    harness.said()
+    return harness
 
 
 # push
 
 
-def test_worker_pushes_to_the_client_of_a_handle_long_after_its_answer(present: House) -> None:
+def test_worker_pushes_to_the_client_of_a_handle_long_after_its_answer(
+    present: BrokerHarness,
+) -> None:
     for _ in range(120):
         present.pass_time(30)
         present.heartbeat(C, D)
@@ -79,7 +81,9 @@ def test_worker_pushes_to_the_client_of_a_handle_long_after_its_answer(present: 
     assert (present.counts.pushed, present.counts.delivered) == (1, 1)
 
 
-def test_push_to_an_unknown_handle_is_answered_404_where_an_id_asks_for_it(present: House) -> None:
+def test_push_to_an_unknown_handle_is_answered_404_where_an_id_asks_for_it(
+    present: BrokerHarness,
+) -> None:
     push(present, W, UNKNOWN, b"x")
     assert present.words() == []
     push(present, W, UNKNOWN, b"x", id=7)
@@ -88,7 +92,7 @@ def test_push_to_an_unknown_handle_is_answered_404_where_an_id_asks_for_it(prese
     assert (present.counts.pushed, present.counts.undelivered) == (2, 2)
 
 
-def test_client_without_presence_gets_no_event(present: House) -> None:
+def test_client_without_presence_gets_no_event(present: BrokerHarness) -> None:
     present.request(B, 1)
     present.answer(W, number(2))
     subscribe(present, B, b"news")
@@ -104,7 +108,7 @@ def test_client_without_presence_gets_no_event(present: House) -> None:
     assert present.words() == [event(B, b"x"), event(B, b"y", topic=b"news")]
 
 
-def test_push_is_not_answered_with_the_id_of_an_open_call(present: House) -> None:
+def test_push_is_not_answered_with_the_id_of_an_open_call(present: BrokerHarness) -> None:
     """The FINAL would be taken for the call's own."""
     present.request(D, 9)
     present.said()
@@ -116,7 +120,7 @@ def test_push_is_not_answered_with_the_id_of_an_open_call(present: House) -> Non
     assert present.counts.dropped["event-refused"] == 4
 
 
-def test_handle_is_forgotten_with_its_client(present: House) -> None:
+def test_handle_is_forgotten_with_its_client(present: BrokerHarness) -> None:
     present.leave(C)
     push(present, W, present.handles[C], b"x", id=7)
     ((_, _, fields, _),) = present.words()
@@ -126,14 +130,14 @@ def test_handle_is_forgotten_with_its_client(present: House) -> None:
     }  # fmt: skip
 
 
-def test_handles_are_sixteen_bytes_that_come_from_the_source_of_ids(house: House) -> None:
-    hello(house, C)
-    hello(house, D)
-    assert len(house.handles[C]) == len(house.handles[D]) == 16
-    assert house.handles[C] != house.handles[D]
+def test_handles_are_sixteen_bytes_that_come_from_the_source_of_ids(harness: BrokerHarness) -> None:
+    hello(harness, C)
+    hello(harness, D)
+    assert len(harness.handles[C]) == len(harness.handles[D]) == 16
+    assert harness.handles[C] != harness.handles[D]
 
 
-def test_metadata_of_an_event_pass_and_its_token_does_not(present: House) -> None:
+def test_metadata_of_an_event_pass_and_its_token_does_not(present: BrokerHarness) -> None:
     packed = metadata.pack({"type": "text/plain"})
     fields = {"flags": spec.METADATA | spec.ONCE, "metadata": packed}
     push(present, W, present.handles[C], b"x", **fields)
@@ -147,24 +151,24 @@ def test_metadata_of_an_event_pass_and_its_token_does_not(present: House) -> Non
     ]
 
 
-def test_event_with_malformed_metadata_reaches_nobody(present: House) -> None:
+def test_event_with_malformed_metadata_reaches_nobody(present: BrokerHarness) -> None:
     push(present, D, present.handles[C], b"x", flags=spec.METADATA, metadata=b"\x93\x01\x02\x03")
     assert present.words() == []
     assert present.counts.dropped == {"bad-metadata": 1}
 
 
-def test_event_larger_than_a_message_may_be_is_answered_413(make_house: MakeHouse) -> None:
-    house = make_house(max_message=10)
-    hello(house, C)
-    house.said()
-    push(house, D, house.handles[C], b"x" * 11, id=3)
-    assert house.words() == [final(D, 3, b"the event is larger than allowed", status=413)]
+def test_event_larger_than_a_message_may_be_is_answered_413(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_message=10)
+    hello(harness, C)
+    harness.said()
+    push(harness, D, harness.handles[C], b"x" * 11, id=3)
+    assert harness.words() == [final(D, 3, b"the event is larger than allowed", status=413)]
 
 
 # topics
 
 
-def test_subscriber_hears_what_is_published_and_nothing_else(present: House) -> None:
+def test_subscriber_hears_what_is_published_and_nothing_else(present: BrokerHarness) -> None:
     subscribe(present, C, b"prices.*")
     subscribe(present, D, b"prices.>")
     assert present.words() == []
@@ -180,20 +184,20 @@ def test_subscriber_hears_what_is_published_and_nothing_else(present: House) -> 
 
 
 def test_event_reaches_each_subscriber_once_whatever_number_of_its_patterns_agree(
-    present: House,
+    present: BrokerHarness,
 ) -> None:
     subscribe(present, C, b"a.b", b"a.*", b">")
     publish(present, D, b"a.b", b"x")
     assert present.words() == [event(C, b"x", topic=b"a.b")]
 
 
-def test_publisher_that_subscribed_hears_itself(present: House) -> None:
+def test_publisher_that_subscribed_hears_itself(present: BrokerHarness) -> None:
     subscribe(present, C, b"a")
     publish(present, C, b"a", b"x")
     assert present.words() == [event(C, b"x", topic=b"a")]
 
 
-def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: House) -> None:
+def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: BrokerHarness) -> None:
     subscribe(present, C, b"a.*", b"b")
     for pattern in (b"a.*", b"b", b"b", b"never"):
         present.say(C, spec.UNSUBSCRIBE, service=pattern, id=4)
@@ -203,14 +207,14 @@ def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: Hous
     assert present.machine.registry.peers[C].listener is None
 
 
-def test_worker_may_subscribe_and_hears_without_a_hello(present: House) -> None:
+def test_worker_may_subscribe_and_hears_without_a_hello(present: BrokerHarness) -> None:
     subscribe(present, W, b"config.>")
     publish(present, C, b"config.log.level", b"debug")
     assert present.words() == [event(W, b"debug", topic=b"config.log.level")]
 
 
 def test_subscriptions_of_a_peer_without_a_session_end_with_its_connection(
-    present: House,
+    present: BrokerHarness,
 ) -> None:
     subscribe(present, C, b"a.b.c")
     present.lose_connection(C)
@@ -218,59 +222,61 @@ def test_subscriptions_of_a_peer_without_a_session_end_with_its_connection(
 
 
 @pytest.mark.parametrize("command", [spec.SUBSCRIBE, spec.UNSUBSCRIBE])
-def test_wrong_pattern_is_answered_400_where_an_id_asks_for_it(house: House, command: int) -> None:
-    house.say(C, command, service=b"a.>.b")
-    assert house.words() == []
-    house.say(C, command, service=b"a.>.b", id=5)
+def test_wrong_pattern_is_answered_400_where_an_id_asks_for_it(
+    harness: BrokerHarness, command: int
+) -> None:
+    harness.say(C, command, service=b"a.>.b")
+    assert harness.words() == []
+    harness.say(C, command, service=b"a.>.b", id=5)
     text = b"'>' stands for the rest: it is the last token of a pattern"
-    assert house.words() == [final(C, 5, text, status=400)]
-    assert house.counts.dropped == {"event-refused": 2}
+    assert harness.words() == [final(C, 5, text, status=400)]
+    assert harness.counts.dropped == {"event-refused": 2}
 
 
-def test_topic_that_is_none_is_answered_400(house: House) -> None:
-    publish(house, C, b"a.*", b"x", id=5)
-    publish(house, C, b"", b"x", id=6)
-    assert house.words() == [
+def test_topic_that_is_none_is_answered_400(harness: BrokerHarness) -> None:
+    publish(harness, C, b"a.*", b"x", id=5)
+    publish(harness, C, b"", b"x", id=6)
+    assert harness.words() == [
         final(C, 5, b"an event has one topic: '*' and '>' are for patterns", status=400),
         final(C, 6, b"a topic needs a name", status=400),
     ]
-    assert house.counts.published == 0
+    assert harness.counts.published == 0
 
 
-def test_one_subscription_too_many_is_answered_429(make_house: MakeHouse) -> None:
-    house = make_house(max_client_topics=2, max_topics=3)
-    subscribe(house, C, b"a", b"b", b"b")
-    house.say(C, spec.SUBSCRIBE, service=b"c", id=3)
-    subscribe(house, D, b"a")
-    house.say(D, spec.SUBSCRIBE, service=b"b", id=4)
-    assert house.words() == [
+def test_one_subscription_too_many_is_answered_429(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_client_topics=2, max_topics=3)
+    subscribe(harness, C, b"a", b"b", b"b")
+    harness.say(C, spec.SUBSCRIBE, service=b"c", id=3)
+    subscribe(harness, D, b"a")
+    harness.say(D, spec.SUBSCRIBE, service=b"b", id=4)
+    assert harness.words() == [
         final(C, 3, b"this client has 2 subscriptions already", status=429),
         final(D, 4, b"this broker has 3 subscriptions already", status=429),
     ]
-    house.say(C, spec.UNSUBSCRIBE, service=b"a")
-    house.say(D, spec.SUBSCRIBE, service=b"b", id=5)
-    assert house.words() == []
+    harness.say(C, spec.UNSUBSCRIBE, service=b"a")
+    harness.say(D, spec.SUBSCRIBE, service=b"b", id=5)
+    assert harness.words() == []
 
 
 def test_cost_of_an_event_does_not_grow_with_the_number_of_other_subscribers(
-    make_house: MakeHouse,
+    make_harness: MakeHarness,
 ) -> None:
     work = {}
     for others in (20, 2000):
-        house = make_house()
-        hello(house, C)
-        subscribe(house, C, b"prices.eur")
+        harness = make_harness()
+        hello(harness, C)
+        subscribe(harness, C, b"prices.eur")
         for i in range(others):
-            hello(house, b"c%06d" % i)
-            subscribe(house, b"c%06d" % i, b"prices.s%06d" % i)
-        house.said()
-        work[others] = lines_of(lambda house=house: publish(house, D, b"prices.eur", b"x"))
-        assert house.words() == [event(C, b"x", topic=b"prices.eur")]
+            hello(harness, b"c%06d" % i)
+            subscribe(harness, b"c%06d" % i, b"prices.s%06d" % i)
+        harness.said()
+        work[others] = lines_of(lambda harness=harness: publish(harness, D, b"prices.eur", b"x"))
+        assert harness.words() == [event(C, b"x", topic=b"prices.eur")]
     assert work[2000] <= work[20] * 1.5 + 20
 
 
 @pytest.mark.skipif(RULES == "compiled", reason="looks at lines of Python")
-def test_request_executes_no_line_that_is_about_events(present: House) -> None:
+def test_request_executes_no_line_that_is_about_events(present: BrokerHarness) -> None:
     """Others' subscriptions and sessions cost a request nothing."""
     hello(present, B, S)
     subscribe(present, B, b"a.*")
@@ -295,43 +301,45 @@ def test_request_executes_no_line_that_is_about_events(present: House) -> None:
 
 
 def test_events_beyond_the_outbox_are_dropped_and_counted_and_answers_are_not(
-    make_house: MakeHouse,
+    make_harness: MakeHarness,
 ) -> None:
-    house = make_house(max_outbox=3)
-    house.worker(W)
-    hello(house, C)
-    subscribe(house, C, b"a")
-    house.said()
-    house.full.add(C)
+    harness = make_harness(max_outbox=3)
+    harness.worker(W)
+    hello(harness, C)
+    subscribe(harness, C, b"a")
+    harness.said()
+    harness.full.add(C)
     for n in range(10):
-        publish(house, D, b"a", b"%d" % n)
-    house.request(C, 1)
-    house.answer(W, number(1), b"answer")
-    house.full.clear()
-    house.pass_time(1)
-    heard = [word for word in house.words() if word[0] == C]
+        publish(harness, D, b"a", b"%d" % n)
+    harness.request(C, 1)
+    harness.answer(W, number(1), b"answer")
+    harness.full.clear()
+    harness.pass_time(1)
+    heard = [word for word in harness.words() if word[0] == C]
     assert heard == [
         *(event(C, b"%d" % n, topic=b"a") for n in range(3)),
         final(C, 1, b"answer", worker=W),
     ]
-    assert (house.counts.delivered, house.counts.undelivered) == (3, 7)
-    assert house.machine.registry.peers[C].state.name == "PRESENT"
+    assert (harness.counts.delivered, harness.counts.undelivered) == (3, 7)
+    assert harness.machine.registry.peers[C].state.name == "PRESENT"
 
 
-def test_events_refused_in_one_batch_keep_to_the_bound_of_the_outbox(make_house: MakeHouse) -> None:
-    house = make_house(max_outbox=3)
-    hello(house, C)
-    subscribe(house, C, b"a")
-    house.said()
-    house.full.add(C)
+def test_events_refused_in_one_batch_keep_to_the_bound_of_the_outbox(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(max_outbox=3)
+    hello(harness, C)
+    subscribe(harness, C, b"a")
+    harness.said()
+    harness.full.add(C)
     one = [mdp03.pack(spec.EVENT, service=b"a"), b"x"]
-    house.hear_at_once(*[(D, list(one)) for _ in range(10)])
-    assert (house.counts.delivered, house.counts.undelivered) == (3, 7)
-    assert len(house.machine.registry.peers[C].outbox.messages) == 3  # type: ignore[union-attr]
+    harness.hear_at_once(*[(D, list(one)) for _ in range(10)])
+    assert (harness.counts.delivered, harness.counts.undelivered) == (3, 7)
+    assert len(harness.machine.registry.peers[C].outbox.messages) == 3  # type: ignore[union-attr]
 
 
 def test_client_that_is_gone_is_forgotten_when_an_event_finds_no_connection(
-    present: House,
+    present: BrokerHarness,
 ) -> None:
     present.unreachable.add(C)
     push(present, W, present.handles[C], b"x")
@@ -342,191 +350,197 @@ def test_client_that_is_gone_is_forgotten_when_an_event_finds_no_connection(
 # sessions
 
 
-def test_session_keeps_handle_and_subscriptions_through_a_reconnect(house: House) -> None:
-    house.worker(W)
-    hello(house, C, S)
-    subscribe(house, C, b"prices.*")
-    house.request(C, 1)
-    before = house.handles[C]
-    house.answer(W, number(1))
-    house.said()
-    house.lose_connection(C)
-    house.pass_time(5)
-    publish(house, W, b"prices.eur", b"missed")
-    push(house, W, before, b"missed", id=5)
-    assert [word for word in house.words() if word[1] != "HEARTBEAT"] == []
-    assert house.counts.undelivered == 2
-    hello(house, D, S)
-    assert house.handles[D] == before
-    publish(house, W, b"prices.eur", b"1.08")
-    push(house, W, before, b"pushed")
-    assert house.words() == [
+def test_session_keeps_handle_and_subscriptions_through_a_reconnect(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    hello(harness, C, S)
+    subscribe(harness, C, b"prices.*")
+    harness.request(C, 1)
+    before = harness.handles[C]
+    harness.answer(W, number(1))
+    harness.said()
+    harness.lose_connection(C)
+    harness.pass_time(5)
+    publish(harness, W, b"prices.eur", b"missed")
+    push(harness, W, before, b"missed", id=5)
+    assert [word for word in harness.words() if word[1] != "HEARTBEAT"] == []
+    assert harness.counts.undelivered == 2
+    hello(harness, D, S)
+    assert harness.handles[D] == before
+    publish(harness, W, b"prices.eur", b"1.08")
+    push(harness, W, before, b"pushed")
+    assert harness.words() == [
         welcome(D, 30_000),
         event(D, b"1.08", topic=b"prices.eur"),
         event(D, b"pushed"),
     ]
-    house.request(D, 1)
-    assert house.words() == [house.given(W, 2, D)]
+    harness.request(D, 1)
+    assert harness.words() == [harness.given(W, 2, D)]
 
 
-def test_session_ends_a_minute_after_its_connection(house: House) -> None:
-    hello(house, C, S)
-    subscribe(house, C, b"a.b")
-    before = house.handles[C]
-    house.leave(C)
-    house.pass_time(59.9)
-    assert len(house.machine.events.topics) == 1
-    house.pass_time(0.2)
-    machine = house.machine
+def test_session_ends_a_minute_after_its_connection(harness: BrokerHarness) -> None:
+    hello(harness, C, S)
+    subscribe(harness, C, b"a.b")
+    before = harness.handles[C]
+    harness.leave(C)
+    harness.pass_time(59.9)
+    assert len(harness.machine.events.topics) == 1
+    harness.pass_time(0.2)
+    machine = harness.machine
     assert (machine.events.sessions, machine.events.away) == ({}, {})
     assert (len(machine.events.topics), machine.events.topics.nodes) == (0, 0)
-    hello(house, D, S)
-    assert house.handles[D] != before
+    hello(harness, D, S)
+    assert harness.handles[D] != before
 
 
 def test_session_that_has_ended_does_not_come_back_before_the_clock_was_looked_at(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
-    hello(house, C, S)
-    subscribe(house, C, b"a.b")
-    before = house.handles[C]
-    house.leave(C)
-    house.now += 60.1
-    hello(house, D, S)
-    assert (house.handles[D] != before, len(house.machine.events.topics)) == (True, 0)
+    hello(harness, C, S)
+    subscribe(harness, C, b"a.b")
+    before = harness.handles[C]
+    harness.leave(C)
+    harness.now += 60.1
+    hello(harness, D, S)
+    assert (harness.handles[D] != before, len(harness.machine.events.topics)) == (True, 0)
 
 
-def test_time_that_sessions_wait_is_a_setting(make_house: MakeHouse) -> None:
-    house = make_house(session_ttl=5.0)
-    hello(house, C, S)
-    house.leave(C)
-    house.pass_time(4.9)
-    assert len(house.machine.events.away) == 1
-    house.pass_time(0.2)
-    assert house.machine.events.away == {}
+def test_time_that_sessions_wait_is_a_setting(make_harness: MakeHarness) -> None:
+    harness = make_harness(session_ttl=5.0)
+    hello(harness, C, S)
+    harness.leave(C)
+    harness.pass_time(4.9)
+    assert len(harness.machine.events.away) == 1
+    harness.pass_time(0.2)
+    assert harness.machine.events.away == {}
 
 
-def test_session_of_another_user_is_another_session(house: House) -> None:
+def test_session_of_another_user_is_another_session(harness: BrokerHarness) -> None:
     for peer, user in ((C, "ann"), (D, "bob"), (B, "ann")):
-        house.machine.identify(peer, user, (), house.now)
-    hello(house, C, S)
-    subscribe(house, C, b"a")
-    house.leave(C)
-    hello(house, D, S)
-    assert house.handles[D] != house.handles[C]
-    hello(house, B, S)
-    assert house.handles[B] == house.handles[C]
-    house.said()
-    publish(house, W, b"a", b"x")
-    assert house.words() == [event(B, b"x", topic=b"a")]
+        harness.machine.identify(peer, user, (), harness.now)
+    hello(harness, C, S)
+    subscribe(harness, C, b"a")
+    harness.leave(C)
+    hello(harness, D, S)
+    assert harness.handles[D] != harness.handles[C]
+    hello(harness, B, S)
+    assert harness.handles[B] == harness.handles[C]
+    harness.said()
+    publish(harness, W, b"a", b"x")
+    assert harness.words() == [event(B, b"x", topic=b"a")]
 
 
-def test_session_of_a_user_that_is_revoked_ends_at_once(house: House) -> None:
-    house.machine.identify(C, "ann", (), house.now)
-    hello(house, C, S)
-    subscribe(house, C, b"a")
-    house.machine.revoke(C, house.now)
-    assert (house.machine.events.sessions, len(house.machine.events.topics)) == ({}, 0)
+def test_session_of_a_user_that_is_revoked_ends_at_once(harness: BrokerHarness) -> None:
+    harness.machine.identify(C, "ann", (), harness.now)
+    hello(harness, C, S)
+    subscribe(harness, C, b"a")
+    harness.machine.revoke(C, harness.now)
+    assert (harness.machine.events.sessions, len(harness.machine.events.topics)) == ({}, 0)
 
 
-def test_connection_that_returns_before_its_end_was_noticed_takes_the_session(house: House) -> None:
-    house.worker(W)
-    hello(house, C, S)
-    subscribe(house, C, b"a")
-    before = house.handles[C]
-    hello(house, D, S)
-    house.said()
-    push(house, W, before, b"x")
-    publish(house, W, b"a", b"y")
-    assert house.words() == [event(D, b"x"), event(D, b"y", topic=b"a")]
-    house.leave(C)
-    push(house, W, before, b"x")
-    assert house.words() == [event(D, b"x")]
+def test_connection_that_returns_before_its_end_was_noticed_takes_the_session(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W)
+    hello(harness, C, S)
+    subscribe(harness, C, b"a")
+    before = harness.handles[C]
+    hello(harness, D, S)
+    harness.said()
+    push(harness, W, before, b"x")
+    publish(harness, W, b"a", b"y")
+    assert harness.words() == [event(D, b"x"), event(D, b"y", topic=b"a")]
+    harness.leave(C)
+    push(harness, W, before, b"x")
+    assert harness.words() == [event(D, b"x")]
 
 
-def test_two_connections_may_take_a_session_from_each_other_for_ever(house: House) -> None:
+def test_two_connections_may_take_a_session_from_each_other_for_ever(
+    harness: BrokerHarness,
+) -> None:
     for peer in (C, D, C, D, B, C):
-        hello(house, peer, S)
-        hello(house, D, T)
-        house.check()
+        hello(harness, peer, S)
+        hello(harness, D, T)
+        harness.check()
     for peer in (B, C, D):
-        house.leave(peer)
-    house.pass_time(61)
-    events = house.machine.events
+        harness.leave(peer)
+    harness.pass_time(61)
+    events = harness.machine.events
     assert (events.handles, events.sessions, events.away) == ({}, {}, {})
 
 
-def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(house: House) -> None:
-    hello(house, C, S)
-    subscribe(house, C, b"a", b"b")
-    house.leave(C)
-    subscribe(house, D, b"b", b"c")
-    hello(house, D, S)
-    listener = house.machine.registry.peers[D].listener
+def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(
+    harness: BrokerHarness,
+) -> None:
+    hello(harness, C, S)
+    subscribe(harness, C, b"a", b"b")
+    harness.leave(C)
+    subscribe(harness, D, b"b", b"c")
+    hello(harness, D, S)
+    listener = harness.machine.registry.peers[D].listener
     assert listener is not None
     assert set(listener.patterns) == {b"a", b"b", b"c"}
-    assert len(house.machine.events.topics) == 3
+    assert len(harness.machine.events.topics) == 3
 
 
-def test_requests_before_hello_can_still_be_pushed_to(house: House) -> None:
+def test_requests_before_hello_can_still_be_pushed_to(harness: BrokerHarness) -> None:
     """A sync client calls first and takes on presence later."""
-    hello(house, C, S)
-    house.leave(C)
-    house.worker(W)
-    house.request(D, 1)
-    early = house.handles[D]
-    hello(house, D, S)
-    assert house.handles[D] != early
-    house.said()
-    push(house, W, early, b"x")
-    push(house, W, house.handles[D], b"y")
-    assert house.words() == [event(D, b"x"), event(D, b"y")]
+    hello(harness, C, S)
+    harness.leave(C)
+    harness.worker(W)
+    harness.request(D, 1)
+    early = harness.handles[D]
+    hello(harness, D, S)
+    assert harness.handles[D] != early
+    harness.said()
+    push(harness, W, early, b"x")
+    push(harness, W, harness.handles[D], b"y")
+    assert harness.words() == [event(D, b"x"), event(D, b"y")]
 
 
-def test_hello_with_another_session_leaves_nothing_of_the_first(house: House) -> None:
-    hello(house, C, S)
-    subscribe(house, C, b"a")
-    hello(house, C, T)
-    assert set(house.machine.events.sessions) == {("", T)}
-    assert len(house.machine.events.topics) == 1
+def test_hello_with_another_session_leaves_nothing_of_the_first(harness: BrokerHarness) -> None:
+    hello(harness, C, S)
+    subscribe(harness, C, b"a")
+    hello(harness, C, T)
+    assert set(harness.machine.events.sessions) == {("", T)}
+    assert len(harness.machine.events.topics) == 1
 
 
 @pytest.mark.parametrize("session", [b"short", "sixteen letters!", 5, b"x" * 17])
-def test_session_that_is_none_is_answered_400(house: House, session: object) -> None:
+def test_session_that_is_none_is_answered_400(harness: BrokerHarness, session: object) -> None:
     packed = metadata.pack({"session": session})
-    house.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
-    assert house.words() == [final(C, 2, b"a session is 16 bytes", status=400)]
-    assert house.machine.events.sessions == {}
+    harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
+    assert harness.words() == [final(C, 2, b"a session is 16 bytes", status=400)]
+    assert harness.machine.events.sessions == {}
 
 
-def test_more_sessions_than_allowed_are_not_kept(make_house: MakeHouse) -> None:
-    house = make_house(max_sessions=1)
-    hello(house, C, S)
-    subscribe(house, D, b"a")
-    hello(house, D, T)
-    assert house.words() == [welcome(C, 30_000), welcome(D, 30_000)]
-    assert set(house.machine.events.sessions) == {("", S)}
-    assert house.counts.dropped == {"too-many-sessions": 1}
+def test_more_sessions_than_allowed_are_not_kept(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_sessions=1)
+    hello(harness, C, S)
+    subscribe(harness, D, b"a")
+    hello(harness, D, T)
+    assert harness.words() == [welcome(C, 30_000), welcome(D, 30_000)]
+    assert set(harness.machine.events.sessions) == {("", S)}
+    assert harness.counts.dropped == {"too-many-sessions": 1}
 
 
 # Delphi
 
 
-def is_ready(house: House, peer: bytes, service: bytes = b"echo") -> None:
-    house.hear(peer, *DELPHI.w2b_ready(service))
-    house.said()
+def is_ready(harness: BrokerHarness, peer: bytes, service: bytes = b"echo") -> None:
+    harness.hear(peer, *DELPHI.w2b_ready(service))
+    harness.said()
 
 
 def test_later_reply_of_a_delphi_worker_is_an_event_for_a_client_with_presence(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
-    is_ready(house, W)
-    hello(house, C)
-    house.request(C, 1)
-    house.said()
+    is_ready(harness, W)
+    hello(harness, C)
+    harness.request(C, 1)
+    harness.said()
     for body in (b"first", b"later", b"later still"):
-        house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
-    assert house.words() == [
+        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
+    assert harness.words() == [
         final(C, 1, b"first", worker=W),
         event(C, b"later"),
         event(C, b"later still"),
@@ -534,64 +548,66 @@ def test_later_reply_of_a_delphi_worker_is_an_event_for_a_client_with_presence(
 
 
 def test_later_reply_of_a_delphi_worker_reaches_a_delphi_client_in_its_own_dialect(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
-    is_ready(house, W)
-    house.hear(C, *DELPHI.c2b_request(b"echo", [b"x"]))
-    house.said()
+    is_ready(harness, W)
+    harness.hear(C, *DELPHI.c2b_request(b"echo", [b"x"]))
+    harness.said()
     for body in (b"first", b"later"):
-        house.hear(W, *DELPHI.w2b_final(b"echo", house.handles[C], [body]))
-    assert house.words() == [
+        harness.hear(W, *DELPHI.w2b_final(b"echo", harness.handles[C], [body]))
+    assert harness.words() == [
         (C, *DELPHI.b2c_final(b"echo", [b"first"])),
         (C, *DELPHI.b2c_final(b"echo", [b"later"])),
     ]
-    assert (house.counts.pushed, house.counts.delivered) == (1, 1)
+    assert (harness.counts.pushed, harness.counts.delivered) == (1, 1)
 
 
-def test_delphi_handle_of_another_worker_is_refused(house: House) -> None:
-    is_ready(house, W)
-    is_ready(house, V, b"time")
-    hello(house, C)
-    house.request(C, 1)
-    house.said()
-    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
-    house.said()
-    house.hear(V, *DELPHI.w2b_final(b"time", handle(1), [b"forged"]))
-    assert house.words() == []
-    assert house.counts.dropped == {"unasked-reply": 1}
+def test_delphi_handle_of_another_worker_is_refused(harness: BrokerHarness) -> None:
+    is_ready(harness, W)
+    is_ready(harness, V, b"time")
+    hello(harness, C)
+    harness.request(C, 1)
+    harness.said()
+    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
+    harness.said()
+    harness.hear(V, *DELPHI.w2b_final(b"time", handle(1), [b"forged"]))
+    assert harness.words() == []
+    assert harness.counts.dropped == {"unasked-reply": 1}
 
 
-def test_delphi_handle_survives_the_clients_session_and_the_workers_move(house: House) -> None:
-    is_ready(house, W)
-    hello(house, C, S)
-    house.request(C, 1)
-    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
-    house.leave(C)
-    is_ready(house, W, b"other")
-    hello(house, D, S)
-    house.said()
-    house.hear(W, *DELPHI.w2b_final(b"other", handle(1), [b"later"]))
-    assert house.words() == [event(D, b"later")]
+def test_delphi_handle_survives_the_clients_session_and_the_workers_move(
+    harness: BrokerHarness,
+) -> None:
+    is_ready(harness, W)
+    hello(harness, C, S)
+    harness.request(C, 1)
+    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"first"]))
+    harness.leave(C)
+    is_ready(harness, W, b"other")
+    hello(harness, D, S)
+    harness.said()
+    harness.hear(W, *DELPHI.w2b_final(b"other", handle(1), [b"later"]))
+    assert harness.words() == [event(D, b"later")]
 
 
-def test_oldest_answered_handles_are_forgotten_beyond_the_bound(make_house: MakeHouse) -> None:
-    house = make_house(max_answered=2)
-    is_ready(house, W)
-    hello(house, C)
+def test_oldest_answered_handles_are_forgotten_beyond_the_bound(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_answered=2)
+    is_ready(harness, W)
+    hello(harness, C)
     for n in (1, 2, 3):
-        house.request(C, n)
-        house.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"first"]))
-    house.said()
+        harness.request(C, n)
+        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"first"]))
+    harness.said()
     for n in (1, 2, 3):
-        house.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"%d" % n]))
-    assert house.words() == [event(C, b"2"), event(C, b"3")]
-    assert house.counts.dropped == {"unasked-reply": 1}
+        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(n), [b"%d" % n]))
+    assert harness.words() == [event(C, b"2"), event(C, b"3")]
+    assert harness.counts.dropped == {"unasked-reply": 1}
 
 
 # the broker itself
 
 
-def test_machine_pushes_and_publishes_by_itself(present: House) -> None:
+def test_machine_pushes_and_publishes_by_itself(present: BrokerHarness) -> None:
     subscribe(present, C, b"a.*")
     subscribe(present, D, b"a.*")
     machine = present.machine
@@ -609,7 +625,7 @@ def test_machine_pushes_and_publishes_by_itself(present: House) -> None:
         machine.publish(b"a.*", [b"y"], present.now)
 
 
-def test_counts_of_events_are_told_by_mmi(present: House) -> None:
+def test_counts_of_events_are_told_by_mmi(present: BrokerHarness) -> None:
     subscribe(present, C, b"a")
     publish(present, D, b"a", b"x")
     push(present, D, UNKNOWN, b"x")
@@ -622,38 +638,40 @@ def test_counts_of_events_are_told_by_mmi(present: House) -> None:
     assert '"subscriptions":1' in present.words()[0][3][1].decode()
 
 
-def test_events_of_a_client_are_signs_of_life(house: House) -> None:
-    hello(house, C)
+def test_events_of_a_client_are_signs_of_life(harness: BrokerHarness) -> None:
+    hello(harness, C)
     for _ in range(20):
-        house.pass_time(20)
-        push(house, C, UNKNOWN, b"x")
-    assert set(house.machine.registry.peers) == {C}
+        harness.pass_time(20)
+        push(harness, C, UNKNOWN, b"x")
+    assert set(harness.machine.registry.peers) == {C}
 
 
 # rights and tenants
 
 
-def with_rules(house: House, *rules: Rule, tenants: dict[str, str] | None = None) -> House:
-    house.machine.set_rights(Rights(rules, tenants), house.now)
-    return house
+def with_rules(
+    harness: BrokerHarness, *rules: Rule, tenants: dict[str, str] | None = None
+) -> BrokerHarness:
+    harness.machine.set_rights(AccessRules(rules, tenants), harness.now)
+    return harness
 
 
-def test_rules_say_who_may_publish_and_subscribe(house: House) -> None:
+def test_rules_say_who_may_publish_and_subscribe(harness: BrokerHarness) -> None:
     rule = Rule(True, frozenset(("publish", "subscribe")), users=("ann",), names=("prices.*",))
-    with_rules(house, rule)
-    house.machine.identify(C, "ann", (), house.now)
-    house.machine.identify(D, "eve", (), house.now)
+    with_rules(harness, rule)
+    harness.machine.identify(C, "ann", (), harness.now)
+    harness.machine.identify(D, "eve", (), harness.now)
     for peer in (C, D):
-        hello(house, peer)
-    house.said()
-    house.say(C, spec.SUBSCRIBE, service=b"prices.>", id=1)
-    house.say(C, spec.SUBSCRIBE, service=b">", id=2)
-    house.say(D, spec.SUBSCRIBE, service=b"prices.>", id=3)
-    publish(house, D, b"prices.eur", b"forged", id=4)
-    publish(house, B, b"prices.eur", b"forged", id=5)
-    publish(house, C, b"prices.eur", b"1.08", id=6)
+        hello(harness, peer)
+    harness.said()
+    harness.say(C, spec.SUBSCRIBE, service=b"prices.>", id=1)
+    harness.say(C, spec.SUBSCRIBE, service=b">", id=2)
+    harness.say(D, spec.SUBSCRIBE, service=b"prices.>", id=3)
+    publish(harness, D, b"prices.eur", b"forged", id=4)
+    publish(harness, B, b"prices.eur", b"forged", id=5)
+    publish(harness, C, b"prices.eur", b"1.08", id=6)
     unknown = b"who you are is not known, and not everybody may publish 'prices.eur'"
-    assert house.words() == [
+    assert harness.words() == [
         final(C, 2, b"'ann' may not subscribe '>'", status=403),
         final(D, 3, b"'eve' may not subscribe 'prices.>'", status=403),
         final(D, 4, b"'eve' may not publish 'prices.eur'", status=403),
@@ -662,41 +680,43 @@ def test_rules_say_who_may_publish_and_subscribe(house: House) -> None:
     ]
 
 
-def test_rule_that_changes_ends_the_subscriptions_that_stood_on_it(house: House) -> None:
+def test_rule_that_changes_ends_the_subscriptions_that_stood_on_it(harness: BrokerHarness) -> None:
     everything = frozenset(("publish", "subscribe"))
-    with_rules(house, Rule(True, everything))
-    hello(house, C, S)
-    subscribe(house, C, b"a.b", b"b.c")
-    with_rules(house, Rule(True, everything), Rule(False, everything, names=("a.*",)))
-    assert [pattern for pattern, _ in house.machine.events.topics.pairs()] == [b"b.c"]
-    house.leave(C)
-    with_rules(house, Rule(True, everything, names=("a.*",)))
-    hello(house, D, S)
-    assert list(house.machine.events.topics.pairs()) == []
+    with_rules(harness, Rule(True, everything))
+    hello(harness, C, S)
+    subscribe(harness, C, b"a.b", b"b.c")
+    with_rules(harness, Rule(True, everything), Rule(False, everything, names=("a.*",)))
+    assert [pattern for pattern, _ in harness.machine.events.topics.pairs()] == [b"b.c"]
+    harness.leave(C)
+    with_rules(harness, Rule(True, everything, names=("a.*",)))
+    hello(harness, D, S)
+    assert list(harness.machine.events.topics.pairs()) == []
 
 
 @pytest.mark.parametrize("prefix", ["acme.", "acme"])
-def test_tenant_hears_its_own_topics_by_its_own_names(house: House, prefix: str) -> None:
+def test_tenant_hears_its_own_topics_by_its_own_names(harness: BrokerHarness, prefix: str) -> None:
     tenants = {"acme": prefix, "umbrella": "u."}
-    with_rules(house, Rule(True, frozenset(("publish", "subscribe"))), tenants=tenants)
+    with_rules(harness, Rule(True, frozenset(("publish", "subscribe"))), tenants=tenants)
     for peer, group in ((C, "acme"), (D, "umbrella"), (V, "acme")):
-        house.machine.identify(peer, peer.decode(), (group,), house.now)
+        harness.machine.identify(peer, peer.decode(), (group,), harness.now)
     for peer in (B, C, D):
-        hello(house, peer)
-        subscribe(house, peer, b">")
-    house.said()
-    publish(house, V, b"prices.eur", b"x")
-    assert house.words() == [
+        hello(harness, peer)
+        subscribe(harness, peer, b">")
+    harness.said()
+    publish(harness, V, b"prices.eur", b"x")
+    assert harness.words() == [
         event(B, b"x", topic=b"acme.prices.eur"),
         event(C, b"x", topic=b"prices.eur"),
     ]
-    house.say(C, spec.UNSUBSCRIBE, service=b">")
-    publish(house, V, b"prices.eur", b"x")
-    assert house.words() == [event(B, b"x", topic=b"acme.prices.eur")]
+    harness.say(C, spec.UNSUBSCRIBE, service=b">")
+    publish(harness, V, b"prices.eur", b"x")
+    assert harness.words() == [event(B, b"x", topic=b"acme.prices.eur")]
 
 
-def test_topic_that_is_too_long_with_its_tenants_prefix_is_answered_400(house: House) -> None:
-    with_rules(house, Rule(True, frozenset(("publish",))), tenants={"acme": "acme."})
-    house.machine.identify(C, "ann", ("acme",), house.now)
-    publish(house, C, b"x" * 251, b"x", id=5)
-    assert house.words() == [final(C, 5, b"a topic has at most 255 bytes", status=400)]
+def test_topic_that_is_too_long_with_its_tenants_prefix_is_answered_400(
+    harness: BrokerHarness,
+) -> None:
+    with_rules(harness, Rule(True, frozenset(("publish",))), tenants={"acme": "acme."})
+    harness.machine.identify(C, "ann", ("acme",), harness.now)
+    publish(harness, C, b"x" * 251, b"x", id=5)
+    assert harness.words() == [final(C, 5, b"a topic has at most 255 bytes", status=400)]

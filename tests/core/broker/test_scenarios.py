@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.core.broker_harness import House
+from tests.core.broker_harness import BrokerHarness
 from tests.core.transcript import FOLDER, Transcript
 
 SCENARIOS = sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario_is_played_as_it_is_written(make_house: Callable[..., House], name: str) -> None:
+def test_scenario_is_played_as_it_is_written(
+    make_harness: Callable[..., BrokerHarness], name: str
+) -> None:
     text = (FOLDER / f"{name}.txt").read_text("utf-8")
-    assert Transcript(make_house).play(text) == text
+    assert Transcript(make_harness).play(text) == text
 
 
 def test_every_scenario_says_why_it_is_there_and_what_the_broker_says() -> None:
@@ -26,8 +28,8 @@ def test_every_scenario_says_why_it_is_there_and_what_the_broker_says() -> None:
         assert sum(line.startswith("    ") for line in lines) >= 5
 
 
-def test_transcript_that_lies_is_found_out(make_house: Callable[..., House]) -> None:
+def test_transcript_that_lies_is_found_out(make_harness: Callable[..., BrokerHarness]) -> None:
     text = "worker-w READY code=1 service=echo\n    worker-w DISCONNECT\n"
-    played = Transcript(make_house).play(text)
+    played = Transcript(make_harness).play(text)
     assert played != text
     assert "worker-w WELCOME" in played

@@ -256,10 +256,10 @@ def test_client_without_presence_neither_heartbeats_nor_judges() -> None:
 
 def test_welcome_sets_interval_and_liveness() -> None:
     script = connected(presence=True)
-    welcome(script, 2000, liveness=2, broker="house")
+    welcome(script, 2000, liveness=2, broker="harness")
     assert (script.session.peer_id, script.session.welcome) == (
         b"me",
-        {"liveness": 2, "broker": "house"},
+        {"liveness": 2, "broker": "harness"},
     )
     script.pass_time(3.9)
     assert script.out() == ([HEARTBEAT], [], [])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.client.session import Event
+from majordomus.core.client.session import EventReceived
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
@@ -74,9 +74,9 @@ def test_events_are_handed_on_with_topic_frames_and_the_senders_metadata() -> No
     both = metadata.pack({"user": "ann"}) + packed
     script.say(spec.EVENT, flags=spec.METADATA | spec.BROKER_METADATA, metadata=both)
     assert script.events() == [
-        Event(b"prices.eur", [b"a", b"b"], b""),
-        Event(b"", [b"pushed"], packed),
-        Event(b"", [], packed),
+        EventReceived(b"prices.eur", [b"a", b"b"], b""),
+        EventReceived(b"", [b"pushed"], packed),
+        EventReceived(b"", [], packed),
     ]
 
 
@@ -215,7 +215,7 @@ def test_worker_subscribes_behind_its_ready_on_every_connection() -> None:
     script.connect()
     assert [word[0] for word in script.said()] == ["READY", "SUBSCRIBE"]
     script.say(spec.EVENT, b"debug", service=b"config.log")
-    assert script.events() == [Event(b"config.log", [b"debug"], b"")]
+    assert script.events() == [EventReceived(b"config.log", [b"debug"], b"")]
     script.session.unsubscribe(b"config.>", script.now)
     script.turn()
     assert script.said() == [unsubscribe(2, b"config.>")]
@@ -224,8 +224,8 @@ def test_worker_subscribes_behind_its_ready_on_every_connection() -> None:
 # ── joined with a broker ──────────────────────────────────────────────────────────────────────────
 
 
-def heard(end: Any) -> list[Event]:
-    return [event for event in end.events if isinstance(event, Event)]
+def heard(end: Any) -> list[EventReceived]:
+    return [event for event in end.events if isinstance(event, EventReceived)]
 
 
 def test_worker_pushes_to_a_client_that_has_reconnected_meanwhile() -> None:
@@ -242,7 +242,7 @@ def test_worker_pushes_to_a_client_that_has_reconnected_meanwhile() -> None:
     world.run(5.0)
     worker.session.push(job.client, [b"done"], world.now)
     world.run()
-    assert heard(client) == [Event(b"", [b"done"], b"")]
+    assert heard(client) == [EventReceived(b"", [b"done"], b"")]
 
 
 def test_subscriptions_hold_at_a_broker_that_was_killed_and_started_again() -> None:
@@ -257,7 +257,7 @@ def test_subscriptions_hold_at_a_broker_that_was_killed_and_started_again() -> N
     world.run(20.0)
     assert worker.session.publish(b"prices.eur", [b"1.08"], world.now)
     world.run()
-    assert heard(client) == [Event(b"prices.eur", [b"1.08"], b"")]
+    assert heard(client) == [EventReceived(b"prices.eur", [b"1.08"], b"")]
 
 
 def test_event_on_a_connection_that_breaks_is_lost_and_not_repeated() -> None:
@@ -271,4 +271,4 @@ def test_event_on_a_connection_that_breaks_is_lost_and_not_repeated() -> None:
     world.run(5.0)
     publisher.session.publish(b"a", [b"2"], world.now, ttl=5.0)
     world.run(1.0)
-    assert heard(client) == [Event(b"a", [b"2"], b"")]
+    assert heard(client) == [EventReceived(b"a", [b"2"], b"")]

@@ -18,15 +18,15 @@ from majordomus.core.client.session import (
     ClientSession,
     ClientSettings,
     Credit,
-    Event,
+    EventReceived,
     Final,
     Lost,
     Part,
-    Refused,
+    SubscriptionRefused,
 )
 from majordomus.core.session.events import MOST_ASKED
 from majordomus.core.session.transitions import CallState
-from majordomus.core.worker.session import Cancel, Job, WorkerSession, WorkerSettings
+from majordomus.core.worker.session import Cancel, Dispatch, WorkerSession, WorkerSettings
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
@@ -310,7 +310,7 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
     assert ends == {number: 1 for number, flags in asked.items() if not flags & spec.ONE_WAY}
     over: set[int] = set()
     for event in shell.events:
-        if isinstance(event, Event | Refused):
+        if isinstance(event, EventReceived | SubscriptionRefused):
             assert dialect is Dialect.MDP03
             continue
         assert isinstance(event, Part | Credit | Final | Lost)
@@ -358,7 +358,7 @@ class Answers:
 
     def collect(self) -> None:
         events = self.shell.events
-        self.jobs = [event.id for event in events if isinstance(event, Job)]
+        self.jobs = [event.id for event in events if isinstance(event, Dispatch)]
 
     def give(self, how: str, which: int) -> None:
         self.collect()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from majordomus.core.session.backoff import delay
-from majordomus.core.session.outbox import BATCH, Outbox
+from majordomus.core.session.outbox import BATCH, SessionOutbox
 from majordomus.core.session.timers import Timers, Watched
 from majordomus.core.session.transitions import (
     CALL,
@@ -21,7 +21,7 @@ from majordomus.core.session.transitions import (
     JOB,
     CallState,
     ConnectionState,
-    JobState,
+    DispatchState,
     Moves,
 )
 from majordomus.errors import LocalProtocolError
@@ -29,7 +29,7 @@ from majordomus.errors import LocalProtocolError
 TABLES: list[tuple[Mapping[str, Mapping[Any, Any]], type[IntEnum]]] = [
     (CONNECTION, ConnectionState),
     (CALL, CallState),
-    (JOB, JobState),
+    (JOB, DispatchState),
 ]
 
 
@@ -126,7 +126,7 @@ def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living
 
 
 def test_outbox_fills_one_list_while_the_other_is_read() -> None:
-    outbox = Outbox()
+    outbox = SessionOutbox()
     outbox.put([b"1"])
     first = outbox.take()
     outbox.put([b"2"])
@@ -141,7 +141,7 @@ def test_outbox_fills_one_list_while_the_other_is_read() -> None:
 def test_outbox_keeps_the_order_whatever_the_socket_refuses(
     steps: list[tuple[str, int]],
 ) -> None:
-    outbox = Outbox()
+    outbox = SessionOutbox()
     now, count, took, lost = 0.0, 0, [], set()
     for what, room in [*steps, *[("turn", 9)] * 200]:
         if what == "put":
@@ -165,7 +165,7 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
 
 
 def test_outbox_that_was_refused_offers_a_batch_at_a_time() -> None:
-    outbox = Outbox()
+    outbox = SessionOutbox()
     for n in range(600):
         outbox.put([b"%d" % n])
     for frames in list(outbox.take()):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.worker.session import DECLINED, Cancel, Job
+from majordomus.core.worker.session import DECLINED, Cancel, Dispatch
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -112,7 +112,7 @@ def test_legacy_worker_answers_a_job_under_its_address(
     script = registered(dialect)
     ask(script, dialect, *body)
     (job,) = script.events()
-    assert job == Job(job.id, b"echo", list(body) or [b""], b"a1", inf, b"", b"", 0)
+    assert job == Dispatch(job.id, b"echo", list(body) or [b""], b"a1", inf, b"", b"", 0)
     assert script.final(job.id, *body)
     assert not script.final(job.id, *body)
     assert script.out() == ([final(dialect, *body)], [], [])

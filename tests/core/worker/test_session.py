@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.worker.session import TOO_SLOW, Cancel, Job, SentOff
+from majordomus.core.worker.session import TOO_SLOW, Cancel, Disconnected, Dispatch
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata, spec
 from tests.core.session_harness import Word, WorkerScript
@@ -54,13 +54,13 @@ def test_worker_says_ready_for_each_service_once_it_is_connected() -> None:
 def test_worker_is_ready_when_the_broker_has_welcomed_it() -> None:
     script = WorkerScript()
     script.connect()
-    facts = metadata.pack({"broker": "house"})
+    facts = metadata.pack({"broker": "harness"})
     script.welcome(flags=spec.BROKER_METADATA, metadata=facts)
     session = script.session
     assert (session.ready, session.worker_id, session.welcome) == (
         True,
         b"me",
-        {"broker": "house"},
+        {"broker": "harness"},
     )
 
 
@@ -134,7 +134,7 @@ def test_socket_that_does_not_connect_is_changed_for_another() -> None:
 def test_job_carries_all_that_the_request_says(script: WorkerScript) -> None:
     script.request(7, b"a", b"", ttl=1500, flags=spec.ONCE)
     (job,) = script.events()
-    assert job == Job(
+    assert job == Dispatch(
         job.id, b"echo", [b"a", b""], b"client", script.now + 1.5, b"", b"", spec.ONCE
     )
     assert script.session.held == 1
@@ -681,7 +681,7 @@ def test_heartbeats_do_not_pile_up_at_a_full_socket(script: WorkerScript) -> Non
 def test_reason_of_a_disconnect_is_told(script: WorkerScript) -> None:
     field = metadata.pack({"status": 403, "reason": "'wes' may not serve 'echo'"})
     script.say(spec.DISCONNECT, flags=spec.BROKER_METADATA, metadata=field)
-    assert script.events() == [SentOff(403, "'wes' may not serve 'echo'")]
+    assert script.events() == [Disconnected(403, "'wes' may not serve 'echo'")]
 
 
 @pytest.mark.parametrize(

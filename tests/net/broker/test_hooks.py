@@ -38,7 +38,7 @@ from tests.net.conftest import QUICK, eventually
 BIND = "tcp://127.0.0.1:0"
 
 
-class House:
+class BrokerHarness:
     """A broker with hooks, a worker with a few services, and clients."""
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    made = House()
+def harness() -> Iterator[BrokerHarness]:
+    made = BrokerHarness()
     with made.stack:
         yield made
 
@@ -120,8 +120,10 @@ class DecidingLater(Deciding):
 
 
 @pytest.mark.parametrize("kind", [Deciding, DecidingLater])
-def test_every_action_of_a_subclass_does_what_it_says(house: House, kind: type[Broker]) -> None:
-    client = house.open(kind(QUICK, bind=BIND))
+def test_every_action_of_a_subclass_does_what_it_says(
+    harness: BrokerHarness, kind: type[Broker]
+) -> None:
+    client = harness.open(kind(QUICK, bind=BIND))
     assert client.call("echo", "plain").frames == [b"echo", b"plain"]
     assert client.call("echo", "none").frames == [b"echo", b"none"]
     assert client.call("echo", "redirect").frames == [b"other", b"redirect"]
@@ -138,9 +140,9 @@ def test_every_action_of_a_subclass_does_what_it_says(house: House, kind: type[B
 
 @pytest.mark.parametrize("kind", [Deciding, DecidingLater])
 def test_hook_that_raises_is_a_500_and_is_logged_with_its_story_once(
-    house: House, kind: type[Broker], caplog: pytest.LogCaptureFixture
+    harness: BrokerHarness, kind: type[Broker], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = house.open(kind(QUICK, bind=BIND))
+    client = harness.open(kind(QUICK, bind=BIND))
     with caplog.at_level(logging.ERROR, "majordomus.broker"):
         for _ in range(3):
             with pytest.raises(HandlerFailed, match="a hook of the broker failed"):
@@ -154,7 +156,7 @@ def test_hook_that_raises_is_a_500_and_is_logged_with_its_story_once(
     assert "hook on_request failed 2 times by now: ValueError" in caplog.text
 
 
-def test_broker_goes_on_while_an_async_hook_waits(house: House) -> None:
+def test_broker_goes_on_while_an_async_hook_waits(harness: BrokerHarness) -> None:
     released = threading.Event()
 
     class Slow(Broker):
@@ -162,7 +164,7 @@ def test_broker_goes_on_while_an_async_hook_waits(house: House) -> None:
             if request.text == "slow":
                 await asyncio.to_thread(released.wait, 10)
 
-    client = house.open(Slow(QUICK, bind=BIND))
+    client = harness.open(Slow(QUICK, bind=BIND))
     slow = client.submit("echo", "slow")
     for _ in range(10):
         assert client.call("echo", "fast").frames[1] == b"fast"
@@ -171,7 +173,9 @@ def test_broker_goes_on_while_an_async_hook_waits(house: House) -> None:
     assert slow.result(10).frames[1] == b"slow"
 
 
-def test_async_hook_calls_a_service_and_goes_on_when_its_reply_is_there(house: House) -> None:
+def test_async_hook_calls_a_service_and_goes_on_when_its_reply_is_there(
+    harness: BrokerHarness,
+) -> None:
     class Asking(Broker):
         async def on_request(self, request: HookRequest) -> Any:
             if request.service != "echo":
@@ -181,11 +185,11 @@ def test_async_hook_calls_a_service_and_goes_on_when_its_reply_is_there(house: H
                 await self.call("nowhere", timeout=0.05)
             return Reply(answer)
 
-    client = house.open(Asking(QUICK, bind=BIND))
+    client = harness.open(Asking(QUICK, bind=BIND))
     assert client.call("echo", "x").frames == [b"other", b"asked", b"x"]
 
 
-def test_hook_that_takes_too_long_is_a_500_and_is_cancelled(house: House) -> None:
+def test_hook_that_takes_too_long_is_a_500_and_is_cancelled(harness: BrokerHarness) -> None:
     cancelled = threading.Event()
 
     class Endless(Broker):
@@ -196,13 +200,13 @@ def test_hook_that_takes_too_long_is_a_500_and_is_cancelled(house: House) -> Non
                 cancelled.set()
                 raise
 
-    client = house.open(Endless(BrokerSettings(hook_timeout=0.1), bind=BIND))
+    client = harness.open(Endless(BrokerSettings(hook_timeout=0.1), bind=BIND))
     with pytest.raises(HandlerFailed, match=r"did not decide within 0\.1 s"):
         client.call("echo")
     assert cancelled.wait(10)
 
 
-def test_broker_that_stops_cancels_its_hooks_and_leaves_no_thread(house: House) -> None:
+def test_broker_that_stops_cancels_its_hooks_and_leaves_no_thread(harness: BrokerHarness) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     class Endless(Broker):
@@ -214,7 +218,7 @@ def test_broker_that_stops_cancels_its_hooks_and_leaves_no_thread(house: House) 
                 ended.set()
 
     broker = Endless(BrokerSettings(drain_timeout=0.1, hook_timeout=60), bind=BIND)
-    client = house.open(broker)
+    client = harness.open(broker)
     client.submit("echo")
     assert begun.wait(10)
     broker.stop()
@@ -252,7 +256,7 @@ class NotingLater(Noting):
 
 @pytest.mark.parametrize("second", [Noting, NotingLater])
 def test_middleware_is_asked_in_order_and_for_replies_in_reverse(
-    house: House, second: type[Noting]
+    harness: BrokerHarness, second: type[Noting]
 ) -> None:
     notes: list[str] = []
     chain = [Noting("a", notes), second("b", notes), Noting("c", notes)]
@@ -261,29 +265,29 @@ def test_middleware_is_asked_in_order_and_for_replies_in_reverse(
         def on_request(self, request: HookRequest) -> None:
             notes.append("broker request")
 
-    client = house.open(Last(QUICK, bind=BIND, middleware=chain))
+    client = harness.open(Last(QUICK, bind=BIND, middleware=chain))
     client.call("echo", "x")
     requests = ["a request", "b request", "c request", "broker request"]
     assert notes == [*requests, "c reply", "b reply", "a reply"]
-    assert all(one.broker.endpoints == [house.url] for one in chain)
+    assert all(one.broker.endpoints == [harness.url] for one in chain)
 
 
 @pytest.mark.parametrize("kind", [Noting, NotingLater])
-def test_first_that_does_not_forward_decides(house: House, kind: type[Noting]) -> None:
+def test_first_that_does_not_forward_decides(harness: BrokerHarness, kind: type[Noting]) -> None:
     notes: list[str] = []
     chain = [Noting("a", notes), kind("b", notes, request=Reject(403, "b")), Noting("c", notes)]
-    client = house.open(Broker(QUICK, bind=BIND, middleware=chain))
+    client = harness.open(Broker(QUICK, bind=BIND, middleware=chain))
     with pytest.raises(Exception, match="403 b"):
         client.call("echo", "x")
     assert notes == ["a request", "b request"]
 
 
 @pytest.mark.parametrize("kind", [Noting, NotingLater])
-def test_replaced_reply_is_seen_by_those_before(house: House, kind: type[Noting]) -> None:
+def test_replaced_reply_is_seen_by_those_before(harness: BrokerHarness, kind: type[Noting]) -> None:
     seen: list[str] = []
     broker = Broker(QUICK, bind=BIND, middleware=[kind("b", [], reply=Replace("else"))])
     broker.hooks.insert(0, type("First", (), {"on_reply": lambda _, r: seen.append(r.text)})())
-    client = house.open(broker)
+    client = harness.open(broker)
     assert client.call("echo", "x").text == "else"
     assert seen == ["else"]
 
@@ -310,9 +314,11 @@ class SpeakingLater(Speaking):
 
 
 @pytest.mark.parametrize("kind", [Speaking, SpeakingLater])
-def test_hook_pushes_to_any_client_and_publishes(house: House, kind: type[Broker]) -> None:
-    asker = house.open(kind(QUICK, bind=BIND))
-    hearer = house.client()
+def test_hook_pushes_to_any_client_and_publishes(
+    harness: BrokerHarness, kind: type[Broker]
+) -> None:
+    asker = harness.open(kind(QUICK, bind=BIND))
+    hearer = harness.client()
     with hearer.events() as events:
         handle = hearer.call("who").body
         assert asker.call("push", [handle, b"for", b"you"]).text == "said"
@@ -324,14 +330,14 @@ def test_hook_pushes_to_any_client_and_publishes(house: House, kind: type[Broker
         assert (event.topic, event.frames) == ("news.today", [b"it", b"rains"])
 
 
-def test_functions_can_be_added_to_a_broker_also_while_it_runs(house: House) -> None:
+def test_functions_can_be_added_to_a_broker_also_while_it_runs(harness: BrokerHarness) -> None:
     broker = Broker(QUICK, bind=BIND)
 
     @broker.hook
     def on_reply(reply: HookReply) -> Any:
         return Replace(reply.text + "!")
 
-    client = house.open(broker)
+    client = harness.open(broker)
     assert client.call("other", "x").text == "otherx!"
     broker.hook(lambda request: Redirect("other"), "on_request")
     eventually(lambda: client.call("echo", "x").text == "otherx!", 10)
@@ -339,10 +345,10 @@ def test_functions_can_be_added_to_a_broker_also_while_it_runs(house: House) -> 
         broker.hook(print, "on_nothing")
 
 
-def test_functions_are_added_to_what_a_broker_has_adopted(house: House) -> None:
+def test_functions_are_added_to_what_a_broker_has_adopted(harness: BrokerHarness) -> None:
     broker, new = Broker(QUICK, bind=BIND), Broker(QUICK, bind=BIND)
     broker.hook(lambda request: Reply("old"), "on_request")
-    client = house.open(broker)
+    client = harness.open(broker)
     new.hook(lambda request: Redirect("other"), "on_request")
     adopted = threading.Event()
     broker.adopt(new, lambda left: adopted.set())
@@ -353,7 +359,7 @@ def test_functions_are_added_to_what_a_broker_has_adopted(house: House) -> None:
     eventually(lambda: client.call("echo", "x").frames == [b"first", b"second", b"other", b"x"], 10)
 
 
-def test_parts_pass_a_hook_that_cannot_be_async(house: House) -> None:
+def test_parts_pass_a_hook_that_cannot_be_async(harness: BrokerHarness) -> None:
     class Parts(Broker):
         def on_part(self, part: HookReply) -> Any:
             return Replace(part.text * 2)
@@ -361,7 +367,7 @@ def test_parts_pass_a_hook_that_cannot_be_async(house: House) -> None:
     class Async(Broker):
         async def on_part(self, part: HookReply) -> Any: ...
 
-    client = house.open(Parts(QUICK, bind=BIND))
+    client = harness.open(Parts(QUICK, bind=BIND))
     with client.stream("parts") as stream:
         assert [part.text for part in stream] == ["11", "22"]
     with pytest.raises(ConfigurationError, match="on_part cannot be async"):
@@ -369,7 +375,7 @@ def test_parts_pass_a_hook_that_cannot_be_async(house: House) -> None:
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_hooks_are_told_who_comes_and_goes(house: House, later: bool) -> None:
+def test_hooks_are_told_who_comes_and_goes(harness: BrokerHarness, later: bool) -> None:
     told: list[tuple[Any, ...]] = []
 
     class Told(Broker):
@@ -399,9 +405,9 @@ def test_hooks_are_told_who_comes_and_goes(house: House, later: bool) -> None:
         async def on_request_ended(self, outcome: Any) -> None:
             super().on_request_ended(outcome)
 
-    client = house.open((ToldLater if later else Told)(QUICK, bind=BIND))
+    client = harness.open((ToldLater if later else Told)(QUICK, bind=BIND))
     assert client.call("user").text == "ada"
-    worker = Worker(house.url)
+    worker = Worker(harness.url)
     worker.service("brief")(lambda request: None)
     with worker:
         worker.wait_ready()
@@ -419,13 +425,13 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def test_call_and_send_come_from_any_event_loop_and_thread(house: House) -> None:
+def test_call_and_send_come_from_any_event_loop_and_thread(harness: BrokerHarness) -> None:
     got = threading.Event()
     broker = Broker(QUICK, bind=BIND)
     with pytest.raises(LocalProtocolError, match="not open"):
         broker.send("echo")
-    house.open(broker)
-    worker = Worker(house.url)
+    harness.open(broker)
+    worker = Worker(harness.url)
     worker.service("sink")(lambda request: got.set())
     with worker:
         worker.wait_ready()
@@ -434,9 +440,9 @@ def test_call_and_send_come_from_any_event_loop_and_thread(house: House) -> None
         assert asyncio.run(broker.call("echo", ["a", "b"])).frames == [b"echo", b"a", b"b"]
 
 
-def test_call_that_is_cancelled_is_withdrawn(house: House) -> None:
+def test_call_that_is_cancelled_is_withdrawn(harness: BrokerHarness) -> None:
     broker = Broker(QUICK, bind=BIND)
-    house.open(broker)
+    harness.open(broker)
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):

@@ -53,7 +53,7 @@ WRONG: dict[str, tuple[str, Hook]] = {
     "no status": ("on_request", lambda _: Reply(b"", 0)),
     "a status in words": ("on_request", lambda _: Reply(b"", "200")),  # type: ignore[arg-type]
     "frames that are none": ("on_request", lambda _: Reply([object()])),
-    "no frames at all": ("on_request", lambda _: actions.Reply(None)),  # type: ignore[arg-type]
+    "no frames at all": ("on_request", lambda _: actions.ReplyAction(None)),  # type: ignore[arg-type]
     "a worker by a number": ("on_request", lambda _: SendTo(10**15)),  # type: ignore[arg-type]
     "a worker by its name": ("on_request", lambda _: SendTo("worker")),  # type: ignore[arg-type]
     "a service by bytes": ("on_request", lambda _: Redirect(b"echo")),  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from majordomus import Broker, BrokerSettings, Client, Request, Worker
 from majordomus.errors import ConfigurationError, MajordomusError
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
-from majordomus.net.zmq.monitor import Event
+from majordomus.net.zmq.monitor import MonitorEvent
 from majordomus.net.zmtp import tcp
 from majordomus.protocol import mdp03, spec
 
@@ -335,12 +335,12 @@ def test_connection_of_the_parent_outlives_a_close_in_a_forked_child(broker: Bro
     place = tcp.at_once(broker.endpoints[0])
     assert place is not None
     from majordomus.net.connection.zmtp_link import (
-        TcpLink,  # which only loads where our own ZMTP was built
+        ZmtpLink,  # which only loads where our own ZMTP was built
     )
 
-    link = TcpLink(broker.endpoints[0], place)
+    link = ZmtpLink(broker.endpoints[0], place)
     until = time.monotonic() + LIMIT
-    while not any(seen.event is Event.CONNECTED for seen in link.news()):
+    while not any(seen.event is MonitorEvent.CONNECTED for seen in link.news()):
         assert time.monotonic() < until
         link.receive(1)
     child = os.fork()

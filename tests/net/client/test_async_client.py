@@ -23,7 +23,7 @@ from majordomus.errors import (
 )
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
-from majordomus.net.client.calls import Call, Calls, make_ask, make_call
+from majordomus.net.client.calls import PendingCall, PendingCalls, make_ask, make_call
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -281,7 +281,7 @@ def test_forked_process_is_told_to_make_its_own(url: str, worker: Worker) -> Non
 class Turn:
     """What a call does to its line."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: Calls) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: PendingCalls) -> None:
         self.loop, self.calls = loop, calls
         self.done: list[str] = []
 
@@ -291,7 +291,7 @@ class Turn:
     def touch(self) -> None:
         self.done.append("touch")
 
-    def launch(self) -> Call:
+    def launch(self) -> PendingCall:
         call = make_call("echo", b"", 1.0, False, False, b"", None)
         self.calls.launch(call, self)  # type: ignore[arg-type]
         return call
@@ -300,7 +300,7 @@ class Turn:
 def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(run: Run) -> None:
     async def scene() -> None:
         session = ClientSession(ClientSettings(), os.urandom, random.random)
-        turn = Turn(asyncio.get_running_loop(), Calls(session, [], lambda: True))
+        turn = Turn(asyncio.get_running_loop(), PendingCalls(session, [], lambda: True))
         session.connected(0.0)
         first, second = turn.launch(), turn.launch()
         turn.calls.take([Final(call.id, 200, [], b"") for call in (first, second)])
@@ -316,7 +316,7 @@ def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(r
 
 def test_answer_may_come_in_the_turn_in_which_its_caller_is_cancelled(run: Run) -> None:
     async def scene() -> None:
-        call = Call(make_ask("echo", b"", 1.0))
+        call = PendingCall(make_ask("echo", b"", 1.0))
         waiter = asyncio.get_running_loop().create_future()
         call.wait_on(waiter)
         waiter.cancel()

@@ -31,7 +31,7 @@ from majordomus.messages import Message
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client import driver
 from majordomus.net.client.client import Client
-from majordomus.net.connection.zmtp_link import TcpLink
+from majordomus.net.connection.zmtp_link import ZmtpLink
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import select as wires
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -132,7 +132,7 @@ class TestConnectionIsLookedAtBeforeASend:
         for sent_once in (call, stream, send):
             assert client.call("echo", b"before", timeout=20.0).body == b"before"
             link = client._driver._line.link
-            assert isinstance(link, TcpLink)
+            assert isinstance(link, ZmtpLink)
             cut(link)
             sent_once()
             assert client._driver._line.link is not link
@@ -145,13 +145,13 @@ class TestConnectionIsLookedAtBeforeASend:
         monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
         assert client.call("echo", b"before").body == b"before"
         link = client._driver._line.link
-        assert isinstance(link, TcpLink)
+        assert isinstance(link, ZmtpLink)
         cut(link)
         assert client.call("echo", b"after").body == b"after"
         assert client._driver._line.link is not link
 
 
-def cut(link: TcpLink) -> None:
+def cut(link: ZmtpLink) -> None:
     """Ends the connection, as a network does: nobody has been told yet."""
     for name in [one.name for one in Path("/proc/self/fd").iterdir()]:
         with contextlib.suppress(OSError):

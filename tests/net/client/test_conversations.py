@@ -20,8 +20,8 @@ from majordomus.errors import (
     NotSupported,
     TooManyRequests,
 )
-from majordomus.net.worker.base import Services
-from majordomus.net.worker.deferred_reply import Later
+from majordomus.net.worker.base import WorkerBase
+from majordomus.net.worker.deferred_reply import DeferredReply
 from majordomus.protocol import spec
 from tests.docs_runner import run_page
 from tests.net.conftest import RawPeer, eventually
@@ -42,14 +42,14 @@ class Told:
         self.got: list[bytes] = []
         self.began = threading.Event()
         self.cancelled_at = 0.0
-        self.later: list[Later] = []
+        self.later: list[DeferredReply] = []
         self.errors: list[BaseException] = []
 
     def cancelled(self) -> None:
         self.cancelled_at = time.monotonic()
 
 
-def serve(worker: Services, told: Told) -> None:
+def serve(worker: WorkerBase, told: Told) -> None:
     @worker.service("chat")
     async def chat(request: Request) -> AsyncIterator[bytes]:
         yield b"hello " + request.body

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.broker.state.access_rules import Rights, Rule
-from majordomus.core.session.events import Event as Heard
+from majordomus.core.broker.state.access_rules import AccessRules, Rule
+from majordomus.core.session.events import EventReceived as Heard
 from majordomus.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -24,7 +24,7 @@ from majordomus.errors import (
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
-from majordomus.net.events import MOST_WAITING, AsyncEvents, Event, Events, Hub
+from majordomus.net.events import MOST_WAITING, AsyncSubscription, Event, Hub, Subscription
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
@@ -219,7 +219,7 @@ def test_nobody_hears_within_the_time_is_a_timeout(client: Client) -> None:
 
 def test_refused_subscription_raises_and_leaves_nothing(broker: Broker, client: Client) -> None:
     machine = broker._loop._machine  # type: ignore[union-attr]
-    machine.registry.rights = Rights([Rule(True, frozenset(("call",)))])
+    machine.registry.rights = AccessRules([Rule(True, frozenset(("call",)))])
     with pytest.raises((Forbidden, Unauthenticated), match="subscribe 'secret'"):
         client.subscribe("secret")
     assert client._calls.hub.of(b"secret") == []
@@ -231,7 +231,7 @@ def test_refused_publication_is_logged_or_raised(
 ) -> None:
     client.publish("a", b"x", confirm=True)
     machine = broker._loop._machine  # type: ignore[union-attr]
-    machine.registry.rights = Rights([Rule(True, frozenset(("call",)))])
+    machine.registry.rights = AccessRules([Rule(True, frozenset(("call",)))])
     with pytest.raises(Unauthenticated, match="publish 'a'"):
         client.publish("a", b"x", confirm=True)
     assert caplog.text == ""
@@ -244,7 +244,7 @@ def test_each_of_several_threads_hears_that_its_publication_is_refused(
     broker: Broker, client: Client
 ) -> None:
     machine = broker._loop._machine  # type: ignore[union-attr]
-    machine.registry.rights = Rights([Rule(True, frozenset(("call",)))])
+    machine.registry.rights = AccessRules([Rule(True, frozenset(("call",)))])
     refused: list[Exception] = []
 
     def publish() -> None:
@@ -306,9 +306,9 @@ def test_worker_hears_topics_beside_its_services(url: str, client: Client) -> No
 # ── bounds ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", [Events, AsyncEvents])
+@pytest.mark.parametrize("kind", [Subscription, AsyncSubscription])
 def test_oldest_event_makes_room_for_the_newest_and_is_counted(
-    kind: type[Events] | type[AsyncEvents],
+    kind: type[Subscription] | type[AsyncSubscription],
 ) -> None:
     hub = Hub()
     events = kind(b"", 3, lambda _: None)
@@ -422,10 +422,10 @@ async def test_asyncio_worker_pushes_and_publishes_from_its_own_loop(url: str) -
 
 @on_loop
 async def test_asyncio_refusal_raises(broker: Broker, url: str) -> None:
-    broker._loop._machine.registry.rights = Rights([])  # type: ignore[union-attr]
+    broker._loop._machine.registry.rights = AccessRules([])  # type: ignore[union-attr]
     async with AsyncClient(url) as client:
         (await client.subscribe("a")).end(None)
-        denied = Rights([Rule(False, frozenset(("subscribe",)))])
+        denied = AccessRules([Rule(False, frozenset(("subscribe",)))])
         broker._loop._machine.registry.rights = denied  # type: ignore[union-attr]
         with pytest.raises(Unauthenticated, match="subscribe 'b'"):
             await client.subscribe("b")

@@ -14,7 +14,7 @@ from majordomus.errors import ConfigurationError
 from majordomus.net.broker.broker import Broker
 from majordomus.net.worker import load
 from majordomus.net.worker.async_worker import AsyncWorker
-from majordomus.net.worker.load import Meter, host_load
+from majordomus.net.worker.load import LoadMeter, host_load
 from majordomus.net.worker.worker import Worker
 from majordomus.protocol import metadata
 from tests.net.conftest import eventually
@@ -35,7 +35,7 @@ def metered() -> Callable[..., list[float | None]]:
                     meter.stop()
                     enough.set()
 
-            meter = Meter(measure, tell, asyncio.get_running_loop(), every)
+            meter = LoadMeter(measure, tell, asyncio.get_running_loop(), every)
             meter.start()
             async with asyncio.timeout(20):
                 await enough.wait()
@@ -120,7 +120,7 @@ def test_meter_that_was_stopped_tells_nothing() -> None:
             done.set()
             return 1.0
 
-        meter = Meter(measure, told.append, asyncio.get_running_loop())
+        meter = LoadMeter(measure, told.append, asyncio.get_running_loop())
         meter.start()
         meter.stop()
         await asyncio.to_thread(done.wait, 20)

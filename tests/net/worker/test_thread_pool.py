@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from majordomus.net.worker.thread_pool import Pool
+from majordomus.net.worker.thread_pool import ThreadPool
 
 
 def test_work_that_comes_one_by_one_needs_one_thread() -> None:
-    pool = Pool(4, "one-by-one")
+    pool = ThreadPool(4, "one-by-one")
     try:
         names = set()
         for _ in range(5):
@@ -23,7 +23,7 @@ def test_work_that_comes_one_by_one_needs_one_thread() -> None:
 
 
 def test_work_at_the_same_time_gets_a_thread_each_up_to_the_size() -> None:
-    pool = Pool(3)
+    pool = ThreadPool(3)
     release, running, done = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
 
     def work() -> None:
@@ -48,7 +48,7 @@ def test_work_at_the_same_time_gets_a_thread_each_up_to_the_size() -> None:
 
 
 def test_thread_that_hangs_does_not_hold_the_close() -> None:
-    pool = Pool(1)
+    pool = ThreadPool(1)
     release = threading.Event()
     pool.submit(lambda: release.wait(5) and None)
     began = time.monotonic()
@@ -57,7 +57,7 @@ def test_thread_that_hangs_does_not_hold_the_close() -> None:
     release.set()
 
 
-def occupy(pool: Pool, count: int) -> tuple[threading.Event, threading.Semaphore]:
+def occupy(pool: ThreadPool, count: int) -> tuple[threading.Event, threading.Semaphore]:
     """So many works that run until the event is set; each says with the semaphore that it runs."""
     release, running = threading.Event(), threading.Semaphore(0)
 
@@ -82,7 +82,7 @@ def wait_for(name: str, count: int) -> None:
 
 
 def test_pool_that_grows_begins_at_once_with_what_waits() -> None:
-    pool = Pool(1, "grows")
+    pool = ThreadPool(1, "grows")
     release, running = occupy(pool, 4)
     try:
         assert running.acquire(timeout=5)
@@ -98,7 +98,7 @@ def test_pool_that_grows_begins_at_once_with_what_waits() -> None:
 
 
 def test_pool_that_shrinks_ends_idle_threads_at_once_and_busy_ones_after_their_work() -> None:
-    pool = Pool(4, "shrinks")
+    pool = ThreadPool(4, "shrinks")
     release, running = occupy(pool, 4)
     for _ in range(4):
         assert running.acquire(timeout=5)
@@ -121,7 +121,7 @@ def test_pool_that_shrinks_ends_idle_threads_at_once_and_busy_ones_after_their_w
 
 
 def test_no_work_is_lost_while_the_size_changes() -> None:
-    pool = Pool(1, "changes")
+    pool = ThreadPool(1, "changes")
     done = threading.Semaphore(0)
     for number in range(3000):
         pool.submit(done.release)

@@ -8,11 +8,11 @@ from pathlib import Path
 import zmq
 
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import Event, Monitor, Seen
+from majordomus.net.zmq.monitor import Monitor, MonitorEvent, MonitorRecord
 
 
-def wait_for(monitor: Monitor, event: Event) -> list[Seen]:
-    seen: list[Seen] = []
+def wait_for(monitor: Monitor, event: MonitorEvent) -> list[MonitorRecord]:
+    seen: list[MonitorRecord] = []
     while not any(one.event is event for one in seen):
         assert monitor.socket.poll(3000), f"{event!r} did not come, only {seen}"
         seen += monitor.read()
@@ -22,35 +22,35 @@ def wait_for(monitor: Monitor, event: Event) -> list[Seen]:
 def test_connecting_socket_sees_connection_and_end_in_order() -> None:
     with sockets.router(1000, 10) as router, sockets.dealer() as dealer:
         url = sockets.bind(router, "tcp://127.0.0.1:*")
-        monitor = Monitor(dealer, Event.CONNECTED, Event.LOST)
+        monitor = Monitor(dealer, MonitorEvent.CONNECTED, MonitorEvent.LOST)
         sockets.connect(dealer, url)
-        wait_for(monitor, Event.CONNECTED)
+        wait_for(monitor, MonitorEvent.CONNECTED)
         dealer.send(b"it is there", zmq.NOBLOCK)
         router.close(0)
-        assert [seen.event for seen in wait_for(monitor, Event.LOST)] == [Event.LOST]
+        assert [seen.event for seen in wait_for(monitor, MonitorEvent.LOST)] == [MonitorEvent.LOST]
         monitor.close()
 
 
 def test_connecting_socket_sees_that_nobody_listens() -> None:
     with sockets.dealer() as dealer:
-        monitor = Monitor(dealer, Event.CONNECTED, Event.LOST, Event.FAILED)
+        monitor = Monitor(dealer, MonitorEvent.CONNECTED, MonitorEvent.LOST, MonitorEvent.FAILED)
         sockets.connect(dealer, "tcp://127.0.0.1:1")
-        ((event, wait),) = wait_for(monitor, Event.FAILED)
-        assert event is Event.FAILED
+        ((event, wait),) = wait_for(monitor, MonitorEvent.FAILED)
+        assert event is MonitorEvent.FAILED
         assert wait >= sockets.RECONNECT
         monitor.close()
 
 
 def test_nothing_to_read_is_an_empty_list() -> None:
     with sockets.dealer() as dealer:
-        monitor = Monitor(dealer, Event.LOST)
+        monitor = Monitor(dealer, MonitorEvent.LOST)
         assert monitor.read() == []
         monitor.close()
 
 
 def test_close_may_be_repeated_and_may_come_after_the_sockets_own() -> None:
     dealer = sockets.dealer()
-    monitor = Monitor(dealer, Event.LOST)
+    monitor = Monitor(dealer, MonitorEvent.LOST)
     dealer.close()
     monitor.close()
     monitor.close()
@@ -63,7 +63,7 @@ def test_a_thousand_monitors_one_after_the_other_leave_no_descriptor() -> None:
 
     def once() -> None:
         dealer = sockets.dealer()
-        monitor = Monitor(dealer, Event.LOST)
+        monitor = Monitor(dealer, MonitorEvent.LOST)
         monitor.close()
         dealer.close(0)
 

@@ -21,7 +21,7 @@ from majordomus.net.cut import Cut
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq._pure import FULL, GONE
-from majordomus.net.zmq.monitor import Event, Monitor
+from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.select import Dealer, Router
 
 LARGE = 100_000
@@ -202,7 +202,7 @@ class TestDescriptors:
         dealer_wire: Any,
     ) -> None:
         wire = router_wire(router)
-        monitor = Monitor(router, Event.LOST)
+        monitor = Monitor(router, MonitorEvent.LOST)
         url = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path / 's'}"
         dealer = connect(router, url)
         try:
@@ -214,7 +214,9 @@ class TestDescriptors:
             assert wire.connections() == []
             dealer.close()
             assert monitor.socket.poll(2000)
-            assert [(seen.event, seen.value) for seen in monitor.read()] == [(Event.LOST, fd)]
+            assert [(seen.event, seen.value) for seen in monitor.read()] == [
+                (MonitorEvent.LOST, fd)
+            ]
         finally:
             dealer.close()
             monitor.close()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from majordomus.net.cut import Cut
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq._pure import FULL, GONE
-from majordomus.net.zmq.monitor import Event, Monitor
+from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmtp import tcp
 
 zmtp: Any = pytest.importorskip(
@@ -607,10 +607,10 @@ def test_who_asks_for_another_mechanism_is_told_ours(router: Router) -> None:
     """libzmq's own client finds out by our greeting."""
     with sockets.dealer() as stranger:
         stranger.setsockopt(zmq.PLAIN_USERNAME, b"user")
-        watch = Monitor(stranger, Event.PROTOCOL_FAILED)
+        watch = Monitor(stranger, MonitorEvent.PROTOCOL_FAILED)
         sockets.connect(stranger, router.url)
         router.until(lambda: router.turn() or watch.socket.poll(1))
-        assert [seen.event for seen in watch.read()] == [Event.PROTOCOL_FAILED]
+        assert [seen.event for seen in watch.read()] == [MonitorEvent.PROTOCOL_FAILED]
         watch.close()
 
 

@@ -1,13 +1,13 @@
 cimport cython
 
 cimport majordomus.protocol.spec as spec
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 from majordomus.core.broker.dispatch cimport Dispatcher
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.services cimport Service
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 
 @cython.locals(size=Py_ssize_t)
@@ -30,7 +30,7 @@ cdef class Admission:
     cdef public Dispatcher dispatcher
     cdef public object authority
     cdef public object hooks
-    @cython.locals(size=Py_ssize_t, service=Service, target=Worker, request=Request)
+    @cython.locals(size=Py_ssize_t, service=Service, target=RegisteredWorker, request=AcceptedRequest)
     cpdef object admit(
         self,
         Peer peer,

@@ -12,7 +12,7 @@ from majordomus.core.broker import hedging, mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
 from majordomus.core.broker.state.access_rules import full_name
-from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.transitions import LOST, SERVING
 from majordomus.core.broker.streams import stream_of
@@ -21,13 +21,13 @@ from majordomus.protocol import metadata as meta
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.authorization import Authority
+    from majordomus.core.broker.authorization import Authorization
     from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.hooks.holding import HookRoom
+    from majordomus.core.broker.hooks.holding import Holding
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Dialect, Frame
 
 NOT_YET = {
@@ -60,11 +60,13 @@ def size_of(body: list[Frame]) -> int:
 class Admission:
     """Turns what a client asks into a request, or refuses it."""
 
-    def __init__(self, registry: Registry, dispatcher: Dispatcher, authority: Authority) -> None:
+    def __init__(
+        self, registry: Registry, dispatcher: Dispatcher, authority: Authorization
+    ) -> None:
         self.registry = registry
         self.dispatcher = dispatcher
         self.authority = authority
-        self.hooks: HookRoom | None = None
+        self.hooks: Holding | None = None
         self.configure(registry.settings)
 
     def configure(self, settings: BrokerSettings) -> None:
@@ -121,7 +123,7 @@ class Admission:
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
-        request = Request.__new__(Request)
+        request = AcceptedRequest.__new__(AcceptedRequest)
         request.ask(
             peer,
             dialect,
@@ -153,7 +155,7 @@ class Admission:
         else:
             self.dispatcher.place(request, now)
 
-    def proceed(self, request: Request, now: float, redirect: bytes | None = None) -> None:
+    def proceed(self, request: AcceptedRequest, now: float, redirect: bytes | None = None) -> None:
         """What comes after the hooks: rights, for what the client asked for, and its place.
         `redirect`: the full name of the service that it shall go to instead."""
         if self.registry.rights is not None:
@@ -170,7 +172,7 @@ class Admission:
         if redirect is None or self._moved(request, redirect, now):
             self.enter(request, now)
 
-    def _named(self, request: Request, prefix: bytes, stays: bool, now: float) -> bool:
+    def _named(self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float) -> bool:
         """Give `request` to what its caller's groups call so, if a hook has named them; False when
         that has ended it."""
         target, name = request.target, full_name(prefix, request.called)
@@ -179,7 +181,7 @@ class Admission:
         request.target = target
         return not stays or self._is_served_there(request, now)
 
-    def _is_served_there(self, request: Request, now: float) -> bool:
+    def _is_served_there(self, request: AcceptedRequest, now: float) -> bool:
         """Whether the worker that was asked for, if one was, serves it; False when that has ended
         `request`."""
         target = request.target
@@ -189,7 +191,7 @@ class Admission:
         self.dispatcher.fail(request, spec.NOT_FOUND, text, now)
         return False
 
-    def enter(self, request: Request, now: float) -> None:
+    def enter(self, request: AcceptedRequest, now: float) -> None:
         """Answer or place what has passed everything."""
         service, target = request.service, request.target
         if target is not None and target.state is LOST:  # while a hook thought about it
@@ -202,12 +204,12 @@ class Admission:
         else:
             self.dispatcher.place(request, now)
 
-    def _manage(self, request: Request, now: float) -> None:
+    def _manage(self, request: AcceptedRequest, now: float) -> None:
         name, prefix = request.service.name, request.caller.prefix
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
         self.dispatcher.answer(request, spec.OK, frames, 0, b"", now, True)
 
-    def _moved(self, request: Request, name: bytes, now: float) -> bool:
+    def _moved(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
         """Give `request` to another service; False when that has ended it."""
         try:
             service = self.service(name)
@@ -283,7 +285,7 @@ class Admission:
                 raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
 
-    def _wanted(self, address: bytes, name: bytes, called: bytes) -> Worker:
+    def _wanted(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
         """The worker that a request asks for. What its service is called may only be known when
         the hooks have said who asks: then `proceed` judges."""
         worker = self.registry.workers.get(address)
@@ -291,7 +293,7 @@ class Admission:
             return worker
         return self.target(address, name, called)
 
-    def target(self, address: bytes, name: bytes, called: bytes) -> Worker:
+    def target(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
         """The worker that `address` names. Raises: RefusalError when it does not serve `name`."""
         worker = self.registry.workers.get(address)
         if worker is None or name not in worker.services:

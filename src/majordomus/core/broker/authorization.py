@@ -27,10 +27,10 @@ from majordomus.protocol import spec
 
 if TYPE_CHECKING:
     from majordomus.core.broker.presence import Presence
-    from majordomus.core.broker.state.access_rules import Rights
+    from majordomus.core.broker.state.access_rules import AccessRules
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.protocol.spec import Frame
 
 Refusal = tuple[int, str]
@@ -39,7 +39,7 @@ OF_A_SERVICE = frozenset((b"mmi.service", b"mmi.workers"))
 """Questions that are open to whoever may call the service that they are about."""
 
 
-class Authority:
+class Authorization:
     """Asks `registry.rights`; while that is None, everything is allowed and nothing is asked."""
 
     def __init__(self, registry: Registry, presence: Presence) -> None:
@@ -85,7 +85,7 @@ class Authority:
             return self.refuses(caller, peer, CALL, named)
         return self.refuses(caller, peer, MANAGE, called)
 
-    def with_prefix(self, request: Request) -> Peer | Caller:
+    def with_prefix(self, request: AcceptedRequest) -> Peer | Caller:
         """The caller of `request`, whom a hook may have named, with the prefix of its groups."""
         rights, caller = self.registry.rights, request.caller
         prefix = b"" if rights is None else rights.prefix(caller.groups)
@@ -102,7 +102,7 @@ class Authority:
 
     # ── what changes ──────────────────────────────────────────────────────────────────────────────
 
-    def set_rights(self, rights: Rights | None, now: float) -> None:
+    def set_rights(self, rights: AccessRules | None, now: float) -> None:
         """From now on these rules hold. Workers that they no longer let serve are sent off, and
         streams that are allowed no more end."""
         self.registry.rights = rights
@@ -162,7 +162,7 @@ class Authority:
                 self.presence.forget(peer, "not allowed", now, tell=True, reason=refusal)
                 return
 
-    def _review_stream(self, request: Request, peer: Peer, now: float) -> None:
+    def _review_stream(self, request: AcceptedRequest, peer: Peer, now: float) -> None:
         """A single answer is let through: it was asked for when that was allowed. A stream would go
         on. What a hook holds is judged when that has decided."""
         if request.state is HELD or request.service.own:

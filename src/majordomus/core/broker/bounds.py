@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
 
 
-def broken(registry: Registry, request: Request, more: int = 0) -> str:
+def broken(registry: Registry, request: AcceptedRequest, more: int = 0) -> str:
     """Which bound of the queues `request` would break (rule 4), with `more` bytes than it has;
     empty when none."""
     settings, size = registry.settings, request.size + more

@@ -13,7 +13,7 @@ from majordomus.core.broker import bounds, hedging
 from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.balancing.registry import set_weight
 from majordomus.core.broker.error_texts import serving_now
-from majordomus.core.broker.retries import Losses
+from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.state.history import note
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
@@ -32,12 +32,12 @@ from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from majordomus.core.broker.hooks.holding import HookRoom
+    from majordomus.core.broker.hooks.holding import Holding
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue, Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -60,12 +60,12 @@ class Dispatcher:
         self.registry = registry
         self.outgoing = outgoing
         self.streams = Streams(self)
-        self.losses = Losses(self)
-        self.hooks: HookRoom | None = None
+        self.losses = Retries(self)
+        self.hooks: Holding | None = None
 
     # ── a request comes ───────────────────────────────────────────────────────────────────────────
 
-    def accept(self, request: Request) -> None:
+    def accept(self, request: AcceptedRequest) -> None:
         """Take `request` in. From here on it gets exactly one final outcome (rule 1)."""
         registry = self.registry
         registry.counts.accepted += 1
@@ -74,7 +74,7 @@ class Dispatcher:
         request.peer.open[request.key] = request
         registry.requests.add(request)
 
-    def place(self, request: Request, now: float) -> None:
+    def place(self, request: AcceptedRequest, now: float) -> None:
         """Dispatch `request` if a worker may have it, else let it wait behind its peer's others.
         A second try waits for nobody."""
         worker = self._choose(request)
@@ -96,7 +96,7 @@ class Dispatcher:
         self._entered(request)
         registry.backlogged[request.service] = None
 
-    def _choose(self, request: Request) -> Worker | None:
+    def _choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         if request.target is not None:
             return request.target if request.target.has_room() else None
         service = request.service
@@ -104,16 +104,16 @@ class Dispatcher:
             return service.choose(request)
         return service.strategy.choose(request)
 
-    def _queue_of(self, request: Request) -> FairQueue:
+    def _queue_of(self, request: AcceptedRequest) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
 
-    def _entered(self, request: Request) -> None:
+    def _entered(self, request: AcceptedRequest) -> None:
         self.registry.queued += 1
         self.registry.queued_bytes += request.size
         request.peer.queued += 1
         request.peer.queued_bytes += request.size
 
-    def _left(self, request: Request) -> None:
+    def _left(self, request: AcceptedRequest) -> None:
         self.registry.queued -= 1
         self.registry.queued_bytes -= request.size
         request.peer.queued -= 1
@@ -124,7 +124,7 @@ class Dispatcher:
 
     # ── to a worker and back ──────────────────────────────────────────────────────────────────────
 
-    def dispatch(self, request: Request, worker: Worker, now: float) -> None:
+    def dispatch(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """Give `request` to `worker`: a slot is held from here until its FINAL, its REJECT or its
         loss."""
         registry = self.registry
@@ -149,11 +149,11 @@ class Dispatcher:
         else:
             self.streams.dispatch(request, request.stream, worker, now)
 
-    def _remember_handle(self, worker: Worker, request: Request) -> None:
+    def _remember_handle(self, worker: RegisteredWorker, request: AcceptedRequest) -> None:
         handle = speech.handle_of(worker, request, request.dispatch)
         worker.handles.setdefault(handle, deque()).append(request.dispatch)
 
-    def _weigh(self, worker: Worker) -> None:
+    def _weigh(self, worker: RegisteredWorker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
         only = worker.only_service
         if only is not None:  # the list of all would be two more lines of a cache
@@ -162,7 +162,7 @@ class Dispatcher:
         for service in worker.order:
             service.weigh(worker)
 
-    def release(self, worker: Worker, number: int) -> Request | None:
+    def release(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
         request = self.registry.dispatched.take(worker, number)
         if request is None:
@@ -173,18 +173,20 @@ class Dispatcher:
         self._weigh(worker)
         return request
 
-    def held_as(self, worker: Worker | None, number: int) -> Request | None:
+    def held_as(self, worker: RegisteredWorker | None, number: int) -> AcceptedRequest | None:
         """The request that has a slot of `worker` as dispatch `number`."""
         return None if worker is None else self.registry.dispatched.of(worker, number)
 
-    def _forget_handle(self, worker: Worker, request: Request, number: int) -> None:
+    def _forget_handle(
+        self, worker: RegisteredWorker, request: AcceptedRequest, number: int
+    ) -> None:
         handle = speech.handle_of(worker, request, number)
         waiting = worker.handles[handle]
         waiting.remove(number)
         if not waiting:
             del worker.handles[handle]
 
-    def feed(self, worker: Worker, now: float) -> None:
+    def feed(self, worker: RegisteredWorker, now: float) -> None:
         """Give `worker` what waits, as long as it has free slots (rule 6)."""
         if not self.registry.queued:
             return
@@ -198,7 +200,7 @@ class Dispatcher:
             else:
                 self.dispatch(request, worker, now)
 
-    def _next_for(self, worker: Worker) -> Request | None:
+    def _next_for(self, worker: RegisteredWorker) -> AcceptedRequest | None:
         """By turns a request that asks for `worker` alone and one that does not, so that nobody
         passes the others by naming workers (rule 7)."""
         reserved = worker.waiting
@@ -209,7 +211,7 @@ class Dispatcher:
         request = self._next_of_services(worker)
         return reserved.pop_for(worker) if request is None and reserved is not None else request
 
-    def _next_of_services(self, worker: Worker) -> Request | None:
+    def _next_of_services(self, worker: RegisteredWorker) -> AcceptedRequest | None:
         only = worker.only_service
         if only is not None:
             return None if only.waiting is None else only.waiting.pop_for(worker)
@@ -235,7 +237,7 @@ class Dispatcher:
     # ── a worker speaks of a request ──────────────────────────────────────────────────────────────
 
     def part(
-        self, request: Request, frames: list[Frame], flags: int, metadata: bytes, now: float
+        self, request: AcceptedRequest, frames: list[Frame], flags: int, metadata: bytes, now: float
     ) -> None:
         """PARTIAL: pass one part on, or keep it for a client whose dialect knows only one reply."""
         if request.state not in AT_WORKER or not self.streams.may_pass(request, now):
@@ -257,7 +259,7 @@ class Dispatcher:
         if self._join(request, frames):
             self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
 
-    def _join(self, request: Request, frames: list[Frame]) -> bool:
+    def _join(self, request: AcceptedRequest, frames: list[Frame]) -> bool:
         """Add `frames` to the one reply that is to come; whether it breaks the bounds of a
         message."""
         settings = self.registry.settings
@@ -269,7 +271,7 @@ class Dispatcher:
 
     def answer(
         self,
-        request: Request,
+        request: AcceptedRequest,
         status: int,
         frames: list[Frame],
         flags: int,
@@ -308,7 +310,7 @@ class Dispatcher:
         self._close(request, status)
         self.registry.stories.ended(request, now)
 
-    def reject(self, request: Request, worker: Worker, now: float) -> None:
+    def reject(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """REJECT: nothing ran, so it does not count as an attempt, and another worker gets the
         request."""
         self.registry.counts.rejected += 1
@@ -323,10 +325,10 @@ class Dispatcher:
         rejected.add(worker)
         self.requeue((request,), now)
 
-    def requeue(self, requests: Iterable[Request], now: float) -> None:
+    def requeue(self, requests: Iterable[AcceptedRequest], now: float) -> None:
         """Requests that came back from a worker, oldest first: to another one, or to the front
         (rule 3)."""
-        waiting: list[Request] = []
+        waiting: list[AcceptedRequest] = []
         for request in requests:
             if request.deadline <= now:
                 self.expire(request, now)
@@ -346,7 +348,7 @@ class Dispatcher:
             self._entered(request)
             self.registry.backlogged[request.service] = None
 
-    def declined_by_all(self, request: Request) -> bool:
+    def declined_by_all(self, request: AcceptedRequest) -> bool:
         if request.rejected is None:
             return False
         if request.target is not None:
@@ -354,38 +356,38 @@ class Dispatcher:
         workers = request.service.workers.values()
         return bool(workers) and all(worker in request.rejected for worker in workers)
 
-    def fail_declined(self, request: Request, now: float) -> None:
+    def fail_declined(self, request: AcceptedRequest, now: float) -> None:
         name = request.called.decode()
         self.fail(request, spec.UNAVAILABLE, f"every worker of '{name}' declined", now)
 
     # ── other ends ────────────────────────────────────────────────────────────────────────────────
 
-    def fail(self, request: Request, status: int, text: str, now: float) -> None:
+    def fail(self, request: AcceptedRequest, status: int, text: str, now: float) -> None:
         """End `request` with a status of the broker's own."""
         request.outcome = (status, text)
         self._end(request, "fail", now, status)
         self.registry.counts.failed += 1
         self._tell(request, status, [text.encode()], now)
 
-    def discard(self, request: Request, now: float) -> None:
+    def discard(self, request: AcceptedRequest, now: float) -> None:
         """End `request` without a word to its client: a hook wants it so."""
         self._end(request, "fail", now, 0)
         self.registry.counts.failed += 1
         self.registry.counts.unanswered += 1
 
-    def give_up(self, request: Request, status: int, text: str, now: float) -> None:
+    def give_up(self, request: AcceptedRequest, status: int, text: str, now: float) -> None:
         """`fail`, unless something else has ended `request` already."""
         if request.state in OPEN:
             self.fail(request, status, text, now)
 
-    def cancel(self, request: Request, now: float, tell: bool = True) -> None:
+    def cancel(self, request: AcceptedRequest, now: float, tell: bool = True) -> None:
         """End `request` because its client does not want it any more, or is gone."""
         self._end(request, "cancel", now, spec.CANCELLED)
         self.registry.counts.cancelled += 1
         if tell:
             self._tell(request, spec.CANCELLED, [b"cancelled by the client"], now)
 
-    def expire(self, request: Request, now: float) -> None:
+    def expire(self, request: AcceptedRequest, now: float) -> None:
         """End `request` at its deadline, wherever it is (rule 5)."""
         status, text = self._expiry(request)
         request.outcome = (status, text)
@@ -393,7 +395,7 @@ class Dispatcher:
         self.registry.counts.expired += 1
         self._tell(request, status, [text.encode()], now)
 
-    def _expiry(self, request: Request) -> tuple[int, str]:
+    def _expiry(self, request: AcceptedRequest) -> tuple[int, str]:
         """503 when no live worker was there since the request was accepted, else 408."""
         service = request.service
         waited = f"{round(request.deadline - request.accepted, 3):g} s"
@@ -410,7 +412,7 @@ class Dispatcher:
             + serving_now(self.registry, request.caller),
         )
 
-    def _end(self, request: Request, event: str, now: float, status: int) -> None:
+    def _end(self, request: AcceptedRequest, event: str, now: float, status: int) -> None:
         """Take an open request out of wherever it is; the worker that has it is told, and keeps its
         slot."""
         if request.queue is not None:
@@ -428,10 +430,10 @@ class Dispatcher:
         if worker is not None and worker.dialect is DELPHI:
             self._make_room(worker, now)
 
-    def _has_slot(self, worker: Worker, request: Request) -> bool:
+    def _has_slot(self, worker: RegisteredWorker, request: AcceptedRequest) -> bool:
         return self.registry.dispatched.of(worker, request.dispatch) is request
 
-    def _make_room(self, worker: Worker, now: float) -> None:
+    def _make_room(self, worker: RegisteredWorker, now: float) -> None:
         """A Delphi worker need not answer what it gets, and gets any number (docs/spec/delphi.md):
         what it
         left unanswered is remembered while there is room. When there is none, the oldest is
@@ -446,7 +448,7 @@ class Dispatcher:
             self.release(worker, request.dispatch)
             self.feed(worker, now)
 
-    def _close(self, request: Request, status: int) -> None:
+    def _close(self, request: AcceptedRequest, status: int) -> None:
         """Let go of everything that an ended request held, but its slot."""
         if self.hooks is not None:
             self.hooks.ended(request, status)
@@ -465,7 +467,7 @@ class Dispatcher:
 
     def _tell(
         self,
-        request: Request,
+        request: AcceptedRequest,
         status: int,
         frames: list[Frame],
         now: float,
@@ -489,7 +491,7 @@ class Dispatcher:
 
     # ── workers come and go ───────────────────────────────────────────────────────────────────────
 
-    def enrol(self, worker: Worker, service: Service, now: float) -> None:
+    def enrol(self, worker: RegisteredWorker, service: Service, now: float) -> None:
         """`worker` serves `service` from now on."""
         service.enter(worker)
         self.registry.served[service] = None
@@ -500,12 +502,12 @@ class Dispatcher:
         self._weigh(worker)
         self.feed(worker, now)
 
-    def reweigh(self, worker: Worker, now: float) -> None:
+    def reweigh(self, worker: RegisteredWorker, now: float) -> None:
         """`worker`'s capacity, state or load has changed."""
         self._weigh(worker)
         self.feed(worker, now)
 
-    def withdraw(self, requests: Iterable[Request], now: float) -> None:
+    def withdraw(self, requests: Iterable[AcceptedRequest], now: float) -> None:
         """Their client is gone: cancelled, but for those that asked for no answer."""
         for request in list(requests):
             if request.state in OPEN and not request.flags & spec.ONE_WAY:

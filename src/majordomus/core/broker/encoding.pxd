@@ -4,11 +4,11 @@ cimport majordomus.protocol.octets as octets
 cimport majordomus.protocol.spec as spec
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
 from majordomus.core.broker.state.peers cimport Peer
-from majordomus.core.broker.state.requests cimport Request
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
-cpdef bytes handle_of(Worker worker, Request request, unsigned long long number)
+cpdef bytes handle_of(RegisteredWorker worker, AcceptedRequest request, unsigned long long number)
 cdef int PASSED_TO_WORKER
 cdef int PASSED_TO_CLIENT
 cdef int WITH_METADATA
@@ -26,13 +26,13 @@ cdef double ROUNDING
     prefix=bytes,
     body=list,
 )
-cpdef list request_to(Worker worker, Request request, double now, list joined=*)
+cpdef list request_to(RegisteredWorker worker, AcceptedRequest request, double now, list joined=*)
 cpdef list heartbeat(object dialect)
-cpdef list cancel(Request request)
-cpdef list part(Request request, list frames, int flags, bytes metadata_field)
+cpdef list cancel(AcceptedRequest request)
+cpdef list part(AcceptedRequest request, list frames, int flags, bytes metadata_field)
 @cython.locals(header=bytes)
 cpdef list final(
-    Request request,
+    AcceptedRequest request,
     int status,
     list frames,
     bytes worker_id=*,

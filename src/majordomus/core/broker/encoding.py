@@ -13,9 +13,9 @@ from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
-    from majordomus.core.broker.streams import Piece
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
+    from majordomus.core.broker.streams import StreamPart
 
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 WITHOUT_PARTS = (Dialect.MDP01, Dialect.DELPHI)
@@ -62,7 +62,7 @@ def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]
     return LEGACY[dialect].b2w_disconnect()
 
 
-def handle_of(worker: Worker, request: Request, number: int) -> bytes:
+def handle_of(worker: RegisteredWorker, request: AcceptedRequest, number: int) -> bytes:
     """The address under which a legacy `worker` knows dispatch `number` of `request`.
 
     A Delphi client cannot correlate: to a Delphi worker its handle stands for the client
@@ -74,7 +74,10 @@ def handle_of(worker: Worker, request: Request, number: int) -> bytes:
 
 
 def request_to(
-    worker: Worker, request: Request, now: float, joined: list[Frame] | None = None
+    worker: RegisteredWorker,
+    request: AcceptedRequest,
+    now: float,
+    joined: list[Frame] | None = None,
 ) -> list[Frame]:
     """REQUEST to `worker`, for the dispatch that `request` now has; `joined`: the whole of a
     stream, for a worker of an older dialect."""
@@ -107,14 +110,14 @@ def request_to(
     return [header, body[0]] if len(body) == 1 else [header, *body]
 
 
-def _broker_facts(request: Request) -> dict[str, object]:
+def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
     facts: dict[str, object] = {"attempt": request.attempt}
     if request.caller.user:
         facts["user"] = request.caller.user
     return facts
 
 
-def cancel(request: Request) -> list[Frame]:
+def cancel(request: AcceptedRequest) -> list[Frame]:
     """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
     return [mdp03.pack(spec.CANCEL, id=request.dispatch)]
 
@@ -124,21 +127,23 @@ def credit(id: int, parts: int) -> list[Frame]:
     return [mdp03.pack(spec.CREDIT, code=parts, id=id)]
 
 
-def part_to(request: Request, piece: Piece) -> list[Frame]:
+def part_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
     header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch, metadata=piece.metadata)
     return [header, *piece.body]
 
 
-def final_to(request: Request, piece: Piece) -> list[Frame]:
+def final_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """FINAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
     header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch, metadata=piece.metadata)
     return [header, *piece.body]
 
 
-def part(request: Request, frames: list[Frame], flags: int, metadata_field: bytes) -> list[Frame]:
+def part(
+    request: AcceptedRequest, frames: list[Frame], flags: int, metadata_field: bytes
+) -> list[Frame]:
     """PARTIAL to the client of `request`."""
     if request.dialect is MDP03:
         header = mdp03.pack(
@@ -150,7 +155,7 @@ def part(request: Request, frames: list[Frame], flags: int, metadata_field: byte
 
 
 def final(
-    request: Request,
+    request: AcceptedRequest,
     status: int,
     frames: list[Frame],
     worker_id: bytes = b"",
@@ -171,7 +176,7 @@ def final(
     return [header, *frames]
 
 
-def legacy_final(request: Request, frames: list[Frame]) -> list[Frame]:
+def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:
     """The one answer to a legacy client of `request`."""
     return [*request.envelope, *LEGACY[request.dialect].b2c_final(request.called, frames)]
 
@@ -181,6 +186,6 @@ def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> lis
     return [*envelope, mdp03.pack(spec.FINAL, code=status, id=id), text.encode()]
 
 
-def takes_parts(request: Request) -> bool:
+def takes_parts(request: AcceptedRequest) -> bool:
     """Whether the client's dialect knows PARTIAL; if not, parts are joined into the one reply."""
     return request.dialect not in WITHOUT_PARTS

@@ -29,7 +29,7 @@ from majordomus.protocol import metadata, spec
 if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
 
 MOST_LISTED: Final = 100
 HOW: Final = {
@@ -53,12 +53,12 @@ def explain(registry: Registry, argument: bytes, now: float, prefix: bytes = b""
     return [b"404"] if request is None else _data(_story(registry, request, now))
 
 
-def name_of(request: Request) -> str:
+def name_of(request: AcceptedRequest) -> str:
     """How a request is called; one of a dialect without ids by the broker's own number."""
     return f"{request.peer.id.hex()}-{request.id or f'n{_number(request)}'}"
 
 
-def _number(request: Request) -> int:
+def _number(request: AcceptedRequest) -> int:
     key = request.key[0] if isinstance(request.key, tuple) else request.key
     return abs(key) if isinstance(key, int) else 0
 
@@ -67,11 +67,11 @@ def _data(value: Any) -> list[bytes]:
     return [b"200", msgspec.json.encode(value)]
 
 
-def _is_of(request: Request, prefix: bytes) -> bool:
+def _is_of(request: AcceptedRequest, prefix: bytes) -> bool:
     return request.service.name.startswith(prefix)
 
 
-def _find(registry: Registry, argument: bytes, prefix: bytes) -> Request | None:
+def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest | None:
     name = argument.decode("utf-8", "replace")
     stories = registry.stories
     for requests in (_open_of(registry, name), reversed(stories.notable), reversed(stories.recent)):
@@ -81,7 +81,7 @@ def _find(registry: Registry, argument: bytes, prefix: bytes) -> Request | None:
     return None
 
 
-def _open_of(registry: Registry, name: str) -> Iterable[Request]:
+def _open_of(registry: Registry, name: str) -> Iterable[AcceptedRequest]:
     """The open requests of the peer that `name` begins with."""
     peer: Peer | None = None
     with suppress(ValueError):  # no routing id: a trace
@@ -89,7 +89,7 @@ def _open_of(registry: Registry, name: str) -> Iterable[Request]:
     return list(peer.open.values()) if peer is not None else ()
 
 
-def _is_called(request: Request, name: str) -> bool:
+def _is_called(request: AcceptedRequest, name: str) -> bool:
     if name_of(request) == name:
         return True
     if not request.flags & spec.METADATA or b"\xa5trace" not in request.metadata:
@@ -103,7 +103,7 @@ def _is_called(request: Request, name: str) -> bool:
 # ── the story ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _line(request: Request, now: float) -> dict[str, Any]:
+def _line(request: AcceptedRequest, now: float) -> dict[str, Any]:
     """What the list tells of one."""
     end = now if request.state in OPEN else request.ended
     status, why = _outcome(request)
@@ -118,7 +118,7 @@ def _line(request: Request, now: float) -> dict[str, Any]:
     }
 
 
-def _story(registry: Registry, request: Request, now: float) -> dict[str, Any]:
+def _story(registry: Registry, request: AcceptedRequest, now: float) -> dict[str, Any]:
     attempts = list(_attempts(request, now))
     end = now if request.state in OPEN else request.ended
     first = attempts[0]["at"] if attempts else _seconds(end - request.accepted)
@@ -134,7 +134,7 @@ def _story(registry: Registry, request: Request, now: float) -> dict[str, Any]:
     }
 
 
-def _outcome(request: Request) -> tuple[int, str]:
+def _outcome(request: AcceptedRequest) -> tuple[int, str]:
     """Status and sentence that its client was told; 0 while it is open."""
     if request.state is ANSWERED:
         return spec.OK, ""
@@ -143,7 +143,7 @@ def _outcome(request: Request) -> tuple[int, str]:
     return request.outcome or (0, "")
 
 
-def _attempts(request: Request, now: float) -> Iterator[dict[str, Any]]:
+def _attempts(request: AcceptedRequest, now: float) -> Iterator[dict[str, Any]]:
     """Every worker that had it: from when on, for how long, and how that ended."""
     for worker, given, left, how in request.story or ():
         yield _attempt(worker, given - request.accepted, left - given, how)
@@ -157,7 +157,7 @@ def _attempt(worker: bytes, at: float, held: float, how: str) -> dict[str, Any]:
     return {"worker": worker.hex(), "at": _seconds(at), "held": _seconds(held), "how": how}
 
 
-def _because(request: Request, waited: float) -> str:
+def _because(request: AcceptedRequest, waited: float) -> str:
     """Why it did not get a worker at once."""
     if not waited:
         return ""
@@ -169,7 +169,7 @@ def _because(request: Request, waited: float) -> str:
     return f"every worker was busy, and {behind} requests waited already"
 
 
-def _now(request: Request) -> str:
+def _now(request: AcceptedRequest) -> str:
     """Why it waits at this moment."""
     service, target = request.service, request.target
     workers = list(service.workers.values()) if target is None else [target]

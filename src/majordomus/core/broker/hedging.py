@@ -10,7 +10,7 @@ from majordomus.core.broker.state.transitions import AT_WORKER
 from majordomus.protocol import metadata
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
 
 MARK: Final = b"\xa5hedge"
 """The key as MessagePack writes it: where these bytes are not, no map has to be read."""
@@ -18,7 +18,7 @@ NO_OTHER: Final = "no other worker is free for a second try"
 NOT_THERE: Final = "what this is a second try of is at no worker"
 
 
-def avoid(request: Request) -> bool:
+def avoid(request: AcceptedRequest) -> bool:
     """Keep `request`, if it is a second try, from the worker that has the first one. False when
     there is no such first one, and it makes no sense."""
     id = metadata.unpack(request.metadata).get("hedge")

@@ -10,7 +10,7 @@ from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.admission import KEPT_FLAGS, RefusalError
 from majordomus.core.broker.dispatch import JOINED_TOO_LARGE
 from majordomus.core.broker.state.peers import Peer
-from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import OPEN
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Dialect
@@ -40,7 +40,7 @@ class Waiting:
         self.too_large = False
 
 
-class OwnCalls:
+class InternalCalls:
     """The broker as a client of its own services."""
 
     def __init__(
@@ -89,7 +89,7 @@ class OwnCalls:
         if len(self.peer.open) >= settings.max_open:
             text = f"{len(self.peer.open)} calls of the broker's own are open already"
             raise RefusalError(spec.TOO_MANY, text)
-        request = Request().ask(
+        request = AcceptedRequest().ask(
             self.peer,
             Dialect.MDP03,
             (),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
     FORGOTTEN,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.services import FairQueue, Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 WAITING = (QUEUED, HELD, REPLIED)
@@ -41,7 +41,7 @@ class InvariantError(MajordomusError):
     """The machine contradicts itself; the text lists every contradiction."""
 
 
-def story(request: Request) -> str:
+def story(request: AcceptedRequest) -> str:
     """Where `request` is and what it has been through, in one line."""
     worker = request.worker.id.hex() if request.worker else "-"
     return (
@@ -120,11 +120,11 @@ def _events(registry: Registry) -> Iterator[str]:
         yield "rule 4: more subscriptions or sessions than allowed"
 
 
-def _open_requests(machine: BrokerMachine) -> list[Request]:
+def _open_requests(machine: BrokerMachine) -> list[AcceptedRequest]:
     """All open requests: of known peers, the broker's own, and ONE-WAY ones whose client has
     left."""
     registry = machine.registry
-    seen: dict[Request, None] = dict.fromkeys(machine.calls.peer.open.values())
+    seen: dict[AcceptedRequest, None] = dict.fromkeys(machine.calls.peer.open.values())
     if machine.hooks is not None:
         seen.update(dict.fromkeys(machine.hooks.held))
     for peer in registry.peers.values():
@@ -137,7 +137,7 @@ def _open_requests(machine: BrokerMachine) -> list[Request]:
     return list(seen)
 
 
-def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
+def _outcomes(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str]:
     counts = registry.counts
     ended = counts.answered + counts.failed + counts.expired + counts.cancelled
     if counts.accepted != ended + len(requests):
@@ -151,7 +151,7 @@ def _outcomes(registry: Registry, requests: list[Request]) -> Iterator[str]:
         yield f"{len(registry.requests)} deadlines for {len(requests)} open requests"
 
 
-def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
+def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str]:
     queued = [r for r in requests if r.state in WAITING]
     size = sum(r.size for r in queued)
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
@@ -181,7 +181,7 @@ def _totals(registry: Registry, requests: list[Request]) -> Iterator[str]:
             yield f"service {guess.name!r}: may be guessed, and is not known"
 
 
-def _hooks(machine: BrokerMachine, requests: list[Request]) -> Iterator[str]:
+def _hooks(machine: BrokerMachine, requests: list[AcceptedRequest]) -> Iterator[str]:
     """What hooks hold is held once, in no other place, and will be let go by an answer or by
     time."""
     room = machine.hooks
@@ -204,7 +204,7 @@ def _hooks(machine: BrokerMachine, requests: list[Request]) -> Iterator[str]:
             yield f"service {service.name!r}: held = {service.held}, but hooks hold {len(own)}"
 
 
-def _request(registry: Registry, request: Request) -> Iterator[str]:
+def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
     if request.state not in OPEN:
         yield f"is open, and in no place: {story(request)}"
     if request.peer.open.get(request.key) is not request:
@@ -232,7 +232,7 @@ def _request(registry: Registry, request: Request) -> Iterator[str]:
     yield from _stream(request)
 
 
-def _stream(request: Request) -> Iterator[str]:
+def _stream(request: AcceptedRequest) -> Iterator[str]:
     stream = request.stream
     if stream is None:
         if request.flags & spec.MORE and request.state is not REPLIED:
@@ -286,7 +286,7 @@ def _queue(name: str, queue: FairQueue) -> Iterator[str]:
             yield f"rule 7: {name}: a turn of {peer.id.hex()} is not its own"
 
 
-def _worker(worker: Worker) -> Iterator[str]:
+def _worker(worker: RegisteredWorker) -> Iterator[str]:
     name = f"worker {worker.id.hex()}"
     if worker.state is LOST or worker.peer.worker is not worker:
         yield f"{name}: is registered, and lost"
@@ -315,9 +315,11 @@ def _worker(worker: Worker) -> Iterator[str]:
             yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
 
 
-def _nobody_elses(service: Service, worker: Worker) -> Request:
+def _nobody_elses(service: Service, worker: RegisteredWorker) -> AcceptedRequest:
     """A request that `worker` alone may have."""
-    request = Request().ask(worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0)
+    request = AcceptedRequest().ask(
+        worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0
+    )
     request.rejected = set(service.workers.values()) - {worker}
     return request
 

@@ -6,7 +6,7 @@ cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
 from majordomus.core.broker.dispatch cimport Dispatcher
-from majordomus.core.broker.accel.prefetch cimport Foresight
+from majordomus.core.broker.accel.prefetch cimport Prefetcher
 from majordomus.core.broker.commands.legacy cimport LegacyCommands
 from majordomus.protocol.recognise cimport recognise
 from majordomus.core.broker.commands.mdp03 cimport Mdp03Commands
@@ -14,7 +14,7 @@ from majordomus.core.broker.outgoing cimport Outgoing
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.presence cimport Presence
 from majordomus.core.broker.state.registry cimport Registry
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 
 cdef class BrokerMachine:
@@ -38,7 +38,7 @@ cdef class BrokerMachine:
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
     @cython.locals(
-        foresight=Foresight,
+        foresight=Prefetcher,
         at=Py_ssize_t,
         here=Py_ssize_t,
         looked=Py_ssize_t,
@@ -46,7 +46,7 @@ cdef class BrokerMachine:
         frames=list,
     )
     cpdef list receive_all(self, list batch, double now)
-    @cython.locals(request=Request)
+    @cython.locals(request=AcceptedRequest)
     cpdef object tick(self, double now)
     @cython.locals(registry=Registry)
     cpdef double next_deadline(self) except? -1

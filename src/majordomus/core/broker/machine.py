@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.admission import Admission
-from majordomus.core.broker.authorization import Authority
-from majordomus.core.broker.commands.dependencies import Rooms
+from majordomus.core.broker.authorization import Authorization
+from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
 from majordomus.core.broker.dispatch import Dispatcher
-from majordomus.core.broker.hooks.holding import HookRoom, Silent
-from majordomus.core.broker.internal_calls import OwnCalls
+from majordomus.core.broker.hooks.holding import Holding, NoHooks
+from majordomus.core.broker.internal_calls import InternalCalls
 from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
 from majordomus.core.broker.presence import Presence
-from majordomus.core.broker.pubsub import Events
-from majordomus.core.broker.registration import Enrolment, StrangerError
+from majordomus.core.broker.pubsub import PubSub
+from majordomus.core.broker.registration import Registration, UnknownPeerError
 from majordomus.core.broker.settings import merged
 from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.core.broker.state.peers import conversation
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.hooks.holding import Hooks
     from majordomus.core.broker.internal_calls import Done
     from majordomus.core.broker.settings import BrokerSettings
-    from majordomus.core.broker.state.access_rules import Rights
+    from majordomus.core.broker.state.access_rules import AccessRules
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Fact, IdSource, Send, Write
     from majordomus.protocol.mdp03 import Fields
@@ -74,12 +74,12 @@ class BrokerMachine:
         self.registry = Registry(settings, ids, name or settings.name, strategies or {})
         self.outgoing = Outgoing(self.registry)
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
-        self.events = Events(self.registry, self.outgoing)
+        self.events = PubSub(self.registry, self.outgoing)
         self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
-        self.authority = Authority(self.registry, self.presence)
+        self.authority = Authorization(self.registry, self.presence)
         self.admission = Admission(self.registry, self.dispatcher, self.authority)
-        self.hooks: HookRoom | None = None
-        self.calls = OwnCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
+        self.hooks: Holding | None = None
+        self.calls = InternalCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
         self._promised = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
@@ -87,8 +87,8 @@ class BrokerMachine:
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Enrolment(self.registry, self.presence, self.dispatcher, self.authority)
-        rooms = Rooms(
+        self.enrolment = Registration(self.registry, self.presence, self.dispatcher, self.authority)
+        rooms = Dependencies(
             self.registry,
             self.outgoing,
             self.dispatcher,
@@ -261,7 +261,7 @@ class BrokerMachine:
         self.registry.counts.dropped[reason] += 1
         self.registry.tell("cut-off", why=reason, address=address)
 
-    def set_rights(self, rights: Rights | None, now: float) -> None:
+    def set_rights(self, rights: AccessRules | None, now: float) -> None:
         """Who may do what from now on. Workers that may no longer serve are sent off."""
         self.authority.set_rights(rights, now)
 
@@ -270,9 +270,9 @@ class BrokerMachine:
     def use(self, hooks: Hooks | None) -> None:
         """Ask `hooks` from now on. Questions that are open may still be answered."""
         if self.hooks is not None:
-            self.hooks.hooks = hooks or Silent()
+            self.hooks.hooks = hooks or NoHooks()
         elif hooks is not None:
-            room = HookRoom(self.registry, self.dispatcher, self.admission, hooks)
+            room = Holding(self.registry, self.dispatcher, self.admission, hooks)
             self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
             room.push = self.push
 
@@ -438,7 +438,7 @@ class BrokerMachine:
 
     def _judge(self, peer_id: bytes, frames: list[Frame], error: Exception, now: float) -> None:
         """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
-        if isinstance(error, StrangerError):
+        if isinstance(error, UnknownPeerError):
             self._send_off(peer_id, frames, error, now)
         elif not isinstance(error, RemoteProtocolError):
             raise error
@@ -474,7 +474,7 @@ class BrokerMachine:
             self.presence.forget(peer, reason, now, tell=not understood)
 
     def _send_off(
-        self, peer_id: bytes, frames: list[Frame], error: StrangerError, now: float
+        self, peer_id: bytes, frames: list[Frame], error: UnknownPeerError, now: float
     ) -> None:
         """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
         peer = self.registry.peers[peer_id]

@@ -19,7 +19,7 @@ from majordomus.core.broker.state.registry import RULES
 if TYPE_CHECKING:
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.services import Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 Answer = list[bytes]
@@ -87,7 +87,7 @@ def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
     return _data([_worker(worker, now) for worker in workers])
 
 
-def _worker(worker: Worker, now: float) -> dict[str, Any]:
+def _worker(worker: RegisteredWorker, now: float) -> dict[str, Any]:
     return {
         "id": worker.id.hex(),
         "services": [service.name.decode() for service in worker.order],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding as speech
-from majordomus.core.broker.state.peers import Outbox, Peer, conversation
+from majordomus.core.broker.state.peers import Peer, PeerOutbox, conversation
 from majordomus.protocol import spec
 from majordomus.protocol.recognise import recognise
 from majordomus.protocol.spec import Dialect
@@ -102,7 +102,7 @@ class Outgoing:
         if outbox is None:
             again = now - peer.flushed < LONGEST_DELAY
             delay = min(peer.last_delay * 2, LONGEST_DELAY) if again else FIRST_DELAY
-            outbox = peer.outbox = Outbox(delay or FIRST_DELAY)
+            outbox = peer.outbox = PeerOutbox(delay or FIRST_DELAY)
             self.registry.retries.add(peer, now + outbox.delay)
         command, id, envelope = command_of(frames)
         if command == spec.HEARTBEAT:
@@ -125,7 +125,7 @@ class Outgoing:
         outbox.size += size
         self.registry.outbox_bytes += size
 
-    def _full(self, outbox: Outbox, size: int, room: int) -> bool:
+    def _full(self, outbox: PeerOutbox, size: int, room: int) -> bool:
         """Whether `size` bytes more break a bound: this peer's, or that of all outboxes."""
         settings = self.registry.settings
         return (

@@ -5,7 +5,7 @@ from majordomus.core.broker.dispatch cimport Dispatcher
 from majordomus.core.broker.outgoing cimport Outgoing
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 @cython.final
@@ -24,13 +24,13 @@ cdef class Presence:
     cdef public double _liveness
 
     cpdef object _arm(self, Peer peer, double when)
-    @cython.locals(worker=Worker)
+    @cython.locals(worker=RegisteredWorker)
     cpdef double _interval(self, Peer peer) except? -1
     @cython.locals(peer=Peer, expiry=double)
     cpdef object tick(self, double now)
-    @cython.locals(worker=Worker)
+    @cython.locals(worker=RegisteredWorker)
     cpdef double _expiry(self, Peer peer) except? -1
-    @cython.locals(worker=Worker, interval=double, last=double)
+    @cython.locals(worker=RegisteredWorker, interval=double, last=double)
     cpdef double _beat(self, Peer peer, double now) except? -1
-    @cython.locals(worker=Worker)
+    @cython.locals(worker=RegisteredWorker)
     cpdef object beat(self, Peer peer, double now)

@@ -20,11 +20,11 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.hooks.holding import HookRoom
+    from majordomus.core.broker.hooks.holding import Holding
     from majordomus.core.broker.outgoing import Outgoing
-    from majordomus.core.broker.pubsub import Events
+    from majordomus.core.broker.pubsub import PubSub
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 HANDLE_SIZE = 16
 """Bytes that nobody guesses: who knows a handle may push to its client."""
@@ -36,13 +36,13 @@ class Presence:
     """Meets, greets, watches and forgets peers."""
 
     def __init__(
-        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: Events
+        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: PubSub
     ) -> None:
         self.registry = registry
         self.outgoing = outgoing
         self.dispatcher = dispatcher
         self.events = events
-        self.hooks: HookRoom | None = None
+        self.hooks: Holding | None = None
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
@@ -152,7 +152,7 @@ class Presence:
             dialect = worker.dialect if worker else MDP03
             self.outgoing.say(peer, speech.disconnect(dialect, *reason), now)
 
-    def lose(self, worker: Worker, why: str, now: float) -> None:
+    def lose(self, worker: RegisteredWorker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""
         worker.peer.worker = None
         held = worker.holding

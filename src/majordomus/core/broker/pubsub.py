@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core.broker.state.access_rules import shown_name
-from majordomus.core.broker.state.listeners import Listener
+from majordomus.core.broker.state.listeners import Subscriber
 from majordomus.core.broker.state.topics import full_topic, name_problem, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
 from majordomus.protocol import mdp03, spec
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 
 
-class Refused(NamedTuple):
+class EventRefusal(NamedTuple):
     """Why something is not done, as its FINAL would say it."""
 
     status: int
     text: str
 
 
-class Events:
+class PubSub:
     """Hands events on, and knows who is to hear them."""
 
     def __init__(self, registry: Registry, outgoing: Outgoing) -> None:
@@ -52,7 +52,7 @@ class Events:
 
     def push(
         self, handle: bytes, body: list[Frame], now: float, flags: int = 0, metadata: bytes = b""
-    ) -> Refused | None:
+    ) -> EventRefusal | None:
         """An event for the client of `handle` alone. What is returned says why there is no such
         client; who is only away, or reads too slowly, misses it without a word."""
         registry = self.registry
@@ -65,7 +65,7 @@ class Events:
         if peer is None and handle in self.away:
             return None
         text = "has no presence" if peer is not None else "is not known"
-        return Refused(spec.NOT_FOUND, f"the client of handle {handle.hex()} {text}")
+        return EventRefusal(spec.NOT_FOUND, f"the client of handle {handle.hex()} {text}")
 
     def publish(
         self, topic: bytes, body: list[Frame], now: float, flags: int = 0, metadata: bytes = b""
@@ -85,7 +85,9 @@ class Events:
                 delivered += 1
         return delivered
 
-    def push_late(self, worker: Worker, handle: bytes, body: list[Frame], now: float) -> None:
+    def push_late(
+        self, worker: RegisteredWorker, handle: bytes, body: list[Frame], now: float
+    ) -> None:
         """A Delphi worker uses a handle again that it has answered: "each later reply is an EVENT,
         to Delphi clients and 0.3 clients with presence; to others it is counted"
         (docs/spec/delphi.md)."""
@@ -109,7 +111,7 @@ class Events:
             registry.counts.undelivered += 1
             registry.drop("event-without-presence", worker.id, count_only=True)
 
-    def answered(self, worker: Worker, handle: bytes, peer: Peer) -> None:
+    def answered(self, worker: RegisteredWorker, handle: bytes, peer: Peer) -> None:
         """A Delphi `worker` has answered `peer`: from now on `handle` carries events."""
         known = worker.answered
         if known is None:
@@ -147,7 +149,7 @@ class Events:
         settings = self.registry.settings
         return name_problem(name, settings.max_topic, settings.max_topic_tokens, pattern=pattern)
 
-    def subscribe(self, peer: Peer, pattern: bytes) -> Refused | None:
+    def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
         """`peer` hears of `pattern`, in full, from now on, as long as it has presence."""
         settings = self.registry.settings
         listener = peer.listener
@@ -155,12 +157,12 @@ class Events:
             return None
         if listener is not None and len(listener.patterns) >= settings.max_client_topics:
             had = len(listener.patterns)
-            return Refused(spec.TOO_MANY, f"this client has {had} subscriptions already")
+            return EventRefusal(spec.TOO_MANY, f"this client has {had} subscriptions already")
         if len(self.topics) >= settings.max_topics:
             had = len(self.topics)
-            return Refused(spec.TOO_MANY, f"this broker has {had} subscriptions already")
+            return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
         if listener is None:
-            listener = peer.listener = Listener(peer)
+            listener = peer.listener = Subscriber(peer)
         listener.patterns[pattern] = None
         self.topics.add(pattern, listener)
         return None
@@ -199,11 +201,11 @@ class Events:
             self.registry.drop("too-many-sessions", peer.id)
             return
         if mine is None:
-            mine = peer.listener = Listener(peer)
+            mine = peer.listener = Subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
-    def _return(self, kept: Listener, peer: Peer, now: float) -> None:
+    def _return(self, kept: Subscriber, peer: Peer, now: float) -> None:
         """The client of `kept` is back, as `peer`."""
         before, mine = kept.peer, peer.listener
         if before is not None:
@@ -252,7 +254,7 @@ class Events:
         while self.away and (listener := next(iter(self.away.values()))).until <= now:
             self._discard(listener)
 
-    def _discard(self, listener: Listener) -> None:
+    def _discard(self, listener: Subscriber) -> None:
         """Free everything that is held for `listener`, whose peer does not know it any more."""
         for pattern in listener.patterns:
             self.topics.remove(pattern, listener)

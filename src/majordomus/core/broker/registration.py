@@ -1,6 +1,7 @@
 """Who may serve what: a worker's claims to services, checked and entered.
 
-A peer that speaks as what it is not known to be raises `StrangerError`; the machine sends it off.
+A peer that speaks as what it is not known to be raises `UnknownPeerError`; the machine
+sends it off.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker.admission import name_problem
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.authorization import Authority
+    from majordomus.core.broker.authorization import Authorization
     from majordomus.core.broker.dispatch import Dispatcher
     from majordomus.core.broker.presence import Presence
     from majordomus.core.broker.state.peers import Peer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from majordomus.protocol.spec import Dialect
 
 
-class StrangerError(Exception):
+class UnknownPeerError(Exception):
     """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
 
     ``told``: the status and the sentence that it gets with it, where there are any.
@@ -33,7 +34,7 @@ class StrangerError(Exception):
         self.told = told
 
 
-class Enrolment:
+class Registration:
     """Makes workers of peers."""
 
     def __init__(
@@ -41,48 +42,50 @@ class Enrolment:
         registry: Registry,
         presence: Presence,
         dispatcher: Dispatcher,
-        authority: Authority,
+        authority: Authorization,
     ) -> None:
         self.authority = authority
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
 
-    def check_claim(self, peer: Peer, worker: Worker | None, called: bytes) -> bytes:
+    def check_claim(self, peer: Peer, worker: RegisteredWorker | None, called: bytes) -> bytes:
         """The full name of what `peer` would serve as `called`.
 
         Raises: StrangerError: it may not, or there is no room for one more service.
         """
         name = full_name(peer.prefix, called)
         if name_problem(called) or len(name) > spec.MAX_NAME:
-            raise StrangerError("bad-service-name")
+            raise UnknownPeerError("bad-service-name")
         if called.startswith(RESERVED):
-            raise StrangerError("reserved-service-name")
+            raise UnknownPeerError("reserved-service-name")
         refusal = self.authority.refuses(peer, peer, SERVE, called)
         if refusal is not None:
-            raise StrangerError("may-not-serve", refusal)
+            raise UnknownPeerError("may-not-serve", refusal)
         if worker is not None and name in worker.services:
             return name
         if (
             worker is not None
             and len(worker.services) >= self.registry.settings.max_worker_services
         ):
-            raise StrangerError("too-many-services-of-a-worker")
+            raise UnknownPeerError("too-many-services-of-a-worker")
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
-            raise StrangerError("too-many-services")
+            raise UnknownPeerError("too-many-services")
         return name
 
-    def new_worker(self, peer: Peer, dialect: Dialect, capacity: int, now: float) -> Worker:
-        worker = peer.worker = Worker(peer, dialect, capacity, now)
+    def new_worker(
+        self, peer: Peer, dialect: Dialect, capacity: int, now: float
+    ) -> RegisteredWorker:
+        worker = peer.worker = RegisteredWorker(peer, dialect, capacity, now)
         self.registry.workers[worker.id] = worker
         self.presence.watch(peer, now)
         return worker
 
-    def enrol(self, worker: Worker, name: bytes, now: float) -> None:
+    def enrol(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
         service = self.registry.service(name)
         if service is None:
-            raise StrangerError("too-many-services")
+            raise UnknownPeerError("too-many-services")
         self.registry.tell(
             "worker-ready",
             worker=worker.id,

@@ -16,22 +16,22 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
 
 
-class Losses:
+class Retries:
     """Draws the consequences. Belongs to the dispatcher."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
         self.registry = dispatcher.registry
 
-    def dismiss(self, worker: Worker, why: str, now: float) -> None:
+    def dismiss(self, worker: RegisteredWorker, why: str, now: float) -> None:
         """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
         worker.move("lose")
         registry = self.registry
@@ -64,7 +64,7 @@ class Losses:
                 text = nobody_serves(self.registry, request.called, request.caller)
                 self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
 
-    def _survives(self, request: Request, undelivered: bool, why: str, now: float) -> bool:
+    def _survives(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
         """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
         if request.state not in AT_WORKER:
             return False
@@ -80,7 +80,7 @@ class Losses:
         )
         return False
 
-    def never_left(self, worker: Worker, frames: list[Frame]) -> None:
+    def never_left(self, worker: RegisteredWorker, frames: list[Frame]) -> None:
         """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
         if worker.dialect is MDP03:
             command, number, _ = command_of(frames)

@@ -18,9 +18,9 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -34,7 +34,7 @@ OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit 
 JOINED_TOO_LARGE = "the joined parts are too large for one request"
 
 
-class Piece(NamedTuple):
+class StreamPart(NamedTuple):
     """A PARTIAL or the FINAL of a client."""
 
     body: list[Frame]
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
     size: int
 
 
-class Stream:
+class RequestStream:
     """What one conversation's streams have come to.
 
     ``down``: parts that the client still accepts. ``up``: parts that the client may still send,
@@ -58,8 +58,8 @@ class Stream:
         self.up = spec.FIRST_CREDIT if is_open else 0
         self.room = 0
         self.open = is_open
-        self.waiting: deque[Piece] = deque()
-        self.final: Piece | None = None
+        self.waiting: deque[StreamPart] = deque()
+        self.final: StreamPart | None = None
         self.final_due = False
         self.size = 0
         self.frames = 0
@@ -70,11 +70,11 @@ class Stream:
         return [*body, *(frame for piece in [*self.waiting, *last] for frame in piece.body)]
 
 
-def stream_of(request: Request) -> Stream:
+def stream_of(request: AcceptedRequest) -> RequestStream:
     """The request's stream, made now if it had none."""
     stream = request.stream
     if stream is None:
-        stream = request.stream = Stream(bool(request.flags & spec.MORE))
+        stream = request.stream = RequestStream(bool(request.flags & spec.MORE))
     return stream
 
 
@@ -89,7 +89,7 @@ class Streams:
 
     # ── worker → client ───────────────────────────────────────────────────────────────────────────
 
-    def may_pass(self, request: Request, now: float) -> bool:
+    def may_pass(self, request: AcceptedRequest, now: float) -> bool:
         """Spend one credit for a part of the answer. False when the worker had none left: the
         conversation has ended with 429.
 
@@ -107,7 +107,7 @@ class Streams:
             self.grant_back(request, STEP, now)
         return True
 
-    def grant_back(self, request: Request, parts: int, now: float) -> None:
+    def grant_back(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """Credit for a worker's parts that nobody else will grant: its client cannot, or did not
         get them."""
         stream, worker = stream_of(request), request.worker
@@ -115,7 +115,7 @@ class Streams:
         if worker is not None and worker.dialect is MDP03:
             self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
 
-    def client_grants(self, request: Request, parts: int, now: float) -> None:
+    def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
         if request.state is REPLIED:
             self.registry.drop("late-credit", request.peer.id, count_only=True)
@@ -131,7 +131,7 @@ class Streams:
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
-    def client_part(self, request: Request, piece: Piece, now: float) -> None:
+    def client_part(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
         """PARTIAL of a client: passed on, or kept until a worker takes it."""
         stream = request.stream
         if stream is None or not stream.open:
@@ -144,7 +144,7 @@ class Streams:
         stream.waiting.append(piece)
         self._keep(request, stream, piece, now)
 
-    def client_final(self, request: Request, piece: Piece, now: float) -> None:
+    def client_final(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
         """FINAL of a client: its side is closed, the worker's is not."""
         stream = request.stream
         if stream is None or not stream.open:
@@ -156,7 +156,7 @@ class Streams:
         stream.final_due = True
         self._keep(request, stream, piece, now)
 
-    def worker_grants(self, request: Request, parts: int, now: float) -> None:
+    def worker_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a worker: its client may send as much more, less what waits here already."""
         stream = request.stream
         if stream is None or request.state not in AT_WORKER or not (stream.open or stream.waiting):
@@ -167,7 +167,9 @@ class Streams:
         if stream.open:
             self._grant(request, stream, stream.room - len(stream.waiting) - stream.up, now)
 
-    def dispatch(self, request: Request, stream: Stream, worker: Worker, now: float) -> None:
+    def dispatch(
+        self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
+    ) -> None:
         """REQUEST to `worker`, with the credit that its client has granted, and what waits.
 
         A worker whose dialect knows no parts gets them joined into one request when the client has
@@ -184,7 +186,7 @@ class Streams:
             worker.not_delivered(request.dispatch)
         self._pass_on(request, stream, now)
 
-    def ended(self, request: Request, worker: Worker, now: float) -> None:
+    def ended(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """`request` has ended at `worker`. One that waited there for its client's last word has
         left no trace at the worker: its slot is free."""
         if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
@@ -194,7 +196,9 @@ class Streams:
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(self, request: Request, stream: Stream, piece: Piece, now: float) -> None:
+    def _keep(
+        self, request: AcceptedRequest, stream: RequestStream, piece: StreamPart, now: float
+    ) -> None:
         """What came of the client goes on if it can. What has to wait counts toward the limits
         (rule 4)."""
         stream.size += piece.size
@@ -212,7 +216,7 @@ class Streams:
         if full:
             self.dispatcher.fail(request, spec.TOO_MANY, full, now)
 
-    def _grow(self, request: Request, queue: FairQueue, size: int) -> str:
+    def _grow(self, request: AcceptedRequest, queue: FairQueue, size: int) -> str:
         """A request that waits has become larger: which bound that breaks; empty when none."""
         peer, registry, settings = request.peer, self.registry, self.settings
         request.size += size
@@ -227,7 +231,7 @@ class Streams:
             return f"{registry.queued_bytes} bytes wait at this broker already"
         return ""
 
-    def _pass_on(self, request: Request, stream: Stream, now: float) -> bool:
+    def _pass_on(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
         """Send the worker what it takes of what waits. False when that has ended the request."""
         worker = request.worker
         if worker is None:
@@ -249,7 +253,9 @@ class Streams:
             self.outgoing.say(worker.peer, speech.final_to(request, stream.final), now)
         return True
 
-    def _join(self, request: Request, stream: Stream, worker: Worker, now: float) -> bool:
+    def _join(
+        self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
+    ) -> bool:
         """One request for a worker that knows no parts, when the client has said its last."""
         if not worker.is_undelivered(request.dispatch):
             return True
@@ -267,7 +273,9 @@ class Streams:
         self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)
         return True
 
-    def _grant(self, request: Request, stream: Stream, parts: int, now: float) -> None:
+    def _grant(
+        self, request: AcceptedRequest, stream: RequestStream, parts: int, now: float
+    ) -> None:
         if parts > 0:
             stream.up += parts
             frames = [*request.envelope, *speech.credit(request.id, parts)]

@@ -25,7 +25,7 @@ _head_size: Final = mdp03.HEAD.size
 _pack_head = mdp03.HEAD.pack
 
 
-class ClientSpeech:
+class ClientEncoder:
     """The words of one dialect. ``tails``: what `tail` made for services that were called
     plainly."""
 

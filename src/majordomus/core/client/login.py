@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.client.calls import Call
 from majordomus.core.client.calls import Final as Outcome
-from majordomus.core.client.encoding import ClientSpeech
+from majordomus.core.client.encoding import ClientEncoder
 from majordomus.core.client.session import ClientSession, IdSource
 from majordomus.core.session.connection import OPEN, Change
 from majordomus.core.session.login import MOST_TOKEN, PATIENCE, Credentials, Login
@@ -30,7 +30,7 @@ MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
 SESSION_SIZE: Final = 16
 
 
-class TokenSpeech(ClientSpeech):
+class TokenEncoder(ClientEncoder):
     """The words of one dialect, with a token in every request when it is to be there."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -76,7 +76,7 @@ class LoginSession(ClientSession):
     ) -> None:
         self.login = Login(credentials, rng)
         super().__init__(settings, ids, rng)
-        self._words = self._speech = TokenSpeech(settings.dialect)
+        self._words = self._speech = TokenEncoder(settings.dialect)
         self._tails = self._words.tails
         self._session = bytes(ids(SESSION_SIZE))
         self._greeted = 0

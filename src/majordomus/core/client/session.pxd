@@ -1,12 +1,12 @@
 cimport cython
 
 from majordomus.core.client.calls cimport Call, make_call, make_final
-from majordomus.core.client.session_base cimport ClientFlow
+from majordomus.core.client.session_base cimport ClientSessionBase
 cimport majordomus.protocol.octets as octets
 from majordomus.protocol.mdp03 cimport parse
 
 
-cdef class ClientSession(ClientFlow):
+cdef class ClientSession(ClientSessionBase):
     @cython.locals(number=object, tail=bytes, call=Call, deadline=double, head=bytes)
     cpdef object ask(
         self,

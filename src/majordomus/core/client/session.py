@@ -23,13 +23,19 @@ from majordomus.core.client.session_base import (
     NO_BROKER,
     TOO_MANY,
     ClientEvent,
-    ClientFlow,
+    ClientSessionBase,
     IdSource,
 )
 from majordomus.core.client.streams import ClientStream, Credit
 from majordomus.core.session.backoff import delay
 from majordomus.core.session.connection import CLOSED, Change
-from majordomus.core.session.events import PUBLISH, Event, Refused, check_name, heard
+from majordomus.core.session.events import (
+    PUBLISH,
+    EventReceived,
+    SubscriptionRefused,
+    check_name,
+    heard,
+)
 from majordomus.core.session.settings import ClientSettings
 from majordomus.core.session.transitions import CallState
 from majordomus.core.session.welcome import take_welcome
@@ -47,12 +53,12 @@ __all__ = [
     "ClientSession",
     "ClientSettings",
     "Credit",
-    "Event",
+    "EventReceived",
     "Final",
     "IdSource",
     "Lost",
     "Part",
-    "Refused",
+    "SubscriptionRefused",
 ]
 
 BY_CALLER: Constant = b"cancelled by the caller"
@@ -73,7 +79,7 @@ _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
 _MOST_SECONDS: Constant = MOST_TTL / 1000
 
 
-class ClientSession(ClientFlow):
+class ClientSession(ClientSessionBase):
     """One client without a socket, a clock or a thread. Not for several threads at once.
 
     ``late``: answers that no open call waits for. ``invalid``: other messages that were ignored, by

@@ -1,9 +1,9 @@
 from majordomus.core.client.calls cimport Call, Calls
 from majordomus.core.session.connection cimport Connection
-from majordomus.core.session.outbox cimport Outbox
+from majordomus.core.session.outbox cimport SessionOutbox
 
 
-cdef class ClientFlow:
+cdef class ClientSessionBase:
     cdef public object settings
     cdef public object late
     cdef public dict invalid
@@ -17,7 +17,7 @@ cdef class ClientFlow:
     cdef public object _presence
     cdef public double _grace
     cdef public Connection _connection
-    cdef public Outbox _outbox
+    cdef public SessionOutbox _outbox
     cdef public Calls _calls
     cdef public dict _open
     cdef public object streams

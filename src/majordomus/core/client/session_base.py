@@ -15,7 +15,7 @@ from majordomus.core.client.calls import Call, Calls, Final, Lost, Part
 from majordomus.core.client.encoding import (
     DISCONNECT,
     HEARTBEAT,
-    ClientSpeech,
+    ClientEncoder,
     cancel,
     hello,
     one_way_again,
@@ -23,8 +23,8 @@ from majordomus.core.client.encoding import (
 from majordomus.core.client.streams import ClientStreams, Credit
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection
-from majordomus.core.session.events import Event, Refused, SessionEvents
-from majordomus.core.session.outbox import BATCH, Outbox
+from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
+from majordomus.core.session.outbox import BATCH, SessionOutbox
 from majordomus.core.session.settings import ClientSettings
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError
@@ -33,7 +33,7 @@ from majordomus.protocol.spec import Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
 """`ids(n)` returns n unpredictable bytes."""
-ClientEvent: TypeAlias = Part | Final | Lost | Credit | Event | Refused
+ClientEvent: TypeAlias = Part | Final | Lost | Credit | EventReceived | SubscriptionRefused
 
 NO_BROKER: Constant = b"no broker was reachable before the deadline"
 NO_ANSWER: Constant = b"no answer came before the deadline"
@@ -44,7 +44,7 @@ _REQUEST: Constant = spec.REQUEST
 _ONE_WAY: Constant = spec.ONE_WAY
 
 
-class ClientFlow:
+class ClientSessionBase:
     """The state of one session, and what moves in it. See `ClientSession`."""
 
     def __init__(self, settings: ClientSettings, ids: IdSource, rng: Rng) -> None:
@@ -55,7 +55,7 @@ class ClientFlow:
         self.welcome: dict[str, Any] = {}
         self.peer_id = b""
         self._rng = rng
-        self._speech = ClientSpeech(settings.dialect)
+        self._speech = ClientEncoder(settings.dialect)
         self._codec = self._speech.codec
         self._hello = hello(bytes(ids(16)))
         self._presence = settings.presence and self._codec is None
@@ -71,7 +71,7 @@ class ClientFlow:
             always=False,
             rng=rng,
         )
-        self._outbox = Outbox()
+        self._outbox = SessionOutbox()
         self._calls = Calls()
         self._open = self._calls.open
         self.streams = ClientStreams(self._open, self._outbox)

@@ -18,7 +18,7 @@ from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
     from majordomus.core.client.calls import Call
-    from majordomus.core.session.outbox import Outbox
+    from majordomus.core.session.outbox import SessionOutbox
 
 STEP: Final = spec.FIRST_CREDIT // 2
 """Parts read until credit is given for them: "when half of what it granted is used"."""
@@ -57,7 +57,7 @@ class ClientStream:
 class ClientStreams:
     """The streams of all open calls. ``due``: 0 when something waits for the next `tick`."""
 
-    def __init__(self, calls: dict[int, Call], outbox: Outbox) -> None:
+    def __init__(self, calls: dict[int, Call], outbox: SessionOutbox) -> None:
         self._open = calls
         self._outbox = outbox
         self._launched: list[Call] = []

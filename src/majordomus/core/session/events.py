@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from majordomus.core.broker.state.topics import name_problem
-from majordomus.core.session.outbox import Outbox
+from majordomus.core.session.outbox import SessionOutbox
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
@@ -23,7 +23,7 @@ PUBLISH: Final = "publish"
 PUSH: Final = "push"
 
 
-class Event(NamedTuple):
+class EventReceived(NamedTuple):
     """An EVENT: of a topic, or pushed to us alone (no topic). ``metadata``: the sender's map,
     packed and checked."""
 
@@ -32,7 +32,7 @@ class Event(NamedTuple):
     metadata: bytes
 
 
-class Refused(NamedTuple):
+class SubscriptionRefused(NamedTuple):
     """The broker did not do what we said: ``what`` is "subscribe", "publish" or "push", ``name``
     the pattern, topic or handle. ``frames``: a sentence. ``id``: under which we said it."""
 
@@ -46,7 +46,7 @@ class Refused(NamedTuple):
 class SessionEvents:
     """The events of one session. `next_id` makes ids that the session never used before."""
 
-    def __init__(self, outbox: Outbox, next_id: Callable[[], int]) -> None:
+    def __init__(self, outbox: SessionOutbox, next_id: Callable[[], int]) -> None:
         self.patterns: dict[bytes, None] = {}
         """What is subscribed to, or is to be as soon as there is a connection."""
         self._told: dict[bytes, None] = {}  # patterns that a broker may have of us
@@ -123,7 +123,7 @@ class SessionEvents:
         if len(self._asked) > MOST_ASKED:
             del self._asked[next(iter(self._asked))]
 
-    def refused(self, id: int, status: int, frames: list[Frame]) -> Refused | None:
+    def refused(self, id: int, status: int, frames: list[Frame]) -> SubscriptionRefused | None:
         """What a FINAL for `id` refuses; None when it is none of ours. A refused subscription is
         not tried again."""
         asked = self._asked.pop(id, None)
@@ -131,14 +131,14 @@ class SessionEvents:
             return None
         if asked[0] == SUBSCRIBE:
             self.patterns.pop(asked[1], None)
-        return Refused(*asked, status, frames, id)
+        return SubscriptionRefused(*asked, status, frames, id)
 
 
-def heard(topic: bytes, frames: list[Frame], flags: int, field: bytes) -> Event:
+def heard(topic: bytes, frames: list[Frame], flags: int, field: bytes) -> EventReceived:
     """The event in an EVENT. Raises: RemoteProtocolError for metadata that cannot be read."""
     if not field:
-        return Event(topic, frames, b"")
-    return Event(topic, frames, metadata.split_raw(field, flags)[1])
+        return EventReceived(topic, frames, b"")
+    return EventReceived(topic, frames, metadata.split_raw(field, flags)[1])
 
 
 def check_name(name: bytes, *, pattern: bool) -> None:

@@ -2,7 +2,7 @@ cimport cython
 
 
 @cython.final
-cdef class Outbox:
+cdef class SessionOutbox:
     cdef public list sends
     cdef public list _taken
     cdef public object _held

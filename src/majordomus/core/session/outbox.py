@@ -21,7 +21,7 @@ MOST_HELD: Final = 1000
 """Messages that wait, beyond which parts of streams and mere answers find no room."""
 
 
-class Outbox:
+class SessionOutbox:
     """Messages on their way to one socket. The shell reports refusals, in order, before it does
     anything else.
 

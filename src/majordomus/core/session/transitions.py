@@ -37,7 +37,7 @@ class CallState(IntEnum):
     ENDED = 4
 
 
-class JobState(IntEnum):
+class DispatchState(IntEnum):
     """CANCELLED: nobody wants the answer any more, but the slot is held until it is given."""
 
     HELD = 0
@@ -117,9 +117,9 @@ CALL: Final[dict[str, dict[CallState, CallState]]] = {
     "cancel": {_WAITING: _ENDED, _SENT: _ENDED, _STREAMING: _ENDED, _PAUSING: _ENDED},
 }
 
-_HELD, _FLOWING, _CANCELLED, _DONE = JobState
+_HELD, _FLOWING, _CANCELLED, _DONE = DispatchState
 
-JOB: Final[dict[str, dict[JobState, JobState]]] = {
+JOB: Final[dict[str, dict[DispatchState, DispatchState]]] = {
     "part": {_HELD: _FLOWING, _FLOWING: _FLOWING, _CANCELLED: _CANCELLED},
     "cancel": {_HELD: _CANCELLED, _FLOWING: _CANCELLED, _CANCELLED: _CANCELLED},
     "final": {_HELD: _DONE, _FLOWING: _DONE, _CANCELLED: _DONE},

@@ -1,11 +1,11 @@
 cimport cython
 
-from majordomus.core.worker.session_base cimport WorkerLink, make_job
+from majordomus.core.worker.session_base cimport WorkerSessionBase, make_dispatch
 cimport majordomus.protocol.octets as octets
 from majordomus.protocol.mdp03 cimport parse
 
 
-cdef class WorkerSession(WorkerLink):
+cdef class WorkerSession(WorkerSessionBase):
     cpdef object final(self, job, status, list frames, double now)
     @cython.locals(
         header=tuple, command=int, flags=int, service=bytes, deadline=double, job=object, id=object

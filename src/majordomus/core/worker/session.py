@@ -1,7 +1,7 @@
 """A worker's registration at one broker: every dialect, one contract.
 
-What is promised: every `Job` is answered with exactly one FINAL or REJECT, unless its connection
-ends first (`Cancel`), and nothing that belongs to an older connection is ever said on a newer one.
+Every `Dispatch` is answered with exactly one FINAL or REJECT, unless its connection ends first
+(`Cancel`). Nothing that belongs to an older connection is ever sent on a newer one.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from math import inf
 from typing import Final as Constant
 
 from majordomus.core.session.connection import CLOSED, DRAINING
-from majordomus.core.session.events import Event, Refused, check_name, heard
+from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name, heard
 from majordomus.core.session.settings import WorkerSettings
-from majordomus.core.session.transitions import JOB, JobState, Moves
+from majordomus.core.session.transitions import JOB, DispatchState, Moves
 from majordomus.core.session.welcome import take_parting, take_welcome
 from majordomus.core.worker import encoding as speech
 from majordomus.core.worker.session_base import (
     Cancel,
+    Disconnected,
+    Dispatch,
     IdSource,
-    Job,
-    SentOff,
     Slip,
     WorkerEvent,
-    WorkerLink,
+    WorkerSessionBase,
     checked_capacity,
-    make_job,
+    make_dispatch,
 )
 from majordomus.core.worker.streams import NO_CREDIT, Credit, Incoming
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -37,12 +37,12 @@ from majordomus.protocol.spec import Frame
 __all__ = [
     "Cancel",
     "Credit",
-    "Event",
+    "Disconnected",
+    "Dispatch",
+    "EventReceived",
     "IdSource",
     "Incoming",
-    "Job",
-    "Refused",
-    "SentOff",
+    "SubscriptionRefused",
     "WorkerEvent",
     "WorkerSession",
     "WorkerSettings",
@@ -54,8 +54,8 @@ DECLINED: Constant = b"the worker declined"
 _MOVES: Constant = {event: Moves(JOB, event) for event in JOB}
 _ON_PART: Constant = _MOVES["part"]
 _ON_FINAL: Constant = _MOVES["final"]
-_HELD: Constant = JobState.HELD
-_CANCELLED: Constant = JobState.CANCELLED
+_HELD: Constant = DispatchState.HELD
+_CANCELLED: Constant = DispatchState.CANCELLED
 
 _REQUEST: Constant = spec.REQUEST
 _PARTIAL: Constant = spec.PARTIAL
@@ -66,7 +66,7 @@ _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRI
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 
 
-class WorkerSession(WorkerLink):
+class WorkerSession(WorkerSessionBase):
     """One worker without a socket, a clock or a thread. Not for several threads at once.
 
     ``ready``: the broker knows us. ``worker_id``: how it calls us. ``late``: commands about jobs
@@ -322,7 +322,9 @@ class WorkerSession(WorkerLink):
                 self._streams.begin(job)
         self._jobs[job] = _HELD
         deadline = now + ttl / 1000 if ttl else inf
-        self._events.append(make_job(job, service, frames, address, deadline, theirs, ours, flags))
+        self._events.append(
+            make_dispatch(job, service, frames, address, deadline, theirs, ours, flags)
+        )
 
     def _check(self, header: Header) -> tuple[bytes, bytes] | None:
         """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is
@@ -360,7 +362,7 @@ class WorkerSession(WorkerLink):
         elif command == spec.DISCONNECT:
             told = take_parting(flags, header[7])
             if told is not None:
-                self._events.append(SentOff(*told))
+                self._events.append(Disconnected(*told))
             self._follow(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
             if code == 0:
@@ -456,7 +458,7 @@ class WorkerSession(WorkerLink):
             self._jobs[job] = _HELD
             self._slips[job] = Slip(command.address, [])
             self._events.append(
-                Job(job, self._service, command.body, command.address, inf, b"", b"", 0)
+                Dispatch(job, self._service, command.body, command.address, inf, b"", b"", 0)
             )
         elif command.number == spec.DISCONNECT:
             self._follow(self._connection.step("disconnect", now), now)

@@ -1,13 +1,13 @@
 cimport cython
 
 from majordomus.core.session.connection cimport Connection
-from majordomus.core.session.outbox cimport Outbox
-from majordomus.core.worker.streams cimport JobStreams
+from majordomus.core.session.outbox cimport SessionOutbox
+from majordomus.core.worker.streams cimport DispatchStreams
 
 
 @cython.final
 @cython.freelist(64)
-cdef class Job:
+cdef class Dispatch:
     cdef public object id
     cdef public bytes service
     cdef public list frames
@@ -18,8 +18,8 @@ cdef class Job:
     cdef public int flags
 
 
-@cython.locals(made=Job)
-cpdef Job make_job(
+@cython.locals(made=Dispatch)
+cpdef Dispatch make_dispatch(
     id,
     bytes service,
     list frames,
@@ -31,7 +31,7 @@ cpdef Job make_job(
 )
 
 
-cdef class WorkerLink:
+cdef class WorkerSessionBase:
     cdef public object settings
     cdef public bint ready
     cdef public object worker_id
@@ -47,8 +47,8 @@ cdef class WorkerLink:
     cdef public object _capacity
     cdef public object _load
     cdef public Connection _connection
-    cdef public Outbox _outbox
-    cdef public JobStreams _streams
+    cdef public SessionOutbox _outbox
+    cdef public DispatchStreams _streams
     cdef public object _event_ids
     cdef public object events
     cdef public dict _jobs

@@ -14,12 +14,12 @@ from typing import Final as Constant
 
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
-from majordomus.core.session.events import Event, Refused, SessionEvents
-from majordomus.core.session.outbox import Outbox
+from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
+from majordomus.core.session.outbox import SessionOutbox
 from majordomus.core.session.settings import WorkerSettings
-from majordomus.core.session.transitions import JobState
+from majordomus.core.session.transitions import DispatchState
 from majordomus.core.worker import encoding as speech
-from majordomus.core.worker.streams import Credit, Incoming, JobStreams
+from majordomus.core.worker.streams import Credit, DispatchStreams, Incoming
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
@@ -30,13 +30,13 @@ IdSource: TypeAlias = Callable[[int], bytes]
 """`ids(n)` returns n unpredictable bytes."""
 
 
-_CANCELLED: Constant = JobState.CANCELLED
+_CANCELLED: Constant = DispatchState.CANCELLED
 
 _EPOCH: Constant = 1 << 64
 _JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
 
 
-class Job:
+class Dispatch:
     """One request to be answered. ``deadline``: monotonic seconds, inf if there is none.
     ``client``: the client's handle. ``metadata``, ``broker_metadata``: packed maps, checked; only
     the broker's is to be trusted."""
@@ -73,17 +73,18 @@ class Job:
         self.flags = flags
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Job):
+        if not isinstance(other, Dispatch):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in Job.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in Dispatch.__slots__)
 
     __hash__ = None  # type: ignore[assignment]  # frames may be changed
 
     def __repr__(self) -> str:
-        return f"Job({', '.join(f'{name}={getattr(self, name)!r}' for name in Job.__slots__)})"
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in Dispatch.__slots__)
+        return f"Dispatch({fields})"
 
 
-def make_job(
+def make_dispatch(
     id: int,
     service: bytes,
     frames: list[Frame],
@@ -92,9 +93,9 @@ def make_job(
     metadata: bytes,
     broker_metadata: bytes,
     flags: int,
-) -> Job:
-    """A `Job`; it costs less than the constructor where this is compiled."""
-    made = Job.__new__(Job)
+) -> Dispatch:
+    """A `Dispatch`; it costs less than the constructor where this is compiled."""
+    made = Dispatch.__new__(Dispatch)
     made.id = id
     made.service = service
     made.frames = frames
@@ -113,14 +114,16 @@ class Cancel(NamedTuple):
     id: int
 
 
-class SentOff(NamedTuple):
+class Disconnected(NamedTuple):
     """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
 
     status: int
     text: str
 
 
-WorkerEvent: TypeAlias = Job | Cancel | Incoming | Credit | Event | Refused | SentOff
+WorkerEvent: TypeAlias = (
+    Dispatch | Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected
+)
 
 
 class Slip(NamedTuple):
@@ -130,7 +133,7 @@ class Slip(NamedTuple):
     parts: list[Frame]
 
 
-class WorkerLink:
+class WorkerSessionBase:
     """The state of one session, and the life of its connection. See `WorkerSession`."""
 
     def __init__(self, settings: WorkerSettings, ids: IdSource, rng: Rng) -> None:
@@ -162,11 +165,11 @@ class WorkerLink:
             always=True,
             rng=rng,
         )
-        self._outbox = Outbox()
-        self._streams = JobStreams(self._outbox)
+        self._outbox = SessionOutbox()
+        self._streams = DispatchStreams(self._outbox)
         self._event_ids = count(1)
         self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
-        self._jobs: dict[int, JobState] = {}
+        self._jobs: dict[int, DispatchState] = {}
         self._slips: dict[int, Slip] = {}
         self._base = 0  # added to a wire id it makes a job's number, never used again
         self._last = 0

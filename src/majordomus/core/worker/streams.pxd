@@ -1,9 +1,9 @@
 cimport cython
 
-from majordomus.core.session.outbox cimport Outbox
+from majordomus.core.session.outbox cimport SessionOutbox
 
 
 @cython.final
-cdef class JobStreams:
+cdef class DispatchStreams:
     cdef public dict of
-    cdef public Outbox _outbox
+    cdef public SessionOutbox _outbox

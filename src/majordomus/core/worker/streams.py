@@ -10,7 +10,7 @@ from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.session.outbox import Outbox
+    from majordomus.core.session.outbox import SessionOutbox
 
 STEP: Final = spec.FIRST_CREDIT // 2
 """Parts read until credit is given for them: "when half of what it granted is used"."""
@@ -34,7 +34,7 @@ class Credit(NamedTuple):
     id: int
 
 
-class JobStream:
+class DispatchStream:
     """The streams of one job. ``credit``: parts that may be sent. ``open``: the client's side is.
     ``accepts``: parts that it may send, ``read``: those read since the last CREDIT."""
 
@@ -47,16 +47,16 @@ class JobStream:
         self.read = 0
 
 
-class JobStreams:
+class DispatchStreams:
     """The streams of the jobs that have any, by the job's number."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self.of: dict[int, JobStream] = {}
+    def __init__(self, outbox: SessionOutbox) -> None:
+        self.of: dict[int, DispatchStream] = {}
         self._outbox = outbox
 
     def begin(self, job: int) -> None:
         """The client's side of `job` is open."""
-        self.of[job] = JobStream(True)
+        self.of[job] = DispatchStream(True)
 
     def room(self, job: int) -> int:
         """Parts of the answer that there is credit for."""
@@ -67,7 +67,7 @@ class JobStreams:
         """A part of the answer is sent. Raises: LocalProtocolError when there is no credit."""
         stream = self.of.get(job)
         if stream is None:
-            stream = self.of[job] = JobStream(False)
+            stream = self.of[job] = DispatchStream(False)
         if stream.credit < 1:
             raise LocalProtocolError("no-credit", "the client takes no more parts now")
         stream.credit -= 1
@@ -76,7 +76,7 @@ class JobStreams:
         """CREDIT for a job that is held."""
         stream = self.of.get(job)
         if stream is None:
-            stream = self.of[job] = JobStream(False)
+            stream = self.of[job] = DispatchStream(False)
         stream.credit = min(stream.credit + parts, spec.MOST_CREDIT)
 
     def part_came(self, job: int, last: bool) -> bool | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from majordomus.core.broker.state.access_rules import Rights
+from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.errors import ConfigurationError
 from majordomus.security.acl import AclFile
 
@@ -18,11 +18,15 @@ EVERY: Final = 0.5
 """Seconds between two looks: a right that is taken away ends within one second."""
 
 
-class RightsWatch:
+class AccessRulesWatch:
     """One file; `take` gets its rules, the first ones when it is made."""
 
     def __init__(
-        self, path: str, take: Callable[[Rights, float], None], logger: logging.Logger, now: float
+        self,
+        path: str,
+        take: Callable[[AccessRules, float], None],
+        logger: logging.Logger,
+        now: float,
     ) -> None:
         """Raises: ConfigurationError when the file cannot be used."""
         self._file = AclFile(Path(path))

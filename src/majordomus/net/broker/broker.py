@@ -24,12 +24,12 @@ from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
-from majordomus.net.broker.access_rules_watch import RightsWatch
+from majordomus.net.broker.access_rules_watch import AccessRulesWatch
 from majordomus.net.broker.hooks import check_hooks
 from majordomus.net.broker.listener import open_port
-from majordomus.net.broker.loop import Turns
+from majordomus.net.broker.loop import BrokerLoop
 from majordomus.net.broker.program import Program, Programmable
-from majordomus.net.broker.security.policy import Fence, Fenced
+from majordomus.net.broker.security.policy import SecuredBroker, SecurityPolicy
 from majordomus.net.version import version
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
@@ -42,7 +42,7 @@ MakeMachine = Callable[
 ]
 
 
-class Broker(Fenced, Programmable):
+class Broker(SecuredBroker, Programmable):
     """A broker with its socket. A subclass may override the methods of `HookPoints` to decide about
     every message; `middleware` are objects with the same methods, asked before it.
 
@@ -78,11 +78,11 @@ class Broker(Fenced, Programmable):
         self.restarts = 0
         """How often it was started again, as `mmi.broker` tells: for who watches over it."""
         self._bind = endpoints.to_bind(bind)
-        self.fence = Fence(self.settings, self._bind, curve, clients, passwords, insecure)
+        self.fence = SecurityPolicy(self.settings, self._bind, curve, clients, passwords, insecure)
         self._strategies = dict(strategies or {})
         self._make_machine, self._ids, self._clock = machine, ids, clock
         self.hooks: list[object] = [*middleware, self]
-        self._loop: Turns | None = None
+        self._loop: BrokerLoop | None = None
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
@@ -106,7 +106,7 @@ class Broker(Fenced, Programmable):
         waker = Waker()
         port = open_port(machine, waker, self._bind, self.fence.make_gate())
         machine.begin(version(), port.name, self._clock(), self.restarts)
-        loop = Turns(machine, port, waker, self._clock, watch)
+        loop = BrokerLoop(machine, port, waker, self._clock, watch)
         try:
             self._loop = loop
             self.attach_all()
@@ -120,10 +120,10 @@ class Broker(Fenced, Programmable):
         for url in self.endpoints:
             logger.info("listening on %s", url)
 
-    def _watch_rights(self, machine: BrokerMachine) -> RightsWatch | None:
+    def _watch_rights(self, machine: BrokerMachine) -> AccessRulesWatch | None:
         if not self.settings.acl:
             return None
-        return RightsWatch(self.settings.acl, machine.set_rights, logger, self._clock())
+        return AccessRulesWatch(self.settings.acl, machine.set_rights, logger, self._clock())
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
         """Serves until `stop`, SIGINT or SIGTERM, then drains.
@@ -212,7 +212,7 @@ class Broker(Fenced, Programmable):
 
 
 @contextlib.contextmanager
-def _signals(loop: Turns) -> Iterator[None]:
+def _signals(loop: BrokerLoop) -> Iterator[None]:
     """SIGINT and SIGTERM ask the loop to stop: the first to drain, the second to end at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

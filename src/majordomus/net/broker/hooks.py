@@ -103,7 +103,7 @@ class Middleware(HookPoints):
 NAMES: Final = tuple(name for name in vars(HookPoints) if name.startswith("on_"))
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """One method of one hook."""
 
     name: str
@@ -111,7 +111,7 @@ class Link(NamedTuple):
     waits: bool
 
 
-def links_of(hook: object, name: str) -> list[Link]:
+def links_of(hook: object, name: str) -> list[ChainLink]:
     """The method `name` of `hook`, if it has one of its own."""
     method = getattr(hook, name, None)
     if method is None or getattr(method, "__func__", None) is getattr(HookPoints, name):
@@ -122,7 +122,7 @@ def links_of(hook: object, name: str) -> list[Link]:
     waits = inspect.iscoroutinefunction(target)
     if waits and name == "on_part":
         raise ConfigurationError("on_part cannot be async: the order of parts would be lost")
-    return [Link(name, method, waits)]
+    return [ChainLink(name, method, waits)]
 
 
 def check_hooks(hooks: Sequence[object]) -> None:
@@ -215,7 +215,7 @@ class HookChain:
     def abandon(self, number: int) -> None:
         self._thread.cancel(number)
 
-    def _ask(self, number: int, links: list[Link], at: int, view: Any) -> Action | None:
+    def _ask(self, number: int, links: list[ChainLink], at: int, view: Any) -> Action | None:
         """Ask the links from `at` on; None when one of them will answer later."""
         for index in range(at, len(links)):
             link = links[index]
@@ -232,7 +232,7 @@ class HookChain:
                 return action
         return FORWARD
 
-    def _later(self, number: int, links: list[Link], index: int, view: Any) -> None:
+    def _later(self, number: int, links: list[ChainLink], index: int, view: Any) -> None:
         def done(result: object, error: Exception | None) -> None:
             self._heard(number, links, index, view, result, error)
 
@@ -241,7 +241,7 @@ class HookChain:
     def _heard(
         self,
         number: int,
-        links: list[Link],
+        links: list[ChainLink],
         index: int,
         view: Any,
         result: object,
@@ -265,7 +265,7 @@ class HookChain:
 
         self._post(go_on)
 
-    def _action(self, link: Link, view: Any, result: object) -> Action:
+    def _action(self, link: ChainLink, view: Any, result: object) -> Action:
         """What `result` means: FORWARD itself, or an action that decides, and that can be done."""
         try:
             view.check()
@@ -327,9 +327,9 @@ def _sound(action: Action) -> Action:
     elif isinstance(action, actions.Reject):
         check_status(action.status)
         action.text.encode()
-    elif isinstance(action, actions.Reply):
+    elif isinstance(action, actions.ReplyAction):
         check_status(action.status)
-        return actions.Reply(to_frames(list(action.frames)), action.status)
+        return actions.ReplyAction(to_frames(list(action.frames)), action.status)
     return action
 
 

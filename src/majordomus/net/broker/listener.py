@@ -16,9 +16,9 @@ from majordomus.net.zmtp import tcp
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
-    from majordomus.net.broker.security.authentication import Gate
-    from majordomus.net.broker.zmq_listener import ZmqPort
-    from majordomus.net.broker.zmtp_listener import TcpPort
+    from majordomus.net.broker.security.authentication import Authentication
+    from majordomus.net.broker.zmq_listener import ZmqListener
+    from majordomus.net.broker.zmtp_listener import ZmtpListener
 
 Message = tuple[bytes, list[bytes]]
 BATCH: Final = 256
@@ -36,7 +36,7 @@ MARK: Final = b"\0tcp"
 takes over another's by coming in at the other door."""
 
 
-class Port(Protocol):
+class Listener(Protocol):
     """All of it but `wait` belongs to the broker's thread; nothing of it waits."""
 
     name: str
@@ -72,22 +72,24 @@ class Port(Protocol):
         """Closes everything; what was sent may still leave, within a second. May be repeated."""
 
 
-def open_port(machine: BrokerMachine, waker: Waker, urls: Sequence[str], gate: Gate | None) -> Port:
+def open_port(
+    machine: BrokerMachine, waker: Waker, urls: Sequence[str], gate: Authentication | None
+) -> Listener:
     """What serves these endpoints. Raises: ConfigurationError."""
     ours = [url for url in urls if gate is None and is_ours(url)]
     if not ours:
         return _theirs(machine, waker, gate)
-    from majordomus.net.broker.zmtp_listener import TcpPort
+    from majordomus.net.broker.zmtp_listener import ZmtpListener
 
     if len(ours) == len(urls):
-        return TcpPort(machine, waker)
-    return BothPorts(_theirs(machine, waker, None), TcpPort(machine, waker, MARK), waker)
+        return ZmtpListener(machine, waker)
+    return ListenerPair(_theirs(machine, waker, None), ZmtpListener(machine, waker, MARK), waker)
 
 
-def _theirs(machine: BrokerMachine, waker: Waker, gate: Gate | None) -> ZmqPort:
-    from majordomus.net.broker.zmq_listener import ZmqPort
+def _theirs(machine: BrokerMachine, waker: Waker, gate: Authentication | None) -> ZmqListener:
+    from majordomus.net.broker.zmq_listener import ZmqListener
 
-    return ZmqPort(machine, waker, gate)
+    return ZmqListener(machine, waker, gate)
 
 
 def is_ours(url: str) -> bool:
@@ -95,10 +97,10 @@ def is_ours(url: str) -> bool:
     return wires.OWN_ZMTP and tcp.is_plain(url)
 
 
-class BothPorts:
+class ListenerPair:
     """libzmq's endpoints and ours in one broker. A peer that is not ours is libzmq's to refuse."""
 
-    def __init__(self, theirs: ZmqPort, ours: TcpPort, waker: Waker) -> None:
+    def __init__(self, theirs: ZmqListener, ours: ZmtpListener, waker: Waker) -> None:
         self.name = f"{ours.name}, {theirs.name}"
         self._theirs, self._ours = theirs, ours
         self._our_bit = WAKER << (1 + len(theirs.sources))
@@ -147,7 +149,7 @@ class BothPorts:
 
 
 def _shared(
-    port: Port, batch: list[Message], share: list[int], now: float
+    port: Listener, batch: list[Message], share: list[int], now: float
 ) -> list[tuple[int, int]]:
     """Sends these of the batch by one port; refusals are numbered as in the batch."""
     refusals = port.send([batch[index] for index in share], now)

@@ -4,7 +4,7 @@ from majordomus.core.broker.machine cimport BrokerMachine
 
 
 @cython.final
-cdef class Turns:
+cdef class BrokerLoop:
     cdef public object waker
     cdef public bint asked
     cdef public bint started

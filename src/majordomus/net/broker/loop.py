@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from majordomus.core.broker.machine import BrokerMachine
-    from majordomus.net.broker.access_rules_watch import RightsWatch
-    from majordomus.net.broker.listener import Port
+    from majordomus.net.broker.access_rules_watch import AccessRulesWatch
+    from majordomus.net.broker.listener import Listener
     from majordomus.net.waker import Waker
 
 LONGEST_WAIT: Final = 3600.0
@@ -27,7 +27,7 @@ LONGEST_WAIT: Final = 3600.0
 logger = logging.getLogger("majordomus.broker")
 
 
-class Turns:
+class BrokerLoop:
     """The turns of the loop around a machine and its port.
 
     `ask_to_stop` may come from any thread, the rest from one.
@@ -36,10 +36,10 @@ class Turns:
     def __init__(
         self,
         machine: BrokerMachine,
-        port: Port,
+        port: Listener,
         waker: Waker,
         clock: Callable[[], float],
-        watch: RightsWatch | None,
+        watch: AccessRulesWatch | None,
     ) -> None:
         self.waker = waker
         self.asked = False

@@ -28,7 +28,7 @@ from majordomus.net.broker.hooks import (
 from majordomus.protocol import spec
 
 Function = TypeVar("Function", bound=Callable[..., object])
-Job = Callable[[BrokerMachine, float], None]
+Dispatch = Callable[[BrokerMachine, float], None]
 STOPPED = b"the broker has stopped"
 
 logger = logging.getLogger("majordomus.broker")
@@ -43,7 +43,7 @@ class Program:
 
     def __init__(self, machine: BrokerMachine, wake: Callable[[], None]) -> None:
         self._machine, self._wake = machine, wake
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[Dispatch] = deque()
         self.observer: HookChain | None = None
         """Who is told the machine's facts; None when nobody is."""
         self._thread = HookThread()
@@ -71,7 +71,7 @@ class Program:
         self._machine.use(None if chain.empty else chain)
         self.observer = chain if chain.observes else None
 
-    def post(self, job: Job) -> None:
+    def post(self, job: Dispatch) -> None:
         """Have `job` done in the broker's thread, soon. Raises: LocalProtocolError at its end."""
         self.jobs.append(job)
         if self._closed:  # looked at behind the append: the end does what came before it

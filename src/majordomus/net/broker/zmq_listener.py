@@ -11,21 +11,21 @@ from majordomus.net import endpoints
 from majordomus.net.broker.limits.connections import Connections, Probes
 from majordomus.net.broker.limits.guard import Guard
 from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, Message
-from majordomus.net.broker.security.authentication import Gate, refused
+from majordomus.net.broker.security.authentication import Authentication, refused
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq._pure import GONE
-from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Event, Monitor
+from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
 
 WATCHED: Final = (
-    Event.ACCEPTED,
-    Event.CONNECTED,
-    Event.LOST,
-    Event.UNBOUND,
+    MonitorEvent.ACCEPTED,
+    MonitorEvent.CONNECTED,
+    MonitorEvent.LOST,
+    MonitorEvent.UNBOUND,
     *HANDSHAKE_FAILED,
 )
 SOCKET, MONITOR = 2 * WAKER, 4 * WAKER
@@ -36,10 +36,10 @@ returns.
 """
 
 
-class ZmqPort:
+class ZmqListener:
     """A port; see `port.Port`. `gate` asks who connects; None where nobody is asked."""
 
-    def __init__(self, machine: BrokerMachine, waker: Waker, gate: Gate | None) -> None:
+    def __init__(self, machine: BrokerMachine, waker: Waker, gate: Authentication | None) -> None:
         settings = machine.settings
         self.name = wires.WIRE
         self._machine, self._waker, self._gate = machine, waker, gate
@@ -119,7 +119,7 @@ class ZmqPort:
         until = time.monotonic() + UNBIND_WAIT
         while listeners > 0 and time.monotonic() < until:
             self._monitor.socket.poll(50)
-            listeners -= sum(seen.event is Event.UNBOUND for seen in self._monitor.read())
+            listeners -= sum(seen.event is MonitorEvent.UNBOUND for seen in self._monitor.read())
         self._bound.clear()
 
     def _hear_of_new(self, now: float) -> None:
@@ -140,9 +140,9 @@ class ZmqPort:
             if seen.event in HANDSHAKE_FAILED:
                 refused(self._gate, seen, self._machine)
             self._guard.hear(seen, now)
-            if seen.event is Event.ACCEPTED:
+            if seen.event is MonitorEvent.ACCEPTED:
                 self._probes.accepted(seen.value)
-            if seen.event is not Event.LOST:
+            if seen.event is not MonitorEvent.LOST:
                 continue
             peer = self._connections.ended(seen.value)
             if peer is not None:

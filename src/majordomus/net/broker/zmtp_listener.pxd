@@ -2,7 +2,7 @@ cimport cython
 
 
 @cython.final
-cdef class TcpPort:
+cdef class ZmtpListener:
     cdef public object _machine
     cdef public object _waker
     cdef public object _crowd

@@ -36,7 +36,7 @@ NO_DESCRIPTOR: Final = 0.1
 """Seconds until it is tried again to accept, when no descriptor was left for one who came."""
 
 
-class TcpPort:
+class ZmtpListener:
     """A port; see `port.Port`."""
 
     name = "zmtp"

@@ -23,7 +23,15 @@ from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, forks
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.client.async_events import AsyncClientEvents
-from majordomus.net.client.calls import Call, Calls, TalkCall, final, make_ask, make_call, result
+from majordomus.net.client.calls import (
+    ConversationCall,
+    PendingCall,
+    PendingCalls,
+    final,
+    make_ask,
+    make_call,
+    result,
+)
 from majordomus.net.client.client import DEFAULT_TIMEOUT, make_session
 from majordomus.net.client.gather import AsyncGathering, Wait
 from majordomus.net.client.hedge import hedged_async
@@ -62,7 +70,7 @@ class AsyncClient(AsyncClientEvents):
         self.endpoints = self._access.urls
         self.timeout = timeout
         self._session = make_session(self.endpoints, dialect, settings, presence=True, login=login)
-        self._calls = Calls(self._session, self.endpoints, self._up, self._refusal)
+        self._calls = PendingCalls(self._session, self.endpoints, self._up, self._refusal)
         self._line: AsyncLine[ClientEvent] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -146,7 +154,7 @@ class AsyncClient(AsyncClientEvents):
             to=to,
             metadata=metadata,
         )
-        return AsyncStream(self, self._begin(Call(ask, reads=True)))
+        return AsyncStream(self, self._begin(PendingCall(ask, reads=True)))
 
     def open(
         self,
@@ -175,7 +183,7 @@ class AsyncClient(AsyncClientEvents):
             to=to,
             metadata=metadata,
         )
-        call = TalkCall(ask)
+        call = ConversationCall(ask)
         self._begin(call)
         return AsyncConversation(self, call)
 
@@ -195,7 +203,7 @@ class AsyncClient(AsyncClientEvents):
         ask = make_ask(
             service, body, self._seconds(timeout), one_way=True, to=to, metadata=metadata
         )
-        call = self._begin(Call(ask))
+        call = self._begin(PendingCall(ask))
         while call.outcome is None:
             await self._news(call)
         result(call)
@@ -281,19 +289,19 @@ class AsyncClient(AsyncClientEvents):
         self._closed = True
         self._calls.fail(error)
 
-    def _begin(self, call: Call) -> Call:
+    def _begin(self, call: PendingCall) -> PendingCall:
         line = self._ready()
         self._calls.begin(call, call.began)
         line.touch()
         return call
 
-    def _launch(self, call: Call, begin: Callable[[float], None] | None = None) -> None:
+    def _launch(self, call: PendingCall, begin: Callable[[float], None] | None = None) -> None:
         """Begins `call`, by `begin` if given; whoever waits is told by its `notify`."""
         line = self._ready()
         (begin or (lambda now: self._calls.begin(call, now)))(time.monotonic())
         line.touch()
 
-    async def _news(self, call: Call) -> None:
+    async def _news(self, call: PendingCall) -> None:
         """Until something comes for `call`. A cancelled wait cancels the call."""
         waiter = self._ready().loop.create_future()
         call.wait_on(waiter)
@@ -303,28 +311,28 @@ class AsyncClient(AsyncClientEvents):
             self._given_up(call)
             raise
 
-    def _given_up(self, call: Call) -> None:
+    def _given_up(self, call: PendingCall) -> None:
         call.wait_on(None)
         self._calls.cancel(call, time.monotonic())
         self._ready().touch()
 
-    def _tell_read(self, call: Call, parts: int) -> None:
+    def _tell_read(self, call: PendingCall, parts: int) -> None:
         self._calls.was_read(call, parts)
         self._ready().touch()
 
-    def _push(self, call: TalkCall) -> None:
+    def _push(self, call: ConversationCall) -> None:
         line = self._ready()
         self._calls.push(call)
         line.touch()
 
-    def _cancel_from_anywhere(self, call: Call) -> None:
+    def _cancel_from_anywhere(self, call: PendingCall) -> None:
         """For finalizers, which may run in any thread, or in the middle of the session's work."""
         if self._line is None or self._loop is None or self._closed:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._cancel, call)
 
-    def _cancel(self, call: Call) -> None:
+    def _cancel(self, call: PendingCall) -> None:
         if self._line is not None and not self._closed:
             self._calls.cancel(call, time.monotonic())
             self._line.touch()
@@ -340,7 +348,7 @@ class AsyncStream(AsyncIterator[Reply]):
     For one task at a time.
     """
 
-    def __init__(self, client: AsyncClient, call: Call) -> None:
+    def __init__(self, client: AsyncClient, call: PendingCall) -> None:
         self._client, self._call = client, call
         self._over = False
 

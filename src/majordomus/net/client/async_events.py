@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, overload
 from majordomus.core.session.events import check_name
 from majordomus.errors import BrokerLost, DeadlineExceeded, LocalProtocolError, StatusError
 from majordomus.net.bodies import Body
-from majordomus.net.client.calls import Call, Calls, make_publication, result
+from majordomus.net.client.calls import PendingCall, PendingCalls, make_publication, result
 from majordomus.net.events import (
     MOST_WAITING,
-    AsyncEvents,
+    AsyncSubscription,
     Handler,
     Listening,
     Receiver,
@@ -31,7 +31,7 @@ class AsyncClientEvents:
     """The part of `AsyncClient` that is about events."""
 
     _session: ClientSession
-    _calls: Calls
+    _calls: PendingCalls
     _handlers: TaskQueue
     _closed: bool
     _line: AsyncLine[ClientEvent] | None
@@ -47,17 +47,17 @@ class AsyncClientEvents:
             fail_fast: bool = False,
         ) -> Reply: ...
         def _ready(self) -> AsyncLine[ClientEvent]: ...
-        def _begin(self, call: Call) -> Call: ...
-        async def _news(self, call: Call) -> None: ...
+        def _begin(self, call: PendingCall) -> PendingCall: ...
+        async def _news(self, call: PendingCall) -> None: ...
         def _seconds(self, timeout: float | None) -> float: ...
 
-    def events(self, *, limit: int = MOST_WAITING) -> AsyncEvents:
+    def events(self, *, limit: int = MOST_WAITING) -> AsyncSubscription:
         """Every event that comes from now on: `async for event in client.events()`.
 
         At most `limit` wait; then the oldest is dropped, and counted in `dropped`.
         """
         self._hear()
-        made = AsyncEvents(b"", limit, self._left)
+        made = AsyncSubscription(b"", limit, self._left)
         self._calls.hub.add(made)
         return made
 
@@ -72,7 +72,7 @@ class AsyncClientEvents:
     @overload
     async def subscribe(
         self, pattern: str | bytes, *, timeout: float | None = None, limit: int = MOST_WAITING
-    ) -> AsyncEvents: ...
+    ) -> AsyncSubscription: ...
     @overload
     async def subscribe(
         self, pattern: str | bytes, handler: Handler, *, timeout: float | None = None
@@ -84,14 +84,14 @@ class AsyncClientEvents:
         *,
         timeout: float | None = None,
         limit: int = MOST_WAITING,
-    ) -> AsyncEvents | Listening:
+    ) -> AsyncSubscription | Listening:
         """Hears of the topics that `pattern` stands for, until it is closed. As
         `Client.subscribe`."""
         name = name_of(pattern)
         check_name(name, pattern=True)
         self._hear()
         if handler is None:
-            made: AsyncEvents | Listening = AsyncEvents(name, limit, self._left)
+            made: AsyncSubscription | Listening = AsyncSubscription(name, limit, self._left)
         else:
             made = Listening(name, handler, self._handlers.put, self._left)
         self._calls.hub.add(made)
@@ -123,7 +123,7 @@ class AsyncClientEvents:
         """An event for everybody who subscribed to `topic`, at most once. As `Client.publish`."""
         self._check_dialect()
         name = name_of(topic)
-        call = Call(make_publication(name, body, self._seconds(timeout), metadata))
+        call = PendingCall(make_publication(name, body, self._seconds(timeout), metadata))
         if confirm:
             self._calls.hub.watch(call)
         try:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Final as Constant
 
 from majordomus.core.client.calls import Final, Lost, Part
-from majordomus.core.client.session import ClientEvent, ClientSession, Credit, Event, Refused
+from majordomus.core.client.session import (
+    ClientEvent,
+    ClientSession,
+    Credit,
+    EventReceived,
+    SubscriptionRefused,
+)
 from majordomus.core.client.streams import STEP
 from majordomus.core.session.events import check_name
 from majordomus.errors import (
@@ -53,7 +59,7 @@ _NO_PARTS: Constant[deque[list[bytes]]] = deque(maxlen=0)
 NOT_SENT = b"the connection took nothing before the deadline"
 
 
-class Ask:
+class CallOptions:
     """What one call asks for, checked and packed."""
 
     __slots__ = ("command", "flags", "frames", "implied", "metadata", "service", "timeout", "to")
@@ -67,10 +73,10 @@ class Ask:
     implied: bytes  # metadata that nobody asked for: left out where a dialect has none
     command: int
 
-    def but(self, **changes: Any) -> Ask:
+    def but(self, **changes: Any) -> CallOptions:
         """The same with `changes`."""
-        other = Ask.__new__(Ask)
-        for name in Ask.__slots__:
+        other = CallOptions.__new__(CallOptions)
+        for name in CallOptions.__slots__:
             setattr(other, name, changes.get(name, getattr(self, name)))
         return other
 
@@ -86,7 +92,7 @@ def make_ask(
     more: bool = False,
     to: bytes = b"",
     metadata: Mapping[str, Any] | None = None,
-) -> Ask:
+) -> CallOptions:
     """Raises:
 
     LocalProtocolError for a body, name or metadata that cannot be sent, ConfigurationError for a
@@ -106,7 +112,7 @@ def pack_ask(
     flags: int,
     to: bytes,
     metadata: Mapping[str, Any] | None,
-) -> Ask:
+) -> CallOptions:
     """`make_ask`, with its flags as they are sent, by position."""
     if not timeout > 0:
         raise ConfigurationError(f"a timeout is more than 0 seconds, not {timeout}")
@@ -115,7 +121,7 @@ def pack_ask(
         raise LocalProtocolError(
             "bad-name", f"a service's name has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
         )
-    ask = Ask.__new__(Ask)
+    ask = CallOptions.__new__(CallOptions)
     ask.service = name
     ask.timeout = timeout
     ask.flags = flags
@@ -140,7 +146,7 @@ def pack_ask(
 
 def make_publication(
     topic: bytes, body: Body, timeout: float, metadata: Mapping[str, Any] | None
-) -> Ask:
+) -> CallOptions:
     """An event to be published. Raises: as `make_ask`."""
     check_name(topic, pattern=False)
     ask = make_ask(topic, body, timeout, one_way=True, metadata=metadata)
@@ -156,17 +162,17 @@ def make_call(
     once: bool,
     to: bytes,
     metadata: Mapping[str, Any] | None,
-) -> Call:
+) -> PendingCall:
     """A call that has one reply. Raises: as `make_ask`."""
     flags = 0
     if fail_fast or once:
         flags = (spec.FAIL_FAST if fail_fast else 0) | (spec.ONCE if once else 0)
-    call = Call.__new__(Call)
+    call = PendingCall.__new__(PendingCall)
     call.prepare(pack_ask(service, body, timeout, flags, to, metadata), None, False)
     return call
 
 
-class Call:
+class PendingCall:
     """One call as its caller sees it.
 
     `notify` is called, by whoever drives the session, when something has come.
@@ -175,11 +181,11 @@ class Call:
     __slots__ = ("ask", "began", "id", "notify", "outcome", "parts", "reads", "unsaid", "waiter")
 
     def __init__(
-        self, ask: Ask, notify: Callable[[], object] | None = None, *, reads: bool = False
+        self, ask: CallOptions, notify: Callable[[], object] | None = None, *, reads: bool = False
     ) -> None:
         self.prepare(ask, notify, reads)
 
-    def prepare(self, ask: Ask, notify: Callable[[], object] | None, reads: bool) -> None:
+    def prepare(self, ask: CallOptions, notify: Callable[[], object] | None, reads: bool) -> None:
         """Fill in what a new call is."""
         self.ask = ask
         self.reads = reads
@@ -239,7 +245,7 @@ class Call:
             self.notify()
 
 
-class TalkCall(Call):
+class ConversationCall(PendingCall):
     """A call with a stream of the client's own. A reader and a sender may wait for it at once.
 
     ``sends``: parts that wait for credit. ``last``: the body of our end, behind them.
@@ -247,7 +253,7 @@ class TalkCall(Call):
 
     __slots__ = ("_waiters", "_watchers", "last", "sends")
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: CallOptions) -> None:
         super().__init__(ask, reads=True)
         self.sends: deque[list[bytes]] = deque()
         self.last: list[bytes] | None = None
@@ -273,7 +279,7 @@ class TalkCall(Call):
             notify()
 
 
-class Calls:
+class PendingCalls:
     """The open calls over one session, by the session's number for them."""
 
     def __init__(
@@ -287,14 +293,14 @@ class Calls:
         self._urls = urls
         self._up, self._refusal = up, refusal
         self._speaks_new = session.settings.dialect is Dialect.MDP03
-        self._open: dict[int, Call] = {}
+        self._open: dict[int, PendingCall] = {}
         self._fault: Exception | None = None
-        self._leaving: list[Call] = []  # one-way, not yet handed to the socket
+        self._leaving: list[PendingCall] = []  # one-way, not yet handed to the socket
         self._told = 0  # calls that had their answer in the last batch of events with any
         self.hub = Hub()
         """Who hears the events that come."""
 
-    def begin(self, call: Call, now: float, restart: bool = True) -> None:
+    def begin(self, call: PendingCall, now: float, restart: bool = True) -> None:
         """Gives the call to the session. What the session refuses is the call's outcome.
 
         `restart` False: it is sent once, whatever becomes of it.
@@ -324,7 +330,7 @@ class Calls:
         else:
             self._open[call.id] = call
 
-    def launch(self, call: Call, line: AsyncLine[ClientEvent]) -> Future[None] | None:
+    def launch(self, call: PendingCall, line: AsyncLine[ClientEvent]) -> Future[None] | None:
         """Begins a call on a loop; what it waits on, None where its outcome is there already.
 
         It leaves at once if it is the only one: where the last batch of answers woke nobody else
@@ -340,22 +346,22 @@ class Calls:
         call.waiter = waiter = line.loop.create_future()
         return waiter
 
-    def _publish(self, call: Call, now: float, ttl: float, metadata: bytes) -> None:
+    def _publish(self, call: PendingCall, now: float, ttl: float, metadata: bytes) -> None:
         ask = call.ask
         call.id = self.session.publish(ask.service, ask.frames, now, ttl=ttl, metadata=metadata)
         self._leaving.append(call)
 
-    def cancel(self, call: Call, now: float) -> None:
+    def cancel(self, call: PendingCall, now: float) -> None:
         """Nobody waits for it any more. May be repeated, also for one that has ended."""
         if call.id and not call.ended():
             self.session.cancel(call.id, now)
 
-    def was_read(self, call: Call, parts: int) -> None:
+    def was_read(self, call: PendingCall, parts: int) -> None:
         """The parts that were read of `call` make room for others."""
         if not call.ended():
             self.session.streams.was_read(call.id, parts)
 
-    def push(self, call: TalkCall) -> None:
+    def push(self, call: ConversationCall) -> None:
         """Hand over what `call` has to send, as far as there is credit."""
         streams, sends = self.session.streams, call.sends
         before = len(sends)
@@ -398,7 +404,9 @@ class Calls:
         if ended is not None:
             ended.end(self._named(event, ended) if event.status == _TOO_LATE else event)
 
-    def _on_the_way(self, event: Lost | Part | Credit | Event | Refused) -> None:
+    def _on_the_way(
+        self, event: Lost | Part | Credit | EventReceived | SubscriptionRefused
+    ) -> None:
         """Everything but an answer."""
         if isinstance(event, Lost):
             ended = self._open.pop(event.call, None)
@@ -417,7 +425,7 @@ class Calls:
                 self.session.streams.was_read(call.id, 1)
         elif isinstance(event, Credit):
             sender = self._open.get(event.call)
-            if isinstance(sender, TalkCall):
+            if isinstance(sender, ConversationCall):
                 self.push(sender)
                 sender.tell()
         else:
@@ -449,7 +457,7 @@ class Calls:
             call.end(error)
         self.hub.close(error)
 
-    def _named(self, event: Final, call: Call) -> Outcome:
+    def _named(self, event: Final, call: PendingCall) -> Outcome:
         """A deadline that passed without any broker says which ones were tried."""
         if self._up():
             return event
@@ -461,7 +469,7 @@ class Calls:
         )
 
 
-def result(call: Call) -> Reply:
+def result(call: PendingCall) -> Reply:
     """The reply of a call that has ended; parts of a stream that were not taken come first, joined.
 
     Raises: a StatusError for every status but 200, BrokerLost.
@@ -473,7 +481,7 @@ def result(call: Call) -> Reply:
     return Reply(frames + (last.frames if any(last.frames) else []), last.status, last.worker)
 
 
-def final(call: Call) -> Reply:
+def final(call: PendingCall) -> Reply:
     """The FINAL alone. Raises: as `result`."""
     outcome = call.outcome
     if isinstance(outcome, Final):

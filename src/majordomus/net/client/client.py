@@ -25,10 +25,10 @@ from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.client.calls import (
-    Ask,
-    Call,
-    Calls,
-    TalkCall,
+    CallOptions,
+    ConversationCall,
+    PendingCall,
+    PendingCalls,
     final,
     make_ask,
     make_call,
@@ -113,7 +113,7 @@ class Client(ClientEvents):
         session = make_session(self.endpoints, dialect, settings, presence=inproc, login=login)
         self._session = session
         self._takes_presence = session.settings.dialect is Dialect.MDP03
-        self._calls = Calls(
+        self._calls = PendingCalls(
             session, self.endpoints, lambda: self._driver.up, lambda: self._driver.refusal
         )
         self._driver: Driver[ClientEvent] = Driver(
@@ -202,7 +202,7 @@ class Client(ClientEvents):
             to=to,
             metadata=metadata,
         )
-        return Stream(self, Call(ask, reads=True))
+        return Stream(self, PendingCall(ask, reads=True))
 
     def open(
         self,
@@ -231,7 +231,7 @@ class Client(ClientEvents):
             to=to,
             metadata=metadata,
         )
-        return Conversation(self, TalkCall(ask))
+        return Conversation(self, ConversationCall(ask))
 
     def submit(
         self,
@@ -277,7 +277,7 @@ class Client(ClientEvents):
         ask = make_ask(
             service, body, self._seconds(timeout), one_way=True, to=to, metadata=metadata
         )
-        call = Call(ask)
+        call = PendingCall(ask)
         self._begin(call)
         result(call)
 
@@ -312,16 +312,19 @@ class Client(ClientEvents):
 
     # ── for Stream and _Answer as well ────────────────────────────────────────────────────────────
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: PendingCall) -> None:
         self._wait(call, call.ended, lambda now: self._calls.begin(call, now))
 
-    def _launch(self, call: Call, begin: Callable[[float], None] | None = None) -> None:
+    def _launch(self, call: PendingCall, begin: Callable[[float], None] | None = None) -> None:
         """Begins `call`, by `begin` if given; whoever waits is told by its `notify`."""
         self._driver.go_to_background(self._go_present)
         self._driver.post(begin or (lambda now: self._calls.begin(call, now)))
 
     def _wait(
-        self, call: Call, done: Callable[[], bool], command: Callable[[float], None] | None = None
+        self,
+        call: PendingCall,
+        done: Callable[[], bool],
+        command: Callable[[float], None] | None = None,
     ) -> None:
         """Until `done`, which only what happens to `call` can make true.
 
@@ -368,13 +371,13 @@ class Client(ClientEvents):
         finally:
             self._driver.stand_up()
 
-    def _cancel(self, call: Call) -> None:
+    def _cancel(self, call: PendingCall) -> None:
         """Leaves word that nobody waits any more; heard with the next command at the latest."""
         if not call.ended() and not self._driver.ended:
             with contextlib.suppress(LocalProtocolError):  # closed meanwhile: that cancels as well
                 self._driver.post(lambda now: self._calls.cancel(call, now))
 
-    def _cancel_soon(self, call: Call) -> None:
+    def _cancel_soon(self, call: PendingCall) -> None:
         """The same for finalizers, and sent at once where that needs no waiting."""
         self._cancel(call)
         if not call.ended() and self._driver.sit_down_at_once():
@@ -391,7 +394,7 @@ class Client(ClientEvents):
         return within(self.timeout if timeout is None else timeout)
 
 
-def _arrange(call: Call) -> threading.Event:
+def _arrange(call: PendingCall) -> threading.Event:
     """An event that is set with everything that comes for `call`.
 
     What has come before is not told.
@@ -407,7 +410,7 @@ class Stream(Iterator[Reply]):
     For one thread at a time.
     """
 
-    def __init__(self, client: Client, call: Call) -> None:
+    def __init__(self, client: Client, call: PendingCall) -> None:
         self._client = client
         self._call = call
         self._over = False
@@ -460,10 +463,10 @@ class Stream(Iterator[Reply]):
 class _Answer(Future[Reply]):
     """The future of one call; the driver's thread fulfils it."""
 
-    def __init__(self, client: Client, ask: Ask) -> None:
+    def __init__(self, client: Client, ask: CallOptions) -> None:
         super().__init__()
         self._client = client
-        self.call = Call(ask, self._fulfil)
+        self.call = PendingCall(ask, self._fulfil)
 
     def cancel(self) -> bool:
         """Cancels the call as well, unless its answer is there already."""

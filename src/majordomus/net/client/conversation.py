@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from majordomus.errors import LocalProtocolError
 from majordomus.net.bodies import Body, Reply, to_frames
 from majordomus.net.client.async_client import AsyncStream
-from majordomus.net.client.calls import TalkCall, final
+from majordomus.net.client.calls import ConversationCall, final
 from majordomus.net.client.client import Stream
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from majordomus.net.client.client import Client
 
 
-def _say(call: TalkCall, frames: list[bytes], finished: bool) -> None:
+def _say(call: ConversationCall, frames: list[bytes], finished: bool) -> None:
     """Puts a part where the session takes it from. Raises: what the call has ended with."""
     if call.ended():
         final(call)
@@ -29,7 +29,7 @@ def _say(call: TalkCall, frames: list[bytes], finished: bool) -> None:
     call.sends.append(frames)
 
 
-def _check_said(call: TalkCall) -> None:
+def _check_said(call: ConversationCall) -> None:
     """After a wait. Raises: what the call has ended with, if a part was not taken before."""
     if call.ended() and call.sends:
         call.sends.clear()
@@ -46,7 +46,7 @@ def _joined(parts: list[Reply]) -> Reply:
 class Conversation(Stream):
     """Send with `send`, read by iterating; `finish` ends this side, leaving the context both."""
 
-    def __init__(self, client: Client, call: TalkCall) -> None:
+    def __init__(self, client: Client, call: ConversationCall) -> None:
         self._talk = call
         self._finished = False
         super().__init__(client, call)
@@ -98,7 +98,7 @@ class AsyncConversation(AsyncStream):
     """Send with `send`, read with `async for`; `finish` ends this side, leaving the context
     both."""
 
-    def __init__(self, client: AsyncClient, call: TalkCall) -> None:
+    def __init__(self, client: AsyncClient, call: ConversationCall) -> None:
         super().__init__(client, call)
         self._talk = call
         self._finished = False

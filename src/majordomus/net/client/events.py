@@ -13,13 +13,13 @@ from majordomus.errors import (
     StatusError,
 )
 from majordomus.net.bodies import Body
-from majordomus.net.client.calls import Call, Calls, make_publication, result
+from majordomus.net.client.calls import PendingCall, PendingCalls, make_publication, result
 from majordomus.net.events import (
     MOST_WAITING,
-    Events,
     Handler,
     Listening,
     Receiver,
+    Subscription,
     ThreadQueue,
     name_of,
 )
@@ -34,7 +34,7 @@ class ClientEvents:
     """The part of `Client` that is about events. All of it starts the client's own thread."""
 
     _session: ClientSession
-    _calls: Calls
+    _calls: PendingCalls
     _driver: Driver[ClientEvent]
     _handlers: ThreadQueue
     _takes_presence: bool
@@ -49,17 +49,17 @@ class ClientEvents:
             timeout: float | None = None,
             fail_fast: bool = False,
         ) -> Reply: ...
-        def _begin(self, call: Call) -> None: ...
+        def _begin(self, call: PendingCall) -> None: ...
         def _go_present(self, now: float) -> None: ...
         def _seconds(self, timeout: float | None) -> float: ...
 
-    def events(self, *, limit: int = MOST_WAITING) -> Events:
+    def events(self, *, limit: int = MOST_WAITING) -> Subscription:
         """Every event that comes from now on, pushes and topics: `for event in client.events()`.
 
         At most `limit` wait; then the oldest is dropped, and counted in `dropped`.
         """
         self._hear()
-        made = Events(b"", limit, self._left)
+        made = Subscription(b"", limit, self._left)
         self._calls.hub.add(made)
         return made
 
@@ -74,7 +74,7 @@ class ClientEvents:
     @overload
     def subscribe(
         self, pattern: str | bytes, *, timeout: float | None = None, limit: int = MOST_WAITING
-    ) -> Events: ...
+    ) -> Subscription: ...
     @overload
     def subscribe(
         self, pattern: str | bytes, handler: Handler, *, timeout: float | None = None
@@ -86,7 +86,7 @@ class ClientEvents:
         *,
         timeout: float | None = None,
         limit: int = MOST_WAITING,
-    ) -> Events | Listening:
+    ) -> Subscription | Listening:
         """Hears of the topics that `pattern` stands for, until it is closed: `*` is one token, `>`
         the rest. Iterate over what is returned, or give a `handler` as for `on_event`.
 
@@ -97,7 +97,7 @@ class ClientEvents:
         check_name(name, pattern=True)
         self._hear()
         if handler is None:
-            made: Events | Listening = Events(name, limit, self._left)
+            made: Subscription | Listening = Subscription(name, limit, self._left)
         else:
             made = Listening(name, handler, self._handlers.put, self._left)
         self._calls.hub.add(made)
@@ -134,7 +134,7 @@ class ClientEvents:
         """
         self._check_dialect()
         name = name_of(topic)
-        call = Call(make_publication(name, body, self._seconds(timeout), metadata))
+        call = PendingCall(make_publication(name, body, self._seconds(timeout), metadata))
         if confirm:
             self._calls.hub.watch(call)
         try:

@@ -19,7 +19,7 @@ import msgspec
 
 from majordomus.errors import ConfigurationError, DeadlineExceeded, Unavailable, error_for
 from majordomus.net.bodies import Reply
-from majordomus.net.client.calls import Ask, Call, result
+from majordomus.net.client.calls import CallOptions, PendingCall, result
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Tally:
             raise ConfigurationError(f"stall is more than 0 seconds, not {stall}")
         self.workers: list[bytes] = []
         self.failures: dict[bytes, Exception] = {}
-        self.open: dict[bytes, Call] = {}
+        self.open: dict[bytes, PendingCall] = {}
         self._all = wait == "all"
         self._wanted = 0 if wait == "all" else 1 if wait == "first" else int(wait)
         self._got = 0
@@ -62,7 +62,7 @@ class Tally:
         self._until = time.monotonic() + timeout
         self._news = inf
 
-    def ask(self, ask: Ask, listed: Reply) -> list[tuple[bytes, Ask]]:
+    def ask(self, ask: CallOptions, listed: Reply) -> list[tuple[bytes, CallOptions]]:
         """What every worker is asked; `listed` is the broker's answer to `mmi.workers`.
 
         Raises: Unavailable when there are not so many, a StatusError when the broker did not say.
@@ -105,7 +105,7 @@ class Tally:
         self._got += 1
         return reply
 
-    def run_out(self) -> list[Call]:
+    def run_out(self) -> list[PendingCall]:
         """A limit is reached: the open calls fail with DeadlineExceeded; they are to be cancelled.
 
         Raises nothing: see `check_limit`.
@@ -136,13 +136,13 @@ class Gathering(Iterator[Reply]):
     leaving its `with` or dropping it cancels what has not come yet. For one thread at a time.
     """
 
-    def __init__(self, client: Client, ask: Ask, wait: Wait, stall: float | None) -> None:
+    def __init__(self, client: Client, ask: CallOptions, wait: Wait, stall: float | None) -> None:
         self._client = client
         self._tally = tally = Tally(wait, ask.timeout, stall)
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         listed = client.call(WORKERS, ask.service, timeout=ask.timeout)
         for worker, one in tally.ask(ask, listed):
-            call = tally.open[worker] = Call(one)
+            call = tally.open[worker] = PendingCall(one)
             call.notify = self._teller(worker, call)
         for call in list(tally.open.values()):
             client._launch(call)
@@ -199,7 +199,7 @@ class Gathering(Iterator[Reply]):
         if hasattr(self, "_tally"):
             self.close()
 
-    def _teller(self, worker: bytes, call: Call) -> Callable[[], None]:
+    def _teller(self, worker: bytes, call: PendingCall) -> Callable[[], None]:
         arrived = self._arrived  # not self: a call that is open must not keep this alive
         return lambda: arrived.put(worker) if call.ended() else None
 
@@ -207,7 +207,9 @@ class Gathering(Iterator[Reply]):
 class AsyncGathering(AsyncIterator[Reply]):
     """The same for `async for`; the workers are asked at the first step."""
 
-    def __init__(self, client: AsyncClient, ask: Ask, wait: Wait, stall: float | None) -> None:
+    def __init__(
+        self, client: AsyncClient, ask: CallOptions, wait: Wait, stall: float | None
+    ) -> None:
         self._client, self._ask = client, ask
         self._tally = Tally(wait, ask.timeout, stall)
         self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
@@ -274,11 +276,11 @@ class AsyncGathering(AsyncIterator[Reply]):
         client, tally, ask = self._client, self._tally, self._ask
         listed = await client.call(WORKERS, ask.service, timeout=ask.timeout)
         for worker, one in tally.ask(ask, listed):
-            call = tally.open[worker] = Call(one)
+            call = tally.open[worker] = PendingCall(one)
             call.notify = self._teller(worker, call)
         for call in list(tally.open.values()):
             client._launch(call)
 
-    def _teller(self, worker: bytes, call: Call) -> Callable[[], None]:
+    def _teller(self, worker: bytes, call: PendingCall) -> Callable[[], None]:
         arrived = self._arrived
         return lambda: arrived.put_nowait(worker) if call.ended() else None

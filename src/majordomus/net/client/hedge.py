@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from majordomus.core.client.session import Final as Outcome
 from majordomus.errors import Cancelled, ConfigurationError
 from majordomus.net.bodies import Reply
-from majordomus.net.client.calls import Ask, Call, Calls, result
+from majordomus.net.client.calls import CallOptions, PendingCall, PendingCalls, result
 from majordomus.protocol import metadata, spec
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Hedge:
     Raises: ConfigurationError for what cannot be asked twice.
     """
 
-    def __init__(self, ask: Ask, after: float) -> None:
+    def __init__(self, ask: CallOptions, after: float) -> None:
         if not after > 0:
             raise ConfigurationError(f"hedge_after is more than 0 seconds, not {after}")
         if ask.flags & spec.ONCE:
@@ -40,16 +40,16 @@ class Hedge:
         if ask.to:
             raise ConfigurationError("hedge_after asks another worker, to= asks one: choose one")
         self.after = after
-        self.first = Call(ask)
-        self.second: Call | None = None
+        self.first = PendingCall(ask)
+        self.second: PendingCall | None = None
 
-    def make_second(self) -> Call:
+    def make_second(self) -> PendingCall:
         """The second try: it has the deadline of the first."""
-        second = self.second = Call(self.first.ask)
+        second = self.second = PendingCall(self.first.ask)
         second.began = self.first.began
         return second
 
-    def begin_second(self, calls: Calls, second: Call, now: float) -> None:
+    def begin_second(self, calls: PendingCalls, second: PendingCall, now: float) -> None:
         """Sends the second try, if there is a first one for it to differ from."""
         wire = calls.session.wire(self.first.id)
         if not wire:
@@ -61,7 +61,7 @@ class Hedge:
         second.ask = ask.but(metadata=metadata.pack(values))
         calls.begin(second, now, restart=False)
 
-    def decided(self) -> Call | None:
+    def decided(self) -> PendingCall | None:
         """The try whose outcome is the answer; None as long as one may still be it."""
         tries = [self.first] if self.second is None else [self.first, self.second]
         for call in tries:
@@ -69,16 +69,16 @@ class Hedge:
                 return call
         return self.first if all(call.ended() for call in tries) else None
 
-    def open(self) -> list[Call]:
+    def open(self) -> list[PendingCall]:
         """The tries that nobody waits for any more when the other has answered."""
         return [call for call in (self.first, self.second) if call and not call.ended()]
 
 
-def _answers(call: Call) -> bool:
+def _answers(call: PendingCall) -> bool:
     return isinstance(call.outcome, Outcome) and call.outcome.status not in NO_ANSWERS
 
 
-def hedged(client: Client, ask: Ask, after: float) -> Reply:
+def hedged(client: Client, ask: CallOptions, after: float) -> Reply:
     """`Client.call` with `hedge_after`. Raises: as `Client.call`."""
     hedge, news = Hedge(ask, after), threading.Event()
     hedge.first.notify = news.set
@@ -99,7 +99,7 @@ def hedged(client: Client, ask: Ask, after: float) -> Reply:
             client._cancel(call)
 
 
-async def hedged_async(client: AsyncClient, ask: Ask, after: float) -> Reply:
+async def hedged_async(client: AsyncClient, ask: CallOptions, after: float) -> Reply:
     """`AsyncClient.call` with `hedge_after`. Raises: as `Client.call`."""
     hedge, news = Hedge(ask, after), asyncio.Event()
     hedge.first.notify = news.set

@@ -15,7 +15,7 @@ from majordomus.core.session.login import Credentials
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 from majordomus.net.broker.security import curve
-from majordomus.net.zmq.monitor import Event, Seen
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.security import certificates
 from majordomus.security.certificates import Certificate
 
@@ -98,16 +98,16 @@ class Access:
             socket.setsockopt(zmq.PLAIN_USERNAME, user.encode())
             socket.setsockopt(zmq.PLAIN_PASSWORD, password.encode())
 
-    def refusal(self, url: str, seen: Seen, now: float) -> Refusal | None:
+    def refusal(self, url: str, seen: MonitorRecord, now: float) -> Refusal | None:
         """What a failed handshake means; None when it says nothing about keys."""
         encrypted = url in self._keys
         final = True
-        if seen.event is Event.AUTH_FAILED and seen.value == TEMPORARY:
+        if seen.event is MonitorEvent.AUTH_FAILED and seen.value == TEMPORARY:
             text = f"{url} cannot judge keys at this moment"
             final = False
-        elif seen.event is Event.AUTH_FAILED:
+        elif seen.event is MonitorEvent.AUTH_FAILED:
             text = self._unknown(url, encrypted)
-        elif seen.event is Event.PROTOCOL_FAILED and seen.value == MISMATCH:
+        elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == MISMATCH:
             if encrypted:
                 text = f"{url} is not encrypted, and a server key was given: leave it out"
             elif self._plain is not None:

@@ -21,7 +21,7 @@ from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.zmq_link import ZmqLink
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Event, Seen
+from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRecord
 from majordomus.net.zmtp import tcp
 
 BATCH: Final = 256
@@ -83,7 +83,7 @@ class Link(Protocol):
     def readable(self) -> bool:
         """Whether something is there to receive that `fds` do not tell of."""
 
-    def news(self) -> Sequence[Seen]:
+    def news(self) -> Sequence[MonitorRecord]:
         """What has happened to the connection since the last call, in order."""
 
     def look(self, now: float) -> None:
@@ -100,10 +100,10 @@ def open_link(url: str, access: Access | None, place: tcp.Place | None) -> Link:
     """
     if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.asked(url)):
         return ZmqLink(url, access)
-    from majordomus.net.connection.zmtp_link import NameLink, TcpLink
+    from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
 
     there = place or tcp.at_once(url)
-    return NameLink(url) if there is None else TcpLink(url, there)
+    return ResolvingLink(url) if there is None else ZmtpLink(url, there)
 
 
 class Line(Generic[E]):
@@ -186,13 +186,13 @@ class Line(Generic[E]):
         self.stale = len(batch) == BATCH
         news = () if link.tells_once else link.news()
         for seen in news:
-            if seen.event is Event.CONNECTED:
+            if seen.event is MonitorEvent.CONNECTED:
                 self._connected(link, now)
         receive = self.session.receive
         for frames in batch:
             receive(frames, now)
         for seen in news:
-            if seen.event is not Event.CONNECTED and self._link is link:
+            if seen.event is not MonitorEvent.CONNECTED and self._link is link:
                 self._hear(link, seen, now)
         return self.stale
 
@@ -225,14 +225,14 @@ class Line(Generic[E]):
         deadline = min(self.session.next_deadline(), self._retry_at)
         return deadline if self._link is None else min(deadline, self._link.due)
 
-    def _hear(self, link: Link, seen: Seen, now: float) -> None:
+    def _hear(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """One thing that has happened to the connection."""
-        if seen.event is Event.ATTACHED and sockets.meets_itself(seen.value):
+        if seen.event is MonitorEvent.ATTACHED and sockets.meets_itself(seen.value):
             self.close()
             self._retry_later(now)
-        elif seen.event is Event.CONNECTED:
+        elif seen.event is MonitorEvent.CONNECTED:
             self._connected(link, now)
-        elif seen.event is Event.LOST and link.up:
+        elif seen.event is MonitorEvent.LOST and link.up:
             while self.receive(now):  # what arrived before the end counts
                 pass
             self.close()  # before libzmq connects anew by itself
@@ -240,7 +240,7 @@ class Line(Generic[E]):
             self.session.lost(now)
         elif seen.event in HANDSHAKE_FAILED and not link.up:
             self._refused(link, seen, now)
-        elif seen.event is Event.FAILED and not link.up and self._retry_at == inf:
+        elif seen.event is MonitorEvent.FAILED and not link.up and self._retry_at == inf:
             place: tcp.Place | None = getattr(link, "place", None)
             if place is not None:
                 self._found = link.url, place
@@ -267,7 +267,7 @@ class Line(Generic[E]):
         for frames in refused:
             self.session.refused(frames, now)
 
-    def _refused(self, link: Link, seen: Seen, now: float) -> None:
+    def _refused(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """libzmq tries no more after what it takes for a verdict; a key may be added any time."""
         refusal = self._access.refusal(link.url, seen, now) if self._access is not None else None
         if refusal is not None:

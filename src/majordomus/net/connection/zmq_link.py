@@ -12,9 +12,15 @@ from majordomus.net.connection.credentials import Access
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Event, Monitor
+from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
 
-WATCHED: Final = (Event.ATTACHED, Event.CONNECTED, Event.LOST, Event.FAILED, *HANDSHAKE_FAILED)
+WATCHED: Final = (
+    MonitorEvent.ATTACHED,
+    MonitorEvent.CONNECTED,
+    MonitorEvent.LOST,
+    MonitorEvent.FAILED,
+    *HANDSHAKE_FAILED,
+)
 
 
 class ZmqLink:

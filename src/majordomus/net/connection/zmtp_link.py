@@ -18,7 +18,7 @@ import zmq
 from majordomus.net import forks
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import Event, Seen
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.net.zmtp import tcp
 from majordomus.net.zmtp._dealer import TcpDealer
 from majordomus.net.zmtp._engine import (
@@ -39,14 +39,14 @@ LINGER: Final = 1.0
 """Seconds that a closed connection may still need for what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 _FAILURES: Final = {
-    UNREACHED: Seen(Event.FAILED, 0),
-    ANOTHER_MECHANISM: Seen(Event.PROTOCOL_FAILED, _MISMATCH),
-    BROKEN_OFF: Seen(Event.BROKEN_OFF, errno.ECONNRESET),
+    UNREACHED: MonitorRecord(MonitorEvent.FAILED, 0),
+    ANOTHER_MECHANISM: MonitorRecord(MonitorEvent.PROTOCOL_FAILED, _MISMATCH),
+    BROKEN_OFF: MonitorRecord(MonitorEvent.BROKEN_OFF, errno.ECONNRESET),
 }
-_NOT_ZMTP: Final = Seen(Event.PROTOCOL_FAILED, 0)
+_NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 
-class TcpLink:
+class ZmtpLink:
     """See `link.Link`. Its one descriptor tells of messages and of the connection, as long as there
     is something to tell.
 
@@ -77,7 +77,7 @@ class TcpLink:
     def readable(self) -> bool:
         return self._dealer.waiting
 
-    def news(self) -> Sequence[Seen]:
+    def news(self) -> Sequence[MonitorRecord]:
         told = self._dealer.news()
         if not told:
             return ()
@@ -106,18 +106,18 @@ class TcpLink:
         else:
             self._dealer.close()
 
-    def _seen(self, what: int, _fd: int, _peer: bytes | None, why: str) -> Seen:
+    def _seen(self, what: int, _fd: int, _peer: bytes | None, why: str) -> MonitorRecord:
         if what == GREETED_WELL:
             self.due = inf
-            return Seen(Event.CONNECTED, 0)
+            return MonitorRecord(MonitorEvent.CONNECTED, 0)
         if what == GONE_AWAY:
-            return Seen(Event.LOST, 0)
+            return MonitorRecord(MonitorEvent.LOST, 0)
         if why.startswith(REFUSED):
-            return Seen(Event.AUTH_FAILED, int(why.removeprefix(REFUSED)))
+            return MonitorRecord(MonitorEvent.AUTH_FAILED, int(why.removeprefix(REFUSED)))
         return _FAILURES.get(why, _NOT_ZMTP)
 
 
-class NameLink:
+class ResolvingLink:
     """Looks a name up in a thread of its own, for that may take seconds; `place` is what it found.
 
     Its one descriptor becomes readable when that is known.
@@ -152,12 +152,12 @@ class NameLink:
     def readable(self) -> bool:
         return False
 
-    def news(self) -> Sequence[Seen]:
+    def news(self) -> Sequence[MonitorRecord]:
         try:
             os.eventfd_read(self._known)
         except BlockingIOError:
             return ()
-        return (Seen(Event.FAILED, 0),)
+        return (MonitorRecord(MonitorEvent.FAILED, 0),)
 
     def look(self, now: float) -> None:
         """Nothing is due."""

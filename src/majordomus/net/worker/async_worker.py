@@ -6,10 +6,10 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from majordomus.net.worker.base import Services, Shift
+from majordomus.net.worker.base import Shift, WorkerBase
 
 
-class AsyncWorker(Services):
+class AsyncWorker(WorkerBase):
     """Serves on the running event loop: `await run()`, or `start` and `stop`, or `async with`."""
 
     _task: asyncio.Task[None] | None = None

@@ -37,7 +37,7 @@ logger = logging.getLogger("majordomus.worker")
 F = TypeVar("F", bound=Function)
 
 
-class Services(WorkerEvents):
+class WorkerBase(WorkerEvents):
     """The table of services, and where they are offered.
 
     `broker`: one endpoint or several; the worker registers at all of them. `capacity`: requests

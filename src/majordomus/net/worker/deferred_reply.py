@@ -67,7 +67,7 @@ class Box:
             self._said.clear()
 
 
-class Later:
+class DeferredReply:
     """The answer to one request, to be given with `reply` or `fail`, once, from any thread.
 
     One that is dropped without an answer is answered 500.

@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 from majordomus.core.session.login import Credentials
 from majordomus.core.worker.login import LoginWorkerSession
 from majordomus.core.worker.session import (
-    Event,
-    Refused,
-    SentOff,
+    Disconnected,
+    EventReceived,
+    SubscriptionRefused,
     WorkerEvent,
     WorkerSession,
     WorkerSettings,
@@ -31,8 +31,8 @@ from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
-from majordomus.net.worker.load import Measure, Meter, host_load
-from majordomus.net.worker.running import Desk
+from majordomus.net.worker.load import LoadMeter, Measure, host_load
+from majordomus.net.worker.running import ConnectionDesk
 from majordomus.net.worker.serving import Serving
 from majordomus.protocol.spec import Dialect
 
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     login: Credentials | None = None
 
 
-class Post(Desk):
+class Post(ConnectionDesk):
     """One registration at one broker."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Post(Desk):
             access=access,
         )
 
-    def tell_sent_off(self, event: SentOff) -> None:
+    def tell_sent_off(self, event: Disconnected) -> None:
         """Log why, once as long as it stays the same."""
         text = f"{event.status} {event.text}"
         if text != self._sent_off:
@@ -116,7 +116,7 @@ class Engine(Serving):
         super().__init__(loop, plan.threads)
         self._plan, self.broken = plan, broken
         self._load: float | None = None
-        self._meter = Meter(plan.load, self._set_load, loop)
+        self._meter = LoadMeter(plan.load, self._set_load, loop)
         for name, handler in handlers.items():
             self._know(name.encode(), handler)
         self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
@@ -233,9 +233,11 @@ class Engine(Serving):
         if self._processes is not None:
             await self._processes.close()
 
-    def heard(self, post: Desk, event: Event | Refused | SentOff) -> None:
+    def heard(
+        self, post: ConnectionDesk, event: EventReceived | SubscriptionRefused | Disconnected
+    ) -> None:
         """What has nothing to do with a request."""
-        if not isinstance(event, SentOff):
+        if not isinstance(event, Disconnected):
             self.events.put(event)
         elif isinstance(post, Post):
             post.tell_sent_off(event)

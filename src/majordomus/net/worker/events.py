@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from majordomus.core.session.events import Event as Heard
-from majordomus.core.session.events import Refused, check_name
+from majordomus.core.session.events import EventReceived as Heard
+from majordomus.core.session.events import SubscriptionRefused, check_name
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net.bodies import Body, to_frames
 from majordomus.net.events import Handler, Hub, Listening, Receiver, TaskQueue, name_of
@@ -57,9 +57,9 @@ class EngineEvents:
             self._hub.remove(one)
         self._each(lambda session, now: session.unsubscribe(pattern, now))
 
-    def put(self, heard: Heard | Refused) -> None:
+    def put(self, heard: Heard | SubscriptionRefused) -> None:
         """What a session heard."""
-        if isinstance(heard, Refused) and heard.what == "subscribe":
+        if isinstance(heard, SubscriptionRefused) and heard.what == "subscribe":
             name, text = heard.name.decode("utf-8", "replace"), b" ".join(heard.frames[:1])
             logger.error("no subscription to %s: %d %s", name, heard.status, text.decode())
         self._hub.put(heard)

@@ -52,7 +52,7 @@ else:
             return None
 
 
-class Meter:
+class LoadMeter:
     """Tells the load to `tell`, in the loop's thread, at once and then every `every` seconds.
 
     A measure that raises, or that returns what is no load, is told as None, and logged once.

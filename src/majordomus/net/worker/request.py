@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net.worker.deferred_reply import Box, Later
+from majordomus.net.worker.deferred_reply import Box, DeferredReply
 from majordomus.net.worker.parts import NO_PARTS, NoParts, Parts
 from majordomus.protocol import metadata
 
@@ -108,7 +108,7 @@ class Request:
             self._end.wait(None if waits == inf else waits)
         return self.cancelled
 
-    def reply_later(self) -> Later:
+    def reply_later(self) -> DeferredReply:
         """The answer is given later than the handler returns, by what this returns; whatever the
         handler returns then is ignored. Its slot stays held.
 
@@ -117,7 +117,7 @@ class Request:
         if self._box is not None or not self._loop_thread:
             raise LocalProtocolError("no-later", "an answer can be promised once, and by a worker")
         self._box = Box()
-        return Later(self, self._box, self._loop_thread)
+        return DeferredReply(self, self._box, self._loop_thread)
 
     @property
     def box(self) -> Box | None:

@@ -4,7 +4,7 @@ from majordomus.core.worker.session cimport WorkerSession
 from majordomus.net.worker.request cimport Request
 
 
-cdef class Desk:
+cdef class ConnectionDesk:
     cdef public WorkerSession session
     cdef public object line
     cdef public dict running
@@ -22,8 +22,8 @@ cdef class Offer:
 
 @cython.final
 @cython.freelist(64)
-cdef class Running:
-    cdef public Desk post
+cdef class Invocation:
+    cdef public ConnectionDesk post
     cdef public object job
     cdef public Request request
     cdef public Offer offer
@@ -31,4 +31,4 @@ cdef class Running:
     cdef public object task
     cdef public object ahead
     cdef public object flow
-    cpdef object begin(self, Desk post, job, Request request, Offer offer)
+    cpdef object begin(self, ConnectionDesk post, job, Request request, Offer offer)

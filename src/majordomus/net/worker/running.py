@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("majordomus.worker")
 
 
-class Desk:
+class ConnectionDesk:
     """Where the requests of one connection come in. ``running``: those that go on, by job."""
 
     session: WorkerSession
     line: AsyncLine[WorkerEvent]
 
     def __init__(self) -> None:
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, Invocation] = {}
 
 
 class Offer:
@@ -44,12 +44,12 @@ class Offer:
         self.simple = handler.shape is Shape.COROUTINE
 
 
-class Running:
+class Invocation:
     """One request that a handler works on."""
 
     __slots__ = ("ahead", "flow", "job", "offer", "over", "post", "request", "task")
 
-    def begin(self, post: Desk, job: int, request: Request, offer: Offer) -> None:
+    def begin(self, post: ConnectionDesk, job: int, request: Request, offer: Offer) -> None:
         """Fill in what a new one is."""
         self.post, self.job, self.request, self.offer = post, job, request, offer
         self.over = False
@@ -59,7 +59,7 @@ class Running:
         self.flow: Outflow | None = None
 
 
-def judge(one: Running, error: BaseException) -> Answer:
+def judge(one: Invocation, error: BaseException) -> Answer:
     """The answer to what a handler raised; what it did not mean to raise is logged."""
     if not isinstance(error, StatusError | asyncio.CancelledError):
         logger.error("the handler of %s failed", one.request.service, exc_info=error)

@@ -1,8 +1,8 @@
 cimport cython
 
-from majordomus.core.worker.session_base cimport Job
+from majordomus.core.worker.session_base cimport Dispatch
 from majordomus.net.worker.request cimport Request
-from majordomus.net.worker.running cimport Desk, Offer, Running
+from majordomus.net.worker.running cimport ConnectionDesk, Offer, Invocation
 
 
 cdef class Serving:
@@ -17,9 +17,9 @@ cdef class Serving:
     cdef public bint _closing
     cdef public object _idle
     cdef public bint _awaited
-    cdef public Desk _at
+    cdef public ConnectionDesk _at
     cdef public bint _said
-    @cython.locals(offer=Offer, request=Request, one=Running)
-    cdef object _start(self, Desk post, Job job)
-    cdef object _touch(self, Desk post)
-    cdef object _give(self, Running one, status, list frames)
+    @cython.locals(offer=Offer, request=Request, one=Invocation)
+    cdef object _start(self, ConnectionDesk post, Dispatch job)
+    cdef object _touch(self, ConnectionDesk post)
+    cdef object _give(self, Invocation one, status, list frames)

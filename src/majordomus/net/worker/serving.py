@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 from majordomus.core.worker.session import (
     Cancel,
     Credit,
-    Event,
+    Disconnected,
+    EventReceived,
     Incoming,
-    Refused,
-    SentOff,
+    SubscriptionRefused,
     WorkerEvent,
 )
-from majordomus.core.worker.session_base import Job
+from majordomus.core.worker.session_base import Dispatch
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
 from majordomus.net.worker.deferred_reply import Box, Said
@@ -34,8 +34,8 @@ from majordomus.net.worker.flow import Outflow
 from majordomus.net.worker.handlers import Answer, Handler, answer, failure
 from majordomus.net.worker.parts import Parts
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.running import Desk, Offer, Running, judge
-from majordomus.net.worker.thread_pool import Pool
+from majordomus.net.worker.running import ConnectionDesk, Invocation, Offer, judge
+from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
@@ -56,16 +56,18 @@ class Serving:
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
         self._spawner = spawner(loop, self._ended)
-        self._pool = Pool(threads)
+        self._pool = ThreadPool(threads)
         self._processes: ProcessPool | None = None
         self._offers: dict[bytes, Offer] = {}
-        self._results: deque[tuple[Running, Said]] = deque()
+        self._results: deque[tuple[Invocation, Said]] = deque()
         self._thread = threading.get_ident()
         self._collecting = False
         self._closing = False
         self._idle = asyncio.Event()
         self._awaited = False
-        self._at: Desk | None = None  # whose events are being taken: it is flushed afterwards
+        self._at: ConnectionDesk | None = (
+            None  # whose events are being taken: it is flushed afterwards
+        )
         self._said = False  # there is something to flush
 
     def offer(self, service: bytes, handler: Handler) -> None:
@@ -74,14 +76,14 @@ class Serving:
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
-    def take(self, post: Desk, events: Sequence[WorkerEvent]) -> None:
+    def take(self, post: ConnectionDesk, events: Sequence[WorkerEvent]) -> None:
         """Requests to start, and requests that nobody waits for any more."""
         if not events:
             return
         self._at, self._said = post, False
         try:
             for event in events:
-                if isinstance(event, Job):
+                if isinstance(event, Dispatch):
                     self._start(post, event)
                 else:
                     self._on_the_way(post, event)
@@ -90,15 +92,19 @@ class Serving:
             if self._said:
                 post.line.touch()
 
-    def heard(self, post: Desk, event: Event | Refused | SentOff) -> None:
+    def heard(
+        self, post: ConnectionDesk, event: EventReceived | SubscriptionRefused | Disconnected
+    ) -> None:
         """What has nothing to do with a request."""
         raise NotImplementedError
 
     def _on_the_way(
-        self, post: Desk, event: Cancel | Incoming | Credit | Event | Refused | SentOff
+        self,
+        post: ConnectionDesk,
+        event: Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected,
     ) -> None:
         """What begins nothing."""
-        if isinstance(event, Event | Refused | SentOff):
+        if isinstance(event, EventReceived | SubscriptionRefused | Disconnected):
             self.heard(post, event)
         elif (one := post.running.get(event.id)) is None:
             return
@@ -110,7 +116,7 @@ class Serving:
         elif one.flow is not None:
             one.flow.go_on()
 
-    def _start(self, post: Desk, job: Job) -> None:
+    def _start(self, post: ConnectionDesk, job: Dispatch) -> None:
         offer = self._offers.get(job.service)
         if offer is None:
             post.session.reject(job.id, monotonic())
@@ -135,7 +141,7 @@ class Serving:
             parts,
             0 if offer.in_process else self._thread,
         )
-        one = Running.__new__(Running)
+        one = Invocation.__new__(Invocation)
         one.begin(post, job.id, request, offer)
         if offer.threaded:
             post.running[job.id] = one
@@ -152,14 +158,14 @@ class Serving:
         if not one.over:
             post.running[job.id] = one
 
-    def _parts_of(self, post: Desk, job: int) -> Parts:
+    def _parts_of(self, post: ConnectionDesk, job: int) -> Parts:
         return Parts(self._loop, lambda read: self._was_read(post, job, read))
 
-    def _submit(self, one: Running) -> None:
+    def _submit(self, one: Invocation) -> None:
         pool = self._processes if one.offer.in_process else None
         (pool or self._pool).submit(lambda: self._serve_in_thread(one))
 
-    def _withdraw(self, one: Running) -> None:
+    def _withdraw(self, one: Invocation) -> None:
         one.request.withdraw()
         if one.task is not None:
             one.task.cancel()
@@ -168,11 +174,11 @@ class Serving:
         if one.flow is not None:
             one.flow.go_on()
 
-    def _was_read(self, post: Desk, job: int, read: int) -> None:
+    def _was_read(self, post: ConnectionDesk, job: int, read: int) -> None:
         if post.session.was_read(job, read):
             self._touch(post)
 
-    def _touch(self, post: Desk) -> None:
+    def _touch(self, post: ConnectionDesk) -> None:
         """There is something to be sent."""
         if post is self._at:
             self._said = True
@@ -181,7 +187,7 @@ class Serving:
 
     # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
 
-    def _ended(self, about: Running, result: object, error: BaseException | None) -> None:
+    def _ended(self, about: Invocation, result: object, error: BaseException | None) -> None:
         """A handler on the loop has returned, or raised."""
         box = about.request.box
         if error is None and type(result) is bytes and box is None:
@@ -191,7 +197,7 @@ class Serving:
         if box is None or not self._left_open(about, box, outcome):
             self._finish(about, outcome)
 
-    async def _serve_parts(self, one: Running) -> None:
+    async def _serve_parts(self, one: Invocation) -> None:
         async with contextlib.aclosing(one.offer.function(one.request)) as parts:
             count = 0
             async for part in parts:
@@ -202,7 +208,7 @@ class Serving:
 
     # ── handlers in threads ───────────────────────────────────────────────────────────────────────
 
-    def _serve_in_thread(self, one: Running) -> None:
+    def _serve_in_thread(self, one: Invocation) -> None:
         HANDLING.set(one.request.deadline)
         try:
             outcome = self._serve_blocking(one)
@@ -212,7 +218,7 @@ class Serving:
         if box is None or not self._left_open(one, box, outcome):
             self._hand_over(one, outcome)
 
-    def _left_open(self, one: Running, box: Box, outcome: Answer) -> bool:
+    def _left_open(self, one: Invocation, box: Box, outcome: Answer) -> bool:
         """Whether the answer is to come later. What a handler raises is the answer at once."""
         if outcome[0] != spec.OK:
             box.void()
@@ -221,7 +227,7 @@ class Serving:
         box.open(lambda said: self._hand_over(one, said))
         return True
 
-    def _serve_blocking(self, one: Running) -> Answer:
+    def _serve_blocking(self, one: Invocation) -> Answer:
         request = one.request
         if request.cancelled:
             return spec.CANCELLED, [b"cancelled before it was begun"]
@@ -238,7 +244,7 @@ class Serving:
                 self._hand_over(one, frames)
         return spec.OK, []
 
-    def _hand_over(self, one: Running, what: Said) -> None:
+    def _hand_over(self, one: Invocation, what: Said) -> None:
         """From a thread to the loop."""
         self._results.append((one, what))
         if not self._collecting:
@@ -259,7 +265,7 @@ class Serving:
 
     # ── to the session ────────────────────────────────────────────────────────────────────────────
 
-    def _flow(self, one: Running) -> Outflow:
+    def _flow(self, one: Invocation) -> Outflow:
         flow = one.flow
         if flow is None:
 
@@ -273,10 +279,10 @@ class Serving:
             )
         return flow
 
-    def _finish(self, one: Running, outcome: Answer) -> None:
+    def _finish(self, one: Invocation, outcome: Answer) -> None:
         self._give(one, outcome[0], outcome[1])
 
-    def _give(self, one: Running, status: int, frames: list[bytes]) -> None:
+    def _give(self, one: Invocation, status: int, frames: list[bytes]) -> None:
         post, now, job = one.post, monotonic(), one.job
         one.over = True
         post.running.pop(job, None)

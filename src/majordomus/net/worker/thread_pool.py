@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 
-class Pool:
+class ThreadPool:
     """At most `size` threads. From any thread."""
 
     def __init__(self, size: int, name: str = "majordomus-handler") -> None:

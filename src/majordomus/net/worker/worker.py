@@ -8,10 +8,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-from majordomus.net.worker.base import Services, Shift
+from majordomus.net.worker.base import Shift, WorkerBase
 
 
-class Worker(Services):
+class Worker(WorkerBase):
     """Serves in the caller's thread (`run`) or in one of its own (`start`, `with`).
 
     Handlers made with `def` run in threads, those made with `async def` on the worker's own event

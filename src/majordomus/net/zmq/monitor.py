@@ -19,7 +19,7 @@ _EVENT: Final = struct.Struct("=Hi")
 _numbers = itertools.count()
 
 
-class Event(IntEnum):
+class MonitorEvent(IntEnum):
     """What may be watched for."""
 
     # Connecting: the system's connection with this descriptor is there, ZMTP's handshake is not.
@@ -41,12 +41,16 @@ class Event(IntEnum):
     BROKEN_OFF = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
-HANDSHAKE_FAILED: Final = (Event.AUTH_FAILED, Event.PROTOCOL_FAILED, Event.BROKEN_OFF)
-_EVENTS: Final = {int(event): event for event in Event}
+HANDSHAKE_FAILED: Final = (
+    MonitorEvent.AUTH_FAILED,
+    MonitorEvent.PROTOCOL_FAILED,
+    MonitorEvent.BROKEN_OFF,
+)
+_EVENTS: Final = {int(event): event for event in MonitorEvent}
 
 
-class Seen(NamedTuple):
-    event: Event
+class MonitorRecord(NamedTuple):
+    event: MonitorEvent
     value: int
     """The descriptor for ATTACHED, ACCEPTED and LOST; ZAP's status, a code or an errno for
     failures."""
@@ -58,7 +62,7 @@ class Monitor:
     `socket` becomes readable when there is something to `read`.
     """
 
-    def __init__(self, watched: zmq.Socket[bytes], *events: Event) -> None:
+    def __init__(self, watched: zmq.Socket[bytes], *events: MonitorEvent) -> None:
         self._watched = watched
         address = f"inproc://majordomus.monitor.{os.getpid()}.{next(_numbers)}"
         watched.monitor(address, sum(events))
@@ -69,9 +73,9 @@ class Monitor:
         )  # libzmq's own thread would wait for us when it is full
         self.socket.connect(address)
 
-    def read(self) -> list[Seen]:
+    def read(self) -> list[MonitorRecord]:
         """All that is there now, in order."""
-        seen: list[Seen] = []
+        seen: list[MonitorRecord] = []
         while True:
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -79,7 +83,7 @@ class Monitor:
                 return seen
             number, value = _EVENT.unpack(frames[0])
             if number in _EVENTS:
-                seen.append(Seen(_EVENTS[number], value))
+                seen.append(MonitorRecord(_EVENTS[number], value))
 
     def close(self) -> None:
         """May be repeated."""

@@ -29,7 +29,7 @@ from majordomus.errors import (
 from majordomus.net import endpoints
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import Event, Monitor
+from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.pump import Moved, Pump, make_pump
 
 BATCH: Final = 256
@@ -390,7 +390,7 @@ def _unbind(socket: zmq.Socket[bytes], url: str) -> None:
     if endpoints.is_inproc(url):
         sockets.unbind(socket, url)
         return
-    monitor = Monitor(socket, Event.UNBOUND)
+    monitor = Monitor(socket, MonitorEvent.UNBOUND)
     sockets.unbind(socket, url)
     until = time.monotonic() + UNBIND_WAIT
     while not monitor.read() and time.monotonic() < until:

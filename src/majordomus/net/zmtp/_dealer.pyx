@@ -32,7 +32,7 @@ from majordomus.net.zmtp._posix cimport (
     sockaddr_storage,
     socklen_t,
 )
-from majordomus.net.zmtp._stream cimport CONNECTING, ENDED, OPEN, Stream
+from majordomus.net.zmtp._stream cimport CONNECTING, ENDED, OPEN, ByteStream
 from majordomus.net.zmtp._engine cimport BROUGHT, EARLY, SCRATCH, Engine
 
 cdef enum:
@@ -46,7 +46,7 @@ cdef class TcpDealer(Engine):
     It belongs to one thread at a time. Whenever `self.fd` is readable, `receive` has something to do.
     """
 
-    cdef Stream stream
+    cdef ByteStream stream
     cdef int hwm, extra
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
@@ -54,7 +54,7 @@ cdef class TcpDealer(Engine):
         self.introduction = ready(b"DEALER", identity)
         self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
         self.watch(fd, EPOLL_CTL_ADD, False, True)
-        self.stream = Stream(fd, 0.0)  # from here on the descriptor is ours
+        self.stream = ByteStream(fd, 0.0)  # from here on the descriptor is ours
         self.stream.state = CONNECTING
         self.stream.peer = identity
 
@@ -89,7 +89,7 @@ cdef class TcpDealer(Engine):
         """Up to `most` messages that are there now; fewer mean that there are no more, or only very
         large ones. `news` tells what else came of it."""
         cdef list batch = []
-        cdef Stream stream = self.stream
+        cdef ByteStream stream = self.stream
         self.brought = 0
         if stream.state == CONNECTING and not self.connected():
             return batch
@@ -123,7 +123,7 @@ cdef class TcpDealer(Engine):
 
     def send(self, list batch not None):
         """As `wire.DealerWire.send`."""
-        cdef Stream stream = self.stream
+        cdef ByteStream stream = self.stream
         cdef Py_ssize_t n, total = len(batch)
         cdef list refused = []
         for n in range(total):
@@ -139,7 +139,7 @@ cdef class TcpDealer(Engine):
         return refused
 
     cdef bint is_full(self) except -1:
-        cdef Stream stream = self.stream
+        cdef ByteStream stream = self.stream
         if stream.messages() < self.hwm:
             return False
         self.flush(stream)
@@ -170,14 +170,14 @@ cdef class TcpDealer(Engine):
         self.end(self.stream, "")
         self.told.clear()
 
-    cdef int deliver(self, Stream stream, list frames, list batch) except -1:
+    cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         batch.append(frames)
         return 0
 
-    cdef str opened(self, Stream stream, bytes peer, bytes kind):
+    cdef str opened(self, ByteStream stream, bytes peer, bytes kind):
         return None if kind in (b"", b"REP", b"DEALER", b"ROUTER") else MALFORMED
 
-    cdef int ended(self, Stream stream, str why) except -1:
+    cdef int ended(self, ByteStream stream, str why) except -1:
         self.told.append(
             (TURNED_AWAY if stream.state != OPEN else GONE_AWAY, stream.fd, None, why)
         )

@@ -45,7 +45,7 @@ from majordomus.net.zmtp._stream cimport (
     SIGNED,
     SMALL,
     TYPED,
-    Stream,
+    ByteStream,
 )
 
 cdef enum:
@@ -121,14 +121,14 @@ cdef class Engine:
 
     # ── for who inherits ──────────────────────────────────────────────────────────────────────────
 
-    cdef int deliver(self, Stream stream, list frames, list batch) except -1:
+    cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         raise NotImplementedError
 
-    cdef str opened(self, Stream stream, bytes peer, bytes kind):
+    cdef str opened(self, ByteStream stream, bytes peer, bytes kind):
         """The handshake is done; the result is why the peer is turned away, or None."""
         raise NotImplementedError
 
-    cdef int ended(self, Stream stream, str why) except -1:
+    cdef int ended(self, ByteStream stream, str why) except -1:
         """The connection is over, and its descriptor still open."""
         raise NotImplementedError
 
@@ -142,7 +142,7 @@ cdef class Engine:
             raise OSError(errno, "epoll_ctl")
         return 0
 
-    cdef int flush(self, Stream stream) except -1:
+    cdef int flush(self, ByteStream stream) except -1:
         """Writes; what the kernel does not take is written when it can be."""
         cdef int number
         stream.dirty = False
@@ -163,7 +163,7 @@ cdef class Engine:
             self.watch(stream.fd, EPOLL_CTL_MOD, True, False)
         return 0
 
-    cdef int end(self, Stream stream, str why) except -1:
+    cdef int end(self, ByteStream stream, str why) except -1:
         """Closes it. May be repeated."""
         if stream.state == ENDED:
             return 0
@@ -177,7 +177,7 @@ cdef class Engine:
         stream.release()
         return 0
 
-    cdef int visit(self, Stream stream, list batch, Py_ssize_t most) except -1:
+    cdef int visit(self, ByteStream stream, list batch, Py_ssize_t most) except -1:
         """The turn of one connection: messages until the batch has `most`. Afterwards `waiting` or
         `more` say whether another turn finds more at once."""
         if stream.waiting:
@@ -190,7 +190,7 @@ cdef class Engine:
         self.count_unfinished(stream)
         return 0
 
-    cdef int read(self, Stream stream, list batch, Py_ssize_t most) except -1:
+    cdef int read(self, ByteStream stream, list batch, Py_ssize_t most) except -1:
         """What the kernel has of this connection. A read that is not filled has emptied it."""
         cdef ssize_t got
         cdef size_t had
@@ -219,7 +219,7 @@ cdef class Engine:
             self.read_large(stream, batch)
         return 0
 
-    cdef void count_unfinished(self, Stream stream) noexcept:
+    cdef void count_unfinished(self, ByteStream stream) noexcept:
         """After a visit: what is held of a message that is not complete."""
         cdef size_t now_held = stream.held_size + stream.kept - stream.dropped
         now_held += stream.count * FRAME
@@ -230,7 +230,7 @@ cdef class Engine:
         self.unfinished += now_held - stream.unfinished
         stream.unfinished = now_held
 
-    cdef bint read_large(self, Stream stream, list batch) except -1:
+    cdef bint read_large(self, ByteStream stream, list batch) except -1:
         """The rest of a large frame, straight to where it stays. True when it is complete, and the
         visit not over."""
         cdef ssize_t got
@@ -260,7 +260,7 @@ cdef class Engine:
         self.end_large(stream, batch)
         return visit < VISIT
 
-    cdef int more_room(self, Stream stream) except -1:
+    cdef int more_room(self, ByteStream stream) except -1:
         """Grows as it fills: what a peer only announces takes no memory."""
         cdef size_t room = 2 * stream.large_room
         if room > stream.large_size:
@@ -269,13 +269,13 @@ cdef class Engine:
         stream.large_room = room
         return 0
 
-    cdef int end_large(self, Stream stream, list batch) except -1:
+    cdef int end_large(self, ByteStream stream, list batch) except -1:
         cdef object frame = <object>stream.large
         Py_DECREF(frame)  # the reference that `large` held is `frame`'s own now
         stream.large = NULL
         return self.add(stream, frame, stream.large_more, batch)
 
-    cdef int hold(self, Stream stream, unsigned char* data, size_t size) except -1:
+    cdef int hold(self, ByteStream stream, unsigned char* data, size_t size) except -1:
         """Keeps bytes for the next time, which may be held already."""
         cdef unsigned char* larger
         if stream.state == ENDED:
@@ -301,7 +301,7 @@ cdef class Engine:
     # ── bytes to messages ─────────────────────────────────────────────────────────────────────────
 
     cdef int take(
-        self, Stream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most
+        self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most
     ) except -1:
         """Messages out of these bytes; the rest is held. `waiting` is set when more are in there."""
         cdef size_t at = 0, used
@@ -317,7 +317,7 @@ cdef class Engine:
         return self.hold(stream, data + at, size - at)
 
     cdef size_t parse(
-        self, Stream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most
+        self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most
     ) except? 999999999:
         """How many of these bytes are dealt with."""
         cdef size_t at = 0, head
@@ -381,7 +381,7 @@ cdef class Engine:
             at += <size_t>length
         return at
 
-    cdef bint cuts(self, Stream stream, size_t length) except -1:
+    cdef bint cuts(self, ByteStream stream, size_t length) except -1:
         """Whether the next frame is beyond the bounds of a message, and is not kept."""
         stream.kept += length
         if not stream.cutting:
@@ -395,7 +395,7 @@ cdef class Engine:
             self.end(stream, ENDLESS)
         return True
 
-    cdef size_t skipped(self, Stream stream, size_t size, list batch) except? 999999999:
+    cdef size_t skipped(self, ByteStream stream, size_t size, list batch) except? 999999999:
         """So many bytes of a frame that is not kept are here; how many are the frame's."""
         if size > stream.skip:
             size = stream.skip
@@ -405,7 +405,7 @@ cdef class Engine:
         return size
 
     cdef int begin_large(
-        self, Stream stream, unsigned char* data, size_t here, size_t length, bint more
+        self, ByteStream stream, unsigned char* data, size_t here, size_t length, bint more
     ) except -1:
         cdef size_t room = length if length < FIRST_ROOM else FIRST_ROOM
         cdef object made
@@ -421,7 +421,7 @@ cdef class Engine:
         stream.large_more = more
         return 0
 
-    cdef int add(self, Stream stream, object frame, bint more, list batch) except -1:
+    cdef int add(self, ByteStream stream, object frame, bint more, list batch) except -1:
         """One more frame of the message that is on its way. Most have two at most: their list is
         made once, and as long as it has to be."""
         if stream.frames is not None:
@@ -438,13 +438,13 @@ cdef class Engine:
             return 0
         return self.complete(stream, batch)
 
-    cdef int complete(self, Stream stream, list batch) except -1:
+    cdef int complete(self, ByteStream stream, list batch) except -1:
         cdef list frames = stream.frames
         stream.frames = None
         stream.kept = stream.dropped = stream.count = 0
         return self.deliver(stream, frames, batch)
 
-    cdef int complete_cut(self, Stream stream, list batch) except -1:
+    cdef int complete_cut(self, ByteStream stream, list batch) except -1:
         """What was dropped is known by its size."""
         if stream.frames is None:
             stream.frames = [] if stream.first is None else [stream.first]
@@ -453,7 +453,7 @@ cdef class Engine:
         stream.cutting = False
         return self.complete(stream, batch)
 
-    cdef int command(self, Stream stream, unsigned char* data, size_t size) except -1:
+    cdef int command(self, ByteStream stream, unsigned char* data, size_t size) except -1:
         """RFC 37: "a PING command … the peer SHALL respond with PONG", with its context; others are
         not for us. Where something is to be written already, that is a sign of life as well, and
         who pings and never reads fills nothing."""
@@ -467,14 +467,14 @@ cdef class Engine:
 
     # ── the handshake ─────────────────────────────────────────────────────────────────────────────
 
-    cdef int begin(self, Stream stream) except -1:
+    cdef int begin(self, ByteStream stream) except -1:
         """RFC 37: "each peer SHALL send a greeting"; the first part of it, so that a peer of an
         older version finds nothing that it would misread."""
         stream.state = SIGNED
         stream.put_raw(OUR_SIGNATURE)
         return self.flush(stream)
 
-    cdef size_t greet(self, Stream stream, unsigned char* data, size_t size) except? 999999999:
+    cdef size_t greet(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999:
         """How many of these bytes are dealt with; 0 when more are needed."""
         if stream.state == SIGNED:
             return self.signature(stream, data, size)
@@ -485,11 +485,11 @@ cdef class Engine:
             return 1 if size else self.undo(stream, TYPED)
         return self.introduction_of(stream, data, size)
 
-    cdef size_t undo(self, Stream stream, int state) noexcept:
+    cdef size_t undo(self, ByteStream stream, int state) noexcept:
         stream.state = state
         return 0
 
-    cdef size_t signature(self, Stream stream, unsigned char* data, size_t size) except? 999999999:
+    cdef size_t signature(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999:
         if size and data[0] != 0xFF or size > 9 and not data[9] & 1:
             self.end(stream, NOT_ZMTP)
             return 0
@@ -507,7 +507,7 @@ cdef class Engine:
         self.flush(stream)
         return SIGNATURE
 
-    cdef size_t greeting(self, Stream stream, unsigned char* data, size_t size) except? 999999999:
+    cdef size_t greeting(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999:
         """RFC 37: "a peer SHALL NOT assume" another mechanism; both have to be the same."""
         if size < GREETING - SIGNATURE:
             return 0
@@ -520,7 +520,7 @@ cdef class Engine:
         return GREETING - SIGNATURE
 
     cdef size_t introduction_of(
-        self, Stream stream, unsigned char* data, size_t size
+        self, ByteStream stream, unsigned char* data, size_t size
     ) except? 999999999:
         """READY, or the identity that stands in its place in ZMTP/2.0: a frame."""
         cdef size_t head = 2, length

@@ -50,7 +50,7 @@ from majordomus.net.zmtp._posix cimport (
     sockaddr_storage,
     socklen_t,
 )
-from majordomus.net.zmtp._stream cimport ENDED, OPEN, Stream
+from majordomus.net.zmtp._stream cimport ENDED, OPEN, ByteStream
 from majordomus.net.zmtp._engine cimport BROUGHT, EARLY, MAX_ID, Engine
 
 cdef enum:
@@ -78,7 +78,7 @@ cdef class TcpRouter(Engine):
     meanwhile waits, unheard.
     """
 
-    cdef list by_fd  # Stream at the index of its descriptor
+    cdef list by_fd  # ByteStream at the index of its descriptor
     cdef dict by_peer
     cdef set listening
     cdef list arrivals  # listening sockets that have somebody
@@ -165,7 +165,7 @@ cdef class TcpRouter(Engine):
         cdef int n, fd, mask = 0
         cdef uint32_t events
         cdef object one
-        cdef Stream stream
+        cdef ByteStream stream
         self.fresh, self.crowded = True, found == EVENTS
         for n in range(found):
             fd, events = self.events[n].data.fd, self.events[n].events
@@ -178,7 +178,7 @@ cdef class TcpRouter(Engine):
                 if fd in self.listening:
                     self.arrivals.append(fd)
                 continue
-            stream = <Stream>one
+            stream = <ByteStream>one
             if events & EPOLLOUT:
                 self.flush(stream)
             if events & ~<uint32_t>EPOLLOUT and not stream.queued:
@@ -190,7 +190,7 @@ cdef class TcpRouter(Engine):
         """Up to `most` messages that are there now; unless something is `pending`, there are no
         more. It also accepts, greets, and notices ends. Connections take turns, a share each."""
         cdef list batch = []
-        cdef Stream stream
+        cdef ByteStream stream
         cdef Py_ssize_t share
         self.now, self.brought = now, 0
         if self.later:
@@ -207,7 +207,7 @@ cdef class TcpRouter(Engine):
                 self.fresh = False
                 if self.head == len(self.queue):
                     break
-            stream = <Stream>self.queue[self.head]
+            stream = <ByteStream>self.queue[self.head]
             self.head += 1
             stream.queued = False
             if stream.state == ENDED:
@@ -232,11 +232,11 @@ cdef class TcpRouter(Engine):
 
     cdef int end_largest(self) except -1:
         """The connection that holds most of what is not complete."""
-        cdef Stream largest = None, stream
+        cdef ByteStream largest = None, stream
         for one in self.by_fd:
             if one is None:
                 continue
-            stream = <Stream>one
+            stream = <ByteStream>one
             if largest is None or stream.unfinished > largest.unfinished:
                 largest = stream
         return self.end(largest, UNFINISHED)
@@ -271,7 +271,7 @@ cdef class TcpRouter(Engine):
         return 0
 
     cdef int welcome(self, int fd, str host) except -1:
-        cdef Stream stream = Stream(fd, self.now)
+        cdef ByteStream stream = ByteStream(fd, self.now)
         while len(self.by_fd) <= fd:
             self.by_fd.append(None)
         try:
@@ -292,10 +292,10 @@ cdef class TcpRouter(Engine):
 
         When the next one began; infinity when there is none.
         """
-        cdef Stream stream
+        cdef ByteStream stream
         cdef int ended = 0
         while self.young:
-            stream = <Stream>self.young[0]
+            stream = <ByteStream>self.young[0]
             if stream.state < OPEN:
                 if stream.began > before or ended == ENDED_AT_ONCE:
                     return stream.began
@@ -311,7 +311,7 @@ cdef class TcpRouter(Engine):
         cdef Py_ssize_t n
         cdef tuple one
         cdef object found
-        cdef Stream stream
+        cdef ByteStream stream
         cdef list stopped = []
         try:
             for n in range(len(batch)):
@@ -320,7 +320,7 @@ cdef class TcpRouter(Engine):
                 if found is None:
                     refused.append((n, EHOSTUNREACH))
                     continue
-                stream = <Stream>found
+                stream = <ByteStream>found
                 if stream.deaf:
                     refused.append((n, EHOSTUNREACH))
                     continue
@@ -347,19 +347,19 @@ cdef class TcpRouter(Engine):
 
     cdef int flush_all(self, list dirty) except -1:
         """And forget them."""
-        cdef Stream stream
+        cdef ByteStream stream
         for stream in dirty:
             self.flush(stream)
         dirty.clear()
         return 0
 
-    cdef inline bint is_full(self, Stream stream) except -1:
+    cdef inline bint is_full(self, ByteStream stream) except -1:
         if not self.holds_much(stream):
             return False
         self.flush(stream)
         return self.holds_much(stream)
 
-    cdef inline bint holds_much(self, Stream stream) noexcept:
+    cdef inline bint holds_much(self, ByteStream stream) noexcept:
         if self.max_unsent and stream.unsent() >= self.max_unsent:
             return True
         return stream.messages() >= self.hwm
@@ -371,7 +371,7 @@ cdef class TcpRouter(Engine):
     def cut(self, int fd):
         """Ends a connection; `news` does not tell. May be repeated."""
         if 0 <= fd < len(self.by_fd) and self.by_fd[fd] is not None:
-            stream = <Stream>self.by_fd[fd]
+            stream = <ByteStream>self.by_fd[fd]
             told = len(self.told)
             shutdown(fd, SHUT_RDWR)
             self.end(stream, "")
@@ -380,11 +380,11 @@ cdef class TcpRouter(Engine):
 
     def unsent(self):
         """How many connections have something that the kernel has not taken yet."""
-        return sum((<Stream>one).out != NULL for one in self.by_fd if one is not None)
+        return sum((<ByteStream>one).out != NULL for one in self.by_fd if one is not None)
 
     def finish(self):
         """Says that nothing more will come, where everything is written."""
-        cdef Stream stream
+        cdef ByteStream stream
         for stream in [one for one in self.by_fd if one is not None]:
             self.flush(stream)
             if stream.out == NULL and not self.abandoned:
@@ -400,14 +400,14 @@ cdef class TcpRouter(Engine):
         """Ends every connection. May be repeated."""
         for one in self.by_fd:
             if one is not None:
-                self.end(<Stream>one, "")
+                self.end(<ByteStream>one, "")
         self.told.clear()
 
-    cdef int deliver(self, Stream stream, list frames, list batch) except -1:
+    cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         batch.append((stream.peer, frames))
         return 0
 
-    cdef str opened(self, Stream stream, bytes peer, bytes kind):
+    cdef str opened(self, ByteStream stream, bytes peer, bytes kind):
         if kind not in (b"", b"REQ", b"DEALER", b"ROUTER"):
             return MALFORMED
         if not peer:
@@ -427,7 +427,7 @@ cdef class TcpRouter(Engine):
         self.by_peer[peer] = stream
         return None
 
-    cdef int ended(self, Stream stream, str why) except -1:
+    cdef int ended(self, ByteStream stream, str why) except -1:
         self.by_fd[stream.fd] = None
         self.open_count -= 1
         if stream.state == OPEN:

@@ -23,7 +23,7 @@ cdef enum:
     SMALL = 4096  # larger frames are neither copied for sending nor on their way from the kernel
 
 
-cdef struct Piece:
+cdef struct StreamPart:
     PyObject* owner  # whose bytes it is; NULL for bytes of the connection's own buffer
     char* data
     size_t size
@@ -34,14 +34,14 @@ cdef struct Out:
     # serve thousands of connections, and stay in the processor's cache.
     char* bytes
     size_t start, stop, room
-    Piece* pieces
+    StreamPart* pieces
     int first_piece, last_piece, piece_room
     size_t* ends  # of messages, in bytes since the first of these was put here
     int first_end, last_end, end_room
     size_t queued, sent
 
 
-cdef class Stream:
+cdef class ByteStream:
     cdef readonly int fd
     cdef int state
     cdef bint asks_to_write, dirty, deaf, stopped

@@ -122,13 +122,13 @@ cdef int reserve(Out* out, size_t more) except -1:
 
 
 cdef int more_pieces(Out* out) except -1:
-    cdef Piece* larger
+    cdef StreamPart* larger
     if out.first_piece > out.piece_room // 2:
         out.last_piece -= out.first_piece
-        memmove(out.pieces, out.pieces + out.first_piece, out.last_piece * sizeof(Piece))
+        memmove(out.pieces, out.pieces + out.first_piece, out.last_piece * sizeof(StreamPart))
         out.first_piece = 0
         return 0
-    larger = <Piece*>realloc(out.pieces, (2 * out.piece_room + 4) * sizeof(Piece))
+    larger = <StreamPart*>realloc(out.pieces, (2 * out.piece_room + 4) * sizeof(StreamPart))
     if larger == NULL:
         raise MemoryError
     out.pieces, out.piece_room = larger, 2 * out.piece_room + 4
@@ -149,7 +149,7 @@ cdef inline void own(Out* out, size_t size) noexcept:
 
 cdef int lend(Out* out, object frame) except -1:
     """A frame that is written from where it is."""
-    cdef Piece* piece
+    cdef StreamPart* piece
     if out.piece_room == out.last_piece:
         more_pieces(out)
     piece = &out.pieces[out.last_piece]
@@ -182,7 +182,7 @@ cdef ssize_t give(int fd, Out* out) noexcept:
     """One system call: as many pieces as it takes."""
     cdef iovec[PIECES] vector
     cdef msghdr header
-    cdef Piece* piece = &out.pieces[out.first_piece]
+    cdef StreamPart* piece = &out.pieces[out.first_piece]
     cdef int n, count = out.last_piece - out.first_piece
     cdef char* at = out.bytes + out.start
     cdef ssize_t taken
@@ -208,7 +208,7 @@ cdef ssize_t give(int fd, Out* out) noexcept:
 
 cdef void took(Out* out, size_t size) noexcept:
     """The kernel has taken so many bytes."""
-    cdef Piece* one
+    cdef StreamPart* one
     cdef size_t part
     out.sent += size
     while size > 0:
@@ -229,7 +229,7 @@ cdef void took(Out* out, size_t size) noexcept:
 
 # ── a connection ──────────────────────────────────────────────────────────────────────────────────
 
-cdef class Stream:
+cdef class ByteStream:
     """One connection: what is read and not yet a message, what is to be written."""
 
     def __cinit__(self, int fd, double began):

@@ -8,15 +8,15 @@ import pytest
 
 from majordomus.core.broker.accel import prefetch as foresight
 from majordomus.core.broker.accel import prefetch_hints as hints
-from majordomus.core.broker.accel.prefetch import Foresight
+from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.services import Service
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
-from tests.core import broker_harness as house
-from tests.core.broker_harness import House, number
+from tests.core import broker_harness as harness
+from tests.core.broker_harness import BrokerHarness, number
 
 SERVICES = 600
 """More than the compiled rules' `hints.MANY`."""
@@ -31,7 +31,7 @@ def python_looks_ahead_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def broker(services: int) -> BrokerMachine:
     """A machine that has so many services, of one worker each but the first, which has two."""
-    made = BrokerMachine(BrokerSettings(), house.ids(), "house")
+    made = BrokerMachine(BrokerSettings(), harness.ids(), "harness")
     for n in range(services + 1):
         name = b"service-%03d" % (n % services)
         made.receive(b"worker-%03d" % n, [mdp03.pack(spec.READY, code=9, service=name)], 1.0)
@@ -86,7 +86,7 @@ def test_batch_has_the_effects_of_its_messages_one_by_one(services: int, sends: 
         assert effects == alone.take_effects()
         assert len(effects[1]) > sends
         assert together.registry.counts.dropped == alone.registry.counts.dropped
-        house.invariants.check(together)
+        harness.invariants.check(together)
         for made in (together, alone):
             made.receive(b"client", [mdp03.pack(spec.DISCONNECT)], 2.0)
 
@@ -121,8 +121,8 @@ def known(name: bytes) -> Service:
     return service
 
 
-def foreseeing(services: dict[bytes, Service]) -> Foresight:
-    made = Foresight(services)
+def foreseeing(services: dict[bytes, Service]) -> Prefetcher:
+    made = Prefetcher(services)
     for service in services.values():
         made.made(service)
     return made
@@ -221,7 +221,7 @@ def test_a_service_that_ended_within_the_batch_is_made_anew() -> None:
     assert made.receive_all(again, 2.0) == []
     assert not before.known
     assert made.registry.services[name] is not before
-    house.invariants.check(made)
+    harness.invariants.check(made)
 
 
 class TestWhoAnswersIsKnownByTheDispatch:
@@ -271,11 +271,11 @@ def test_name_is_that_of_a_request_whose_header_has_it(
     assert foresight.called(frames) == name
 
 
-def test_of_many_workers_each_has_its_turn(house: House) -> None:
+def test_of_many_workers_each_has_its_turn(harness: BrokerHarness) -> None:
     workers = [b"worker-%03d" % n for n in range(SERVICES)]
     for worker in workers:
-        house.worker(worker, capacity=2)
-    house.said()
+        harness.worker(worker, capacity=2)
+    harness.said()
     for id in range(2 * SERVICES):
-        house.request(b"client-c", id + 1)
-    assert [peer for peer, _ in house.dispatched()] == 2 * workers
+        harness.request(b"client-c", id + 1)
+    assert [peer for peer, _ in harness.dispatched()] == 2 * workers

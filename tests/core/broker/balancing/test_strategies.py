@@ -13,27 +13,27 @@ from hypothesis import strategies as st
 
 from majordomus.core.broker.balancing.ranked import LeastLoad, LeastRecentlyUsed, RoundRobin
 from majordomus.core.broker.balancing.registry import STRATEGIES, weight_of
-from majordomus.core.broker.balancing.rng import Dice
+from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.balancing.sticky import Sticky
 from majordomus.core.broker.balancing.strategy import Strategy
-from majordomus.core.broker.state.requests import Request
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.requests import AcceptedRequest
+from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.broker.balancing.test_balancing import asks, chosen, hold, make_worker
 from tests.core.broker.rules.test_rule_10_cost import lines_of
-from tests.core.broker_harness import House, number
+from tests.core.broker_harness import BrokerHarness, number
 
 A, B, C, U, V, W = b"client-a", b"client-b", b"client-c", b"worker-u", b"worker-v", b"worker-w"
-MakeHouse = Callable[..., House]
+MakeHarness = Callable[..., BrokerHarness]
 
 
 def strategy_named(name: str) -> Strategy:
-    return STRATEGIES[name](Dice(b"seed"))
+    return STRATEGIES[name](RandomSource(b"seed"))
 
 
-def fleet(strategy: Strategy, count: int, weight: float = 1.0) -> list[Worker]:
+def fleet(strategy: Strategy, count: int, weight: float = 1.0) -> list[RegisteredWorker]:
     """So many new workers, all with free slots."""
     workers = [make_worker(b"worker-%05d" % n) for n in range(count)]
     for worker in workers:
@@ -42,7 +42,7 @@ def fleet(strategy: Strategy, count: int, weight: float = 1.0) -> list[Worker]:
     return workers
 
 
-def give(strategy: Strategy, request: Request) -> Worker:
+def give(strategy: Strategy, request: AcceptedRequest) -> RegisteredWorker:
     """What the dispatcher does with a request."""
     worker = strategy.choose(request)
     assert worker is not None
@@ -86,7 +86,7 @@ def test_strategy_returns_a_free_worker_that_has_not_rejected_as_long_as_there_i
 ) -> None:
     strategy = strategy_named(name)
     workers = [make_worker(b"w%d" % n) for n in range(6)]
-    free: set[Worker] = set()
+    free: set[RegisteredWorker] = set()
     for which, step, n in steps:
         worker = workers[which]
         if step in ("hold", "give"):
@@ -132,12 +132,12 @@ def test_worker_that_left_leaves_nothing_behind(name: str) -> None:
     assert strategy.choose(asks()) is None
 
 
-def _known(strategy: Strategy) -> set[Worker]:
+def _known(strategy: Strategy) -> set[RegisteredWorker]:
     """Every worker in any table of `strategy`."""
     slots = {slot for kind in type(strategy).__mro__ for slot in getattr(kind, "__slots__", ())}
     tables = [getattr(strategy, slot) for slot in slots if hasattr(strategy, slot)]
     keyed = [table for table in tables if isinstance(table, dict | set)]
-    return {worker for table in keyed for worker in table if isinstance(worker, Worker)}
+    return {worker for table in keyed for worker in table if isinstance(worker, RegisteredWorker)}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -181,21 +181,23 @@ def test_heavier_worker_gets_its_share_where_weights_mean_something(name: str) -
 # ── round-robin ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_round_robin_gives_to_each_in_the_order_in_which_they_came(make_house: MakeHouse) -> None:
-    house = make_house(balancing="round-robin")
+def test_round_robin_gives_to_each_in_the_order_in_which_they_came(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(balancing="round-robin")
     for worker in (U, V, W):
-        house.worker(worker, capacity=9)
-    assert chosen(house, 7) == [U, V, W, U, V, W, U]
+        harness.worker(worker, capacity=9)
+    assert chosen(harness, 7) == [U, V, W, U, V, W, U]
 
 
-def test_round_robin_passes_over_who_is_full_and_owes_it_nothing(make_house: MakeHouse) -> None:
-    house = make_house(balancing="round-robin")
-    house.worker(U, capacity=1)
-    house.worker(V, capacity=9)
-    house.worker(W, capacity=9)
-    assert chosen(house, 5) == [U, V, W, V, W]
-    house.answer(U, number(1))
-    assert chosen(house, 4) == [U, V, W, V]
+def test_round_robin_passes_over_who_is_full_and_owes_it_nothing(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="round-robin")
+    harness.worker(U, capacity=1)
+    harness.worker(V, capacity=9)
+    harness.worker(W, capacity=9)
+    assert chosen(harness, 5) == [U, V, W, V, W]
+    harness.answer(U, number(1))
+    assert chosen(harness, 4) == [U, V, W, V]
 
 
 def test_round_robin_gives_two_turns_to_a_worker_of_weight_two() -> None:
@@ -210,15 +212,15 @@ def test_round_robin_gives_two_turns_to_a_worker_of_weight_two() -> None:
 # ── least-recently-used ───────────────────────────────────────────────────────────────────────────
 
 
-def test_least_recently_used_gives_to_who_was_used_longest_ago(make_house: MakeHouse) -> None:
-    house = make_house(balancing="least-recently-used")
-    house.worker(U, capacity=1)
-    house.worker(V, capacity=2)
-    assert chosen(house, 3) == [U, V, V]
-    house.worker(W, capacity=9)
-    house.answer(V, number(2))
-    house.answer(U, number(1))
-    assert chosen(house, 3) == [W, U, V]
+def test_least_recently_used_gives_to_who_was_used_longest_ago(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="least-recently-used")
+    harness.worker(U, capacity=1)
+    harness.worker(V, capacity=2)
+    assert chosen(harness, 3) == [U, V, V]
+    harness.worker(W, capacity=9)
+    harness.answer(V, number(2))
+    harness.answer(U, number(1))
+    assert chosen(harness, 3) == [W, U, V]
 
 
 def test_least_recently_used_counts_what_came_from_the_queue() -> None:
@@ -232,71 +234,73 @@ def test_least_recently_used_counts_what_came_from_the_queue() -> None:
 # ── least-load ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_least_load_gives_to_the_least_loaded_host(make_house: MakeHouse) -> None:
-    house = make_house(balancing="least-load")
+def test_least_load_gives_to_the_least_loaded_host(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="least-load")
     for worker, load in ((U, 150), (V, 20), (W, 90)):
-        house.worker(worker, capacity=100)
-        house.say(worker, spec.HEARTBEAT, code=load)
-    assert chosen(house, 3) == [V, V, V]
-    house.say(V, spec.HEARTBEAT, code=200)
-    assert chosen(house, 2) == [W, W]
+        harness.worker(worker, capacity=100)
+        harness.say(worker, spec.HEARTBEAT, code=load)
+    assert chosen(harness, 3) == [V, V, V]
+    harness.say(V, spec.HEARTBEAT, code=200)
+    assert chosen(harness, 2) == [W, W]
 
 
 def test_least_load_counts_what_a_worker_was_given_since_its_heartbeat(
-    make_house: MakeHouse,
+    make_harness: MakeHarness,
 ) -> None:
-    house = make_house(balancing="least-load")
-    house.worker(U, capacity=4)
-    house.worker(V, capacity=4)
-    house.say(U, spec.HEARTBEAT, code=0)
-    house.say(V, spec.HEARTBEAT, code=30)
-    assert chosen(house, 5) == [U, U, V, U, V]
-    house.say(U, spec.HEARTBEAT, code=0)
-    assert chosen(house, 1) == [U]
+    harness = make_harness(balancing="least-load")
+    harness.worker(U, capacity=4)
+    harness.worker(V, capacity=4)
+    harness.say(U, spec.HEARTBEAT, code=0)
+    harness.say(V, spec.HEARTBEAT, code=30)
+    assert chosen(harness, 5) == [U, U, V, U, V]
+    harness.say(U, spec.HEARTBEAT, code=0)
+    assert chosen(harness, 1) == [U]
 
 
 def test_least_load_takes_an_unknown_load_as_the_mean_of_the_others(
-    make_house: MakeHouse,
+    make_harness: MakeHarness,
 ) -> None:
-    house = make_house(balancing="least-load")
+    harness = make_harness(balancing="least-load")
     for worker in (U, V, W):
-        house.worker(worker, capacity=16)
-    house.say(U, spec.HEARTBEAT, code=100)
-    house.say(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
-    house.say(V, spec.HEARTBEAT, code=0)
-    assert chosen(house, 8) == [V] * 8
-    house.say(V, spec.HEARTBEAT, code=70)
-    assert chosen(house, 1) == [V]
-    house.say(V, spec.HEARTBEAT, code=200)
-    assert chosen(house, 2) == [U, U]
-    house.say(U, spec.HEARTBEAT, code=400)
-    assert chosen(house, 1) == [V]
-    house.say(V, spec.HEARTBEAT, code=500)
-    assert chosen(house, 1) == [U]
+        harness.worker(worker, capacity=16)
+    harness.say(U, spec.HEARTBEAT, code=100)
+    harness.say(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
+    harness.say(V, spec.HEARTBEAT, code=0)
+    assert chosen(harness, 8) == [V] * 8
+    harness.say(V, spec.HEARTBEAT, code=70)
+    assert chosen(harness, 1) == [V]
+    harness.say(V, spec.HEARTBEAT, code=200)
+    assert chosen(harness, 2) == [U, U]
+    harness.say(U, spec.HEARTBEAT, code=400)
+    assert chosen(harness, 1) == [V]
+    harness.say(V, spec.HEARTBEAT, code=500)
+    assert chosen(harness, 1) == [U]
 
 
-def test_least_load_hears_what_delphi_workers_tell(make_house: MakeHouse) -> None:
+def test_least_load_hears_what_delphi_workers_tell(make_harness: MakeHarness) -> None:
     codec = LEGACY[Dialect.DELPHI]
-    house = make_house(balancing="least-load")
+    harness = make_harness(balancing="least-load")
     for worker, load in ((U, 1.5), (V, 0.4)):
-        house.hear(worker, *codec.w2b_ready(b"echo"))
-        house.hear(worker, *codec.w2b_heartbeat(b"echo", load))
-    house.said()
-    house.request(C, 1)
-    assert [peer for peer, *_ in house.said()] == [V]
+        harness.hear(worker, *codec.w2b_ready(b"echo"))
+        harness.hear(worker, *codec.w2b_heartbeat(b"echo", load))
+    harness.said()
+    harness.request(C, 1)
+    assert [peer for peer, *_ in harness.said()] == [V]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_worker_with_an_unreadable_load_is_never_chosen(make_house: MakeHouse, name: str) -> None:
+def test_worker_with_an_unreadable_load_is_never_chosen(
+    make_harness: MakeHarness, name: str
+) -> None:
     codec = LEGACY[Dialect.DELPHI]
-    house = make_house(balancing=name)
-    house.hear(U, *codec.w2b_ready(b"echo"))
-    house.hear(U, *codec.w2b_heartbeat(b"echo", spec.LOAD_UNREADABLE))
-    house.said()
-    house.request(C, 1)
-    assert house.said() == []
-    house.hear(U, *codec.w2b_heartbeat(b"echo", 0.1))
-    assert [peer for peer, *_ in house.said()] == [U]
+    harness = make_harness(balancing=name)
+    harness.hear(U, *codec.w2b_ready(b"echo"))
+    harness.hear(U, *codec.w2b_heartbeat(b"echo", spec.LOAD_UNREADABLE))
+    harness.said()
+    harness.request(C, 1)
+    assert harness.said() == []
+    harness.hear(U, *codec.w2b_heartbeat(b"echo", 0.1))
+    assert [peer for peer, *_ in harness.said()] == [U]
 
 
 def test_mean_of_the_loads_is_that_of_the_workers_that_are_there() -> None:
@@ -323,11 +327,11 @@ def test_mean_of_the_loads_is_that_of_the_workers_that_are_there() -> None:
 # ── random-two ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_random_two_takes_the_less_busy_of_two(make_house: MakeHouse) -> None:
-    house = make_house(balancing="random-two")
-    house.worker(U, capacity=99)
-    house.worker(V, capacity=99)
-    assert Counter(chosen(house, 10)) == {U: 5, V: 5}
+def test_random_two_takes_the_less_busy_of_two(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="random-two")
+    harness.worker(U, capacity=99)
+    harness.worker(V, capacity=99)
+    assert Counter(chosen(harness, 10)) == {U: 5, V: 5}
 
 
 def test_random_two_uses_all_workers_evenly() -> None:
@@ -339,66 +343,66 @@ def test_random_two_uses_all_workers_evenly() -> None:
 
 
 def test_dice_give_every_number_below_n_and_no_other() -> None:
-    dice = Dice(b"\x07")
+    dice = RandomSource(b"\x07")
     thrown = Counter(dice(6) for _ in range(6000))
     assert set(thrown) == set(range(6))
     assert max(thrown.values()) < 1150
-    again = Dice(b"\x07")
+    again = RandomSource(b"\x07")
     assert Counter(again(6) for _ in range(6000)) == thrown
 
 
 # ── sticky ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def keyed(key: Any) -> Request:
+def keyed(key: Any) -> AcceptedRequest:
     return asks(metadata=metadata.pack({"key": key}))
 
 
-def homes(strategy: Strategy, count: int) -> dict[bytes, Worker | None]:
+def homes(strategy: Strategy, count: int) -> dict[bytes, RegisteredWorker | None]:
     keys = [b"key-%d" % n for n in range(count)]
     return {key: strategy.choose(keyed(key)) for key in keys}
 
 
-def test_sticky_gives_one_key_to_one_worker(make_house: MakeHouse) -> None:
-    house = make_house(balancing="sticky")
+def test_sticky_gives_one_key_to_one_worker(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
-        house.worker(worker, capacity=500)
-    house.said()
+        harness.worker(worker, capacity=500)
+    harness.said()
     got: dict[int, set[bytes]] = {}
     for n in range(300):
         packed = metadata.pack({"key": f"user-{n % 30}"})
         client = (A, B, C)[n % 3]
-        house.request(client, n + 1, flags=spec.METADATA, metadata=packed)
-        got.setdefault(n % 30, set()).update(peer for peer, _ in house.dispatched())
+        harness.request(client, n + 1, flags=spec.METADATA, metadata=packed)
+        got.setdefault(n % 30, set()).update(peer for peer, _ in harness.dispatched())
     assert all(len(workers) == 1 for workers in got.values())
     assert set.union(*got.values()) == {U, V, W}
 
 
-def test_sticky_goes_by_the_client_where_there_is_no_key(make_house: MakeHouse) -> None:
-    house = make_house(balancing="sticky")
+def test_sticky_goes_by_the_client_where_there_is_no_key(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
-        house.worker(worker, capacity=500)
-    house.said()
+        harness.worker(worker, capacity=500)
+    harness.said()
     got: dict[bytes, set[bytes]] = {}
     for n in range(60):
         client = b"client-%d" % (n % 20)
-        house.request(client, n + 1)
-        got.setdefault(client, set()).update(peer for peer, _ in house.dispatched())
+        harness.request(client, n + 1)
+        got.setdefault(client, set()).update(peer for peer, _ in harness.dispatched())
     assert all(len(workers) == 1 for workers in got.values())
     assert set.union(*got.values()) == {U, V, W}
 
 
-def test_sticky_tells_clients_behind_one_proxy_apart(make_house: MakeHouse) -> None:
+def test_sticky_tells_clients_behind_one_proxy_apart(make_harness: MakeHarness) -> None:
     from majordomus.protocol import mdp03
 
-    house = make_house(balancing="sticky")
+    harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
-        house.worker(worker, capacity=500)
-    house.said()
+        harness.worker(worker, capacity=500)
+    harness.said()
     for n in range(30):
         header = mdp03.pack(spec.REQUEST, id=1, service=b"echo")
-        house.hear(b"proxy", b"client-%d" % n, header, b"x")
-    assert {peer for peer, _ in house.dispatched()} == {U, V, W}
+        harness.hear(b"proxy", b"client-%d" % n, header, b"x")
+    assert {peer for peer, _ in harness.dispatched()} == {U, V, W}
 
 
 def test_text_and_the_same_bytes_are_one_key() -> None:
@@ -457,14 +461,14 @@ def test_no_worker_has_twice_its_share_of_the_keys(count: int) -> None:
 # ── which service, which strategy ─────────────────────────────────────────────────────────────────
 
 
-def test_service_may_be_balanced_in_its_own_way(make_house: MakeHouse) -> None:
-    house = make_house(balancings={"echo": "round-robin"})
+def test_service_may_be_balanced_in_its_own_way(make_harness: MakeHarness) -> None:
+    harness = make_harness(balancings={"echo": "round-robin"})
     for worker in (U, V):
-        house.worker(worker, b"echo", capacity=9)
-        house.worker(worker, b"time", capacity=9)
-    house.request(C, 99, service=b"time")
-    assert chosen(house, 2) == [U, V]
-    strategies = house.machine.registry.strategies
+        harness.worker(worker, b"echo", capacity=9)
+        harness.worker(worker, b"time", capacity=9)
+    harness.request(C, 99, service=b"time")
+    assert chosen(harness, 2) == [U, V]
+    strategies = harness.machine.registry.strategies
     assert (strategies.name(b"echo"), strategies.name(b"time")) == (
         "round-robin",
         "least-outstanding",
@@ -474,46 +478,46 @@ def test_service_may_be_balanced_in_its_own_way(make_house: MakeHouse) -> None:
 class Last(Strategy):
     """The worker that came last."""
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         return next(reversed(list(self.willing(request))), None)
 
 
 class Broken(Last):
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         raise ZeroDivisionError("no luck")
 
 
 class Stubborn(Strategy):
     """Always the same one, whatever it holds or has rejected."""
 
-    first: Worker | None = None
+    first: RegisteredWorker | None = None
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         Stubborn.first = Stubborn.first or worker
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         return self.first
 
 
 OWN = {"last": Last, "broken": Broken, "stubborn": Stubborn}
 
 
-def test_strategy_of_ones_own_is_given_by_name(make_house: MakeHouse) -> None:
-    house = make_house(strategies=OWN, balancings={"echo": "last"})
+def test_strategy_of_ones_own_is_given_by_name(make_harness: MakeHarness) -> None:
+    harness = make_harness(strategies=OWN, balancings={"echo": "last"})
     for worker in (U, V, W):
-        house.worker(worker, capacity=2)
-    assert chosen(house, 6) == [W, W, V, V, U, U]
-    house.reject(W, number(1))
-    house.answer(V, number(3))
-    assert house.dispatched() == [(V, number(7))]
+        harness.worker(worker, capacity=2)
+    assert chosen(harness, 6) == [W, W, V, V, U, U]
+    harness.reject(W, number(1))
+    harness.answer(V, number(3))
+    assert harness.dispatched() == [(V, number(7))]
 
 
-def test_strategy_that_raises_is_replaced_and_told_of_once(make_house: MakeHouse) -> None:
-    house = make_house(strategies=OWN, balancing="broken")
+def test_strategy_that_raises_is_replaced_and_told_of_once(make_harness: MakeHarness) -> None:
+    harness = make_harness(strategies=OWN, balancing="broken")
     for worker in (U, V):
-        house.worker(worker, capacity=9)
-    assert chosen(house, 4) == [U, V, U, V]
-    assert [fact for fact in house.facts if fact[0] == "strategy-failed"] == [
+        harness.worker(worker, capacity=9)
+    assert chosen(harness, 4) == [U, V, U, V]
+    assert [fact for fact in harness.facts if fact[0] == "strategy-failed"] == [
         (
             "strategy-failed",
             {
@@ -526,17 +530,17 @@ def test_strategy_that_raises_is_replaced_and_told_of_once(make_house: MakeHouse
 
 
 def test_strategy_that_names_a_worker_which_may_not_have_it_is_overruled(
-    make_house: MakeHouse,
+    make_harness: MakeHarness,
 ) -> None:
     Stubborn.first = None
-    house = make_house(strategies=OWN, balancing="stubborn")
-    house.worker(U, capacity=1)
-    house.worker(V, capacity=1)
-    assert chosen(house, 2) == [U, V]
-    house.worker(W, capacity=1)
-    house.said()
-    house.reject(U, number(1))
-    assert house.dispatched() == [(W, number(3))]
+    harness = make_harness(strategies=OWN, balancing="stubborn")
+    harness.worker(U, capacity=1)
+    harness.worker(V, capacity=1)
+    assert chosen(harness, 2) == [U, V]
+    harness.worker(W, capacity=1)
+    harness.said()
+    harness.reject(U, number(1))
+    assert harness.dispatched() == [(W, number(3))]
 
 
 @pytest.mark.parametrize(
@@ -558,14 +562,14 @@ def test_weight_is_a_number_within_bounds_or_one(told: dict[str, Any], weight: f
     assert weight_of(b"") == 1.0
 
 
-def test_weight_of_ready_counts_and_may_be_told_anew(make_house: MakeHouse) -> None:
-    house = make_house()
+def test_weight_of_ready_counts_and_may_be_told_anew(make_harness: MakeHarness) -> None:
+    harness = make_harness()
     for worker, weight in ((U, 3), (V, 1)):
         packed = metadata.pack({"weight": weight})
-        house.say(
+        harness.say(
             worker, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed
         )
-    assert Counter(chosen(house, 40)) == {U: 30, V: 10}
+    assert Counter(chosen(harness, 40)) == {U: 30, V: 10}
     packed = metadata.pack({"weight": 1})
-    house.say(U, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed)
-    assert Counter(chosen(house, 20)) == {V: 20}
+    harness.say(U, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed)
+    assert Counter(chosen(harness, 20)) == {V: 20}

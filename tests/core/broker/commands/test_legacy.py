@@ -9,13 +9,13 @@ import pytest
 from majordomus.protocol import delphi, mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
-from tests.core.broker_harness import House, cancel, final, handle, number, partial
+from tests.core.broker_harness import BrokerHarness, cancel, final, handle, number, partial
 
 C, D, P, V, W = b"client-c", b"client-d", b"proxy-p", b"worker-v", b"worker-w"
 ALL = tuple(LEGACY)
 RFC = (Dialect.MDP01, Dialect.MDP02, Dialect.MDP02D)
 DELPHI = LEGACY[Dialect.DELPHI]
-MakeHouse = Callable[..., House]
+MakeHarness = Callable[..., BrokerHarness]
 
 
 def frames(*texts: str) -> list[bytes]:
@@ -23,98 +23,102 @@ def frames(*texts: str) -> list[bytes]:
     return [b"" if text == "-" else bytes.fromhex(text) for text in texts]
 
 
-def is_ready(house: House, worker: bytes, dialect: Dialect, service: bytes = b"echo") -> None:
-    house.hear(worker, *LEGACY[dialect].w2b_ready(service))
-    house.said()
+def is_ready(
+    harness: BrokerHarness, worker: bytes, dialect: Dialect, service: bytes = b"echo"
+) -> None:
+    harness.hear(worker, *LEGACY[dialect].w2b_ready(service))
+    harness.said()
 
 
 # byte for byte, not by our codecs
 
 
-def test_mdp01_conversation_on_the_wire(house: House) -> None:
-    house.hear(W, b"", b"MDPW01", b"\x01", b"echo")
-    house.hear(C, b"", b"MDPC01", b"echo", b"a", b"b")
-    assert house.words() == [(W, b"", b"MDPW01", b"\x02", handle(2), b"", b"a", b"b")]
-    house.hear(W, b"", b"MDPW01", b"\x03", handle(2), b"", b"c")
-    assert house.words() == [(C, b"", b"MDPC01", b"echo", b"c")]
-    house.hear(W, b"", b"MDPW01", b"\x05")
-    assert house.machine.registry.workers == {}
+def test_mdp01_conversation_on_the_wire(harness: BrokerHarness) -> None:
+    harness.hear(W, b"", b"MDPW01", b"\x01", b"echo")
+    harness.hear(C, b"", b"MDPC01", b"echo", b"a", b"b")
+    assert harness.words() == [(W, b"", b"MDPW01", b"\x02", handle(2), b"", b"a", b"b")]
+    harness.hear(W, b"", b"MDPW01", b"\x03", handle(2), b"", b"c")
+    assert harness.words() == [(C, b"", b"MDPC01", b"echo", b"c")]
+    harness.hear(W, b"", b"MDPW01", b"\x05")
+    assert harness.machine.registry.workers == {}
 
 
-def test_mdp02_conversation_on_the_wire(house: House) -> None:
-    house.hear(W, b"MDPW02", b"\x01", b"echo")
-    house.hear(C, b"MDPC02", b"\x01", b"echo", b"a")
-    assert house.words() == [(W, b"MDPW02", b"\x02", handle(2), b"", b"a")]
-    house.hear(W, b"MDPW02", b"\x03", handle(2), b"", b"part")
-    house.hear(W, b"MDPW02", b"\x04", handle(2), b"", b"end")
-    assert house.words() == [
+def test_mdp02_conversation_on_the_wire(harness: BrokerHarness) -> None:
+    harness.hear(W, b"MDPW02", b"\x01", b"echo")
+    harness.hear(C, b"MDPC02", b"\x01", b"echo", b"a")
+    assert harness.words() == [(W, b"MDPW02", b"\x02", handle(2), b"", b"a")]
+    harness.hear(W, b"MDPW02", b"\x03", handle(2), b"", b"part")
+    harness.hear(W, b"MDPW02", b"\x04", handle(2), b"", b"end")
+    assert harness.words() == [
         (C, b"MDPC02", b"\x02", b"echo", b"part"),
         (C, b"MDPC02", b"\x03", b"echo", b"end"),
     ]
-    house.hear(W, b"MDPW02", b"\x06")
-    assert house.machine.registry.workers == {}
+    harness.hear(W, b"MDPW02", b"\x06")
+    assert harness.machine.registry.workers == {}
 
 
-def test_delimited_mdp02_conversation_on_the_wire(house: House) -> None:
-    house.hear(W, b"", b"MDPW02", b"\x01", b"echo")
-    house.hear(C, b"", b"MDPC02", b"\x02", b"echo", b"a")
-    assert house.words() == [(W, b"", b"MDPW02", b"\x02", handle(2), b"", b"a")]
-    house.hear(W, b"", b"MDPW02", b"\x03", handle(2), b"", b"part")
-    house.hear(W, b"", b"MDPW02", b"\x04", handle(2), b"", b"end")
-    assert house.words() == [
+def test_delimited_mdp02_conversation_on_the_wire(harness: BrokerHarness) -> None:
+    harness.hear(W, b"", b"MDPW02", b"\x01", b"echo")
+    harness.hear(C, b"", b"MDPC02", b"\x02", b"echo", b"a")
+    assert harness.words() == [(W, b"", b"MDPW02", b"\x02", handle(2), b"", b"a")]
+    harness.hear(W, b"", b"MDPW02", b"\x03", handle(2), b"", b"part")
+    harness.hear(W, b"", b"MDPW02", b"\x04", handle(2), b"", b"end")
+    assert harness.words() == [
         (C, b"", b"MDPC02", b"\x03", b"part"),
         (C, b"", b"MDPC02", b"\x04", b"end"),
     ]
 
 
-def test_delphi_vectors_of_the_protocol_page(house: House) -> None:
+def test_delphi_vectors_of_the_protocol_page(harness: BrokerHarness) -> None:
     """READY, its answer to a worker whose id is 00 68 B4 56 7 as text, a CALL and its REPLY."""
     worker = bytes.fromhex("0068b4567a")
-    house.hear(worker, *frames("-", "01", "4d7953657276696365", "d39224de"))
+    harness.hear(worker, *frames("-", "01", "4d7953657276696365", "d39224de"))
     said = [b"", b"\x01", b"0068B4567A"]
-    assert house.words() == [(worker, *said, delphi.digest(said))]
-    house.hear(C, *frames("-", "05", "4d7953657276696365", "48656c6c6f20576f726c64", "255e0e2a"))
-    asked = [b"", b"\x05", house.handles[C], b"", b"Hello World"]
-    assert house.words() == [(worker, *asked, delphi.digest(asked))]
-    told = [b"", b"\x04", b"MyService", house.handles[C], b"Hi"]
-    house.hear(worker, *told, delphi.digest(told))
-    assert house.words() == [(C, *frames("-", "05", "4d7953657276696365", "4869", "0f3e7b33"))]
+    assert harness.words() == [(worker, *said, delphi.digest(said))]
+    harness.hear(C, *frames("-", "05", "4d7953657276696365", "48656c6c6f20576f726c64", "255e0e2a"))
+    asked = [b"", b"\x05", harness.handles[C], b"", b"Hello World"]
+    assert harness.words() == [(worker, *asked, delphi.digest(asked))]
+    told = [b"", b"\x04", b"MyService", harness.handles[C], b"Hi"]
+    harness.hear(worker, *told, delphi.digest(told))
+    assert harness.words() == [(C, *frames("-", "05", "4d7953657276696365", "4869", "0f3e7b33"))]
     heartbeat = ("-", "02", "4d7953657276696365",
                  "302e343220302e333120302e323020312f33343520363738390a", "ca8b5550")  # fmt: skip
-    house.hear(worker, *frames(*heartbeat))
-    assert house.machine.registry.workers[worker].load == 0.42
-    house.pass_time(2.6)
-    assert house.words() == [(worker, *frames("-", "02", "191f16ee"))]
+    harness.hear(worker, *frames(*heartbeat))
+    assert harness.machine.registry.workers[worker].load == 0.42
+    harness.pass_time(2.6)
+    assert harness.words() == [(worker, *frames("-", "02", "191f16ee"))]
 
 
 # errors: silence, or one reply
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_failure_is_silence_and_counted(house: House, dialect: Dialect) -> None:
-    house.worker(W)
-    house.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.answer(W, number(2), b"ValueError", status=500)
-    assert house.words() == []
-    assert (house.counts.failed, house.counts.unanswered) == (1, 1)
+def test_failure_is_silence_and_counted(harness: BrokerHarness, dialect: Dialect) -> None:
+    harness.worker(W)
+    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.answer(W, number(2), b"ValueError", status=500)
+    assert harness.words() == []
+    assert (harness.counts.failed, harness.counts.unanswered) == (1, 1)
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_failure_is_one_reply_where_that_is_set(make_house: MakeHouse, dialect: Dialect) -> None:
-    house = make_house(legacy_errors="reply", default_ttl=1.0)
+def test_failure_is_one_reply_where_that_is_set(
+    make_harness: MakeHarness, dialect: Dialect
+) -> None:
+    harness = make_harness(legacy_errors="reply", default_ttl=1.0)
     codec = LEGACY[dialect]
-    house.worker(W, capacity=9)
+    harness.worker(W, capacity=9)
     for _ in range(4):
-        house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.answer(W, number(2), b"ValueError", b"more", status=500)
-    house.answer(W, number(4), status=418)
-    house.part(W, number(6), b"part")
-    house.leave(W)
-    house.pass_time(1.1)
+        harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.answer(W, number(2), b"ValueError", b"more", status=500)
+    harness.answer(W, number(4), status=418)
+    harness.part(W, number(6), b"part")
+    harness.leave(W)
+    harness.pass_time(1.1)
     parts = [] if dialect in (Dialect.MDP01, Dialect.DELPHI) else [codec.b2c_partial]
-    assert house.words() == [
+    assert harness.words() == [
         (C, *codec.b2c_final(b"echo", [b"500", b"ValueError"])),
         (C, *codec.b2c_final(b"echo", [b"418", b""])),
         *((C, *write(b"echo", [b"part"])) for write in parts),
@@ -122,75 +126,79 @@ def test_failure_is_one_reply_where_that_is_set(make_house: MakeHouse, dialect: 
         (C, *codec.b2c_final(
             b"echo", [b"408", b"'echo' did not answer within 1 s; it was in the queue"])),
     ]  # fmt: skip
-    assert house.counts.unanswered == 0
+    assert harness.counts.unanswered == 0
 
 
 @pytest.mark.parametrize("dialect", ALL)
 def test_legacy_client_behind_an_envelope_gets_it_back(
-    make_house: MakeHouse, dialect: Dialect
+    make_harness: MakeHarness, dialect: Dialect
 ) -> None:
-    house = make_house(legacy_errors="reply")
+    harness = make_harness(legacy_errors="reply")
     codec, envelope = LEGACY[dialect], [b"\x01\x02", b"relay"]
-    house.worker(W)
-    house.said()
+    harness.worker(W)
+    harness.said()
     for _ in range(2):
-        house.hear(P, *envelope, *codec.c2b_request(b"echo", [b"x"]))
-    house.answer(W, number(2), b"y")
-    house.answer(W, number(4), b"no", status=500)
-    assert [word for word in house.words() if word[0] == P] == [
+        harness.hear(P, *envelope, *codec.c2b_request(b"echo", [b"x"]))
+    harness.answer(W, number(2), b"y")
+    harness.answer(W, number(4), b"no", status=500)
+    assert [word for word in harness.words() if word[0] == P] == [
         (P, *envelope, *codec.b2c_final(b"echo", [b"y"])),
         (P, *envelope, *codec.b2c_final(b"echo", [b"500", b"no"])),
     ]
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_worker_behind_an_envelope_gets_disconnect(house: House, dialect: Dialect) -> None:
+def test_worker_behind_an_envelope_gets_disconnect(
+    harness: BrokerHarness, dialect: Dialect
+) -> None:
     codec = LEGACY[dialect]
-    house.hear(P, b"relay", *codec.w2b_ready(b"echo"))
-    assert house.words() == [(P, b"relay", *codec.b2w_disconnect())]
-    assert house.machine.registry.workers == {}
-    assert house.counts.dropped == {"worker-behind-envelope": 1}
+    harness.hear(P, b"relay", *codec.w2b_ready(b"echo"))
+    assert harness.words() == [(P, b"relay", *codec.b2w_disconnect())]
+    assert harness.machine.registry.workers == {}
+    assert harness.counts.dropped == {"worker-behind-envelope": 1}
 
 
 # clients that know only one reply
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.DELPHI])
-def test_parts_are_joined_into_the_one_reply(house: House, dialect: Dialect) -> None:
+def test_parts_are_joined_into_the_one_reply(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
-    house.worker(W)
-    house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.part(W, number(2), b"a", b"b")
-    house.part(W, number(2))
-    house.part(W, number(2), b"c")
-    assert house.words() == []
-    house.answer(W, number(2), b"d")
-    assert house.words() == [(C, *codec.b2c_final(b"echo", [b"a", b"b", b"c", b"d"]))]
+    harness.worker(W)
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.part(W, number(2), b"a", b"b")
+    harness.part(W, number(2))
+    harness.part(W, number(2), b"c")
+    assert harness.words() == []
+    harness.answer(W, number(2), b"d")
+    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"a", b"b", b"c", b"d"]))]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.DELPHI])
-def test_parts_of_what_then_failed_are_not_told(make_house: MakeHouse, dialect: Dialect) -> None:
-    house = make_house(legacy_errors="reply")
+def test_parts_of_what_then_failed_are_not_told(
+    make_harness: MakeHarness, dialect: Dialect
+) -> None:
+    harness = make_harness(legacy_errors="reply")
     codec = LEGACY[dialect]
-    house.worker(W)
-    house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.part(W, number(2), b"a")
-    house.answer(W, number(2), b"no", status=500)
-    assert house.words() == [(C, *codec.b2c_final(b"echo", [b"500", b"no"]))]
+    harness.worker(W)
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.part(W, number(2), b"a")
+    harness.answer(W, number(2), b"no", status=500)
+    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"500", b"no"]))]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP02, Dialect.MDP02D])
-def test_clients_of_02_get_the_parts_as_they_come(house: House, dialect: Dialect) -> None:
+def test_clients_of_02_get_the_parts_as_they_come(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
-    house.worker(W)
-    house.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    house.said()
-    house.part(W, number(2), b"a", b"b")
-    house.part(W, number(2))
-    house.answer(W, number(2))
-    assert house.words() == [
+    harness.worker(W)
+    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.said()
+    harness.part(W, number(2), b"a", b"b")
+    harness.part(W, number(2))
+    harness.answer(W, number(2))
+    assert harness.words() == [
         (C, *codec.b2c_partial(b"echo", [b"a", b"b"])),
         (C, *codec.b2c_partial(b"echo", [b""])),
         (C, *codec.b2c_final(b"echo", [b""])),
@@ -201,14 +209,14 @@ def test_clients_of_02_get_the_parts_as_they_come(house: House, dialect: Dialect
 
 
 @pytest.mark.parametrize("dialect", RFC)
-def test_rfc_worker_holds_one_request_at_a_time(house: House, dialect: Dialect) -> None:
+def test_rfc_worker_holds_one_request_at_a_time(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
-    is_ready(house, W, dialect)
-    house.request(C, 1, b"x")
-    house.request(C, 2, b"y")
-    assert house.words() == [(W, *codec.b2w_request(handle(1), [b"x"]))]
-    house.hear(W, *codec.w2b_final(b"echo", handle(1), [b"a"]))
-    assert house.words() == [
+    is_ready(harness, W, dialect)
+    harness.request(C, 1, b"x")
+    harness.request(C, 2, b"y")
+    assert harness.words() == [(W, *codec.b2w_request(handle(1), [b"x"]))]
+    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"a"]))
+    assert harness.words() == [
         final(C, 1, b"a", worker=W),
         (W, *codec.b2w_request(handle(2), [b"y"])),
     ]
@@ -217,22 +225,22 @@ def test_rfc_worker_holds_one_request_at_a_time(house: House, dialect: Dialect) 
 @pytest.mark.parametrize("dialect", RFC)
 @pytest.mark.parametrize("service", [b"echo", b"time"])
 def test_second_ready_gets_disconnect_and_the_work_is_queued_again(
-    house: House, dialect: Dialect, service: bytes
+    harness: BrokerHarness, dialect: Dialect, service: bytes
 ) -> None:
     codec = LEGACY[dialect]
-    is_ready(house, W, dialect)
-    house.request(C, 1, b"x")
-    house.said()
-    house.hear(W, *codec.w2b_ready(service))
-    assert house.words() == [(W, *codec.b2w_disconnect())]
-    assert house.counts.dropped == {"second-ready": 1}
-    house.worker(V)
-    assert [word[:2] for word in house.words()] == [(V, "WELCOME"), (V, "REQUEST")]
+    is_ready(harness, W, dialect)
+    harness.request(C, 1, b"x")
+    harness.said()
+    harness.hear(W, *codec.w2b_ready(service))
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.counts.dropped == {"second-ready": 1}
+    harness.worker(V)
+    assert [word[:2] for word in harness.words()] == [(V, "WELCOME"), (V, "REQUEST")]
 
 
 @pytest.mark.parametrize("dialect", ALL)
 def test_commands_of_an_unknown_worker_get_disconnect_and_its_disconnect_does_not(
-    house: House, dialect: Dialect
+    harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
     commands = [
@@ -240,153 +248,157 @@ def test_commands_of_an_unknown_worker_get_disconnect_and_its_disconnect_does_no
         codec.w2b_final(b"echo", handle(1), [b"x"]),
     ]
     for command in commands:
-        house.hear(W, *command)
-        assert house.words() == [(W, *codec.b2w_disconnect())]
-    house.hear(W, *codec.w2b_disconnect(b"echo"))
-    assert house.words() == []
-    assert house.counts.dropped == {"unknown-worker": 2}
+        harness.hear(W, *command)
+        assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.hear(W, *codec.w2b_disconnect(b"echo"))
+    assert harness.words() == []
+    assert harness.counts.dropped == {"unknown-worker": 2}
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP02, Dialect.MDP02D])
-def test_part_of_an_unknown_worker_gets_disconnect(house: House, dialect: Dialect) -> None:
+def test_part_of_an_unknown_worker_gets_disconnect(
+    harness: BrokerHarness, dialect: Dialect
+) -> None:
     codec = LEGACY[dialect]
-    house.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"x"]))
-    assert house.words() == [(W, *codec.b2w_disconnect())]
+    harness.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"x"]))
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
 
 
 @pytest.mark.parametrize("dialect", ALL)
 @pytest.mark.parametrize("name", [b"mmi.service", b"mmi.anything"])
 def test_worker_that_claims_a_name_of_the_management_gets_disconnect(
-    house: House, dialect: Dialect, name: bytes
+    harness: BrokerHarness, dialect: Dialect, name: bytes
 ) -> None:
     codec = LEGACY[dialect]
-    house.hear(W, *codec.w2b_ready(name))
-    assert house.words() == [(W, *codec.b2w_disconnect())]
-    assert house.machine.registry.workers == {}
-    assert house.counts.dropped == {"reserved-service-name": 1}
+    harness.hear(W, *codec.w2b_ready(name))
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.machine.registry.workers == {}
+    assert harness.counts.dropped == {"reserved-service-name": 1}
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_disconnect_of_a_worker_queues_its_work_again(house: House, dialect: Dialect) -> None:
+def test_disconnect_of_a_worker_queues_its_work_again(
+    harness: BrokerHarness, dialect: Dialect
+) -> None:
     codec = LEGACY[dialect]
-    is_ready(house, W, dialect)
-    house.request(C, 1, b"x")
-    house.said()
-    house.hear(W, *codec.w2b_disconnect(b"echo"))
-    assert house.words() == []
-    is_ready(house, V, dialect)
-    assert house.machine.registry.workers[V].held.keys() == {number(2)}
+    is_ready(harness, W, dialect)
+    harness.request(C, 1, b"x")
+    harness.said()
+    harness.hear(W, *codec.w2b_disconnect(b"echo"))
+    assert harness.words() == []
+    is_ready(harness, V, dialect)
+    assert harness.machine.registry.workers[V].held.keys() == {number(2)}
 
 
 @pytest.mark.parametrize("dialect", ALL)
 def test_rubbish_of_a_known_worker_gets_disconnect_in_its_dialect(
-    house: House, dialect: Dialect
+    harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    is_ready(house, W, dialect)
-    house.hear(W, b"hello")
-    assert house.words() == [(W, *codec.b2w_disconnect())]
-    assert house.counts.dropped == {"unrecognised": 1}
-    house.hear(W, b"hello")
-    assert house.words() == []
+    is_ready(harness, W, dialect)
+    harness.hear(W, b"hello")
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.counts.dropped == {"unrecognised": 1}
+    harness.hear(W, b"hello")
+    assert harness.words() == []
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_worker_that_changes_its_dialect_is_lost(house: House, dialect: Dialect) -> None:
+def test_worker_that_changes_its_dialect_is_lost(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
-    is_ready(house, W, dialect)
+    is_ready(harness, W, dialect)
     other = LEGACY[Dialect.MDP02 if dialect is not Dialect.MDP02 else Dialect.MDP01]
-    house.hear(W, *other.w2b_heartbeat(b"echo", None))
-    assert house.words() == [(W, *codec.b2w_disconnect())]
-    is_ready(house, W, dialect)
-    house.worker(W)
-    assert house.words() == [(W, *codec.b2w_disconnect())]
-    assert house.counts.dropped == {"unknown-worker": 1, "changed-dialect": 1}
+    harness.hear(W, *other.w2b_heartbeat(b"echo", None))
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    is_ready(harness, W, dialect)
+    harness.worker(W)
+    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.counts.dropped == {"unknown-worker": 1, "changed-dialect": 1}
 
 
-def test_parts_of_an_02_worker_reach_an_03_client(house: House) -> None:
+def test_parts_of_an_02_worker_reach_an_03_client(harness: BrokerHarness) -> None:
     codec = LEGACY[Dialect.MDP02]
-    is_ready(house, W, Dialect.MDP02)
-    house.request(C, 1)
-    house.said()
-    house.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"a"]))
-    house.hear(W, *codec.w2b_final(b"echo", handle(1), [b"b"]))
-    assert house.words() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
+    is_ready(harness, W, Dialect.MDP02)
+    harness.request(C, 1)
+    harness.said()
+    harness.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"a"]))
+    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"b"]))
+    assert harness.words() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
 
 
-def test_legacy_worker_gets_no_cancel(house: House) -> None:
-    is_ready(house, W, Dialect.MDP02)
-    house.request(C, 1)
-    house.said()
-    house.say(C, spec.CANCEL, id=1)
-    assert house.words() == [final(C, 1, b"cancelled by the client", status=499)]
+def test_legacy_worker_gets_no_cancel(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.MDP02)
+    harness.request(C, 1)
+    harness.said()
+    harness.say(C, spec.CANCEL, id=1)
+    assert harness.words() == [final(C, 1, b"cancelled by the client", status=499)]
 
 
 # Delphi
 
 
-def test_delphi_worker_gets_any_number_of_requests_at_once(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
+def test_delphi_worker_gets_any_number_of_requests_at_once(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
     for id in range(1, 101):
-        house.request(C, id, b"x")
-    assert house.words() == [(W, *DELPHI.b2w_request(handle(n), [b"x"])) for n in range(1, 101)]
+        harness.request(C, id, b"x")
+    assert harness.words() == [(W, *DELPHI.b2w_request(handle(n), [b"x"])) for n in range(1, 101)]
 
 
-def test_delphi_ready_for_the_same_service_is_answered_again(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
-    house.request(C, 1, b"x")
-    house.said()
-    house.hear(W, *DELPHI.w2b_ready(b"echo"))
-    assert house.words() == [(W, *DELPHI.b2w_ready(W))]
-    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"y"]))
-    assert house.words() == [final(C, 1, b"y", worker=W)]
+def test_delphi_ready_for_the_same_service_is_answered_again(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
+    harness.request(C, 1, b"x")
+    harness.said()
+    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
+    assert harness.words() == [(W, *DELPHI.b2w_ready(W))]
+    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"y"]))
+    assert harness.words() == [final(C, 1, b"y", worker=W)]
 
 
-def test_delphi_ready_for_another_service_moves_the_worker(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
-    house.request(C, 1, b"x")
-    house.request(C, 2, b"t", service=b"time")
-    house.said()
-    house.hear(W, *DELPHI.w2b_ready(b"time"))
-    assert house.words() == [
+def test_delphi_ready_for_another_service_moves_the_worker(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
+    harness.request(C, 1, b"x")
+    harness.request(C, 2, b"t", service=b"time")
+    harness.said()
+    harness.hear(W, *DELPHI.w2b_ready(b"time"))
+    assert harness.words() == [
         (W, *DELPHI.b2w_ready(W)),
         (W, *DELPHI.b2w_request(handle(2), [b"t"])),
     ]
-    house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"from before"]))
-    assert house.words() == []
-    is_ready(house, V, Dialect.DELPHI)
-    assert house.machine.registry.workers[V].held.keys() == {number(3)}
+    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"from before"]))
+    assert harness.words() == []
+    is_ready(harness, V, Dialect.DELPHI)
+    assert harness.machine.registry.workers[V].held.keys() == {number(3)}
 
 
-def test_delphi_worker_that_moves_to_a_reserved_name_is_sent_off(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
-    house.hear(W, *DELPHI.w2b_ready(b"mmi.x"))
-    assert house.words() == [(W, *DELPHI.b2w_disconnect())]
-    assert house.machine.registry.workers == {}
+def test_delphi_worker_that_moves_to_a_reserved_name_is_sent_off(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
+    harness.hear(W, *DELPHI.w2b_ready(b"mmi.x"))
+    assert harness.words() == [(W, *DELPHI.b2w_disconnect())]
+    assert harness.machine.registry.workers == {}
 
 
 def test_delphi_reply_that_carries_its_handle_first_is_the_final_and_later_ones_are_counted(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
-    is_ready(house, W, Dialect.DELPHI)
-    house.request(C, 1, b"x")
-    house.said()
+    is_ready(harness, W, Dialect.DELPHI)
+    harness.request(C, 1, b"x")
+    harness.said()
     for body in (b"first", b"later", b"later still"):
-        house.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
-    assert house.words() == [final(C, 1, b"first", worker=W)]
-    assert house.counts.dropped == {"event-without-presence": 2}
+        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
+    assert harness.words() == [final(C, 1, b"first", worker=W)]
+    assert harness.counts.dropped == {"event-without-presence": 2}
 
 
 def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(
-    house: House,
+    harness: BrokerHarness,
 ) -> None:
-    is_ready(house, W, Dialect.DELPHI)
+    is_ready(harness, W, Dialect.DELPHI)
     for body in (b"1", b"2"):
-        house.hear(C, *DELPHI.c2b_request(b"echo", [body]))
-    house.hear(D, *DELPHI.c2b_request(b"echo", [b"3"]))
-    house.request(D, 7, b"4")
-    address_c, address_d = house.handles[C], house.handles[D]
-    assert house.words() == [
+        harness.hear(C, *DELPHI.c2b_request(b"echo", [body]))
+    harness.hear(D, *DELPHI.c2b_request(b"echo", [b"3"]))
+    harness.request(D, 7, b"4")
+    address_c, address_d = harness.handles[C], harness.handles[D]
+    assert harness.words() == [
         (W, *DELPHI.b2w_request(address_c, [b"1"])),
         (W, *DELPHI.b2w_request(address_c, [b"2"])),
         (W, *DELPHI.b2w_request(address_d, [b"3"])),
@@ -398,8 +410,8 @@ def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(
         (handle(7), b"d"),
         (address_c, b"b"),
     ):
-        house.hear(W, *DELPHI.w2b_final(b"echo", address, [body]))
-    assert house.words() == [
+        harness.hear(W, *DELPHI.w2b_final(b"echo", address, [body]))
+    assert harness.words() == [
         (D, *DELPHI.b2c_final(b"echo", [b"c"])),
         (C, *DELPHI.b2c_final(b"echo", [b"a"])),
         final(D, 7, b"d", worker=W),
@@ -407,54 +419,56 @@ def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(
     ]
 
 
-def test_delphi_client_at_another_worker_has_a_handle_for_each_dispatch(house: House) -> None:
+def test_delphi_client_at_another_worker_has_a_handle_for_each_dispatch(
+    harness: BrokerHarness,
+) -> None:
     """Only a Delphi worker takes the handle for the client; here a second request may overtake."""
-    house.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
-    house.hear(W, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
+    harness.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
+    harness.hear(W, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
     for body in (b"1", b"2"):
-        house.hear(C, *DELPHI.c2b_request(b"echo", [body]))
-    assert house.words() == [
+        harness.hear(C, *DELPHI.c2b_request(b"echo", [body]))
+    assert harness.words() == [
         (V, *LEGACY[Dialect.MDP02].b2w_request(handle(2), [b"1"])),
         (W, *LEGACY[Dialect.MDP02].b2w_request(handle(4), [b"2"])),
     ]
 
 
-def test_reply_without_the_delimiter_is_read_as_well(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
-    house.request(C, 1, b"x")
-    house.said()
+def test_reply_without_the_delimiter_is_read_as_well(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
+    harness.request(C, 1, b"x")
+    harness.said()
     told = [b"", b"\x04", b"echo", handle(1), b"y", b"z"]
-    house.hear(W, *told, delphi.digest(told))
-    assert house.words() == [final(C, 1, b"y", b"z", worker=W)]
+    harness.hear(W, *told, delphi.digest(told))
+    assert harness.words() == [final(C, 1, b"y", b"z", worker=W)]
 
 
-def test_message_with_a_wrong_hash_is_dropped_and_nothing_more(house: House) -> None:
-    is_ready(house, W, Dialect.DELPHI)
+def test_message_with_a_wrong_hash_is_dropped_and_nothing_more(harness: BrokerHarness) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
     for message in (DELPHI.c2b_request(b"echo", [b"x"]), DELPHI.w2b_ready(b"time")):
-        house.hear(W, *message[:-1], b"\x00\x00\x00\x01")
-        house.hear(C, *message[:-1], b"\x00\x00\x00\x00")
-    assert house.words() == []
-    assert house.counts.dropped == {"wrong-hash": 4}
-    assert set(house.machine.registry.workers) == {W}
+        harness.hear(W, *message[:-1], b"\x00\x00\x00\x01")
+        harness.hear(C, *message[:-1], b"\x00\x00\x00\x00")
+    assert harness.words() == []
+    assert harness.counts.dropped == {"wrong-hash": 4}
+    assert set(harness.machine.registry.workers) == {W}
 
 
-def test_hash_of_0_is_accepted_where_that_is_set(make_house: MakeHouse) -> None:
-    house = make_house(delphi_unverified=True)
-    house.worker(W)
-    house.said()
-    house.hear(C, *DELPHI.c2b_request(b"echo", [b"x"])[:-1], b"\x00\x00\x00\x00")
-    house.hear(C, *DELPHI.c2b_request(b"echo", [b"y"])[:-1], b"\x00\x00\x00\x01")
-    assert house.words() == [house.given(W, 2, C, b"x")]
-    assert house.counts.dropped == {"wrong-hash": 1}
+def test_hash_of_0_is_accepted_where_that_is_set(make_harness: MakeHarness) -> None:
+    harness = make_harness(delphi_unverified=True)
+    harness.worker(W)
+    harness.said()
+    harness.hear(C, *DELPHI.c2b_request(b"echo", [b"x"])[:-1], b"\x00\x00\x00\x00")
+    harness.hear(C, *DELPHI.c2b_request(b"echo", [b"y"])[:-1], b"\x00\x00\x00\x01")
+    assert harness.words() == [harness.given(W, 2, C, b"x")]
+    assert harness.counts.dropped == {"wrong-hash": 1}
 
 
-def test_hash_covers_the_frames_behind_an_envelope_alone(house: House) -> None:
-    house.worker(W)
-    house.said()
-    house.hear(P, b"\x01\x00", *DELPHI.c2b_request(b"echo", [b"x"]))
-    assert house.words() == [house.given(W, 2, P, b"x")]
-    house.answer(W, number(2), b"y")
-    assert house.words() == [(P, b"\x01\x00", *DELPHI.b2c_final(b"echo", [b"y"]))]
+def test_hash_covers_the_frames_behind_an_envelope_alone(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.said()
+    harness.hear(P, b"\x01\x00", *DELPHI.c2b_request(b"echo", [b"x"]))
+    assert harness.words() == [harness.given(W, 2, P, b"x")]
+    harness.answer(W, number(2), b"y")
+    assert harness.words() == [(P, b"\x01\x00", *DELPHI.b2c_final(b"echo", [b"y"]))]
 
 
 @pytest.mark.parametrize(
@@ -467,51 +481,55 @@ def test_hash_covers_the_frames_behind_an_envelope_alone(house: House) -> None:
         (b"-0.5", -1.0),
     ],
 )
-def test_load_of_a_delphi_worker_is_its_first_token(house: House, text: bytes, load: float) -> None:
-    is_ready(house, W, Dialect.DELPHI)
+def test_load_of_a_delphi_worker_is_its_first_token(
+    harness: BrokerHarness, text: bytes, load: float
+) -> None:
+    is_ready(harness, W, Dialect.DELPHI)
     said = [b"", b"\x02", b"echo", text]
-    house.hear(W, *said, delphi.digest(said))
-    worker = house.machine.registry.workers[W]
+    harness.hear(W, *said, delphi.digest(said))
+    worker = harness.machine.registry.workers[W]
     assert worker.load == load
-    house.hear(W, *DELPHI.w2b_heartbeat(b"echo", None))
+    harness.hear(W, *DELPHI.w2b_heartbeat(b"echo", None))
     assert worker.load == load
-    house.request(C, 1, b"x")
-    assert len(house.words()) == (load != -1.0)
+    harness.request(C, 1, b"x")
+    assert len(harness.words()) == (load != -1.0)
 
 
 # one routing id, several dialects
 
 
-def test_client_is_answered_in_the_dialect_of_each_request(house: House) -> None:
-    house.worker(W, capacity=9)
-    house.said()
-    house.request(C, 1, b"x")
+def test_client_is_answered_in_the_dialect_of_each_request(harness: BrokerHarness) -> None:
+    harness.worker(W, capacity=9)
+    harness.said()
+    harness.request(C, 1, b"x")
     for dialect in ALL:
-        house.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    given = [word[2]["id"] for word in house.words()]
+        harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    given = [word[2]["id"] for word in harness.words()]
     for id in given:
-        house.answer(W, id, b"y")
-    assert house.words() == [
+        harness.answer(W, id, b"y")
+    assert harness.words() == [
         final(C, 1, b"y", worker=W),
         *((C, *LEGACY[dialect].b2c_final(b"echo", [b"y"])) for dialect in ALL),
     ]
 
 
-def test_one_connection_may_be_a_legacy_worker_and_a_client(house: House) -> None:
+def test_one_connection_may_be_a_legacy_worker_and_a_client(harness: BrokerHarness) -> None:
     codec = LEGACY[Dialect.MDP01]
-    is_ready(house, W, Dialect.MDP01, b"time")
-    house.worker(V)
-    house.said()
-    house.hear(W, *codec.c2b_request(b"echo", [b"x"]))
-    assert house.words() == [house.given(V, 2, W, b"x")]
-    house.hear(W, b"hello")
-    assert house.words() == [cancel(V, 2), (W, *codec.b2w_disconnect())]
+    is_ready(harness, W, Dialect.MDP01, b"time")
+    harness.worker(V)
+    harness.said()
+    harness.hear(W, *codec.c2b_request(b"echo", [b"x"]))
+    assert harness.words() == [harness.given(V, 2, W, b"x")]
+    harness.hear(W, b"hello")
+    assert harness.words() == [cancel(V, 2), (W, *codec.b2w_disconnect())]
 
 
-def test_answer_to_another_version_is_one_disconnect_at_a_limited_rate(house: House) -> None:
+def test_answer_to_another_version_is_one_disconnect_at_a_limited_rate(
+    harness: BrokerHarness,
+) -> None:
     for _ in range(5):
-        house.hear(C, b"MDP\x04" + bytes(18))
-    assert house.said() == [
+        harness.hear(C, b"MDP\x04" + bytes(18))
+    assert harness.said() == [
         (
             C,
             [
@@ -521,20 +539,20 @@ def test_answer_to_another_version_is_one_disconnect_at_a_limited_rate(house: Ho
             ],
         )
     ]
-    house.pass_time(0.1)
-    house.hear(D, b"MDP\x02")
-    assert [peer for peer, _ in house.said()] == [D]
-    assert house.counts.dropped == {"unsupported-version": 6}
+    harness.pass_time(0.1)
+    harness.hear(D, b"MDP\x02")
+    assert [peer for peer, _ in harness.said()] == [D]
+    assert harness.counts.dropped == {"unsupported-version": 6}
 
 
-def test_known_worker_that_speaks_another_version_is_lost(house: House) -> None:
-    house.worker(W)
-    house.request(C, 1)
-    house.worker(V)
-    house.said()
-    house.hear(C, b"MDP\x04")
-    house.hear(W, b"MDP\x04")
-    assert [word[:2] for word in house.words()] == [
+def test_known_worker_that_speaks_another_version_is_lost(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.worker(V)
+    harness.said()
+    harness.hear(C, b"MDP\x04")
+    harness.hear(W, b"MDP\x04")
+    assert [word[:2] for word in harness.words()] == [
         (C, "DISCONNECT"),
         (V, "REQUEST"),
         (W, "DISCONNECT"),

@@ -17,7 +17,7 @@ from majordomus.core.broker.hooks.actions import (
     Redirect,
     Reject,
     Replace,
-    Reply,
+    ReplyAction,
     SendTo,
 )
 from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
@@ -75,7 +75,7 @@ class RandomHooks:
                 (Redirect("other"), 2),
                 (Redirect("mmi.broker"), 1),
                 (SendTo(self.random.choice(list(WORKERS))), 2),
-                (Reply([body]), 2),
+                (ReplyAction([body]), 2),
                 (Reject(401, "no"), 1),
                 (Replace([b"nonsense"]), 1),
             ],
@@ -248,7 +248,7 @@ def test_counts_add_up_under_50_000_requests_with_hooks_that_act_at_random() -> 
     assert 0 < waiting <= discards
     assert counts.unanswered >= discards - counts.cancelled
     # And all of it has happened.
-    kinds = ("Forward", "Discard", "Redirect", "SendTo", "Reply", "Reject", "Replace")
+    kinds = ("Forward", "Discard", "Redirect", "SendTo", "ReplyAction", "Reject", "Replace")
     assert all(hooks.decided[f"request: {kind}"] > 100 for kind in kinds)
     assert all(hooks.decided[f"reply: {kind}"] > 100 for kind in ("Forward", "Replace", "Discard"))
     assert hooks.abandoned > 100

@@ -13,10 +13,10 @@ import pytest
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.state import transitions as states
 from majordomus.core.broker.state.peers import Peer
-from majordomus.core.broker.state.requests import Request
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.transitions import PeerState, RequestState, WorkerState
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol.spec import Dialect
 from tests.core import states_diagram
@@ -26,13 +26,13 @@ def peer() -> Peer:
     return Peer(b"p", Dialect.MDP03, b"h", 0.0)
 
 
-def worker() -> Worker:
-    return Worker(peer(), Dialect.MDP03, 1, 0.0)
+def worker() -> RegisteredWorker:
+    return RegisteredWorker(peer(), Dialect.MDP03, 1, 0.0)
 
 
-def request() -> Request:
+def request() -> AcceptedRequest:
     service = Service(b"echo", LeastOutstanding())
-    return Request().ask(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
+    return AcceptedRequest().ask(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
 
 
 NOUNS: dict[str, tuple[Callable[[], Any], Any, type[IntEnum]]] = {

@@ -10,47 +10,51 @@ import pytest
 from majordomus import Broker, Client
 from majordomus.net.broker.limits.non_zmtp_detector import Strays
 from majordomus.net.broker.security import curve
-from majordomus.net.zmq.monitor import Event, Seen
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from tests.net.conftest import QUICK, eventually
 
 TCP = "tcp://127.0.0.1:0"
 
 
-def hear(strays: Strays, *events: tuple[Event, int]) -> list[int]:
+def hear(strays: Strays, *events: tuple[MonitorEvent, int]) -> list[int]:
     """The descriptors of those that are found."""
-    return [value for event, value in events if strays.hear(Seen(event, value))]
+    return [value for event, value in events if strays.hear(MonitorRecord(event, value))]
 
 
 def test_connection_that_ends_without_a_handshake_is_one() -> None:
-    assert hear(Strays(), (Event.ACCEPTED, 7), (Event.LOST, 7)) == [7]
+    assert hear(Strays(), (MonitorEvent.ACCEPTED, 7), (MonitorEvent.LOST, 7)) == [7]
 
 
-@pytest.mark.parametrize("failure", [Event.AUTH_FAILED, Event.PROTOCOL_FAILED, Event.BROKEN_OFF])
-def test_connection_whose_handshake_failed_is_counted_elsewhere(failure: Event) -> None:
+@pytest.mark.parametrize(
+    "failure", [MonitorEvent.AUTH_FAILED, MonitorEvent.PROTOCOL_FAILED, MonitorEvent.BROKEN_OFF]
+)
+def test_connection_whose_handshake_failed_is_counted_elsewhere(failure: MonitorEvent) -> None:
     strays = Strays()
-    assert hear(strays, (Event.ACCEPTED, 7), (failure, 400), (Event.LOST, 7)) == []
-    assert hear(strays, (Event.ACCEPTED, 7), (Event.LOST, 7)) == [7]
+    assert hear(strays, (MonitorEvent.ACCEPTED, 7), (failure, 400), (MonitorEvent.LOST, 7)) == []
+    assert hear(strays, (MonitorEvent.ACCEPTED, 7), (MonitorEvent.LOST, 7)) == [7]
 
 
 def test_connection_that_came_in_is_none_whether_it_spoke_or_not() -> None:
     strays = Strays()
-    came = [(Event.ACCEPTED, 7), (Event.CONNECTED, 0), (Event.LOST, 7)]
+    came = [(MonitorEvent.ACCEPTED, 7), (MonitorEvent.CONNECTED, 0), (MonitorEvent.LOST, 7)]
     assert hear(strays, *came) == []
     hear(strays, *came[:2])
     strays.spoke(7)
     assert hear(strays, came[2]) == []
-    assert hear(strays, (Event.ACCEPTED, 8), (Event.LOST, 8)) == [8]
+    assert hear(strays, (MonitorEvent.ACCEPTED, 8), (MonitorEvent.LOST, 8)) == [8]
 
 
 def test_connection_that_we_cut_is_counted_elsewhere() -> None:
     strays = Strays()
-    hear(strays, (Event.ACCEPTED, 7))
+    hear(strays, (MonitorEvent.ACCEPTED, 7))
     strays.cut(7)
-    assert hear(strays, (Event.LOST, 7), (Event.ACCEPTED, 7), (Event.LOST, 7)) == [7]
+    assert hear(
+        strays, (MonitorEvent.LOST, 7), (MonitorEvent.ACCEPTED, 7), (MonitorEvent.LOST, 7)
+    ) == [7]
 
 
 def test_connection_from_before_the_watch_began_is_not_counted() -> None:
-    assert hear(Strays(), (Event.LOST, 7)) == []
+    assert hear(Strays(), (MonitorEvent.LOST, 7)) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from majordomus.errors import StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.security import authenticator as doors
 from majordomus.net.broker.security import curve
-from majordomus.net.broker.security.authenticator import Door
+from majordomus.net.broker.security.authenticator import Authenticator
 from majordomus.net.broker.security.zap import BusyError
 from majordomus.net.client.client import Client
 from majordomus.net.zmq import sockets
@@ -36,7 +36,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_this_machine_may_connect_without_a_key_and_with_a_password(
     address: str, file: Path
 ) -> None:
-    assert Door(doors.NULL).judge("NULL", address, []) == "null:"
+    assert Authenticator(doors.NULL).judge("NULL", address, []) == "null:"
     door = doors.by_passwords(file)
     proof = door.judge("PLAIN", address, [b"ann", b"correct horse"])
     assert door.identity(proof) == Identity("ann", ("ops",))
@@ -44,7 +44,7 @@ def test_this_machine_may_connect_without_a_key_and_with_a_password(
 
 @pytest.mark.parametrize("address", ELSEWHERE)
 def test_nobody_else_may_even_with_the_right_password(address: str, file: Path) -> None:
-    assert Door(doors.NULL).judge("NULL", address, []) == ""
+    assert Authenticator(doors.NULL).judge("NULL", address, []) == ""
     assert doors.by_passwords(file).judge("PLAIN", address, [b"ann", b"correct horse"]) == ""
 
 
@@ -52,7 +52,7 @@ def test_nobody_else_may_even_with_the_right_password(address: str, file: Path) 
 def test_door_takes_its_own_mechanism_alone(mechanism: str) -> None:
     key = bytes(range(32))
     credentials = {"CURVE": [key], "PLAIN": [b"ann", b"x"]}.get(mechanism, [])
-    door = Door(doors.CURVE)
+    door = Authenticator(doors.CURVE)
     assert bool(door.judge(mechanism, "127.0.0.1", credentials)) is (mechanism == "CURVE")
     assert [refused.why for refused in door.refused] == (
         [] if mechanism == "CURVE" else ["another-mechanism"]
@@ -61,7 +61,7 @@ def test_door_takes_its_own_mechanism_alone(mechanism: str) -> None:
 
 @pytest.mark.parametrize("credentials", [[], [b""], [b"x" * 31], [b"x" * 33], [b"x" * 32] * 2])
 def test_key_of_the_wrong_form_is_refused(credentials: list[bytes]) -> None:
-    door = Door(doors.CURVE)
+    door = Authenticator(doors.CURVE)
     assert door.judge("CURVE", "10.0.0.1", credentials) == ""
     assert door.refused[0].why == "malformed"
 
@@ -112,12 +112,12 @@ def test_guesses_of_a_password_are_bounded_and_who_was_let_in_before_is_not_kept
 
 
 def test_message_without_a_proof_is_from_this_process() -> None:
-    assert Door(doors.CURVE).identity("") == NOBODY
+    assert Authenticator(doors.CURVE).identity("") == NOBODY
 
 
 def test_key_that_anybody_brings_is_known_by_nothing_but_itself() -> None:
     key = curve.make().public
-    assert Door(doors.CURVE).identity(f"curve:{key}") == Identity("", (), key)
+    assert Authenticator(doors.CURVE).identity(f"curve:{key}") == Identity("", (), key)
 
 
 @pytest.fixture(params=["tcp", "ipc"])

@@ -18,7 +18,7 @@ from majordomus.errors import ConfigurationError, StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.limits.connections import DELAYS
 from majordomus.net.broker.security import curve, zap
-from majordomus.net.broker.zmq_listener import ZmqPort
+from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import sockets
@@ -85,7 +85,7 @@ def known_keys(broker: Broker) -> int:
     loop = broker._loop
     assert loop is not None
     port = loop._port
-    assert isinstance(port, ZmqPort)
+    assert isinstance(port, ZmqListener)
     assert port._gate is not None
     return len(port._gate._door._people)
 

@@ -27,7 +27,7 @@ from majordomus.errors import (
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
 from majordomus.net.worker.async_worker import AsyncWorker
-from majordomus.net.worker.base import Services
+from majordomus.net.worker.base import WorkerBase
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import complaints, eventually
 from tests.net.worker.processes import handlers
@@ -43,7 +43,7 @@ SERVED = (
 )
 
 
-def serve(worker: Services) -> None:
+def serve(worker: WorkerBase) -> None:
     for handler in SERVED:
         worker.add(handler.__name__, handler, run="process")
 

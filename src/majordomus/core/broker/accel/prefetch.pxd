@@ -7,7 +7,7 @@ cimport majordomus.protocol.spec as spec
 
 
 @cython.final
-cdef class Foresight:
+cdef class Prefetcher:
     cdef public dict _services
     cdef public list _table
     cdef public Py_ssize_t _mask

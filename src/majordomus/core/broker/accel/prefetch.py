@@ -23,7 +23,7 @@ SPARSE: Final = 8
 """Entries for each service, at least: so few have to share one."""
 
 
-class Foresight:
+class Prefetcher:
     """Guesses which services are called next. `services` are all that are known, by name.
 
     Each has the entry that its name's hash names, unless another one took it: a table of which,

@@ -1,5 +1,5 @@
 # The functions of hints.py in C, for what is compiled. hints.py itself is not.
-from majordomus.core.broker.balancing.strategy cimport Place
+from majordomus.core.broker.balancing.strategy cimport RingNode
 from majordomus.core.broker.state.services cimport Service
 
 
@@ -38,10 +38,10 @@ cdef extern from *:
     void worker_of "MAJORDOMUS_WORKER_OF"(Service service) noexcept
     void peer_of "MAJORDOMUS_PEER_OF"(Service service) noexcept
     void id_of "MAJORDOMUS_ID_OF"(Service service) noexcept
-    void worker_at "MAJORDOMUS_WORKER_AT"(Place place) noexcept
-    void peer_at "MAJORDOMUS_PEER_AT"(Place place) noexcept
-    void id_at "MAJORDOMUS_ID_AT"(Place place) noexcept
-    void place_after "MAJORDOMUS_PLACE_AFTER"(Place place) noexcept
+    void worker_at "MAJORDOMUS_WORKER_AT"(RingNode place) noexcept
+    void peer_at "MAJORDOMUS_PEER_AT"(RingNode place) noexcept
+    void id_at "MAJORDOMUS_ID_AT"(RingNode place) noexcept
+    void place_after "MAJORDOMUS_PLACE_AFTER"(RingNode place) noexcept
 
 
 cdef enum:

@@ -13,7 +13,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.strategy import Place
+    from majordomus.core.broker.balancing.strategy import RingNode
     from majordomus.core.broker.state.services import Service
 
 MANY: Final = maxsize
@@ -46,17 +46,17 @@ def id_of(service: Service) -> None:
     """The routing id of its only worker; it must have one."""
 
 
-def worker_at(place: Place) -> None:
+def worker_at(place: RingNode) -> None:
     """The worker that stands there, if one does."""
 
 
-def peer_at(place: Place) -> None:
+def peer_at(place: RingNode) -> None:
     """The peer of the worker that stands there; one must."""
 
 
-def id_at(place: Place) -> None:
+def id_at(place: RingNode) -> None:
     """The routing id of the worker that stands there; one must."""
 
 
-def place_after(place: Place) -> None:
+def place_after(place: RingNode) -> None:
     """The next place of the ring."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 class Guarded(Strategy):
@@ -23,13 +23,13 @@ class Guarded(Strategy):
 
     def __init__(self, inner: Strategy, failed: Callable[[Exception], None]) -> None:
         self.dice = inner.dice
-        self.free: dict[Worker, None] = {}
+        self.free: dict[RegisteredWorker, None] = {}
         self.by_load = inner.by_load
         self._inner = inner
         self._failed = failed
-        self._weights: dict[Worker, float] = {}
+        self._weights: dict[RegisteredWorker, float] = {}
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         try:
             chosen = self._inner.choose(request)
         except Exception as error:
@@ -40,30 +40,30 @@ class Guarded(Strategy):
             return chosen
         return next(self.willing(request), None)
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         self.free[worker] = None
         self._try(self._inner.put, worker)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         self.free.pop(worker, None)
         self._try(self._inner.drop, worker)
 
-    def given(self, worker: Worker) -> None:
+    def given(self, worker: RegisteredWorker) -> None:
         self._try(self._inner.given, worker)
 
-    def heard(self, worker: Worker) -> None:
+    def heard(self, worker: RegisteredWorker) -> None:
         self._try(self._inner.heard, worker)
 
-    def enter(self, worker: Worker, weight: float) -> None:
+    def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights[worker] = weight
         self._try(lambda who: self._inner.enter(who, weight), worker)
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self.free.pop(worker, None)
         self._weights.pop(worker, None)
         self._try(self._inner.forget, worker)
 
-    def _try(self, tell: Callable[[Worker], None], worker: Worker) -> None:
+    def _try(self, tell: Callable[[RegisteredWorker], None], worker: RegisteredWorker) -> None:
         try:
             tell(worker)
         except Exception as error:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker.balancing.strategy import Strategy
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.rng import Dice
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.balancing.rng import RandomSource
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 class RandomTwo(Strategy):
@@ -19,18 +19,18 @@ class RandomTwo(Strategy):
 
     __slots__ = ("_places", "_weights", "_workers")
 
-    def __init__(self, dice: Dice) -> None:
+    def __init__(self, dice: RandomSource) -> None:
         self.dice = dice
-        self._workers: list[Worker] = []
-        self._places: dict[Worker, int] = {}
-        self._weights: dict[Worker, float] = {}
+        self._workers: list[RegisteredWorker] = []
+        self._places: dict[RegisteredWorker, int] = {}
+        self._weights: dict[RegisteredWorker, float] = {}
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         if worker not in self._places:
             self._places[worker] = len(self._workers)
             self._workers.append(worker)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         place = self._places.pop(worker, None)
         if place is None:
             return
@@ -39,7 +39,7 @@ class RandomTwo(Strategy):
             self._workers[place] = last
             self._places[last] = place
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         workers, count = self._workers, len(self._workers)
         if not count:
             return None
@@ -54,15 +54,15 @@ class RandomTwo(Strategy):
         one, other = workers[first], workers[second + (second >= first)]
         return one if self._burden(one) <= self._burden(other) else other
 
-    def _burden(self, worker: Worker) -> float:
+    def _burden(self, worker: RegisteredWorker) -> float:
         """What it would hold with one more."""
         return (worker.holding + 1) / self._weights.get(worker, 1.0)
 
-    def enter(self, worker: Worker, weight: float) -> None:
+    def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights.pop(worker, None)
         if weight != 1.0:
             self._weights[worker] = weight
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         self._weights.pop(worker, None)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 from majordomus.core.broker.balancing.strategy import Strategy
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.rng import Dice
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.balancing.rng import RandomSource
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
-Entry: TypeAlias = "tuple[float, int, Worker]"
+Entry: TypeAlias = "tuple[float, int, RegisteredWorker]"
 SPARE: Final = 64
 """Stale entries that a heap may always have."""
 
@@ -28,27 +28,27 @@ class Ranking:
     __slots__ = ("_entries", "_heap")
 
     def __init__(self) -> None:
-        self._entries: dict[Worker, Entry] = {}
+        self._entries: dict[RegisteredWorker, Entry] = {}
         self._heap: list[Entry] = []
 
-    def __contains__(self, worker: Worker) -> bool:
+    def __contains__(self, worker: RegisteredWorker) -> bool:
         return worker in self._entries
 
-    def put(self, worker: Worker, rank: float, tie: int) -> None:
+    def put(self, worker: RegisteredWorker, rank: float, tie: int) -> None:
         self._entries[worker] = entry = (rank, tie, worker)
         heappush(self._heap, entry)
         if len(self._heap) > 2 * len(self._entries) + SPARE:
             self._heap = list(self._entries.values())
             heapify(self._heap)
 
-    def rank(self, worker: Worker) -> float | None:
+    def rank(self, worker: RegisteredWorker) -> float | None:
         entry = self._entries.get(worker)
         return None if entry is None else entry[0]
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         self._entries.pop(worker, None)
 
-    def first(self, rejected: set[Worker] | None) -> Worker | None:
+    def first(self, rejected: set[RegisteredWorker] | None) -> RegisteredWorker | None:
         """The lowest that is not in `rejected`: O(log n) for each of these."""
         heap, entries = self._heap, self._entries
         aside: list[Entry] = []
@@ -76,41 +76,41 @@ class RoundRobin(Strategy):
 
     __slots__ = ("_at", "_last", "_numbers", "_ranking", "_reached", "_weights")
 
-    def __init__(self, dice: Dice | None = None) -> None:
+    def __init__(self, dice: RandomSource | None = None) -> None:
         self._ranking = Ranking()
-        self._at: dict[Worker, float] = {}
-        self._numbers: dict[Worker, int] = {}
-        self._weights: dict[Worker, float] = {}
+        self._at: dict[RegisteredWorker, float] = {}
+        self._numbers: dict[RegisteredWorker, int] = {}
+        self._weights: dict[RegisteredWorker, float] = {}
         self._last = 0
         self._reached = 0.0
         """Where the last one stood that was given something: nobody stands behind that."""
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         at = max(self._at.get(worker, 0.0), self._reached)
         if self._ranking.rank(worker) == at:
             return
         self._at[worker] = at
         self._ranking.put(worker, at, self._number(worker))
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         self._ranking.drop(worker)
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         return self._ranking.first(request.rejected)
 
-    def given(self, worker: Worker) -> None:
+    def given(self, worker: RegisteredWorker) -> None:
         self._reached = max(self._at.get(worker, 0.0), self._reached)
         self._at[worker] = self._reached + 1.0 / self._weights.get(worker, 1.0)
 
-    def enter(self, worker: Worker, weight: float) -> None:
+    def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights[worker] = weight
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         for table in (self._at, self._numbers, self._weights):
             table.pop(worker, None)
 
-    def _number(self, worker: Worker) -> int:
+    def _number(self, worker: RegisteredWorker) -> int:
         number = self._numbers.get(worker)
         if number is None:
             self._last += 1
@@ -124,12 +124,12 @@ class LeastRecentlyUsed(Strategy):
 
     __slots__ = ("_given", "_last", "_ranking")
 
-    def __init__(self, dice: Dice | None = None) -> None:
+    def __init__(self, dice: RandomSource | None = None) -> None:
         self._ranking = Ranking()
-        self._given: dict[Worker, int] = {}
+        self._given: dict[RegisteredWorker, int] = {}
         self._last = 0
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         given = self._given.get(worker)
         if given is None:  # behind all that have waited unused for longer
             self._last += 1
@@ -137,17 +137,17 @@ class LeastRecentlyUsed(Strategy):
         if self._ranking.rank(worker) != given:
             self._ranking.put(worker, given, 0)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         self._ranking.drop(worker)
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         return self._ranking.first(request.rejected)
 
-    def given(self, worker: Worker) -> None:
+    def given(self, worker: RegisteredWorker) -> None:
         self._last += 1
         self._given[worker] = self._last
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         self._given.pop(worker, None)
 
@@ -165,17 +165,17 @@ class LeastLoad(Strategy):
     by_load = True
     MOST_SLOTS: ClassVar[int] = 16
 
-    def __init__(self, dice: Dice | None = None) -> None:
+    def __init__(self, dice: RandomSource | None = None) -> None:
         self._known = Ranking()
         self._unknown = Ranking()
-        self._loads: dict[Worker, float] = {}
-        self._held: dict[Worker, int] = {}
+        self._loads: dict[RegisteredWorker, float] = {}
+        self._held: dict[RegisteredWorker, int] = {}
         """What each held when it told its load: that is part of it."""
-        self._weights: dict[Worker, float] = {}
+        self._weights: dict[RegisteredWorker, float] = {}
         self._sum = 0.0
         self._tie = 0
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         slots = min(worker.capacity, self.MOST_SLOTS) * self._weights.get(worker, 1.0)
         rank = (worker.holding - self._held.get(worker, 0)) / slots
         load = self._loads.get(worker)
@@ -186,11 +186,11 @@ class LeastLoad(Strategy):
             self._tie += 1
             ranking.put(worker, rank, self._tie)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         self._known.drop(worker)
         self._unknown.drop(worker)
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         known = self._known.first(request.rejected)
         unknown = self._unknown.first(request.rejected)
         if known is None or unknown is None:
@@ -203,10 +203,10 @@ class LeastLoad(Strategy):
         )
 
     @staticmethod
-    def _rank(ranking: Ranking, worker: Worker) -> float:
+    def _rank(ranking: Ranking, worker: RegisteredWorker) -> float:
         return ranking.rank(worker) or 0.0
 
-    def heard(self, worker: Worker) -> None:
+    def heard(self, worker: RegisteredWorker) -> None:
         listed = worker in self._known or worker in self._unknown
         self._take_out(worker)
         load = worker.load
@@ -217,15 +217,15 @@ class LeastLoad(Strategy):
         if listed:
             self.put(worker)
 
-    def enter(self, worker: Worker, weight: float) -> None:
+    def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights[worker] = weight
         self.heard(worker)
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self._take_out(worker)
         self._weights.pop(worker, None)
 
-    def _take_out(self, worker: Worker) -> None:
+    def _take_out(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         self._held.pop(worker, None)
         load = self._loads.pop(worker, None)

@@ -1,8 +1,8 @@
 cimport cython
 
 from majordomus.core.broker.state.services cimport Service
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 @cython.locals(service=Service)
-cpdef object hear_load(Worker worker)
+cpdef object hear_load(RegisteredWorker worker)

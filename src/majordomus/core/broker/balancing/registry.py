@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from majordomus.core.broker.balancing.guarded import Guarded
 from majordomus.core.broker.balancing.random_two import RandomTwo
 from majordomus.core.broker.balancing.ranked import LeastLoad, LeastRecentlyUsed, RoundRobin
-from majordomus.core.broker.balancing.rng import Dice
+from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.balancing.sticky import Sticky
 from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
 from majordomus.errors import ConfigurationError, RemoteProtocolError
@@ -18,9 +18,9 @@ from majordomus.protocol import metadata
 if TYPE_CHECKING:
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.services import Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
-Factory: TypeAlias = Callable[[Dice], Strategy]
+Factory: TypeAlias = Callable[[RandomSource], Strategy]
 Failed: TypeAlias = Callable[[bytes, Exception], None]
 """Told of a service whose strategy has failed."""
 
@@ -43,7 +43,11 @@ class Strategies:
     """
 
     def __init__(
-        self, settings: BrokerSettings, dice: Dice, own: Mapping[str, Factory], failed: Failed
+        self,
+        settings: BrokerSettings,
+        dice: RandomSource,
+        own: Mapping[str, Factory],
+        failed: Failed,
     ) -> None:
         self._known = {**STRATEGIES, **own}
         self._own = own
@@ -86,12 +90,12 @@ def weight_of(field: bytes) -> float:
     return min(max(float(weight), LEAST_WEIGHT), MOST_WEIGHT)
 
 
-def set_weight(worker: Worker, service: Service) -> None:
+def set_weight(worker: RegisteredWorker, service: Service) -> None:
     """Tell `service`'s strategy the share that `worker`'s READY asks for."""
     service.strategy.enter(worker, weight_of(worker.metadata.get(service.name, b"")))
 
 
-def hear_load(worker: Worker) -> None:
+def hear_load(worker: RegisteredWorker) -> None:
     """Tell the strategies that choose by it of the load that a heartbeat told."""
     for service in worker.order:
         if service.strategy.by_load:

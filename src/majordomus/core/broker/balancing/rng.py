@@ -8,7 +8,7 @@ from typing import Final
 _MASK: Final = (1 << 64) - 1
 
 
-class Dice:
+class RandomSource:
     """``dice(n)`` is a number from 0 to n − 1. `seed` is whatever the shell holds for
     unpredictable; the generator is splitmix64."""
 

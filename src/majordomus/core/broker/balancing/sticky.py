@@ -16,11 +16,11 @@ from majordomus.core.broker.balancing.strategy import Strategy
 from majordomus.protocol import metadata, spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.rng import Dice
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.balancing.rng import RandomSource
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
-Point: TypeAlias = "tuple[int, bytes, Worker]"
+Point: TypeAlias = "tuple[int, bytes, RegisteredWorker]"
 
 BITS: Final = 64
 PROBES: Final = 8
@@ -56,7 +56,7 @@ class Ring:
         if self._shift < BITS and 4 * self._count < len(self._boxes):
             self._part(self._shift + 1)
 
-    def next(self, place: int, rejected: set[Worker] | None) -> Point | None:
+    def next(self, place: int, rejected: set[RegisteredWorker] | None) -> Point | None:
         """The first point at or behind `place`, once around, of a worker not in `rejected`."""
         boxes, first = self._boxes, place >> self._shift
         box = boxes[first]
@@ -83,13 +83,13 @@ class Sticky(Strategy):
 
     __slots__ = ("_placed", "_points", "_ring", "_weights")
 
-    def __init__(self, dice: Dice | None = None) -> None:
+    def __init__(self, dice: RandomSource | None = None) -> None:
         self._ring = Ring()
-        self._points: dict[Worker, list[Point]] = {}
-        self._placed: set[Worker] = set()
-        self._weights: dict[Worker, float] = {}
+        self._points: dict[RegisteredWorker, list[Point]] = {}
+        self._placed: set[RegisteredWorker] = set()
+        self._weights: dict[RegisteredWorker, float] = {}
 
-    def put(self, worker: Worker) -> None:
+    def put(self, worker: RegisteredWorker) -> None:
         if worker in self._placed:
             return
         self._placed.add(worker)
@@ -99,13 +99,13 @@ class Sticky(Strategy):
         for point in points:
             self._ring.add(point)
 
-    def drop(self, worker: Worker) -> None:
+    def drop(self, worker: RegisteredWorker) -> None:
         if worker in self._placed:
             self._placed.remove(worker)
             for point in self._points[worker]:
                 self._ring.remove(point)
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         ring, nearest, found = self._ring, 1 << BITS, None
         if not ring:
             return None
@@ -118,17 +118,17 @@ class Sticky(Strategy):
                 nearest, found = distance, point[2]
         return found
 
-    def enter(self, worker: Worker, weight: float) -> None:
+    def enter(self, worker: RegisteredWorker, weight: float) -> None:
         if self._weights.get(worker) != weight:
             self.forget(worker)
             self._weights[worker] = weight
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         self._points.pop(worker, None)
         self._weights.pop(worker, None)
 
-    def _places(self, worker: Worker) -> list[Point]:
+    def _places(self, worker: RegisteredWorker) -> list[Point]:
         count = max(1, round(POINTS * self._weights.get(worker, 1.0)))
         hashes = (
             blake2b(worker.id, digest_size=8, salt=n.to_bytes(4, "big")).digest()
@@ -137,7 +137,7 @@ class Sticky(Strategy):
         return [(int.from_bytes(hash, "big"), worker.id, worker) for hash in hashes]
 
 
-def key_of(request: Request) -> bytes:
+def key_of(request: AcceptedRequest) -> bytes:
     """What a request sticks by: its metadata `key`, else its client, also behind a proxy."""
     if request.flags & spec.METADATA:
         key = metadata.unpack(request.metadata).get("key")

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from majordomus.core.broker.dispatch import Dispatcher
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.presence import Presence
-    from majordomus.core.broker.pubsub import Events
-    from majordomus.core.broker.registration import Enrolment
+    from majordomus.core.broker.pubsub import PubSub
+    from majordomus.core.broker.registration import Registration
     from majordomus.core.broker.state.registry import Registry
 
 
-class Rooms(NamedTuple):
+class Dependencies(NamedTuple):
     """What one machine is made of."""
 
     registry: Registry
@@ -22,14 +22,14 @@ class Rooms(NamedTuple):
     dispatcher: Dispatcher
     presence: Presence
     admission: Admission
-    enrolment: Enrolment
-    events: Events
+    enrolment: Registration
+    events: PubSub
 
 
 class Commands:
     """What the readers of commands have in common: they hold no state, and reach every room."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Dependencies) -> None:
         self.registry = rooms.registry
         self.settings = rooms.registry.settings
         self.outgoing = rooms.outgoing

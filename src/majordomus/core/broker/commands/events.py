@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.commands.dependencies import Commands, Rooms
-from majordomus.core.broker.pubsub import Refused
+from majordomus.core.broker.commands.dependencies import Commands, Dependencies
+from majordomus.core.broker.pubsub import EventRefusal
 from majordomus.core.broker.state.access_rules import PUBLISH, SUBSCRIBE
 from majordomus.core.broker.state.topics import full_topic
 from majordomus.protocol import metadata, spec
@@ -26,7 +26,7 @@ Refuse = Callable[["Peer", int, int, str, float], None]
 class EventCommands(Commands):
     """What peers say of events. A push asks for no right: who knows a handle may use it."""
 
-    def __init__(self, rooms: Rooms, refuse: Refuse) -> None:
+    def __init__(self, rooms: Dependencies, refuse: Refuse) -> None:
         super().__init__(rooms)
         self._refuse = refuse
 
@@ -43,7 +43,9 @@ class EventCommands(Commands):
             field = metadata.without(field, "token")
             flags = flags if field else flags & ~spec.METADATA
         if self.admission.too_large(body):
-            refused: Refused | None = Refused(spec.TOO_LARGE, "the event is larger than allowed")
+            refused: EventRefusal | None = EventRefusal(
+                spec.TOO_LARGE, "the event is larger than allowed"
+            )
         elif handle:
             refused = self.events.push(handle, body, now, flags, field)
         else:
@@ -52,15 +54,15 @@ class EventCommands(Commands):
 
     def _publish(
         self, peer: Peer, topic: bytes, body: list[Frame], now: float, flags: int, field: bytes
-    ) -> Refused | None:
+    ) -> EventRefusal | None:
         problem = self.events.name_problem(peer, topic, pattern=False)
         if problem:
-            return Refused(spec.BAD_REQUEST, problem)
+            return EventRefusal(spec.BAD_REQUEST, problem)
         forbidden = self.admission.authority.refuses_topic(peer, PUBLISH, topic)
         if forbidden is None:
             self.events.publish(full_topic(peer.prefix, topic), body, now, flags, field)
             return None
-        return Refused(*forbidden)
+        return EventRefusal(*forbidden)
 
     def subscribe(
         self,
@@ -73,11 +75,11 @@ class EventCommands(Commands):
         pattern = header.service
         problem = self.events.name_problem(peer, pattern, pattern=True)
         if problem:
-            refused: Refused | None = Refused(spec.BAD_REQUEST, problem)
+            refused: EventRefusal | None = EventRefusal(spec.BAD_REQUEST, problem)
         else:
             forbidden = self.admission.authority.refuses_topic(peer, SUBSCRIBE, pattern)
             full = full_topic(peer.prefix, pattern)
-            refused = Refused(*forbidden) if forbidden else self.events.subscribe(peer, full)
+            refused = EventRefusal(*forbidden) if forbidden else self.events.subscribe(peer, full)
         self._answer(peer, header.id, refused, now)
 
     def unsubscribe(
@@ -90,7 +92,7 @@ class EventCommands(Commands):
     ) -> None:
         problem = self.events.name_problem(peer, header.service, pattern=True)
         if problem:
-            self._answer(peer, header.id, Refused(spec.BAD_REQUEST, problem), now)
+            self._answer(peer, header.id, EventRefusal(spec.BAD_REQUEST, problem), now)
         else:
             self.events.unsubscribe(peer, full_topic(peer.prefix, header.service))
 
@@ -102,7 +104,7 @@ class EventCommands(Commands):
             return None
         return session
 
-    def _answer(self, peer: Peer, id: int, refused: Refused | None, now: float) -> None:
+    def _answer(self, peer: Peer, id: int, refused: EventRefusal | None, now: float) -> None:
         """Success is silent."""
         if refused is not None:
             self.registry.drop("event-refused", peer.id, count_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load
 from majordomus.core.broker.commands.dependencies import Commands
-from majordomus.core.broker.registration import StrangerError
+from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
@@ -15,7 +15,7 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.command import Command
     from majordomus.protocol.spec import Frame
 
@@ -41,7 +41,7 @@ class LegacyCommands(Commands):
         if not command.from_worker:
             self._request(peer, dialect, envelope, command, now)
         elif envelope:
-            raise StrangerError("worker-behind-envelope")
+            raise UnknownPeerError("worker-behind-envelope")
         else:
             self._from_worker(peer, dialect, command, now)
 
@@ -84,7 +84,7 @@ class LegacyCommands(Commands):
         elif number == spec.READY:
             self._ready(peer, dialect, command.service, now)
         elif worker is None or worker.dialect is not dialect:
-            raise StrangerError("unknown-worker")
+            raise UnknownPeerError("unknown-worker")
         elif number == spec.HEARTBEAT:
             self._heartbeat(worker, command, now)
         else:
@@ -96,7 +96,7 @@ class LegacyCommands(Commands):
         worker, moved = peer.worker, None
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:
-                raise StrangerError("second-ready")
+                raise UnknownPeerError("second-ready")
             if full_name(peer.prefix, name) not in worker.services:
                 self.enrolment.check_claim(peer, None, name)
                 self.presence.lose(worker, "moved to another service", now)
@@ -112,7 +112,7 @@ class LegacyCommands(Commands):
         elif dialect is DELPHI:
             self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
 
-    def _heartbeat(self, worker: Worker, command: Command, now: float) -> None:
+    def _heartbeat(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         if command.load is None:
             return
         was_excluded = worker.load == spec.LOAD_UNREADABLE
@@ -121,7 +121,7 @@ class LegacyCommands(Commands):
             self.dispatcher.reweigh(worker, now)
         hear_load(worker)
 
-    def _reply(self, worker: Worker, command: Command, now: float) -> None:
+    def _reply(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         """The handle names the dispatch; behind a Delphi client's handle it is the oldest
         unanswered one."""
         waiting = worker.handles.get(command.address)
@@ -151,7 +151,7 @@ class LegacyCommands(Commands):
             self.events.answered(worker, command.address, answered.peer)
         self.dispatcher.feed(worker, now)
 
-    def _reply_again(self, worker: Worker, command: Command, now: float) -> None:
+    def _reply_again(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         """To a handle that waits for no answer: an event, if this Delphi worker has answered it."""
         if worker.answered is None:
             self.registry.drop("unasked-reply", worker.id)

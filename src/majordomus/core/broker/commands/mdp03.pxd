@@ -6,9 +6,9 @@ from majordomus.core.broker.admission cimport Admission
 from majordomus.core.broker.dispatch cimport Dispatcher
 from majordomus.core.broker.state.peers cimport Peer, conversation
 from majordomus.core.broker.commands.dependencies cimport Commands
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.balancing.registry cimport hear_load
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef unsigned long long BROKER_ID_BIT
@@ -27,10 +27,10 @@ cdef class Mdp03Commands(Commands):
         flags=int,
         number="unsigned long long",
         metadata_field=bytes,
-        worker=Worker,
-        request=Request,
+        worker=RegisteredWorker,
+        request=AcceptedRequest,
     )
     cdef object _final(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
-    cdef Worker _worker(self, Peer peer, tuple envelope)
-    @cython.locals(load=int, worker=Worker)
+    cdef RegisteredWorker _worker(self, Peer peer, tuple envelope)
+    @cython.locals(load=int, worker=RegisteredWorker)
     cpdef object _heartbeat(self, Peer peer, Fields header, tuple envelope, list body, double now)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load, set_weight
-from majordomus.core.broker.commands.dependencies import Commands, Rooms
+from majordomus.core.broker.commands.dependencies import Commands, Dependencies
 from majordomus.core.broker.commands.events import EventCommands
 from majordomus.core.broker.hooks.actions import Reject
-from majordomus.core.broker.registration import StrangerError
+from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.transitions import DRAINING, PRESENT
-from majordomus.core.broker.streams import PART_COST, Piece
+from majordomus.core.broker.streams import PART_COST, StreamPart
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
@@ -25,7 +25,7 @@ from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 if TYPE_CHECKING:
     from majordomus.core.broker.hooks.actions import Action
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.mdp03 import Fields
     from majordomus.protocol.spec import Frame
 
@@ -43,7 +43,7 @@ NEEDS_PRESENCE = frozenset((spec.HELLO, spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSC
 class Mdp03Commands(Commands):
     """The commands of MDP/0.3, as a broker reads them."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Dependencies) -> None:
         super().__init__(rooms)
         events = self._events = EventCommands(rooms, self._refuse_event)
         self._commands = {
@@ -101,7 +101,7 @@ class Mdp03Commands(Commands):
         """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
         worker's."""
         if header.command not in NEEDS_PRESENCE:
-            raise StrangerError("worker-behind-envelope")
+            raise UnknownPeerError("worker-behind-envelope")
         self.registry.drop("behind-envelope", peer.id)
         self._not_implemented(peer, envelope, header.id, "no presence behind an envelope", now)
 
@@ -287,7 +287,7 @@ class Mdp03Commands(Commands):
         if self.admission.too_large(body):
             self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
             return
-        piece = Piece(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
+        piece = StreamPart(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
         if header.command == spec.PARTIAL:
             self.dispatcher.streams.client_part(request, piece, now)
         else:
@@ -310,7 +310,7 @@ class Mdp03Commands(Commands):
             metadata.unpack(metadata_field)
         worker = peer.worker
         if worker is not None and worker.dialect is not MDP03:
-            raise StrangerError("changed-dialect")
+            raise UnknownPeerError("changed-dialect")
         name = self.enrolment.check_claim(peer, worker, name)
         if worker is None:
             worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
@@ -325,7 +325,7 @@ class Mdp03Commands(Commands):
             set_weight(worker, worker.services[name])
             self.dispatcher.reweigh(worker, now)
 
-    def _set_capacity(self, worker: Worker, capacity: int, now: float) -> None:
+    def _set_capacity(self, worker: RegisteredWorker, capacity: int, now: float) -> None:
         if capacity:
             worker.capacity = capacity
         worker.move("capacity" if capacity else "drain")
@@ -362,7 +362,7 @@ class Mdp03Commands(Commands):
             return
         worker = peer.worker
         if worker is None or at or worker.dialect is not MDP03:
-            raise StrangerError("unknown-worker")
+            raise UnknownPeerError("unknown-worker")
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
         request = self.dispatcher.release(worker, number)
@@ -406,14 +406,14 @@ class Mdp03Commands(Commands):
     ) -> None:
         self._set_capacity(self._worker(peer, envelope), header.code, now)
 
-    def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> Worker:
+    def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> RegisteredWorker:
         """The worker that `peer` is known as.
 
         Raises: StrangerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
         """
         worker = peer.worker
         if worker is None or envelope or worker.dialect is not MDP03:
-            raise StrangerError("unknown-worker")
+            raise UnknownPeerError("unknown-worker")
         return worker
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────

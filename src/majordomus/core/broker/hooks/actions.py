@@ -65,7 +65,7 @@ class Reject(Action):
             raise ValueError(f"Reject needs the status of a failure, 201 to 65535: {self.status}")
 
 
-class Reply(Action):
+class ReplyAction(Action):
     """End the request with this answer of the broker's own."""
 
     __slots__ = ("frames", "status")
@@ -76,8 +76,8 @@ class Reply(Action):
 
 
 FORWARD: Final = Forward()
-ON_REQUEST: Final = (Forward, Discard, SendTo, Redirect, Reply, Reject)
-ON_REPLY: Final = (Forward, Discard, SendTo, Replace, Reply, Reject)
+ON_REQUEST: Final = (Forward, Discard, SendTo, Redirect, ReplyAction, Reject)
+ON_REPLY: Final = (Forward, Discard, SendTo, Replace, ReplyAction, Reject)
 ON_PART: Final = (Forward, Discard, Replace)
 ON_CLIENT: Final = (Forward, Reject)
 """Which actions mean something where."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.dispatch import Dispatcher
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.protocol.spec import Frame
 
 TOO_LARGE: Final = "what a hook of the broker made of it is larger than allowed"
@@ -67,22 +67,22 @@ class Hooks(Protocol):
         """Nobody waits for the answer to question `number` any more."""
 
 
-class Hold:
+class PendingDecision:
     """A question that is open, and what is to be done when it is answered."""
 
     __slots__ = ("decide", "number", "peer", "request", "timer")
 
     def __init__(
-        self, number: int, decide: Decide, request: Request | None, peer: Peer | None
+        self, number: int, decide: Decide, request: AcceptedRequest | None, peer: Peer | None
     ) -> None:
         self.number = number
         self.decide = decide
         self.request = request
         self.peer = peer
-        self.timer: dict[Hold, None] | None = None
+        self.timer: dict[PendingDecision, None] | None = None
 
 
-class Seen:
+class KnownClient:
     """A client that the hooks were told of. ``barred``: why all its requests are refused.
     ``waiting``: requests that came before the hooks had decided about it."""
 
@@ -90,12 +90,12 @@ class Seen:
 
     def __init__(self, info: ClientInfo) -> None:
         self.info = info
-        self.hold: Hold | None = None
+        self.hold: PendingDecision | None = None
         self.barred: actions.Reject | None = None
-        self.waiting: dict[Request, bytes] = {}
+        self.waiting: dict[AcceptedRequest, bytes] = {}
 
 
-class HookRoom:
+class Holding:
     """Where the machine and the hooks meet. `hooks` may be replaced at any time."""
 
     def __init__(
@@ -106,16 +106,16 @@ class HookRoom:
         self.admission = admission
         self.hooks = hooks
         self.push: Callable[[bytes, list[Frame], float], bool] | None = None
-        self.holds: dict[int, Hold] = {}
-        self.held: dict[Request, Hold | None] = {}
+        self.holds: dict[int, PendingDecision] = {}
+        self.held: dict[AcceptedRequest, PendingDecision | None] = {}
         """Requests that wait, for the answer to a question of their own or for their client's."""
         self.timers: Deadlines = Deadlines()
-        self.seen: dict[Peer, Seen] = {}
+        self.seen: dict[Peer, KnownClient] = {}
         self.tokens: dict[Peer, str] = {}
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, request: Request, field: bytes, now: float) -> None:
+    def take(self, request: AcceptedRequest, field: bytes, now: float) -> None:
         """A request that was accepted; `field` is its metadata as it came, the token included."""
         if self.hooks.greets:
             seen = self.seen.get(request.peer)
@@ -132,7 +132,7 @@ class HookRoom:
                 return
         self._ask(request, field, now)
 
-    def _ask(self, request: Request, field: bytes, now: float) -> None:
+    def _ask(self, request: AcceptedRequest, field: bytes, now: float) -> None:
         hooks = self.hooks
         if not hooks.asks:
             self.admission.proceed(request, now)
@@ -146,20 +146,22 @@ class HookRoom:
         if action is not None:
             self._judge(request, view, action, now)
             return
-        hold = Hold(number, lambda a, t: self._judge(request, view, a, t), request, None)
+        hold = PendingDecision(number, lambda a, t: self._judge(request, view, a, t), request, None)
         self._keep(request, hold)
         self._open(hold, now)
 
-    def _no_room(self, request: Request, now: float) -> bool:
+    def _no_room(self, request: AcceptedRequest, now: float) -> bool:
         """Rule 4, before the hooks: whether `request` had to be refused."""
         full = bounds.broken(self.registry, request)
         if full:
             self.dispatcher.fail(request, spec.TOO_MANY, full, now)
         return bool(full)
 
-    def _judge(self, request: Request, view: HookRequest, action: Action, now: float) -> None:
+    def _judge(
+        self, request: AcceptedRequest, view: HookRequest, action: Action, now: float
+    ) -> None:
         dispatcher = self.dispatcher
-        if isinstance(action, actions.Reply):
+        if isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Reject):
             dispatcher.fail(request, action.status, action.text, now)
@@ -175,7 +177,7 @@ class HookRoom:
             else:
                 self.admission.proceed(request, now)
 
-    def _changed(self, request: Request, view: HookRequest, now: float) -> bool:
+    def _changed(self, request: AcceptedRequest, view: HookRequest, now: float) -> bool:
         """Take over what the hook has changed; False when that has ended the request."""
         if (view.user, view.groups) != (request.caller.user, request.caller.groups):
             old = request.caller
@@ -200,7 +202,7 @@ class HookRoom:
             request.body = body
         return True
 
-    def _aim(self, request: Request, worker_id: bytes, now: float) -> None:
+    def _aim(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
         try:
             request.target = self.admission.target(worker_id, request.service.name, request.called)
         except RefusalError as error:
@@ -212,7 +214,7 @@ class HookRoom:
 
     def hear(
         self,
-        request: Request,
+        request: AcceptedRequest,
         status: int,
         frames: list[Frame],
         flags: int,
@@ -236,13 +238,15 @@ class HookRoom:
             self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_PATIENCE + full, now)
             return True
         request.move("reply")
-        hold = Hold(number, lambda a, t: self._settle(request, view, flags, a, t), request, None)
+        hold = PendingDecision(
+            number, lambda a, t: self._settle(request, view, flags, a, t), request, None
+        )
         self._keep(request, hold)
         self._open(hold, now)
         return True
 
     def part(
-        self, request: Request, frames: list[Frame], flags: int, field: bytes, now: float
+        self, request: AcceptedRequest, frames: list[Frame], flags: int, field: bytes, now: float
     ) -> tuple[list[Frame], int, bytes] | None:
         """A worker's PARTIAL: its frames, flags and metadata as they go on; None when it is to be
         dropped."""
@@ -275,12 +279,12 @@ class HookRoom:
         return view.body_to_go_on(), flags, field
 
     def _settle(
-        self, request: Request, view: HookReply, flags: int, action: Action, now: float
+        self, request: AcceptedRequest, view: HookReply, flags: int, action: Action, now: float
     ) -> None:
         if isinstance(action, actions.Reject):
             text = [action.text.encode()]
             self._answer(request, action.status, text, 0, b"", now)
-        elif isinstance(action, actions.Reply):
+        elif isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Discard):
             self.dispatcher.discard(request, now)
@@ -297,7 +301,9 @@ class HookRoom:
             else:
                 self._answer(request, view.status, frames, flags, field, now)
 
-    def _hand_over(self, request: Request, client: bytes, frames: list[Frame], now: float) -> None:
+    def _hand_over(
+        self, request: AcceptedRequest, client: bytes, frames: list[Frame], now: float
+    ) -> None:
         """The reply goes to another client; who asked gets an empty answer, or hears that it could
         not be."""
         if self.push is not None and self.push(client, frames, now):
@@ -308,7 +314,7 @@ class HookRoom:
 
     def _answer(
         self,
-        request: Request,
+        request: AcceptedRequest,
         status: int,
         frames: list[Frame],
         flags: int,
@@ -328,10 +334,10 @@ class HookRoom:
         else:
             then(actions.FORWARD, now)
 
-    def _meet(self, peer: Peer, info: ClientInfo, then: Decide | None, now: float) -> Seen:
+    def _meet(self, peer: Peer, info: ClientInfo, then: Decide | None, now: float) -> KnownClient:
         seen = self.seen.get(peer)
         if seen is None:
-            seen = self.seen[peer] = Seen(info)
+            seen = self.seen[peer] = KnownClient(info)
         elif seen.hold is not None:  # a new HELLO replaces the question that is open
             self._abandon(seen.hold)
             seen.hold = None
@@ -345,14 +351,14 @@ class HookRoom:
 
         action = self.hooks.on_client(number, info)
         if action is None:
-            seen.hold = Hold(number, decide, None, peer)
+            seen.hold = PendingDecision(number, decide, None, peer)
             self._open(seen.hold, now)
         else:
             decide(action, now)
         return seen
 
     def _decided(
-        self, peer: Peer, seen: Seen, info: ClientInfo, action: Action, now: float
+        self, peer: Peer, seen: KnownClient, info: ClientInfo, action: Action, now: float
     ) -> None:
         seen.hold = None
         if not isinstance(action, actions.ON_CLIENT):
@@ -399,29 +405,29 @@ class HookRoom:
         hold.decide(action, now)
         return True
 
-    def _open(self, hold: Hold, now: float) -> None:
+    def _open(self, hold: PendingDecision, now: float) -> None:
         self.holds[hold.number] = hold
         hold.timer = self.timers.add(hold, now + self.registry.settings.hook_timeout)
 
-    def _close(self, hold: Hold) -> None:
+    def _close(self, hold: PendingDecision) -> None:
         self.holds.pop(hold.number, None)
         if hold.timer is not None:
             hold.timer.pop(hold, None)
 
-    def _abandon(self, hold: Hold) -> None:
+    def _abandon(self, hold: PendingDecision) -> None:
         self._close(hold)
         self.hooks.abandon(hold.number)
 
-    def _keep(self, request: Request, hold: Hold | None) -> None:
+    def _keep(self, request: AcceptedRequest, hold: PendingDecision | None) -> None:
         """From here on `request` waits, and counts as what is queued does."""
         self.held[request] = hold
         self._count(request, 1)
 
-    def _let_go(self, request: Request) -> None:
+    def _let_go(self, request: AcceptedRequest) -> None:
         del self.held[request]
         self._count(request, -1)
 
-    def _count(self, request: Request, sign: int) -> None:
+    def _count(self, request: AcceptedRequest, sign: int) -> None:
         registry, peer, service = self.registry, request.peer, request.service
         size = sign * request.size
         registry.queued += sign
@@ -431,7 +437,7 @@ class HookRoom:
         service.held += sign
         service.held_bytes += size
 
-    def grow(self, request: Request, size: int) -> str:
+    def grow(self, request: AcceptedRequest, size: int) -> str:
         """A part of the client's stream came while `request` is held: which bound that breaks;
         empty when none."""
         held = request in self.held
@@ -443,7 +449,7 @@ class HookRoom:
             self._count(request, 1)
         return full
 
-    def ended(self, request: Request, status: int) -> None:
+    def ended(self, request: AcceptedRequest, status: int) -> None:
         """`request` has ended. If it waited here, it does so no more."""
         if self.hooks.ends and request.peer.id:
             self.hooks.on_end(Outcome(request, status))
@@ -473,7 +479,7 @@ class HookRoom:
             self.resume(hold.number, actions.Reject(spec.HANDLER_FAILED, text), now)
 
 
-class Silent:
+class NoHooks:
     """No hooks any more: whatever is asked already may still be answered."""
 
     asks = hears = parts = greets = ends = may_wait = False

@@ -14,7 +14,7 @@ from majordomus.protocol import spec
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.protocol.spec import Frame
 
 
@@ -168,7 +168,7 @@ class HookRequest(View):
         "user",
     )
 
-    def __init__(self, request: Request, field: bytes, token: str) -> None:
+    def __init__(self, request: AcceptedRequest, field: bytes, token: str) -> None:
         super().__init__(request.body, field)
         self.key: str = request.peer.identity.key
         self.service = request.called.decode()
@@ -225,7 +225,7 @@ class HookReply(View):
     )
 
     def __init__(
-        self, request: Request, status: int, frames: list[Frame], field: bytes, now: float
+        self, request: AcceptedRequest, status: int, frames: list[Frame], field: bytes, now: float
     ) -> None:
         super().__init__(frames, field)
         self.service = request.called.decode()
@@ -310,7 +310,7 @@ class Outcome:
         "worker",
     )
 
-    def __init__(self, request: Request, status: int) -> None:
+    def __init__(self, request: AcceptedRequest, status: int) -> None:
         self.service = request.called.decode()
         self.served_as = request.service.name.decode()
         self.client = request.peer.handle

@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
     why: str
 
 
-class HasRights(Protocol):
+class HasAccessRules(Protocol):
     """A caller or a peer."""
 
     @property
@@ -71,7 +71,7 @@ NO_ONE: Final = Verdict(
 )
 
 
-class Rights:
+class AccessRules:
     """The rules of one broker, compiled. `tenants`: group → prefix of every name that it uses."""
 
     def __init__(self, rules: Iterable[Rule], tenants: Mapping[str, str] | None = None) -> None:
@@ -102,7 +102,7 @@ class Rights:
                 return self._tenants[group]
         return b""
 
-    def callable_by(self, caller: HasRights, names: Iterable[bytes]) -> list[bytes]:
+    def callable_by(self, caller: HasAccessRules, names: Iterable[bytes]) -> list[bytes]:
         """Those of the full `names` that `caller` may call, as it calls them."""
         user, groups, prefix = caller.user, caller.groups, caller.prefix
         return [

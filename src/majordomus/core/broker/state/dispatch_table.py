@@ -13,24 +13,24 @@ from majordomus.core.broker.state.transitions import FORGOTTEN
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 FIRST_SIZE: Final = 1024
 """Places; a power of two, as it always is."""
 
 
-class Dispatched:
+class DispatchTable:
     """The ring. It grows when it is half full, and what it holds is a reference each."""
 
     __slots__ = ("_mask", "_places", "count")
 
     def __init__(self) -> None:
-        self._places: list[Request | None] = [None] * FIRST_SIZE
+        self._places: list[AcceptedRequest | None] = [None] * FIRST_SIZE
         self._mask = FIRST_SIZE - 1
         self.count = 0
 
-    def give(self, request: Request, last: int) -> int:
+    def give(self, request: AcceptedRequest, last: int) -> int:
         """The number by which `request` holds a slot from now on: the lowest above `last` whose
         place is free."""
         if 2 * self.count > self._mask:
@@ -44,7 +44,7 @@ class Dispatched:
         self.count += 1
         return number
 
-    def of(self, worker: Worker, number: int) -> Request | None:
+    def of(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """The request that holds a slot of `worker` as `number`; None when none does (rule 2)."""
         request = self._places[number & self._mask]
         if request is None or request.dispatch != number or request.worker is not worker:
@@ -60,7 +60,7 @@ class Dispatched:
         peer = request.worker.peer
         return peer if peer.id == peer_id and peer.state is not FORGOTTEN else None
 
-    def take(self, worker: Worker, number: int) -> Request | None:
+    def take(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """What `of` finds holds its slot no more."""
         at = number & self._mask
         request = self._places[at]

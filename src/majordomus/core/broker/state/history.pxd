@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
 
 
@@ -9,10 +9,10 @@ cdef Py_ssize_t _RECENT
 
 
 @cython.final
-cdef class Stories:
+cdef class History:
     cdef public double slow
     cdef public object notable
     cdef public list _recent
     cdef public Py_ssize_t _at
     @cython.locals(took=double)
-    cpdef object ended(self, Request request, double now)
+    cpdef object ended(self, AcceptedRequest request, double now)

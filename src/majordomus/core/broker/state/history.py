@@ -15,7 +15,7 @@ from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.state.transitions import ANSWERED
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
 
 TICKS: Final = 16384.0
 """Per second: the first box of latencies ends at 61 µs, each further one at twice that."""
@@ -25,25 +25,25 @@ MOST_NOTES: Final = 64
 _TICKS, _RECENT = TICKS, RECENT
 
 
-class Stories:
+class History:
     """The ended requests that are kept. `slow` is seconds, `most` a number of requests."""
 
     __slots__ = ("_at", "_recent", "notable", "slow")
 
     def __init__(self, slow: float, most: int) -> None:
         self.slow = slow
-        self.notable: deque[Request] = deque(maxlen=most)
-        self._recent: list[Request | None] = [None] * RECENT
+        self.notable: deque[AcceptedRequest] = deque(maxlen=most)
+        self._recent: list[AcceptedRequest | None] = [None] * RECENT
         self._at = 0
         """Where the oldest of them is, which is the next to go."""
 
     @property
-    def recent(self) -> list[Request]:
+    def recent(self) -> list[AcceptedRequest]:
         """Those that ended last, oldest first."""
         ring = self._recent[self._at :] + self._recent[: self._at]
         return [request for request in ring if request is not None]
 
-    def ended(self, request: Request, now: float) -> None:
+    def ended(self, request: AcceptedRequest, now: float) -> None:
         """`request` has ended."""
         request.ended = now
         took = now - request.accepted
@@ -58,7 +58,7 @@ class Stories:
             self._at = (self._at + 1) % _RECENT
 
 
-def note(request: Request, why: str, now: float) -> None:
+def note(request: AcceptedRequest, why: str, now: float) -> None:
     """The worker that has `request` has it no more, and another one will get it."""
     if request.story is None:
         request.story = []

@@ -13,7 +13,7 @@ Key = tuple[str, bytes]
 another one."""
 
 
-class Listener:
+class Subscriber:
     """One who subscribed, or keeps a session. ``peer`` is None while a session waits for its client
     to come back, ``until`` which monotonic second. ``handle``: under which workers know it."""
 

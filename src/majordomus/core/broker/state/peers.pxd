@@ -1,14 +1,14 @@
 cimport cython
 
 from majordomus.core.broker.state.services cimport Service
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cpdef object conversation(id, tuple envelope)
 
 
 @cython.final
-cdef class Outbox:
+cdef class PeerOutbox:
     cdef public object messages
     cdef public Py_ssize_t size
     cdef public double delay
@@ -19,9 +19,9 @@ cdef class Outbox:
 cdef class Peer:
     cdef public bytes id
     cdef public object dialect
-    cdef public Worker worker
+    cdef public RegisteredWorker worker
     cdef public bytes prefix
-    cdef public Outbox outbox
+    cdef public PeerOutbox outbox
     cdef public double last_sent
     cdef public double last_heard
     cdef public object state

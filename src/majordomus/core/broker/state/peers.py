@@ -10,10 +10,10 @@ from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.listeners import Listener
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.listeners import Subscriber
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
@@ -22,7 +22,7 @@ def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
     return (id, envelope) if envelope else id
 
 
-class Outbox:
+class PeerOutbox:
     """What a full socket refused, in order. ``delay`` is seconds until the next try."""
 
     __slots__ = ("delay", "messages", "size")
@@ -71,18 +71,18 @@ class Peer:
         self.dialect = dialect
         self.handle = handle
         self.own_handle = handle
-        self.listener: Listener | None = None
+        self.listener: Subscriber | None = None
         self.identity: Identity = NOBODY
         self.user = ""
         self.groups: tuple[str, ...] = ()
         self.prefix = b""
         self.state = PeerState.SEEN
-        self.worker: Worker | None = None
-        self.open: dict[object, Request] = {}
+        self.worker: RegisteredWorker | None = None
+        self.open: dict[object, AcceptedRequest] = {}
         self.asked: Service | None = None
         self.queued = 0
         self.queued_bytes = 0
-        self.outbox: Outbox | None = None
+        self.outbox: PeerOutbox | None = None
         self.last_delay = 0.0
         self.flushed = now
         self.last_heard = now

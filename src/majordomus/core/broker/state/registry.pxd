@@ -1,10 +1,10 @@
 cimport cython
 
 from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
-from majordomus.core.broker.state.dispatch_table cimport Dispatched
-from majordomus.core.broker.accel.prefetch cimport Foresight
+from majordomus.core.broker.state.dispatch_table cimport DispatchTable
+from majordomus.core.broker.accel.prefetch cimport Prefetcher
 from majordomus.core.broker.state.services cimport Service
-from majordomus.core.broker.state.history cimport Stories
+from majordomus.core.broker.state.history cimport History
 
 
 @cython.final
@@ -40,12 +40,12 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
-    cdef public Foresight foresight
+    cdef public Prefetcher foresight
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
-    cdef public Dispatched dispatched
+    cdef public DispatchTable dispatched
     cdef public RequestDeadlines requests
     cdef public Deadlines timers
     cdef public Deadlines retries
@@ -54,7 +54,7 @@ cdef class Registry:
     cdef public Py_ssize_t queued_bytes
     cdef public Py_ssize_t outbox_bytes
     cdef public object strategies
-    cdef public Stories stories
+    cdef public History stories
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started

@@ -7,20 +7,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from majordomus.core.broker.accel.prefetch import Foresight
+from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.balancing.registry import Factory, Strategies
-from majordomus.core.broker.balancing.rng import Dice
+from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.core.broker.state.access_rules import Rights
-from majordomus.core.broker.state.dispatch_table import Dispatched
-from majordomus.core.broker.state.history import Stories
+from majordomus.core.broker.state.access_rules import AccessRules
+from majordomus.core.broker.state.dispatch_table import DispatchTable
+from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
-from majordomus.core.broker.state.listeners import Key, Listener
+from majordomus.core.broker.state.listeners import Key, Subscriber
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
 from majordomus.core.broker.state.topics import Topics
-from majordomus.core.broker.state.workers import Worker
+from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
@@ -99,24 +99,24 @@ class Registry:
         self.version = ""
         """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
         self.wire = ""
-        self.rights: Rights | None = None
+        self.rights: AccessRules | None = None
         """Who may do what; None while nobody asks."""
         self.peers: dict[bytes, Peer] = {}
         self.identities: dict[bytes, Identity] = {}
         """Who is at the other end of a live connection, where it has proved that."""
         self.handles: dict[bytes, Peer] = {}
-        self.topics: Topics[Listener] = Topics()
-        self.sessions: dict[Key, Listener] = {}
-        self.away: dict[bytes, Listener] = {}
+        self.topics: Topics[Subscriber] = Topics()
+        self.sessions: dict[Key, Subscriber] = {}
+        self.away: dict[bytes, Subscriber] = {}
         """Sessions whose client is not there, by handle; who has been away longest comes first."""
-        self.workers: dict[bytes, Worker] = {}
+        self.workers: dict[bytes, RegisteredWorker] = {}
         self.services: dict[bytes, Service] = {}
-        self.foresight = Foresight(self.services)
+        self.foresight = Prefetcher(self.services)
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.dispatched = Dispatched()
+        self.dispatched = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
         self.retries: Deadlines = Deadlines()
@@ -124,8 +124,10 @@ class Registry:
         self.queued = 0
         self.queued_bytes = 0
         self.outbox_bytes = 0
-        self.strategies = Strategies(settings, Dice(ids(8)), strategies, self._strategy_failed)
-        self.stories = Stories(settings.slow, settings.max_stories)
+        self.strategies = Strategies(
+            settings, RandomSource(ids(8)), strategies, self._strategy_failed
+        )
+        self.stories = History(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
         self.started = 0.0

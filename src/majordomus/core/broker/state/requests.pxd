@@ -1,9 +1,9 @@
 cimport cython
 
-from majordomus.core.broker.state.timer_wheel cimport Slot
+from majordomus.core.broker.state.timer_wheel cimport Bucket
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.services cimport FairQueue, Service
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef dict STEPS
@@ -11,7 +11,7 @@ cdef dict STEPS
 
 @cython.final
 @cython.freelist(64)
-cdef class Request:
+cdef class AcceptedRequest:
     cdef public Peer peer
     cdef public object dialect
     cdef public tuple envelope
@@ -29,13 +29,13 @@ cdef class Request:
     cdef public object state
     cdef public int attempt
     cdef public unsigned long long dispatch
-    cdef public Worker worker
-    cdef public Worker target
+    cdef public RegisteredWorker worker
+    cdef public RegisteredWorker target
     cdef public set rejected
     cdef public FairQueue queue
-    cdef public Request older
-    cdef public Request newer
-    cdef public Slot slot
+    cdef public AcceptedRequest older
+    cdef public AcceptedRequest newer
+    cdef public Bucket slot
     cdef public Py_ssize_t place
     cdef public object stream
     cdef public list story
@@ -45,7 +45,7 @@ cdef class Request:
     cdef public object outcome
     cdef public list parts
     cdef public Py_ssize_t parts_size
-    cpdef Request ask(
+    cpdef AcceptedRequest ask(
         self,
         Peer peer,
         object dialect,

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.callers import Caller
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.services import FairQueue, Service
-    from majordomus.core.broker.state.timer_wheel import Slot
-    from majordomus.core.broker.state.workers import Worker
-    from majordomus.core.broker.streams import Stream
+    from majordomus.core.broker.state.timer_wheel import Bucket
+    from majordomus.core.broker.state.workers import RegisteredWorker
+    from majordomus.core.broker.streams import RequestStream
 
 
-class Request:
+class AcceptedRequest:
     """A conversation that a client opened. ``deadline`` and ``accepted`` are monotonic seconds.
 
     ``caller``: who asks, its peer unless it brought a token of its own. ``called``: what the client
@@ -81,7 +81,7 @@ class Request:
         metadata: bytes,
         accepted: float,
         deadline: float,
-    ) -> Request:
+    ) -> AcceptedRequest:
         """Fill in what a new request is: `Request().ask(…)`. Not `__init__`, which takes its
         arguments as objects even where it is compiled."""
         self.peer = peer
@@ -101,19 +101,19 @@ class Request:
         self.state: RequestState = HELD
         self.attempt = 0
         self.dispatch = 0
-        self.worker: Worker | None = None
-        self.target: Worker | None = None
-        self.rejected: set[Worker] | None = None
+        self.worker: RegisteredWorker | None = None
+        self.target: RegisteredWorker | None = None
+        self.rejected: set[RegisteredWorker] | None = None
         self.queue: FairQueue | None = None
-        self.older: Request | None = None
-        self.newer: Request | None = None
+        self.older: AcceptedRequest | None = None
+        self.newer: AcceptedRequest | None = None
         """Its neighbours among those that hold a slot of its worker."""
-        self.slot: Slot | None = None
+        self.slot: Bucket | None = None
         self.place = 0
         """Where it stands in that."""
         self.parts: list[Frame] | None = None
         self.parts_size = 0
-        self.stream: Stream | None = None
+        self.stream: RequestStream | None = None
         self.story: list[tuple[bytes, float, float, str]] | None = None
         """Workers that had it and have it no more: id, from, until, why."""
         self.given = 0.0

@@ -1,8 +1,8 @@
 cimport cython
 
 from majordomus.core.broker.balancing.strategy cimport Strategy
-from majordomus.core.broker.state.requests cimport Request
-from majordomus.core.broker.state.workers cimport Worker
+from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 @cython.final
@@ -12,20 +12,20 @@ cdef class FairQueue:
     cdef public object turns
     cdef public Py_ssize_t count
     cdef public Py_ssize_t size
-    cpdef object push(self, Request request)
-    cpdef object push_front(self, Request request)
-    cpdef Request pop_for(self, Worker worker)
-    cpdef object remove(self, Request request)
-    cpdef object _forget_rejections(self, Request request)
-    cdef object _entered(self, Request request)
-    cdef object _left(self, Request request)
+    cpdef object push(self, AcceptedRequest request)
+    cpdef object push_front(self, AcceptedRequest request)
+    cpdef AcceptedRequest pop_for(self, RegisteredWorker worker)
+    cpdef object remove(self, AcceptedRequest request)
+    cpdef object _forget_rejections(self, AcceptedRequest request)
+    cdef object _entered(self, AcceptedRequest request)
+    cdef object _left(self, AcceptedRequest request)
 
 
 # What every request reads or writes stands first, side by side: two lines of a processor's cache.
 @cython.final
 cdef class Service:
     cdef public bytes name
-    cdef public Worker only_worker
+    cdef public RegisteredWorker only_worker
     cdef public Py_ssize_t open
     cdef public Py_ssize_t served
     cdef public int _box
@@ -40,10 +40,10 @@ cdef class Service:
     cdef public Py_ssize_t held
     cdef public Py_ssize_t held_bytes
     cdef public double last_worker
-    cpdef Worker choose(self, Request request)
-    @cython.locals(only=Worker)
-    cpdef object enter(self, Worker worker)
-    cpdef object weigh(self, Worker worker)
-    cpdef object leave(self, Worker worker)
+    cpdef RegisteredWorker choose(self, AcceptedRequest request)
+    @cython.locals(only=RegisteredWorker)
+    cpdef object enter(self, RegisteredWorker worker)
+    cpdef object weigh(self, RegisteredWorker worker)
+    cpdef object leave(self, RegisteredWorker worker)
     cpdef object note(self, int box)
     cdef object _next_box(self, int box)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.requests import Request
-    from majordomus.core.broker.state.workers import Worker
+    from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 class FairQueue:
@@ -26,24 +26,24 @@ class FairQueue:
     __slots__ = ("count", "declined", "front", "size", "turns")
 
     def __init__(self) -> None:
-        self.front: OrderedDict[Request, None] = OrderedDict()
-        self.declined: Counter[Worker] = Counter()
+        self.front: OrderedDict[AcceptedRequest, None] = OrderedDict()
+        self.declined: Counter[RegisteredWorker] = Counter()
         """How many requests at the front each worker has rejected: who rejected all of them need
         not look through them."""
-        self.turns: OrderedDict[Peer, OrderedDict[Request, None]] = OrderedDict()
+        self.turns: OrderedDict[Peer, OrderedDict[AcceptedRequest, None]] = OrderedDict()
         self.count = 0
         self.size = 0
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[AcceptedRequest]:
         """All that waits; front first, then peer by peer."""
         yield from self.front
         for own in self.turns.values():
             yield from own
 
-    def push(self, request: Request) -> None:
+    def push(self, request: AcceptedRequest) -> None:
         """Put `request` behind its peer's others."""
         own = self.turns.get(request.peer)
         if own is None:
@@ -51,14 +51,14 @@ class FairQueue:
         own[request] = None
         self._entered(request)
 
-    def push_front(self, request: Request) -> None:
+    def push_front(self, request: AcceptedRequest) -> None:
         """Put `request` before everything else."""
         self.front[request] = None
         self.front.move_to_end(request, last=False)
         self.declined.update(request.rejected or ())
         self._entered(request)
 
-    def pop_for(self, worker: Worker) -> Request | None:
+    def pop_for(self, worker: RegisteredWorker) -> AcceptedRequest | None:
         """Take the next request that `worker` may have: it has not rejected it."""
         if self.declined.get(worker, 0) < len(self.front):
             for request in self.front:
@@ -74,7 +74,7 @@ class FairQueue:
         self._left(request)
         return request
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: AcceptedRequest) -> None:
         """Take `request` out, wherever it stands."""
         if request in self.front:
             del self.front[request]
@@ -86,18 +86,18 @@ class FairQueue:
                 del self.turns[request.peer]
         self._left(request)
 
-    def _forget_rejections(self, request: Request) -> None:
+    def _forget_rejections(self, request: AcceptedRequest) -> None:
         for worker in request.rejected or ():
             self.declined[worker] -= 1
             if not self.declined[worker]:
                 del self.declined[worker]
 
-    def _entered(self, request: Request) -> None:
+    def _entered(self, request: AcceptedRequest) -> None:
         request.queue = self
         self.count += 1
         self.size += request.size
 
-    def _left(self, request: Request) -> None:
+    def _left(self, request: AcceptedRequest) -> None:
         request.queue = None
         self.count -= 1
         self.size -= request.size
@@ -132,10 +132,10 @@ class Service:
         self.strategy = strategy
         self.given = None if type(strategy).given is Strategy.given else strategy.given
         """Told of each dispatch; None where the strategy does not care."""
-        self.only_worker: Worker | None = None
+        self.only_worker: RegisteredWorker | None = None
         self.waiting: FairQueue | None = None
         """Its queue, made when one is first asked for."""
-        self.workers: dict[bytes, Worker] = {}
+        self.workers: dict[bytes, RegisteredWorker] = {}
         self.open = 0
         self.held = 0
         self.held_bytes = 0
@@ -158,7 +158,7 @@ class Service:
             self.waiting = FairQueue()
         return self.waiting
 
-    def choose(self, request: Request) -> Worker | None:
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         """The worker for `request`, as its strategy says; None when none may have it now."""
         only = self.only_worker
         if only is None:
@@ -167,7 +167,7 @@ class Service:
             return None
         return only
 
-    def enter(self, worker: Worker) -> None:
+    def enter(self, worker: RegisteredWorker) -> None:
         """`worker` serves it from now on. The strategy is told of those that were there."""
         self.workers[worker.id] = worker
         if len(self.workers) == 1 and type(self.strategy) is LeastOutstanding:
@@ -178,7 +178,7 @@ class Service:
         if only is not None and only.has_room():
             self.strategy.put(only)
 
-    def weigh(self, worker: Worker) -> None:
+    def weigh(self, worker: RegisteredWorker) -> None:
         """Tell its strategy what `worker`, one of its own, holds now."""
         if self.only_worker is not None:
             return
@@ -187,7 +187,7 @@ class Service:
         else:
             self.strategy.drop(worker)
 
-    def leave(self, worker: Worker) -> None:
+    def leave(self, worker: RegisteredWorker) -> None:
         """`worker` serves it no more."""
         self.strategy.forget(worker)
         self.workers.pop(worker.id, None)

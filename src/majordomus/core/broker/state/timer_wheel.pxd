@@ -1,13 +1,13 @@
 cimport cython
 
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 
 cdef double _PER_SECOND
 
 
-cdef class Wheel:
+cdef class TimerWheel:
     cdef public dict _slots
     cdef public list _steps
     cdef public long long _last_step
@@ -19,22 +19,22 @@ cdef class Wheel:
     cpdef double next(self) except? -1
 
 
-cdef class Deadlines(Wheel):
+cdef class Deadlines(TimerWheel):
     @cython.locals(step="long long", slot=dict)
     cpdef dict add(self, object item, double when)
     cdef object _new_slot(self)
 
 
 @cython.final
-cdef class Slot:
+cdef class Bucket:
     cdef public list requests
     cdef public Py_ssize_t count
-    cpdef object remove(self, Request request)
-    @cython.locals(place=Py_ssize_t, waiting=list, request=Request)
+    cpdef object remove(self, AcceptedRequest request)
+    @cython.locals(place=Py_ssize_t, waiting=list, request=AcceptedRequest)
     cdef object _close_ranks(self)
 
 
-cdef class RequestDeadlines(Wheel):
-    @cython.locals(step="long long", slot=Slot)
-    cpdef object add(self, Request request)
+cdef class RequestDeadlines(TimerWheel):
+    @cython.locals(step="long long", slot=Bucket)
+    cpdef object add(self, AcceptedRequest request)
     cdef object _new_slot(self)

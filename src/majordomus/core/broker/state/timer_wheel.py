@@ -17,14 +17,14 @@ from majordomus.core.broker.accel import arithmetic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
 
 STEPS_PER_SECOND = 128
 """An item is due at most 1/128 s after its time, and never before."""
 _PER_SECOND = STEPS_PER_SECOND
 
 
-class Wheel:
+class TimerWheel:
     """What all wheels have in common: a slot for each step in which something is due."""
 
     __slots__ = ("_last", "_last_step", "_slots", "_steps")
@@ -79,7 +79,7 @@ class Wheel:
         return inf
 
 
-class Deadlines(Wheel):
+class Deadlines(TimerWheel):
     """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
 
     __slots__ = ()
@@ -96,23 +96,23 @@ class Deadlines(Wheel):
         return {}
 
 
-class Slot:
+class Bucket:
     """The requests that are due in one step, in the order in which they came. Where one has ended
     there is a gap, until there are as many of these as requests."""
 
     __slots__ = ("count", "requests")
 
     def __init__(self) -> None:
-        self.requests: list[Request | None] = []
+        self.requests: list[AcceptedRequest | None] = []
         self.count = 0
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[AcceptedRequest]:
         return iter([request for request in self.requests if request is not None])
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: AcceptedRequest) -> None:
         """Take `request` out, which stands here."""
         request.slot = None
         self.requests[request.place] = None
@@ -122,7 +122,7 @@ class Slot:
 
     def _close_ranks(self) -> None:
         place = 0
-        waiting: list[Request | None] = []
+        waiting: list[AcceptedRequest | None] = []
         for request in self.requests:
             if request is not None:
                 request.place = place
@@ -138,19 +138,19 @@ class Slot:
         self.count = 0
 
 
-class RequestDeadlines(Wheel):
+class RequestDeadlines(TimerWheel):
     """The wheel of requests. Each knows its slot: ``request.slot.remove(request)`` removes it."""
 
     __slots__ = ()
 
-    def add(self, request: Request) -> None:
+    def add(self, request: AcceptedRequest) -> None:
         """Hold `request` until its deadline."""
         step = arithmetic.whole(request.deadline * _PER_SECOND) + 1
-        slot: Slot = self._last if step == self._last_step else self._slot(step)
+        slot: Bucket = self._last if step == self._last_step else self._slot(step)
         request.slot = slot
         request.place = len(slot.requests)
         slot.requests.append(request)
         slot.count += 1
 
-    def _new_slot(self) -> Slot:
-        return Slot()
+    def _new_slot(self) -> Bucket:
+        return Bucket()

@@ -1,14 +1,14 @@
 cimport cython
 
-from majordomus.core.broker.balancing.strategy cimport Place
+from majordomus.core.broker.balancing.strategy cimport RingNode
 from majordomus.core.broker.state.peers cimport Peer
-from majordomus.core.broker.state.requests cimport Request
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport FairQueue, Service
 
 
 # What every request reads or writes stands first, side by side: two lines of a processor's cache.
 @cython.final
-cdef class Worker:
+cdef class RegisteredWorker:
     cdef public Peer peer
     cdef public bytes id
     cdef public object dialect
@@ -16,10 +16,10 @@ cdef class Worker:
     cdef public object load
     cdef public Py_ssize_t capacity
     cdef public Py_ssize_t holding
-    cdef public Request oldest
-    cdef public Request newest
+    cdef public AcceptedRequest oldest
+    cdef public AcceptedRequest newest
     cdef public Service only_service
-    cdef public Place place
+    cdef public RingNode place
     cdef public double busy_since
     cdef public list order
     cdef public dict services
@@ -31,8 +31,8 @@ cdef class Worker:
     cdef public double last_beat_sent
     cdef public object answered
     cpdef bint has_room(self) except -1
-    @cython.locals(newest=Request)
-    cpdef object hold(self, Request request)
-    @cython.locals(older=Request, newer=Request)
-    cpdef object let_go(self, Request request)
+    @cython.locals(newest=AcceptedRequest)
+    cpdef object hold(self, AcceptedRequest request)
+    @cython.locals(older=AcceptedRequest, newer=AcceptedRequest)
+    cpdef object let_go(self, AcceptedRequest request)
     cpdef object move(self, str event)

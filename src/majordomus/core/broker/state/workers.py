@@ -10,13 +10,13 @@ from majordomus.core.broker.state.transitions import SERVING, WORKER, WorkerStat
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.strategy import Place
+    from majordomus.core.broker.balancing.strategy import RingNode
     from majordomus.core.broker.state.peers import Peer
-    from majordomus.core.broker.state.requests import Request
+    from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
 
 
-class Worker:
+class RegisteredWorker:
     """A peer that serves. ``holding``: how many of its slots are in use, those of ended requests
     included; ``oldest`` and ``newest``: the requests that have them, each of which knows its
     neighbours. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of
@@ -57,8 +57,8 @@ class Worker:
         self.metadata: dict[bytes, bytes] = {}
         self.order: list[Service] = []
         self.holding = 0
-        self.oldest: Request | None = None
-        self.newest: Request | None = None
+        self.oldest: AcceptedRequest | None = None
+        self.newest: AcceptedRequest | None = None
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] | None = None
         """Dispatches whose message never left: nobody has seen them."""
@@ -67,7 +67,7 @@ class Worker:
         self.waiting: FairQueue | None = None
         """What asks for it alone; made when a queue is first asked for."""
         self.reserved_last = False
-        self.place: Place | None = None
+        self.place: RingNode | None = None
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now
@@ -85,7 +85,7 @@ class Worker:
             return False
         return self.holding < self.capacity
 
-    def hold(self, request: Request) -> None:
+    def hold(self, request: AcceptedRequest) -> None:
         """`request` has one of its slots from now on."""
         newest = request.older = self.newest
         if newest is None:
@@ -95,7 +95,7 @@ class Worker:
         self.newest = request
         self.holding += 1
 
-    def let_go(self, request: Request) -> None:
+    def let_go(self, request: AcceptedRequest) -> None:
         """`request` has given its slot back."""
         older, newer = request.older, request.newer
         if older is None:
@@ -125,7 +125,7 @@ class Worker:
             self.undelivered.discard(number)
 
     @property
-    def held(self) -> dict[int, Request]:
+    def held(self) -> dict[int, AcceptedRequest]:
         """Who has its slots, by number of dispatch, oldest first: for those that look on."""
         held = {}
         request = self.oldest

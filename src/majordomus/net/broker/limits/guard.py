@@ -16,7 +16,7 @@ from majordomus.net.broker.limits.connection_limits import Crowd
 from majordomus.net.broker.limits.descriptors import Mark, mark_of
 from majordomus.net.broker.limits.non_zmtp_detector import NOT_ZMTP, Strays
 from majordomus.net.broker.limits.oversize_detector import Flood
-from majordomus.net.zmq.monitor import Event, Seen
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
@@ -47,16 +47,16 @@ class Guard:
     def due(self) -> float:
         return self._flood.due if self._marks else inf
 
-    def hear(self, seen: Seen, now: float) -> None:
+    def hear(self, seen: MonitorRecord, now: float) -> None:
         """What the monitor says."""
         fd = seen.value
         stray = self._strays.hear(seen)
-        if seen.event is Event.LOST:
+        if seen.event is MonitorEvent.LOST:
             if stray:
                 mark = self._marks.get(fd)
                 self._machine.handshake_failed(NOT_ZMTP, address=mark.host if mark else "")
             self._forget(fd)
-        elif seen.event is Event.ACCEPTED:
+        elif seen.event is MonitorEvent.ACCEPTED:
             self._forget(fd)
             mark = self._look_at(fd)
             if mark is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Event, Seen
+from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRecord
 
 NOT_ZMTP: Final = "not-zmtp"
 
@@ -27,17 +27,17 @@ class Strays:
         self._failed = 0
         """Handshakes that failed; each connection's end is still to be told."""
 
-    def hear(self, seen: Seen) -> bool:
+    def hear(self, seen: MonitorRecord) -> bool:
         """Whether it is the end of one that spoke something else."""
         fd = seen.value
-        if seen.event is Event.ACCEPTED:
+        if seen.event is MonitorEvent.ACCEPTED:
             self._silent.add(fd)
             self._cut.discard(fd)
-        elif seen.event is Event.CONNECTED:
+        elif seen.event is MonitorEvent.CONNECTED:
             self._done += 1
         elif seen.event in HANDSHAKE_FAILED:
             self._failed += 1
-        elif seen.event is Event.LOST and fd in self._silent:
+        elif seen.event is MonitorEvent.LOST and fd in self._silent:
             self._silent.discard(fd)
             if self._failed:
                 self._failed -= 1

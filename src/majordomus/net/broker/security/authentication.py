@@ -19,9 +19,9 @@ from majordomus.errors import ConfigurationError
 from majordomus.net.broker.limits.descriptors import Mark, mark_of, shut
 from majordomus.net.broker.security import authenticator as doors
 from majordomus.net.broker.security import curve, zap
-from majordomus.net.broker.security.authenticator import Door, Refused
+from majordomus.net.broker.security.authenticator import AuthenticationRefusal, Authenticator
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq.monitor import Event, Monitor, Seen
+from majordomus.net.zmq.monitor import Monitor, MonitorEvent, MonitorRecord
 from majordomus.security.certificates import Certificate
 
 MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
@@ -34,10 +34,10 @@ CANARY_WAIT: Final = 5000
 _numbers = itertools.count()
 
 
-class Gate:
+class Authentication:
     """For one broker: its socket's security, and whose messages go on to the machine."""
 
-    def __init__(self, door: Door, certificate: Certificate | None) -> None:
+    def __init__(self, door: Authenticator, certificate: Certificate | None) -> None:
         self.domain = f"majordomus.{os.getpid()}.{next(_numbers)}"
         self.certificate = certificate
         self._door = door
@@ -103,19 +103,19 @@ class Gate:
             if identity is None or not _tell(machine, peer, identity, now):
                 self._expel(peer, machine, now)
 
-    def last_refused(self) -> Refused | None:
+    def last_refused(self) -> AuthenticationRefusal | None:
         """Whom the door has refused, as far as nobody has asked yet; the oldest first."""
         return self._door.refused.popleft() if self._door.refused else None
 
     def _prove(self, socket: zmq.Socket[bytes], monitor: Monitor) -> None:
         with sockets.dealer() as canary:
             canary.setsockopt(zmq.LINGER, 0)
-            refused = Event.AUTH_FAILED
+            refused = MonitorEvent.AUTH_FAILED
             if self._door.mechanism == doors.PLAIN:
                 canary.setsockopt(zmq.PLAIN_USERNAME, b"canary")
                 canary.setsockopt(zmq.PLAIN_PASSWORD, os.urandom(16).hex().encode())
             elif self._door.lets_in_anybody or self.certificate is None:
-                refused = Event.PROTOCOL_FAILED  # who does not encrypt is the only stranger
+                refused = MonitorEvent.PROTOCOL_FAILED  # who does not encrypt is the only stranger
             else:
                 stranger = curve.make()
                 canary.setsockopt(zmq.CURVE_SERVERKEY, self.certificate.public.encode())
@@ -150,9 +150,9 @@ def _tell(machine: BrokerMachine, peer: bytes, identity: Identity, now: float) -
     return machine.identify(peer, identity.user, identity.groups, now, identity.key)
 
 
-def refused(gate: Gate | None, seen: Seen, machine: BrokerMachine) -> None:
+def refused(gate: Authentication | None, seen: MonitorRecord, machine: BrokerMachine) -> None:
     """A handshake has failed: counted, and one line of the log."""
-    judged = seen.event is Event.AUTH_FAILED
+    judged = seen.event is MonitorEvent.AUTH_FAILED
     who = gate.last_refused() if gate is not None and judged else None
     if who is None:
         machine.handshake_failed(reason(seen))
@@ -160,22 +160,26 @@ def refused(gate: Gate | None, seen: Seen, machine: BrokerMachine) -> None:
         machine.handshake_failed(who.why, who=who.who, address=who.address)
 
 
-def reason(seen: Seen) -> str:
+def reason(seen: MonitorRecord) -> str:
     """A short key for a failed handshake."""
-    if seen.event is Event.AUTH_FAILED:
+    if seen.event is MonitorEvent.AUTH_FAILED:
         return "refused"
-    if seen.event is Event.PROTOCOL_FAILED:
+    if seen.event is MonitorEvent.PROTOCOL_FAILED:
         known = {MISMATCH: "another-mechanism", CRYPTOGRAPHIC: "wrong-server-key"}
         return known.get(seen.value, "malformed")
     return "no-zap-handler" if seen.value == NO_HANDLER else "broken-off"
 
 
-def _fate_of(canary: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Monitor) -> list[Event]:
+def _fate_of(
+    canary: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Monitor
+) -> list[MonitorEvent]:
     """What becomes of a stranger that tries to come in by a private door of the very socket, before
     others are opened.
     """
     url = sockets.bind(socket, "tcp://127.0.0.1:*")
-    watch = Monitor(canary, Event.CONNECTED, Event.AUTH_FAILED, Event.PROTOCOL_FAILED)
+    watch = Monitor(
+        canary, MonitorEvent.CONNECTED, MonitorEvent.AUTH_FAILED, MonitorEvent.PROTOCOL_FAILED
+    )
     try:
         sockets.connect(canary, url)
         watch.socket.poll(CANARY_WAIT)
@@ -184,5 +188,5 @@ def _fate_of(canary: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Moni
         watch.close()
         sockets.unbind(socket, url)
         while monitor.socket.poll(CANARY_WAIT):
-            if any(seen.event is Event.UNBOUND for seen in monitor.read()):
+            if any(seen.event is MonitorEvent.UNBOUND for seen in monitor.read()):
                 break  # the private door is shut

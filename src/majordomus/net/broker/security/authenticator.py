@@ -39,7 +39,7 @@ MOST_REMEMBERED: Final = 10_000
 logger = logging.getLogger("majordomus.zap")
 
 
-class Refused(NamedTuple):
+class AuthenticationRefusal(NamedTuple):
     """Somebody was not let in. `why` is a short key, `who` a key or a user's name."""
 
     why: str
@@ -47,7 +47,7 @@ class Refused(NamedTuple):
     address: str
 
 
-class Door:
+class Authenticator:
     """One mechanism, and whom it lets in.
 
     CURVE without `known` lets in everybody: encrypted, and nobody knows who. `changed` is called,
@@ -62,7 +62,7 @@ class Door:
     ) -> None:
         self.mechanism = mechanism
         self.version = 0
-        self.refused: deque[Refused] = deque(maxlen=1000)
+        self.refused: deque[AuthenticationRefusal] = deque(maxlen=1000)
         self.changed = changed
         self._known = known
         self._people = self._identities()
@@ -90,7 +90,7 @@ class Door:
             proof, who, why = judge[mechanism](address, credentials)
             if proof:
                 return proof
-        self.refused.append(Refused(why, who, address))
+        self.refused.append(AuthenticationRefusal(why, who, address))
         return ""
 
     def _judge_key(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
@@ -115,7 +115,7 @@ class Door:
         if entry is not None and seal in self._fitted:
             return f"plain:{user}:{entry.mark}", user, ""
         if not self._may_try():
-            self.refused.append(Refused("too-many-tries", user, address))
+            self.refused.append(AuthenticationRefusal("too-many-tries", user, address))
             raise BusyError
         if passwords.fits(entry, credentials[1]) and entry is not None:
             if len(self._fitted) >= MOST_REMEMBERED:
@@ -181,14 +181,14 @@ class Door:
             logger.error("%s", problem)
 
 
-def by_keys(path: Path) -> Door:
+def by_keys(path: Path) -> Authenticator:
     """CURVE, with the keys of a file or folder. Raises: ConfigurationError."""
-    return Door(CURVE, Watched(path, keys.load))
+    return Authenticator(CURVE, Watched(path, keys.load))
 
 
-def by_passwords(path: Path) -> Door:
+def by_passwords(path: Path) -> Authenticator:
     """PLAIN, with a file of passwords. Raises: ConfigurationError."""
-    return Door(PLAIN, Watched(path, lambda file, _problems: passwords.load(file)))
+    return Authenticator(PLAIN, Watched(path, lambda file, _problems: passwords.load(file)))
 
 
 def is_here(address: str) -> bool:

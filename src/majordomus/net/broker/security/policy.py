@@ -16,8 +16,8 @@ from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 from majordomus.net.broker.security import authenticator as doors
 from majordomus.net.broker.security import curve as keys
-from majordomus.net.broker.security.authentication import Gate
-from majordomus.net.broker.security.authenticator import Door
+from majordomus.net.broker.security.authentication import Authentication
+from majordomus.net.broker.security.authenticator import Authenticator
 from majordomus.security import keys as keys_of
 from majordomus.security import passwords as passwords_of
 from majordomus.security.certificates import Certificate
@@ -27,7 +27,7 @@ LOCAL: Final = "local"
 EVERYWHERE: Final = ("*", "0.0.0.0", "[::]")  # noqa: S104 - to tell them apart
 
 
-class Fence:
+class SecurityPolicy:
     """The settings, and what `Broker` was given in their place. Raises: ConfigurationError."""
 
     def __init__(
@@ -73,16 +73,16 @@ class Fence:
         if self._passwords:
             passwords_of.load(Path(self._passwords))
 
-    def make_gate(self) -> Gate | None:
+    def make_gate(self) -> Authentication | None:
         """For one run of the broker; None where nobody is asked. Raises: ConfigurationError."""
         self.prepare()
         if self.encrypted:
             anybody = self.clients in ("", ANY)
-            door = Door(doors.CURVE) if anybody else doors.by_keys(Path(self.clients))
-            return Gate(door, self.certificate)
+            door = Authenticator(doors.CURVE) if anybody else doors.by_keys(Path(self.clients))
+            return Authentication(door, self.certificate)
         if self._passwords:
-            return Gate(doors.by_passwords(Path(self._passwords)), None)
-        return Gate(Door(doors.NULL), None) if self.clients == LOCAL else None
+            return Authentication(doors.by_passwords(Path(self._passwords)), None)
+        return Authentication(Authenticator(doors.NULL), None) if self.clients == LOCAL else None
 
     def for_clients(self, bound: Sequence[str]) -> list[str]:
         """The endpoints as clients are to be given them, with the key where there is one."""
@@ -129,10 +129,10 @@ class Fence:
             )
 
 
-class Fenced:
+class SecuredBroker:
     """What a broker tells of its fence."""
 
-    fence: Fence
+    fence: SecurityPolicy
     endpoints: list[str]
 
     @property

@@ -134,7 +134,7 @@ class Child:
             if not isinstance(error, StatusError):
                 story = "".join(traceback.format_exception(error))
         self._request = None
-        self._say(wire.Final(status, frames, story))
+        self._say(wire.FinalMessage(status, frames, story))
 
     def _answer(self, work: wire.Work, request: Request) -> tuple[int, list[bytes]]:
         function = self._function(work.target)
@@ -148,7 +148,7 @@ class Child:
             for part in parts:
                 if request.cancelled:
                     return spec.CANCELLED, [b"cancelled"]
-                self._say(wire.Part(to_frames(part)))
+                self._say(wire.PartMessage(to_frames(part)))
         return spec.OK, []
 
     def _say(self, message: wire.FromProcess) -> None:

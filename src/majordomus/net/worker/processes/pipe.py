@@ -59,13 +59,13 @@ class Begun(msgspec.Struct, tag="begun", array_like=True):
     """From here on the handler runs."""
 
 
-class Part(msgspec.Struct, tag="part", array_like=True):
+class PartMessage(msgspec.Struct, tag="part", array_like=True):
     """What a generator has yielded."""
 
     frames: list[bytes]
 
 
-class Final(msgspec.Struct, tag="final", array_like=True):
+class FinalMessage(msgspec.Struct, tag="final", array_like=True):
     """The end. `story`: the traceback of what was raised and not meant to be."""
 
     status: int
@@ -74,7 +74,7 @@ class Final(msgspec.Struct, tag="final", array_like=True):
 
 
 ToProcess: TypeAlias = Load | Work | Stop
-FromProcess: TypeAlias = Loaded | Begun | Part | Final
+FromProcess: TypeAlias = Loaded | Begun | PartMessage | FinalMessage
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_process = msgspec.msgpack.Decoder(ToProcess).decode

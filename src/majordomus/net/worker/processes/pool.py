@@ -40,7 +40,7 @@ from majordomus.net.worker.processes import pipe as wire
 from majordomus.net.worker.processes.pipe import Target
 from majordomus.net.worker.processes.target import load_for
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.thread_pool import Pool
+from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 ATTEMPTS: Final = 2
@@ -176,7 +176,7 @@ class ProcessPool:
         self.size = size
         self._loop, self._broken, self._kill_after = loop, broken, kill_after
         self._targets: list[Target] = []
-        self._threads = Pool(size, "majordomus-process")
+        self._threads = ThreadPool(size, "majordomus-process")
         self._numbers = itertools.count(1)
         self._change = threading.Condition()
         self._all: set[Process] = set()
@@ -348,7 +348,7 @@ class ProcessPool:
                 if final or self._closed:
                     raise _death(process, died) from None
                 continue
-            if isinstance(first, wire.Part):
+            if isinstance(first, wire.PartMessage):
                 return self._parts(process, request, first)
             return self._end(process, request, first)
 
@@ -379,12 +379,12 @@ class ProcessPool:
         message = first
         try:
             try:
-                while isinstance(message, wire.Part):
+                while isinstance(message, wire.PartMessage):
                     yield message.frames
                     message = process.receive()
             except GeneratorExit:  # nobody takes the parts any more
                 request.withdraw()
-                while isinstance(message, wire.Part):
+                while isinstance(message, wire.PartMessage):
                     message = process.receive()
                 self._end(process, request, message)
                 raise
@@ -401,7 +401,7 @@ class ProcessPool:
         """Raises: the StatusError of a handler that has raised."""
         request.tell_withdrawn(None)
         self._give_back(process)
-        if not isinstance(final, wire.Final):  # it speaks another language than this module
+        if not isinstance(final, wire.FinalMessage):  # it speaks another language than this module
             process.kill()
             raise HandlerFailed(f"its process said {type(final).__name__}")
         if final.story:
