@@ -13,7 +13,7 @@ import pytest
 
 from majordomus import Client, Worker
 from majordomus.cli.config import BrokerConfig
-from majordomus.cli.run.app import fresh_modules, make_harness
+from majordomus.cli.run.app import fresh_modules, make_broker
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.broker import Broker
@@ -182,7 +182,7 @@ class TestTargets:
 
     def make(self, name: str, *given: str) -> Broker:
         with fresh_modules(Path.cwd()):
-            return make_harness(f"several:{name}", self.CONFIG._replace(given=given))
+            return make_broker(f"several:{name}", self.CONFIG._replace(given=given))
 
     @pytest.mark.parametrize(
         ("name", "most"), [("Mine", 3), ("make", 3), ("made", 7), ("ready", 7)]
