@@ -19,7 +19,7 @@ def end_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         raise error
 
     monkeypatch.setattr(cli, "_invoke", invoke)
-    return cli.run(["doctor"])
+    return cli.run_command(["doctor"])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_traceback_flag_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cli, "_invoke", invoke)
     with pytest.raises(ConfigurationError):
-        cli.run(["--traceback", "doctor"])
+        cli.run_command(["--traceback", "doctor"])
 
 
 def test_help_lists_every_command_and_exits_0(shell: Shell) -> None:

@@ -122,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with contextlib.suppress(BrokenPipeError):
-        sys.exit(run(given))
+        sys.exit(run_command(given))
     # Whoever read our output has left, as `head` does: say nothing, and let no later flush do so.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(FAILED)
 
 
-def run(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
     """The exit code of one command; prints its one line of complaint itself.
 
     Raises: BrokenPipeError when stdout is gone, and everything when ``--traceback`` was given.

@@ -97,7 +97,7 @@ def test_failed_step_is_exit_1_and_named(
     from majordomus import cli
 
     monkeypatch.setattr(demo, "perform", lambda: perform((("a broker starts", fail),)))
-    assert cli.run(["demo", "--json"]) == 1
+    assert cli.run_command(["demo", "--json"]) == 1
     captured = capsys.readouterr()
     assert captured.err == "majordomus demo: a broker starts: it went wrong\n"
     assert json.loads(captured.out)["ok"] is False

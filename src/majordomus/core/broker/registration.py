@@ -52,7 +52,7 @@ class Registration:
     def check_claim(self, peer: Peer, worker: RegisteredWorker | None, called: bytes) -> bytes:
         """The full name of what `peer` would serve as `called`.
 
-        Raises: StrangerError: it may not, or there is no room for one more service.
+        Raises: UnknownPeerError: it may not, or there is no room for one more service.
         """
         name = full_name(peer.prefix, called)
         if name_problem(called) or len(name) > spec.MAX_NAME:

@@ -36,7 +36,7 @@ class LegacyCommands(Commands):
         """One message.
 
         Raises:
-            StrangerError: the peer must be sent off.
+            UnknownPeerError: the peer must be sent off.
         """
         if not command.from_worker:
             self._request(peer, dialect, envelope, command, now)

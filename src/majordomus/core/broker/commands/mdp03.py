@@ -72,7 +72,7 @@ class Mdp03Commands(Commands):
         """One message, with its header at `at`; the list is ours.
 
         Raises:
-            StrangerError: the peer must be sent off.
+            UnknownPeerError: the peer must be sent off.
             RemoteProtocolError: the message is malformed.
         """
         command = header.command
@@ -409,7 +409,7 @@ class Mdp03Commands(Commands):
     def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> RegisteredWorker:
         """The worker that `peer` is known as.
 
-        Raises: StrangerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
+        Raises: UnknownPeerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
         """
         worker = peer.worker
         if worker is None or envelope or worker.dialect is not MDP03:
