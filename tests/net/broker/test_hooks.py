@@ -31,8 +31,8 @@ from majordomus import (
     Unavailable,
     Worker,
 )
+from majordomus.core.broker.contract import WorkerInfo
 from majordomus.errors import ConfigurationError, DeadlineExceeded, LocalProtocolError
-from majordomus.net.broker.hooks import WorkerInfo
 from tests.net.conftest import QUICK, eventually
 
 BIND = "tcp://127.0.0.1:0"

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from majordomus.core.broker.balancing.registry import Factory
+from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import LocalProtocolError
@@ -38,7 +39,7 @@ from majordomus.security.certificates import Certificate
 logger = logging.getLogger("majordomus.broker")
 
 MakeMachine = Callable[
-    [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], BrokerMachine
+    [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], Machine
 ]
 
 
@@ -120,7 +121,7 @@ class Broker(SecuredBroker, Programmable):
         for url in self.endpoints:
             logger.info("listening on %s", url)
 
-    def _watch_rights(self, machine: BrokerMachine) -> AccessRulesWatch | None:
+    def _watch_rights(self, machine: Machine) -> AccessRulesWatch | None:
         if not self.settings.acl:
             return None
         return AccessRulesWatch(self.settings.acl, machine.set_rights, logger, self._clock())

@@ -10,10 +10,11 @@ import inspect
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from majordomus.core.broker.contract import Machine, WorkerInfo
 from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import FORWARD, Action
 from majordomus.core.broker.hooks.views import (
@@ -28,29 +29,16 @@ from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
     from majordomus.net.broker.hook_thread import HookThread
     from majordomus.net.broker.program import Programmable
 
 Result: TypeAlias = Action | Awaitable[Action | None] | None
 Told: TypeAlias = Awaitable[None] | None
-Post: TypeAlias = Callable[[Callable[["BrokerMachine", float], None]], None]
+Post: TypeAlias = Callable[[Callable[[Machine, float], None]], None]
 
 FAILED: Final = actions.Reject(spec.HANDLER_FAILED, "a hook of the broker failed")
 
 logger = logging.getLogger("majordomus.broker")
-
-
-class WorkerInfo(NamedTuple):
-    """A worker as it was a moment ago. ``load`` is None while nobody knows it."""
-
-    id: bytes
-    services: tuple[str, ...]
-    dialect: str = ""
-    capacity: int = 0
-    held: int = 0
-    load: float | None = None
-    user: str = ""
 
 
 class HookPoints:
@@ -249,13 +237,13 @@ class HookChain:
     ) -> None:
         """On the thread of hooks: back to the broker's own with what came out."""
 
-        def go_on(machine: BrokerMachine, now: float) -> None:
+        def go_on(machine: Machine, now: float) -> None:
             link = links[index]
             if error is not None:
                 self._faults.note(link.name, error)
                 machine.resume(number, FAILED, now)
                 return
-            if machine.hooks is None or number not in machine.hooks.holds:
+            if not machine.is_pending(number):
                 return  # its request has ended: nobody else is asked
             action: Action | None = self._action(link, view, result)
             if action is FORWARD:
@@ -300,10 +288,10 @@ class HookChain:
         if error is not None:
             self._faults.note(name, error)
 
-    def fact(self, machine: BrokerMachine, name: str, data: dict[str, Any]) -> None:
+    def fact(self, machine: Machine, name: str, data: dict[str, Any]) -> None:
         """A fact of the machine, if it is one that hooks are told."""
         if name == "worker-ready":
-            info = worker_info(machine, data["worker"])
+            info = machine.worker_info(data["worker"])
             if info is not None:
                 self._lost[info.id] = info
                 self._tell("on_worker_ready", info)
@@ -331,28 +319,3 @@ def _sound(action: Action) -> Action:
         check_status(action.status)
         return actions.ReplyAction(to_frames(list(action.frames)), action.status)
     return action
-
-
-def worker_info(machine: BrokerMachine, id: bytes) -> WorkerInfo | None:
-    """What is known of a worker."""
-    worker = machine.registry.workers.get(id)
-    if worker is None:
-        return None
-    return WorkerInfo(
-        worker.id,
-        tuple(service.name.decode() for service in list(worker.order)),
-        worker.dialect.value,
-        worker.capacity,
-        worker.holding,
-        worker.load,
-        worker.peer.user,
-    )
-
-
-def best_worker(machine: BrokerMachine, name: str) -> WorkerInfo | None:
-    """The worker of a service that has most room. Reading is safe from any thread."""
-    service = machine.registry.services.get(name.encode())
-    workers: Iterable[Any] = list(service.workers.values()) if service is not None else ()
-    serving = [worker for worker in workers if worker.free]
-    best = min(serving, key=lambda worker: worker.holding / worker.capacity, default=None)
-    return worker_info(machine, best.id) if best is not None else None

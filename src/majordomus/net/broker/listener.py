@@ -15,7 +15,7 @@ from majordomus.net.zmq import select as wires
 from majordomus.net.zmtp import tcp
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
     from majordomus.net.broker.security.authentication import Authentication
     from majordomus.net.broker.zmq_listener import ZmqListener
     from majordomus.net.broker.zmtp_listener import ZmtpListener
@@ -73,7 +73,7 @@ class Listener(Protocol):
 
 
 def open_port(
-    machine: BrokerMachine, waker: Waker, urls: Sequence[str], gate: Authentication | None
+    machine: Machine, waker: Waker, urls: Sequence[str], gate: Authentication | None
 ) -> Listener:
     """What serves these endpoints. Raises: ConfigurationError."""
     ours = [url for url in urls if gate is None and is_ours(url)]
@@ -86,7 +86,7 @@ def open_port(
     return ListenerPair(_theirs(machine, waker, None), ZmtpListener(machine, waker, MARK), waker)
 
 
-def _theirs(machine: BrokerMachine, waker: Waker, gate: Authentication | None) -> ZmqListener:
+def _theirs(machine: Machine, waker: Waker, gate: Authentication | None) -> ZmqListener:
     from majordomus.net.broker.zmq_listener import ZmqListener
 
     return ZmqListener(machine, waker, gate)

@@ -17,7 +17,7 @@ from majordomus.net.zmq._pure import GONE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
     from majordomus.net.broker.access_rules_watch import AccessRulesWatch
     from majordomus.net.broker.listener import Listener
     from majordomus.net.waker import Waker
@@ -35,7 +35,7 @@ class BrokerLoop:
 
     def __init__(
         self,
-        machine: BrokerMachine,
+        machine: Machine,
         port: Listener,
         waker: Waker,
         clock: Callable[[], float],

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.contract import Machine, WorkerInfo
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import LocalProtocolError, error_for
 from majordomus.net.bodies import Body, Reply, to_frames
@@ -22,13 +22,11 @@ from majordomus.net.broker.hooks import (
     Functions,
     HookChain,
     HookPoints,
-    WorkerInfo,
-    best_worker,
 )
 from majordomus.protocol import spec
 
 Function = TypeVar("Function", bound=Callable[..., object])
-Dispatch = Callable[[BrokerMachine, float], None]
+Task = Callable[[Machine, float], None]
 STOPPED = b"the broker has stopped"
 
 logger = logging.getLogger("majordomus.broker")
@@ -41,9 +39,9 @@ class Program:
     from the broker's.
     """
 
-    def __init__(self, machine: BrokerMachine, wake: Callable[[], None]) -> None:
+    def __init__(self, machine: Machine, wake: Callable[[], None]) -> None:
         self._machine, self._wake = machine, wake
-        self.jobs: deque[Dispatch] = deque()
+        self.jobs: deque[Task] = deque()
         self.observer: HookChain | None = None
         """Who is told the machine's facts; None when nobody is."""
         self._thread = HookThread()
@@ -71,7 +69,7 @@ class Program:
         self._machine.use(None if chain.empty else chain)
         self.observer = chain if chain.observes else None
 
-    def post(self, job: Dispatch) -> None:
+    def post(self, job: Task) -> None:
         """Have `job` done in the broker's thread, soon. Raises: LocalProtocolError at its end."""
         self.jobs.append(job)
         if self._closed:  # looked at behind the append: the end does what came before it
@@ -92,9 +90,7 @@ class Program:
         self._thread.close()
         self._closed = True
         self.work(now)
-        waiting, self._machine.calls.waiting = self._machine.calls.waiting, {}
-        for one in waiting.values():
-            one.done(spec.UNAVAILABLE, [STOPPED])
+        self._machine.end_calls(spec.UNAVAILABLE, [STOPPED])
 
     # ── what hooks may do ─────────────────────────────────────────────────────────────────────────
 
@@ -102,7 +98,7 @@ class Program:
         """A request in the broker's own name that nobody waits for."""
         name, frames = service.encode(), to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.call(name, frames, 0.0, now)
 
         self.post(begin)
@@ -111,7 +107,7 @@ class Program:
         """An event for one client, at most once."""
         frames = to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.push(client, frames, now)
 
         self.post(begin)
@@ -120,14 +116,14 @@ class Program:
         """An event for everybody who subscribed to `topic`, at most once."""
         name, frames = topic.encode(), to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.publish(name, frames, now)
 
         self.post(begin)
 
     def find_worker(self, service: str) -> WorkerInfo | None:
         """The worker of `service` that has most room; None when none has any."""
-        return best_worker(self._machine, service)
+        return self._machine.find_worker(service.encode())
 
     async def call(self, service: str, body: Body, timeout: float | None) -> Reply:
         """The answer of `service` to the broker itself.
@@ -143,7 +139,7 @@ class Program:
             with contextlib.suppress(RuntimeError):  # who asked is gone, and its loop closed
                 loop.call_soon_threadsafe(_set, answer, (status, read))
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             nonlocal number
             number = machine.call(name, frames, timeout or 0.0, now, done)
 
@@ -226,7 +222,7 @@ class Programmable(HookPoints):
         other.attach_all()
         chain = program.chain(other.hooks)
 
-        def take(machine: BrokerMachine, now: float) -> None:
+        def take(machine: Machine, now: float) -> None:
             program.take(chain)
             self.hooks = other.hooks
             left = machine.reconfigure(other.settings, now)

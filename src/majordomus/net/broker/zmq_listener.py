@@ -19,7 +19,7 @@ from majordomus.net.zmq._pure import GONE
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
 
 WATCHED: Final = (
     MonitorEvent.ACCEPTED,
@@ -39,7 +39,7 @@ returns.
 class ZmqListener:
     """A port; see `port.Port`. `gate` asks who connects; None where nobody is asked."""
 
-    def __init__(self, machine: BrokerMachine, waker: Waker, gate: Authentication | None) -> None:
+    def __init__(self, machine: Machine, waker: Waker, gate: Authentication | None) -> None:
         settings = machine.settings
         self.name = wires.WIRE
         self._machine, self._waker, self._gate = machine, waker, gate

@@ -21,7 +21,7 @@ from majordomus.net.zmtp._engine import BROKEN_OFF, GONE_AWAY, GREETED_WELL, NEW
 from majordomus.net.zmtp._router import TcpRouter
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
 
 HANDSHAKE: Final = 3.0
 """Seconds for the handshake of ZMTP; a connection that says nothing is cut after it."""
@@ -41,7 +41,7 @@ class ZmtpListener:
 
     name = "zmtp"
 
-    def __init__(self, machine: BrokerMachine, waker: Waker, mark: bytes = b"") -> None:
+    def __init__(self, machine: Machine, waker: Waker, mark: bytes = b"") -> None:
         settings = machine.settings
         self._machine, self._waker = machine, waker
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)

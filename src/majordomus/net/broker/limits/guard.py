@@ -19,7 +19,7 @@ from majordomus.net.broker.limits.oversize_detector import Flood
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
     from majordomus.net.broker.limits.connections import Connections
 
 ENDLESS = "endless-message"
@@ -30,7 +30,7 @@ class Guard:
 
     def __init__(
         self,
-        machine: BrokerMachine,
+        machine: Machine,
         connections: Connections,
         look: Callable[[int], Mark | None] = mark_of,
     ) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import zmq
 
-from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.state.identity import Identity
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.limits.descriptors import Mark, mark_of, shut
@@ -81,7 +81,7 @@ class Authentication:
     def judge(
         self,
         told: list[tuple[bytes, list[bytes], str]],
-        machine: BrokerMachine,
+        machine: Machine,
         now: float,
     ) -> list[tuple[bytes, list[bytes]]]:
         """The messages of a batch that may go on. Each carries the proof of its connection."""
@@ -93,7 +93,7 @@ class Authentication:
             if proofs.get(peer, "") == proof or self._enters(peer, proof, machine, now)
         ]
 
-    def look(self, machine: BrokerMachine, now: float) -> None:
+    def look(self, machine: Machine, now: float) -> None:
         """Acts on what has changed about who may be connected."""
         if self._version == self._door.version:
             return
@@ -128,10 +128,10 @@ class Authentication:
                 f"({', '.join(event.name for event in fate) or 'no answer'})"
             )
 
-    def _enters(self, peer: bytes, proof: str, machine: BrokerMachine, now: float) -> bool:
+    def _enters(self, peer: bytes, proof: str, machine: Machine, now: float) -> bool:
         identity = self._door.identity(proof)
         if identity is None:
-            machine.registry.drop("revoked", peer)
+            machine.count_dropped("revoked", peer)
             self._expel(peer, machine, now)
             return False
         if not _tell(machine, peer, identity, now):
@@ -139,18 +139,18 @@ class Authentication:
         self._proofs[peer] = proof
         return True
 
-    def _expel(self, peer: bytes, machine: BrokerMachine, now: float) -> None:
+    def _expel(self, peer: bytes, machine: Machine, now: float) -> None:
         self._proofs.pop(peer, None)
         machine.revoke(peer, now)
         if peer in self._marks:
             shut(*self._marks[peer])
 
 
-def _tell(machine: BrokerMachine, peer: bytes, identity: Identity, now: float) -> bool:
+def _tell(machine: Machine, peer: bytes, identity: Identity, now: float) -> bool:
     return machine.identify(peer, identity.user, identity.groups, now, identity.key)
 
 
-def refused(gate: Authentication | None, seen: MonitorRecord, machine: BrokerMachine) -> None:
+def refused(gate: Authentication | None, seen: MonitorRecord, machine: Machine) -> None:
     """A handshake has failed: counted, and one line of the log."""
     judged = seen.event is MonitorEvent.AUTH_FAILED
     who = gate.last_refused() if gate is not None and judged else None
