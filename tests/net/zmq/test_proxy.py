@@ -257,7 +257,7 @@ class TestPump:
                 socket.bind(name)
             push.connect(names[0])
             pump = make_pump(source, target)
-            assert type(pump).__module__.endswith("._wire") is (kind == wires.NATIVE)
+            assert type(pump).__module__.endswith("._native") is (kind == wires.NATIVE)
             assert pump.move(10) is Moved.FULL
             pull.connect(names[1])
             assert pump.move(10) is Moved.ALL

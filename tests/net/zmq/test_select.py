@@ -113,9 +113,9 @@ def test_native_wire_refuses_a_pyzmq_that_it_does_not_know(elsewhere: str, reaso
     """In a process of its own: a native module is loaded once."""
     native = pytest.importorskip(NATIVE_MODULE)
     program = f"""
-import types, zmq, zmq.backend, majordomus.net
+import types, zmq, zmq.backend, majordomus.net.zmq
 zmq.backend.Socket = types.SimpleNamespace(__module__=zmq.backend.Socket.__module__)
-majordomus.net.__path__.append({str(Path(native.__file__).parent)!r})
+majordomus.net.zmq.__path__.append({str(Path(native.__file__).parent)!r})
 {elsewhere}
 from majordomus.net.zmq import select as wires
 print(wires.WIRE)
