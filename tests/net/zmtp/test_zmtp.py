@@ -28,10 +28,11 @@ from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmtp import tcp
 
 zmtp: Any = pytest.importorskip(
-    "majordomus.net.zmtp._engine", reason="our own ZMTP is for Linux alone"
+    "majordomus.net.zmtp.engine", reason="our own ZMTP is for Linux alone"
 )
-TcpRouter: Any = importlib.import_module("majordomus.net.zmtp._router").TcpRouter
-TcpDealer: Any = importlib.import_module("majordomus.net.zmtp._dealer").TcpDealer
+mechanisms: Any = importlib.import_module("majordomus.net.zmtp.mechanisms")
+TcpRouter: Any = importlib.import_module("majordomus.net.zmtp.router").TcpRouter
+TcpDealer: Any = importlib.import_module("majordomus.net.zmtp.dealer").TcpDealer
 
 WITHIN = 5.0
 SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
@@ -40,7 +41,7 @@ LARGE = bytes(range(256)) * 1000
 
 
 def ready(identity: bytes = b"", kind: bytes = b"DEALER") -> bytes:
-    return zmtp.ready(kind, identity)  # type: ignore[no-any-return]
+    return mechanisms.ready(kind, identity)  # type: ignore[no-any-return]
 
 
 def packed(*frames: bytes) -> bytes:
@@ -62,7 +63,7 @@ class Router:
         self.router = TcpRouter(os.urandom, **bounds)
         self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
         self.router.listen(self.listening.fileno())
-        self.told: list[tuple[int, int, bytes | None, str]] = []
+        self.events: list[tuple[int, int, bytes | None, str]] = []
         self.got: list[tuple[bytes, list[bytes]]] = []
 
     @property
@@ -73,7 +74,7 @@ class Router:
         self.router.wait(20)
         batch: list[tuple[bytes, list[bytes]]] = self.router.receive(most, time.monotonic())
         self.got += batch
-        self.told += self.router.news()
+        self.events += self.router.events()
         return batch
 
     def all_of(self, count: int) -> list[tuple[bytes, list[bytes]]]:
@@ -86,19 +87,19 @@ class Router:
     def until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + WITHIN
         while not condition():
-            assert time.monotonic() < end, self.told
+            assert time.monotonic() < end, self.events
             self.turn()
 
-    def hears(self, what: int) -> tuple[int, int, bytes | None, str]:
+    def wait_for(self, what: int) -> tuple[int, int, bytes | None, str]:
         """The next news of this kind; what it tells of before is dropped."""
 
         def found() -> bool:
-            while self.told and self.told[0][0] != what:
-                self.told.pop(0)
-            return bool(self.told)
+            while self.events and self.events[0][0] != what:
+                self.events.pop(0)
+            return bool(self.events)
 
         self.until(found)
-        return self.told.pop(0)
+        return self.events.pop(0)
 
     def close(self) -> None:
         self.router.close()
@@ -163,7 +164,7 @@ def is_ended(raw: plain.socket) -> bool:
 def introduce(router: Router, raw: plain.socket, identity: bytes = b"") -> bytes:
     """The handshake of a raw peer; the result is its routing id."""
     raw.sendall(GREETING + ready(identity))
-    peer = router.hears(zmtp.GREETED_WELL)[2]
+    peer = router.wait_for(zmtp.HANDSHAKE_DONE)[2]
     expected = 64 + len(ready(b"", b"ROUTER"))
     assert received(raw, expected)[64:] == ready(b"", b"ROUTER")
     assert peer is not None
@@ -401,10 +402,10 @@ def test_last_words_are_heard_before_the_end_is_told(router: Router, raw: plain.
     peer = introduce(router, raw)
     raw.sendall(b"".join(packed(b"%d" % n) for n in range(600)))
     raw.close()
-    while not any(what == zmtp.GONE_AWAY for what, *_ in router.told):
+    while not any(what == zmtp.CONNECTION_ENDED for what, *_ in router.events):
         router.turn(100)
     assert [frames[0] for _, frames in router.got] == [b"%d" % n for n in range(600)]
-    assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, zmtp.BROKEN_OFF)
+    assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, zmtp.BROKEN_OFF)
     assert router.router.send([(peer, [b"too late"])]) == [(0, GONE)]
 
 
@@ -416,7 +417,7 @@ def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
         with plain.create_connection(("127.0.0.1", router.port)) as raw:
             introduce(router, raw)
             raw.sendall(packed(b"half")[:-2])
-        router.hears(zmtp.GONE_AWAY)
+        router.wait_for(zmtp.CONNECTION_ENDED)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert router.router.open_count == 0
 
@@ -464,7 +465,7 @@ def test_connection_that_brings_what_nobody_takes_is_ended(
     with plain.create_connection(("127.0.0.1", router.port)) as raw:
         peer = introduce(router, raw)
         raw.sendall(sent)
-        assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, why)
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, why)
         assert is_ended(raw)
 
 
@@ -484,7 +485,7 @@ def test_messages_that_never_end_are_bounded_together_and_the_largest_goes(
         greedy = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
         peers.append(introduce(router, greedy))
         greedy.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(600_000))
-        assert router.hears(zmtp.GONE_AWAY)[2:] == (peers[4], zmtp.UNFINISHED)
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peers[4], zmtp.UNFINISHED)
         assert router.router.open_count == 4
 
 
@@ -540,7 +541,7 @@ def test_routing_id_that_is_in_use_is_nobody_elses(router: Router, raw: plain.so
     introduce(router, raw, b"taken")
     with plain.create_connection(("127.0.0.1", router.port)) as thief:
         thief.sendall(GREETING + ready(b"taken") + packed(b"stolen"))
-        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.ID_IN_USE
+        assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.ID_IN_USE
         assert is_ended(thief)
     assert router.router.send([(b"taken", [b"mine"])]) == []
     assert received(raw, 6) == packed(b"mine")
@@ -554,21 +555,21 @@ def test_heir_of_a_routing_id_is_heard_once_the_end_of_its_owner_was_acted_upon(
     raw.close()
     with plain.create_connection(("127.0.0.1", router.port)) as heir:
         heir.sendall(GREETING + ready(b"taken") + packed(b"first words"))
-        router.hears(zmtp.GONE_AWAY)
+        router.wait_for(zmtp.CONNECTION_ENDED)
         for _ in range(5):
             router.turn()
         assert router.all_of(1) == [(b"taken", [b"last words"])]
         assert router.router.pending
         router.router.release(b"taken")
         assert router.all_of(1) == [(b"taken", [b"first words"])]
-        assert router.hears(zmtp.GREETED_WELL)[2] == b"taken"
+        assert router.wait_for(zmtp.HANDSHAKE_DONE)[2] == b"taken"
 
 
 def test_routing_id_that_begins_with_zero_is_for_the_router_to_give(
     router: Router, raw: plain.socket
 ) -> None:
     raw.sendall(GREETING + ready(b"\0mine"))
-    assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.MALFORMED
+    assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.MALFORMED
 
 
 def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
@@ -599,7 +600,7 @@ def test_who_speaks_something_else_is_turned_away_with_the_reason(
     router: Router, raw: plain.socket, said: bytes, why: str
 ) -> None:
     raw.sendall(said)
-    assert router.hears(zmtp.TURNED_AWAY)[3] == why
+    assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == why
     assert is_ended(raw)
 
 
@@ -619,12 +620,12 @@ def test_who_says_nothing_is_ended_after_his_time_and_who_spoke_is_let_be(
 ) -> None:
     introduce(router, raw)
     with plain.create_connection(("127.0.0.1", router.port)) as silent:
-        router.hears(zmtp.NEW)
+        router.wait_for(zmtp.CONNECTION_OPENED)
         now = time.monotonic()
         assert router.router.expire(now - WITHIN) <= now
         assert router.router.open_count == 2
         assert router.router.expire(now + 1) == float("inf")
-        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.BROKEN_OFF
+        assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.BROKEN_OFF
         assert is_ended(silent)
     assert router.router.open_count == 1
 
@@ -717,13 +718,13 @@ def test_dealer_tells_when_nobody_listens_and_when_the_other_end_leaves(
     router = make()
     dealer = begin(router.url)
     hear(dealer, lambda _: router.turn() or dealer.open)
-    assert [one[0] for one in dealer.news()] == [zmtp.NEW, zmtp.GREETED_WELL]
+    assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_OPENED, zmtp.HANDSHAKE_DONE]
     router.close()
     hear(dealer, lambda _: not dealer.open)
-    assert [one[0] for one in dealer.news()] == [zmtp.GONE_AWAY]
+    assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_ENDED]
     assert dealer.send([[b"nobody"]]) == [(0, errno.EAGAIN)]
     dealer.close()
     lost = begin(router.url)
     told: list[tuple[int, int, None, str]] = []
-    hear(lost, lambda _: told.extend(lost.news()) or told)
-    assert [(one[0], one[3]) for one in told] == [(zmtp.TURNED_AWAY, zmtp.UNREACHED)]
+    hear(lost, lambda _: told.extend(lost.events()) or told)
+    assert [(one[0], one[3]) for one in told] == [(zmtp.HANDSHAKE_FAILED, zmtp.UNREACHED)]

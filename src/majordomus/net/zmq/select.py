@@ -72,8 +72,8 @@ def _has_own_zmtp(wanted: str) -> bool:
     if wanted not in ("", OWN):
         return False
     try:
-        importlib.import_module("majordomus.net.zmtp._router")
-        importlib.import_module("majordomus.net.zmtp._dealer")
+        importlib.import_module("majordomus.net.zmtp.router")
+        importlib.import_module("majordomus.net.zmtp.dealer")
     except ImportError:
         return False
     return True

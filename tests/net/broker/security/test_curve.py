@@ -18,6 +18,7 @@ from majordomus.errors import ConfigurationError, StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.limits.connections import DELAYS
 from majordomus.net.broker.security import curve, zap
+from majordomus.net.broker.security.authenticator import Authenticator
 from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
@@ -84,10 +85,10 @@ def handshakes(broker: Broker) -> dict[str, int]:
 def known_keys(broker: Broker) -> int:
     loop = broker._loop
     assert loop is not None
-    port = loop._port
-    assert isinstance(port, ZmqListener)
-    assert port._gate is not None
-    return len(port._gate._door._people)
+    listener = loop._listener
+    assert isinstance(listener, ZmqListener)
+    assert listener._authentication is not None
+    return len(listener._authentication._authenticator._by_proof)
 
 
 class CurvePeer(RawPeer):
@@ -470,11 +471,12 @@ def test_broker_does_not_serve_where_somebody_elses_handler_is(people: People) -
         socket.close(0)
 
 
-def test_broker_whose_canary_comes_in_does_not_serve(
+def test_broker_that_accepts_the_probe_connection_does_not_serve(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "majordomus.net.broker.security.authenticator.Door.judge", lambda *_: "curve:whoever"
+        "majordomus.net.broker.security.authenticator.Authenticator.judge",
+        lambda *_: "curve:whoever",
     )
     broker = Broker(QUICK, bind=TCP, curve=SERVER, clients=people.folder)
     with pytest.raises(ConfigurationError, match=r"does not serve .CONNECTED."):
@@ -489,7 +491,7 @@ def test_fault_of_ours_in_judging_lets_nobody_in(
     def fail(*_: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("majordomus.net.broker.security.authenticator.Door.judge", fail)
+    monkeypatch.setattr(Authenticator, "judge", fail)
     with client(encrypted, people.pairs["ann"], 1) as ann, pytest.raises(StatusError):
         ann.ping()
     monkeypatch.undo()
@@ -509,8 +511,11 @@ EVERYWHERE = "tcp://0.0.0.0:0"
         ({"bind": "tcp://*:0"}, "encrypt it"),
         ({"bind": "tcp://[::]:0"}, "encrypt it"),
         ({"bind": [TCP, EVERYWHERE]}, "encrypt it"),
-        ({"bind": EVERYWHERE, "curve": True}, "say who may connect"),
-        ({"bind": EVERYWHERE, "passwords": "x", "insecure": True}, "would hear the passwords"),
+        ({"bind": EVERYWHERE, "curve": True}, "name the keys that may connect"),
+        (
+            {"bind": EVERYWHERE, "passwords": "x", "insecure": True},
+            "would cross the network",
+        ),
         ({"curve": True, "passwords": "x"}, "not both"),
         ({"clients": "x"}, "needs curve"),
         ({"clients": "any"}, "needs curve"),
