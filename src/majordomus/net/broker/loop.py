@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from majordomus.net.broker.fact_log import FactLog
 from majordomus.net.broker.listener import WAKER
 from majordomus.net.broker.program import Program
-from majordomus.net.zmq._pure import GONE
+from majordomus.net.zmq.wire import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

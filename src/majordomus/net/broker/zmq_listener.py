@@ -18,8 +18,8 @@ from majordomus.net.broker.security.authentication import Authentication, report
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq._pure import GONE
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
+from majordomus.net.zmq.wire import GONE
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine

@@ -55,7 +55,7 @@ class ZmtpLink:
 
     tells_once = False
 
-    def __init__(self, url: str, place: tcp.Place) -> None:
+    def __init__(self, url: str, place: tcp.Address) -> None:
         self.url = url
         self.up = False
         self.due = time.monotonic() + CONNECT
@@ -130,7 +130,7 @@ class ResolvingLink:
     def __init__(self, url: str) -> None:
         self.url = url
         self.up = False
-        self.place: tcp.Place | None = None
+        self.place: tcp.Address | None = None
         self._known = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.fds: tuple[int, ...] = (self._known,)
         self._lock = threading.Lock()
@@ -171,7 +171,7 @@ class ResolvingLink:
 
     def _look_up(self) -> None:
         try:
-            self.place = tcp.look_up(self.url)
+            self.place = tcp.resolve(self.url)
         except OSError:
             self.place = None
         with self._lock:

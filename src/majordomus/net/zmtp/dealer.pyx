@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""One connection of our own ZMTP, with the interface of a DEALER (`net/zmq/_pure.py`)."""
+"""One connection of our own ZMTP, with the interface of a DEALER (`net/zmq/wire.py`)."""
 
 from majordomus.net.zmtp.engine import (
     BROKEN_OFF,

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Many connections of our own ZMTP, with the interface of a ROUTER (`net/zmq/_pure.py`)."""
+"""Many connections of our own ZMTP, with the interface of a ROUTER (`net/zmq/wire.py`)."""
 
 import collections
 

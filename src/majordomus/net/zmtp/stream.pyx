@@ -4,8 +4,6 @@
 Frames become bytes here; `engine` parses bytes into frames.
 """
 
-from majordomus.net.zmq._pure import NO_FRAMES
-
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
@@ -31,6 +29,9 @@ cdef enum:
     UNLOCKED = 64 * 1024  # above this size one send releases the GIL
     FIRST_CAPACITY = 4096
     MAX_IDLE_CAPACITY = 64 * 1024  # a larger buffer is freed when it is empty
+
+
+NO_FRAMES = "a message has at least one frame: one that was begun could not be ended"
 
 
 # ── output ────────────────────────────────────────────────────────────────────────────────────────
