@@ -122,9 +122,9 @@ class TestConnections:
 
     @pytest.mark.parametrize("transport", [0, 1], ids=["tcp", "ipc"])
     def test_request_of_a_worker_whose_connection_ends_goes_to_another_within_a_second(
-        self, patient: Broker, peers: Peers, transport: int
+        self, with_long_intervals: Broker, peers: Peers, transport: int
     ) -> None:
-        url = patient.endpoints[transport]
+        url = with_long_intervals.endpoints[transport]
         first, second, client = peers(url), peers(url), peers(url)
         first.ready(b"echo")
         client.request(b"echo", b"x")
@@ -135,9 +135,9 @@ class TestConnections:
         assert (header[0], body) == (spec.REQUEST, [b"x"])
 
     def test_last_reply_of_a_worker_that_leaves_without_disconnect_still_counts(
-        self, patient: Broker, peers: Peers
+        self, with_long_intervals: Broker, peers: Peers
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         client = peers(url)
         for id in range(1, 30):
             worker = peers(url)
@@ -151,9 +151,9 @@ class TestConnections:
             assert (header[0], header[3], header[2], body) == (spec.FINAL, id, 200, [b"done"])
 
     def test_request_of_a_client_whose_connection_ends_is_cancelled_at_its_worker(
-        self, patient: Broker, peers: Peers
+        self, with_long_intervals: Broker, peers: Peers
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         worker, client = peers(url), peers(url)
         worker.ready(b"echo")
         client.request(b"echo", b"x")
@@ -163,9 +163,9 @@ class TestConnections:
         assert (header[0], header[3]) == (spec.CANCEL, request[3])
 
     def test_hundred_workers_that_leave_at_once_are_detected_at_once(
-        self, patient: Broker, peers: Peers, caplog: pytest.LogCaptureFixture
+        self, with_long_intervals: Broker, peers: Peers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         workers = [peers(url) for _ in range(100)]
         for worker in workers:
             worker.ready(b"echo")

@@ -177,8 +177,6 @@ def test_later_hooks_are_not_called_for_a_request_that_has_ended() -> None:
         with pytest.raises(HandlerFailed, match="did not decide"):
             client.call("echo", "ended")
         assert over.wait(20)
-        with pytest.raises(
-            HandlerFailed, match="did not decide"
-        ):  # after earlier tasks
+        with pytest.raises(HandlerFailed, match="did not decide"):  # after earlier tasks
             client.call("echo", "ended too")
     assert asked == []
