@@ -45,7 +45,7 @@ def extension(source: Path) -> Extension:
     )
 
 
-LINUX_ONLY = {"_stream", "_dealer", "_router", "_engine"}  # it waits by epoll
+LINUX_ONLY = {"stream", "dealer", "router", "engine", "mechanisms"}  # it waits by epoll
 WIRES = [
     extension(path)
     for path in sorted(Path("src").rglob("*.pyx"))

@@ -33,11 +33,11 @@ PATIENCE: Final = 60.0
 """Seconds for a broker to start and to end under valgrind."""
 
 FUNCTIONS: Final = {
-    "receive": r"_11_tcp_router_9TcpRouter_\d*receive\b",
+    "receive": r"_6router_9TcpRouter_\d*receive\b",
     "machine": r"_13BrokerMachine_receive_all\b",
     "parse": r"_5mdp03_6Fields_read\b",
-    "send": r"_11_tcp_router_9TcpRouter_\d*send\b",
-    "wait": r"_11_tcp_router_9TcpRouter_\d*wait\b",
+    "send": r"_6router_9TcpRouter_\d*send\b",
+    "wait": r"_6router_9TcpRouter_\d*wait\b",
 }
 """The compiled functions whose cost, with all that they call, is taken out of the main thread's."""
 OTHER_THREADS: Final = "threads"

@@ -458,7 +458,7 @@ def test_token_is_bound_to_the_clients_key_and_refused_over_another_connection(
         QUICK, bind="tcp://127.0.0.1:0", curve=curve.make(), middleware=[TokenAuth(key=key)]
     )
     with broker:
-        url, public = broker.endpoints[0], broker.fence.certificate.public
+        url, public = broker.endpoints[0], broker.security_policy.certificate.public
         worker = serve(url, server_key=public, login=("wes", "work"))
         first = serve(url, server_key=public)
         with (

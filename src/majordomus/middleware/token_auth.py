@@ -34,8 +34,8 @@ from majordomus.security import tokens
 from majordomus.security.tokens import Checker, Claims, PublicKey, SigningKey, TokenError
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.contract import Machine
     from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest
-    from majordomus.core.broker.machine import BrokerMachine
     from majordomus.net.broker.program import Programmable
 
 APPROVED: Final = b"200"
@@ -62,9 +62,8 @@ class _Shown(NamedTuple):
     claims: Claims
 
 
-def _guard_events(machine: BrokerMachine, now: float) -> None:
-    if machine.registry.rights is None:
-        machine.set_rights(KNOWN_HEAR, now)
+def _guard_events(machine: Machine, now: float) -> None:
+    machine.set_default_rights(KNOWN_HEAR, now)
 
 
 class TokenAuth(Middleware):
@@ -258,10 +257,8 @@ class TokenAuth(Middleware):
     def _expel(self, peer_id: bytes) -> None:
         self._present.pop(peer_id, None)
 
-        def job(machine: BrokerMachine, now: float) -> None:
-            peer = machine.registry.peers.get(peer_id)
-            if peer is not None:
-                machine.authority.expel(peer, now)
+        def job(machine: Machine, now: float) -> None:
+            machine.restore_identity(peer_id, now)
 
         self.broker._program().post(job)
 

@@ -71,8 +71,8 @@ def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None
     ("arguments", "what"),
     [
         (["--bind", "tcp://0.0.0.0:0"], "can be reached by others: encrypt it (--curve"),
-        (["--bind", "tcp://*:0", "--curve", "--certificate", "b"], "say who may connect"),
-        (["--clients", "keys"], "that needs curve (--curve"),
+        (["--bind", "tcp://*:0", "--curve", "--certificate", "b"], "name the keys that may"),
+        (["--clients", "keys"], "needs curve (--curve"),
         (["--curve", "--certificate", "b", "--clients", "nowhere"], "cannot read nowhere"),
         (["--curve", "--certificate", "open.key"], "others can read"),
         (["--curve", "--certificate", "b", "--passwords", "p"], "not both"),

@@ -1,5 +1,5 @@
-"""A running broker with access rules: live traffic ends within a second of a change, and a broken
-file changes nothing."""
+"""A running broker with access rules: live traffic ends within a second of a change, and an
+invalid file changes nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_service_is_withdrawn_within_a_second_of_the_change(
     assert (header[0], header[2]) == (spec.FINAL, 503)
 
 
-def test_broken_file_keeps_the_old_rules_and_says_so(
+def test_invalid_file_keeps_the_old_rules_and_is_logged(
     broker: Broker, file: Path, peers: Peers, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "majordomus.broker"):
@@ -87,7 +87,7 @@ def test_broken_file_keeps_the_old_rules_and_says_so(
         eventually(lambda: "hold from now on" in caplog.text, within=5)
 
 
-def test_broker_does_not_begin_without_its_rules(file: Path) -> None:
+def test_broker_does_not_start_without_its_rules(file: Path) -> None:
     file.write_text("[[rule]]\n")
     settings = msgspec.structs.replace(QUICK, acl=str(file))
     with pytest.raises(ConfigurationError, match="rule 1: either allow"):
@@ -109,7 +109,7 @@ def test_refusals_are_logged_one_line_each_and_hold_no_body(
     assert "the secret body" not in caplog.text
 
 
-def test_worker_of_ours_is_told_why_in_one_line(
+def test_refused_worker_logs_the_reason_in_one_line(
     broker: Broker, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.write_text(NO_SERVE)

@@ -110,21 +110,21 @@ def test_run_in_a_thread_ends_with_stop(peers: Peers) -> None:
 
 
 class TestConnections:
-    """What the monitor sees reaches the core at once: the interval here is far longer than any wait
+    """Events of the monitor reach the machine at once: the interval is far longer than any wait
     of these tests.
     """
 
     @pytest.fixture
-    def patient(self, tmp_path: Path) -> Iterator[Broker]:
+    def with_long_intervals(self, tmp_path: Path) -> Iterator[Broker]:
         settings = BrokerSettings(worker_interval=60.0, client_interval=60.0, drain_timeout=0.1)
         with Broker(settings, bind=["tcp://127.0.0.1:0", f"ipc://{tmp_path / 's'}"]) as broker:
             yield broker
 
     @pytest.mark.parametrize("transport", [0, 1], ids=["tcp", "ipc"])
     def test_request_of_a_worker_whose_connection_ends_goes_to_another_within_a_second(
-        self, patient: Broker, peers: Peers, transport: int
+        self, with_long_intervals: Broker, peers: Peers, transport: int
     ) -> None:
-        url = patient.endpoints[transport]
+        url = with_long_intervals.endpoints[transport]
         first, second, client = peers(url), peers(url), peers(url)
         first.ready(b"echo")
         client.request(b"echo", b"x")
@@ -134,14 +134,14 @@ class TestConnections:
         header, body = second.receive(within=1.0)
         assert (header[0], body) == (spec.REQUEST, [b"x"])
 
-    def test_last_reply_of_a_worker_that_leaves_without_a_word_still_counts(
-        self, patient: Broker, peers: Peers
+    def test_last_reply_of_a_worker_that_leaves_without_disconnect_still_counts(
+        self, with_long_intervals: Broker, peers: Peers
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         client = peers(url)
         for id in range(1, 30):
             worker = peers(url)
-            worker.socket.setsockopt(17, 1000)  # LINGER: what it has sent leaves
+            worker.socket.setsockopt(17, 1000)  # LINGER: sent messages may leave
             worker.ready(b"echo")
             client.request(b"echo", b"x", id=id)
             header, _ = worker.receive()
@@ -151,9 +151,9 @@ class TestConnections:
             assert (header[0], header[3], header[2], body) == (spec.FINAL, id, 200, [b"done"])
 
     def test_request_of_a_client_whose_connection_ends_is_cancelled_at_its_worker(
-        self, patient: Broker, peers: Peers
+        self, with_long_intervals: Broker, peers: Peers
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         worker, client = peers(url), peers(url)
         worker.ready(b"echo")
         client.request(b"echo", b"x")
@@ -162,10 +162,10 @@ class TestConnections:
         header, _ = worker.receive(within=1.0)
         assert (header[0], header[3]) == (spec.CANCEL, request[3])
 
-    def test_hundred_workers_that_go_at_once_are_all_missed_at_once(
-        self, patient: Broker, peers: Peers, caplog: pytest.LogCaptureFixture
+    def test_hundred_workers_that_leave_at_once_are_detected_at_once(
+        self, with_long_intervals: Broker, peers: Peers, caplog: pytest.LogCaptureFixture
     ) -> None:
-        url = patient.endpoints[0]
+        url = with_long_intervals.endpoints[0]
         workers = [peers(url) for _ in range(100)]
         for worker in workers:
             worker.ready(b"echo")
@@ -206,7 +206,7 @@ class TestDrain:
         assert not stopping.is_alive()
         assert worker.receive()[0][0] == spec.DISCONNECT
 
-    def test_request_that_nobody_answers_holds_the_broker_no_longer_than_the_drain_timeout(
+    def test_unanswered_request_delays_the_end_by_the_drain_timeout_at_most(
         self, peers: Peers
     ) -> None:
         broker = Broker(BrokerSettings(drain_timeout=0.3), bind="tcp://127.0.0.1:0")
@@ -238,7 +238,7 @@ print("left", flush=True)
 
 
 class TestSignals:
-    """The broker as the main thread of a process."""
+    """A broker in the main thread of a process."""
 
     def start(self, drain_timeout: float) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
@@ -261,7 +261,7 @@ class TestSignals:
         commands = [worker.receive()[0][0], worker.receive()[0][0]]
         assert commands == [spec.CAPACITY, spec.DISCONNECT]
 
-    def test_signal_before_any_traffic_is_heard(self) -> None:
+    def test_signal_before_any_traffic_is_handled(self) -> None:
         process, _ = self.start(10.0)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=5)
@@ -293,7 +293,7 @@ def test_facts_are_logged_one_line_each(peers: Peers, caplog: pytest.LogCaptureF
 
 
 class Faulty(BrokerMachine):
-    """A core with a fault in it."""
+    """A machine that raises for one message."""
 
     def hear(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
         if frames[-1] == b"fault":
@@ -301,7 +301,7 @@ class Faulty(BrokerMachine):
         super().hear(peer_id, frames, now)
 
 
-def test_fault_of_the_core_costs_one_message_and_is_told(
+def test_fault_of_the_core_costs_one_message_and_is_logged(
     peers: Peers, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Broker(QUICK, bind="tcp://127.0.0.1:0", machine=Faulty) as broker:

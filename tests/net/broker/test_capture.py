@@ -1,4 +1,4 @@
-"""What goes over the wire of an encrypted run tells nothing: a relay of our own writes it down."""
+"""The bytes of an encrypted connection, captured by a relay, contain no plain text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRETS = (SERVICE.encode(), BODY[:23], ANSWER[:22], TOKEN.encode())
 
 
 class Relay:
-    """Passes bytes both ways between whoever connects and one port, and keeps them."""
+    """Relays connections to one port and keeps the bytes of both directions."""
 
     def __init__(self, port: int) -> None:
         self.bytes = bytearray()
@@ -80,7 +80,7 @@ def relay_to(broker: Broker) -> Iterator[Relay]:
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_capture_of_an_encrypted_run_holds_no_body_name_or_token(encrypted: bool) -> None:
-    """The run without encryption proves that the capture would show them."""
+    """The run without encryption proves that the capture contains them."""
     pair = curve.make() if encrypted else None
     with (
         Broker(QUICK, bind="tcp://127.0.0.1:0", curve=pair) as broker,

@@ -1,4 +1,4 @@
-"""Facts become one printable line each, and a flood of them does not become a flood of lines."""
+"""A fact becomes one printable line, and the lines per second are limited."""
 
 from __future__ import annotations
 

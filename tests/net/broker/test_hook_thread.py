@@ -1,4 +1,4 @@
-"""Hooks that are cancelled, deaf, late, or that stop their own broker."""
+"""Hooks that are cancelled, ignore it, are late, or stop their own broker."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test_hook_that_does_not_end_is_left_behind(
     eventually(lambda: "majordomus-hooks" not in [one.name for one in threading.enumerate()], 20)
 
 
-def test_hook_that_hears_no_cancel_does_not_hold_the_end(
+def test_hook_that_ignores_its_cancellation_does_not_delay_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(hook_thread, "GRACE", 0.05)
     ears: list[bool] = []
 
-    async def half_deaf() -> None:
+    async def ignore_cancellation() -> None:
         for _ in range(2):
             try:
                 await asyncio.sleep(60)
@@ -91,7 +91,7 @@ def test_hook_that_hears_no_cancel_does_not_hold_the_end(
 
     thread = HookThread()
     begun = threading.Event()
-    thread.run(1, half_deaf(), lambda *_: None)
+    thread.run(1, ignore_cancellation(), lambda *_: None)
     thread.run(2, _set(begun), lambda *_: None)
     assert begun.wait(20)
     thread.close()
@@ -100,7 +100,7 @@ def test_hook_that_hears_no_cancel_does_not_hold_the_end(
         ["1 hooks do not end when they are cancelled"],
     )
     del thread
-    with caplog.at_level(logging.CRITICAL, "asyncio"):  # it tells of the task once more
+    with caplog.at_level(logging.CRITICAL, "asyncio"):  # asyncio logs the task once more
         gc.collect()
 
 
@@ -133,7 +133,7 @@ def test_hook_may_stop_its_own_broker(kind: type[Broker]) -> None:
         broker.find_worker("echo")
 
 
-def test_call_of_a_broker_that_ends_meanwhile_is_told_so() -> None:
+def test_call_of_a_broker_that_ends_meanwhile_fails() -> None:
     broker = Broker(bind=BIND)
     broker.start()
     program = broker._program()
@@ -154,7 +154,7 @@ def test_call_of_a_broker_that_ends_meanwhile_is_told_so() -> None:
     asyncio.run(call())
 
 
-def test_nobody_else_is_asked_about_a_request_that_has_ended() -> None:
+def test_later_hooks_are_not_called_for_a_request_that_has_ended() -> None:
     asked: list[str] = []
     over = threading.Event()
 
@@ -163,7 +163,7 @@ def test_nobody_else_is_asked_about_a_request_that_has_ended() -> None:
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
-                over.set()  # and goes on, as if nothing was
+                over.set()  # and continues
 
     class Second(Middleware):
         def on_request(self, request: Any) -> None:
@@ -177,6 +177,6 @@ def test_nobody_else_is_asked_about_a_request_that_has_ended() -> None:
         with pytest.raises(HandlerFailed, match="did not decide"):
             client.call("echo", "ended")
         assert over.wait(20)
-        with pytest.raises(HandlerFailed, match="did not decide"):  # behind what was posted before
+        with pytest.raises(HandlerFailed, match="did not decide"):  # after earlier tasks
             client.call("echo", "ended too")
     assert asked == []

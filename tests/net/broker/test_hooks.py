@@ -31,8 +31,8 @@ from majordomus import (
     Unavailable,
     Worker,
 )
+from majordomus.core.broker.contract import WorkerInfo
 from majordomus.errors import ConfigurationError, DeadlineExceeded, LocalProtocolError
-from majordomus.net.broker.hooks import WorkerInfo
 from tests.net.conftest import QUICK, eventually
 
 BIND = "tcp://127.0.0.1:0"
@@ -83,7 +83,7 @@ def harness() -> Iterator[BrokerHarness]:
 
 
 class Deciding(Broker):
-    """Does what the first frame says."""
+    """Returns the action that the first frame names."""
 
     def on_request(self, request: HookRequest) -> Any:
         word = request.text
@@ -120,7 +120,7 @@ class DecidingLater(Deciding):
 
 
 @pytest.mark.parametrize("kind", [Deciding, DecidingLater])
-def test_every_action_of_a_subclass_does_what_it_says(
+def test_every_action_of_a_subclass_is_carried_out(
     harness: BrokerHarness, kind: type[Broker]
 ) -> None:
     client = harness.open(kind(QUICK, bind=BIND))
@@ -139,7 +139,7 @@ def test_every_action_of_a_subclass_does_what_it_says(
 
 
 @pytest.mark.parametrize("kind", [Deciding, DecidingLater])
-def test_hook_that_raises_is_a_500_and_is_logged_with_its_story_once(
+def test_hook_that_raises_is_a_500_and_its_traceback_is_logged_once(
     harness: BrokerHarness, kind: type[Broker], caplog: pytest.LogCaptureFixture
 ) -> None:
     client = harness.open(kind(QUICK, bind=BIND))
@@ -156,7 +156,7 @@ def test_hook_that_raises_is_a_500_and_is_logged_with_its_story_once(
     assert "hook on_request failed 2 times by now: ValueError" in caplog.text
 
 
-def test_broker_goes_on_while_an_async_hook_waits(harness: BrokerHarness) -> None:
+def test_broker_serves_other_requests_while_an_async_hook_waits(harness: BrokerHarness) -> None:
     released = threading.Event()
 
     class Slow(Broker):
@@ -173,7 +173,7 @@ def test_broker_goes_on_while_an_async_hook_waits(harness: BrokerHarness) -> Non
     assert slow.result(10).frames[1] == b"slow"
 
 
-def test_async_hook_calls_a_service_and_goes_on_when_its_reply_is_there(
+def test_async_hook_calls_a_service_and_continues_with_its_reply(
     harness: BrokerHarness,
 ) -> None:
     class Asking(Broker):
@@ -228,7 +228,7 @@ def test_broker_that_stops_cancels_its_hooks_and_leaves_no_thread(harness: Broke
 
 
 class Noting(Middleware):
-    """Writes down what passes it, under its name."""
+    """Records its calls under its name."""
 
     def __init__(self, name: str, notes: list[str], **actions: Any) -> None:
         self.name, self.notes, self.actions = name, notes, actions
@@ -255,7 +255,7 @@ class NotingLater(Noting):
 
 
 @pytest.mark.parametrize("second", [Noting, NotingLater])
-def test_middleware_is_asked_in_order_and_for_replies_in_reverse(
+def test_middleware_is_called_in_order_and_for_replies_in_reverse(
     harness: BrokerHarness, second: type[Noting]
 ) -> None:
     notes: list[str] = []
@@ -273,7 +273,9 @@ def test_middleware_is_asked_in_order_and_for_replies_in_reverse(
 
 
 @pytest.mark.parametrize("kind", [Noting, NotingLater])
-def test_first_that_does_not_forward_decides(harness: BrokerHarness, kind: type[Noting]) -> None:
+def test_first_hook_that_does_not_forward_decides(
+    harness: BrokerHarness, kind: type[Noting]
+) -> None:
     notes: list[str] = []
     chain = [Noting("a", notes), kind("b", notes, request=Reject(403, "b")), Noting("c", notes)]
     client = harness.open(Broker(QUICK, bind=BIND, middleware=chain))
@@ -283,7 +285,9 @@ def test_first_that_does_not_forward_decides(harness: BrokerHarness, kind: type[
 
 
 @pytest.mark.parametrize("kind", [Noting, NotingLater])
-def test_replaced_reply_is_seen_by_those_before(harness: BrokerHarness, kind: type[Noting]) -> None:
+def test_replaced_reply_is_passed_to_earlier_hooks(
+    harness: BrokerHarness, kind: type[Noting]
+) -> None:
     seen: list[str] = []
     broker = Broker(QUICK, bind=BIND, middleware=[kind("b", [], reply=Replace("else"))])
     broker.hooks.insert(0, type("First", (), {"on_reply": lambda _, r: seen.append(r.text)})())
@@ -293,7 +297,7 @@ def test_replaced_reply_is_seen_by_those_before(harness: BrokerHarness, kind: ty
 
 
 class Speaking(Broker):
-    """Says to other clients what it is asked to say."""
+    """Pushes and publishes as the request asks."""
 
     def on_request(self, request: HookRequest) -> Any:
         if request.service == "push":
@@ -375,7 +379,9 @@ def test_parts_pass_a_hook_that_cannot_be_async(harness: BrokerHarness) -> None:
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_hooks_are_told_who_comes_and_goes(harness: BrokerHarness, later: bool) -> None:
+def test_hooks_are_called_for_new_and_lost_clients_and_workers(
+    harness: BrokerHarness, later: bool
+) -> None:
     told: list[tuple[Any, ...]] = []
 
     class Told(Broker):

@@ -1,4 +1,4 @@
-"""The programs of the pages on hooks and middleware run as they stand."""
+"""The programs of the pages on hooks and middleware run unchanged."""
 
 from __future__ import annotations
 

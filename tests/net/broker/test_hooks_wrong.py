@@ -1,4 +1,4 @@
-"""Hooks that return or set what cannot be: a 500 at once, and the broker goes on."""
+"""Hooks that return or set invalid values: a 500 at once, and the broker continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Hook = Callable[[Any], Any]
 
 
 class Switched(Broker):
-    """Its hooks are those of the case that is tried."""
+    """A broker whose hooks a test case replaces."""
 
     hooks_now: dict[str, Hook]
 
@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[str, Hook]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_nobody_can_do_is_a_500_and_the_next_request_is_served(
+def test_impossible_action_is_a_500_and_the_next_request_is_served(
     broker: Switched, name: str
 ) -> None:
     hook, function = WRONG[name]

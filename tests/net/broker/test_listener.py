@@ -1,4 +1,4 @@
-"""A broker's endpoints, ours and libzmq's; and links whose endpoint is a name."""
+"""Both kinds of listener in one broker, and links to endpoints with a host name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_endpoints_of_both_kinds_are_one_broker(both: Broker) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_worker_killed_at_either_kind_of_endpoint_is_missed_at_once(both: Broker, at: int) -> None:
+def test_worker_killed_at_either_kind_of_endpoint_is_detected_at_once(
+    both: Broker, at: int
+) -> None:
     program = f"""
 import time
 from majordomus import Worker
@@ -126,7 +128,7 @@ def test_broker_that_stops_does_not_wait_long_for_peers_that_stay() -> None:
         ("tcp://nobody.invalid:5555", "No such device"),
     ],
 )
-def test_endpoint_that_cannot_be_bound_says_why(url: str, why: str) -> None:
+def test_endpoint_that_cannot_be_bound_is_an_error_with_the_reason(url: str, why: str) -> None:
     with plain.create_server(("127.0.0.1", 0)) as taken:
         url = url.format(taken=taken.getsockname()[1])
         with pytest.raises(ConfigurationError, match=f"cannot bind {url}: {why}"):
@@ -143,7 +145,7 @@ def test_every_way_to_name_an_interface_can_be_bound(host: str) -> None:
             client.ping()
 
 
-def test_broker_out_of_descriptors_serves_who_is_there_and_then_who_waited() -> None:
+def test_broker_out_of_descriptors_serves_open_connections_and_later_waiting_ones() -> None:
     program = """
 import sys, resource
 from majordomus import Broker
@@ -180,9 +182,9 @@ broker.run(lambda: print(broker.endpoints[0], flush=True))
 
 
 @pytest.fixture
-def asks_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no name were known without asking for it."""
-    monkeypatch.setattr(tcp, "at_once", lambda _url: None)
+def names_need_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every host need a lookup."""
+    monkeypatch.setattr(tcp, "parse_address", lambda _url: None)
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def broker() -> Iterator[Broker]:
         yield made
 
 
-@pytest.mark.usefixtures("asks_for_names")
+@pytest.mark.usefixtures("names_need_lookup")
 def test_name_is_looked_up_and_looked_up_again_after_the_end(broker: Broker) -> None:
     url = broker.endpoints[0].replace("127.0.0.1", "localhost")
     with Client(url, timeout=LIMIT) as client:
@@ -201,7 +203,7 @@ def test_name_is_looked_up_and_looked_up_again_after_the_end(broker: Broker) -> 
             client.ping()
 
 
-@pytest.mark.usefixtures("asks_for_names")
+@pytest.mark.usefixtures("names_need_lookup")
 def test_async_peers_find_names_as_well(broker: Broker) -> None:
     url = broker.endpoints[0].replace("127.0.0.1", "localhost")
     with ExitStack() as stack:
@@ -210,16 +212,16 @@ def test_async_peers_find_names_as_well(broker: Broker) -> None:
         assert client.call("named", b"!").body == b"named!"
 
 
-def test_name_that_nobody_knows_is_tried_until_the_deadline(
+def test_name_that_cannot_be_resolved_is_tried_until_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[str] = []
 
-    def nobody(url: str) -> tcp.Place:
+    def nobody(url: str) -> tcp.Address:
         tried.append(url)
         raise OSError("nobody knows")
 
-    monkeypatch.setattr(tcp, "look_up", nobody)
+    monkeypatch.setattr(tcp, "resolve", nobody)
     with Client("tcp://nobody.invalid:5555") as client, pytest.raises(MajordomusError):
         client.call("echo", timeout=0.8)
     assert len(tried) >= 2
@@ -233,8 +235,8 @@ def test_client_that_is_closed_while_a_name_is_looked_up_leaves_nothing_open(
 
     before = open_files()
     with monkeypatch.context() as patched:
-        look_up = tcp.look_up
-        patched.setattr(tcp, "look_up", lambda url: (time.sleep(0.5), look_up(url))[1])
+        resolve = tcp.resolve
+        patched.setattr(tcp, "resolve", lambda url: (time.sleep(0.5), resolve(url))[1])
         with Client("tcp://nobody.invalid:5555") as client, pytest.raises(MajordomusError):
             client.call("echo", timeout=0.1)
         time.sleep(0.6)
@@ -245,7 +247,7 @@ def test_client_that_is_closed_while_a_name_is_looked_up_leaves_nothing_open(
 
 
 def test_messages_beyond_a_batch_are_not_left_in_a_broker_of_both_kinds(both: Broker) -> None:
-    """They have been read: the kernel tells of them no more."""
+    """The messages are in our buffers: the kernel reports nothing more to read."""
     port = int(both.endpoints[0].rpartition(":")[2])
     ping = mdp03.pack(spec.REQUEST, id=1, ttl=20_000, service=b"mmi.service")
     with plain.create_connection(("127.0.0.1", port)) as raw:
@@ -302,7 +304,7 @@ def test_broker_under_a_flood_stops(broker: Broker) -> None:
     assert took < 5
 
 
-def test_routing_id_of_one_door_is_not_had_at_the_other(both: Broker) -> None:
+def test_routing_id_of_one_listener_cannot_be_taken_at_the_other(both: Broker) -> None:
     tcp_url, ipc_url, _ = both.endpoints
     going, go = threading.Event(), threading.Event()
     worker = Worker(tcp_url)
@@ -332,7 +334,7 @@ def test_routing_id_of_one_door_is_not_had_at_the_other(both: Broker) -> None:
 
 
 def test_connection_of_the_parent_outlives_a_close_in_a_forked_child(broker: Broker) -> None:
-    place = tcp.at_once(broker.endpoints[0])
+    place = tcp.parse_address(broker.endpoints[0])
     assert place is not None
     from majordomus.net.connection.zmtp_link import (
         ZmtpLink,  # which only loads where our own ZMTP was built

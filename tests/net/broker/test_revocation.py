@@ -1,5 +1,5 @@
-"""A right that is taken from half of two hundred connected peers: each of them is refused within a
-second, and the others notice nothing."""
+"""A right is removed for half of two hundred connected peers: each of these is refused within a
+second, and the others are served as before."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def place(tmp_path: Path) -> Iterator[tuple[Broker, Path, tokens.SigningKey]]:
 
 
 def answers(peers: list[RawPeer], id: int) -> list[int]:
-    """Every peer asks once; the status of each answer."""
+    """Send one request from each peer; return the status of each answer."""
     for peer in peers:
         peer.request(b"echo", b"x", id=id, ttl=20_000)
     return [peer.receive(20)[0][2] for peer in peers]

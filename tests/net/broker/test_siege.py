@@ -1,11 +1,11 @@
-"""The short form of `make chaos`: a siege of half-open connections while honest callers call."""
+"""The short form of `make chaos`: a siege of half-open connections while other clients call."""
 
 from __future__ import annotations
 
 from benchmarks import siege
 
 TRIES = 5
-"""A machine that does other things at the same time may make any one of them slow."""
+"""Any single run may be slow on a loaded machine."""
 
 
 def test_half_open_connections_of_one_address_do_not_keep_honest_callers_waiting() -> None:

@@ -1,4 +1,4 @@
-"""The monitor tells what becomes of a socket's connections, and leaves nothing open."""
+"""The monitor reports the events of a socket's connections, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_connecting_socket_sees_connection_and_end_in_order() -> None:
         monitor.close()
 
 
-def test_connecting_socket_sees_that_nobody_listens() -> None:
+def test_connecting_socket_reports_an_endpoint_without_a_listener() -> None:
     with sockets.dealer() as dealer:
         monitor = Monitor(dealer, MonitorEvent.CONNECTED, MonitorEvent.LOST, MonitorEvent.FAILED)
         sockets.connect(dealer, "tcp://127.0.0.1:1")
@@ -73,5 +73,5 @@ def test_a_thousand_monitors_one_after_the_other_leave_no_descriptor() -> None:
         once()
     until = time.monotonic() + 5.0
     while descriptors() > before and time.monotonic() < until:
-        time.sleep(0.01)  # libzmq's reaper has the last few in its hands
+        time.sleep(0.01)  # libzmq's reaper thread closes the last few
     assert descriptors() <= before

@@ -1,4 +1,4 @@
-"""The proxy: three patterns, steered from outside and inside, awake only when there is work."""
+"""The proxy: three patterns, control by commands and by methods, and idle without work."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class TestPatterns:
             push.send_multipart(message)
         assert [pull.recv_multipart() for _ in sent] == sent
         size = sum(len(part) for message in sent for part in message)
-        told = (Traffic(3000, size, 0, 0), Traffic(0, 0, 3000, size), False)
-        eventually(lambda: pipeline.statistics() == told, WITHIN / 1000)
+        found = (Traffic(3000, size, 0, 0), Traffic(0, 0, 3000, size), False)
+        eventually(lambda: pipeline.statistics() == found, WITHIN / 1000)
 
-    def test_router_dealer_brings_answers_to_who_asked(self, make: Make) -> None:
+    def test_router_dealer_brings_answers_to_the_requesting_peer(self, make: Make) -> None:
         with Proxy("router-dealer", LOCAL, LOCAL) as proxy:
             server = make(zmq.REP, proxy.backends[0])
             clients = [make(zmq.REQ, proxy.frontends[0]) for _ in range(3)]
@@ -95,7 +95,7 @@ class TestPatterns:
             assert [client.recv() for client in clients] == [b"0!", b"1!", b"2!"]
             eventually(lambda: proxy.statistics().frontend[::2] == (3, 3), WITHIN / 1000)
 
-    def test_xsub_xpub_passes_subscriptions_on_and_only_what_was_asked_for(
+    def test_xsub_xpub_passes_subscriptions_on_and_only_subscribed_messages(
         self, make: Make
     ) -> None:
         with Proxy("xsub-xpub", LOCAL, LOCAL) as proxy:
@@ -136,12 +136,12 @@ class TestSteering:
         for number in range(5):
             push.send(b"%d" % number)
         assert not pull.poll(200)
-        told = control.statistics()
-        assert (told.frontend.received, told.paused) == (1, True)  # it counts before it answers
+        found = control.statistics()
+        assert (found.frontend.received, found.paused) == (1, True)  # it counts before it answers
         control.resume()
         assert [pull.recv() for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
-        told = (Traffic(6, 11, 0, 0), Traffic(0, 0, 6, 11), False)
-        assert control.statistics() == told
+        found = (Traffic(6, 11, 0, 0), Traffic(0, 0, 6, 11), False)
+        assert control.statistics() == found
 
     def test_owner_pauses_and_resumes_from_any_thread(self, pipeline: Proxy, make: Make) -> None:
         push = make(zmq.PUSH, pipeline.frontends[0])
@@ -164,7 +164,7 @@ class TestSteering:
         with Proxy("pull-push", proxy.frontends, proxy.backends, proxy.control):
             pass
 
-    def test_words_of_libzmq_are_understood_and_others_are_refused(
+    def test_commands_of_libzmq_are_executed_and_others_refused(
         self, pipeline: Proxy, make: Make
     ) -> None:
         request = make(zmq.REQ, pipeline.control)
@@ -197,7 +197,7 @@ class TestSteering:
             for socket in (front, back, steer):
                 socket.close(0)
 
-    def test_who_is_no_proxy_is_told_apart(self, make: Make) -> None:
+    def test_control_of_an_endpoint_that_is_not_a_proxy_raises(self, make: Make) -> None:
         with sockets.context().socket(zmq.REP) as other:
             port = other.bind_to_random_port("tcp://127.0.0.1")
             with (
@@ -244,7 +244,7 @@ class TestRest:
 
 
 class TestPump:
-    def test_it_stops_where_it_is_told_and_when_there_is_no_room(self, kind: str) -> None:
+    def test_it_stops_at_its_limit_and_when_the_target_is_full(self, kind: str) -> None:
         names = (f"inproc://{kind}-pump-in", f"inproc://{kind}-pump-out")  # libzmq frees them late
         with (
             sockets.context().socket(zmq.PULL) as source,
@@ -257,7 +257,7 @@ class TestPump:
                 socket.bind(name)
             push.connect(names[0])
             pump = make_pump(source, target)
-            assert type(pump).__module__.endswith("._wire") is (kind == wires.NATIVE)
+            assert type(pump).__module__.endswith("._native") is (kind == wires.NATIVE)
             assert pump.move(10) is Moved.FULL
             pull.connect(names[1])
             assert pump.move(10) is Moved.ALL

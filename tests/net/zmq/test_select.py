@@ -1,4 +1,4 @@
-"""Which wire is chosen, and how it is said."""
+"""Which wire is chosen, and how it is reported."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import zmq
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.broker import Broker
-from majordomus.net.zmq import _pure as wire
 from majordomus.net.zmq import select as wires
-from majordomus.net.zmq import sockets
+from majordomus.net.zmq import sockets, wire
 from majordomus.protocol import mdp03, spec
 from tests.net.conftest import RawPeer
 
@@ -28,14 +27,14 @@ NATIVE_MODULE = "majordomus.net.zmq._native"
 
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes this process choose as if MAJORDOMUS_WIRE had been this value when it started."""
+    """Choose the wire as at the start of a process with this value of MAJORDOMUS_WIRE."""
 
     def choose(wanted: str) -> None:
         kind = wires._choose(wanted)
         monkeypatch.setattr(wires, "_wanted", wanted)
         monkeypatch.setattr(wires, "_kind", kind)
         monkeypatch.setattr(wires, "WIRE", kind.name)
-        monkeypatch.setattr(wires, "_said", [])
+        monkeypatch.setattr(wires, "_warned", [])
 
     return choose
 
@@ -58,7 +57,7 @@ def test_native_wire_serves_where_there_is_a_compiler() -> None:
     assert wires.WIRE == wires.NATIVE
 
 
-def test_native_wire_serves_without_being_asked_for(
+def test_native_wire_serves_without_being_forced(
     choice: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip(NATIVE_MODULE)
@@ -67,7 +66,7 @@ def test_native_wire_serves_without_being_asked_for(
     assert caplog.records == []
 
 
-def test_twin_that_is_asked_for_serves_in_silence(
+def test_twin_that_is_forced_serves_without_a_warning(
     choice: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     choice("pyzmq")
@@ -77,7 +76,7 @@ def test_twin_that_is_asked_for_serves_in_silence(
 
 
 @pytest.mark.usefixtures("not_built")
-def test_twin_that_stands_in_says_so_once(
+def test_twin_that_is_not_forced_is_logged_once(
     choice: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     choice("")
@@ -90,13 +89,13 @@ def test_twin_that_stands_in_says_so_once(
 @pytest.mark.usefixtures("not_built")
 def test_native_wire_that_is_forced_and_missing_is_an_error(choice: Callable[[str], None]) -> None:
     choice("native")
-    with pytest.raises(ConfigurationError, match="MAJORDOMUS_WIRE=native cannot be had: the nat"):
+    with pytest.raises(ConfigurationError, match="MAJORDOMUS_WIRE=native is not available"):
         Broker(bind="tcp://127.0.0.1:0").open()
 
 
 def test_unknown_wire_is_an_error(choice: Callable[[str], None]) -> None:
     choice("carrier-pigeon")
-    with pytest.raises(ConfigurationError, match="there is: zmtp, native, pyzmq"):
+    with pytest.raises(ConfigurationError, match="use zmtp, native or pyzmq"):
         make_one_of_each()
 
 
@@ -113,9 +112,9 @@ def test_native_wire_refuses_a_pyzmq_that_it_does_not_know(elsewhere: str, reaso
     """In a process of its own: a native module is loaded once."""
     native = pytest.importorskip(NATIVE_MODULE)
     program = f"""
-import types, zmq, zmq.backend, majordomus.net
+import types, zmq, zmq.backend, majordomus.net.zmq
 zmq.backend.Socket = types.SimpleNamespace(__module__=zmq.backend.Socket.__module__)
-majordomus.net.__path__.append({str(Path(native.__file__).parent)!r})
+majordomus.net.zmq.__path__.append({str(Path(native.__file__).parent)!r})
 {elsewhere}
 from majordomus.net.zmq import select as wires
 print(wires.WIRE)
@@ -129,7 +128,7 @@ print(wires.WIRE)
 
 @pytest.mark.parametrize("kind", ["native", "pyzmq"])
 class TestCutMessages:
-    """What a wire cuts, the core refuses as it refuses everything that is too large."""
+    """The machine refuses a truncated message like any other that is too large."""
 
     SETTINGS = BrokerSettings(max_message=1000, max_frames=100, drain_timeout=0.2)
 
@@ -141,7 +140,7 @@ class TestCutMessages:
         ],
         ids=["bytes", "frames"],
     )
-    def test_client_is_answered_413_and_goes_on(
+    def test_client_is_answered_413_and_continues(
         self,
         kind: str,
         body: list[bytes],
@@ -162,7 +161,7 @@ class TestCutMessages:
             header, frames = client.receive()
             assert (header[2], frames) == (200, [b"404"])
 
-    def test_worker_whose_reply_is_cut_keeps_its_place(
+    def test_worker_whose_reply_is_truncated_stays_registered(
         self, kind: str, choice: Callable[[str], None], peers: Callable[[str], RawPeer]
     ) -> None:
         if kind == "native":

@@ -39,7 +39,7 @@ def test_taken_endpoint_is_named_in_the_error() -> None:
             sockets.bind(two, url)
 
 
-def test_ipc_path_of_a_living_broker_is_not_taken_from_it(tmp_path: Path) -> None:
+def test_ipc_path_of_a_running_broker_cannot_be_bound(tmp_path: Path) -> None:
     url = f"ipc://{tmp_path / 's'}"
     with sockets.router(1000, 10) as one, sockets.router(1000, 10) as two:
         sockets.bind(one, url)
@@ -58,7 +58,7 @@ def test_ipc_path_that_a_dead_broker_left_behind_is_bound(tmp_path: Path) -> Non
         assert sockets.bind(router, f"ipc://{path}") == f"ipc://{path}"
 
 
-def test_router_refuses_instead_of_losing_and_lets_nobody_take_over_a_routing_id() -> None:
+def test_router_refuses_instead_of_dropping_and_routing_ids_cannot_be_taken_over() -> None:
     with sockets.router(1000, 77) as router:
         assert router.getsockopt(zmq.SNDHWM) == 77
         assert router.getsockopt(zmq.MAXMSGSIZE) == 2000
@@ -103,7 +103,7 @@ dealer.close()
 """
 
 
-def test_what_was_sent_before_the_process_ended_arrives() -> None:
+def test_messages_sent_before_the_process_ended_arrive() -> None:
     with sockets.router(1 << 20, 1000) as router:
         url = sockets.bind(router, "tcp://127.0.0.1:*")
         subprocess.run([sys.executable, "-W", "error", "-c", LAST_WORDS, url], check=True)

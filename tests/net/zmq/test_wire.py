@@ -20,20 +20,20 @@ import zmq
 from majordomus.net.cut import Cut
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq._pure import FULL, GONE
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.select import Dealer, Router
+from majordomus.net.zmq.wire import FULL, GONE
 
 LARGE = 100_000
 
 
-@pytest.fixture(params=["wire", "_wire"], ids=["pyzmq", "native"])
+@pytest.fixture(params=["wire", "_native"], ids=["pyzmq", "native"])
 def kind(request: pytest.FixtureRequest) -> ModuleType:
-    """Where the wire comes from; test_select.py says when the native one has to be there."""
-    try:
-        return importlib.import_module(f"majordomus.net.{request.param}")
-    except ModuleNotFoundError:
-        pytest.skip("the native wire is not built")
+    """The module of the wire. test_select.py fails where the native one should be built."""
+    name = f"majordomus.net.zmq.{request.param}"
+    if request.param == "_native":
+        return pytest.importorskip(name, reason="the native wire is not built")  # type: ignore[no-any-return]
+    return importlib.import_module(name)
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def all_of(socket: zmq.Socket[bytes], wire: Router, count: int) -> list[tuple[by
     return found
 
 
-def test_nothing_there_is_an_empty_batch(router: zmq.Socket[bytes], router_wire: Any) -> None:
+def test_socket_without_messages_returns_an_empty_batch(
+    router: zmq.Socket[bytes], router_wire: Any
+) -> None:
     assert router_wire(router).receive(10) == []
 
 
@@ -84,7 +86,7 @@ def test_messages_come_in_order_with_all_their_frames(
         assert all_of(router, router_wire(router), 4) == [(peer, frames) for frames in sent]
 
 
-def test_batch_is_not_longer_than_asked_for(
+def test_batch_is_not_longer_than_its_limit(
     router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
 ) -> None:
     wire = router_wire(router)
@@ -139,7 +141,7 @@ def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
         assert received == [[b"2"], [b"4"]]
 
 
-def test_full_peer_refuses_in_order_and_delays_nobody_else(
+def test_full_peer_refuses_in_order_and_delays_no_other_peer(
     router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
 ) -> None:
     wire = router_wire(router)
@@ -173,7 +175,7 @@ def test_dealer_without_a_connection_refuses_all_from_the_first_on(dealer_wire: 
         assert dealer_wire(dealer).send([[b"a"], [b"b", b"c"]]) == [(0, FULL), (1, FULL)]
 
 
-def test_dealer_says_whether_something_can_be_received(
+def test_dealer_reports_whether_a_message_can_be_received(
     router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
 ) -> None:
     with connect(router) as dealer:
@@ -190,10 +192,10 @@ def test_dealer_says_whether_something_can_be_received(
 
 
 class TestDescriptors:
-    """Which descriptor a routing id's messages come by."""
+    """The descriptor of the connection of a routing id."""
 
     @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-    def test_new_routing_id_is_told_once_with_the_descriptor_whose_end_the_monitor_reports(
+    def test_new_routing_id_is_reported_once_with_the_descriptor_whose_end_the_monitor_reports(
         self,
         router: zmq.Socket[bytes],
         transport: str,
@@ -221,7 +223,7 @@ class TestDescriptors:
             dealer.close()
             monitor.close()
 
-    def test_forgotten_routing_id_is_told_again(
+    def test_forgotten_routing_id_is_reported_again(
         self, router: zmq.Socket[bytes], router_wire: Any
     ) -> None:
         wire = router_wire(router)
@@ -235,7 +237,7 @@ class TestDescriptors:
             all_of(router, wire, 1)
             assert wire.connections() == [before]
 
-    def test_inproc_has_no_descriptor_and_is_not_told(
+    def test_inproc_has_no_descriptor_and_is_not_reported(
         self, router: zmq.Socket[bytes], router_wire: Any
     ) -> None:
         wire = router_wire(router)
@@ -247,7 +249,7 @@ class TestDescriptors:
 
 
 class TestBounds:
-    """A message beyond the bounds is read to its end, and cut."""
+    """A message beyond the bounds is read to its end and truncated."""
 
     def receive(
         self, wire: Router, router: zmq.Socket[bytes], *messages: list[bytes]
@@ -292,7 +294,7 @@ class TestBounds:
 
 
 class TestLargeFrames:
-    """A router may hand on a large frame as it is; it does what bytes do as far as anybody asks."""
+    """A large frame may be a view of libzmq's memory that behaves like bytes."""
 
     @pytest.fixture
     def frame(self, router: zmq.Socket[bytes], router_wire: Any) -> bytes:
@@ -346,7 +348,7 @@ LETTERS = bytes(range(256)) * 400
 
 @pytest.fixture
 def zap_handler() -> Iterator[None]:
-    """Lets everybody in under the name that they gave, as PLAIN has it."""
+    """Accept every connection with the user name that it gives (PLAIN)."""
     ended = threading.Event()
     with sockets.context().socket(zmq.REP) as zap:
         bind_inproc(zap, "inproc://zeromq.zap.01")
@@ -365,7 +367,7 @@ def zap_handler() -> Iterator[None]:
 
 
 def bind_inproc(socket: zmq.Socket[bytes], url: str) -> None:
-    """libzmq gives a name free some time after the socket that had it was closed."""
+    """Bind a name that libzmq frees some time after its socket was closed."""
     until = time.monotonic() + 3
     while True:
         try:
@@ -378,7 +380,7 @@ def bind_inproc(socket: zmq.Socket[bytes], url: str) -> None:
 
 
 class TestUsers:
-    """What a ZAP handler said about a connection comes with its messages, when it is asked for."""
+    """The User-Id that a ZAP handler set for a connection comes with its messages."""
 
     @pytest.mark.usefixtures("zap_handler")
     def test_each_message_names_the_user_of_its_connection(
@@ -420,9 +422,9 @@ class TestUsers:
 
 
 class TestMisuse:
-    """What must not happen is refused before anything is sent, or said aloud."""
+    """Invalid arguments are refused before anything is sent."""
 
-    def test_message_without_frames_is_refused_and_leaves_nothing_begun(
+    def test_message_without_frames_is_refused_and_no_message_stays_open(
         self, router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
     ) -> None:
         wire = router_wire(router)
@@ -466,7 +468,7 @@ class TestMisuse:
                 call()
             assert caught.value.errno == zmq.ENOTSOCK
 
-    def test_what_is_no_frame_is_a_type_error(
+    def test_object_that_is_not_a_frame_is_a_type_error(
         self, router: zmq.Socket[bytes], router_wire: Any
     ) -> None:
         wire = router_wire(router)
@@ -502,7 +504,9 @@ class TestLongBatches:
         refused = router_wire(router).send([(peer, [b"x"]) for peer in peers])
         assert refused == [(index, GONE) for index in range(2000)]
 
-    def test_dealer_whose_pipe_is_full_takes_a_head_of_the_batch(self, dealer_wire: Any) -> None:
+    def test_dealer_whose_pipe_is_full_accepts_the_start_of_the_batch(
+        self, dealer_wire: Any
+    ) -> None:
         with sockets.dealer() as dealer:
             dealer.setsockopt(zmq.SNDHWM, 300)
             dealer.setsockopt(zmq.IMMEDIATE, 0)
@@ -571,7 +575,7 @@ class TestWaiting:
 
 
 class TestConnectionThatEndsInAMessage:
-    """A message that was begun when the connection ended is ended all the same."""
+    """A message whose connection ends while it is sent is completed all the same."""
 
     def test_dealer_sends_whole_messages_after_it(self, dealer_wire: Any) -> None:
         """The message is long enough for the connection to end while it is being sent.

@@ -1,6 +1,4 @@
-"""Our own ZMTP: with libzmq's peers, with peers that speak in pieces, and with those who speak
-something else.
-"""
+"""Our own ZMTP with peers of libzmq, with peers that send in pieces, and with other protocols."""
 
 from __future__ import annotations
 
@@ -23,15 +21,16 @@ from hypothesis import strategies as st
 
 from majordomus.net.cut import Cut
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq._pure import FULL, GONE
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
+from majordomus.net.zmq.wire import FULL, GONE
 from majordomus.net.zmtp import tcp
 
 zmtp: Any = pytest.importorskip(
-    "majordomus.net.zmtp._engine", reason="our own ZMTP is for Linux alone"
+    "majordomus.net.zmtp.engine", reason="our own ZMTP is for Linux alone"
 )
-TcpRouter: Any = importlib.import_module("majordomus.net.zmtp._router").TcpRouter
-TcpDealer: Any = importlib.import_module("majordomus.net.zmtp._dealer").TcpDealer
+mechanisms: Any = importlib.import_module("majordomus.net.zmtp.mechanisms")
+TcpRouter: Any = importlib.import_module("majordomus.net.zmtp.router").TcpRouter
+TcpDealer: Any = importlib.import_module("majordomus.net.zmtp.dealer").TcpDealer
 
 WITHIN = 5.0
 SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
@@ -40,7 +39,7 @@ LARGE = bytes(range(256)) * 1000
 
 
 def ready(identity: bytes = b"", kind: bytes = b"DEALER") -> bytes:
-    return zmtp.ready(kind, identity)  # type: ignore[no-any-return]
+    return mechanisms.ready(kind, identity)  # type: ignore[no-any-return]
 
 
 def packed(*frames: bytes) -> bytes:
@@ -56,13 +55,13 @@ def packed(*frames: bytes) -> bytes:
 
 
 class Router:
-    """One of ours with a listening socket."""
+    """A TcpRouter with a listening socket."""
 
     def __init__(self, **bounds: int) -> None:
         self.router = TcpRouter(os.urandom, **bounds)
         self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
         self.router.listen(self.listening.fileno())
-        self.told: list[tuple[int, int, bytes | None, str]] = []
+        self.events: list[tuple[int, int, bytes | None, str]] = []
         self.got: list[tuple[bytes, list[bytes]]] = []
 
     @property
@@ -73,11 +72,11 @@ class Router:
         self.router.wait(20)
         batch: list[tuple[bytes, list[bytes]]] = self.router.receive(most, time.monotonic())
         self.got += batch
-        self.told += self.router.news()
+        self.events += self.router.events()
         return batch
 
     def all_of(self, count: int) -> list[tuple[bytes, list[bytes]]]:
-        """Everything that has come; so many messages."""
+        """Receive until there are `count` messages, and return them."""
         self.until(lambda: len(self.got) >= count)
         got, self.got = self.got, []
         assert len(got) == count
@@ -86,19 +85,19 @@ class Router:
     def until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + WITHIN
         while not condition():
-            assert time.monotonic() < end, self.told
+            assert time.monotonic() < end, self.events
             self.turn()
 
-    def hears(self, what: int) -> tuple[int, int, bytes | None, str]:
-        """The next news of this kind; what it tells of before is dropped."""
+    def wait_for(self, what: int) -> tuple[int, int, bytes | None, str]:
+        """Wait for the next event of this kind; earlier events are dropped."""
 
         def found() -> bool:
-            while self.told and self.told[0][0] != what:
-                self.told.pop(0)
-            return bool(self.told)
+            while self.events and self.events[0][0] != what:
+                self.events.pop(0)
+            return bool(self.events)
 
         self.until(found)
-        return self.told.pop(0)
+        return self.events.pop(0)
 
     def close(self) -> None:
         self.router.close()
@@ -161,9 +160,9 @@ def is_ended(raw: plain.socket) -> bool:
 
 
 def introduce(router: Router, raw: plain.socket, identity: bytes = b"") -> bytes:
-    """The handshake of a raw peer; the result is its routing id."""
+    """Complete the handshake of a raw peer; return its routing id."""
     raw.sendall(GREETING + ready(identity))
-    peer = router.hears(zmtp.GREETED_WELL)[2]
+    peer = router.wait_for(zmtp.HANDSHAKE_DONE)[2]
     expected = 64 + len(ready(b"", b"ROUTER"))
     assert received(raw, expected)[64:] == ready(b"", b"ROUTER")
     assert peer is not None
@@ -194,7 +193,7 @@ def test_messages_to_libzmq_come_whole_and_in_order(
     assert [dealer.recv_multipart() for _ in sent] == sent
 
 
-def test_frames_that_are_no_bytes_are_sent_by_their_bytes(
+def test_frames_of_other_buffer_types_are_sent_as_bytes(
     router: Router, dealer: zmq.Socket[bytes]
 ) -> None:
     dealer.send(b"hello")
@@ -253,7 +252,7 @@ def test_batch_for_more_connections_than_there_are_buffers_reaches_all_in_order(
             assert received(connection, len(expected)) == expected
 
 
-def test_batch_is_not_longer_than_asked_for_and_nothing_waits_for_more_to_come(
+def test_batch_is_not_longer_than_its_limit_and_the_rest_needs_no_further_input(
     router: Router, raw: plain.socket
 ) -> None:
     peer = introduce(router, raw)
@@ -270,7 +269,7 @@ def test_batch_is_not_longer_than_asked_for_and_nothing_waits_for_more_to_come(
 
 
 @pytest.mark.parametrize("loud", [1, 4, 20])
-def test_peers_that_send_a_lot_leave_room_for_others(router: Router, loud: int) -> None:
+def test_peers_that_send_a_lot_leave_turns_to_others(router: Router, loud: int) -> None:
     with ExitStack() as stack:
         crowd = [
             stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
@@ -290,7 +289,7 @@ def test_peers_that_send_a_lot_leave_room_for_others(router: Router, loud: int) 
         assert router.got.index((peers[0], [b"q"])) <= 256 + 32 * (loud + 1)
 
 
-def test_fewer_messages_than_asked_for_mean_that_there_are_no_more(
+def test_fewer_messages_than_the_limit_mean_that_there_are_no_more(
     router: Router, raw: plain.socket
 ) -> None:
     introduce(router, raw)
@@ -316,7 +315,7 @@ def test_message_that_comes_byte_by_byte_is_counted_once(
         assert router.all_of(1) == [(peer, [b"", b"x" * size])]
 
 
-def test_peer_that_pings_and_never_reads_fills_nothing(router: Router, raw: plain.socket) -> None:
+def test_peer_that_pings_and_never_reads_fills_no_buffer(router: Router, raw: plain.socket) -> None:
     peer = introduce(router, raw)
     ping = b"\x04\x07\x04PING\x00\x00"
     raw.setblocking(False)
@@ -368,7 +367,7 @@ def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
     assert dealer.recv() == b"2"
 
 
-def test_peer_that_does_not_read_is_full_in_order_and_delays_nobody_else(
+def test_peer_that_does_not_read_is_full_in_order_and_delays_no_other_peer(
     make: Callable[..., Router],
 ) -> None:
     router = make(hwm=10)
@@ -397,14 +396,16 @@ def test_peer_that_does_not_read_is_full_in_order_and_delays_nobody_else(
         assert received(stuck, 7) == packed(b"again")
 
 
-def test_last_words_are_heard_before_the_end_is_told(router: Router, raw: plain.socket) -> None:
+def test_last_messages_are_received_before_the_end_is_reported(
+    router: Router, raw: plain.socket
+) -> None:
     peer = introduce(router, raw)
     raw.sendall(b"".join(packed(b"%d" % n) for n in range(600)))
     raw.close()
-    while not any(what == zmtp.GONE_AWAY for what, *_ in router.told):
+    while not any(what == zmtp.CONNECTION_ENDED for what, *_ in router.events):
         router.turn(100)
     assert [frames[0] for _, frames in router.got] == [b"%d" % n for n in range(600)]
-    assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, zmtp.BROKEN_OFF)
+    assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, zmtp.BROKEN_OFF)
     assert router.router.send([(peer, [b"too late"])]) == [(0, GONE)]
 
 
@@ -416,7 +417,7 @@ def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
         with plain.create_connection(("127.0.0.1", router.port)) as raw:
             introduce(router, raw)
             raw.sendall(packed(b"half")[:-2])
-        router.hears(zmtp.GONE_AWAY)
+        router.wait_for(zmtp.CONNECTION_ENDED)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert router.router.open_count == 0
 
@@ -424,7 +425,7 @@ def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
 # ── bounds ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_beyond_the_bounds_is_dropped_and_the_next_message_is_whole(
+def test_excess_of_a_message_is_dropped_and_the_next_message_is_whole(
     make: Callable[..., Router],
 ) -> None:
     router = make(max_frames=4, max_bytes=1000, max_message=100_000)
@@ -457,18 +458,18 @@ def test_what_is_beyond_the_bounds_is_dropped_and_the_next_message_is_whole(
     ],
     ids=["frame", "message", "length", "flags", "command"],
 )
-def test_connection_that_brings_what_nobody_takes_is_ended(
+def test_connection_with_a_message_beyond_max_message_is_ended(
     make: Callable[..., Router], sent: bytes, why: str
 ) -> None:
     router = make(max_frames=10, max_bytes=1000, max_message=100_000)
     with plain.create_connection(("127.0.0.1", router.port)) as raw:
         peer = introduce(router, raw)
         raw.sendall(sent)
-        assert router.hears(zmtp.GONE_AWAY)[2:] == (peer, why)
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, why)
         assert is_ended(raw)
 
 
-def test_messages_that_never_end_are_bounded_together_and_the_largest_goes(
+def test_unfinished_messages_are_bounded_together_and_the_largest_is_ended(
     make: Callable[..., Router],
 ) -> None:
     router = make(max_unfinished=1_000_000)
@@ -484,7 +485,7 @@ def test_messages_that_never_end_are_bounded_together_and_the_largest_goes(
         greedy = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
         peers.append(introduce(router, greedy))
         greedy.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(600_000))
-        assert router.hears(zmtp.GONE_AWAY)[2:] == (peers[4], zmtp.UNFINISHED)
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peers[4], zmtp.UNFINISHED)
         assert router.router.open_count == 4
 
 
@@ -509,7 +510,9 @@ def test_bytes_that_wait_for_a_peer_are_bounded(make: Callable[..., Router]) -> 
         assert sent * len(LARGE) >= 1_000_000
 
 
-def test_frame_that_is_only_announced_takes_no_memory(router: Router, raw: plain.socket) -> None:
+def test_announced_frame_takes_no_memory_before_its_bytes_arrive(
+    router: Router, raw: plain.socket
+) -> None:
     introduce(router, raw)
     raw.sendall(b"\x02" + (1 << 40).to_bytes(8) + b"x" * 5000)
     for _ in range(5):
@@ -536,17 +539,17 @@ def test_peer_without_a_routing_id_gets_one_that_begins_with_zero(
     assert (peer[0], len(peer)) == (0, 5)
 
 
-def test_routing_id_that_is_in_use_is_nobody_elses(router: Router, raw: plain.socket) -> None:
+def test_routing_id_that_is_in_use_is_refused(router: Router, raw: plain.socket) -> None:
     introduce(router, raw, b"taken")
     with plain.create_connection(("127.0.0.1", router.port)) as thief:
         thief.sendall(GREETING + ready(b"taken") + packed(b"stolen"))
-        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.ID_IN_USE
+        assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.ID_IN_USE
         assert is_ended(thief)
     assert router.router.send([(b"taken", [b"mine"])]) == []
     assert received(raw, 6) == packed(b"mine")
 
 
-def test_heir_of_a_routing_id_is_heard_once_the_end_of_its_owner_was_acted_upon(
+def test_new_owner_of_a_routing_id_is_accepted_once_the_old_one_is_released(
     router: Router, raw: plain.socket
 ) -> None:
     introduce(router, raw, b"taken")
@@ -554,21 +557,19 @@ def test_heir_of_a_routing_id_is_heard_once_the_end_of_its_owner_was_acted_upon(
     raw.close()
     with plain.create_connection(("127.0.0.1", router.port)) as heir:
         heir.sendall(GREETING + ready(b"taken") + packed(b"first words"))
-        router.hears(zmtp.GONE_AWAY)
+        router.wait_for(zmtp.CONNECTION_ENDED)
         for _ in range(5):
             router.turn()
         assert router.all_of(1) == [(b"taken", [b"last words"])]
         assert router.router.pending
         router.router.release(b"taken")
         assert router.all_of(1) == [(b"taken", [b"first words"])]
-        assert router.hears(zmtp.GREETED_WELL)[2] == b"taken"
+        assert router.wait_for(zmtp.HANDSHAKE_DONE)[2] == b"taken"
 
 
-def test_routing_id_that_begins_with_zero_is_for_the_router_to_give(
-    router: Router, raw: plain.socket
-) -> None:
+def test_routing_id_that_begins_with_zero_is_refused(router: Router, raw: plain.socket) -> None:
     raw.sendall(GREETING + ready(b"\0mine"))
-    assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.MALFORMED
+    assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.MALFORMED
 
 
 def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
@@ -595,16 +596,16 @@ def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
         (GREETING + b"\x04\x0a\x05ERROR\x03400", "refused 400"),
     ],
 )
-def test_who_speaks_something_else_is_turned_away_with_the_reason(
+def test_connection_of_another_protocol_is_ended_with_the_reason(
     router: Router, raw: plain.socket, said: bytes, why: str
 ) -> None:
     raw.sendall(said)
-    assert router.hears(zmtp.TURNED_AWAY)[3] == why
+    assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == why
     assert is_ended(raw)
 
 
-def test_who_asks_for_another_mechanism_is_told_ours(router: Router) -> None:
-    """libzmq's own client finds out by our greeting."""
+def test_peer_with_another_mechanism_gets_our_greeting(router: Router) -> None:
+    """libzmq's client reads the mechanism in our greeting."""
     with sockets.dealer() as stranger:
         stranger.setsockopt(zmq.PLAIN_USERNAME, b"user")
         watch = Monitor(stranger, MonitorEvent.PROTOCOL_FAILED)
@@ -614,22 +615,22 @@ def test_who_asks_for_another_mechanism_is_told_ours(router: Router) -> None:
         watch.close()
 
 
-def test_who_says_nothing_is_ended_after_his_time_and_who_spoke_is_let_be(
+def test_silent_connection_is_ended_after_its_time_and_an_open_one_stays(
     router: Router, raw: plain.socket
 ) -> None:
     introduce(router, raw)
     with plain.create_connection(("127.0.0.1", router.port)) as silent:
-        router.hears(zmtp.NEW)
+        router.wait_for(zmtp.CONNECTION_OPENED)
         now = time.monotonic()
         assert router.router.expire(now - WITHIN) <= now
         assert router.router.open_count == 2
         assert router.router.expire(now + 1) == float("inf")
-        assert router.hears(zmtp.TURNED_AWAY)[3] == zmtp.BROKEN_OFF
+        assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.BROKEN_OFF
         assert is_ended(silent)
     assert router.router.open_count == 1
 
 
-def test_random_bytes_neither_crash_nor_stay(router: Router) -> None:
+def test_random_bytes_neither_crash_nor_stay_connected(router: Router) -> None:
     dice = random.Random(7)
     for n in range(300):
         with plain.create_connection(("127.0.0.1", router.port)) as raw:
@@ -643,12 +644,12 @@ def test_random_bytes_neither_crash_nor_stay(router: Router) -> None:
 
 
 def begin(url: str, identity: bytes = b"\1me", **bounds: int) -> Any:
-    place = tcp.at_once(url)
+    place = tcp.parse_address(url)
     assert place is not None
     return TcpDealer(tcp.connect(place).detach(), identity, **bounds)
 
 
-def hear(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> list[list[bytes]]:
+def receive_until(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> list[list[bytes]]:
     got: list[list[bytes]] = []
     end = time.monotonic() + WITHIN
     while not done(got):
@@ -665,28 +666,28 @@ def theirs() -> Iterator[tuple[zmq.Socket[bytes], str]]:
         yield made, sockets.bind(made, "tcp://127.0.0.1:*")
 
 
-def test_dealer_of_ours_speaks_with_a_router_of_libzmq(
+def test_our_dealer_exchanges_messages_with_a_router_of_libzmq(
     theirs: tuple[zmq.Socket[bytes], str],
 ) -> None:
     router, url = theirs
     dealer = begin(url)
     assert dealer.send([[b"too early"]]) == [(0, errno.EAGAIN)]
-    hear(dealer, lambda _: dealer.open)
+    receive_until(dealer, lambda _: dealer.open)
     sent = [[b""], [b"a", LARGE, b"c"], [b"z"] * 30]
     assert dealer.send(sent) == []
     assert [router.recv_multipart() for _ in sent] == [[b"\1me", *frames] for frames in sent]
     for frames in sent:
         router.send_multipart([b"\1me", *frames])
-    assert hear(dealer, lambda got: len(got) == len(sent)) == sent
+    assert receive_until(dealer, lambda got: len(got) == len(sent)) == sent
     dealer.close()
 
 
-def test_what_was_sent_before_the_close_arrives_though_something_is_unread(
+def test_messages_sent_before_the_close_arrive_although_input_is_unread(
     theirs: tuple[zmq.Socket[bytes], str],
 ) -> None:
     router, url = theirs
     dealer = begin(url)
-    hear(dealer, lambda _: dealer.open)
+    receive_until(dealer, lambda _: dealer.open)
     dealer.send([[b"first"]])
     assert router.recv_multipart() == [b"\1me", b"first"]
     router.send_multipart([b"\1me", b"never read"])
@@ -696,9 +697,9 @@ def test_what_was_sent_before_the_close_arrives_though_something_is_unread(
     assert [router.recv_multipart()[1] for _ in range(50)] == [b"%d" % n for n in range(50)]
 
 
-def test_dealer_whose_router_does_not_read_takes_a_head_of_the_batch(router: Router) -> None:
+def test_dealer_whose_router_does_not_read_accepts_the_start_of_the_batch(router: Router) -> None:
     dealer = begin(router.url, hwm=20)
-    hear(dealer, lambda _: router.turn() or dealer.open)
+    receive_until(dealer, lambda _: router.turn() or dealer.open)
     refused: list[tuple[int, int]] = []
     sent = 0
     while not refused:
@@ -711,19 +712,19 @@ def test_dealer_whose_router_does_not_read_takes_a_head_of_the_batch(router: Rou
     dealer.close()
 
 
-def test_dealer_tells_when_nobody_listens_and_when_the_other_end_leaves(
+def test_dealer_reports_an_endpoint_without_a_listener_and_a_closed_connection(
     make: Callable[..., Router],
 ) -> None:
     router = make()
     dealer = begin(router.url)
-    hear(dealer, lambda _: router.turn() or dealer.open)
-    assert [one[0] for one in dealer.news()] == [zmtp.NEW, zmtp.GREETED_WELL]
+    receive_until(dealer, lambda _: router.turn() or dealer.open)
+    assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_OPENED, zmtp.HANDSHAKE_DONE]
     router.close()
-    hear(dealer, lambda _: not dealer.open)
-    assert [one[0] for one in dealer.news()] == [zmtp.GONE_AWAY]
+    receive_until(dealer, lambda _: not dealer.open)
+    assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_ENDED]
     assert dealer.send([[b"nobody"]]) == [(0, errno.EAGAIN)]
     dealer.close()
     lost = begin(router.url)
-    told: list[tuple[int, int, None, str]] = []
-    hear(lost, lambda _: told.extend(lost.news()) or told)
-    assert [(one[0], one[3]) for one in told] == [(zmtp.TURNED_AWAY, zmtp.UNREACHED)]
+    events: list[tuple[int, int, None, str]] = []
+    receive_until(lost, lambda _: events.extend(lost.events()) or events)
+    assert [(one[0], one[3]) for one in events] == [(zmtp.HANDSHAKE_FAILED, zmtp.UNREACHED)]

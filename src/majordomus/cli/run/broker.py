@@ -182,17 +182,17 @@ def raise_descriptor_limit() -> None:
 
 def how_to_connect(broker: Broker) -> Iterator[str]:
     """What clients of an encrypted broker have to be told, line by line."""
-    fence = broker.fence
-    if fence.file is not None:
-        yield f"certificate {fence.file} ({'new' if fence.is_new else 'kept'})"
+    policy = broker.security_policy
+    if policy.file is not None:
+        yield f"certificate {policy.file} ({'new' if policy.is_new else 'kept'})"
     yield f"public key {broker.public_key}"
     for url in broker.client_endpoints:
         key = "" if url.startswith("majordomus://") else f" --server-key='{broker.public_key}'"
         yield f"clients connect with --broker '{url}'{key}"
-    if fence.clients in ("", "any"):
+    if policy.clients in ("", "any"):
         yield "anybody who has that key may connect (--clients FILE says who may)"
     else:
-        yield f"clients need a key that {fence.clients} knows (majordomus keygen NAME)"
+        yield f"clients need a key that {policy.clients} knows (majordomus keygen NAME)"
 
 
 def token_auth(key: Path | None, public: Path | None, auth_service: str) -> list[object]:
@@ -219,7 +219,7 @@ def serve(
     broker = app.make(config)
     broker.restarts = restarts
     broker.check()
-    broker.fence.check_files()
+    broker.security_policy.check_files()
     try:
         broker.open()
     except ConfigurationError as error:

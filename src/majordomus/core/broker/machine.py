@@ -17,6 +17,7 @@ from majordomus.core.broker.authorization import Authorization
 from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
+from majordomus.core.broker.contract import WorkerInfo
 from majordomus.core.broker.dispatch import Dispatcher
 from majordomus.core.broker.hooks.holding import Holding, NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
@@ -514,3 +515,53 @@ class BrokerMachine:
         if peer.worker is not None:
             return peer.worker.dialect is MDP03
         return peer.state is PRESENT
+
+    # ── answers to the program around the machine ─────────────────────────────────────────────────
+
+    def count_dropped(self, reason: str, peer_id: bytes) -> None:
+        """Count and log a message that was dropped before it reached the machine."""
+        self.registry.drop(reason, peer_id)
+
+    def is_pending(self, id: int) -> bool:
+        """Return whether the decision `id` is still pending."""
+        return self.hooks is not None and id in self.hooks.holds
+
+    def worker_info(self, id: bytes) -> WorkerInfo | None:
+        """Return a snapshot of the worker with this routing id. Any thread may call it."""
+        worker = self.registry.workers.get(id)
+        if worker is None:
+            return None
+        return WorkerInfo(
+            worker.id,
+            tuple(service.name.decode() for service in list(worker.order)),
+            worker.dialect.value,
+            worker.capacity,
+            worker.holding,
+            worker.load,
+            worker.peer.user,
+        )
+
+    def find_worker(self, service: bytes) -> WorkerInfo | None:
+        """Return the worker with the lowest share of used slots. Any thread may call it."""
+        found = self.registry.services.get(service)
+        workers = list(found.workers.values()) if found is not None else []
+        serving = [worker for worker in workers if worker.free]
+        best = min(serving, key=lambda worker: worker.holding / worker.capacity, default=None)
+        return self.worker_info(best.id) if best is not None else None
+
+    def end_calls(self, status: int, body: list[Frame]) -> None:
+        """End every open call of the broker itself with this status and body, at once."""
+        waiting, self.calls.waiting = self.calls.waiting, {}
+        for call in waiting.values():
+            call.done(status, body)
+
+    def restore_identity(self, peer_id: bytes, now: float) -> None:
+        """Reduce a peer to the identity that its connection proved."""
+        peer = self.registry.peers.get(peer_id)
+        if peer is not None:
+            self.authority.expel(peer, now)
+
+    def set_default_rights(self, rights: AccessRules, now: float) -> None:
+        """Apply access rules unless some are in force."""
+        if self.registry.rights is None:
+            self.set_rights(rights, now)

@@ -1,1 +1,16 @@
-"""broker."""
+"""The broker around its machine: endpoints, loop, hooks, security and limits.
+
+broker: `Broker`, its life from binding to the end
+loop: the turns around the machine: wait → receive → tick → send
+program: what hooks and other threads may call, and the tasks for the broker's thread
+hooks: the methods that a program overrides, and the chain that calls them
+hook_thread: the thread of `async def` hooks
+fact_log: facts of the machine as lines of the log
+access_rules_watch: reloads the file of access rules
+listener: the interface of a listener, and its constants
+open_listener: which listener serves an endpoint
+zmtp_listener: endpoints on our own ZMTP
+zmq_listener: endpoints on libzmq
+limits/: limits on the connections of a libzmq socket, and probes of ended ones
+security/: encryption, authentication, and the check of both before anything is bound
+"""

@@ -1,6 +1,6 @@
-"""The access rules of a running broker: looked at twice a second, taken over when they change.
+"""Reload the access rules of a running broker: the file is checked twice a second.
 
-A file that is broken by now changes nothing; the log says so.
+An invalid file changes nothing and is logged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from majordomus.errors import ConfigurationError
 from majordomus.security.acl import AclFile
 
 EVERY: Final = 0.5
-"""Seconds between two looks: a right that is taken away ends within one second."""
+"""Seconds between two checks: a right that is removed from the file ends within one second."""
 
 
 class AccessRulesWatch:
-    """One file; `take` gets its rules, the first ones when it is made."""
+    """Watches one file. `take` is called with its rules, and the first time by the constructor."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class AccessRulesWatch:
         take(self._file.rights, now)
 
     def look(self, now: float) -> None:
-        """To be called when `due` has come; monotonic seconds."""
+        """Check the file. Call it when `due` has come; `now` is monotonic seconds."""
         self.due = now + EVERY
         try:
             if not self._file.changed():

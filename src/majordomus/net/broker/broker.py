@@ -1,7 +1,7 @@
-"""The broker as a program: one socket, one thread, one loop around the machine that holds all rules
-(docs/rules.md).
+"""The broker as an object: its life from binding to the end.
 
-Nothing is decided here but when to begin and when to stop; the turns of the loop are in turns.py.
+The rules are in the machine (docs/rules.md), the turns in `loop`. This module decides when a broker
+starts and stops, in which thread it runs, and how signals end it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from types import TracebackType
 from typing import Self
 
 from majordomus.core.broker.balancing.registry import Factory
+from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.broker.access_rules_watch import AccessRulesWatch
 from majordomus.net.broker.hooks import check_hooks
-from majordomus.net.broker.listener import open_port
 from majordomus.net.broker.loop import BrokerLoop
+from majordomus.net.broker.open_listener import open_listener
 from majordomus.net.broker.program import Program, Programmable
 from majordomus.net.broker.security.policy import SecuredBroker, SecurityPolicy
 from majordomus.net.version import version
@@ -38,23 +39,27 @@ from majordomus.security.certificates import Certificate
 logger = logging.getLogger("majordomus.broker")
 
 MakeMachine = Callable[
-    [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], BrokerMachine
+    [BrokerSettings, Callable[[int], bytes], str, Mapping[str, Factory]], Machine
 ]
 
 
 class Broker(SecuredBroker, Programmable):
-    """A broker with its socket. A subclass may override the methods of `HookPoints` to decide about
-    every message; `middleware` are objects with the same methods, asked before it.
+    """A broker with its endpoints.
 
-    It runs in the caller's thread (`run`) or in one of its own (`start`, `with`).
+    It runs in the caller's thread (`run`) or in one of its own (`start`, `with`). A subclass may
+    override the methods of `HookPoints`. `middleware` are objects with the same methods; their
+    hooks run before those of the subclass.
 
     `bind` is one endpoint or several; `endpoints` holds the real ones once they are bound.
-    `strategies` are ways to balance of one's own, by the name that the settings `balancing` and
-    `balancings` call them: subclasses of `Strategy`.
-    `curve` encrypts: True with the pair that the settings name or that is made now, or a pair, or
-    its file. `clients` is a file or folder of keys that may connect, `"any"` for all of them;
-    `passwords` a file of those, for this machine alone. Where others can reach an endpoint, it has
-    to be encrypted, or `insecure`. They overrule the settings of the same names.
+    `strategies` maps names, as the settings `balancing` and `balancings` use them, to subclasses of
+    `Strategy`.
+
+    `curve`, `clients`, `passwords` and `insecure` override the settings of the same names. `curve`
+    is True (with the certificate that the settings name, or a new one), a certificate, or its file.
+    `clients` is a file or folder of public keys that may connect, or `"any"`. `passwords` is a file
+    of users, for endpoints on this machine. An endpoint that other machines can reach must be
+    encrypted or `insecure`.
+
     `machine`, `ids` (n random bytes) and `clock` (monotonic seconds) can be replaced, for tests.
     """
 
@@ -76,9 +81,11 @@ class Broker(SecuredBroker, Programmable):
         self.settings = settings or BrokerSettings()
         self.endpoints: list[str] = []
         self.restarts = 0
-        """How often it was started again, as `mmi.broker` tells: for who watches over it."""
+        """How often a supervisor has restarted this broker; `mmi.broker` reports it."""
         self._bind = endpoints.to_bind(bind)
-        self.fence = SecurityPolicy(self.settings, self._bind, curve, clients, passwords, insecure)
+        self.security_policy = SecurityPolicy(
+            self.settings, self._bind, curve, clients, passwords, insecure
+        )
         self._strategies = dict(strategies or {})
         self._make_machine, self._ids, self._clock = machine, ids, clock
         self.hooks: list[object] = [*middleware, self]
@@ -92,10 +99,10 @@ class Broker(SecuredBroker, Programmable):
         self._make_machine(self.settings, self._ids, "", self._strategies)
 
     def open(self) -> None:
-        """Binds; nothing is answered before `run` or `start`. May be repeated.
+        """Bind the endpoints. No message is handled before `run` or `start`. May be repeated.
 
-        Raises: ConfigurationError when an endpoint cannot be bound, a forced wire is not here, or
-        a file that the settings name cannot be used.
+        Raises: ConfigurationError when an endpoint cannot be bound, the forced wire is not
+        available, or a file that the settings name cannot be used.
         """
         if self._loop is not None:
             return
@@ -104,15 +111,16 @@ class Broker(SecuredBroker, Programmable):
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
         watch = self._watch_rights(machine)
         waker = Waker()
-        port = open_port(machine, waker, self._bind, self.fence.make_gate())
-        machine.begin(version(), port.name, self._clock(), self.restarts)
-        loop = BrokerLoop(machine, port, waker, self._clock, watch)
+        authentication = self.security_policy.make_authentication()
+        listener = open_listener(machine, waker, self._bind, authentication)
+        machine.begin(version(), listener.name, self._clock(), self.restarts)
+        loop = BrokerLoop(machine, listener, waker, self._clock, watch)
         try:
             self._loop = loop
             self.attach_all()
             loop.program.use(self.hooks)
-            port.open()
-            self.endpoints = [port.bind(url) for url in self._bind]
+            listener.open()
+            self.endpoints = [listener.bind(url) for url in self._bind]
         except BaseException:
             loop.dispose()
             self._loop = None
@@ -120,18 +128,16 @@ class Broker(SecuredBroker, Programmable):
         for url in self.endpoints:
             logger.info("listening on %s", url)
 
-    def _watch_rights(self, machine: BrokerMachine) -> AccessRulesWatch | None:
+    def _watch_rights(self, machine: Machine) -> AccessRulesWatch | None:
         if not self.settings.acl:
             return None
         return AccessRulesWatch(self.settings.acl, machine.set_rights, logger, self._clock())
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Serves until `stop`, SIGINT or SIGTERM, then drains.
+        """Serve until `stop`, SIGINT or SIGTERM, then drain. A second signal ends at once.
 
-        A second signal ends without draining.
-
-        Signals are handled only when this is the main thread. `ready` is called once the endpoints
-        are bound and the signals are handled: whoever it tells may send one at once.
+        Signals are handled in the main thread only. `ready` is called when the endpoints are bound
+        and the signal handlers are set.
         """
         if self._thread is not None:
             raise LocalProtocolError("running", "this broker runs in its own thread already")
@@ -149,7 +155,7 @@ class Broker(SecuredBroker, Programmable):
             self._loop = None
 
     def start(self) -> None:
-        """Binds and serves in a thread of its own.
+        """Bind, and serve in a new thread. May be repeated.
 
         Raises: ConfigurationError when an endpoint cannot be bound.
         """
@@ -163,11 +169,10 @@ class Broker(SecuredBroker, Programmable):
         self._thread.start()
 
     def stop(self, *, drain: bool = True) -> None:
-        """Drains (unless told not to, and for `drain_timeout` at most) and ends; the endpoints are
-        free afterwards.
+        """Drain for at most `drain_timeout` seconds, end, and free the endpoints.
 
-        From any thread; may be repeated. It does not wait for the end while `run` is at work
-        elsewhere, nor in a hook, which would wait for itself.
+        Any thread may call it; may be repeated. It returns before the end when `run` serves in
+        another thread, and when a hook calls it, because the end waits for that hook.
         """
         loop, thread = self._loop, self._thread
         if loop is None:
@@ -213,7 +218,7 @@ class Broker(SecuredBroker, Programmable):
 
 @contextlib.contextmanager
 def _signals(loop: BrokerLoop) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the loop to stop: the first to drain, the second to end at once."""
+    """Let the first SIGINT or SIGTERM drain the broker, and a second one end it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -222,7 +227,7 @@ def _signals(loop: BrokerLoop) -> Iterator[None]:
         logger.info("%s: %s", signal.Signals(number).name, "ends" if loop.asked else "drains")
         loop.ask_to_stop(at_once=loop.asked)
 
-    # The C handler itself writes to this descriptor: a signal just before the wait ends it too.
+    # Python's C handler writes to this descriptor, so a signal just before the wait ends the wait.
     fd_before = signal.set_wakeup_fd(loop.waker.writer_fd, warn_on_full_buffer=False)
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,6 +1,6 @@
-"""Facts of the core as lines of the log: one event, one line.
+"""Facts of the core as lines of the log: one fact, one line.
 
-Peers' bytes are escaped and cut, bodies never come here.
+Bytes from peers are escaped and shortened. No fact contains a body.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 LONGEST: Final = 120
-"""Characters of one value."""
+"""Characters of one value at most."""
 PER_SECOND: Final = 20
-"""Lines of one kind in a second; the rest are counted and the count is told with the next line."""
+"""Lines of one name per second at most; the number of the others is logged afterwards."""
 
 LEVELS: Final[Mapping[str, int]] = {
     "worker-lost": logging.WARNING,
@@ -23,25 +23,27 @@ LEVELS: Final[Mapping[str, int]] = {
     "cut-off": logging.WARNING,
 }
 
-BY_WILL: Final = frozenset(("left",))
-"""Why a peer is gone, when it said goodbye: nothing to warn of."""
+VOLUNTARY: Final = frozenset(("left",))
+"""Reasons of a peer that left on its own: logged as information, not as a warning."""
 
 
 def line(name: str, data: Mapping[str, object]) -> str:
-    """`name key=value …`, one line of printable characters. A value with a space or a quote in
-    it is quoted, so that none can look like another field."""
+    """Return `name key=value …`, one line of printable characters.
+
+    A value with a space or a quote is quoted, so that it cannot be read as another field.
+    """
     return " ".join([name, *(f"{key}={_quoted(text(value))}" for key, value in data.items())])
 
 
 def fields(data: Mapping[str, object]) -> dict[str, object]:
-    """The same values for a log that keeps them apart: numbers as they are, the rest as text."""
+    """Return the values for a structured log: numbers as they are, everything else as text."""
     return {
         key: value if isinstance(value, int | float) else text(value) for key, value in data.items()
     }
 
 
 def text(value: object) -> str:
-    """A value for the log. Bytes that are no printable text are written in hex."""
+    """Return a value as text for the log. Bytes that are not printable ASCII become hex."""
     if isinstance(value, bytes | bytearray):
         return _cut(_printable(bytes(value)))
     if isinstance(value, str):
@@ -77,7 +79,7 @@ def _cut(value: str) -> str:
 
 
 class FactLog:
-    """Writes facts to a logger, not more than PER_SECOND of a name in any one second."""
+    """Writes facts to a logger: at most PER_SECOND of each name per second."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -85,16 +87,16 @@ class FactLog:
         self._written: dict[str, int] = {}
 
     def write(self, name: str, data: Mapping[str, object], now: float) -> None:
-        """`now` is monotonic seconds."""
+        """Log one fact. `now` is monotonic seconds."""
         if int(now) != self._second:
             self._second = int(now)
-            self._tell_left_out()
+            self._log_left_out()
         count = self._written[name] = self._written.get(name, 0) + 1
-        level = logging.INFO if data.get("why") in BY_WILL else _level(name)
+        level = logging.INFO if data.get("why") in VOLUNTARY else _level(name)
         if count <= PER_SECOND and self._logger.isEnabledFor(level):
             self._logger.log(level, "%s", line(name, data), extra={"fact": (name, data)})
 
-    def _tell_left_out(self) -> None:
+    def _log_left_out(self) -> None:
         for name, count in self._written.items():
             if count > PER_SECOND:
                 text = line(name, {"left_out": count - PER_SECOND})

@@ -1,4 +1,4 @@
-"""The one thread on which `async def` hooks run. The broker's own thread never waits for it."""
+"""The thread in which `async def` hooks run. The broker's thread waits for it only at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 GRACE: Final = 2.0
-"""Seconds that hooks get to end when they are cancelled at the end."""
+"""Seconds that cancelled hooks have to end when the broker ends."""
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -18,9 +18,9 @@ Done = Callable[[object, Exception | None], object]
 
 
 class HookThread:
-    """An event loop, begun with the first coroutine that it is given.
+    """A thread with an event loop, started for the first coroutine.
 
-    `run`, `cancel` and `close` belong to one thread, the broker's.
+    `run`, `cancel` and `close` belong to the broker's thread.
     """
 
     def __init__(self) -> None:
@@ -30,19 +30,22 @@ class HookThread:
         self._others: set[asyncio.Task[None]] = set()
 
     def run(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
-        """Run `coroutine`; `done(result, error)` is called on this thread, unless it is cancelled.
+        """Run `coroutine`; `done(result, error)` is called in its thread, unless it is cancelled.
 
-        `number` is what `cancel` takes; 0 for what nobody cancels.
+        `number` identifies it for `cancel`; 0 if it is never cancelled.
         """
         self._begin().call_soon_threadsafe(self._start, number, coroutine, done)
 
     def cancel(self, number: int) -> None:
-        """Nobody waits for `number` any more. May be repeated."""
+        """Cancel the coroutine `number`. May be repeated."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._cancel, number)
 
     def close(self) -> None:
-        """Cancel what runs and end. May be repeated. A hook that does not end is left behind."""
+        """Cancel all coroutines and end the thread. May be repeated.
+
+        A hook that blocks the thread is left behind in it, with a warning.
+        """
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
@@ -54,7 +57,7 @@ class HookThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether a hook asks."""
+        """Whether the caller runs in this thread."""
         return self._thread is threading.current_thread()
 
     def _begin(self) -> asyncio.AbstractEventLoop:
@@ -74,9 +77,11 @@ class HookThread:
             for task in tasks:
                 task.cancel()
             if tasks:
-                _, deaf = loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE))
-                if deaf:
-                    logger.warning("%d hooks do not end when they are cancelled", len(deaf))
+                _, still_running = loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE))
+                if still_running:
+                    logger.warning(
+                        "%d hooks do not end when they are cancelled", len(still_running)
+                    )
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
@@ -84,7 +89,7 @@ class HookThread:
 
     def _start(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
         task = asyncio.get_running_loop().create_task(self._watch(coroutine, done))
-        task.add_done_callback(lambda _: coroutine.close())  # cancelled before it was begun
+        task.add_done_callback(lambda _: coroutine.close())  # cancelled before its first step
         if number:
             self._tasks[number] = task
             task.add_done_callback(lambda ended: self._forget(number, ended))

@@ -1,7 +1,7 @@
-"""The methods that a program overrides to decide about what passes its broker, and their chain.
+"""The hook methods that a program can override, and the chain that calls them.
 
-Nothing here decides: core/broker/hooks/holding.py does what an action says. Plain hooks run in
-the broker's own thread, `async def` ones on the thread of hooks.
+The chain returns actions; core/broker/hooks/holding.py carries them out. Plain hooks run in the
+broker's thread, `async def` hooks in the thread of `hook_thread`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import inspect
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from majordomus.core.broker.contract import Machine, WorkerInfo
 from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import FORWARD, Action
 from majordomus.core.broker.hooks.views import (
@@ -28,75 +29,67 @@ from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
     from majordomus.net.broker.hook_thread import HookThread
     from majordomus.net.broker.program import Programmable
 
 Result: TypeAlias = Action | Awaitable[Action | None] | None
-Told: TypeAlias = Awaitable[None] | None
-Post: TypeAlias = Callable[[Callable[["BrokerMachine", float], None]], None]
+Notified: TypeAlias = Awaitable[None] | None
+Post: TypeAlias = Callable[[Callable[[Machine, float], None]], None]
 
 FAILED: Final = actions.Reject(spec.HANDLER_FAILED, "a hook of the broker failed")
 
 logger = logging.getLogger("majordomus.broker")
 
 
-class WorkerInfo(NamedTuple):
-    """A worker as it was a moment ago. ``load`` is None while nobody knows it."""
-
-    id: bytes
-    services: tuple[str, ...]
-    dialect: str = ""
-    capacity: int = 0
-    held: int = 0
-    load: float | None = None
-    user: str = ""
-
-
 class HookPoints:
-    """What a subclass of `Broker`, or a middleware, may override. Each may be `def` or `async def`,
-    but `on_part`, which keeps the order of parts and so cannot wait.
+    """The methods that a subclass of `Broker`, or a middleware, can override. Each may be `def` or
+    `async def`, except `on_part`, which must keep the order of parts.
 
-    A method that is not overridden is never called, and costs nothing.
+    A method that is not overridden is never called.
     """
 
     def on_request(self, request: HookRequest) -> Result:
-        """When a request has passed the limits, and before anything else is decided about it:
-        Forward, Discard, SendTo, Redirect, Reply or Reject."""
+        """Called when a request has passed the limits, before anything else is decided about it.
 
-    def on_reply(self, reply: HookReply) -> Result:
-        """When a worker has answered: Forward, Discard, SendTo, Replace, Reply or Reject."""
-
-    def on_part(self, part: HookReply) -> Action | None:
-        """When a worker has sent a part of an answer: Forward, Discard or Replace."""
-
-    def on_client_seen(self, client: ClientInfo) -> Result:
-        """At the first request of a client, and whenever it says HELLO: Forward or Reject.
-
-        Who is rejected with a status below 500 gets it for all its requests, until it says HELLO
-        again.
+        Returns Forward, Discard, SendTo, Redirect, Reply or Reject.
         """
 
-    def on_client_lost(self, client: ClientInfo) -> Told:
-        """When a client that was seen is gone or forgotten."""
+    def on_reply(self, reply: HookReply) -> Result:
+        """Called when a worker has answered.
 
-    def on_worker_ready(self, worker: WorkerInfo) -> Told:
-        """When a worker has registered a service."""
+        Returns Forward, Discard, SendTo, Replace, Reply or Reject.
+        """
 
-    def on_worker_lost(self, worker: WorkerInfo, why: str) -> Told:
-        """When a worker has left, or was lost."""
+    def on_part(self, part: HookReply) -> Action | None:
+        """Called when a worker has sent a part. Returns Forward, Discard or Replace."""
 
-    def on_request_ended(self, outcome: Outcome) -> Told:
-        """When a request has ended, in whatever way."""
+    def on_client_seen(self, client: ClientInfo) -> Result:
+        """Called at the first request of a client, and at each HELLO. Returns Forward or Reject.
+
+        After a Reject with a status below 500 all requests of that client are rejected until its
+        next HELLO.
+        """
+
+    def on_client_lost(self, client: ClientInfo) -> Notified:
+        """Called when a client that `on_client_seen` was called for is gone or forgotten."""
+
+    def on_worker_ready(self, worker: WorkerInfo) -> Notified:
+        """Called when a worker has registered a service."""
+
+    def on_worker_lost(self, worker: WorkerInfo, why: str) -> Notified:
+        """Called when a worker has left or was lost."""
+
+    def on_request_ended(self, outcome: Outcome) -> Notified:
+        """Called when a request has ended, with any outcome."""
 
 
 class Middleware(HookPoints):
-    """A hook for any broker. ``broker`` is the one that uses it, once that is open."""
+    """Hooks for any broker. ``broker`` is the one that uses them, once that is open."""
 
     broker: Programmable
 
     def attach(self, broker: Programmable) -> None:
-        """Told once, before the first message."""
+        """Called once, before the first message."""
         self.broker = broker
 
 
@@ -104,7 +97,7 @@ NAMES: Final = tuple(name for name in vars(HookPoints) if name.startswith("on_")
 
 
 class ChainLink(NamedTuple):
-    """One method of one hook."""
+    """One method of one hook. ``waits``: it is `async def`."""
 
     name: str
     function: Callable[..., Any]
@@ -112,7 +105,10 @@ class ChainLink(NamedTuple):
 
 
 def links_of(hook: object, name: str) -> list[ChainLink]:
-    """The method `name` of `hook`, if it has one of its own."""
+    """Return the method `name` of `hook` as a list of one; an empty list if it is not overridden.
+
+    Raises: ConfigurationError.
+    """
     method = getattr(hook, name, None)
     if method is None or getattr(method, "__func__", None) is getattr(HookPoints, name):
         return []
@@ -126,14 +122,14 @@ def links_of(hook: object, name: str) -> list[ChainLink]:
 
 
 def check_hooks(hooks: Sequence[object]) -> None:
-    """Raises: ConfigurationError for what cannot be a hook."""
+    """Raise ConfigurationError for an object that cannot be a hook."""
     for hook in hooks:
         for name in NAMES:
             links_of(hook, name)
 
 
 class Functions:
-    """Single functions that act as hooks, under the name of the method that each stands for."""
+    """A single function as a hook, under the name of the method that it replaces."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         if name not in NAMES:
@@ -143,7 +139,8 @@ class Functions:
 
 
 class Faults:
-    """Logs what hooks raise: with its story once per kind, and later how often it has been."""
+    """Logs exceptions of hooks: with the traceback once per kind, later only the count, at powers
+    of two."""
 
     def __init__(self) -> None:
         self._seen: Counter[tuple[str, str, int]] = Counter()
@@ -159,13 +156,13 @@ class Faults:
             logger.error("hook %s failed %d times by now: %s", name, times, type(error).__name__)
 
     def wrong(self, name: str, found: object) -> None:
-        """A hook returned what is no action."""
+        """Log a hook whose result is not an action."""
         self.note(name, TypeError(f"{name} returned {found!r:.100}, which is no action"))
 
 
 class HookChain:
-    """The hooks of one broker, as its machine asks them: one after the other until one decides;
-    replies in reverse order."""
+    """The hooks of one broker as one object: called in order until one decides; for replies and
+    parts in reverse order. Implements `core.broker.hooks.holding.Hooks`."""
 
     def __init__(
         self, hooks: Sequence[object], post: Post, thread: HookThread, faults: Faults
@@ -189,10 +186,10 @@ class HookChain:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody has to be asked or told anything."""
+        """Whether the chain has no hook at all."""
         return not any(self._links.values())
 
-    # ── questions of the machine ──────────────────────────────────────────────────────────────────
+    # ── called by the machine ─────────────────────────────────────────────────────────────────────
 
     def on_request(self, number: int, request: HookRequest) -> Action | None:
         return self._ask(number, self._links["on_request"], 0, request)
@@ -207,16 +204,16 @@ class HookChain:
         return self._ask(0, self._links["on_part"], 0, part) or FORWARD
 
     def on_end(self, outcome: Outcome) -> None:
-        self._tell("on_request_ended", outcome)
+        self._notify("on_request_ended", outcome)
 
     def client_lost(self, client: ClientInfo, why: str) -> None:
-        self._tell("on_client_lost", client)
+        self._notify("on_client_lost", client)
 
     def abandon(self, number: int) -> None:
         self._thread.cancel(number)
 
     def _ask(self, number: int, links: list[ChainLink], at: int, view: Any) -> Action | None:
-        """Ask the links from `at` on; None when one of them will answer later."""
+        """Call the links from `at` on; None when the decision is pending in an async hook."""
         for index in range(at, len(links)):
             link = links[index]
             if link.waits:
@@ -234,11 +231,11 @@ class HookChain:
 
     def _later(self, number: int, links: list[ChainLink], index: int, view: Any) -> None:
         def done(result: object, error: Exception | None) -> None:
-            self._heard(number, links, index, view, result, error)
+            self._resume(number, links, index, view, result, error)
 
         self._thread.run(number, links[index].function(view), done)
 
-    def _heard(
+    def _resume(
         self,
         number: int,
         links: list[ChainLink],
@@ -247,26 +244,26 @@ class HookChain:
         result: object,
         error: Exception | None,
     ) -> None:
-        """On the thread of hooks: back to the broker's own with what came out."""
+        """Continue the chain in the broker's thread; called in the thread of hooks."""
 
-        def go_on(machine: BrokerMachine, now: float) -> None:
+        def continue_chain(machine: Machine, now: float) -> None:
             link = links[index]
             if error is not None:
                 self._faults.note(link.name, error)
                 machine.resume(number, FAILED, now)
                 return
-            if machine.hooks is None or number not in machine.hooks.holds:
-                return  # its request has ended: nobody else is asked
+            if not machine.is_pending(number):
+                return  # the request has ended: the rest of the chain is not called
             action: Action | None = self._action(link, view, result)
             if action is FORWARD:
                 action = self._ask(number, links, index + 1, view)
             if action is not None:
                 machine.resume(number, action, now)
 
-        self._post(go_on)
+        self._post(continue_chain)
 
     def _action(self, link: ChainLink, view: Any, result: object) -> Action:
-        """What `result` means: FORWARD itself, or an action that decides, and that can be done."""
+        """Return the action that `result` stands for: FORWARD, or one that can be carried out."""
         try:
             view.check()
             if result is None or isinstance(result, actions.Forward):
@@ -275,7 +272,7 @@ class HookChain:
                 view.frames = to_frames(result.body)
                 return FORWARD
             if isinstance(result, Action):
-                return _sound(result)
+                return _checked(result)
         except Exception as error:
             self._faults.note(link.name, error)
             return FAILED
@@ -284,38 +281,41 @@ class HookChain:
         self._faults.wrong(link.name, result)
         return FAILED
 
-    # ── what is only told ─────────────────────────────────────────────────────────────────────────
+    # ── notifications ─────────────────────────────────────────────────────────────────────────────
 
-    def _tell(self, name: str, *args: object) -> None:
+    def _notify(self, name: str, *args: object) -> None:
         for link in self._links[name]:
             try:
-                told = link.function(*args)
+                result = link.function(*args)
             except Exception as error:
                 self._faults.note(name, error)
                 continue
             if link.waits:
-                self._thread.run(0, told, partial(self._told, name))
+                self._thread.run(0, result, partial(self._notified, name))
 
-    def _told(self, name: str, _: object, error: Exception | None) -> None:
+    def _notified(self, name: str, _: object, error: Exception | None) -> None:
         if error is not None:
             self._faults.note(name, error)
 
-    def fact(self, machine: BrokerMachine, name: str, data: dict[str, Any]) -> None:
-        """A fact of the machine, if it is one that hooks are told."""
+    def fact(self, machine: Machine, name: str, data: dict[str, Any]) -> None:
+        """Call the hooks for a fact of the machine; most facts have none."""
         if name == "worker-ready":
-            info = worker_info(machine, data["worker"])
+            info = machine.worker_info(data["worker"])
             if info is not None:
                 self._lost[info.id] = info
-                self._tell("on_worker_ready", info)
+                self._notify("on_worker_ready", info)
         elif name == "worker-lost":
             id = data["worker"]
             services = tuple(service.decode() for service in data["services"])
             info = self._lost.pop(id, WorkerInfo(id, services))
-            self._tell("on_worker_lost", info._replace(services=services), data["why"])
+            self._notify("on_worker_lost", info._replace(services=services), data["why"])
 
 
-def _sound(action: Action) -> Action:
-    """`action` as the machine takes it. Raises: TypeError, ValueError for what nobody can do."""
+def _checked(action: Action) -> Action:
+    """Return `action` in the form that the machine takes.
+
+    Raises: TypeError or ValueError for one that cannot be carried out.
+    """
     if isinstance(action, actions.SendTo):
         peer = getattr(action.peer, "id", None) or getattr(action.peer, "client", None)
         peer = peer or action.peer
@@ -331,28 +331,3 @@ def _sound(action: Action) -> Action:
         check_status(action.status)
         return actions.ReplyAction(to_frames(list(action.frames)), action.status)
     return action
-
-
-def worker_info(machine: BrokerMachine, id: bytes) -> WorkerInfo | None:
-    """What is known of a worker."""
-    worker = machine.registry.workers.get(id)
-    if worker is None:
-        return None
-    return WorkerInfo(
-        worker.id,
-        tuple(service.name.decode() for service in list(worker.order)),
-        worker.dialect.value,
-        worker.capacity,
-        worker.holding,
-        worker.load,
-        worker.peer.user,
-    )
-
-
-def best_worker(machine: BrokerMachine, name: str) -> WorkerInfo | None:
-    """The worker of a service that has most room. Reading is safe from any thread."""
-    service = machine.registry.services.get(name.encode())
-    workers: Iterable[Any] = list(service.workers.values()) if service is not None else ()
-    serving = [worker for worker in workers if worker.free]
-    best = min(serving, key=lambda worker: worker.holding / worker.capacity, default=None)
-    return worker_info(machine, best.id) if best is not None else None

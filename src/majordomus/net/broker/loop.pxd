@@ -10,14 +10,14 @@ cdef class BrokerLoop:
     cdef public bint started
     cdef public bint _at_once
     cdef public BrokerMachine _machine
-    cdef public object _port
+    cdef public object _listener
     cdef public object _clock
     cdef public object _watch
     cdef public object _log
     cdef public object program
     @cython.locals(ready=int, now=double, batch=list)
     cdef double _turn(self, double wait) except? -1
-    @cython.locals(sends=list, facts=list, gone=bint, someone_gone=bint)
+    @cython.locals(sends=list, facts=list, gone=bint, peer_gone=bint)
     cdef double _apply(self, double now) except? -1
     @cython.locals(deadline=double)
     cdef double _wait(self, double now) except? -1

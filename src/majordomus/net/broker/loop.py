@@ -1,6 +1,6 @@
-"""The turns of a broker's loop: wait, hear, judge, send (docs/rules.md).
+"""The loop of a broker. Each turn: wait → receive → tick → send (docs/rules.md).
 
-Nothing is decided here but when to wait and what to log.
+The loop decides when to wait and what to log. All rules are in the machine.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from typing import TYPE_CHECKING, Final
 from majordomus.net.broker.fact_log import FactLog
 from majordomus.net.broker.listener import WAKER
 from majordomus.net.broker.program import Program
-from majordomus.net.zmq._pure import GONE
+from majordomus.net.zmq.wire import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
     from majordomus.net.broker.access_rules_watch import AccessRulesWatch
     from majordomus.net.broker.listener import Listener
     from majordomus.net.waker import Waker
 
 LONGEST_WAIT: Final = 3600.0
+"""Seconds that one wait may take."""
 
 logger = logging.getLogger("majordomus.broker")
 
 
 class BrokerLoop:
-    """The turns of the loop around a machine and its port.
+    """The loop around a machine and its listener.
 
-    `ask_to_stop` may come from any thread, the rest from one.
+    `ask_to_stop` may be called from any thread, everything else from one.
     """
 
     def __init__(
         self,
-        machine: BrokerMachine,
-        port: Listener,
+        machine: Machine,
+        listener: Listener,
         waker: Waker,
         clock: Callable[[], float],
         watch: AccessRulesWatch | None,
@@ -45,21 +46,22 @@ class BrokerLoop:
         self.asked = False
         self.started = False
         self._at_once = False
-        self._machine, self._port, self._clock = machine, port, clock
+        self._machine, self._listener, self._clock = machine, listener, clock
         self._watch = watch
         self._log = FactLog(logger)
         self.program = Program(machine, waker.wake)
 
     def ask_to_stop(self, *, at_once: bool) -> None:
+        """Ask the loop to end: after the drain, or at once."""
         self.asked = True
         self._at_once = self._at_once or at_once
         self.waker.wake()
 
     def run(self) -> None:
-        """Until asked to stop, then the drain; everything is closed afterwards."""
+        """Run until `ask_to_stop`, then drain; close everything."""
         self.started = True
         try:
-            self.program.work(self._clock())  # what middleware wants before the first message
+            self.program.work(self._clock())  # tasks that middleware posted while attaching
             wait = 0.0
             while not self.asked:
                 wait = self._turn(wait)
@@ -71,13 +73,14 @@ class BrokerLoop:
             self._close()
 
     def dispose(self) -> None:
-        """Closes everything; may be repeated. Nobody may be about to use the waker."""
+        """Close everything, the waker included: no thread may use it afterwards. May be
+        repeated."""
         self._close()
         self.waker.close()
 
     def _close(self) -> None:
         self.program.close(self._clock())
-        self._port.close()
+        self._listener.close()
 
     def _drain(self) -> None:
         now = self._clock()
@@ -89,57 +92,57 @@ class BrokerLoop:
             now = self._clock()
 
     def _turn(self, wait: float) -> float:
-        """Waits, then hears, judges and sends once.
+        """Wait, receive one batch, tick, send.
 
-        Returns how long the next turn may wait, in seconds.
+        Returns the seconds that the next turn may wait.
         """
-        port = self._port
-        ready = port.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
+        listener = self._listener
+        ready = listener.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
         now = self._clock()
         if ready & WAKER:
             self.waker.clear()
-        batch, full = port.receive(ready, now)
+        batch, full = listener.receive(ready, now)
         for _, fault in self._machine.receive_all(batch, now):
-            # A fault of ours: one message is lost, the others' broker is not.
+            # A fault of ours costs one message; the broker continues.
             logger.critical("the core failed on a message; please report this", exc_info=fault)
         if not full:
             self._machine.socket_empty(now)
-        port.hear(ready, now)
+        listener.report_connections(ready, now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
-        if now >= port.due:
-            port.look(now)
-        if self.program.jobs:
+        if now >= listener.due:
+            listener.tick(now)
+        if self.program.tasks:
             self.program.work(now)
         self._machine.tick(now)
         wait = self._apply(now)
         return 0.0 if full else wait
 
     def _apply(self, now: float) -> float:
-        """Sends, and tells the machine what was refused, until nothing is refused any more; facts
-        are logged.
+        """Send, and report refusals to the machine, until no send is refused; log the facts.
 
-        Returns how long the machine can wait, in seconds: not at all when it has learned that
-        somebody is gone, for the verdict needs a receive that finds the socket empty.
+        Returns the seconds that the machine can wait. After a refusal because a peer is gone it is
+        0: the machine decides about that peer when a receive has found the socket empty.
         """
-        someone_gone = False
+        peer_gone = False
         while True:
             _, sends, facts = self._machine.take_effects()
             for name, data in facts:
                 self._log.write(name, data, now)
                 if self.program.observer is not None:
                     self.program.observer.fact(self._machine, name, data)
-            refusals = self._port.send(sends, now) if sends else ()
+            refusals = self._listener.send(sends, now) if sends else ()
             if not refusals:
                 break
+            # Copied first: the machine reuses the list of sends.
             for peer, frames, number in [(*sends[index], number) for index, number in refusals]:
                 gone = number == GONE
-                someone_gone = someone_gone or gone
+                peer_gone = peer_gone or gone
                 self._machine.refused(peer, frames, gone, now)
-        return 0.0 if someone_gone else self._wait(now)
+        return 0.0 if peer_gone else self._wait(now)
 
     def _wait(self, now: float) -> float:
-        deadline = min(self._machine.next_deadline(), self._port.due)
+        deadline = min(self._machine.next_deadline(), self._listener.due)
         if self._watch is not None:
             deadline = min(deadline, self._watch.due)
         return inf if deadline == inf else max(0.0, deadline - now)

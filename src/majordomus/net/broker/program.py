@@ -1,6 +1,6 @@
-"""What a program adds to its broker: hooks, and what they may do from any thread.
+"""Hooks of a running broker, and the methods that they and other threads may call.
 
-Everything that touches the machine is brought to the broker's thread first.
+Only the broker's thread uses the machine: calls from other threads are posted to it as tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.contract import Machine, WorkerInfo
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import LocalProtocolError, error_for
 from majordomus.net.bodies import Body, Reply, to_frames
@@ -22,128 +22,127 @@ from majordomus.net.broker.hooks import (
     Functions,
     HookChain,
     HookPoints,
-    WorkerInfo,
-    best_worker,
 )
 from majordomus.protocol import spec
 
 Function = TypeVar("Function", bound=Callable[..., object])
-Dispatch = Callable[[BrokerMachine, float], None]
+Task = Callable[[Machine, float], None]
+"""A function for the broker's thread, called with the machine and `now`."""
 STOPPED = b"the broker has stopped"
 
 logger = logging.getLogger("majordomus.broker")
 
 
 class Program:
-    """The hooks of a running broker, and the jobs that other threads have for its thread.
+    """The hooks of a running broker, and the tasks for its thread.
 
-    `post`, `push`, `publish`, `send`, `find_worker` and `call` may come from any thread; the rest
-    from the broker's.
+    `post`, `push`, `publish`, `send`, `find_worker`, `call` and `chain` may be called from any
+    thread, everything else from the broker's.
     """
 
-    def __init__(self, machine: BrokerMachine, wake: Callable[[], None]) -> None:
+    def __init__(self, machine: Machine, wake: Callable[[], None]) -> None:
         self._machine, self._wake = machine, wake
-        self.jobs: deque[Dispatch] = deque()
+        self.tasks: deque[Task] = deque()
         self.observer: HookChain | None = None
-        """Who is told the machine's facts; None when nobody is."""
+        """The chain that gets the machine's facts; None when it has no hook for them."""
         self._thread = HookThread()
         self._faults = Faults()
         self._closed = False
 
     @property
     def in_hook(self) -> bool:
-        """Whether an `async def` hook asks this."""
+        """Whether the caller is an `async def` hook."""
         return self._thread.is_current
 
     def use(self, hooks: Sequence[object]) -> None:
-        """Ask these from now on, in this order. What is asked already may still be answered.
+        """Use these hooks from now on, in this order. Pending decisions may still be made.
 
         Raises: ConfigurationError for what cannot be a hook.
         """
         self.take(self.chain(hooks))
 
     def chain(self, hooks: Sequence[object]) -> HookChain:
-        """These hooks as the machine asks them. From any thread. Raises: ConfigurationError."""
+        """Make a chain of these hooks. Raises: ConfigurationError."""
         return HookChain(hooks, self.post, self._thread, self._faults)
 
     def take(self, chain: HookChain) -> None:
-        """See `use`."""
+        """Use this chain from now on; see `use`."""
         self._machine.use(None if chain.empty else chain)
         self.observer = chain if chain.observes else None
 
-    def post(self, job: Dispatch) -> None:
-        """Have `job` done in the broker's thread, soon. Raises: LocalProtocolError at its end."""
-        self.jobs.append(job)
-        if self._closed:  # looked at behind the append: the end does what came before it
+    def post(self, task: Task) -> None:
+        """Run `task` in the broker's thread, soon.
+
+        Raises: LocalProtocolError once the broker has ended.
+        """
+        self.tasks.append(task)
+        # Checked after the append: `close` sets the flag first and then runs what was appended.
+        if self._closed:
             raise LocalProtocolError("not-open", "this broker is not open")
         self._wake()
 
     def work(self, now: float) -> None:
-        """Do what has been posted."""
-        jobs = self.jobs
-        for _ in range(len(jobs)):
+        """Run the tasks that have been posted."""
+        tasks = self.tasks
+        for _ in range(len(tasks)):
             try:
-                jobs.popleft()(self._machine, now)
-            except Exception:  # whoever posted it is not here to be told
-                logger.exception("a job for the broker failed")
+                tasks.popleft()(self._machine, now)
+            except Exception:  # the thread that posted it does not wait for a result
+                logger.exception("a task for the broker failed")
 
     def close(self, now: float) -> None:
-        """No hook runs after this; whoever waits for a call of the broker is told so."""
+        """End the hooks and the open calls of the broker itself. May be repeated."""
         self._thread.close()
         self._closed = True
         self.work(now)
-        waiting, self._machine.calls.waiting = self._machine.calls.waiting, {}
-        for one in waiting.values():
-            one.done(spec.UNAVAILABLE, [STOPPED])
+        self._machine.end_calls(spec.UNAVAILABLE, [STOPPED])
 
-    # ── what hooks may do ─────────────────────────────────────────────────────────────────────────
+    # ── for hooks and other threads ───────────────────────────────────────────────────────────────
 
     def send(self, service: str, body: Body = None) -> None:
-        """A request in the broker's own name that nobody waits for."""
+        """Send a one-way request in the broker's own name."""
         name, frames = service.encode(), to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.call(name, frames, 0.0, now)
 
         self.post(begin)
 
     def push(self, client: bytes, body: Body = None) -> None:
-        """An event for one client, at most once."""
+        """Send an event to one client, at most once."""
         frames = to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.push(client, frames, now)
 
         self.post(begin)
 
     def publish(self, topic: str, body: Body = None) -> None:
-        """An event for everybody who subscribed to `topic`, at most once."""
+        """Send an event to every subscriber of `topic`, at most once."""
         name, frames = topic.encode(), to_frames(body)
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             machine.publish(name, frames, now)
 
         self.post(begin)
 
     def find_worker(self, service: str) -> WorkerInfo | None:
-        """The worker of `service` that has most room; None when none has any."""
-        return best_worker(self._machine, service)
+        """Return the worker of `service` with the lowest share of used slots; None when all are
+        full."""
+        return self._machine.find_worker(service.encode())
 
     async def call(self, service: str, body: Body, timeout: float | None) -> Reply:
-        """The answer of `service` to the broker itself.
-
-        Raises: StatusError.
-        """
+        """Call `service` in the broker's own name. Raises: StatusError."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[int, list[bytes]]] = loop.create_future()
         number = 0
 
         def done(status: int, frames: list[bytes]) -> None:
             read = [bytes(frame) for frame in frames]
-            with contextlib.suppress(RuntimeError):  # who asked is gone, and its loop closed
+            with contextlib.suppress(RuntimeError):  # the caller's event loop is closed
                 loop.call_soon_threadsafe(_set, answer, (status, read))
 
-        def begin(machine: BrokerMachine, now: float) -> None:
+        def begin(machine: Machine, now: float) -> None:
             nonlocal number
             number = machine.call(name, frames, timeout or 0.0, now, done)
 
@@ -160,22 +159,22 @@ class Program:
 
 
 class Programmable(HookPoints):
-    """What a `Broker` offers to hooks, and to whoever else has it. All of it from any thread, while
-    the broker is open."""
+    """The methods of a `Broker` for hooks and other threads. Any thread may call them while the
+    broker is open."""
 
     settings: BrokerSettings
     endpoints: list[str]
     hooks: list[object]
     host: Programmable | None = None
-    """The broker that runs, where this one only gives it its hooks."""
+    """The running broker that has adopted the hooks of this one; None otherwise."""
 
     def _running(self) -> Program | None:
-        """The program of this broker while it is open."""
+        """Return the program of this broker while it is open."""
         raise NotImplementedError
 
     def hook(self, function: Function, name: str = "") -> Function:
-        """Add one function as a hook, asked after all others: a decorator. Its name, or `name`,
-        says which: `on_request`, for instance.
+        """Add one function as a hook behind all others; usable as a decorator. The name of the
+        function, or `name`, selects the hook, for instance `on_request`.
 
         Raises: ConfigurationError when there is no such hook.
         """
@@ -188,45 +187,48 @@ class Programmable(HookPoints):
         return function
 
     def find_worker(self, service: str) -> WorkerInfo | None:
-        """The worker of `service` that has most room; None when none has any."""
+        """Return the worker of `service` with the lowest share of used slots; None when all are
+        full."""
         return self._program().find_worker(service)
 
     def push(self, client: bytes, body: Body = None) -> None:
-        """An event for the client of a handle, as `request.client` is one: at most once, and only
-        while it has presence."""
+        """Send an event to the client of a handle (`HookRequest.client`), at most once, and only
+        while the client has presence."""
         self._program().push(client, body)
 
     def publish(self, topic: str, body: Body = None) -> None:
-        """An event for everybody who subscribed to `topic`, at most once."""
+        """Send an event to every subscriber of `topic`, at most once."""
         self._program().publish(topic, body)
 
     def send(self, service: str, body: Body = None) -> None:
-        """A request in the broker's own name, the answer of which nobody wants."""
+        """Send a one-way request in the broker's own name."""
         self._program().send(service, body)
 
     async def call(self, service: str, body: Body = None, *, timeout: float | None = None) -> Reply:
-        """Call a service in the broker's own name: no hook sees that, and no right is asked.
+        """Call a service in the broker's own name, past hooks and access rules.
 
-        From any event loop. `timeout` is seconds, `default_ttl` when it is not given.
+        Any event loop may call it. `timeout` is in seconds, by default the setting `default_ttl`.
 
         Raises: StatusError.
         """
         return await self._program().call(service, body, timeout)
 
     def adopt(self, other: Programmable, done: Callable[[tuple[str, ...]], object]) -> None:
-        """Take the hooks and the settings of `other`, a broker that was never opened, while this
-        one runs. What hooks hold already is still decided by those that were asked.
+        """Take the hooks and settings of `other`, a broker that was never opened, while this one
+        runs. Requests already held by the old hooks are decided by them; later requests go to the
+        new hooks.
 
-        `done` is called in the broker's thread with the settings that cannot change while it runs.
+        `done` is called in the broker's thread with the names of settings that changed but cannot
+        change while a broker runs.
 
-        Raises: ConfigurationError for hooks that cannot be used; nothing has changed then.
+        Raises: ConfigurationError for invalid hooks; nothing has changed then.
         """
         program = self._program()
         other.host, other.endpoints = self, self.endpoints
         other.attach_all()
         chain = program.chain(other.hooks)
 
-        def take(machine: BrokerMachine, now: float) -> None:
+        def take(machine: Machine, now: float) -> None:
             program.take(chain)
             self.hooks = other.hooks
             left = machine.reconfigure(other.settings, now)
@@ -236,7 +238,7 @@ class Programmable(HookPoints):
         program.post(take)
 
     def attach_all(self) -> None:
-        """Tell the middleware whose it is."""
+        """Call `attach` of each middleware."""
         for hook in self.hooks:
             attach = getattr(hook, "attach", None)
             if callable(attach):

@@ -1,5 +1,8 @@
-"""The endpoints of a broker that libzmq serves: a ROUTER, its monitor, its wire, and what has to be
-done because libzmq tells little: connections are known by descriptors, and their ends are probed.
+"""The endpoints of a broker that libzmq serves: a ROUTER, its monitor and its wire.
+
+libzmq's monitor names connections by descriptor only, and reports an end before the connection is
+torn down. So the listener keeps a map from descriptor to routing id, and ends are confirmed by
+probes (limits/connections.py).
 """
 
 from __future__ import annotations
@@ -8,18 +11,18 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net import endpoints
-from majordomus.net.broker.limits.connections import Connections, Probes
+from majordomus.net.broker.limits.connections import ConnectionMap, Probes
 from majordomus.net.broker.limits.guard import Guard
-from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, Message
-from majordomus.net.broker.security.authentication import Authentication, refused
+from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, PeerMessage
+from majordomus.net.broker.security.authentication import Authentication, report_failure
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
-from majordomus.net.zmq._pure import GONE
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
+from majordomus.net.zmq.wire import GONE
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.contract import Machine
 
 WATCHED: Final = (
     MonitorEvent.ACCEPTED,
@@ -29,20 +32,21 @@ WATCHED: Final = (
     *HANDSHAKE_FAILED,
 )
 SOCKET, MONITOR = 2 * WAKER, 4 * WAKER
-"""What `wait` says is readable."""
+"""Bits of the result of `wait`."""
 UNBIND_WAIT: Final = 1.0
-"""Seconds that libzmq gets to close its listeners, so that the endpoints are free when `close`
-returns.
-"""
+"""Seconds that libzmq has to close its listening sockets. The endpoints are free when `close`
+returns."""
 
 
 class ZmqListener:
-    """A port; see `port.Port`. `gate` asks who connects; None where nobody is asked."""
+    """Implements `listener.Listener`. `authentication` is None in a broker without it."""
 
-    def __init__(self, machine: BrokerMachine, waker: Waker, gate: Authentication | None) -> None:
+    def __init__(
+        self, machine: Machine, waker: Waker, authentication: Authentication | None
+    ) -> None:
         settings = machine.settings
         self.name = wires.WIRE
-        self._machine, self._waker, self._gate = machine, waker, gate
+        self._machine, self._waker, self._authentication = machine, waker, authentication
         self.socket = sockets.router(settings.max_message, settings.send_hwm)
         self._monitor = Monitor(self.socket, *WATCHED)
         self._wire = wires.make_router(
@@ -51,7 +55,7 @@ class ZmqListener:
             max_bytes=settings.max_message + HEAD_BYTES,
         )
         self._bound: list[str] = []
-        self._connections = Connections()
+        self._connections = ConnectionMap()
         self._guard = Guard(machine, self._connections)
         self._probes = Probes()
         self.sources = (self.socket, self._monitor.socket)
@@ -62,42 +66,42 @@ class ZmqListener:
         return min(self._probes.next(), self._guard.due)
 
     def open(self) -> None:
-        if self._gate is not None:
-            self._gate.open(self.socket, self._monitor, self._waker.wake)
+        if self._authentication is not None:
+            self._authentication.open(self.socket, self._monitor, self._waker.wake)
 
     def bind(self, url: str) -> str:
         real = sockets.bind(self.socket, url)
         self._bound.append(real)
         return real
 
-    def receive(self, ready: int, now: float) -> tuple[list[Message], bool]:
+    def receive(self, ready: int, now: float) -> tuple[list[PeerMessage], bool]:
         if not ready & SOCKET:
             return [], False
-        if self._gate is None:
+        if self._authentication is None:
             batch = self._wire.receive(BATCH)
             full = len(batch) == BATCH
-            self._hear_of_new(now)
+            self._read_new_connections(now)
         else:
-            told = self._wire.receive_with_users(BATCH)
-            full = len(told) == BATCH
-            self._hear_of_new(now)
-            batch = self._gate.judge(told, self._machine, now)
+            with_users = self._wire.receive_with_users(BATCH)
+            full = len(with_users) == BATCH
+            self._read_new_connections(now)
+            batch = self._authentication.accepted(with_users, self._machine, now)
         self._guard.delivered(batch)
         return batch, full
 
-    def hear(self, ready: int, now: float) -> None:
+    def report_connections(self, ready: int, now: float) -> None:
         if ready & MONITOR:
-            self._hear_of_ends(now)
-        if self._gate is not None:
-            self._gate.look(self._machine, now)
+            self._read_monitor(now)
+        if self._authentication is not None:
+            self._authentication.apply_changes(self._machine, now)
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         if now >= self._guard.due:
-            self._guard.look(now)
+            self._guard.tick(now)
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
 
-    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[PeerMessage], now: float) -> list[tuple[int, int]]:
         refusals = self._wire.send(batch)
         for index, number in refusals:
             if number == GONE:
@@ -109,37 +113,38 @@ class ZmqListener:
             self._unbind()
         self._monitor.close()
         self.socket.close()
-        if self._gate is not None:
-            self._gate.close()
+        if self._authentication is not None:
+            self._authentication.close()
 
     def _unbind(self) -> None:
         for url in self._bound:
             sockets.unbind(self.socket, url)
-        listeners = sum(not endpoints.is_inproc(url) for url in self._bound)
+        listening = sum(not endpoints.is_inproc(url) for url in self._bound)
         until = time.monotonic() + UNBIND_WAIT
-        while listeners > 0 and time.monotonic() < until:
+        while listening > 0 and time.monotonic() < until:
             self._monitor.socket.poll(50)
-            listeners -= sum(seen.event is MonitorEvent.UNBOUND for seen in self._monitor.read())
+            listening -= sum(seen.event is MonitorEvent.UNBOUND for seen in self._monitor.read())
         self._bound.clear()
 
-    def _hear_of_new(self, now: float) -> None:
+    def _read_new_connections(self, now: float) -> None:
         new = self._wire.connections()
-        if new:  # libzmq tells of an end before the descriptor can be another connection's
-            self._hear_of_ends(now)
+        if new:
+            # libzmq reports an end before it reuses the descriptor: read the ends first.
+            self._read_monitor(now)
         for peer, fd in new:
             self._guard.opened(fd)
-            self._probes.seen(peer, fd)
+            self._probes.received(peer, fd)
             replaced = self._connections.opened(peer, fd)
             if replaced is not None:
                 self._end(replaced, fd, now)
-            if self._gate is not None:
-                self._gate.opened(peer, fd)
+            if self._authentication is not None:
+                self._authentication.opened(peer, fd)
 
-    def _hear_of_ends(self, now: float) -> None:
+    def _read_monitor(self, now: float) -> None:
         for seen in self._monitor.read():
             if seen.event in HANDSHAKE_FAILED:
-                refused(self._gate, seen, self._machine)
-            self._guard.hear(seen, now)
+                report_failure(self._authentication, seen, self._machine)
+            self._guard.handle(seen, now)
             if seen.event is MonitorEvent.ACCEPTED:
                 self._probes.accepted(seen.value)
             if seen.event is not MonitorEvent.LOST:
@@ -149,8 +154,8 @@ class ZmqListener:
                 self._end(peer, seen.value, now)
 
     def _end(self, peer: bytes, fd: int, now: float) -> None:
-        if self._gate is not None:
-            self._gate.ended(peer)
+        if self._authentication is not None:
+            self._authentication.ended(peer)
         self._wire.forget(peer)
         self._probes.begin(peer, fd, now)
         self._machine.connection_ended(peer, now)

@@ -93,7 +93,7 @@ class Link(Protocol):
         """What was sent may still leave, for a second at most. May be repeated."""
 
 
-def open_link(url: str, access: Access | None, place: tcp.Place | None) -> Link:
+def open_link(url: str, access: Access | None, place: tcp.Address | None) -> Link:
     """The way to this endpoint: our own ZMTP over plain TCP where that was built, else libzmq.
 
     `place` is where a name was found to be; without it the link may be one that looks it up.
@@ -102,7 +102,7 @@ def open_link(url: str, access: Access | None, place: tcp.Place | None) -> Link:
         return ZmqLink(url, access)
     from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
 
-    there = place or tcp.at_once(url)
+    there = place or tcp.parse_address(url)
     return ResolvingLink(url) if there is None else ZmtpLink(url, there)
 
 
@@ -133,7 +133,7 @@ class Line(Generic[E]):
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
-        self._found: tuple[str, tcp.Place] | None = None
+        self._found: tuple[str, tcp.Address] | None = None
         """Where the name of an endpoint was found to be, for the next try."""
 
     @property
@@ -227,7 +227,7 @@ class Line(Generic[E]):
 
     def _hear(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """One thing that has happened to the connection."""
-        if seen.event is MonitorEvent.ATTACHED and sockets.meets_itself(seen.value):
+        if seen.event is MonitorEvent.ATTACHED and sockets.is_self_connected(seen.value):
             self.close()
             self._retry_later(now)
         elif seen.event is MonitorEvent.CONNECTED:
@@ -241,7 +241,7 @@ class Line(Generic[E]):
         elif seen.event in HANDSHAKE_FAILED and not link.up:
             self._refused(link, seen, now)
         elif seen.event is MonitorEvent.FAILED and not link.up and self._retry_at == inf:
-            place: tcp.Place | None = getattr(link, "place", None)
+            place: tcp.Address | None = getattr(link, "place", None)
             if place is not None:
                 self._found = link.url, place
                 self._retry_at = now

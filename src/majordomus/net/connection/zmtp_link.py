@@ -20,13 +20,13 @@ from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.net.zmtp import tcp
-from majordomus.net.zmtp._dealer import TcpDealer
-from majordomus.net.zmtp._engine import (
+from majordomus.net.zmtp.dealer import TcpDealer
+from majordomus.net.zmtp.engine import (
     ANOTHER_MECHANISM,
     BROKEN_OFF,
-    GONE_AWAY,
-    GREETED_WELL,
-    NEW,
+    CONNECTION_ENDED,
+    CONNECTION_OPENED,
+    HANDSHAKE_DONE,
     REFUSED,
     UNREACHED,
 )
@@ -55,7 +55,7 @@ class ZmtpLink:
 
     tells_once = False
 
-    def __init__(self, url: str, place: tcp.Place) -> None:
+    def __init__(self, url: str, place: tcp.Address) -> None:
         self.url = url
         self.up = False
         self.due = time.monotonic() + CONNECT
@@ -78,10 +78,10 @@ class ZmtpLink:
         return self._dealer.waiting
 
     def news(self) -> Sequence[MonitorRecord]:
-        told = self._dealer.news()
+        told = self._dealer.events()
         if not told:
             return ()
-        if told[0][0] == NEW:
+        if told[0][0] == CONNECTION_OPENED:
             self.due = time.monotonic() + HANDSHAKE
             told = told[1:]
         return [self._seen(*one) for one in told]
@@ -107,10 +107,10 @@ class ZmtpLink:
             self._dealer.close()
 
     def _seen(self, what: int, _fd: int, _peer: bytes | None, why: str) -> MonitorRecord:
-        if what == GREETED_WELL:
+        if what == HANDSHAKE_DONE:
             self.due = inf
             return MonitorRecord(MonitorEvent.CONNECTED, 0)
-        if what == GONE_AWAY:
+        if what == CONNECTION_ENDED:
             return MonitorRecord(MonitorEvent.LOST, 0)
         if why.startswith(REFUSED):
             return MonitorRecord(MonitorEvent.AUTH_FAILED, int(why.removeprefix(REFUSED)))
@@ -130,7 +130,7 @@ class ResolvingLink:
     def __init__(self, url: str) -> None:
         self.url = url
         self.up = False
-        self.place: tcp.Place | None = None
+        self.place: tcp.Address | None = None
         self._known = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.fds: tuple[int, ...] = (self._known,)
         self._lock = threading.Lock()
@@ -171,7 +171,7 @@ class ResolvingLink:
 
     def _look_up(self) -> None:
         try:
-            self.place = tcp.look_up(self.url)
+            self.place = tcp.resolve(self.url)
         except OSError:
             self.place = None
         with self._lock:

@@ -13,7 +13,7 @@ import zmq
 import zmq.backend
 
 from majordomus.net.cut import Cut
-from majordomus.net.zmq._pure import MAX_INPROC, NO_FRAMES
+from majordomus.net.zmq.wire import MAX_INPROC, NO_FRAMES
 
 from cpython.buffer cimport (
     PyBUF_SIMPLE,

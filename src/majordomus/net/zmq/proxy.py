@@ -1,9 +1,8 @@
-"""A proxy between two sockets, which may be paused, resumed, asked for statistics and ended.
+"""A proxy between two sockets that can be paused, resumed, asked for statistics and ended.
 
-It speaks the control protocol of libzmq's `zmq_proxy_steerable` (PAUSE, RESUME, STATISTICS,
-TERMINATE over REP), but its loop is its own: in libzmq 4.3.5 PAUSE is answered and messages
-go on all the same, and a proxy whose input waits while nobody takes its output keeps a processor
-busy (docs/proxies.md has the measurements).
+It has the control protocol of libzmq's `zmq_proxy_steerable` (PAUSE, RESUME, STATISTICS, TERMINATE
+over REP), but a loop of its own. In libzmq 4.3.5 a paused proxy still moves messages, and a proxy
+with input that no peer of the other side accepts keeps a processor busy: docs/proxies.md.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.pump import Moved, Pump, make_pump
 
 BATCH: Final = 256
-"""Messages that go one way before the other way and the commands get their turn."""
+"""Messages moved in one direction before the other direction and commands get their turn."""
 HWM: Final = 1000
 LINGER: Final = 1000
 UNBIND_WAIT: Final = 1.0
 CONNECT: Final = ">"
-"""Before an endpoint: connect to it instead of binding it, as in czmq's proxies."""
+"""The prefix of an endpoint to connect to instead of binding it, as in czmq's proxies."""
 COUNTS: Final = struct.Struct("=Q")
 
 KINDS: Final = {
@@ -56,7 +55,7 @@ logger = logging.getLogger("majordomus.proxy")
 
 
 class Traffic(NamedTuple):
-    """What one socket has received and sent."""
+    """Messages and bytes that one socket has received and sent."""
 
     received: int = 0
     received_bytes: int = 0
@@ -65,7 +64,7 @@ class Traffic(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Both sockets since the proxy has begun. Subscriptions of XSUB and XPUB count as messages."""
+    """The traffic of both sockets since the start. Subscriptions count as messages."""
 
     frontend: Traffic
     backend: Traffic
@@ -73,12 +72,14 @@ class Statistics(NamedTuple):
 
 
 class Proxy:
-    """Between `frontend` and `backend`, endpoints that are bound, or connected to after a ">".
+    """A proxy between the endpoints `frontend` and `backend`.
 
-    `pattern`: one of KINDS. `control`: an endpoint where programs may steer it; whoever reaches it
-    can end the proxy. `hwm`: messages that may wait in each direction for each peer. While it is
-    paused it reads nothing: senders meet their own limit. Runs in the caller's thread (`run`) or
-    in one of its own (`start`, `with`). Raises: ConfigurationError.
+    An endpoint is bound, or connected to if it begins with ">". `pattern`: one of KINDS. `control`:
+    an endpoint for commands; any peer that reaches it can end the proxy. `hwm`: messages that may
+    wait in each direction for each peer. A paused proxy receives nothing, so that the queues of its
+    senders fill. It runs in the caller's thread (`run`) or in one of its own (`start`, `with`).
+
+    Raises: ConfigurationError.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Proxy:
         self._control_url = None if control is None else endpoints.to_bind(control)[0]
         self._hwm = hwm
         self.frontends: list[str] = []
-        """Where the frontend is, once it is open."""
+        """The endpoints of the frontend, once it is open."""
         self.backends: list[str] = []
         self.control = ""
         self._loop: _Loop | None = None
@@ -109,11 +110,11 @@ class Proxy:
 
     @property
     def paused(self) -> bool:
-        """Whether it reads nothing at the moment."""
+        """Whether the proxy is paused."""
         return self._loop is not None and self._loop.paused
 
     def open(self) -> None:
-        """Binds and connects. Raises: ConfigurationError when that cannot be."""
+        """Bind and connect. Raises: ConfigurationError when an endpoint cannot be used."""
         if self._loop is not None:
             return
         loop = _Loop(self.pattern, self._hwm)
@@ -128,8 +129,11 @@ class Proxy:
         self._loop = loop
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Until `stop`, TERMINATE, SIGINT or SIGTERM (in the main thread). `ready` is called when
-        it is open and hears signals. Raises: ConfigurationError.
+        """Run until `stop`, TERMINATE, or SIGINT and SIGTERM in the main thread.
+
+        `ready` is called when the proxy is open and its signal handlers are set.
+
+        Raises: ConfigurationError.
         """
         if self._thread is not None:
             raise LocalProtocolError("running", "this proxy runs in its own thread already")
@@ -146,7 +150,7 @@ class Proxy:
             self._loop = None
 
     def start(self) -> None:
-        """Runs in a thread of its own. Raises: ConfigurationError."""
+        """Run in a new thread. Raises: ConfigurationError."""
         if self._thread is not None:
             return
         self.open()
@@ -156,7 +160,7 @@ class Proxy:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends it. From any thread; may be repeated. Does not wait for a `run` elsewhere."""
+        """End the proxy. Any thread may call it; may be repeated. Does not wait for `run`."""
         loop, thread = self._loop, self._thread
         if loop is None:
             return
@@ -166,15 +170,18 @@ class Proxy:
             self._thread = self._loop = None
 
     def pause(self) -> None:
-        """Reads nothing from now on. From any thread; the loop does it at its next turn."""
+        """Receive nothing from the next turn on. Any thread may call it."""
         self._ask(PAUSE)
 
     def resume(self) -> None:
-        """Goes on."""
+        """Receive again. Any thread may call it."""
         self._ask(RESUME)
 
     def statistics(self) -> Statistics:
-        """What has passed until now, from any thread. Raises: LocalProtocolError before `open`."""
+        """Return the traffic so far. Any thread may call it.
+
+        Raises: LocalProtocolError before `open`.
+        """
         if self._loop is None:
             raise LocalProtocolError("closed", "this proxy does not run")
         return self._loop.statistics()
@@ -198,7 +205,7 @@ class Proxy:
 
 
 class _Loop:
-    """The sockets and the turns. `ask` and `statistics` are for any thread."""
+    """The sockets of a proxy and its loop. Any thread may call `ask` and `statistics`."""
 
     def __init__(self, pattern: str, hwm: int) -> None:
         self.paused = self.ended = False
@@ -213,7 +220,7 @@ class _Loop:
         self._full: dict[Pump, bool] = dict.fromkeys(self._pumps, False)
 
     def attach(self, socket: zmq.Socket[bytes], url: str) -> str:
-        """Binds or connects; returns the endpoint. Raises: ConfigurationError."""
+        """Bind or connect; return the endpoint. Raises: ConfigurationError."""
         if url.startswith(CONNECT):
             sockets.connect(socket, url.removeprefix(CONNECT))
             return url
@@ -226,7 +233,7 @@ class _Loop:
         return self._control
 
     def ask(self, command: bytes) -> None:
-        self._obey(command)
+        self._execute(command)
         self.waker.wake()
 
     def statistics(self) -> Statistics:
@@ -236,7 +243,7 @@ class _Loop:
         return Statistics(front, rear, self.paused)
 
     def run(self) -> None:
-        """Until it is ended; everything is closed afterwards, and the endpoints are free."""
+        """Run until TERMINATE; close everything and free the endpoints."""
         try:
             while not self.ended:
                 self._turn()
@@ -252,17 +259,19 @@ class _Loop:
         self.waker.close()
 
     def _turn(self) -> None:
-        """Waits for something to do: for input of a pump whose target takes it, else for the
-        target. So neither input nor room that is of no use keeps the loop awake.
+        """Wait for work and do it.
+
+        A pump waits for input while its target accepts messages, else for the target. So neither
+        input that cannot be moved nor a target without input keeps the loop busy.
         """
-        wanted: dict[zmq.Socket[bytes] | int, int] = {self.waker.fd: zmq.POLLIN}
+        watched: dict[zmq.Socket[bytes] | int, int] = {self.waker.fd: zmq.POLLIN}
         if self._control is not None:
-            wanted[self._control] = zmq.POLLIN
+            watched[self._control] = zmq.POLLIN
         if not self.paused:
             for pump in self._pumps:
-                one, event = self._wants(pump)
-                wanted[one] = wanted.get(one, 0) | event
-        ready: dict[object, int] = dict(zmq.zmq_poll(list(wanted.items()), -1))
+                one, event = self._watches(pump)
+                watched[one] = watched.get(one, 0) | event
+        ready: dict[object, int] = dict(zmq.zmq_poll(list(watched.items()), -1))
         if self.waker.fd in ready:
             self.waker.clear()
         if self._control is not None and self._control in ready:
@@ -270,23 +279,23 @@ class _Loop:
         if self.paused or self.ended:
             return
         for pump in self._pumps:
-            one, event = self._wants(pump)
+            one, event = self._watches(pump)
             if ready.get(one, 0) & event:
                 self._full[pump] = pump.move(BATCH) is Moved.FULL
 
-    def _wants(self, pump: Pump) -> tuple[zmq.Socket[bytes], int]:
+    def _watches(self, pump: Pump) -> tuple[zmq.Socket[bytes], int]:
         return (pump.target, zmq.POLLOUT) if self._full[pump] else (pump.source, zmq.POLLIN)
 
     def _answer(self, control: zmq.Socket[bytes]) -> None:
         command = b" ".join(control.recv_multipart())
-        reply = self._obey(command.strip().upper())
-        # There is room: REP answers the peer that has just asked, or nobody if that is gone.
+        reply = self._execute(command.strip().upper())
+        # Never full: REP has one request to answer, and drops the answer if its peer is gone.
         control.send_multipart(reply, zmq.NOBLOCK)
 
-    def _obey(self, command: bytes) -> list[bytes]:
+    def _execute(self, command: bytes) -> list[bytes]:
         if command == STATISTICS:
-            told = self.statistics()
-            return [COUNTS.pack(number) for number in (*told.frontend, *told.backend)]
+            found = self.statistics()
+            return [COUNTS.pack(number) for number in (*found.frontend, *found.backend)]
         if command == STATE:
             return [b"paused" if self.paused else b"active"]
         if command not in COMMANDS:
@@ -300,9 +309,9 @@ class _Loop:
 
 
 class Control:
-    """The other end of a proxy's control endpoint, ours or one of libzmq.
+    """Sends commands to the control endpoint of a proxy, ours or libzmq's.
 
-    Each method raises: DeadlineExceeded when nobody answers within `timeout` seconds.
+    Each method raises DeadlineExceeded when no answer comes within `timeout` seconds.
     """
 
     def __init__(self, url: str, timeout: float = 5.0) -> None:
@@ -316,19 +325,19 @@ class Control:
             raise
 
     def pause(self) -> None:
-        """The proxy reads nothing from now on."""
+        """Let the proxy receive nothing."""
         self._command(PAUSE)
 
     def resume(self) -> None:
-        """The proxy goes on."""
+        """Let the proxy receive again."""
         self._command(RESUME)
 
     def terminate(self) -> None:
-        """The proxy ends."""
+        """End the proxy."""
         self._command(TERMINATE)
 
     def statistics(self) -> Statistics:
-        """What has passed. Raises: MajordomusError for an answer that is none."""
+        """Return the traffic so far. Raises: MajordomusError for an invalid answer."""
         counts = self._ask(STATISTICS)
         if [len(one) for one in counts] != [COUNTS.size] * 8:
             raise MajordomusError(f"{self._url} does not answer as a steerable proxy does")
@@ -337,7 +346,7 @@ class Control:
         return Statistics(Traffic(*numbers[:4]), Traffic(*numbers[4:]), paused)
 
     def close(self) -> None:
-        """May be repeated."""
+        """Close the socket. May be repeated."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -373,7 +382,7 @@ def _socket(kind: int, hwm: int) -> zmq.Socket[bytes]:
 
 
 def _checked(urls: str | Sequence[str]) -> list[str]:
-    """Raises: ConfigurationError."""
+    """Return the endpoints in full form. Raises: ConfigurationError."""
     given = [urls] if isinstance(urls, str) else list(urls)
     if not given:
         raise ConfigurationError("a proxy has at least one endpoint on each side")
@@ -386,7 +395,7 @@ def _checked(urls: str | Sequence[str]) -> list[str]:
 
 
 def _unbind(socket: zmq.Socket[bytes], url: str) -> None:
-    """Returns when the endpoint is free: libzmq's own thread closes the listener."""
+    """Unbind, and wait until libzmq's own thread has closed the listening socket."""
     if endpoints.is_inproc(url):
         sockets.unbind(socket, url)
         return
@@ -400,7 +409,7 @@ def _unbind(socket: zmq.Socket[bytes], url: str) -> None:
 
 @contextlib.contextmanager
 def _signals(loop: _Loop) -> Iterator[None]:
-    """SIGINT and SIGTERM end the loop."""
+    """Let SIGINT and SIGTERM end the loop."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""Messages moved from one socket to another as they are; none is left begun. No rule is in it.
+"""Move messages from one socket to another, unchanged and whole. No rule of Majordomo is in it.
 
-The native one is in `_wire.pyx`, and this is its twin on plain pyzmq.
+`_native` has the same class on libzmq itself.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from majordomus.net.zmq import select as wires
 
 
 class Moved(Enum):
-    """Why a pump has stopped."""
+    """Why a pump has stopped: ALL, the source is empty; SOME, it has moved as many as it may;
+    FULL, the target accepts no more."""
 
-    ALL = "the source has no more"
-    SOME = "it has moved as many as it might"
-    FULL = "the target takes no more"
+    ALL = "the source is empty"
+    SOME = "as many as it may"
+    FULL = "the target is full"
 
 
 class Pump:
-    """From `source` to `target`, in the thread that uses both.
+    """Moves messages from `source` to `target`, in the thread that uses both.
 
-    A message is taken only when the target can have it. Should the target lose its last peer in
-    that very moment, the first part waits here, and the others in the source.
+    A message is received only when the target accepts one. If the target loses its last peer in
+    between, the first part waits in the pump, and the others in the source.
     """
 
     def __init__(self, source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> None:
@@ -34,7 +35,7 @@ class Pump:
         self._waiting: tuple[bytes, bool] | None = None
 
     def move(self, most: int) -> Moved:
-        """Up to `most` messages. It never waits."""
+        """Move up to `most` messages. Never waits."""
         for _ in range(most):
             if not int(self.target.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
                 return Moved.FULL
@@ -48,9 +49,9 @@ class Pump:
                 return Moved.FULL
             more, self._waiting = self._waiting[1], None
             while more:
-                part = self.source.recv(zmq.NOBLOCK)  # a message is there as a whole
+                part = self.source.recv(zmq.NOBLOCK)  # libzmq hands out whole messages only
                 more = bool(self.source.getsockopt(zmq.RCVMORE))
-                # Refused when the peer has left in the middle: libzmq drops the message then.
+                # Refused when the peer has left in between: libzmq then drops the message.
                 self._send(part, more)
             self.messages += 1
         return Moved.SOME
@@ -65,9 +66,9 @@ class Pump:
 
 
 def make_pump(source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> Pump:
-    """The native pump where the native wire serves, else its twin."""
+    """Make a native pump where the native wire is used, else one on pyzmq."""
     if wires.WIRE == wires.NATIVE:
-        from majordomus.net.zmq import _native as _wire
+        from majordomus.net.zmq import _native
 
-        return cast(Pump, _wire.Pump(source, target))
+        return cast(Pump, _native.Pump(source, target))
     return Pump(source, target)

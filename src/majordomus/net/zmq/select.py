@@ -1,8 +1,8 @@
-"""Which wire serves, and why: our own ZMTP for plain TCP where it was built; for libzmq's sockets
-the native one where it loads, else its twin on pyzmq.
+"""Which wire is used, decided once at import.
 
-It is decided once, at import. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces one of them; the last
-two leave plain TCP to libzmq.
+Plain TCP has our own ZMTP (`net.zmtp`) where the extension was built. libzmq's sockets have the
+native wire where it loads, else the wire on pyzmq. MAJORDOMUS_WIRE=zmtp, =native or =pyzmq forces
+one of them; with the last two libzmq serves plain TCP too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 import zmq
 
 from majordomus.errors import ConfigurationError
-from majordomus.net.zmq import _pure as wire
+from majordomus.net.zmq import wire
 
 VARIABLE: Final = "MAJORDOMUS_WIRE"
 NATIVE: Final = "native"
@@ -27,7 +27,7 @@ logger = logging.getLogger("majordomus")
 
 
 class Router(Protocol):
-    """What a broker needs of a wire; net/zmq/_pure.py says what each method does."""
+    """The wire of a broker's socket; net/zmq/wire.py documents each method."""
 
     def receive(self, most: int) -> list[tuple[bytes, list[bytes]]]: ...
     def receive_with_users(self, most: int) -> list[tuple[bytes, list[bytes], str]]: ...
@@ -37,7 +37,7 @@ class Router(Protocol):
 
 
 class Dealer(Protocol):
-    """What a client or worker needs of a wire."""
+    """The wire of a client's or worker's socket; net/zmq/wire.py documents each method."""
 
     def receive(self, most: int) -> list[list[bytes]]: ...
     def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]: ...
@@ -45,7 +45,7 @@ class Dealer(Protocol):
 
 
 class _Kind(NamedTuple):
-    name: str  # "native", or "pyzmq: " and why
+    name: str  # "native", or "pyzmq: " and the reason
     asked_for: bool
     router: Callable[..., Router]
     dealer: Callable[[zmq.Socket[bytes]], Dealer]
@@ -72,8 +72,8 @@ def _has_own_zmtp(wanted: str) -> bool:
     if wanted not in ("", OWN):
         return False
     try:
-        importlib.import_module("majordomus.net.zmtp._router")
-        importlib.import_module("majordomus.net.zmtp._dealer")
+        importlib.import_module("majordomus.net.zmtp.router")
+        importlib.import_module("majordomus.net.zmtp.dealer")
     except ImportError:
         return False
     return True
@@ -81,56 +81,56 @@ def _has_own_zmtp(wanted: str) -> bool:
 
 _wanted: Final = os.environ.get(VARIABLE, "")
 _kind: Final = _choose(_wanted)
-_said: list[str] = []
+_warned: list[str] = []
 
 WIRE: Final = _kind.name
-"""What moves messages on libzmq's sockets: `native`, or `pyzmq: ` and why."""
+"""The wire of libzmq's sockets: `native`, or `pyzmq: ` and the reason."""
 OWN_ZMTP: Final = _has_own_zmtp(_wanted)
-"""Whether our own ZMTP serves plain TCP; it was not built where there is no epoll."""
+"""Whether our own ZMTP serves plain TCP; it needs epoll, so it is built on Linux only."""
 
 
 def make_router(socket: zmq.Socket[bytes], *, max_frames: int = 0, max_bytes: int = 0) -> Router:
-    """The wire of a broker's socket.
+    """Make the wire of a broker's socket.
 
-    Raises: ConfigurationError when the wire that is forced is not here.
+    Raises: ConfigurationError when the forced wire is not available.
     """
     check()
     return _kind.router(socket, max_frames=max_frames, max_bytes=max_bytes)
 
 
 def make_dealer(socket: zmq.Socket[bytes]) -> Dealer:
-    """The wire of a client's or worker's socket.
+    """Make the wire of a client's or worker's socket.
 
-    Raises: ConfigurationError when the forced wire is not here.
+    Raises: ConfigurationError when the forced wire is not available.
     """
     check()
     return _kind.dealer(socket)
 
 
 def make_wait(*sources: zmq.Socket[bytes] | int) -> Callable[[int], int]:
-    """What waits for sockets and descriptors; see `wire.Wait`."""
+    """Make a function that waits for sockets and descriptors; see `wire.Wait`."""
     check()
     return _kind.wait(*sources)
 
 
 def problem() -> str:
-    """Why the wire that MAJORDOMUS_WIRE asks for cannot be had; empty when it can."""
+    """Return why the wire that MAJORDOMUS_WIRE names is not available; "" when it is."""
     if _wanted not in ("", OWN, NATIVE, TWIN):
-        return f"{VARIABLE}={_wanted} is unknown; there is: {OWN}, {NATIVE}, {TWIN}"
+        return f"{VARIABLE}={_wanted} is unknown; use {OWN}, {NATIVE} or {TWIN}"
     if _wanted == OWN and not OWN_ZMTP:
-        return f"{VARIABLE}={OWN} cannot be had: our own ZMTP was not built when this was installed"
+        return f"{VARIABLE}={OWN} is not available: our own ZMTP was not built at installation"
     if _wanted == NATIVE and WIRE != NATIVE:
-        return f"{VARIABLE}={NATIVE} cannot be had: {WIRE.removeprefix(f'{TWIN}: ')}"
+        return f"{VARIABLE}={NATIVE} is not available: {WIRE.removeprefix(f'{TWIN}: ')}"
     return ""
 
 
 def check() -> None:
-    """Says once that the twin serves where nobody asked for it.
+    """Warn once when the wire on pyzmq is used without being forced.
 
-    Raises: ConfigurationError when the wire that is forced is unknown, or not here.
+    Raises: ConfigurationError when the forced wire is unknown or not available.
     """
     if reason := problem():
         raise ConfigurationError(reason)
-    if not _kind.asked_for and not _said:
-        _said.append(WIRE)
+    if not _kind.asked_for and not _warned:
+        _warned.append(WIRE)
         logger.warning("this is the slow wire, several times slower than the native one (%s)", WIRE)

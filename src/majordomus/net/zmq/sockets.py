@@ -1,7 +1,7 @@
-"""Making ZeroMQ sockets: every option that is set on one, and why, is here.
+"""Make ZeroMQ sockets: every option of a socket, with its reason, is set here.
 
-All sockets of a process share `zmq.Context.instance()`, so a client reaches a broker of its own
-process over inproc.
+All sockets of a process share `zmq.Context.instance()`, so that a client can reach a broker of its
+own process over inproc.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 
 LINGER: Final = 1000
-"""Milliseconds that a closed socket may still need for what was handed to it."""
+"""Milliseconds that a closed socket has to write its queued messages."""
 RECONNECT: Final = 1000
-"""Milliseconds before libzmq would reconnect by itself, with a routing id that the broker may still
-hold for the old connection (what comes over the new one is then never delivered): the shells are
-quicker, with a new socket.
+"""Milliseconds before libzmq reconnects by itself. Clients and workers make a new socket earlier.
+
+libzmq keeps the routing id. The broker may still have it for the old connection, and would then
+never deliver what comes over the new one.
 """
 HANDSHAKE: Final = 3000
-"""Milliseconds for the handshake of ZMTP; a connection that says nothing is cut after it."""
+"""Milliseconds for the ZMTP handshake; libzmq ends a connection that does not complete it."""
 KEEPALIVE: Final = {
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 15,
@@ -35,17 +36,19 @@ KEEPALIVE: Final = {
     zmq.TCP_KEEPALIVE_CNT: 3,
     zmq.TCP_MAXRT: 30_000,
 }
-"""The kernel ends a connection whose other end has been gone for 30 s (TCP_MAXRT is milliseconds,
-the
-others are seconds and a count). ZMTP's own heartbeats are off: docs/adr/0005-keepalive.md."""
+"""The kernel ends a connection whose other end has been gone for 30 s.
+
+TCP_MAXRT is in milliseconds, the others are seconds and a count. ZMTP's own heartbeats are off:
+docs/adr/0005-keepalive.md.
+"""
 MAX_SOCKETS: Final = 20_000
 ROUTING_ID_SIZE: Final = 16
 
-_prepared_for = 0  # the process for which `context` did its work
+_prepared_for = 0  # the id of the process that `context` has prepared
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The context that all sockets of this process share; the first call prepares it."""
+    """Return the context that all sockets of this process share; the first call prepares it."""
     global _prepared_for  # noqa: PLW0603 - once per process, also after a fork
     shared: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     if _prepared_for != os.getpid():
@@ -58,24 +61,22 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 def routing_id() -> bytes:
-    """A random id whose first byte is not zero: libzmq keeps those for the ids that it makes
-    itself.
-    """
+    """Make a random routing id. Its first byte is not zero: libzmq reserves zero for its own."""
     return bytes([1 + int.from_bytes(os.urandom(2)) % 255]) + os.urandom(ROUTING_ID_SIZE - 1)
 
 
 def router(max_message: int, send_hwm: int) -> zmq.Socket[bytes]:
-    """The broker's socket, not yet bound.
+    """Make a broker's socket; it is not bound yet.
 
-    `max_message` is bytes of a body, `send_hwm` messages per peer.
+    `max_message` is in bytes of a body, `send_hwm` in messages per peer.
     """
     made = context().socket(zmq.ROUTER)
-    made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a refused send is an event, not a loss
-    made.setsockopt(zmq.ROUTER_HANDOVER, 0)  # nobody takes over a routing id that is in use
+    made.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send that fails is reported, not dropped
+    made.setsockopt(zmq.ROUTER_HANDOVER, 0)  # a new peer cannot take over a routing id in use
     made.setsockopt(zmq.SNDHWM, send_hwm)
     made.setsockopt(zmq.LINGER, LINGER)
     made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
-    # A larger frame cuts the connection; up to this size the core can still answer 413.
+    # A larger frame ends the connection; up to this size the machine can answer 413.
     made.setsockopt(zmq.MAXMSGSIZE, 2 * max_message)
     for option, value in KEEPALIVE.items():
         made.setsockopt(option, value)
@@ -84,10 +85,10 @@ def router(max_message: int, send_hwm: int) -> zmq.Socket[bytes]:
 
 
 def dealer() -> zmq.Socket[bytes]:
-    """The socket of a client or worker, not yet connected, with a routing id that no other has."""
+    """Make the socket of a client or worker, with a random routing id; it is not connected yet."""
     made = context().socket(zmq.DEALER)
     made.setsockopt(zmq.ROUTING_ID, routing_id())
-    made.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a connection that is not there
+    made.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing before there is a connection
     made.setsockopt(zmq.LINGER, LINGER)
     made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
     made.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
@@ -95,13 +96,13 @@ def dealer() -> zmq.Socket[bytes]:
 
 
 def bind(socket: zmq.Socket[bytes], url: str) -> str:
-    """Binds and returns the endpoint that a peer can connect to.
+    """Bind an endpoint; return the one that peers can connect to.
 
     Raises: ConfigurationError when it cannot be bound.
     """
     if endpoints.needs_ipv6(url):
         socket.setsockopt(zmq.IPV6, 1)
-    if url.startswith("ipc://") and _answers(url.removeprefix("ipc://")):
+    if url.startswith("ipc://") and _is_listening(url.removeprefix("ipc://")):
         raise ConfigurationError(f"cannot bind {url}: another process listens there")
     try:
         socket.bind(url)
@@ -111,21 +112,21 @@ def bind(socket: zmq.Socket[bytes], url: str) -> str:
 
 
 def unbind(socket: zmq.Socket[bytes], url: str) -> None:
-    """Stops listening; the monitor tells when it is done.
+    """Stop listening; the monitor reports when it is done.
 
-    An ipc file, which libzmq leaves behind, is removed first.
+    The file of an ipc endpoint is removed first: libzmq leaves it behind.
     """
     path = url.removeprefix("ipc://")
     if path != url and not path.startswith("@"):
         Path(path).unlink(missing_ok=True)
-    with contextlib.suppress(zmq.ZMQError):  # inproc may be gone already
+    with contextlib.suppress(zmq.ZMQError):  # an inproc endpoint may be unbound already
         socket.unbind(url)
 
 
 def connect(socket: zmq.Socket[bytes], url: str) -> None:
-    """Starts to connect; the monitor says what becomes of it.
+    """Start to connect; the monitor reports the outcome.
 
-    Raises: ConfigurationError for a name that means nothing.
+    Raises: ConfigurationError for an invalid endpoint.
     """
     if endpoints.needs_ipv6(url):
         socket.setsockopt(zmq.IPV6, 1)
@@ -137,22 +138,22 @@ def connect(socket: zmq.Socket[bytes], url: str) -> None:
         ) from error
 
 
-def meets_itself(fd: int) -> bool:
-    """Whether a connection has itself at its other end.
+def is_self_connected(fd: int) -> bool:
+    """Return whether a socket is connected to itself.
 
-    Who tries often enough to reach a port of this machine where nobody listens, out of the range
-    for outgoing connections, is given that port itself one day. It would hear itself, and keep the
-    port from its broker.
+    A client that often connects to a local port without a listener, in the range of outgoing
+    ports, is one day given that very port as its own (TCP simultaneous open). It would receive its
+    own messages, and keep the port from its broker.
     """
     try:
         with plain.socket(fileno=os.dup(fd)) as seen:
             return seen.family != plain.AF_UNIX and seen.getsockname() == seen.getpeername()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the connection has ended
         return False
 
 
-def _answers(path: str) -> bool:
-    """Whether somebody listens on this path: libzmq would take it from them without a word."""
+def _is_listening(path: str) -> bool:
+    """Return whether a process listens on this ipc path: libzmq would take it over silently."""
     if path == "*" or path.startswith("@") or not Path(path).exists():
         return False
     with plain.socket(plain.AF_UNIX, plain.SOCK_STREAM) as probe:
@@ -164,10 +165,9 @@ def _answers(path: str) -> bool:
 
 
 def _seed() -> None:
-    """Seeds libc's rand, from which libzmq makes its automatic routing ids: otherwise the same in
-    every process.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no such libc here
+    """Seed libc's rand: libzmq derives its automatic routing ids from it, and without a seed they
+    are the same in every process."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no libc of this kind
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4)))
 
 
@@ -176,11 +176,9 @@ def _open_sockets(shared: zmq.Context[zmq.Socket[bytes]]) -> list[zmq.Socket[byt
 
 
 def flush_at_exit(pid: int) -> None:
-    """Waits (LINGER at most) for what closed sockets still have to write: the process would cut it
-    off.
+    """Wait, for LINGER at most, until closed sockets have written their messages.
 
-    Only when every socket of the context is closed; one that somebody left open would make this
-    wait for ever.
+    It waits only when every socket of the context is closed: an open one would block it forever.
     """
     shared: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     if (

@@ -1,1 +1,14 @@
-"""zmtp."""
+"""Our own ZMTP 3.1 (RFC 37) over stream sockets and epoll, compiled; Linux only.
+
+engine: reads and writes connections, parses frames, runs the handshake
+stream: the buffers of one connection
+router: many connections, with the interface of a ROUTER
+dealer: one connection, with the interface of a DEALER
+mechanisms: the security mechanisms: the commands of the handshake (NULL)
+tcp: makes TCP sockets from endpoints
+posix: declarations of the system calls
+bytes_access: direct access to the memory of `bytes`
+
+A further mechanism joins in `mechanisms` and at `Engine.read_greeting`; a further transport is a
+module beside `tcp`, since engine, router and dealer know descriptors only.
+"""

@@ -1,4 +1,4 @@
-"""Plain TCP sockets: every option that is set on one, and how `tcp://host:port` becomes one."""
+"""Make TCP sockets from `tcp://host:port`: every option of a socket is set here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 from majordomus.errors import ConfigurationError
 
 BACKLOG: Final = 4096
+"""Connections that the kernel holds until they are accepted."""
 _SIOCGIFADDR: Final = 0x8915
 KEEPALIVE: Final = (
     (plain.SOL_SOCKET, "SO_KEEPALIVE", 1),
@@ -21,15 +22,16 @@ KEEPALIVE: Final = (
     (plain.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),
 )
 """The kernel ends a connection whose other end has been gone for 30 s: docs/adr/0005-keepalive.md.
-Accepted connections have the options of their listening socket."""
+Accepted connections inherit the options of the listening socket."""
 
-Place = tuple[plain.AddressFamily, tuple[object, ...]]
+Address = tuple[plain.AddressFamily, tuple[object, ...]]
+"""Address family and socket address, as `socket.connect` takes it."""
 
 
 def listen(url: str) -> tuple[plain.socket, str]:
-    """A socket that listens and does not block, and the endpoint that a peer can connect to.
+    """Make a non-blocking listening socket; return it, and the endpoint that peers connect to.
 
-    Raises: ConfigurationError when it cannot be bound.
+    Raises: ConfigurationError when the endpoint cannot be bound.
     """
     host, port = split(url)
     try:
@@ -51,26 +53,25 @@ def listen(url: str) -> tuple[plain.socket, str]:
     return made, f"tcp://{name}:{real[1]}"
 
 
-def connect(place: Place) -> plain.socket:
-    """A socket that is being connected and does not block; it tells by being writable what came of
-    it.
+def connect(address: Address) -> plain.socket:
+    """Make a non-blocking socket and start to connect it; it becomes writable when that is done.
 
-    Raises: OSError when not even that can be had.
+    Raises: OSError when the attempt fails at once.
     """
-    family, address = place
+    family, there = address
     made = plain.socket(family, plain.SOCK_STREAM | plain.SOCK_NONBLOCK)
     try:
         _set_options(made)
         with contextlib.suppress(BlockingIOError):
-            made.connect(address)
+            made.connect(there)
     except BaseException:
         made.close()
         raise
     return made
 
 
-def at_once(url: str) -> Place | None:
-    """Where that is, if nobody has to be asked; else `look_up` may take its time."""
+def parse_address(url: str) -> Address | None:
+    """Return the address of a numeric host or localhost; None for a name, which `resolve` takes."""
     host, port = split(url)
     if host == "localhost":
         host = "127.0.0.1"
@@ -78,31 +79,30 @@ def at_once(url: str) -> Place | None:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    return _place(host, port, plain.AI_NUMERICHOST, address.version)
+    return _resolve(host, port, plain.AI_NUMERICHOST, address.version)
 
 
-def look_up(url: str) -> Place:
-    """Where a name is. It may wait for other machines. Raises: OSError."""
+def resolve(url: str) -> Address:
+    """Resolve the host of an endpoint. May block for a name server. Raises: OSError."""
     host, port = split(url)
     try:
-        return _place(host, port, 0, 0)
+        return _resolve(host, port, 0, 0)
     except UnicodeError as error:
-        raise OSError(0, f"{host!r} is no name of a host") from error
+        raise OSError(0, f"{host!r} is not a valid host name") from error
 
 
 def is_plain(url: str) -> bool:
-    """Whether this is `tcp://host:port` and nothing else; libzmq knows more, as where to call
-    from."""
+    """Return whether this is `tcp://host:port`, without a source address as libzmq takes one."""
     return url.startswith("tcp://") and ";" not in url
 
 
 def split(url: str) -> tuple[str, int]:
-    """Host, without brackets, and port, 0 for any."""
+    """Return the host without brackets, and the port; 0 for `*`."""
     host, _, port = url.removeprefix("tcp://").rpartition(":")
     return host.strip("[]"), 0 if port == "*" else int(port)
 
 
-def _place(host: str, port: int, flags: int, version: int) -> Place:
+def _resolve(host: str, port: int, flags: int, version: int) -> Address:
     family = {4: plain.AF_INET, 6: plain.AF_INET6}.get(version, plain.AF_INET)
     try:
         found = plain.getaddrinfo(host, port, family, plain.SOCK_STREAM, 0, flags)
@@ -113,9 +113,9 @@ def _place(host: str, port: int, flags: int, version: int) -> Place:
     return found[0][0], found[0][4]
 
 
-def _to_bind(host: str, port: int) -> Place:
+def _to_bind(host: str, port: int) -> Address:
     if host == "*":
-        return plain.AF_INET, ("0.0.0.0", port)  # noqa: S104 - it was asked for
+        return plain.AF_INET, ("0.0.0.0", port)  # noqa: S104 - the endpoint names every interface
     with contextlib.suppress(OSError):
         return _of_interface(host, port)
     try:
@@ -125,17 +125,17 @@ def _to_bind(host: str, port: int) -> Place:
     return min((one[0], one[4]) for one in found if one[0] in (plain.AF_INET, plain.AF_INET6))
 
 
-def _of_interface(name: str, port: int) -> Place:
-    """The address of eth0 and its like. Raises: OSError when there is none of that name."""
+def _of_interface(name: str, port: int) -> Address:
+    """Return the address of an interface, as eth0. Raises: OSError when it does not exist."""
     plain.if_nametoindex(name)
-    with plain.socket(plain.AF_INET, plain.SOCK_DGRAM) as asked:
+    with plain.socket(plain.AF_INET, plain.SOCK_DGRAM) as probe:
         packed = struct.pack("256s", name.encode()[:15])
-        found = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, packed)
+        found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, packed)
     return plain.AF_INET, (plain.inet_ntoa(found[20:24]), port)
 
 
 def _set_options(made: plain.socket) -> None:
     made.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
     for level, name, value in KEEPALIVE:
-        with contextlib.suppress(AttributeError, OSError):  # not of this system
+        with contextlib.suppress(AttributeError, OSError):  # not available on this system
             made.setsockopt(level, getattr(plain, name), value)

@@ -1,4 +1,4 @@
-"""Who takes without asking is cut off; who asks is served meanwhile."""
+"""Connections beyond the limits are ended, and other clients are served meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def is_ended(peer: socket.socket) -> bool:
-    """Whether the broker has ended this connection; its greeting is read away."""
+    """Whether the broker has ended this connection; its greeting is read first."""
     peer.setblocking(False)
     try:
         while peer.recv(4096):
@@ -43,8 +43,8 @@ def dropped(client: Client) -> dict[str, int]:
     return counts
 
 
-def knock(stack: ExitStack, broker: Broker, times: int) -> list[socket.socket]:
-    """Connections that never say a word."""
+def open_silent(stack: ExitStack, broker: Broker, times: int) -> list[socket.socket]:
+    """Connections that send nothing."""
     port = int(broker.endpoints[0].rpartition(":")[2])
     return [
         stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(times)
@@ -57,19 +57,19 @@ def test_connections_beyond_the_bound_of_an_address_are_ended_and_counted() -> N
         broker = stack.enter_context(Broker(settings, bind="tcp://127.0.0.1:*"))
         client = stack.enter_context(Client(broker.endpoints[0], timeout=LIMIT))
         client.ping()
-        peers = knock(stack, broker, 6)
+        peers = open_silent(stack, broker, 6)
         until(lambda: sum(map(is_ended, peers)) == 3)
         assert dropped(client) == {"too-many-connections": 3}
 
 
-def test_silent_connections_beyond_their_bound_are_ended_and_who_speaks_is_let_be() -> None:
+def test_silent_connections_beyond_their_bound_are_ended_and_active_ones_stay() -> None:
     settings = BrokerSettings(max_address_handshakes=2)
     with ExitStack() as stack:
         broker = stack.enter_context(Broker(settings, bind="tcp://127.0.0.1:*"))
         for _ in range(5):
             client = stack.enter_context(Client(broker.endpoints[0], timeout=LIMIT))
             client.ping()
-        peers = knock(stack, broker, 5)
+        peers = open_silent(stack, broker, 5)
         until(lambda: sum(map(is_ended, peers)) >= 3)
         assert dropped(client) == {"too-many-handshakes": 3}
 
@@ -84,7 +84,7 @@ def test_connections_that_left_make_room_for_others() -> None:
 
 @pytest.mark.skipif(not MEASURES, reason="only Linux tells what a connection brought")
 def test_message_without_an_end_is_cut_off_before_it_costs_64_mib() -> None:
-    """A broker in a process of its own; an honest client is served before and afterwards."""
+    """A broker in a process of its own; another client is served before and afterwards."""
     seen = siege.endless_message(per_second=100e6, limit=LIMIT)
     assert seen["cut_after_s"] < inf
     assert seen["grown_mib"] < 64

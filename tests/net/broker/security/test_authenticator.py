@@ -1,4 +1,4 @@
-"""Who is let in, by each mechanism: passwords and bare connections from this machine alone."""
+"""Which connections each mechanism accepts; NULL and passwords are for this machine only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zmq
 from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.errors import StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
-from majordomus.net.broker.security import authenticator as doors
+from majordomus.net.broker.security import authenticator as auth
 from majordomus.net.broker.security import curve
 from majordomus.net.broker.security.authenticator import Authenticator
 from majordomus.net.broker.security.zap import BusyError
@@ -36,34 +36,34 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_this_machine_may_connect_without_a_key_and_with_a_password(
     address: str, file: Path
 ) -> None:
-    assert Authenticator(doors.NULL).judge("NULL", address, []) == "null:"
-    door = doors.by_passwords(file)
-    proof = door.judge("PLAIN", address, [b"ann", b"correct horse"])
-    assert door.identity(proof) == Identity("ann", ("ops",))
+    assert Authenticator(auth.NULL).judge("NULL", address, []) == "null:"
+    authenticator = auth.by_passwords(file)
+    proof = authenticator.judge("PLAIN", address, [b"ann", b"correct horse"])
+    assert authenticator.identity(proof) == Identity("ann", ("ops",))
 
 
 @pytest.mark.parametrize("address", ELSEWHERE)
-def test_nobody_else_may_even_with_the_right_password(address: str, file: Path) -> None:
-    assert Authenticator(doors.NULL).judge("NULL", address, []) == ""
-    assert doors.by_passwords(file).judge("PLAIN", address, [b"ann", b"correct horse"]) == ""
+def test_other_machines_are_refused_even_with_the_right_password(address: str, file: Path) -> None:
+    assert Authenticator(auth.NULL).judge("NULL", address, []) == ""
+    assert auth.by_passwords(file).judge("PLAIN", address, [b"ann", b"correct horse"]) == ""
 
 
 @pytest.mark.parametrize("mechanism", ["NULL", "PLAIN", "CURVE", "GSSAPI", ""])
-def test_door_takes_its_own_mechanism_alone(mechanism: str) -> None:
+def test_authenticator_accepts_its_own_mechanism_only(mechanism: str) -> None:
     key = bytes(range(32))
     credentials = {"CURVE": [key], "PLAIN": [b"ann", b"x"]}.get(mechanism, [])
-    door = Authenticator(doors.CURVE)
-    assert bool(door.judge(mechanism, "127.0.0.1", credentials)) is (mechanism == "CURVE")
-    assert [refused.why for refused in door.refused] == (
+    authenticator = Authenticator(auth.CURVE)
+    assert bool(authenticator.judge(mechanism, "127.0.0.1", credentials)) is (mechanism == "CURVE")
+    assert [refused.why for refused in authenticator.refused] == (
         [] if mechanism == "CURVE" else ["another-mechanism"]
     )
 
 
 @pytest.mark.parametrize("credentials", [[], [b""], [b"x" * 31], [b"x" * 33], [b"x" * 32] * 2])
 def test_key_of_the_wrong_form_is_refused(credentials: list[bytes]) -> None:
-    door = Authenticator(doors.CURVE)
-    assert door.judge("CURVE", "10.0.0.1", credentials) == ""
-    assert door.refused[0].why == "malformed"
+    authenticator = Authenticator(auth.CURVE)
+    assert authenticator.judge("CURVE", "10.0.0.1", credentials) == ""
+    assert authenticator.refused[0].why == "malformed"
 
 
 @pytest.mark.parametrize(
@@ -71,68 +71,68 @@ def test_key_of_the_wrong_form_is_refused(credentials: list[bytes]) -> None:
     [[], [b"ann"], [b"ann", b"wrong"], [b"bob", b"correct horse"], [b"\xff", b"x"], [b""] * 3],
 )
 def test_wrong_password_is_refused(file: Path, credentials: list[bytes]) -> None:
-    assert doors.by_passwords(file).judge("PLAIN", "127.0.0.1", credentials) == ""
+    assert auth.by_passwords(file).judge("PLAIN", "127.0.0.1", credentials) == ""
 
 
 def test_new_password_ends_the_proof_of_the_old_one(file: Path) -> None:
-    door = doors.by_passwords(file)
-    proof = door.judge("PLAIN", "127.0.0.1", [b"ann", b"correct horse"])
+    authenticator = auth.by_passwords(file)
+    proof = authenticator.judge("PLAIN", "127.0.0.1", [b"ann", b"correct horse"])
     passwords.store(file, "ann", passwords.hashed("battery staple"))
-    door.look()
-    assert door.identity(proof) is None
-    assert door.version == 1
+    authenticator.look()
+    assert authenticator.identity(proof) is None
+    assert authenticator.version == 1
 
 
-def test_guesses_of_a_password_are_bounded_and_who_was_let_in_before_is_not_kept_waiting(
+def test_password_guesses_are_bounded_and_accepted_users_do_not_wait(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(doors.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(auth.time, "monotonic", lambda: now[0])
     tried: list[bytes] = []
     fits = passwords.fits
     monkeypatch.setattr(passwords, "fits", lambda e, p: tried.append(p) or fits(e, p))
-    door = doors.by_passwords(file)
+    authenticator = auth.by_passwords(file)
     good = [b"ann", b"correct horse"]
-    proof = door.judge("PLAIN", "127.0.0.1", good)
+    proof = authenticator.judge("PLAIN", "127.0.0.1", good)
     busy = 0
     for number in range(50):
         try:
             who = [b"ann", b"nobody"][number % 2]
-            assert door.judge("PLAIN", "127.0.0.1", [who, b"guess"]) == ""
+            assert authenticator.judge("PLAIN", "127.0.0.1", [who, b"guess"]) == ""
         except BusyError:
             busy += 1
-        assert door.judge("PLAIN", "127.0.0.1", good) == proof
-    assert (len(tried), busy) == (doors.TRIES, 50 - (doors.TRIES - 1))
-    assert door.refused[-1].why == "too-many-tries"
+        assert authenticator.judge("PLAIN", "127.0.0.1", good) == proof
+    assert (len(tried), busy) == (auth.TRIES, 50 - (auth.TRIES - 1))
+    assert authenticator.refused[-1].why == "too-many-tries"
     now[0] += 1
-    assert door.judge("PLAIN", "127.0.0.1", [b"ann", b"guess"]) == ""
+    assert authenticator.judge("PLAIN", "127.0.0.1", [b"ann", b"guess"]) == ""
     passwords.store(file, "ann", passwords.hashed("another horse", ["ops"]))
-    door.look()
-    assert door.judge("PLAIN", "127.0.0.1", good) == ""
+    authenticator.look()
+    assert authenticator.judge("PLAIN", "127.0.0.1", good) == ""
 
 
 def test_message_without_a_proof_is_from_this_process() -> None:
-    assert Authenticator(doors.CURVE).identity("") == NOBODY
+    assert Authenticator(auth.CURVE).identity("") == NOBODY
 
 
-def test_key_that_anybody_brings_is_known_by_nothing_but_itself() -> None:
+def test_unlisted_key_proves_nothing_but_itself() -> None:
     key = curve.make().public
-    assert Authenticator(doors.CURVE).identity(f"curve:{key}") == Identity("", (), key)
+    assert Authenticator(auth.CURVE).identity(f"curve:{key}") == Identity("", (), key)
 
 
 @pytest.fixture(params=["tcp", "ipc"])
-def asking(request: pytest.FixtureRequest, file: Path, tmp_path: Path) -> Iterator[Broker]:
-    """A broker that asks for passwords."""
+def with_passwords(request: pytest.FixtureRequest, file: Path, tmp_path: Path) -> Iterator[Broker]:
+    """A broker with passwords."""
     bind = "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/s"
     with Broker(QUICK, bind=bind, passwords=file) as running:
         yield running
 
 
-def test_broker_asks_for_a_password(asking: Broker, file: Path) -> None:
-    (url,) = asking.endpoints
+def test_broker_with_passwords_accepts_a_right_one_only(with_passwords: Broker, file: Path) -> None:
+    (url,) = with_passwords.endpoints
     with Client(url, plain=("ann", "correct horse")) as ann:
         ann.ping()
-        loop = asking._loop
+        loop = with_passwords._loop
         assert loop is not None
         (peer,) = loop._machine.registry.peers.values()
         assert (peer.user, peer.groups) == ("ann", ("ops",))
@@ -148,7 +148,7 @@ def test_broker_asks_for_a_password(asking: Broker, file: Path) -> None:
         eventually(lambda: not loop._machine.registry.peers)
 
 
-def test_broker_that_is_for_this_machine_has_its_handler_say_so(tmp_path: Path) -> None:
+def test_broker_for_this_machine_uses_the_zap_handler(tmp_path: Path) -> None:
     bind = ["tcp://127.0.0.1:0", f"ipc://{tmp_path}/s"]
     with Broker(QUICK, bind=bind, clients="local") as broker:
         for url in broker.endpoints:
@@ -156,10 +156,10 @@ def test_broker_that_is_for_this_machine_has_its_handler_say_so(tmp_path: Path) 
                 one.ping()
 
 
-def test_broker_that_listens_everywhere_refuses_who_is_not_here(
+def test_broker_for_this_machine_refuses_connections_from_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doors, "is_here", lambda _address: False)
+    monkeypatch.setattr(auth, "is_local_address", lambda _address: False)
     with (
         Broker(QUICK, bind="tcp://127.0.0.1:0", clients="local") as broker,
         Client(broker.endpoints[0]) as one,
@@ -168,8 +168,8 @@ def test_broker_that_listens_everywhere_refuses_who_is_not_here(
         one.ping()
 
 
-def test_flood_of_guesses_keeps_nobody_out_who_was_let_in_before(asking: Broker) -> None:
-    url = asking.endpoints[0]
+def test_flood_of_guesses_does_not_keep_accepted_users_out(with_passwords: Broker) -> None:
+    url = with_passwords.endpoints[0]
     with Client(url, plain=("ann", "correct horse"), timeout=20) as first:
         first.ping()
     guessers = []
@@ -184,10 +184,10 @@ def test_flood_of_guesses_keeps_nobody_out_who_was_let_in_before(asking: Broker)
         for _ in range(5):
             with Client(url, plain=("ann", "correct horse"), timeout=20) as again:
                 again.ping()
-        loop = asking._loop
+        loop = with_passwords._loop
         assert loop is not None
         counts = loop._machine.registry.counts
-        eventually(lambda: counts.handshakes.get("too-many-tries", 0) >= 40 - 2 * doors.TRIES)
+        eventually(lambda: counts.handshakes.get("too-many-tries", 0) >= 40 - 2 * auth.TRIES)
     finally:
         for guesser in guessers:
             guesser.close()

@@ -1,4 +1,4 @@
-"""An encrypted broker: who comes in, who does not, and what becomes of who is taken away."""
+"""An encrypted broker: accepted keys, refused keys, and keys that are removed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from majordomus.errors import ConfigurationError, StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.limits.connections import DELAYS
 from majordomus.net.broker.security import curve, zap
+from majordomus.net.broker.security.authenticator import Authenticator
 from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
@@ -32,7 +33,7 @@ TCP = "tcp://127.0.0.1:0"
 
 
 class People:
-    """A folder of keys, and clients that have them."""
+    """A folder of public keys, and the key pairs of clients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,10 +85,10 @@ def handshakes(broker: Broker) -> dict[str, int]:
 def known_keys(broker: Broker) -> int:
     loop = broker._loop
     assert loop is not None
-    port = loop._port
-    assert isinstance(port, ZmqListener)
-    assert port._gate is not None
-    return len(port._gate._door._people)
+    listener = loop._listener
+    assert isinstance(listener, ZmqListener)
+    assert listener._authentication is not None
+    return len(listener._authentication._authenticator._by_proof)
 
 
 class CurvePeer(RawPeer):
@@ -121,7 +122,7 @@ def raw() -> Iterator[Callable[..., CurvePeer]]:
 # ── who comes in ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_known_client_calls_a_known_worker_and_the_worker_hears_who_it_is(
+def test_known_client_calls_a_known_worker_and_the_worker_gets_its_user(
     encrypted: Broker, people: People
 ) -> None:
     with serving(encrypted, people.pairs["worker"]), client(encrypted, people.pairs["ann"]) as ann:
@@ -149,7 +150,7 @@ def test_peer_in_the_core_has_user_groups_and_key(encrypted: Broker, people: Peo
         ("wrong server key", "wrong-server-key", "probably another key than"),
     ],
 )
-def test_stranger_is_refused_counted_logged_and_told_why_in_one_line(
+def test_unknown_key_is_refused_counted_and_logged_and_the_client_gets_the_reason(
     encrypted: Broker, caplog: pytest.LogCaptureFixture, kind: str, reason: str, told: str
 ) -> None:
     caplog.set_level(logging.WARNING, "majordomus.broker")
@@ -169,11 +170,11 @@ def test_stranger_is_refused_counted_logged_and_told_why_in_one_line(
     def lines() -> list[str]:
         return [one.getMessage() for one in caplog.records if one.name == "majordomus.broker"]
 
-    eventually(lines)  # they are written at the end of the turn that counts
+    eventually(lines)  # logged at the end of the turn that counts them
     assert all(line.startswith(f"handshake-failed why={reason}") for line in lines())
 
 
-def test_line_about_an_unknown_key_says_whose_and_from_where(
+def test_log_line_of_an_unknown_key_has_key_and_address(
     encrypted: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "majordomus.broker")
@@ -194,7 +195,7 @@ def test_plain_text_to_an_encrypted_port_is_counted(encrypted: Broker) -> None:
         assert not dealer.poll(200)
 
 
-def test_broker_without_clients_encrypts_and_lets_everybody_in() -> None:
+def test_broker_without_clients_encrypts_and_accepts_every_key() -> None:
     with Broker(QUICK, bind=TCP, curve=SERVER) as broker:
         (shown,) = broker.client_endpoints
         assert shown.startswith("majordomus://127.0.0.1:")
@@ -271,7 +272,7 @@ def test_connection_of_a_removed_key_is_shut(
     assert ended, "the connection goes on"
 
 
-def test_client_of_ours_whose_key_is_removed_is_told(encrypted: Broker, people: People) -> None:
+def test_client_whose_key_is_removed_gets_the_reason(encrypted: Broker, people: People) -> None:
     with client(encrypted, people.pairs["ann"]) as ann:
         ann.ping()
         people.remove("ann")
@@ -301,7 +302,7 @@ def test_groups_that_change_in_the_file_hold_for_the_live_connection(tmp_path: P
         one.ping()
 
 
-def test_broken_file_of_keys_changes_nothing_and_says_so(
+def test_invalid_file_of_keys_changes_nothing_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ann = curve.make()
@@ -325,9 +326,9 @@ def test_broken_file_of_keys_changes_nothing_and_says_so(
 
 
 def back(raw: Callable[..., CurvePeer], broker: Broker, pair: Certificate, id: bytes) -> CurvePeer:
-    """A peer whose routing id was another connection's a moment ago; the broker has answered it."""
+    """Connect with the routing id of a connection that has just ended; return once answered."""
     until = time.monotonic() + 10
-    while True:  # while the ROUTER holds the old connection, nothing of the new one is delivered
+    while True:  # the ROUTER delivers nothing of the new connection while it has the old one
         peer = raw(broker.endpoints[0], pair, id=id)
         peer.send(mdp03.pack(spec.REQUEST, id=1, ttl=20_000, service=b"mmi.broker"))
         if peer.socket.poll(100):
@@ -381,7 +382,7 @@ def kill(thread: threading.Thread) -> None:
     )
 
 
-def test_handler_killed_under_load_lets_nobody_in_and_is_back_within_a_second(
+def test_killed_zap_handler_accepts_no_connection_and_is_back_within_a_second(
     encrypted: Broker, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = next(iter(zap._handlers.values()))
@@ -460,7 +461,7 @@ def test_broker_is_opened_again_and_again_without_leaving_a_handler(people: Peop
         assert zap._handlers == {}
 
 
-def test_broker_does_not_serve_where_somebody_elses_handler_is(people: People) -> None:
+def test_broker_does_not_serve_beside_a_foreign_zap_handler(people: People) -> None:
     socket = sockets.context().socket(zmq.REP)
     socket.bind(zap.ENDPOINT)
     try:
@@ -470,11 +471,12 @@ def test_broker_does_not_serve_where_somebody_elses_handler_is(people: People) -
         socket.close(0)
 
 
-def test_broker_whose_canary_comes_in_does_not_serve(
+def test_broker_that_accepts_the_probe_connection_does_not_serve(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "majordomus.net.broker.security.authenticator.Door.judge", lambda *_: "curve:whoever"
+        "majordomus.net.broker.security.authenticator.Authenticator.judge",
+        lambda *_: "curve:whoever",
     )
     broker = Broker(QUICK, bind=TCP, curve=SERVER, clients=people.folder)
     with pytest.raises(ConfigurationError, match=r"does not serve .CONNECTED."):
@@ -483,13 +485,13 @@ def test_broker_whose_canary_comes_in_does_not_serve(
     assert zap._handlers == {}
 
 
-def test_fault_of_ours_in_judging_lets_nobody_in(
+def test_exception_in_the_authenticator_refuses_the_connection(
     encrypted: Broker, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("majordomus.net.broker.security.authenticator.Door.judge", fail)
+    monkeypatch.setattr(Authenticator, "judge", fail)
     with client(encrypted, people.pairs["ann"], 1) as ann, pytest.raises(StatusError):
         ann.ping()
     monkeypatch.undo()
@@ -509,8 +511,11 @@ EVERYWHERE = "tcp://0.0.0.0:0"
         ({"bind": "tcp://*:0"}, "encrypt it"),
         ({"bind": "tcp://[::]:0"}, "encrypt it"),
         ({"bind": [TCP, EVERYWHERE]}, "encrypt it"),
-        ({"bind": EVERYWHERE, "curve": True}, "say who may connect"),
-        ({"bind": EVERYWHERE, "passwords": "x", "insecure": True}, "would hear the passwords"),
+        ({"bind": EVERYWHERE, "curve": True}, "name the keys that may connect"),
+        (
+            {"bind": EVERYWHERE, "passwords": "x", "insecure": True},
+            "would cross the network",
+        ),
         ({"curve": True, "passwords": "x"}, "not both"),
         ({"clients": "x"}, "needs curve"),
         ({"clients": "any"}, "needs curve"),
@@ -519,7 +524,7 @@ EVERYWHERE = "tcp://0.0.0.0:0"
         ({"clients": "local", "passwords": "x"}, "not both"),
     ],
 )
-def test_what_makes_no_sense_or_is_open_to_others_is_refused(
+def test_contradictory_or_exposed_security_settings_are_refused(
     arguments: dict[str, object], what: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=what):

@@ -1,8 +1,8 @@
-"""Which routing id each descriptor belongs to, and which ended connections are still to be probed.
+"""Connections of a libzmq socket: the routing id of each descriptor, and probes of ended ones.
 
-libzmq reports the end of a connection before it tears its pipe down: of 60 sends right after the
-event five still found the pipe (for 4.2 ms at most). So an ended connection is probed at once and
-again after each of DELAYS.
+libzmq reports the end of a connection before it removes its pipe: of 60 sends right after the event
+five still found the pipe, for up to 4.2 ms. So a peer whose connection has ended is probed (sent a
+message that its end refuses) at once, and again after each of DELAYS.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from math import inf
 from typing import Final
 
 DELAYS: Final = (0.02, 0.1, 0.5)
+"""Seconds from the end of a connection to each later probe."""
 
 
-class Connections:
-    """As many entries as descriptors; both maps are each other's inverse."""
+class ConnectionMap:
+    """Routing id by descriptor and descriptor by routing id: one entry per connection."""
 
     def __init__(self) -> None:
         self._peers: dict[int, bytes] = {}
         self._fds: dict[bytes, int] = {}
 
     def opened(self, peer: bytes, fd: int) -> bytes | None:
-        """The first message of `peer` came by `fd`.
+        """Note that the first message of `peer` came from `fd`.
 
-        Returns whose connection must have ended: `fd` was theirs.
+        Returns the peer that had `fd` before: its connection must have ended.
         """
         before = self._peers.get(fd)
         old_fd = self._fds.get(peer)
@@ -37,13 +38,13 @@ class Connections:
         return before if before != peer else None
 
     def fd_of(self, peer: bytes) -> int | None:
-        """By which descriptor `peer` speaks."""
+        """Return the descriptor of the connection of `peer`."""
         return self._fds.get(peer)
 
     def ended(self, fd: int) -> bytes | None:
-        """The connection of `fd` has ended.
+        """Note the end of the connection of `fd`.
 
-        Returns whose it was; None for one that never said anything.
+        Returns its peer; None for a connection that has sent no message.
         """
         peer = self._peers.pop(fd, None)
         if peer is not None:
@@ -52,17 +53,18 @@ class Connections:
 
 
 class Probes:
-    """Whom to probe again, and when."""
+    """The peers to probe again, and when."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, bytes]] = []
         self._of: dict[bytes, tuple[int, float]] = {}
         self._by: dict[int, bytes] = {}
-        """Whose connection had this descriptor, and has ended; until another one has it."""
+        """The peer whose ended connection had this descriptor last, until it is used again."""
 
     def begin(self, peer: bytes, fd: int, now: float) -> None:
-        """The connection that `peer` had by `fd` has ended; the probe of this moment is the
-        caller's.
+        """Begin the probes of `peer`, whose connection by `fd` has ended.
+
+        The caller makes the first probe.
         """
         self._forget(peer)
         self._of[peer] = (fd, now)
@@ -71,23 +73,24 @@ class Probes:
             heapq.heappush(self._due, (now + delay, peer))
 
     def accepted(self, fd: int) -> None:
-        """Another connection has this descriptor from now on."""
+        """Note that a new connection has this descriptor."""
         self._by.pop(fd, None)
 
-    def seen(self, peer: bytes, fd: int) -> None:
-        """`peer` speaks by `fd`.
+    def received(self, peer: bytes, fd: int) -> None:
+        """Note a message of `peer` from `fd`.
 
-        By another connection than before, it is back; by the same, it may be its last words.
+        A message from a new connection ends the probes: the peer is back. A message from the ended
+        connection may be the last one that it had sent.
         """
         if self._by.get(fd) != peer:
             self._forget(peer)
 
     def gone(self, peer: bytes) -> None:
-        """A send told that `peer` is gone: there is nothing more to find out."""
+        """Note a send that was refused because `peer` is gone: no more probes are needed."""
         self._forget(peer)
 
     def due(self, now: float) -> list[bytes]:
-        """Whom to probe now."""
+        """Return the peers to probe now."""
         found: list[bytes] = []
         while self._due and self._due[0][0] <= now:
             when, peer = heapq.heappop(self._due)
@@ -100,7 +103,7 @@ class Probes:
         return found
 
     def next(self) -> float:
-        """When `due` will find something next."""
+        """Return when `due` has a peer next, in monotonic seconds."""
         return self._due[0][0] if self._due else inf
 
     def _forget(self, peer: bytes) -> None:

@@ -1,8 +1,8 @@
-"""Against those who take without asking: too many connections of one address, too many that never
-say a word, messages without an end.
+"""Limits on the connections of a libzmq socket: connections per address, unfinished handshakes per
+address, and messages that never end.
 
-One for a broker's socket, told by the monitor who comes and goes. What it ends is counted by reason
-(`mmi.stats`) and logged.
+It follows the socket's monitor. Each connection that it ends is counted by reason (`mmi.stats`) and
+logged.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from majordomus.net.broker.limits.oversize_detector import Flood
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.machine import BrokerMachine
-    from majordomus.net.broker.limits.connections import Connections
+    from majordomus.core.broker.contract import Machine
+    from majordomus.net.broker.limits.connections import ConnectionMap
 
 ENDLESS = "endless-message"
 
 
 class Guard:
-    """`due`: when `look` is next needed, in monotonic seconds."""
+    """The limits of one socket. `due`: when `tick` is next needed, in monotonic seconds."""
 
     def __init__(
         self,
-        machine: BrokerMachine,
-        connections: Connections,
-        look: Callable[[int], Mark | None] = mark_of,
+        machine: Machine,
+        connections: ConnectionMap,
+        find_mark: Callable[[int], Mark | None] = mark_of,
     ) -> None:
         settings = machine.settings
-        self._look_at = look
+        self._find_mark = find_mark
         self._machine, self._connections = machine, connections
         self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
         self._flood = Flood(settings.max_message)
         self._strays = Strays()
         self._marks: dict[int, Mark] = {}
-        """Of every connection, by its descriptor."""
+        """The mark of every connection, by descriptor."""
 
     @property
     def due(self) -> float:
         return self._flood.due if self._marks else inf
 
-    def hear(self, seen: MonitorRecord, now: float) -> None:
-        """What the monitor says."""
+    def handle(self, seen: MonitorRecord, now: float) -> None:
+        """Handle one event of the monitor."""
         fd = seen.value
         stray = self._strays.hear(seen)
         if seen.event is MonitorEvent.LOST:
@@ -58,7 +58,7 @@ class Guard:
             self._forget(fd)
         elif seen.event is MonitorEvent.ACCEPTED:
             self._forget(fd)
-            mark = self._look_at(fd)
+            mark = self._find_mark(fd)
             if mark is None:
                 return
             self._marks[fd] = mark
@@ -69,18 +69,18 @@ class Guard:
                 self._flood.begin(now)
 
     def opened(self, fd: int) -> None:
-        """The first message of a connection has come."""
+        """Note the first message of a connection."""
         self._crowd.spoke(fd)
         self._strays.spoke(fd)
 
     def delivered(self, batch: Iterable[tuple[bytes, list[bytes]]]) -> None:
-        """Whole messages have come."""
+        """Note whole messages that have been received."""
         if self._flood.watching:
             found = (self._connections.fd_of(peer) for peer, _ in batch)
             self._flood.delivered(fd for fd in found if fd is not None)
 
-    def look(self, now: float) -> None:
-        """Whether anybody sends without an end."""
+    def tick(self, now: float) -> None:
+        """End connections that send an endless message."""
         for fd in self._flood.look(self._marks, self._crowd.silent, now):
             self._end(fd, ENDLESS)
 

@@ -1,7 +1,9 @@
-"""Between the wire and the machine of a broker that asks who connects: every message is checked
-against what its connection has proved, and connections of who was taken away are ended.
+"""Authentication of a libzmq listener.
 
-A broker that asks nobody has no gate, and pays nothing for this one.
+It sets the socket's options, checks the identity behind each message, and ends connections whose
+key or password was removed.
+
+A broker without authentication has no such object and pays nothing for it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ from typing import Final
 
 import zmq
 
-from majordomus.core.broker.machine import BrokerMachine
+from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.state.identity import Identity
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.limits.descriptors import Mark, mark_of, shut
-from majordomus.net.broker.security import authenticator as doors
 from majordomus.net.broker.security import curve, zap
-from majordomus.net.broker.security.authenticator import AuthenticationRefusal, Authenticator
+from majordomus.net.broker.security.authenticator import (
+    CURVE,
+    NULL,
+    PLAIN,
+    AuthenticationRefusal,
+    Authenticator,
+)
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent, MonitorRecord
 from majordomus.security.certificates import Certificate
@@ -27,141 +34,151 @@ from majordomus.security.certificates import Certificate
 MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 CRYPTOGRAPHIC: Final = int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)
 NO_HANDLER: Final = 14
-"""EFAULT: what libzmq says when a domain is enforced and nobody answers for it."""
-CANARY_WAIT: Final = 5000
-"""Milliseconds for the canary's fate to be known."""
+"""EFAULT: libzmq's code for an enforced ZAP domain without a handler."""
+PROBE_WAIT: Final = 5000
+"""Milliseconds for the outcome of the probe connection."""
 
 _numbers = itertools.count()
 
 
 class Authentication:
-    """For one broker: its socket's security, and whose messages go on to the machine."""
+    """Authentication of one broker.
 
-    def __init__(self, door: Authenticator, certificate: Certificate | None) -> None:
+    The methods but `open` and `close` are called with each batch: `accepted` returns the messages
+    that the machine may receive.
+    """
+
+    def __init__(self, authenticator: Authenticator, certificate: Certificate | None) -> None:
         self.domain = f"majordomus.{os.getpid()}.{next(_numbers)}"
         self.certificate = certificate
-        self._door = door
-        self._version = door.version
+        self._authenticator = authenticator
+        self._version = authenticator.version
         self._proofs: dict[bytes, str] = {}
         self._marks: dict[bytes, tuple[int, Mark]] = {}
 
     def open(self, socket: zmq.Socket[bytes], monitor: Monitor, wake: Callable[[], None]) -> None:
-        """Before the socket is bound: the handler answers for it, and a canary has proved it.
+        """Prepare a socket that is not bound yet, and prove by a probe that it refuses strangers.
 
-        Raises: ConfigurationError when a stranger could come in.
+        Raises: ConfigurationError when the probe connection was not refused.
         """
-        self._door.changed = wake
-        zap.open_door(self.domain, self._door)
-        if self._door.mechanism == doors.CURVE and self.certificate is not None:
+        self._authenticator.changed = wake
+        zap.open_door(self.domain, self._authenticator)
+        if self._authenticator.mechanism == CURVE and self.certificate is not None:
             curve.serve(socket, self.certificate, self.domain)
         else:
-            if self._door.mechanism == doors.PLAIN:
+            if self._authenticator.mechanism == PLAIN:
                 socket.setsockopt(zmq.PLAIN_SERVER, 1)
             curve.enforce(socket, self.domain)
-        if self._door.mechanism != doors.NULL:  # a stranger from elsewhere cannot be sent
-            self._prove(socket, monitor)
-        self._door.refused.clear()
+        if self._authenticator.mechanism != NULL:  # a probe from another machine is not possible
+            self._probe(socket, monitor)
+        self._authenticator.refused.clear()
 
     def close(self) -> None:
-        """After the socket is closed. May be repeated."""
-        self._door.changed = lambda: None
+        """Deregister from the ZAP handler, after the socket is closed. May be repeated."""
+        self._authenticator.changed = lambda: None
         zap.shut_door(self.domain)
 
     def opened(self, peer: bytes, fd: int) -> None:
-        """The first message of a connection has come by `fd`."""
+        """Note that the first message of `peer` came from `fd`."""
         mark = mark_of(fd)
         if mark is not None:
             self._marks[peer] = (fd, mark)
 
     def ended(self, peer: bytes) -> None:
-        """The connection of `peer` has ended."""
+        """Note the end of the connection of `peer`."""
         self._marks.pop(peer, None)
         self._proofs.pop(peer, None)
 
-    def judge(
+    def accepted(
         self,
-        told: list[tuple[bytes, list[bytes], str]],
-        machine: BrokerMachine,
+        batch: list[tuple[bytes, list[bytes], str]],
+        machine: Machine,
         now: float,
     ) -> list[tuple[bytes, list[bytes]]]:
-        """The messages of a batch that may go on. Each carries the proof of its connection."""
-        self.look(machine, now)
+        """Return the messages of a batch that the machine may receive.
+
+        `batch` holds (routing id, frames, proof of the connection).
+        """
+        self.apply_changes(machine, now)
         proofs = self._proofs
         return [
             (peer, frames)
-            for peer, frames, proof in told
-            if proofs.get(peer, "") == proof or self._enters(peer, proof, machine, now)
+            for peer, frames, proof in batch
+            if proofs.get(peer, "") == proof or self._authenticate(peer, proof, machine, now)
         ]
 
-    def look(self, machine: BrokerMachine, now: float) -> None:
-        """Acts on what has changed about who may be connected."""
-        if self._version == self._door.version:
+    def apply_changes(self, machine: Machine, now: float) -> None:
+        """Apply changed identities to open connections; end those that are no longer accepted."""
+        if self._version == self._authenticator.version:
             return
-        self._version = self._door.version
+        self._version = self._authenticator.version
         for peer, proof in list(self._proofs.items()):
-            identity = self._door.identity(proof)
-            if identity is None or not _tell(machine, peer, identity, now):
-                self._expel(peer, machine, now)
+            identity = self._authenticator.identity(proof)
+            if identity is None or not _identify(machine, peer, identity, now):
+                self._end_connection(peer, machine, now)
 
     def last_refused(self) -> AuthenticationRefusal | None:
-        """Whom the door has refused, as far as nobody has asked yet; the oldest first."""
-        return self._door.refused.popleft() if self._door.refused else None
+        """Take the oldest refusal of the authenticator that was not taken yet."""
+        return self._authenticator.refused.popleft() if self._authenticator.refused else None
 
-    def _prove(self, socket: zmq.Socket[bytes], monitor: Monitor) -> None:
-        with sockets.dealer() as canary:
-            canary.setsockopt(zmq.LINGER, 0)
+    def _probe(self, socket: zmq.Socket[bytes], monitor: Monitor) -> None:
+        with sockets.dealer() as probe:
+            probe.setsockopt(zmq.LINGER, 0)
             refused = MonitorEvent.AUTH_FAILED
-            if self._door.mechanism == doors.PLAIN:
-                canary.setsockopt(zmq.PLAIN_USERNAME, b"canary")
-                canary.setsockopt(zmq.PLAIN_PASSWORD, os.urandom(16).hex().encode())
-            elif self._door.lets_in_anybody or self.certificate is None:
-                refused = MonitorEvent.PROTOCOL_FAILED  # who does not encrypt is the only stranger
+            if self._authenticator.mechanism == PLAIN:
+                probe.setsockopt(zmq.PLAIN_USERNAME, b"probe")
+                probe.setsockopt(zmq.PLAIN_PASSWORD, os.urandom(16).hex().encode())
+            elif self._authenticator.accepts_any_key or self.certificate is None:
+                refused = MonitorEvent.PROTOCOL_FAILED  # only an unencrypted connection is refused
             else:
                 stranger = curve.make()
-                canary.setsockopt(zmq.CURVE_SERVERKEY, self.certificate.public.encode())
-                canary.setsockopt(zmq.CURVE_PUBLICKEY, stranger.public.encode())
-                canary.setsockopt(zmq.CURVE_SECRETKEY, stranger.secret.encode())
-            fate = _fate_of(canary, socket, monitor)
-        if fate != [refused]:
+                probe.setsockopt(zmq.CURVE_SERVERKEY, self.certificate.public.encode())
+                probe.setsockopt(zmq.CURVE_PUBLICKEY, stranger.public.encode())
+                probe.setsockopt(zmq.CURVE_SECRETKEY, stranger.secret.encode())
+            outcome = _outcome_of(probe, socket, monitor)
+        if outcome != [refused]:
             raise ConfigurationError(
-                "a stranger's connection was not refused: this broker does not serve "
-                f"({', '.join(event.name for event in fate) or 'no answer'})"
+                "the probe connection was not refused: this broker does not serve "
+                f"({', '.join(event.name for event in outcome) or 'no answer'})"
             )
 
-    def _enters(self, peer: bytes, proof: str, machine: BrokerMachine, now: float) -> bool:
-        identity = self._door.identity(proof)
+    def _authenticate(self, peer: bytes, proof: str, machine: Machine, now: float) -> bool:
+        identity = self._authenticator.identity(proof)
         if identity is None:
-            machine.registry.drop("revoked", peer)
-            self._expel(peer, machine, now)
+            machine.count_dropped("revoked", peer)
+            self._end_connection(peer, machine, now)
             return False
-        if not _tell(machine, peer, identity, now):
+        if not _identify(machine, peer, identity, now):
             return False
         self._proofs[peer] = proof
         return True
 
-    def _expel(self, peer: bytes, machine: BrokerMachine, now: float) -> None:
+    def _end_connection(self, peer: bytes, machine: Machine, now: float) -> None:
         self._proofs.pop(peer, None)
         machine.revoke(peer, now)
         if peer in self._marks:
             shut(*self._marks[peer])
 
 
-def _tell(machine: BrokerMachine, peer: bytes, identity: Identity, now: float) -> bool:
+def _identify(machine: Machine, peer: bytes, identity: Identity, now: float) -> bool:
     return machine.identify(peer, identity.user, identity.groups, now, identity.key)
 
 
-def refused(gate: Authentication | None, seen: MonitorRecord, machine: BrokerMachine) -> None:
-    """A handshake has failed: counted, and one line of the log."""
-    judged = seen.event is MonitorEvent.AUTH_FAILED
-    who = gate.last_refused() if gate is not None and judged else None
-    if who is None:
+def report_failure(
+    authentication: Authentication | None, seen: MonitorRecord, machine: Machine
+) -> None:
+    """Report a failed handshake to the machine."""
+    refusal = None
+    if authentication is not None and seen.event is MonitorEvent.AUTH_FAILED:
+        refusal = authentication.last_refused()
+    if refusal is None:
         machine.handshake_failed(reason(seen))
     else:
-        machine.handshake_failed(who.why, who=who.who, address=who.address)
+        machine.handshake_failed(refusal.why, who=refusal.who, address=refusal.address)
 
 
 def reason(seen: MonitorRecord) -> str:
-    """A short key for a failed handshake."""
+    """Return the short key of a failed handshake."""
     if seen.event is MonitorEvent.AUTH_FAILED:
         return "refused"
     if seen.event is MonitorEvent.PROTOCOL_FAILED:
@@ -170,23 +187,21 @@ def reason(seen: MonitorRecord) -> str:
     return "no-zap-handler" if seen.value == NO_HANDLER else "broken-off"
 
 
-def _fate_of(
-    canary: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Monitor
+def _outcome_of(
+    probe: zmq.Socket[bytes], socket: zmq.Socket[bytes], monitor: Monitor
 ) -> list[MonitorEvent]:
-    """What becomes of a stranger that tries to come in by a private door of the very socket, before
-    others are opened.
-    """
+    """Connect `probe` to `socket` by a temporary endpoint; return the events of its handshake."""
     url = sockets.bind(socket, "tcp://127.0.0.1:*")
     watch = Monitor(
-        canary, MonitorEvent.CONNECTED, MonitorEvent.AUTH_FAILED, MonitorEvent.PROTOCOL_FAILED
+        probe, MonitorEvent.CONNECTED, MonitorEvent.AUTH_FAILED, MonitorEvent.PROTOCOL_FAILED
     )
     try:
-        sockets.connect(canary, url)
-        watch.socket.poll(CANARY_WAIT)
+        sockets.connect(probe, url)
+        watch.socket.poll(PROBE_WAIT)
         return [seen.event for seen in watch.read()]
     finally:
         watch.close()
         sockets.unbind(socket, url)
-        while monitor.socket.poll(CANARY_WAIT):
+        while monitor.socket.poll(PROBE_WAIT):
             if any(seen.event is MonitorEvent.UNBOUND for seen in monitor.read()):
-                break  # the private door is shut
+                break  # the temporary endpoint is closed

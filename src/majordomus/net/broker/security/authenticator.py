@@ -1,8 +1,9 @@
-"""Who may connect to one broker: by CURVE key, by password, or from this machine.
+"""Which connections a broker accepts: by CURVE key, by password, or from this machine only.
 
-The `User-Id` that every message then carries names the proof, not the user: `curve:KEY`,
-`plain:USER:MARK` or `null:`. So a key that is taken away is seen with the very next message,
-whatever connection it comes by. One thread judges and looks, another one reads.
+An accepted connection gets a *proof*: `curve:KEY`, `plain:USER:MARK` or `null:`. libzmq attaches it
+to every message of the connection as `User-Id`. The proof names the credential and not the user, so
+a removed key is noticed with the next message of any of its connections. The ZAP handler's thread
+checks credentials and reloads files; the broker's thread reads the result.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ CURVE: Final = "CURVE"
 PLAIN: Final = "PLAIN"
 NULL: Final = "NULL"
 LOCAL_ADDRESS: Final = "localhost"
-"""How libzmq calls the other end of an ipc connection; its user and process may follow."""
+"""The address that libzmq reports for an ipc connection; user and process may follow."""
 MOST_REMOVED: Final = 10_000
+"""Removed keys that are remembered, for the reason in the log."""
 TRIES: Final = 10
-"""Passwords that are tried in a second, for each costs scrypt's 50 ms in the one thread that judges
-for all; who was let in before is known again without."""
+"""Passwords checked per second. Each costs 50 ms of scrypt in the thread that serves all brokers of
+the process. A password that was accepted before is recognised without scrypt."""
 MOST_REMEMBERED: Final = 10_000
+"""Accepted passwords that are recognised."""
 
 logger = logging.getLogger("majordomus.zap")
 
 
 class AuthenticationRefusal(NamedTuple):
-    """Somebody was not let in. `why` is a short key, `who` a key or a user's name."""
+    """A refused connection. `why` is a short key, `who` a public key or a user's name."""
 
     why: str
     who: str
@@ -48,10 +51,10 @@ class AuthenticationRefusal(NamedTuple):
 
 
 class Authenticator:
-    """One mechanism, and whom it lets in.
+    """Checks the credentials of one mechanism.
 
-    CURVE without `known` lets in everybody: encrypted, and nobody knows who. `changed` is called,
-    in the thread that looks, when somebody may have been taken away; `version` has risen by then.
+    CURVE without `known` accepts every key. `changed` is called in the ZAP handler's thread after a
+    reload that may have removed identities; `version` is incremented before.
     """
 
     def __init__(
@@ -65,45 +68,45 @@ class Authenticator:
         self.refused: deque[AuthenticationRefusal] = deque(maxlen=1000)
         self.changed = changed
         self._known = known
-        self._people = self._identities()
+        self._by_proof = self._identities()
         self._removed: dict[str, None] = {}
         self._tries, self._second = 0, 0
-        self._fitted: dict[bytes, None] = {}
+        self._accepted: dict[bytes, None] = {}
         self._salt = os.urandom(32)
-        self._tell_problems()
+        self._log_problems()
 
     @property
-    def lets_in_anybody(self) -> bool:
-        """Whether there is no key that would be refused."""
+    def accepts_any_key(self) -> bool:
+        """Whether every key is accepted."""
         return self.mechanism == CURVE and self._known is None
 
-    # ── the handler's thread ──────────────────────────────────────────────────────────────────────
+    # ── the ZAP handler's thread ──────────────────────────────────────────────────────────────────
 
     def judge(self, mechanism: str, address: str, credentials: Sequence[bytes]) -> str:
-        """The proof of who it is; "" refuses. Several threads may ask.
+        """Check the credentials of a new connection; return its proof, "" when it is refused.
 
-        Raises: BusyError.
+        Several threads may call it. Raises: BusyError when too many passwords are being tried.
         """
         who, why = "", "another-mechanism"
         if mechanism == self.mechanism:
-            judge = {CURVE: self._judge_key, PLAIN: self._judge_password, NULL: self._judge_null}
-            proof, who, why = judge[mechanism](address, credentials)
+            check = {CURVE: self._check_key, PLAIN: self._check_password, NULL: self._check_null}
+            proof, who, why = check[mechanism](address, credentials)
             if proof:
                 return proof
         self.refused.append(AuthenticationRefusal(why, who, address))
         return ""
 
-    def _judge_key(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
+    def _check_key(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
         if len(credentials) != 1 or len(credentials[0]) != 32:
             return "", "", "malformed"
         key = z85.encode(credentials[0]).decode()
         proof = f"curve:{key}"
-        if self._known is None or proof in self._people:
+        if self._known is None or proof in self._by_proof:
             return proof, key, ""
         return "", key, "removed-key" if proof in self._removed else "unknown-key"
 
-    def _judge_password(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
-        if not is_here(address):
+    def _check_password(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
+        if not is_local_address(address):
             return "", "", "password-from-elsewhere"
         if len(credentials) != 2 or self._known is None:
             return "", "", "malformed"
@@ -112,15 +115,15 @@ class Authenticator:
         if not isinstance(entry, Entry):
             entry = None
         seal = b"" if entry is None else self._seal(f"{user}:{entry.mark}", credentials[1])
-        if entry is not None and seal in self._fitted:
+        if entry is not None and seal in self._accepted:
             return f"plain:{user}:{entry.mark}", user, ""
         if not self._may_try():
             self.refused.append(AuthenticationRefusal("too-many-tries", user, address))
             raise BusyError
         if passwords.fits(entry, credentials[1]) and entry is not None:
-            if len(self._fitted) >= MOST_REMEMBERED:
-                self._fitted.clear()
-            self._fitted[seal] = None
+            if len(self._accepted) >= MOST_REMEMBERED:
+                self._accepted.clear()
+            self._accepted[seal] = None
             return f"plain:{user}:{entry.mark}", user, ""
         return "", user, "wrong-password"
 
@@ -132,67 +135,70 @@ class Authenticator:
         return self._tries <= TRIES
 
     def _seal(self, name: str, password: bytes) -> bytes:
-        """What a password that fitted is known by again, in this process alone."""
+        """Return the digest by which this process recognises an accepted password."""
         return hmac.digest(self._salt, name.encode() + b"\0" + password, "sha256")
 
-    def _judge_null(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
-        return ("null:", "", "") if is_here(address) else ("", "", "from-elsewhere")
+    def _check_null(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
+        return ("null:", "", "") if is_local_address(address) else ("", "", "from-elsewhere")
 
     def look(self) -> None:
-        """Reads what has changed."""
+        """Reload what has changed."""
         if self._known is None or not self._known.look():
             return
-        before, self._people = self._people, self._identities()
-        removed = [proof for proof in before if proof not in self._people]
+        before, self._by_proof = self._by_proof, self._identities()
+        removed = [proof for proof in before if proof not in self._by_proof]
         self._removed = dict.fromkeys([*self._removed, *removed][-MOST_REMOVED:])
-        self._tell_problems()
-        logger.info("%s: %d known, %d removed", self._known.path, len(self._people), len(removed))
+        self._log_problems()
+        logger.info("%s: %d known, %d removed", self._known.path, len(self._by_proof), len(removed))
         self.version += 1
         self.changed()
 
     # ── the broker's thread ───────────────────────────────────────────────────────────────────────
 
     def identity(self, proof: str) -> Identity | None:
-        """Who that is, by now; None for who may not be connected (any more).
+        """Return the identity of a proof; None when it may not, or no longer, be connected.
 
-        Without a proof a message comes by inproc, from this process.
+        A message without a proof came by inproc, from this process.
         """
         if not proof or proof == "null:":
             return NOBODY
-        found = self._people.get(proof)
-        if found is None and self.lets_in_anybody:
+        found = self._by_proof.get(proof)
+        if found is None and self.accepts_any_key:
             return Identity(key=proof.removeprefix("curve:"))
         return found
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 
     def _identities(self) -> Mapping[str, Identity]:
-        people: dict[str, Identity] = {}
+        by_proof: dict[str, Identity] = {}
         if self._known is not None:
             for name, one in self._known.value.items():
                 if isinstance(one, Identity):
-                    people[f"curve:{name}"] = one
+                    by_proof[f"curve:{name}"] = one
                 else:
-                    people[f"plain:{name}:{one.mark}"] = Identity(name, one.groups)
-        return people
+                    by_proof[f"plain:{name}:{one.mark}"] = Identity(name, one.groups)
+        return by_proof
 
-    def _tell_problems(self) -> None:
+    def _log_problems(self) -> None:
         for problem in self._known.problems if self._known is not None else ():
             logger.error("%s", problem)
 
 
 def by_keys(path: Path) -> Authenticator:
-    """CURVE, with the keys of a file or folder. Raises: ConfigurationError."""
+    """Make an authenticator for CURVE with the keys of a file or folder.
+
+    Raises: ConfigurationError.
+    """
     return Authenticator(CURVE, Watched(path, keys.load))
 
 
 def by_passwords(path: Path) -> Authenticator:
-    """PLAIN, with a file of passwords. Raises: ConfigurationError."""
+    """Make an authenticator for PLAIN with a file of passwords. Raises: ConfigurationError."""
     return Authenticator(PLAIN, Watched(path, lambda file, _problems: passwords.load(file)))
 
 
-def is_here(address: str) -> bool:
-    """Whether libzmq says that the other end is on this machine."""
+def is_local_address(address: str) -> bool:
+    """Return whether an address that libzmq reports is on this machine."""
     if address == LOCAL_ADDRESS or address.startswith(f"{LOCAL_ADDRESS}:"):
         return True
     try:

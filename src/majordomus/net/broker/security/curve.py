@@ -1,7 +1,4 @@
-"""CURVE on sockets: pairs are made, the broker's own is kept, options are set.
-
-Which key a client brings and which broker's key it expects is fixed here, once, for every socket.
-"""
+"""CURVE for libzmq sockets: key pairs, the broker's own certificate, and the socket options."""
 
 from __future__ import annotations
 
@@ -18,27 +15,28 @@ from majordomus.security import certificates, files
 from majordomus.security.certificates import Certificate
 
 ENFORCE_DOMAIN: Final = 93
-"""ZMQ_ZAP_ENFORCE_DOMAIN, which pyzmq has no name for: without a handler nobody gets in."""
+"""ZMQ_ZAP_ENFORCE_DOMAIN, which pyzmq does not name: without a ZAP handler libzmq refuses every
+connection."""
 BROKER_NAME: Final = "broker"
 
 
 def make(metadata: Mapping[str, str] | None = None) -> Certificate:
-    """A new pair. Raises: ConfigurationError where libzmq was built without CURVE."""
+    """Make a new key pair. Raises: ConfigurationError where libzmq was built without CURVE."""
     _check()
     public, secret = zmq.curve_keypair()
     return Certificate(public.decode(), secret.decode(), dict(metadata or {}))
 
 
 def public_of(secret: str) -> str:
-    """The public half of a pair."""
+    """Return the public key of a secret key."""
     return zmq.curve_public(certificates.check_key(secret, "a secret key").encode()).decode()
 
 
 def pair(given: Certificate | str | Path) -> Certificate:
-    """A pair that was made, or read from a file of one.
+    """Return a key pair that is given, or read from its file.
 
-    Raises: ConfigurationError when its secret is missing, belongs to another key, or can be read by
-    others.
+    Raises: ConfigurationError when the secret key is missing, belongs to another public key, or is
+    in a file that other users can read.
     """
     _check()
     found = given if isinstance(given, Certificate) else certificates.read_pair(Path(given))
@@ -51,9 +49,8 @@ def pair(given: Certificate | str | Path) -> Certificate:
 
 
 def state_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """Where a broker keeps what it has to find again: `$STATE_DIRECTORY` (systemd's), the user's
-    folder for such things by XDG or on macOS.
-    """
+    """Return the folder of a broker's state: `$STATE_DIRECTORY` (set by systemd), else the user's
+    state folder by XDG or on macOS."""
     service = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if service:
         return Path(service)
@@ -65,7 +62,7 @@ def state_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.pl
 
 
 def kept(path: Path | None = None) -> tuple[Certificate, Path, bool]:
-    """The certificate that a broker keeps at `path`, made when there is none.
+    """Load the broker's certificate from `path`, or make it there.
 
     Returns it, its secret file, and whether it is new. Raises: ConfigurationError.
     """
@@ -80,14 +77,14 @@ def kept(path: Path | None = None) -> tuple[Certificate, Path, bool]:
 
 
 def serve(socket: zmq.Socket[bytes], certificate: Certificate, domain: str) -> None:
-    """The socket, to be bound, speaks nothing but CURVE, and lets in whom its ZAP domain knows."""
+    """Make a socket that is not bound yet accept CURVE only, with the keys of its ZAP domain."""
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, certificate.secret.encode())
     enforce(socket, domain)
 
 
 def enforce(socket: zmq.Socket[bytes], domain: str) -> None:
-    """Whoever connects is judged by the ZAP handler; while there is none, nobody gets in."""
+    """Let the ZAP handler decide about each connection; without a handler all are refused."""
     socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
     socket.setsockopt(ENFORCE_DOMAIN, 1)
 

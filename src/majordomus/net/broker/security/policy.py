@@ -1,7 +1,7 @@
-"""What a broker is told about encryption and identity, judged as a whole before anything is bound.
+"""The security settings of a broker, checked together before anything is bound.
 
-What others can reach is encrypted and says who may come in, or somebody has said aloud that it
-shall not.
+An endpoint that other machines can reach must be encrypted and name the clients that may connect,
+or be marked `insecure`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from typing import Final
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
-from majordomus.net.broker.security import authenticator as doors
-from majordomus.net.broker.security import curve as keys
+from majordomus.net.broker.security import curve
 from majordomus.net.broker.security.authentication import Authentication
-from majordomus.net.broker.security.authenticator import Authenticator
+from majordomus.net.broker.security.authenticator import (
+    CURVE,
+    NULL,
+    Authenticator,
+    by_keys,
+    by_passwords,
+)
 from majordomus.security import keys as keys_of
 from majordomus.security import passwords as passwords_of
 from majordomus.security.certificates import Certificate
@@ -28,129 +33,139 @@ EVERYWHERE: Final = ("*", "0.0.0.0", "[::]")  # noqa: S104 - to tell them apart
 
 
 class SecurityPolicy:
-    """The settings, and what `Broker` was given in their place. Raises: ConfigurationError."""
+    """The security settings of one broker; arguments of `Broker` override them.
+
+    Raises: ConfigurationError for settings that contradict each other or are not secure.
+    """
 
     def __init__(
         self,
         settings: BrokerSettings,
         bind: Sequence[str],
-        curve: bool | Certificate | str | Path | None = None,
+        encryption: bool | Certificate | str | Path | None = None,
         clients: str | Path | None = None,
         passwords: str | Path | None = None,
         insecure: bool | None = None,
     ) -> None:
         self.certificate: Certificate | None = None
         self.file: Path | None = None
-        """Where the secret half is kept; None when the pair was given."""
+        """The file of the secret key; None when a key pair was given."""
         self.is_new = False
-        self.encrypted = settings.curve if curve is None else bool(curve)
-        self._given = curve if isinstance(curve, Certificate | str | Path) else settings.certificate
+        self.encrypted = settings.curve if encryption is None else bool(encryption)
+        self._given = (
+            encryption if isinstance(encryption, Certificate | str | Path) else settings.certificate
+        )
         self.clients = str(clients or settings.clients)
         self._passwords = str(passwords or settings.passwords)
         self._insecure = settings.insecure if insecure is None else insecure
         self._bind = list(bind)
-        self._check_sense(settings)
-        self._check_reach()
+        self._check_consistency(settings)
+        self._check_exposure()
 
     def prepare(self) -> None:
-        """Reads the files, and makes the broker's pair where there is none. May be repeated.
+        """Load the broker's certificate, or make it. May be repeated.
 
         Raises: ConfigurationError.
         """
         if not self.encrypted or self.certificate is not None:
             return
         if isinstance(self._given, Certificate):
-            self.certificate = keys.pair(self._given)
+            self.certificate = curve.pair(self._given)
         else:
             path = Path(self._given) if self._given else None
-            self.certificate, self.file, self.is_new = keys.kept(path)
+            self.certificate, self.file, self.is_new = curve.kept(path)
 
     def check_files(self) -> None:
-        """Reads what will be needed. Raises: ConfigurationError for what cannot be used."""
+        """Read every file that will be needed. Raises: ConfigurationError for an invalid one."""
         self.prepare()
         if self.encrypted and self.clients not in ("", ANY):
             keys_of.load(Path(self.clients), [])
         if self._passwords:
             passwords_of.load(Path(self._passwords))
 
-    def make_gate(self) -> Authentication | None:
-        """For one run of the broker; None where nobody is asked. Raises: ConfigurationError."""
+    def make_authentication(self) -> Authentication | None:
+        """Make the authentication of one run of the broker; None when it has none.
+
+        Raises: ConfigurationError.
+        """
         self.prepare()
         if self.encrypted:
-            anybody = self.clients in ("", ANY)
-            door = Authenticator(doors.CURVE) if anybody else doors.by_keys(Path(self.clients))
-            return Authentication(door, self.certificate)
+            if self.clients in ("", ANY):
+                return Authentication(Authenticator(CURVE), self.certificate)
+            return Authentication(by_keys(Path(self.clients)), self.certificate)
         if self._passwords:
-            return Authentication(doors.by_passwords(Path(self._passwords)), None)
-        return Authentication(Authenticator(doors.NULL), None) if self.clients == LOCAL else None
+            return Authentication(by_passwords(Path(self._passwords)), None)
+        return Authentication(Authenticator(NULL), None) if self.clients == LOCAL else None
 
     def for_clients(self, bound: Sequence[str]) -> list[str]:
-        """The endpoints as clients are to be given them, with the key where there is one."""
+        """Return the endpoints that clients connect to, with the broker's key if encrypted."""
         urls = [_reachable(url) for url in bound]
         if self.certificate is None:
             return urls
         key = self.certificate.public
         return [endpoints.with_key(url, key) if url.startswith("tcp://") else url for url in urls]
 
-    def _check_sense(self, settings: BrokerSettings) -> None:
+    def _check_consistency(self, settings: BrokerSettings) -> None:
         if settings.certificate and not self.encrypted:
-            raise ConfigurationError("a certificate is of use with curve (--curve) alone")
+            raise ConfigurationError("a certificate can only be used with curve (--curve)")
         if self.encrypted and self._passwords:
-            raise ConfigurationError("there is either curve or passwords, not both")
+            raise ConfigurationError("use either curve or passwords, not both")
         if self.encrypted and self.clients == LOCAL:
-            raise ConfigurationError(f"clients = {LOCAL!r} is for a broker without curve")
+            raise ConfigurationError(f"clients = {LOCAL!r} can only be used without curve")
         if not self.encrypted and self.clients not in ("", LOCAL):
             raise ConfigurationError(
-                "clients are known by their keys: that needs curve (--curve, curve=True)"
+                "a list of client keys (clients) needs curve (--curve, curve=True)"
             )
         if self._passwords and self.clients:
-            raise ConfigurationError("there are either clients or passwords, not both")
+            raise ConfigurationError("use either clients or passwords, not both")
 
-    def _check_reach(self) -> None:
+    def _check_exposure(self) -> None:
         outside = next((url for url in self._bind if not endpoints.is_local(url)), None)
         if outside is None:
             return
         if self._passwords:
             raise ConfigurationError(
-                f"{outside} can be reached by others, who would hear the passwords: "
-                "they are for this machine alone; use curve (--curve) there"
+                f"{outside} can be reached by others: passwords would cross the network in plain "
+                "text; use curve (--curve) there"
             )
         if self._insecure:
             return
         if not self.encrypted:
             raise ConfigurationError(
                 f"{outside} can be reached by others: encrypt it (--curve, curve=True), "
-                "or say --insecure (insecure=True)"
+                "or allow it with --insecure (insecure=True)"
             )
         if not self.clients:
             raise ConfigurationError(
-                f"{outside} can be reached by others: say who may connect "
-                "(--clients FILE or FOLDER of their keys), or --clients any"
+                f"{outside} can be reached by others: name the keys that may connect "
+                "(--clients FILE or FOLDER), or use --clients any"
             )
 
 
 class SecuredBroker:
-    """What a broker tells of its fence."""
+    """The part of `Broker` that publishes its security: public key and endpoints for clients."""
 
-    fence: SecurityPolicy
+    security_policy: SecurityPolicy
     endpoints: list[str]
 
     @property
     def public_key(self) -> str:
-        """What clients have to know of an encrypted broker; "" when it is not. Makes the pair where
-        there is none. Raises: ConfigurationError.
+        """The public key that clients need; "" for a broker without encryption.
+
+        Makes the broker's certificate where there is none. Raises: ConfigurationError.
         """
-        self.fence.prepare()
-        return self.fence.certificate.public if self.fence.certificate is not None else ""
+        self.security_policy.prepare()
+        certificate = self.security_policy.certificate
+        return certificate.public if certificate is not None else ""
 
     @property
     def client_endpoints(self) -> list[str]:
-        """The bound endpoints as clients want them: with the public key, where there is one."""
-        return self.fence.for_clients(self.endpoints)
+        """The bound endpoints with the public key, if the broker is encrypted."""
+        return self.security_policy.for_clients(self.endpoints)
 
 
 def _reachable(url: str) -> str:
-    """A host that others can look up, in the place of one that means every interface."""
+    """Replace a host that means every interface by the name of this machine."""
     host, _, port = url.removeprefix("tcp://").rpartition(":")
     if not url.startswith("tcp://") or host not in EVERYWHERE:
         return url

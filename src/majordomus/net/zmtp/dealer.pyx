@@ -1,20 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""One connection of our own ZMTP, as a DEALER; see wire.py, whose interface this is."""
+"""One connection of our own ZMTP, with the interface of a DEALER (`net/zmq/wire.py`)."""
 
-from majordomus.net.zmtp._engine import (
+from majordomus.net.zmtp.engine import (
     BROKEN_OFF,
-    GONE_AWAY,
+    CONNECTION_ENDED,
+    CONNECTION_OPENED,
+    HANDSHAKE_FAILED,
     MALFORMED,
-    NEW,
-    TURNED_AWAY,
     UNREACHED,
-    ready,
 )
+from majordomus.net.zmtp.mechanisms import ready
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
 from libc.string cimport memcmp, memset
-from majordomus.net.zmtp._posix cimport (
+from majordomus.net.zmtp.posix cimport (
     EPOLL_CTL_ADD,
     EPOLL_CTL_MOD,
     MSG_DONTWAIT,
@@ -32,18 +32,19 @@ from majordomus.net.zmtp._posix cimport (
     sockaddr_storage,
     socklen_t,
 )
-from majordomus.net.zmtp._stream cimport CONNECTING, ENDED, OPEN, ByteStream
-from majordomus.net.zmtp._engine cimport BROUGHT, EARLY, SCRATCH, Engine
+from majordomus.net.zmtp.stream cimport CONNECTING, ENDED, OPEN, ByteStream
+from majordomus.net.zmtp.engine cimport MAX_READ, FLUSH_AT, READ_BUFFER, Engine
 
 cdef enum:
     DEALER_TYPE = 5  # ZMTP/2.0 (RFC 15): a socket's type is a number
 
 
 cdef class TcpDealer(Engine):
-    """What a DEALER with one connection and IMMEDIATE is: `fd` is of a socket that does not block
-    and is being connected; it is closed with this. `hwm` messages wait at most.
+    """A DEALER with one connection, and IMMEDIATE: nothing is queued before it is open.
 
-    It belongs to one thread at a time. Whenever `self.fd` is readable, `receive` has something to do.
+    The argument `fd` is a non-blocking socket that is being connected; the dealer owns it from then
+    on. `hwm`: messages that may wait. It belongs to one thread at a time. Whenever the property
+    `fd` is readable, `receive` has work.
     """
 
     cdef ByteStream stream
@@ -51,22 +52,24 @@ cdef class TcpDealer(Engine):
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
         self.hwm, self.extra = hwm, -1
-        self.introduction = ready(b"DEALER", identity)
-        self.old_introduction = bytes([DEALER_TYPE, 0, len(identity)]) + identity
+        self.ready_command = ready(b"DEALER", identity)
+        self.zmtp2_ready = bytes([DEALER_TYPE, 0, len(identity)]) + identity
         self.watch(fd, EPOLL_CTL_ADD, False, True)
-        self.stream = ByteStream(fd, 0.0)  # from here on the descriptor is ours
+        self.stream = ByteStream(fd, 0.0)  # owns the descriptor from here on
         self.stream.state = CONNECTING
         self.stream.peer = identity
 
     @property
     def open(self):
-        """Whether the handshake is done and the end has not come."""
+        """Whether the handshake is done and the connection has not ended."""
         return self.stream.state == OPEN
 
     def wait_with(self, int extra):
-        """What waits for this and for the descriptor `extra`, in milliseconds: 1 when `extra` is
-        readable, 2 when `receive` has something to do, 3 for both; 0 after the time, or when a
-        signal was handled."""
+        """Return a function that waits for work and for the descriptor `extra`, in milliseconds.
+
+        Its result is 1 when `extra` is readable, 2 when `receive` has work, 3 for both; 0 after the
+        time, or when a signal was handled.
+        """
         self.watch(extra, EPOLL_CTL_ADD, True, False)
         self.extra = extra
         return self._wait
@@ -86,55 +89,58 @@ cdef class TcpDealer(Engine):
         return mask
 
     def receive(self, Py_ssize_t most):
-        """Up to `most` messages that are there now; fewer mean that there are no more, or only very
-        large ones. `news` tells what else came of it."""
+        """Return up to `most` messages; fewer mean that no more, or only large ones, have arrived.
+
+        `events` has what else has happened to the connection.
+        """
         cdef list batch = []
         cdef ByteStream stream = self.stream
-        self.brought = 0
+        self.bytes_read = 0
         if stream.state == CONNECTING and not self.connected():
             return batch
-        if stream.asks_to_write:
+        if stream.write_watched:
             self.flush(stream)
         while stream.state != ENDED and len(batch) < most:
-            self.visit(stream, batch, most)
-            if not (stream.waiting or stream.more) or self.brought >= BROUGHT:
+            self.run_turn(stream, batch, most)
+            if not (stream.unparsed or stream.readable) or self.bytes_read >= MAX_READ:
                 break
         return batch
 
     @property
     def waiting(self):
-        """Whether messages have been read that no batch had room for."""
-        return self.stream.waiting
+        """Whether messages have been read for which no batch had a place."""
+        return self.stream.unparsed
 
     cdef bint connected(self) except -1:
+        """Return whether the kernel has a connection; begin the handshake when it has."""
         cdef int number = 0
         cdef socklen_t size = sizeof(number)
         if getsockopt(self.stream.fd, SOL_SOCKET, SO_ERROR, &number, &size) != 0:
             number = errno
-        if number == EINPROGRESS or (number == 0 and not _has_other_end(self.stream.fd)):
+        if number == EINPROGRESS or (number == 0 and not _is_connected(self.stream.fd)):
             return False
-        if number != 0 or _meets_itself(self.stream.fd):
+        if number != 0 or _is_self_connected(self.stream.fd):
             self.end(self.stream, UNREACHED)
             return False
         self.watch(self.stream.fd, EPOLL_CTL_MOD, True, False)
-        self.told.append((NEW, self.stream.fd, None, ""))
-        self.begin(self.stream)
+        self.reported.append((CONNECTION_OPENED, self.stream.fd, None, ""))
+        self.begin_handshake(self.stream)
         return True
 
     def send(self, list batch not None):
-        """As `wire.DealerWire.send`."""
+        """Send a batch, as `DealerWire.send` does: from the first refusal on all are refused."""
         cdef ByteStream stream = self.stream
         cdef Py_ssize_t n, total = len(batch)
         cdef list refused = []
         for n in range(total):
-            if stream.state != OPEN or stream.deaf or self.is_full():
+            if stream.state != OPEN or stream.write_failed or self.is_full():
                 if n:
                     self.flush(stream)
                 return [(later, EAGAIN) for later in range(n, total)]
             stream.put_message(batch[n])
-            if stream.unsent() > EARLY and not stream.asks_to_write:
+            if stream.unsent() > FLUSH_AT and not stream.write_watched:
                 self.flush(stream)
-        if not stream.asks_to_write:
+        if not stream.write_watched:
             self.flush(stream)
         return refused
 
@@ -147,56 +153,59 @@ cdef class TcpDealer(Engine):
 
     @property
     def unsent(self):
-        """Bytes that the kernel has not taken yet."""
+        """Unsent bytes."""
         return self.stream.unsent()
 
     def expire(self):
-        """It has taken too long, if it is not open yet."""
+        """End the connection if it is not open yet: its time is over."""
         if self.stream.state < OPEN:
             self.end(self.stream, UNREACHED if self.stream.state == CONNECTING else BROKEN_OFF)
 
     def write(self):
-        """Tries to write what waits."""
+        """Write what is unsent, as far as the kernel takes it."""
         self.flush(self.stream)
 
     def close(self):
-        """May be repeated. What comes after this is not read: without reading it away first, the
-        kernel would tell the other end to forget what was sent."""
+        """Close the connection. May be repeated.
+
+        Pending input is read and dropped first: a close with unread input resets the connection,
+        and the kernel of the other end would then drop what was sent to it.
+        """
         if self.stream.state == OPEN and not self.abandoned:
             self.flush(self.stream)
             shutdown(self.stream.fd, SHUT_WR)
-            while recv(self.stream.fd, self.scratch, SCRATCH, MSG_DONTWAIT) > 0:
+            while recv(self.stream.fd, self.read_buffer, READ_BUFFER, MSG_DONTWAIT) > 0:
                 pass
         self.end(self.stream, "")
-        self.told.clear()
+        self.reported.clear()
 
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         batch.append(frames)
         return 0
 
-    cdef str opened(self, ByteStream stream, bytes peer, bytes kind):
+    cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
         return None if kind in (b"", b"REP", b"DEALER", b"ROUTER") else MALFORMED
 
-    cdef int ended(self, ByteStream stream, str why) except -1:
-        self.told.append(
-            (TURNED_AWAY if stream.state != OPEN else GONE_AWAY, stream.fd, None, why)
+    cdef int connection_ended(self, ByteStream stream, str why) except -1:
+        self.reported.append(
+            (HANDSHAKE_FAILED if stream.state != OPEN else CONNECTION_ENDED, stream.fd, None, why)
         )
         return 0
 
 
-cdef bint _has_other_end(int fd) noexcept:
-    """Whether a connection is there, and not only asked for."""
+cdef bint _is_connected(int fd) noexcept:
+    """Return whether a socket is connected, and not only connecting."""
     cdef sockaddr_storage there
     cdef socklen_t size = sizeof(there)
     return getpeername(fd, <sockaddr*>&there, &size) == 0
 
 
-cdef bint _meets_itself(int fd) noexcept:
-    """Whether a connection has itself at its other end.
+cdef bint _is_self_connected(int fd) noexcept:
+    """Return whether a socket is connected to itself.
 
-    Who tries often enough to reach a port of this machine where nobody listens, out of the range
-    for outgoing connections, is given that port itself one day. It would hear itself, and keep the
-    port from its broker.
+    A client that often connects to a local port without a listener, in the range of outgoing
+    ports, is one day given that very port as its own (TCP simultaneous open). It would receive its
+    own messages, and keep the port from its broker.
     """
     cdef sockaddr_storage here, there
     cdef socklen_t here_size = sizeof(here), there_size = sizeof(there)

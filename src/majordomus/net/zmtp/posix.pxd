@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What of POSIX, and of Linux's epoll, our own ZMTP calls. Declarations, nothing else."""
+"""Declarations of the POSIX and epoll functions that our own ZMTP calls."""
 
 from libc.stdint cimport uint32_t
 

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from majordomus.net.zmtp._engine import Engine
+from majordomus.net.zmtp.engine import Engine
 
 class TcpDealer(Engine):
     def __init__(self, fd: int, identity: bytes, *, hwm: int = 1000) -> None: ...

@@ -1,9 +1,9 @@
 from collections.abc import Sequence
 
-NEW: int
-GREETED_WELL: int
-GONE_AWAY: int
-TURNED_AWAY: int
+CONNECTION_OPENED: int
+HANDSHAKE_DONE: int
+CONNECTION_ENDED: int
+HANDSHAKE_FAILED: int
 NOT_ZMTP: str
 ANOTHER_MECHANISM: str
 MALFORMED: str
@@ -15,10 +15,8 @@ UNFINISHED: str
 UNREACHED: str
 REFUSED: str
 
-def ready(kind: bytes, identity: bytes = b"") -> bytes: ...
-
 class Engine:
     @property
     def fd(self) -> int: ...
     def abandon(self) -> None: ...
-    def news(self) -> Sequence[tuple[int, int, bytes | None, str]]: ...
+    def events(self) -> Sequence[tuple[int, int, bytes | None, str]]: ...

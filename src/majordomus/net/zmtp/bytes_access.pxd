@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""`bytes` as C sees them: by macros, or by functions where only the limited interface may be used."""
+"""Direct access to the memory of `bytes`: by macros, or by functions under the limited API."""
 
 from cpython.object cimport PyObject
 

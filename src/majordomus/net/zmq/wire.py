@@ -1,9 +1,7 @@
-"""Batches of messages in, batches out, on plain pyzmq: the twin of the native wire.
+"""Receive and send batches of messages on pyzmq sockets. No rule of Majordomo is in it.
 
-No rule is in it.
-
-Both wires belong to one thread at a time and never wait. Their sockets are somebody else's to make
-and close.
+`_native` has the same classes on libzmq itself; both pass one test class. A wire belongs to one
+thread at a time and never waits. The caller makes and closes its socket.
 """
 
 from __future__ import annotations
@@ -21,20 +19,22 @@ FULL: Final = errno.EAGAIN
 REFUSALS: Final = frozenset((GONE, FULL))
 
 NO_FD: Final = -1
-"""The descriptor of a connection that has none: inproc."""
+"""The descriptor of an inproc connection."""
 MAX_INPROC: Final = 10_000
+"""Routing ids of inproc peers that are remembered."""
 NO_FRAMES: Final = "a message has at least one frame: one that was begun could not be ended"
 
 _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 
 
 class RouterWire:
-    """A ROUTER with MANDATORY set. It notes which descriptor a routing id's first message came
-    from.
+    """A ROUTER with MANDATORY set.
 
-    A noted id is looked up no more until `forget`: one entry for each connection that the owner has
-    not seen the end of. What is beyond `max_frames` or `max_bytes` of one message (0: no bound; the
-    routing id does not count) is read and dropped; a `Cut` stands for it.
+    It records the descriptor that the first message of a routing id came from. `forget` removes the
+    record, so there is one for each connection whose end the owner has not reported.
+
+    `max_frames` and `max_bytes` bound one message, without its routing id; 0 is no bound. What is
+    beyond is read and dropped, and a `Cut` stands for it.
     """
 
     def __init__(
@@ -44,40 +44,40 @@ class RouterWire:
         self._socket = socket
         self._max_frames = max_frames or sys.maxsize
         self._max_bytes = max_bytes or sys.maxsize
-        self._noted: dict[bytes, int] = {}
+        self._recorded: dict[bytes, int] = {}
         self._inproc: set[bytes] = set()
         self._new: list[tuple[bytes, int]] = []
 
     def receive(self, most: int) -> list[tuple[bytes, list[bytes]]]:
-        """Up to `most` messages that are there now; fewer mean that the socket was found empty."""
-        recv, noted, inproc = self._socket.recv, self._noted, self._inproc
+        """Return up to `most` messages; fewer mean that the socket was found empty."""
+        recv, recorded, inproc = self._socket.recv, self._recorded, self._inproc
         batch: list[tuple[bytes, list[bytes]]] = []
         try:
             while len(batch) < most:
                 peer = recv(zmq.NOBLOCK)
-                known = peer in noted or peer in inproc
-                first = recv(zmq.NOBLOCK) if known else self._noting(peer).bytes
+                known = peer in recorded or peer in inproc
+                first = recv(zmq.NOBLOCK) if known else self._receive_first(peer).bytes
                 batch.append((peer, self._message(first)))
         except zmq.Again:
             pass
         return batch
 
     def receive_with_users(self, most: int) -> list[tuple[bytes, list[bytes], str]]:
-        """The same, each message with the `User-Id` of its connection; "" when there is none."""
+        """Receive as `receive` does, each message with the `User-Id` of its connection, or ""."""
         batch: list[tuple[bytes, list[bytes], str]] = []
         try:
             while len(batch) < most:
                 peer = self._socket.recv(zmq.NOBLOCK)
-                frame = self._noting(peer)
+                frame = self._receive_first(peer)
                 batch.append((peer, self._message(frame.bytes), _user_of(frame)))
         except zmq.Again:
             pass
         return batch
 
     def send(self, batch: list[tuple[bytes, list[bytes]]]) -> list[tuple[int, int]]:
-        """Sends in order; the result is (index, errno) of what was refused, GONE or FULL.
+        """Send in order; return (index, errno) of each refused message, GONE or FULL.
 
-        After a refusal all later messages to the same peer are refused likewise: order is kept.
+        After a refusal all later messages to the same peer are refused too: order is kept.
         Raises: ValueError for a message without frames.
         """
         refused: list[tuple[int, int]] = []
@@ -103,21 +103,18 @@ class RouterWire:
         return refused
 
     def connections(self) -> list[tuple[bytes, int]]:
-        """(routing id, descriptor) noted since the last call.
-
-        An id appears again after `forget`.
-        """
+        """Return (routing id, descriptor) of the connections recorded since the last call."""
         new, self._new = self._new, []
         return new
 
     def forget(self, peer: bytes) -> None:
-        """The connection of this routing id has ended; may be repeated."""
-        self._noted.pop(peer, None)
+        """Remove the record of this routing id: its connection has ended. May be repeated."""
+        self._recorded.pop(peer, None)
 
-    def _noting(self, peer: bytes) -> zmq.Frame:
-        """The next part, the first behind `peer`; what connection it came by is noted."""
+    def _receive_first(self, peer: bytes) -> zmq.Frame:
+        """Receive the part after the routing id, and record its connection."""
         frame = self._socket.recv(zmq.NOBLOCK, copy=False)
-        if peer in self._noted or peer in self._inproc:
+        if peer in self._recorded or peer in self._inproc:
             return frame
         try:
             fd = int(frame.get(zmq.SRCFD))
@@ -128,27 +125,27 @@ class RouterWire:
                 self._inproc.clear()
             self._inproc.add(peer)
         else:
-            self._noted[peer] = fd
+            self._recorded[peer] = fd
             self._new.append((peer, fd))
         return frame
 
     def _message(self, first: bytes) -> list[bytes]:
-        """All frames of the message that begins with `first`, within the bounds."""
+        """Receive the rest of the message that begins with `first`, within the bounds."""
         frames: list[bytes] = []
         kept = dropped = 0
-        cutting = False
+        truncating = False
         part = first
         while True:
             kept += len(part)
-            cutting = cutting or kept > self._max_bytes or len(frames) >= self._max_frames
-            if cutting:
+            truncating = truncating or kept > self._max_bytes or len(frames) >= self._max_frames
+            if truncating:
                 dropped += len(part)
             else:
                 frames.append(part)
             if not self._socket.getsockopt(zmq.RCVMORE):
                 break
             part = self._socket.recv(zmq.NOBLOCK)
-        if cutting:
+        if truncating:
             frames.append(Cut(dropped))
         return frames
 
@@ -161,7 +158,7 @@ class DealerWire:
         self._socket = socket
 
     def receive(self, most: int) -> list[list[bytes]]:
-        """Up to `most` messages that are there now; fewer mean that the socket was found empty."""
+        """Return up to `most` messages; fewer mean that the socket was found empty."""
         recv = self._socket.recv_multipart
         batch: list[list[bytes]] = []
         try:
@@ -172,9 +169,9 @@ class DealerWire:
         return batch
 
     def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
-        """Sends in order; from the first refusal (FULL: no room, or no connection) on all are
-        refused.
+        """Send in order; from the first refusal on all messages are refused.
 
+        The errno is FULL: the queue is full, or there is no connection.
         Raises: ValueError for a message without frames.
         """
         for index, frames in enumerate(batch):
@@ -185,19 +182,19 @@ class DealerWire:
         return []
 
     def readable(self) -> bool:
-        """Whether something is there to receive. Asking also makes libzmq notice new connections,
-        and is needed after every send: the descriptor is edge-triggered, and a send may take its
-        news away.
+        """Return whether a message can be received. The call also lets libzmq process its commands.
+
+        It is needed after every send: the socket's descriptor is edge-triggered, and a send may
+        consume the edge.
         """
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def _sent(self, frames: list[bytes]) -> bool:
-        """False when the message was refused. None is left begun.
+        """Send one message as a whole; return False when it was refused.
 
         Only a first part can be refused, with one exception (libzmq's lb_t::send): when the
-        connection ends in the middle of a message, the next part gets EAGAIN, what was written is
-        taken back, and the parts after it are swallowed up to the last. So the rest has to be sent
-        all the same.
+        connection ends in the middle of a message, the next part gets EAGAIN, libzmq withdraws the
+        parts before, and drops the parts after. So the remaining parts must be sent all the same.
         """
         last = len(frames) - 1
         sent = True
@@ -212,11 +209,10 @@ class DealerWire:
 
 
 class Wait:
-    """Waits until one of several sockets or descriptors is readable. Called with milliseconds (-1:
-    for ever).
+    """Waits until one of several sockets or descriptors is readable.
 
-    The result has bit n set when source n is readable; 0 after the time, or when a signal was
-    handled.
+    Called with milliseconds, -1 for no limit. The result has bit n set when source n is readable;
+    it is 0 after the time, or when a signal was handled.
     """
 
     def __init__(self, *sources: zmq.Socket[bytes] | int) -> None:

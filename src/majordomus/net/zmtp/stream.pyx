@@ -1,10 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""One connection of our own ZMTP: what is read and not yet a message, and what is to be written.
+"""The buffers of one connection: unparsed input, and output that is not written yet.
 
-Frames become bytes here. What the bytes mean is said by _zmtp.pyx.
+Frames become bytes here; `engine` parses bytes into frames.
 """
-
-from majordomus.net.zmq._pure import NO_FRAMES
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -12,8 +10,8 @@ from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
-from majordomus.net.zmtp._octets cimport bytes_of, size_of
-from majordomus.net.zmtp._posix cimport (
+from majordomus.net.zmtp.bytes_access cimport bytes_of, size_of
+from majordomus.net.zmtp.posix cimport (
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
     close,
@@ -27,46 +25,49 @@ cdef extern from "Python.h":
     int PyBytes_CheckExact(object)
 
 cdef enum:
-    PIECES = 64  # handed to the kernel at once
-    UNLOCKED = 64 * 1024  # more than so many bytes are sent without holding the GIL
-    FIRST_OUT = 4096
-    OUT_ROOM = 64 * 1024  # a buffer that is larger is given back when it is empty
+    PIECES = 64  # of one sendmsg
+    UNLOCKED = 64 * 1024  # above this size one send releases the GIL
+    FIRST_CAPACITY = 4096
+    MAX_IDLE_CAPACITY = 64 * 1024  # a larger buffer is freed when it is empty
 
 
-# ── what waits to be written ──────────────────────────────────────────────────────────────────────
+NO_FRAMES = "a message has at least one frame: one that was begun could not be ended"
+
+
+# ── output ────────────────────────────────────────────────────────────────────────────────────────
 
 cdef enum:
-    SPARES = 64
+    FREE_BUFFERS = 64
 
-cdef Out* spares[SPARES]
-cdef int spare_count = 0
+cdef OutBuffer* free_buffers[FREE_BUFFERS]
+cdef int free_count = 0
 
 
-cdef Out* borrow() except NULL:
-    """The caller holds the GIL, so does `give_back`."""
-    global spare_count
-    cdef Out* out
-    if spare_count > 0:
-        spare_count -= 1
-        return spares[spare_count]
-    out = <Out*>calloc(1, sizeof(Out))
+cdef OutBuffer* take_buffer() except NULL:
+    """Take a free buffer, or make one. The GIL protects the list of free buffers."""
+    global free_count
+    cdef OutBuffer* out
+    if free_count > 0:
+        free_count -= 1
+        return free_buffers[free_count]
+    out = <OutBuffer*>calloc(1, sizeof(OutBuffer))
     if out == NULL:
         raise MemoryError
     return out
 
 
-cdef void give_back(Out* out) noexcept:
-    """Whatever it still holds is dropped."""
-    global spare_count
+cdef void return_buffer(OutBuffer* out) noexcept:
+    """Drop what a buffer still holds, and keep it for the next connection."""
+    global free_count
     cdef int n
     for n in range(out.first_piece, out.last_piece):
         if out.pieces[n].owner != NULL:
             Py_DECREF(<object>out.pieces[n].owner)
     out.start = out.stop = out.queued = out.sent = 0
     out.first_piece = out.last_piece = out.first_end = out.last_end = 0
-    if spare_count < SPARES and out.room <= OUT_ROOM:
-        spares[spare_count] = out
-        spare_count += 1
+    if free_count < FREE_BUFFERS and out.capacity <= MAX_IDLE_CAPACITY:
+        free_buffers[free_count] = out
+        free_count += 1
         return
     free(out.bytes)
     free(out.pieces)
@@ -74,7 +75,8 @@ cdef void give_back(Out* out) noexcept:
     free(out)
 
 
-cdef int put_frame(Out* out, object frame, int flags) except -1:
+cdef int put_frame(OutBuffer* out, object frame, int flags) except -1:
+    """Append one frame: a small one is copied, a large one is referenced."""
     cdef size_t size = <size_t>size_of(frame)
     cdef unsigned char* head
     cdef int n
@@ -84,59 +86,59 @@ cdef int put_frame(Out* out, object frame, int flags) except -1:
         head[0] = <unsigned char>flags
         head[1] = <unsigned char>size
         memcpy(head + 2, bytes_of(frame), size)
-        own(out, 2 + size)
+        append_copied(out, 2 + size)
         return 0
     head[0] = <unsigned char>(flags | LONG)
     for n in range(8):
         head[1 + n] = <unsigned char>((<uint64_t>size >> (8 * (7 - n))) & 0xFF)
     if size <= SMALL:
         memcpy(head + 9, bytes_of(frame), size)
-        own(out, 9 + size)
+        append_copied(out, 9 + size)
         return 0
-    own(out, 9)
-    lend(out, frame)
+    append_copied(out, 9)
+    append_reference(out, frame)
     return 0
 
 
-cdef int reserve(Out* out, size_t more) except -1:
-    """Room for so many bytes, and for a piece."""
+cdef int reserve(OutBuffer* out, size_t more) except -1:
+    """Make room for `more` bytes and for one piece."""
     cdef size_t room
     cdef char* larger
-    if out.piece_room == out.last_piece:
-        more_pieces(out)
-    if out.room - out.stop >= more:
+    if out.piece_capacity == out.last_piece:
+        grow_pieces(out)
+    if out.capacity - out.stop >= more:
         return 0
-    if out.start > out.room // 2 and out.room - (out.stop - out.start) >= more:
+    if out.start > out.capacity // 2 and out.capacity - (out.stop - out.start) >= more:
         memmove(out.bytes, out.bytes + out.start, out.stop - out.start)
         out.stop -= out.start
         out.start = 0
         return 0
-    room = out.room or FIRST_OUT
+    room = out.capacity or FIRST_CAPACITY
     while room - out.stop < more:
         room *= 2
     larger = <char*>realloc(out.bytes, room)
     if larger == NULL:
         raise MemoryError
-    out.bytes, out.room = larger, room
+    out.bytes, out.capacity = larger, room
     return 0
 
 
-cdef int more_pieces(Out* out) except -1:
+cdef int grow_pieces(OutBuffer* out) except -1:
     cdef StreamPart* larger
-    if out.first_piece > out.piece_room // 2:
+    if out.first_piece > out.piece_capacity // 2:
         out.last_piece -= out.first_piece
         memmove(out.pieces, out.pieces + out.first_piece, out.last_piece * sizeof(StreamPart))
         out.first_piece = 0
         return 0
-    larger = <StreamPart*>realloc(out.pieces, (2 * out.piece_room + 4) * sizeof(StreamPart))
+    larger = <StreamPart*>realloc(out.pieces, (2 * out.piece_capacity + 4) * sizeof(StreamPart))
     if larger == NULL:
         raise MemoryError
-    out.pieces, out.piece_room = larger, 2 * out.piece_room + 4
+    out.pieces, out.piece_capacity = larger, 2 * out.piece_capacity + 4
     return 0
 
 
-cdef inline void own(Out* out, size_t size) noexcept:
-    """So many bytes more stand in the buffer; there is room for a piece."""
+cdef inline void append_copied(OutBuffer* out, size_t size) noexcept:
+    """Count bytes that were copied to the end of the buffer; `reserve` made room for a piece."""
     out.stop += size
     out.queued += size
     if out.last_piece > out.first_piece and out.pieces[out.last_piece - 1].owner == NULL:
@@ -147,11 +149,11 @@ cdef inline void own(Out* out, size_t size) noexcept:
     out.last_piece += 1
 
 
-cdef int lend(Out* out, object frame) except -1:
-    """A frame that is written from where it is."""
+cdef int append_reference(OutBuffer* out, object frame) except -1:
+    """Append a frame that is written from its own memory."""
     cdef StreamPart* piece
-    if out.piece_room == out.last_piece:
-        more_pieces(out)
+    if out.piece_capacity == out.last_piece:
+        grow_pieces(out)
     piece = &out.pieces[out.last_piece]
     piece.owner, piece.data = <PyObject*>frame, bytes_of(frame)
     piece.size = <size_t>size_of(frame)
@@ -161,25 +163,26 @@ cdef int lend(Out* out, object frame) except -1:
     return 0
 
 
-cdef int end_message(Out* out) except -1:
+cdef int mark_message_end(OutBuffer* out) except -1:
+    """Note that a message ends here; `ByteStream.messages` counts by it."""
     cdef size_t* larger
-    if out.last_end == out.end_room:
-        if out.first_end > out.end_room // 2:
+    if out.last_end == out.end_capacity:
+        if out.first_end > out.end_capacity // 2:
             out.last_end -= out.first_end
             memmove(out.ends, out.ends + out.first_end, out.last_end * sizeof(size_t))
             out.first_end = 0
         else:
-            larger = <size_t*>realloc(out.ends, (2 * out.end_room + 64) * sizeof(size_t))
+            larger = <size_t*>realloc(out.ends, (2 * out.end_capacity + 64) * sizeof(size_t))
             if larger == NULL:
                 raise MemoryError
-            out.ends, out.end_room = larger, 2 * out.end_room + 64
+            out.ends, out.end_capacity = larger, 2 * out.end_capacity + 64
     out.ends[out.last_end] = out.queued
     out.last_end += 1
     return 0
 
 
-cdef ssize_t give(int fd, Out* out) noexcept:
-    """One system call: as many pieces as it takes."""
+cdef ssize_t write_pieces(int fd, OutBuffer* out) noexcept:
+    """Write as many pieces as one system call takes. Returns the bytes, or -1 with errno set."""
     cdef iovec[PIECES] vector
     cdef msghdr header
     cdef StreamPart* piece = &out.pieces[out.first_piece]
@@ -206,8 +209,8 @@ cdef ssize_t give(int fd, Out* out) noexcept:
     return taken
 
 
-cdef void took(Out* out, size_t size) noexcept:
-    """The kernel has taken so many bytes."""
+cdef void remove_written(OutBuffer* out, size_t size) noexcept:
+    """Remove bytes that the kernel has taken."""
     cdef StreamPart* one
     cdef size_t part
     out.sent += size
@@ -230,11 +233,11 @@ cdef void took(Out* out, size_t size) noexcept:
 # ── a connection ──────────────────────────────────────────────────────────────────────────────────
 
 cdef class ByteStream:
-    """One connection: what is read and not yet a message, what is to be written."""
+    """One connection; its fields are described in the .pxd."""
 
     def __cinit__(self, int fd, double began):
         self.fd, self.began = fd, began
-        self.state = SIGNED
+        self.state = AWAIT_SIGNATURE
 
     def __dealloc__(self):
         if self.state != ENDED:
@@ -242,25 +245,25 @@ cdef class ByteStream:
         self.release()
 
     cdef void release(self) noexcept:
-        """What is held of both directions."""
+        """Free the buffers of both directions."""
         if self.out != NULL:
-            give_back(self.out)
+            return_buffer(self.out)
             self.out = NULL
-        free(self.held)
-        self.held = NULL
-        self.held_at = self.held_size = self.held_room = 0
+        free(self.input)
+        self.input = NULL
+        self.input_at = self.input_size = self.input_capacity = 0
         if self.large != NULL:
             Py_DECREF(<object>self.large)
             self.large = NULL
         self.first = self.frames = None
 
     cdef size_t unsent(self) noexcept:
-        """Bytes that wait."""
+        """Return the number of unsent bytes."""
         return 0 if self.out == NULL else self.out.queued - self.out.sent
 
     cdef int messages(self) noexcept:
-        """How many messages wait, the one that is partly written included."""
-        cdef Out* out = self.out
+        """Return the number of unsent messages, a partly written one included."""
+        cdef OutBuffer* out = self.out
         if out == NULL:
             return 0
         while out.first_end < out.last_end and out.ends[out.first_end] <= out.sent:
@@ -268,7 +271,7 @@ cdef class ByteStream:
         return out.last_end - out.first_end
 
     cdef int put_message(self, object frames) except -1:
-        """All frames of one message. When it raises, nothing of it is left."""
+        """Append one message. When it raises, nothing was appended."""
         cdef list parts = frames if type(frames) is list else list(frames)
         cdef Py_ssize_t n, last = len(parts) - 1
         cdef object frame
@@ -280,34 +283,37 @@ cdef class ByteStream:
                 parts = [one if type(one) is bytes else bytes(memoryview(one)) for one in parts]
                 break
         if self.out == NULL:
-            self.out = borrow()
+            self.out = take_buffer()
         for n in range(last + 1):
             put_frame(self.out, parts[n], MORE if n < last else 0)
-        return end_message(self.out)
+        return mark_message_end(self.out)
 
     cdef int put_raw(self, bytes data) except -1:
-        """Bytes that are no message: a greeting, a command."""
+        """Append bytes that are not a message: a greeting or a command."""
         cdef size_t size = <size_t>size_of(data)
         if self.out == NULL:
-            self.out = borrow()
+            self.out = take_buffer()
         reserve(self.out, size)
         memcpy(self.out.bytes + self.out.stop, bytes_of(data), size)
-        own(self.out, size)
+        append_copied(self.out, size)
         return 0
 
     cdef int write(self) noexcept:
-        """Gives the kernel what it takes. 0; EAGAIN when something is left; or what went wrong."""
+        """Write what the kernel takes.
+
+        Returns 0 when all is written, EAGAIN when some is left, or the errno of a failure.
+        """
         cdef ssize_t taken
-        cdef Out* out = self.out
+        cdef OutBuffer* out = self.out
         if out == NULL:
             return 0
         while out.first_piece < out.last_piece:
-            taken = give(self.fd, out)
+            taken = write_pieces(self.fd, out)
             if taken < 0:
                 if errno == EINTR:
                     continue
                 return EAGAIN if errno == EAGAIN or errno == ENOBUFS else errno
-            took(out, <size_t>taken)
-        give_back(out)
+            remove_written(out, <size_t>taken)
+        return_buffer(out)
         self.out = NULL
         return 0

@@ -1,19 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Many connections of our own ZMTP, as a ROUTER; see wire.py, whose interface this is."""
+"""Many connections of our own ZMTP, with the interface of a ROUTER (`net/zmq/wire.py`)."""
 
 import collections
 
-from majordomus.net.zmtp._engine import (
+from majordomus.net.zmtp.engine import (
     BROKEN_OFF,
-    GONE_AWAY,
+    CONNECTION_ENDED,
     ID_IN_USE,
     MALFORMED,
-    NEW,
+    CONNECTION_OPENED,
     NOT_YET,
-    TURNED_AWAY,
+    HANDSHAKE_FAILED,
     UNFINISHED,
-    ready,
 )
+from majordomus.net.zmtp.mechanisms import ready
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport (
@@ -28,7 +28,7 @@ from libc.errno cimport (
     errno,
 )
 from libc.stdint cimport uint32_t
-from majordomus.net.zmtp._posix cimport (
+from majordomus.net.zmtp.posix cimport (
     AF_INET,
     AF_INET6,
     EPOLL_CTL_ADD,
@@ -50,54 +50,57 @@ from majordomus.net.zmtp._posix cimport (
     sockaddr_storage,
     socklen_t,
 )
-from majordomus.net.zmtp._stream cimport ENDED, OPEN, ByteStream
-from majordomus.net.zmtp._engine cimport BROUGHT, EARLY, MAX_ID, Engine
+from majordomus.net.zmtp.stream cimport ENDED, OPEN, ByteStream
+from majordomus.net.zmtp.engine cimport MAX_READ, FLUSH_AT, MAX_ID, Engine
 
 cdef enum:
     ROUTER_TYPE = 6  # ZMTP/2.0 (RFC 15): a socket's type is a number
-    SHARE = 32  # messages of one connection before the others have their turn
+    TURN_MESSAGES = 32  # messages of one connection before others get their turn
     EVENTS = 256
-    TOGETHER = 48  # connections of one batch that are written to at once; there are buffers for them
+    MAX_DIRTY = 48  # connections with unwritten messages; below the number of free out buffers
     ACCEPTED_AT_ONCE = 64
     ENDED_AT_ONCE = 64
 
 
 cdef class TcpRouter(Engine):
-    """What a ROUTER with MANDATORY is, for connections that listening sockets bring.
+    """A ROUTER with MANDATORY, for the connections of its listening sockets.
 
-    It belongs to one thread. `receive` and `send` are those of `wire.RouterWire`, and never wait; a
-    peer is full when `hwm` messages or `max_unsent` bytes wait for it. Of one message no more than
-    `max_frames` and `max_bytes` are kept, a `Cut` stands for the rest; a connection that brings
-    more than `max_message` bytes for one is ended. When messages that are not complete hold more
-    than `max_unfinished` bytes together, the connection that holds most of them is ended.
-    `make_id(n)` makes n random bytes, for who brings no routing id. `extra` is a descriptor that
-    `wait` watches beside them. A bound of 0 is none. `mark` is put in front of every routing id,
-    to tell them apart from those of another socket.
+    It belongs to one thread. `receive` and `send` are those of `RouterWire`; they never wait.
 
-    A routing id whose end `news` has told is nobody's until it is `release`d: who brings it
-    meanwhile waits, unheard.
+    `make_id(n)` returns n random bytes, for peers without a routing id.
+    `hwm`, `max_unsent`: messages and bytes that may wait for one peer; then it is full.
+    `max_frames`, `max_bytes`: what is kept of one message; a `Cut` stands for the rest.
+    `max_message`: a connection that sends more bytes for one message is ended.
+    `max_unfinished`: bytes that incomplete messages may hold together; beyond it the connection
+    that holds most is ended.
+    `extra`: a descriptor that `wait` watches too.
+    `mark`: the prefix of every routing id, to distinguish them from those of another socket.
+    A bound of 0 is none.
+
+    After CONNECTION_ENDED a routing id stays reserved until `release`: a new connection with the
+    same id waits in its handshake.
     """
 
     cdef list by_fd  # ByteStream at the index of its descriptor
     cdef dict by_peer
     cdef set listening
-    cdef list arrivals  # listening sockets that have somebody
-    cdef list queue  # streams whose turn comes, from `head` on
+    cdef list arrivals  # listening sockets with connections to accept
+    cdef list queue  # streams that wait for their turn, from `head` on
     cdef Py_ssize_t head
-    cdef list later  # streams that wait for a routing id
-    cdef set leaving  # routing ids whose ends are told and which are not released
-    cdef object young  # those in the handshake, and some that have it done; oldest first
+    cdef list waiting_for_id  # streams whose routing id is reserved
+    cdef set ended_ids  # routing ids that are reserved until `release`
+    cdef object in_handshake  # streams, oldest first; some have completed it since
     cdef object make_id
     cdef bytes mark
     cdef int hwm, extra
     cdef size_t max_unsent, max_unfinished
-    cdef epoll_event[EVENTS] events
-    cdef bint fresh  # the kernel was asked since `receive` was here
-    cdef bint crowded  # it may have had more to tell
+    cdef epoll_event[EVENTS] epoll_events
+    cdef bint polled  # epoll_wait was called since the last `receive`
+    cdef bint poll_was_full  # the last epoll_wait may have left events
     cdef double now
     cdef readonly int open_count
     cdef readonly bint exhausted
-    """Whether no descriptor was left for one who came; `accept_again` ends it."""
+    """Whether accepting has stopped for want of descriptors; `accept_again` resumes it."""
 
     def __init__(
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
@@ -107,22 +110,23 @@ cdef class TcpRouter(Engine):
         self.make_id, self.hwm, self.extra = make_id, hwm, extra
         self.max_frames, self.max_bytes, self.max_message = max_frames, max_bytes, max_message
         self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
-        self.introduction = ready(b"ROUTER")
-        self.old_introduction = bytes([ROUTER_TYPE, 0, 0])
+        self.ready_command = ready(b"ROUTER")
+        self.zmtp2_ready = bytes([ROUTER_TYPE, 0, 0])
         self.by_fd, self.by_peer, self.listening = [], {}, set()
-        self.queue, self.later, self.leaving, self.mark = [], [], set(), mark
-        self.arrivals, self.young = [], collections.deque()
+        self.queue, self.waiting_for_id, self.ended_ids, self.mark = [], [], set(), mark
+        self.arrivals, self.in_handshake = [], collections.deque()
         if extra >= 0:
             self.watch(extra, EPOLL_CTL_ADD, True, False)
 
     def listen(self, int fd):
-        """A bound and listening socket that does not block; somebody else's to close, after
+        """Accept connections from a non-blocking listening socket. The caller closes it after
         `unlisten`."""
         if not self.exhausted:
             self.watch(fd, EPOLL_CTL_ADD, True, False)
         self.listening.add(fd)
 
     def unlisten(self, int fd):
+        """Accept no more connections from this socket. May be repeated."""
         if fd in self.listening:
             self.listening.discard(fd)
             if not self.exhausted:
@@ -130,45 +134,45 @@ cdef class TcpRouter(Engine):
         self.arrivals = [one for one in self.arrivals if one != fd]
 
     def accept_again(self):
-        """After `exhausted`: tries again whether there are descriptors."""
+        """Try to accept connections again, after `exhausted`."""
         if self.exhausted:
             self.exhausted = False
             for fd in self.listening:
                 self.watch(fd, EPOLL_CTL_ADD, True, False)
 
     def wait(self, int milliseconds):
-        """1 when `extra` is readable, 2 when `receive` has something to do, 3 for both. It ends
-        early, with 0, when a signal was handled."""
+        """Wait for work. Returns 1 when `extra` is readable, 2 when `receive` has work, 3 for both;
+        0 after the time, and earlier when a signal was handled."""
         cdef int found, number = 0
         if self.pending or self.arrivals:
             return 2
         if milliseconds == 0:
-            found = epoll_wait(self.epoll, self.events, EVENTS, 0)
+            found = epoll_wait(self.epoll, self.epoll_events, EVENTS, 0)
         else:
             with nogil:
-                found = epoll_wait(self.epoll, self.events, EVENTS, milliseconds)
+                found = epoll_wait(self.epoll, self.epoll_events, EVENTS, milliseconds)
         if found < 0:
             number = errno
             if number != EINTR:
                 raise OSError(number, "epoll_wait")
             PyErr_CheckSignals()
             return 0
-        return self.note(found)
+        return self.note_ready(found)
 
     @property
     def pending(self):
-        """Whether there is more to receive of which `fd` need not tell."""
-        return self.head < len(self.queue) or bool(self.later)
+        """Whether `receive` has work although `fd` may not be readable."""
+        return self.head < len(self.queue) or bool(self.waiting_for_id)
 
-    cdef int note(self, int found) except -1:
-        """What the kernel has told: who has a turn. The result is that of `wait`."""
+    cdef int note_ready(self, int found) except -1:
+        """Queue the streams of `found` epoll events for a turn. Returns the result of `wait`."""
         cdef int n, fd, mask = 0
         cdef uint32_t events
         cdef object one
         cdef ByteStream stream
-        self.fresh, self.crowded = True, found == EVENTS
+        self.polled, self.poll_was_full = True, found == EVENTS
         for n in range(found):
-            fd, events = self.events[n].data.fd, self.events[n].events
+            fd, events = self.epoll_events[n].data.fd, self.epoll_events[n].events
             if fd == self.extra:
                 mask |= 1
                 continue
@@ -187,24 +191,27 @@ cdef class TcpRouter(Engine):
         return mask
 
     def receive(self, Py_ssize_t most, double now):
-        """Up to `most` messages that are there now; unless something is `pending`, there are no
-        more. It also accepts, greets, and notices ends. Connections take turns, a share each."""
+        """Return up to `most` messages; there are no more unless `pending` is set.
+
+        It also accepts connections, runs handshakes and detects ended connections. Connections take
+        turns of TURN_MESSAGES messages.
+        """
         cdef list batch = []
         cdef ByteStream stream
         cdef Py_ssize_t share
-        self.now, self.brought = now, 0
-        if self.later:
-            self.queue += self.later
-            self.later = []
-        if not self.fresh:
-            self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
-        self.fresh = False
-        while len(batch) < most and self.brought < BROUGHT:
+        self.now, self.bytes_read = now, 0
+        if self.waiting_for_id:
+            self.queue += self.waiting_for_id
+            self.waiting_for_id = []
+        if not self.polled:
+            self.note_ready(max(0, epoll_wait(self.epoll, self.epoll_events, EVENTS, 0)))
+        self.polled = False
+        while len(batch) < most and self.bytes_read < MAX_READ:
             if self.head == len(self.queue):
-                if not self.crowded:
+                if not self.poll_was_full:
                     break
-                self.note(max(0, epoll_wait(self.epoll, self.events, EVENTS, 0)))
-                self.fresh = False
+                self.note_ready(max(0, epoll_wait(self.epoll, self.epoll_events, EVENTS, 0)))
+                self.polled = False
                 if self.head == len(self.queue):
                     break
             stream = <ByteStream>self.queue[self.head]
@@ -212,9 +219,9 @@ cdef class TcpRouter(Engine):
             stream.queued = False
             if stream.state == ENDED:
                 continue
-            share = len(batch) + SHARE
-            self.visit(stream, batch, share if share < most else most)
-            if (stream.waiting or stream.more) and stream.state != ENDED and not stream.queued:
+            share = len(batch) + TURN_MESSAGES
+            self.run_turn(stream, batch, share if share < most else most)
+            if (stream.unparsed or stream.readable) and stream.state != ENDED and not stream.queued:
                 stream.queued = True
                 self.queue.append(stream)
             while self.max_unfinished and self.unfinished > self.max_unfinished:
@@ -227,11 +234,11 @@ cdef class TcpRouter(Engine):
         return batch
 
     def release(self, bytes peer not None):
-        """This routing id may be somebody else's from now on."""
-        self.leaving.discard(peer)
+        """Allow a new connection to use this routing id."""
+        self.ended_ids.discard(peer)
 
     cdef int end_largest(self) except -1:
-        """The connection that holds most of what is not complete."""
+        """End the connection with the largest unfinished message."""
         cdef ByteStream largest = None, stream
         for one in self.by_fd:
             if one is None:
@@ -252,7 +259,7 @@ cdef class TcpRouter(Engine):
                 size = sizeof(address)
                 made = accept4(fd, <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if made >= 0:
-                    self.welcome(made, _host(&address))
+                    self.add_connection(made, _host(&address))
                     continue
                 number = errno
                 if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
@@ -263,56 +270,56 @@ cdef class TcpRouter(Engine):
         return 0
 
     cdef int out_of_descriptors(self) except -1:
-        """Who waits to be accepted would be told of at every turn."""
+        """Stop watching the listening sockets: they would be readable at every turn."""
         if not self.exhausted:
             self.exhausted = True
             for fd in self.listening:
                 self.watch(fd, EPOLL_CTL_DEL, False, False)
         return 0
 
-    cdef int welcome(self, int fd, str host) except -1:
+    cdef int add_connection(self, int fd, str host) except -1:
         cdef ByteStream stream = ByteStream(fd, self.now)
         while len(self.by_fd) <= fd:
             self.by_fd.append(None)
         try:
             self.watch(fd, EPOLL_CTL_ADD, True, False)
-        except OSError:  # the kernel watches no more than it was told
+        except OSError:  # the kernel's limit of watched descriptors
             stream.state = ENDED
             close(fd)
             return self.out_of_descriptors()
         self.by_fd[fd] = stream
         self.open_count += 1
-        self.young.append(stream)
-        self.told.append((NEW, fd, None, host))
-        return self.begin(stream)
+        self.in_handshake.append(stream)
+        self.reported.append((CONNECTION_OPENED, fd, None, host))
+        return self.begin_handshake(stream)
 
     def expire(self, double before):
-        """Ends who began before that time and is not done with the handshake; of many only some,
-        for others wait meanwhile.
+        """End connections that began before that time and are still in the handshake: at most
+        ENDED_AT_ONCE of them, so that others get their turn.
 
-        When the next one began; infinity when there is none.
+        Returns when the next one began; infinity when none is in the handshake.
         """
         cdef ByteStream stream
         cdef int ended = 0
-        while self.young:
-            stream = <ByteStream>self.young[0]
+        while self.in_handshake:
+            stream = <ByteStream>self.in_handshake[0]
             if stream.state < OPEN:
                 if stream.began > before or ended == ENDED_AT_ONCE:
                     return stream.began
                 self.end(stream, BROKEN_OFF)
                 ended += 1
-            self.young.popleft()
+            self.in_handshake.popleft()
         return float("inf")
 
     def send(self, list batch not None):
-        """As `wire.RouterWire.send`."""
+        """Send a batch, as `RouterWire.send` does; the messages of one peer keep their order."""
         cdef list refused = []
         cdef list dirty = []
         cdef Py_ssize_t n
         cdef tuple one
         cdef object found
         cdef ByteStream stream
-        cdef list stopped = []
+        cdef list refusing = []
         try:
             for n in range(len(batch)):
                 one = <tuple>batch[n]
@@ -321,32 +328,32 @@ cdef class TcpRouter(Engine):
                     refused.append((n, EHOSTUNREACH))
                     continue
                 stream = <ByteStream>found
-                if stream.deaf:
+                if stream.write_failed:
                     refused.append((n, EHOSTUNREACH))
                     continue
-                if stream.stopped or self.is_full(stream):
-                    if not stream.stopped:
-                        stream.stopped = True
-                        stopped.append(stream)
+                if stream.refusing or self.is_full(stream):
+                    if not stream.refusing:
+                        stream.refusing = True
+                        refusing.append(stream)
                     refused.append((n, EAGAIN))
                     continue
                 stream.put_message(one[1])
                 if not stream.dirty:
-                    if len(dirty) == TOGETHER:
+                    if len(dirty) == MAX_DIRTY:
                         self.flush_all(dirty)
                     stream.dirty = True
                     dirty.append(stream)
-                elif stream.unsent() > EARLY and not stream.asks_to_write:
+                elif stream.unsent() > FLUSH_AT and not stream.write_watched:
                     self.flush(stream)
                     stream.dirty = True
         finally:
             self.flush_all(dirty)
-            for stream in stopped:
-                stream.stopped = False
+            for stream in refusing:
+                stream.refusing = False
         return refused
 
     cdef int flush_all(self, list dirty) except -1:
-        """And forget them."""
+        """Write what is unsent of these streams, and clear the list."""
         cdef ByteStream stream
         for stream in dirty:
             self.flush(stream)
@@ -354,93 +361,93 @@ cdef class TcpRouter(Engine):
         return 0
 
     cdef inline bint is_full(self, ByteStream stream) except -1:
-        if not self.holds_much(stream):
+        if not self.at_limit(stream):
             return False
         self.flush(stream)
-        return self.holds_much(stream)
+        return self.at_limit(stream)
 
-    cdef inline bint holds_much(self, ByteStream stream) noexcept:
+    cdef inline bint at_limit(self, ByteStream stream) noexcept:
         if self.max_unsent and stream.unsent() >= self.max_unsent:
             return True
         return stream.messages() >= self.hwm
 
-    def knows(self, bytes peer not None):
-        """Whether there is a connection of this routing id."""
+    def has_peer(self, bytes peer not None):
+        """Return whether a connection has this routing id."""
         return peer in self.by_peer
 
     def cut(self, int fd):
-        """Ends a connection; `news` does not tell. May be repeated."""
+        """End a connection without an event. May be repeated."""
         if 0 <= fd < len(self.by_fd) and self.by_fd[fd] is not None:
             stream = <ByteStream>self.by_fd[fd]
-            told = len(self.told)
+            reported = len(self.reported)
             shutdown(fd, SHUT_RDWR)
             self.end(stream, "")
-            self.leaving.discard(stream.peer)
-            del self.told[told:]
+            self.ended_ids.discard(stream.peer)
+            del self.reported[reported:]
 
     def unsent(self):
-        """How many connections have something that the kernel has not taken yet."""
+        """Return the number of connections with unsent bytes."""
         return sum((<ByteStream>one).out != NULL for one in self.by_fd if one is not None)
 
     def finish(self):
-        """Says that nothing more will come, where everything is written."""
+        """Write what is unsent; shut down the sending side of connections without unsent bytes."""
         cdef ByteStream stream
         for stream in [one for one in self.by_fd if one is not None]:
             self.flush(stream)
             if stream.out == NULL and not self.abandoned:
                 shutdown(stream.fd, SHUT_WR)
 
-    def drop(self, double now):
-        """Reads and forgets once; the result is how many connections are still there."""
+    def discard_input(self, double now):
+        """Read once and drop the messages. Returns the number of open connections."""
         self.receive(1000, now)
-        self.told.clear()
+        self.reported.clear()
         return self.open_count
 
     def close(self):
-        """Ends every connection. May be repeated."""
+        """End every connection. May be repeated."""
         for one in self.by_fd:
             if one is not None:
                 self.end(<ByteStream>one, "")
-        self.told.clear()
+        self.reported.clear()
 
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         batch.append((stream.peer, frames))
         return 0
 
-    cdef str opened(self, ByteStream stream, bytes peer, bytes kind):
+    cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
         if kind not in (b"", b"REQ", b"DEALER", b"ROUTER"):
             return MALFORMED
         if not peer:
-            while not peer or peer in self.by_peer or peer in self.leaving:
+            while not peer or peer in self.by_peer or peer in self.ended_ids:
                 peer = self.mark + b"\0" + self.make_id(4)
         elif peer[0] == 0 or len(self.mark) + len(peer) > MAX_ID:
-            return MALFORMED  # RFC 28: "starting with a zero octet" are the ROUTER's own
+            return MALFORMED  # RFC 28: ids "starting with a zero octet" are assigned by the ROUTER
         else:
             peer = self.mark + peer
             if peer in self.by_peer:
                 return ID_IN_USE
-            if peer in self.leaving:
-                stream.waiting = stream.queued = True
-                self.later.append(stream)
+            if peer in self.ended_ids:
+                stream.unparsed = stream.queued = True
+                self.waiting_for_id.append(stream)
                 return NOT_YET
         stream.peer = peer
         self.by_peer[peer] = stream
         return None
 
-    cdef int ended(self, ByteStream stream, str why) except -1:
+    cdef int connection_ended(self, ByteStream stream, str why) except -1:
         self.by_fd[stream.fd] = None
         self.open_count -= 1
         if stream.state == OPEN:
             self.by_peer.pop(stream.peer, None)
-            self.leaving.add(stream.peer)
-            self.told.append((GONE_AWAY, stream.fd, stream.peer, why))
+            self.ended_ids.add(stream.peer)
+            self.reported.append((CONNECTION_ENDED, stream.fd, stream.peer, why))
         else:
-            self.told.append((TURNED_AWAY, stream.fd, None, why))
+            self.reported.append((HANDSHAKE_FAILED, stream.fd, None, why))
         return 0
 
 
 cdef str _host(sockaddr_storage* address):
-    """The other end's address; "" for what is not the internet's."""
+    """Return the peer's IP address; "" for another address family."""
     cdef char[64] text
     cdef int family = address.ss_family
     cdef const void* raw

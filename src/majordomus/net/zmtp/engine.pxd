@@ -1,0 +1,52 @@
+# cython: language_level=3
+from majordomus.net.zmtp.stream cimport ByteStream
+
+cdef enum:
+    FLUSH_AT = 48 * 1024  # unsent bytes of a connection that are written before the end of a batch
+    MAX_READ = 8 * 1024 * 1024  # bytes that one `receive` reads at most
+    READ_BUFFER = 128 * 1024
+    MAX_ID = 255
+
+
+cdef class Engine:
+    cdef int epoll
+    cdef unsigned char* read_buffer  # shared by all connections
+    cdef size_t max_frames, max_bytes, max_message
+    cdef size_t unfinished  # bytes of all messages that are not complete
+    cdef size_t bytes_read  # since the current `receive` began
+    cdef bint abandoned
+    cdef bytes ready_command  # our READY
+    cdef bytes zmtp2_ready  # what ZMTP/2.0 has in its place: our socket type and identity
+    cdef list reported  # for `events`
+
+    # for subclasses
+    cdef int deliver(self, ByteStream stream, list frames, list batch) except -1
+    cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind)
+    cdef int connection_ended(self, ByteStream stream, str why) except -1
+    # the kernel
+    cdef int watch(self, int fd, int operation, bint to_read, bint to_write) except -1
+    cdef int flush(self, ByteStream stream) except -1
+    cdef int end(self, ByteStream stream, str why) except -1
+    cdef int run_turn(self, ByteStream stream, list batch, Py_ssize_t most) except -1
+    cdef int read(self, ByteStream stream, list batch, Py_ssize_t most) except -1
+    cdef void count_unfinished(self, ByteStream stream) noexcept
+    cdef bint read_large(self, ByteStream stream, list batch) except -1
+    cdef int grow_large(self, ByteStream stream) except -1
+    cdef int end_large(self, ByteStream stream, list batch) except -1
+    cdef int keep_input(self, ByteStream stream, unsigned char* data, size_t size) except -1
+    # bytes to messages
+    cdef int parse_input(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except -1
+    cdef size_t parse_frames(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except? 999999999
+    cdef bint exceeds_bounds(self, ByteStream stream, size_t length) except -1
+    cdef size_t skip_input(self, ByteStream stream, size_t size, list batch) except? 999999999
+    cdef int begin_large(self, ByteStream stream, unsigned char* data, size_t here, size_t length, bint more) except -1
+    cdef int add_frame(self, ByteStream stream, object frame, bint more, list batch) except -1
+    cdef int complete_message(self, ByteStream stream, list batch) except -1
+    cdef int complete_truncated(self, ByteStream stream, list batch) except -1
+    cdef int handle_command(self, ByteStream stream, unsigned char* data, size_t size) except -1
+    # the handshake
+    cdef int begin_handshake(self, ByteStream stream) except -1
+    cdef size_t handshake_step(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef size_t read_signature(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef size_t read_greeting(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef size_t read_ready(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
