@@ -32,8 +32,7 @@ from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
-from majordomus.net.worker.running import ConnectionDesk
-from majordomus.net.worker.serving import Serving
+from majordomus.net.worker.serving import ConnectionDesk, Serving
 from majordomus.protocol.spec import Dialect
 
 DRAIN_LOOK: Final = 0.02

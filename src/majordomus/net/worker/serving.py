@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -24,21 +25,23 @@ from majordomus.core.worker.session import (
     Incoming,
     SubscriptionRefused,
     WorkerEvent,
+    WorkerSession,
 )
 from majordomus.core.worker.session_base import Dispatch
+from majordomus.errors import StatusError
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
 from majordomus.net.worker.deferred_reply import Box, Said
 from majordomus.net.worker.eager_tasks import spawner
 from majordomus.net.worker.flow import Outflow
-from majordomus.net.worker.handlers import Answer, Handler, answer, failure
+from majordomus.net.worker.handlers import Answer, Handler, Shape, answer, failure
 from majordomus.net.worker.parts import Parts
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.running import ConnectionDesk, Invocation, Offer, judge
 from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.net.connection.async_link import AsyncLine
     from majordomus.net.worker.processes.pool import ProcessPool
 
 NO_STREAM: Final = b"a handler that runs in a process takes no stream from its client"
@@ -48,6 +51,53 @@ PARTS_AHEAD: Final = 16
 _OK: Final = spec.OK
 _MORE: Final = spec.MORE
 _ONCE: Final = spec.ONCE
+
+logger = logging.getLogger("majordomus.worker")
+
+
+class ConnectionDesk:
+    """Where the requests of one connection come in. ``running``: those that go on, by job."""
+
+    session: WorkerSession
+    line: AsyncLine[WorkerEvent]
+
+    def __init__(self) -> None:
+        self.running: dict[int, Invocation] = {}
+
+
+class Offer:
+    """A service, and how it is served. ``threaded``: its handler would block the event loop.
+    ``simple``: it is a coroutine, whose result is the answer."""
+
+    def __init__(self, name: str, handler: Handler) -> None:
+        self.name = name
+        self.handler = handler
+        self.function = handler.function
+        self.in_process = handler.in_process
+        self.threaded = handler.shape.threaded
+        self.simple = handler.shape is Shape.COROUTINE
+
+
+class Invocation:
+    """One request that a handler works on."""
+
+    __slots__ = ("ahead", "flow", "job", "offer", "over", "post", "request", "task")
+
+    def begin(self, post: ConnectionDesk, job: int, request: Request, offer: Offer) -> None:
+        """Fill in what a new one is."""
+        self.post, self.job, self.request, self.offer = post, job, request, offer
+        self.over = False
+        """Whether it has its answer."""
+        self.task: asyncio.Task[None] | None = None
+        self.ahead: threading.Semaphore | None = None
+        self.flow: Outflow | None = None
+
+
+def judge(one: Invocation, error: BaseException) -> Answer:
+    """The answer to what a handler raised; what it did not mean to raise is logged."""
+    if not isinstance(error, StatusError | asyncio.CancelledError):
+        logger.error("the handler of %s failed", one.request.service, exc_info=error)
+    return failure(error)
 
 
 class Serving:

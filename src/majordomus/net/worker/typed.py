@@ -15,15 +15,14 @@ import inspect
 import types
 import typing
 from collections import abc
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final, Union, get_args, get_origin
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Final, Self, Union, get_args, get_origin
 
 from majordomus.errors import ConfigurationError
 from majordomus.messages.bodies import Decoder, Encoder, decoder_for, encoder_for
 from majordomus.messages.message import Message
 from majordomus.net.bodies import Reply
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.typed_parts import TypedParts
 
 EMPTY: Final = inspect.Parameter.empty
 _NOTHING_SAID: Final = (EMPTY, Any, object)
@@ -130,6 +129,40 @@ def _async_parts(
                 yield contract.result(request, part)
 
     return call
+
+
+class TypedParts:
+    """The parts of a client's stream as values: the argument of a handler annotated with
+    `Iterator[User]`, or `AsyncIterator[User]` on the event loop.
+
+    The body of the request is the first value, if it has any frame: a plain call is a stream of
+    one. Raises: BadRequest for a part that cannot be decoded.
+    """
+
+    def __init__(self, request: Request, decode: Decoder, type: str) -> None:
+        self._decode, self._type = decode, type
+        self._first: Sequence[bytes] | None = request.frames or None
+        self._parts = request.parts
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        first, self._first = self._first, None
+        return self._value(next(self._parts).frames if first is None else first)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        first, self._first = self._first, None
+        if first is not None:
+            return self._value(first)
+        part: Reply = await anext(self._parts)
+        return self._value(part.frames)
+
+    def _value(self, frames: Sequence[bytes]) -> Any:
+        return self._decode(frames, self._type)
 
 
 # ── annotations ───────────────────────────────────────────────────────────────────────────────────
