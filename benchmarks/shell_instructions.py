@@ -174,8 +174,8 @@ async def worker(calls: int) -> None:
         return request.body
 
     async with serving:
-        assert serving._shift is not None and serving._shift._engine is not None
-        Loopback.last.work = serving._shift._engine._posts[0].line._work
+        assert serving._active is not None and serving._active._engine is not None
+        Loopback.last.work = serving._active._engine._registrations[0].line._work
         messages = [
             [
                 mdp03.pack(

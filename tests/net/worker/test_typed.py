@@ -18,7 +18,8 @@ from majordomus.net.bodies import Reply, to_frames
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.calls import make_ask
 from majordomus.net.client.client import Client
-from majordomus.net.worker.handlers import Handler, Shape, answer, make_handler
+from majordomus.net.worker.handlers import Handler, Shape, make_handler
+from majordomus.net.worker.outcomes import outcome_of_result
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.protocol import metadata
@@ -161,7 +162,7 @@ def test_result_may_be_a_reply_or_untyped() -> None:
     def untyped(user: User):  # type: ignore[no-untyped-def]
         return UserId(user.age)
 
-    assert answer(make_handler(refuse).function(request(ERIK))) == (409, [b"no"])
+    assert outcome_of_result(make_handler(refuse).function(request(ERIK))) == (409, [b"no"])
     assert serve(make_handler(untyped), request(ERIK)) == [UserId(3).to_bytes()]
 
 

@@ -330,7 +330,7 @@ class TestEnd:
             worker.start()
             worker.start()
             assert client.call("echo", b"x").body == b"x"
-            with pytest.raises(LocalProtocolError, match="runs already"):
+            with pytest.raises(LocalProtocolError, match="already running"):
                 worker.run()
             worker.stop()
             worker.stop()

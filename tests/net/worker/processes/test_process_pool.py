@@ -147,7 +147,7 @@ class TestOneRequest:
         with pytest.raises(HandlerFailed, match="ValueError: a reason"):
             client.call("boom", "a reason")
         (record,) = caplog.records
-        assert "process_handlers.py" in record.getMessage()
+        assert "processes/handlers.py" in record.getMessage()
         assert "raise ValueError(request.text)" in record.getMessage()
 
     def test_stream_from_a_client_is_refused(self, one: Worker, client: Client) -> None:
@@ -344,7 +344,7 @@ class TestSizes:
                 worker.resize(**change)
         with pytest.raises(ConfigurationError, match="capacity"):
             worker.set_capacity(-1)
-        with pytest.raises(ConfigurationError, match="mdp01 has no word"):
+        with pytest.raises(ConfigurationError, match="mdp01 cannot pause"):
             Worker(url, dialect="mdp01").set_capacity(0)
 
 
@@ -369,7 +369,7 @@ class TestFunctions:
     def test_name_that_leads_to_another_function_is_refused(self, url: str) -> None:
         worker = Worker(url)
         worker.add("x", handlers.original, run="process")
-        with pytest.raises(ConfigurationError, match="shadowed is not one: the name stands for"):
+        with pytest.raises(ConfigurationError, match="shadowed is not one: the name refers to"):
             worker.start()
 
     @pytest.mark.parametrize(
