@@ -57,10 +57,12 @@ class Callable:
         (bytes, Shape.FUNCTION),
     ],
 )
-def test_shape_is_seen_through_partials_methods_and_callable_objects(function, shape) -> None:
+def test_shape_is_that_of_the_function_behind_partials_methods_and_callable_objects(
+    function, shape
+) -> None:
     assert make_handler(function).shape is shape
 
 
-def test_what_cannot_be_called_is_no_handler() -> None:
+def test_object_that_cannot_be_called_is_refused_as_a_handler() -> None:
     with pytest.raises(ConfigurationError, match="not int"):
         make_handler(3)  # type: ignore[arg-type]

@@ -28,14 +28,14 @@ from majordomus.net.worker.outcomes import MAX_TEXT, outcome_of_error, outcome_o
         (Reply([b"a"], status=404), 404, [b"a"]),
     ],
 )
-def test_what_a_handler_returns_becomes_frames(
+def test_result_of_a_handler_becomes_status_and_frames(
     result: object, status: int, frames: list[bytes]
 ) -> None:
     assert outcome_of_result(result) == (status, frames)
 
 
 @pytest.mark.parametrize("result", [3, 1.5, object(), {"a": 1}, [b"a", 3]])
-def test_result_that_is_no_body_is_the_handlers_failure(result: object) -> None:
+def test_result_that_is_no_body_is_a_failure_of_the_handler(result: object) -> None:
     status, (text,) = outcome_of_result(result)
     assert status == 500
     assert text.startswith(
