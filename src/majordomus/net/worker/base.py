@@ -38,7 +38,7 @@ class WorkerBase(EventMethods):
     """A worker's services, and the brokers at which it registers them.
 
     broker: one endpoint or several; the worker registers at all of them
-    dialect: the protocol that it speaks with them
+    dialect: the protocol that it uses with them
     capacity: requests that each broker may dispatch here at a time; by default `threads` if one
         handler needs a thread, else 1000
     threads: `def` handlers that run at a time; by default the processors + 4, at most 32

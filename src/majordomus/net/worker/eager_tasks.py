@@ -1,12 +1,12 @@
 """Tasks whose first step runs at once: a handler that never waits costs no turn of the loop.
 
 Python 3.12 has eager tasks of its own. For Python 3.11 this module makes them, with private names
-of asyncio; docs/adr/0012-eager-tasks.md says what that gains and when it goes.
+of asyncio; docs/adr/0012-eager-tasks.md has the reasons and the measurements.
 
 How it works: a task asks its loop for its first step with `call_soon`. `_EagerSpawner` replaces
 `call_soon` for this one call, and so holds a task that has not begun. A coroutine takes its first
 step as that task. If it ends with this step, the task is kept for the next coroutine, which saves
-most of what a short one costs. If it waits, the task goes on as an ordinary task. Each coroutine
+most of what a short one costs. If it waits, the task continues as an ordinary one. Each coroutine
 has its own context. The current task and cancellation are as with any task.
 """
 

@@ -1,7 +1,7 @@
 """The engine of a worker: registrations at brokers on one side, handlers on the other, one event
 loop between them. `Worker` and `AsyncWorker` both run it.
 
-Which connection serves which services, and what capacity brokers are told, is decided here; the
+This module decides which connection serves which services, and which capacity it announces; the
 path of a single request is in serving.py. Everything is called in the loop's thread.
 """
 
@@ -57,7 +57,7 @@ class EngineSettings(NamedTuple):
     access: keys and passwords of the brokers; None connects without
     load: measures this machine's load
     topics: the event handlers, by pattern
-    login: what the brokers' auth service is told; None is no login
+    login: credentials for the brokers' auth service; None is no login
     """
 
     urls: list[str]
@@ -76,7 +76,7 @@ class Registration(WorkerConnection):
     """A connection to a broker, and the services that are registered over it.
 
     in_process: its services run in handler processes
-    capacity: what the broker was told last
+    capacity: the capacity that was announced last
     """
 
     def __init__(

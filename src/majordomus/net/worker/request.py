@@ -23,7 +23,7 @@ class Request:
 
     service: the name by which the client called the service
     frames: the body, frame by frame
-    client: the handle by which the broker knows the client; `push` takes it
+    client: the handle of the client at its broker; `push` takes it
     deadline: monotonic seconds; infinite in a dialect without deadlines
     once: whether the client wants the request to be run at most once
     parts: the parts of the client's stream: `for` in a thread, `async for` on the event loop

@@ -79,7 +79,7 @@ class WorkerConnection:
 
 
 class ServedService:
-    """A service and its handler, with what every request needs to know of them.
+    """A service and its handler, with the properties that every request needs.
 
     name: the service's name
     function: the handler, called with a `Request`

@@ -65,7 +65,7 @@ class Contract(typing.NamedTuple):
         if self.encode is None or isinstance(value, Reply):
             return value
         type_ = _type_of(request)
-        if self.decode is None or self.stream:  # there is no decoded body to tell the format from
+        if self.decode is None or self.stream:  # no decoded body shows the format
             like = type_
         else:
             like = self.decode.like(request.frames, type_)

@@ -445,7 +445,7 @@ class ProcessPool:
     def _kill(self, process: HandlerProcess, number: int) -> None:
         if process.current == number and process in self._all:
             logger.warning(
-                "handler process %d is killed: it goes on with a cancelled request",
+                "handler process %d is killed: it still runs a cancelled request",
                 process.popen.pid,
             )
             process.kill()
