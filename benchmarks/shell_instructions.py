@@ -16,7 +16,7 @@ import gc
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -153,7 +153,12 @@ async def client(calls: int) -> None:
         await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
 
 
-async def worker(calls: int) -> None:
+async def echo(request: Request) -> bytes:
+    """Return the body."""
+    return request.body
+
+
+async def worker(calls: int, handler: Callable[[Request], Awaitable[bytes]] = echo) -> None:
     """Requests come `IN_FLIGHT` at a time."""
     over = asyncio.Event()
     seen = 0
@@ -168,14 +173,11 @@ async def worker(calls: int) -> None:
 
     Loopback.peer = staticmethod(take)
     serving = AsyncWorker(capacity=1000)
-
-    @serving.service("echo")
-    async def echo(request: Request) -> bytes:
-        return request.body
+    serving.add("echo", handler)
 
     async with serving:
-        assert serving._shift is not None and serving._shift._engine is not None
-        Loopback.last.work = serving._shift._engine._posts[0].line._work
+        assert serving._active is not None and serving._active._engine is not None
+        Loopback.last.work = serving._active._engine._registrations[0].line._work
         messages = [
             [
                 mdp03.pack(
@@ -193,20 +195,20 @@ async def worker(calls: int) -> None:
         await over.wait()
 
 
-def serve(end: str, calls: int) -> None:
-    """The workload."""
+def serve(end: str, calls: int, handler: Callable[[Request], Awaitable[bytes]] = echo) -> None:
+    """The workload. `handler` is the worker's."""
     async_line.Line = Loopback  # type: ignore[assignment,misc]
     gc.freeze()
     if end == "sync":
         sync(calls)
         return
-    work = client if end == "client" else worker
+    work = client(calls) if end == "client" else worker(calls, handler)
     try:
         import uvloop
     except ImportError:
-        asyncio.run(work(calls))
+        asyncio.run(work)
     else:
-        uvloop.run(work(calls))
+        uvloop.run(work)
 
 
 def per_call(end: str, folder: Path) -> float:

@@ -394,7 +394,7 @@ def test_what_cannot_be_meant_is_refused(key: SigningKey, tmp_path: Path) -> Non
     for login in ("ann", ("ann",), (1, 2)):
         with pytest.raises(ConfigurationError, match="login is a tuple"):
             Client("tcp://127.0.0.1:1", login=login)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="no words for a login"):
+    with pytest.raises(ConfigurationError, match="has no login"):
         Worker("tcp://127.0.0.1:1", dialect="mdp02", login=("wes", "work"))
 
 

@@ -50,7 +50,7 @@ class TestRequest:
         request = self.request()
         assert request.remaining == inf
         assert not request.cancelled
-        request.withdraw()
+        request._cancel()
         assert request.cancelled
 
     def test_it_is_cancelled_when_its_deadline_has_passed(self) -> None:

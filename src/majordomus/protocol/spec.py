@@ -93,6 +93,9 @@ FIRST_CREDIT: Final = 16
 """Parts that each direction of a stream may send before the first CREDIT."""
 MOST_CREDIT: Final = 0xFFFF
 """Credit that is held at a time; what is granted beyond it is lost."""
+LEAST_WEIGHT: Final = 0.01
+"""Bounds of a worker's `weight` in the metadata of READY: its share of a service's requests."""
+MOST_WEIGHT: Final = 100.0
 MAX_NAME: Final = 255
 MAX_METADATA: Final = 4096
 MAX_METADATA_DEPTH: Final = 4

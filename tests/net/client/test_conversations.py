@@ -516,7 +516,7 @@ class TestLater:
             assert (first.result(5.0).body, second.result(5.0).body) == (b"1", b"2")
 
     def test_answer_that_is_dropped_is_a_failure(self, client: Client) -> None:
-        with pytest.raises(HandlerFailed, match="promised an answer and dropped it"):
+        with pytest.raises(HandlerFailed, match="dropped the reply unanswered"):
             client.call("dropped")
 
     def test_answer_given_before_the_handler_has_returned_counts(self, client: Client) -> None:

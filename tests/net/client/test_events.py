@@ -143,9 +143,9 @@ def test_push_to_a_client_that_is_gone_is_logged(
 
 def test_worker_that_does_not_run_cannot_push(url: str) -> None:
     worker = Worker(url)
-    with pytest.raises(LocalProtocolError, match="does not run"):
+    with pytest.raises(LocalProtocolError, match="is not running"):
         worker.push(b"handle", b"x")
-    with pytest.raises(LocalProtocolError, match="does not run"):
+    with pytest.raises(LocalProtocolError, match="is not running"):
         worker.publish("a", b"x")
 
 

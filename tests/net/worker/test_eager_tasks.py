@@ -1,4 +1,4 @@
-"""Tasks whose first step runs at once are tasks in every other respect."""
+"""Tasks whose first step runs at once are ordinary tasks in every other respect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spawner(
 
 
 async def from_a_callback(work: Callable[[], Any]) -> Any:
-    """What `work` returns, called as the loop calls its readers: by no task."""
+    """Call `work` as the loop calls its readers, outside of any task. Return what it returns."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     loop.call_soon(lambda: done.set_result(work()))
@@ -89,7 +89,7 @@ def test_work_is_the_current_task_before_and_after_it_waits(run: Runner) -> None
     run(scene())
 
 
-def test_timeout_in_the_first_step_cancels_what_it_surrounds(run: Runner) -> None:
+def test_timeout_that_begins_in_the_first_step_cancels_the_body_of_its_block(run: Runner) -> None:
     async def scene() -> None:
         spawn, seen = spawner(asyncio.get_running_loop()), []
 
@@ -125,7 +125,7 @@ def test_cancelled_task_sees_it_where_it_waits(run: Runner) -> None:
     run(scene())
 
 
-def test_what_a_task_sets_in_its_context_stays_there(run: Runner) -> None:
+def test_variable_that_a_task_sets_stays_in_its_context(run: Runner) -> None:
     async def scene() -> None:
         spawn, seen = spawner(asyncio.get_running_loop()), []
 
@@ -178,7 +178,7 @@ def test_loop_is_as_it_was_after_a_task_was_made(run: Runner) -> None:
     run(scene())
 
 
-def test_what_short_work_sets_in_its_context_ends_with_it(run: Runner) -> None:
+def test_variable_that_short_work_sets_ends_with_it(run: Runner) -> None:
     async def scene() -> None:
         spawn, seen = spawner(asyncio.get_running_loop()), []
 
@@ -251,23 +251,23 @@ def test_work_that_cancels_itself_is_cancelled_where_it_waits_next(run: Runner) 
     run(scene())
 
 
-def test_what_became_of_work_is_told_once_whenever_it_ends(run: Runner) -> None:
+def test_ended_is_called_once_with_result_or_error_whenever_the_work_ends(run: Runner) -> None:
     async def scene() -> None:
-        told: list[tuple[Any, Any, str, str]] = []
+        ended_calls: list[tuple[Any, Any, str, str]] = []
 
-        def ended(about: Any, result: Any, error: BaseException | None) -> None:
-            told.append((about, result, repr(error), NAME.get()))
+        def ended(subject: Any, result: Any, error: BaseException | None) -> None:
+            ended_calls.append((subject, result, repr(error), NAME.get()))
 
         made = eager.spawner(asyncio.get_running_loop(), ended)
 
-        async def work(about: str, steps: int, error: Exception | None) -> Any:
-            NAME.set(about)
+        async def work(subject: str, steps: int, error: Exception | None) -> Any:
+            NAME.set(subject)
             for _ in range(steps):
                 await asyncio.sleep(0)
             assert HANDLING.get() == 7.0
             if error is not None:
                 raise error
-            return [about]
+            return [subject]
 
         def begin() -> list[asyncio.Task[None] | None]:
             return [
@@ -278,26 +278,27 @@ def test_what_became_of_work_is_told_once_whenever_it_ends(run: Runner) -> None:
 
         tasks = [task for task in await from_a_callback(begin) if task is not None]
         assert await asyncio.gather(*tasks) == [None] * len(tasks)
-        assert sorted(told) == sorted(
-            (about, [about] if error is None else None, repr(error), about)
+        assert sorted(ended_calls) == sorted(
+            (subject, [subject] if error is None else None, repr(error), subject)
             for steps in (0, 1, 2)
             for error in (None, ValueError("no"), asyncio.CancelledError())
-            for about in [f"{steps} {error!r}"]
+            for subject in [f"{steps} {error!r}"]
         )
 
     run(scene())
 
 
-def test_work_that_is_cancelled_where_it_waits_is_told_of(run: Runner) -> None:
+def test_ended_is_called_for_work_that_is_cancelled_while_it_waits(run: Runner) -> None:
     async def scene() -> None:
-        told: list[str] = []
+        ended_calls: list[str] = []
         made = eager.spawner(
-            asyncio.get_running_loop(), lambda about, _, error: told.append(f"{about} {error!r}")
+            asyncio.get_running_loop(),
+            lambda subject, _, error: ended_calls.append(f"{subject} {error!r}"),
         )
         task = await from_a_callback(lambda: made.spawn(asyncio.sleep(60), "work", inf))
         task.cancel()
         await task
-        assert told == ["work CancelledError()"]
+        assert ended_calls == ["work CancelledError()"]
 
     run(scene())
 

@@ -1,4 +1,4 @@
-"""What heartbeats tell of a machine's load, where it comes from, and that nobody waits for it."""
+"""The load in a worker's heartbeats: where it comes from, and that measuring it blocks nothing."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from tests.net.conftest import eventually
 
 @pytest.fixture
 def metered() -> Callable[..., list[float | None]]:
-    """What a meter tells, until it has told `count` times."""
+    """Runs a meter until it has reported `count` times; returns the reports."""
 
-    def run(measure: load.Measure, count: int, every: float = 0.01) -> list[float | None]:
+    def run(measure: load.Measure, count: int, interval: float = 0.01) -> list[float | None]:
         async def main() -> list[float | None]:
-            told: list[float | None] = []
+            reports: list[float | None] = []
             enough = asyncio.Event()
 
-            def tell(value: float | None) -> None:
-                told.append(value)
-                if len(told) >= count:
+            def report(value: float | None) -> None:
+                reports.append(value)
+                if len(reports) >= count:
                     meter.stop()
                     enough.set()
 
-            meter = LoadMeter(measure, tell, asyncio.get_running_loop(), every)
+            meter = LoadMeter(measure, report, asyncio.get_running_loop(), interval)
             meter.start()
             async with asyncio.timeout(20):
                 await enough.wait()
-            return told
+            return reports
 
         return asyncio.run(main())
 
@@ -79,11 +79,11 @@ def test_measure_is_made_in_a_thread_of_its_own(
     assert set(threads) == {"majordomus-load"}
 
 
-def test_load_is_told_at_once_and_not_again_before_its_time(
+def test_load_is_reported_at_once_and_not_again_before_the_interval_is_over(
     metered: Callable[..., list[float | None]],
 ) -> None:
     assert load.REFRESH == 10.0
-    assert metered(lambda: 1.0, 1, every=3600.0) == [1.0]
+    assert metered(lambda: 1.0, 1, interval=3600.0) == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -111,51 +111,54 @@ def test_measure_that_fails_is_an_unknown_load_and_logged_once(
     assert [words in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_meter_that_was_stopped_tells_nothing() -> None:
+def test_meter_that_was_stopped_reports_nothing() -> None:
     async def main() -> list[float | None]:
-        told: list[float | None] = []
+        reports: list[float | None] = []
         done = threading.Event()
 
         def measure() -> float:
             done.set()
             return 1.0
 
-        meter = LoadMeter(measure, told.append, asyncio.get_running_loop())
+        meter = LoadMeter(measure, reports.append, asyncio.get_running_loop())
         meter.start()
         meter.stop()
         await asyncio.to_thread(done.wait, 20)
         await asyncio.sleep(0.01)
-        return told
+        return reports
 
     assert asyncio.run(main()) == []
 
 
-def heard(broker: Broker) -> list[float | None]:
-    """What the broker knows; its thread writes single attributes."""
+def known_loads(broker: Broker) -> list[float | None]:
+    """The loads that the broker has received. Its thread may change them while they are read here:
+    each is one attribute."""
     loop = broker._loop
     assert loop is not None
     return [worker.load for worker in list(loop._machine.registry.workers.values())]
 
 
-def test_heartbeats_of_a_worker_tell_what_its_load_function_says(broker: Broker, url: str) -> None:
+def test_heartbeats_of_a_worker_carry_the_result_of_its_load_function(
+    broker: Broker, url: str
+) -> None:
     worker = Worker(url, load=lambda: 0.42)
     worker.add("echo", lambda request: request.body)
     with worker:
-        eventually(lambda: heard(broker) == [0.42], within=10)
+        eventually(lambda: known_loads(broker) == [0.42], within=10)
 
 
-def test_heartbeats_of_a_worker_tell_the_load_of_this_machine(broker: Broker, url: str) -> None:
+def test_heartbeats_of_a_worker_carry_the_load_of_this_machine(broker: Broker, url: str) -> None:
     async def main() -> None:
         worker = AsyncWorker(url)
         worker.add("echo", lambda request: request.body)
         async with worker, asyncio.timeout(10):
-            while heard(broker) in ([], [None]):
+            while known_loads(broker) in ([], [None]):
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
 
 
-def test_weight_of_a_worker_stands_in_its_ready(broker: Broker, url: str) -> None:
+def test_ready_of_a_worker_carries_its_weight(broker: Broker, url: str) -> None:
     worker = Worker(url, weight=2.5)
     worker.add("echo", lambda request: request.body)
     with worker:

@@ -1,4 +1,4 @@
-"""The pool makes threads when it needs them, never more than it may."""
+"""The pool starts threads when it needs them, and never more than its size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_thread_that_hangs_does_not_hold_the_close() -> None:
 
 
 def occupy(pool: ThreadPool, count: int) -> tuple[threading.Event, threading.Semaphore]:
-    """So many works that run until the event is set; each says with the semaphore that it runs."""
+    """Submit work `count` times; each releases the semaphore and runs until the event is set."""
     release, running = threading.Event(), threading.Semaphore(0)
 
     def work() -> None:
@@ -81,7 +81,7 @@ def wait_for(name: str, count: int) -> None:
         time.sleep(0.005)
 
 
-def test_pool_that_grows_begins_at_once_with_what_waits() -> None:
+def test_pool_that_grows_starts_waiting_work_at_once() -> None:
     pool = ThreadPool(1, "grows")
     release, running = occupy(pool, 4)
     try:

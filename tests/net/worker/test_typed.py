@@ -1,4 +1,4 @@
-"""Typed handlers: annotations decode, validate and encode; what is no record stays as it was."""
+"""Typed handlers: annotations decode, validate and encode; others are not wrapped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from majordomus.net.bodies import Reply, to_frames
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.calls import make_ask
 from majordomus.net.client.client import Client
-from majordomus.net.worker.handlers import Handler, Shape, answer, make_handler
+from majordomus.net.worker.handlers import Handler, Shape, make_handler
+from majordomus.net.worker.outcomes import outcome_of_result
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.protocol import metadata
@@ -47,7 +48,7 @@ def request(*frames: bytes, **values: Any) -> Request:
 
 
 def serve(handler: Handler, asked: Request) -> Any:
-    """What the handler answers, all its parts if it has several."""
+    """The frames of the handler's reply, or of each of its parts."""
     result = handler.function(asked)
     if handler.shape is Shape.FUNCTION:
         return to_frames(result)
@@ -116,7 +117,7 @@ def test_body_is_decoded_and_result_encoded_in_every_shape(
     assert serve(handler, request(ERIK)) == answered
 
 
-def test_answer_is_in_json_when_the_question_was() -> None:
+def test_reply_is_json_when_the_request_was() -> None:
     handler = make_handler(create)
     for asked in (
         request(b'{"name": "Erik"}'),
@@ -161,7 +162,7 @@ def test_result_may_be_a_reply_or_untyped() -> None:
     def untyped(user: User):  # type: ignore[no-untyped-def]
         return UserId(user.age)
 
-    assert answer(make_handler(refuse).function(request(ERIK))) == (409, [b"no"])
+    assert outcome_of_result(make_handler(refuse).function(request(ERIK))) == (409, [b"no"])
     assert serve(make_handler(untyped), request(ERIK)) == [UserId(3).to_bytes()]
 
 
@@ -173,7 +174,7 @@ def test_result_of_another_class_than_announced_is_the_handlers_failure() -> Non
         serve(make_handler(wrong), request(ERIK))
 
 
-def test_handler_of_requests_is_left_alone() -> None:
+def test_handler_that_takes_a_request_is_not_wrapped() -> None:
     def plain(request: Request) -> bytes | None:
         return None
 
@@ -223,7 +224,7 @@ class Handlers:
 # ── calls ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_call_takes_typed_bodies_and_says_their_type() -> None:
+def test_call_takes_typed_bodies_and_sends_their_content_type() -> None:
     ask = make_ask("create", User("Erik", 3), 1.0)
     assert (ask.frames, ask.metadata) == ([ERIK], b"")
     assert metadata.unpack(ask.implied) == {"type": "application/protobuf"}
@@ -239,8 +240,8 @@ def test_typed_call_goes_through_a_broker(url: str) -> None:
     with worker, Client(url) as client:
         reply = client.call("create", User("Erik"), timeout=5)
         assert UserId.from_bytes(reply.body) == UserId(4)  # type: ignore[attr-defined]
-        said = client.call("seen", User("x"), timeout=5).text
-        assert said == "{'type': 'application/protobuf'}"
+        metadata_text = client.call("seen", User("x"), timeout=5).text
+        assert metadata_text == "{'type': 'application/protobuf'}"
         with pytest.raises(BadRequest, match=r"User\.name"):
             client.call("create", b"\x0a\x05ab", timeout=5)
 

@@ -1,4 +1,4 @@
-"""Workers: what they serve, how they end, and that heartbeats go on whatever the handlers do."""
+"""Workers: their services and handlers, how they stop, and that handlers never delay heartbeats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(url: str) -> Iterator[Client]:
 
 
 class TestServices:
-    def test_service_without_a_name_has_that_of_its_function(self, url: str) -> None:
+    def test_service_without_a_name_gets_the_name_of_its_function(self, url: str) -> None:
         worker = Worker(url)
 
         @worker.service
@@ -81,7 +81,7 @@ class TestServices:
         with pytest.raises(Exception, match="418 short and stout"):
             client.call("teapot")
 
-    def test_result_that_cannot_be_sent_is_a_failure_and_no_silence(
+    def test_result_that_cannot_be_sent_is_answered_with_a_failure(
         self, url: str, worker: Worker, client: Client
     ) -> None:
         worker.add("wrong", lambda request: 3)
@@ -120,7 +120,7 @@ class TestHandlers:
         assert record.getMessage() == "the handler of boom failed"
         assert record.exc_info
 
-    def test_handler_that_wants_to_end_the_process_only_fails(
+    def test_handler_that_raises_system_exit_only_fails(
         self, worker: Worker, client: Client
     ) -> None:
         def leave(request: Request) -> None:
@@ -136,7 +136,7 @@ class TestHandlers:
                 client.call(service)
         assert client.call("echo", b"x").body == b"x"
 
-    def test_function_in_a_thread_sees_that_nobody_waits_any_more(
+    def test_function_in_a_thread_sees_that_its_request_was_cancelled(
         self, worker: Worker, client: Client, seen: Seen
     ) -> None:
         future = client.submit("block")
@@ -144,7 +144,7 @@ class TestHandlers:
         future.cancel()
         eventually(lambda: seen.cancelled == ["block"])
 
-    def test_generator_in_a_thread_is_closed_when_nobody_waits_any_more(
+    def test_generator_in_a_thread_is_closed_when_its_request_is_cancelled(
         self, worker: Worker, client: Client
     ) -> None:
         closed = threading.Event()
@@ -163,7 +163,9 @@ class TestHandlers:
         stream.close()
         assert closed.wait(2)
 
-    def test_threads_bound_what_runs_at_a_time(self, url: str, seen: Seen) -> None:
+    def test_number_of_threads_bounds_the_handlers_that_run_at_a_time(
+        self, url: str, seen: Seen
+    ) -> None:
         worker = Worker(url, threads=2, capacity=10)
         serve_all(worker, seen)
         with worker, Client(url) as client:
@@ -218,7 +220,7 @@ class TestHeartbeats:
                 time.sleep(1.0)
                 assert worker_ids(client) == id
 
-    def test_silent_broker_is_given_up_and_found_again(self, peers: Peers, seen: Seen) -> None:
+    def test_worker_reconnects_to_a_broker_that_was_silent(self, peers: Peers, seen: Seen) -> None:
         import zmq
 
         from majordomus.net.zmq import sockets
@@ -247,7 +249,9 @@ def worker_ids(client: Client) -> list[str]:
 
 
 class TestEnd:
-    def test_stop_finishes_what_is_under_way(self, url: str, client: Client, seen: Seen) -> None:
+    def test_stop_waits_for_the_replies_of_running_handlers(
+        self, url: str, client: Client, seen: Seen
+    ) -> None:
         worker = Worker(url)
         serve_all(worker, seen)
         worker.start()
@@ -276,7 +280,7 @@ class TestEnd:
             assert slow.result().body == b"slept"
             stopping.join()
 
-    def test_stop_without_drain_leaves_the_work_to_another(
+    def test_stop_without_drain_leaves_the_request_to_another_worker(
         self, url: str, client: Client, seen: Seen
     ) -> None:
         first, second = Worker(url), Worker(url)
@@ -294,7 +298,7 @@ class TestEnd:
         assert future.result(3).body == b"released"
         second.stop()
 
-    def test_stop_without_drain_is_no_answer_to_anybody(
+    def test_stop_without_drain_sends_no_reply_and_another_worker_answers(
         self, url: str, client: Client, seen: Seen
     ) -> None:
         first, second = Worker(url, capacity=10), Worker(url)
@@ -330,7 +334,7 @@ class TestEnd:
             worker.start()
             worker.start()
             assert client.call("echo", b"x").body == b"x"
-            with pytest.raises(LocalProtocolError, match="runs already"):
+            with pytest.raises(LocalProtocolError, match="already running"):
                 worker.run()
             worker.stop()
             worker.stop()
@@ -422,7 +426,7 @@ print("left", flush=True)
 
 
 class TestSignals:
-    """The worker as the main thread of a process."""
+    """A worker in the main thread of a process."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signal_drains_and_a_second_one_ends(

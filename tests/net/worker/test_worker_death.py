@@ -1,4 +1,5 @@
-"""Real processes that die or stop: what the others see, and how soon."""
+"""Real brokers, workers and clients that die or are stopped: how soon the others react, and what
+becomes of their calls."""
 
 from __future__ import annotations
 
@@ -20,21 +21,21 @@ from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
 from tests.net.conftest import QUICK
 
-PATIENT = BrokerSettings(worker_interval=60.0, client_interval=60.0, drain_timeout=0.1)
-"""Whoever is missed within seconds was not missed for its silence."""
+LONG_INTERVALS = BrokerSettings(worker_interval=60.0, client_interval=60.0, drain_timeout=0.1)
+"""A peer that is lost within seconds was not lost for its missing heartbeats."""
 
 WORKER = """
 import os, sys, time
 from majordomus import Worker
 
-def say(word):  # at once and whole, from any thread
+def write_line(word):  # at once and whole, from any thread
     os.write(1, word + b"\\n")
 
 worker = Worker(sys.argv[1].split(","), threads=2, capacity=20)
 
 @worker.service("work")
 def work(request):
-    say(b"working")
+    write_line(b"working")
     time.sleep(float(request.body))
     return str(os.getpid())
 
@@ -50,7 +51,7 @@ async def who(request):
 
 worker.start()
 worker.wait_ready()
-say(b"ready")
+write_line(b"ready")
 time.sleep(600)
 """
 
@@ -68,7 +69,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a program, waits until it says that it is ready, kills it at the end."""
+    """Starts a program, waits for its line "ready", and kills it at the end."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -86,26 +87,26 @@ def start() -> Iterator[Start]:
 
 
 def line(process: subprocess.Popen[str], begins: str) -> list[str]:
-    """The rest of the next line that begins so."""
+    """The words after `begins` in the next line that begins with it."""
     assert process.stdout
     for text in process.stdout:
         words = text.split()
         if words[:1] == [begins]:
             return words[1:]
-    raise AssertionError(f"it has ended without saying {begins}")
+    raise AssertionError(f"it has ended without a line {begins}")
 
 
 @pytest.fixture(params=["tcp", "ipc"])
-def patient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+def slow_heartbeats(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     bind = "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path / 's'}"
-    with Broker(PATIENT, bind=bind) as broker:
+    with Broker(LONG_INTERVALS, bind=bind) as broker:
         yield broker
 
 
 def test_killed_worker_is_replaced_within_a_second_and_the_client_sees_one_reply(
-    patient: Broker, start: Start
+    slow_heartbeats: Broker, start: Start
 ) -> None:
-    (url,) = patient.endpoints
+    (url,) = slow_heartbeats.endpoints
     with Client(url, timeout=20.0) as client:
         for _ in range(3):
             first = start(WORKER, url)
@@ -123,10 +124,10 @@ def test_killed_worker_is_replaced_within_a_second_and_the_client_sees_one_reply
         assert client._session.late == 0
 
 
-def test_request_that_may_not_run_twice_fails_within_a_second(
-    patient: Broker, start: Start
+def test_once_call_and_open_stream_fail_within_a_second_of_the_workers_death(
+    slow_heartbeats: Broker, start: Start
 ) -> None:
-    (url,) = patient.endpoints
+    (url,) = slow_heartbeats.endpoints
     worker = start(WORKER, url)
     with Client(url, timeout=20.0) as client:
         once = client.submit("work", b"30", once=True)
@@ -222,7 +223,7 @@ class TestTwoBrokers:
             assert client._session.endpoint == 1
         killer.wait()
 
-    def test_what_may_not_run_twice_is_lost_with_the_broker(
+    def test_once_call_and_open_stream_are_lost_with_the_broker(
         self, two: dict[str, subprocess.Popen[str]], start: Start
     ) -> None:
         urls = list(two)
@@ -262,8 +263,8 @@ class TestTwoBrokers:
             again.communicate()
 
 
-def test_killed_client_is_missed_and_its_request_cancelled(patient: Broker, start: Start) -> None:
-    (url,) = patient.endpoints
+def test_request_of_a_killed_client_is_cancelled(slow_heartbeats: Broker, start: Start) -> None:
+    (url,) = slow_heartbeats.endpoints
     program = f"""
 import os, sys
 from majordomus import Client

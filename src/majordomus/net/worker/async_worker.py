@@ -1,4 +1,4 @@
-"""The asyncio worker: it serves on the running event loop. engine.py does the work."""
+"""The asyncio worker: it runs the engine on the running event loop."""
 
 from __future__ import annotations
 
@@ -6,42 +6,51 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from majordomus.net.worker.base import Shift, WorkerBase
+from majordomus.net.worker.base import WorkerBase
+from majordomus.net.worker.run import WorkerRun
 
 
 class AsyncWorker(WorkerBase):
-    """Serves on the running event loop: `await run()`, or `start` and `stop`, or `async with`."""
+    """A worker that serves on the running event loop: `await run()`, `start` and `stop`, or
+    `async with`."""
 
     _task: asyncio.Task[None] | None = None
 
     async def run(self, *, signals: bool = True) -> None:
-        """Serves until `stop`, SIGINT or SIGTERM, then drains; a second signal ends at once.
+        """Serve until `stop`, SIGINT or SIGTERM, then drain; a second signal ends at once.
 
-        With `signals` false, or where this is not the main thread, signals are left alone.
-        Cancelling it ends at once. Raises: ConfigurationError for a worker without a service.
+        With `signals` false, or outside of the main thread, signals are left alone. Cancelling this
+        ends at once, without draining. Raises: ConfigurationError for a worker without a service;
+        LocalProtocolError when it is already running; what ended the engine.
         """
-        await self._serve(self._begin(), signals)
+        await self._serve(self._new_run(), signals)
 
     async def start(self) -> None:
-        """Serves in a task of its own, without touching signals. Raises: ConfigurationError."""
+        """Serve in a task of the worker's own; signals are left alone. May be repeated.
+
+        Raises: ConfigurationError.
+        """
         if self._task is None:
-            work = self._serve(self._begin(), signals=False)
-            self._task = asyncio.create_task(work, name="majordomus-worker")
-            await asyncio.sleep(0)  # from here on `stop` has somebody to talk to
+            serving = self._serve(self._new_run(), signals=False)
+            self._task = asyncio.create_task(serving, name="majordomus-worker")
+            await asyncio.sleep(0)  # the task has begun: `stop` has an effect from here on
 
     async def stop(self, *, drain: bool = True) -> None:
-        """Drains, unless told not to, and ends.
+        """Stop serving: drain, unless `drain` is false, and wait until the worker's task has ended.
 
-        May be repeated. Raises: what has ended the task before.
+        May be repeated. Raises: the error that has ended the task before.
         """
         task, self._task = self._task, None
-        if self._shift is not None:
-            self._shift.stop(drain=drain)
+        if self._active is not None:
+            self._active.stop(drain=drain)
         if task is not None:
             await task
 
     async def wait_ready(self, timeout: float = 5.0) -> None:
-        """Until at least one broker has registered all services. Raises: TimeoutError."""
+        """Wait until at least one broker has registered all services, `timeout` seconds at most.
+
+        Raises: TimeoutError.
+        """
         async with asyncio.timeout(timeout):
             while not self.ready:
                 await asyncio.sleep(0.005)
@@ -58,8 +67,8 @@ class AsyncWorker(WorkerBase):
     ) -> None:
         await self.stop(drain=error is None)
 
-    async def _serve(self, shift: Shift, signals: bool) -> None:
+    async def _serve(self, run: WorkerRun, signals: bool) -> None:
         try:
-            await shift.serve(signals=signals)
+            await run.serve(signals=signals)
         finally:
-            self._shift = None
+            self._active = None

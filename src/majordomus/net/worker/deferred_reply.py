@@ -1,7 +1,7 @@
-"""Answers that are given later than the handler returns, from any thread.
+"""Replies that are given after the handler has returned, from any thread.
 
-The slot stays held until then. Handler and engine share a box: what is said before the handler has
-returned waits in it, and what is said after goes to the engine at once.
+The slot stays held until then. The handler and the engine share a `ReplyBox`: what is put in before
+the handler has returned waits there, and what is put in afterwards goes to the engine at once.
 """
 
 from __future__ import annotations
@@ -15,109 +15,113 @@ from majordomus.net.bodies import Body, Reply, to_frames
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.net.worker.outcomes import Outcome
     from majordomus.net.worker.request import Request
 
-Said: TypeAlias = tuple[int, list[bytes]] | list[bytes]
-"""The answer, status and frames, or a part of it."""
+Output: TypeAlias = "Outcome | list[bytes]"
+"""What an invocation sends: a part of its reply (frames), or its outcome (status and frames)."""
 
-AHEAD: Final = 16
-"""Parts that wait for a client's credit before `part` waits as well."""
-DROPPED: Final = b"the handler promised an answer and dropped it"
+PARTS_AHEAD: Final = 16
+"""Parts that wait for the client's credit before `DeferredReply.part` waits as well."""
+DROPPED: Final = b"the handler called reply_later and dropped the reply unanswered"
 
 
-class Box:
-    """What was said and has not been collected. From any thread."""
+class ReplyBox:
+    """Outputs of one deferred reply, on their way to the engine. For any thread.
 
-    __slots__ = ("_lock", "_said", "_to", "ahead", "over")
+    answered: whether the outcome was put in; it is the last output
+    parts_ahead: counts the parts that may still be put in before the sender has to wait
+    """
+
+    __slots__ = ("_deliver", "_lock", "_waiting", "answered", "parts_ahead")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: list[Said] = []
-        self._to: Callable[[Said], None] | None = None
-        self.over = False
-        self.ahead = threading.Semaphore(AHEAD)
+        self._waiting: list[Output] = []
+        self._deliver: Callable[[Output], None] | None = None
+        self.answered = False
+        self.parts_ahead = threading.Semaphore(PARTS_AHEAD)
 
-    def say(self, said: Said) -> bool:
-        """False when the answer was given before."""
+    def put(self, output: Output) -> bool:
+        """Add an output. Return False, and drop it, when the outcome was put in before."""
         with self._lock:
-            if self.over:
+            if self.answered:
                 return False
-            self.over = isinstance(said, tuple)
-            to = self._to
-            if to is None:
-                self._said.append(said)
-            elif self.over:
-                self._to = None
-        if to is not None:
-            to(said)
+            self.answered = isinstance(output, tuple)
+            deliver = self._deliver
+            if deliver is None:
+                self._waiting.append(output)
+            elif self.answered:
+                self._deliver = None
+        if deliver is not None:
+            deliver(output)
         return True
 
-    def open(self, to: Callable[[Said], None]) -> None:
-        """The handler has returned: everything goes to the engine from now on."""
+    def connect(self, deliver: Callable[[Output], None]) -> None:
+        """Deliver the outputs that wait and all later ones: the handler has returned."""
         with self._lock:
-            said, self._said = self._said, []
-            self._to = None if self.over else to
-            for one in said:
-                to(one)
+            waiting, self._waiting = self._waiting, []
+            self._deliver = None if self.answered else deliver
+            for output in waiting:
+                deliver(output)
 
-    def void(self) -> None:
-        """The handler failed: that is the answer."""
+    def discard(self) -> None:
+        """Drop all outputs: the handler has failed, and its failure is the outcome."""
         with self._lock:
-            self.over = True
-            self._said.clear()
+            self.answered = True
+            self._waiting.clear()
 
 
 class DeferredReply:
-    """The answer to one request, to be given with `reply` or `fail`, once, from any thread.
+    """The reply to one request, to be given once with `reply` or `fail`, from any thread.
 
-    One that is dropped without an answer is answered 500.
+    A deferred reply that is dropped without an answer is answered with 500.
+
+    request: the request to which this replies
     """
 
-    def __init__(self, request: Request, box: Box, loop_thread: int) -> None:
+    def __init__(self, request: Request, box: ReplyBox, loop_thread: int) -> None:
         self.request = request
         self._box = box
         self._loop_thread = loop_thread
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the answer any more. It is due all the same: it gives the slot
-        back."""
+        """Whether the caller no longer waits. A reply is due all the same: it frees the slot."""
         return self.request.cancelled
 
     def reply(self, body: Body = None) -> None:
-        """The answer. Raises: LocalProtocolError for what is no body, and for a second one."""
+        """Send the reply. Raises: LocalProtocolError for a value that is no body, and for a second
+        reply."""
         frames = to_frames(body)
-        self._end(body.status if isinstance(body, Reply) else spec.OK, frames)
+        self._put((body.status if isinstance(body, Reply) else spec.OK, frames))
 
     def fail(self, status: int, text: str) -> None:
-        """The answer, with a status that is not 200 and a sentence. Raises: as `reply`."""
+        """Reply with a status other than 200 and a text. Raises: as `reply`."""
         if status == spec.OK or not 0 < status <= 0xFFFF:
             raise LocalProtocolError("bad-status", f"a failure is not {status}")
-        self._end(status, [text.encode()])
+        self._put((status, [text.encode()]))
 
     def part(self, body: Body) -> None:
-        """A part of the answer. In a thread it waits for a slow client.
+        """Send a part of the reply. In a thread, wait while the client is slow.
 
-        Raises: Cancelled when nobody waits for the answer any more; TooManyRequests on the event
-        loop, where nothing may wait, when the client is too slow; LocalProtocolError as `reply`.
+        Raises: Cancelled when the caller no longer waits; LocalProtocolError as `reply`;
+        TooManyRequests on the event loop, which may not wait, when the client is too slow.
         """
         frames = to_frames(body)
         on_loop = threading.get_ident() == self._loop_thread
-        if not self._box.ahead.acquire(blocking=not on_loop):
+        if not self._box.parts_ahead.acquire(blocking=not on_loop):
             raise TooManyRequests("the client reads more slowly than parts are sent")
         if self.request.cancelled:
-            self._box.ahead.release()  # for the next one that looks
-            raise Cancelled("nobody waits for the answer any more")
-        self._say(frames)
+            self._box.parts_ahead.release()  # another thread may wait here: it has to end as well
+            raise Cancelled("the caller no longer waits for the reply")
+        self._put(frames)
 
-    def _end(self, status: int, frames: list[bytes]) -> None:
-        self._say((status, frames))
-
-    def _say(self, said: Said) -> None:
-        if not self._box.say(said):
+    def _put(self, output: Output) -> None:
+        if not self._box.put(output):
             raise LocalProtocolError("answered", "this request was answered before")
 
     def __del__(self) -> None:
         box = getattr(self, "_box", None)
-        if box is not None and not box.over:
-            box.say((spec.HANDLER_FAILED, [DROPPED]))
+        if box is not None and not box.answered:
+            box.put((spec.HANDLER_FAILED, [DROPPED]))

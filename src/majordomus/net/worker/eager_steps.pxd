@@ -1,4 +1,4 @@
-# The functions of steps.py in C, for what is compiled. steps.py itself is not.
+# The functions of eager_steps.py in C, for compiled modules. eager_steps.py itself is not compiled.
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyContextVar_Set
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF

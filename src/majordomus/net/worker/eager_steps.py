@@ -1,6 +1,6 @@
 """The first step of a coroutine, in a context of its own.
 
-What is compiled calls the functions of the same names in steps.pxd instead, which do the same
+Compiled modules call the functions of the same names in eager_steps.pxd instead. Those do the same
 without an exception for a coroutine that ends (docs/adr/0008-compiled-rules.md).
 """
 
@@ -16,8 +16,10 @@ __all__ = ["copy_context", "first_step"]
 def first_step(
     context: Context, work: Coroutine[Any, Any, Any], variable: ContextVar[float], value: float
 ) -> tuple[bool, Any]:
-    """`work` until it waits, in `context`, where `variable` has `value` from now on: whether it
-    has ended, and what it returned or waits for. Raises: what it raises."""
+    """Run `work` in `context` until it waits or ends, with `variable` set to `value` from now on.
+
+    Return whether it has ended, and what it returned or waits for. Raises: what `work` raises.
+    """
     return context.run(_step, work, variable, value)
 
 

@@ -4,16 +4,16 @@ cimport majordomus.net.worker.eager_steps as steps
 
 
 @cython.final
-cdef class _Spawner:
+cdef class _EagerSpawner:
     cdef public object _loop
     cdef public object _ended
     cdef public object _attributes
     cdef public object _step
     cdef public object _context
     cdef public object _task
-    cdef public object _steps
+    cdef public object _continuation
     @cython.locals(over=bint)
-    cpdef object spawn(self, work, about, deadline)
+    cpdef object spawn(self, work, subject, deadline)
     @cython.locals(over=bint)
-    cpdef tuple _begin(self, context, work, about, deadline)
-    cpdef object _go_on(self, task)
+    cpdef tuple _first_step(self, context, work, subject, deadline)
+    cpdef object _release_task(self, task)

@@ -1,10 +1,13 @@
-"""Tasks whose first step runs at once: what never waits is done without a turn of the loop.
+"""Tasks whose first step runs at once: a handler that never waits costs no turn of the loop.
 
-Python 3.12 can do that itself. Before it, a task is made ahead (it asks its loop for its first
-step, `call_soon`, and we stand in for that one question), and work takes its first step as that
-task. What has not ended then goes on as it; what has leaves the task for the next, which saves most
-of what a short piece of work costs. Each has a context of its own. In every other respect, current
-task and cancellation included, the task is an ordinary one.
+Python 3.12 has eager tasks of its own. For Python 3.11 this module makes them, with private names
+of asyncio; docs/adr/0012-eager-tasks.md has the reasons and the measurements.
+
+How it works: a task asks its loop for its first step with `call_soon`. `_EagerSpawner` replaces
+`call_soon` for this one call, and so holds a task that has not begun. A coroutine takes its first
+step as that task. If it ends with this step, the task is kept for the next coroutine, which saves
+most of what a short one costs. If it waits, the task continues as an ordinary one. Each coroutine
+has its own context. The current task and cancellation are as with any task.
 """
 
 from __future__ import annotations
@@ -21,106 +24,114 @@ from majordomus.net.worker import eager_steps as steps
 
 Work: TypeAlias = Coroutine[Any, Any, Any]
 Ended: TypeAlias = Callable[[Any, Any, BaseException | None], object]
-"""What the work is about, what it returned, what it raised."""
+"""Called when work has ended, with its subject, what it returned, and what it raised."""
 
 
 class Spawner(Protocol):
-    """What makes tasks on a loop."""
+    """Makes the tasks of one loop."""
 
-    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
-        """Takes the first step of `work`, which has until `deadline` (see deadline.py).
+    def spawn(self, work: Work, subject: object, deadline: float) -> asyncio.Task[None] | None:
+        """Take the first step of `work`, which has until `deadline` (deadline.py).
 
-        When it has ended, with this step or a later one, `ended` is called, in the work's context
-        where that may matter. None for work that has ended already."""
+        When the work has ended, with this step or a later one, `ended` is called with `subject`;
+        in the work's context, if code of the handler may run there. Return the task, or None for
+        work that has ended already.
+        """
         ...
 
 
 def spawner(loop: asyncio.AbstractEventLoop, ended: Ended) -> Spawner:
-    """What makes tasks on `loop`, from callbacks of the loop. Before Python 3.12, from within a
-    task and on a loop that cannot be stood in for, their first step comes in the loop's next
-    turn."""
+    """Make the spawner of a loop, for callbacks of that loop.
+
+    Before Python 3.12 there are two cases in which the first step comes in the loop's next turn:
+    within a task, and on a loop whose `call_soon` cannot be replaced.
+    """
     if sys.version_info >= (3, 12):
-        return _Tasks(loop, ended, eager_start=True)
+        return TaskSpawner(loop, ended, eager_start=True)
     try:
         loop.call_soon = loop.call_soon  # type: ignore[method-assign]
         del loop.call_soon
     except AttributeError:
-        return _Tasks(loop, ended)
-    return _Spawner(loop, ended)
+        return TaskSpawner(loop, ended)
+    return _EagerSpawner(loop, ended)
 
 
-def _whole(work: Work, about: object, deadline: float, ended: Ended) -> Work:
-    """All of `work`, for a task that shows its name."""
-    through = _through(work, about, deadline, ended)
-    through.__qualname__ = getattr(work, "__qualname__", "work")  # type: ignore[attr-defined]
-    return through
+def _wrapped(work: Work, subject: object, deadline: float, ended: Ended) -> Work:
+    """Wrap all of `work` for a task, under the work's name."""
+    wrapped = _run_whole(work, subject, deadline, ended)
+    wrapped.__qualname__ = getattr(work, "__qualname__", "work")  # type: ignore[attr-defined]
+    return wrapped
 
 
-async def _through(work: Work, about: object, deadline: float, ended: Ended) -> None:
+async def _run_whole(work: Work, subject: object, deadline: float, ended: Ended) -> None:
     HANDLING.set(deadline)
     try:
         result = await work
     except BaseException as error:
-        ended(about, None, error)
+        ended(subject, None, error)
     else:
-        ended(about, result, None)
+        ended(subject, result, None)
 
 
-class _Tasks:
-    """Makes a task for each piece of work, as Python itself can."""
+class TaskSpawner:
+    """Makes an ordinary task of asyncio for each coroutine."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Ended, **options: Any) -> None:
         self._loop, self._ended, self._options = loop, ended, options
 
-    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
-        whole = _whole(work, about, deadline, self._ended)
-        task = asyncio.Task(whole, loop=self._loop, **self._options)
+    def spawn(self, work: Work, subject: object, deadline: float) -> asyncio.Task[None] | None:
+        wrapped = _wrapped(work, subject, deadline, self._ended)
+        task = asyncio.Task(wrapped, loop=self._loop, **self._options)
         done = task.done() and not task.cancelled() and task.exception() is None
         return None if done else task
 
 
-class _Steps(Coroutine[Any, Any, None]):
-    """What a task made ahead runs: the rest of `work`, whose first step has been taken.
+class _Continuation(Coroutine[Any, Any, None]):
+    """The coroutine of a prepared task: the rest of a `work` whose first step has been taken.
 
-    ``given``: what it waits for since then.
+    work: None as long as the task is kept for work to come
+    subject: what `ended` is called with
+    context: the context of the work
+    yielded: what the work has waited for since its first step
+    started: whether the task has asked for its first step
     """
 
-    __slots__ = ("about", "context", "ended", "given", "taken", "work")
+    __slots__ = ("context", "ended", "started", "subject", "work", "yielded")
 
     def __init__(self, ended: Ended) -> None:
         self.ended = ended
-        self.about: object = None
+        self.subject: object = None
         self.work: Work | None = None
         self.context = contextvars.Context()
-        self.given: Any = None
-        self.taken = False
+        self.yielded: Any = None
+        self.started = False
 
     def send(self, value: Any) -> Any:
-        if self.taken and self.work is not None:
-            return self._go_on(self.work.send, value)
-        self.taken = True
+        if self.started and self.work is not None:
+            return self._step(self.work.send, value)
+        self.started = True
         if self.work is None:
             raise StopIteration
-        given, self.given = self.given, None
-        return given
+        yielded, self.yielded = self.yielded, None
+        return yielded
 
     def throw(self, *error: Any) -> Any:
-        given, self.given = self.given, None
-        self.taken = True
-        if given is not None:  # cancelled before the task could begin to wait for it
-            given._asyncio_future_blocking = False
-            given.cancel()
+        yielded, self.yielded = self.yielded, None
+        self.started = True
+        if yielded is not None:  # cancelled before the task has begun to wait for it
+            yielded._asyncio_future_blocking = False
+            yielded.cancel()
         if self.work is None:
             raise error[0]
-        return self._go_on(self.work.throw, *error)
+        return self._step(self.work.throw, *error)
 
-    def _go_on(self, step: Callable[..., Any], *given: Any) -> Any:
+    def _step(self, step: Callable[..., object], *arguments: Any) -> Any:
         try:
-            return self.context.run(step, *given)
+            return self.context.run(step, *arguments)
         except StopIteration as end:
-            self.context.run(self.ended, self.about, end.value, None)
+            self.context.run(self.ended, self.subject, end.value, None)
         except BaseException as error:
-            self.context.run(self.ended, self.about, None, error)
+            self.context.run(self.ended, self.subject, None, error)
         raise StopIteration
 
     def close(self) -> None:
@@ -128,74 +139,78 @@ class _Steps(Coroutine[Any, Any, None]):
             self.work.close()
 
     def __await__(self) -> Any:
-        raise TypeError("a task's own")
+        raise TypeError("only its task may run this coroutine")
 
-    def __getattr__(self, name: str) -> Any:  # for who prints a task: its code, frame and name
-        return getattr(self.work, name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.work, name)  # a task's repr reads code, frame and name
 
 
-class _Spawner:
-    """Makes the tasks of one loop, in the loop's thread."""
+class _EagerSpawner:
+    """Makes eager tasks for one loop of Python 3.11, in the loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Ended) -> None:
         self._loop = loop
         self._ended = ended
         self._attributes = vars(loop)
-        self._step: Callable[..., object] | None = None
-        self._context: contextvars.Context | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._steps = _Steps(ended)
+        self._task: asyncio.Task[None] | None = None  # prepared, for the next work
+        self._continuation = _Continuation(ended)  # its coroutine
+        self._step: Callable[..., object] | None = None  # its first step, as given to call_soon
+        self._context: contextvars.Context | None = None  # and the context of that
 
-    def spawn(self, work: Work, about: object, deadline: float) -> asyncio.Task[None] | None:
+    def spawn(self, work: Work, subject: object, deadline: float) -> asyncio.Task[None] | None:
         loop = self._loop
         task = self._task
         if task is None:
-            task = self._ahead()
+            task = self._prepare_task()
         context = steps.copy_context()
         try:
             _enter_task(loop, task)
         except RuntimeError:  # within a task
-            return loop.create_task(_whole(work, about, deadline, self._ended))
+            return loop.create_task(_wrapped(work, subject, deadline, self._ended))
         try:
-            over, given = self._begin(context, work, about, deadline)
+            over, yielded = self._first_step(context, work, subject, deadline)
         finally:
             _leave_task(loop, task)
         if over:
             if task.cancelling() or task._callbacks:
-                return self._go_on(task)  # it is marked, and ends with this work
+                # The work has changed the task, which cannot serve other work any more.
+                return self._release_task(task)
             return None
-        rest = self._steps
-        rest.work, rest.about, rest.context, rest.given = work, about, context, given
-        return self._go_on(task)
+        rest = self._continuation
+        rest.work, rest.subject, rest.context, rest.yielded = work, subject, context, yielded
+        return self._release_task(task)
 
-    def _begin(
-        self, context: contextvars.Context, work: Work, about: object, deadline: float
+    def _first_step(
+        self, context: contextvars.Context, work: Work, subject: object, deadline: float
     ) -> tuple[bool, Any]:
+        """Return whether the work has ended, and what it returned or waits for."""
         try:
             over, given = steps.first_step(context, work, HANDLING, deadline)
         except BaseException as error:
-            context.run(self._ended, about, None, error)
+            context.run(self._ended, subject, None, error)
             return True, None
         if over and type(given) is bytes:
-            self._ended(about, given, None)
-        elif over:  # what it returned may have code of its own
-            context.run(self._ended, about, given, None)
+            self._ended(subject, given, None)
+        elif over:  # turning the result into frames may run code of the handler's author
+            context.run(self._ended, subject, given, None)
         return over, given
 
-    def _ahead(self) -> asyncio.Task[None]:
-        """A task that has not begun. Nobody is to see it, or to wait for its end."""
+    def _prepare_task(self) -> asyncio.Task[None]:
+        """Make a task that has not begun. It is not registered: `asyncio.all_tasks` must not show
+        it, and nothing may wait for its end."""
         loop = self._loop
-        self._steps = _Steps(self._ended)
-        self._attributes["call_soon"] = self._take
+        self._continuation = _Continuation(self._ended)
+        self._attributes["call_soon"] = self._capture_step
         try:
-            task = self._task = asyncio.Task(self._steps, loop=loop)
+            task = self._task = asyncio.Task(self._continuation, loop=loop)
         finally:
             del self._attributes["call_soon"]
         _unregister_task(task)
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         return task
 
-    def _go_on(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _release_task(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Let the prepared task go on as an ordinary one."""
         step, context = self._step, self._context
         self._task = self._step = self._context = None
         _register_task(task)
@@ -204,5 +219,5 @@ class _Spawner:
             context.run(step)
         return task
 
-    def _take(self, step: Callable[..., object], context: contextvars.Context) -> None:
+    def _capture_step(self, step: Callable[..., object], context: contextvars.Context) -> None:
         self._step, self._context = step, context

@@ -1,8 +1,8 @@
-"""The engine of a worker: sessions with brokers on one side, handlers on the other, one event loop
-between them.
+"""The engine of a worker: registrations at brokers on one side, handlers on the other, one event
+loop between them. `Worker` and `AsyncWorker` both run it.
 
-Worker and AsyncWorker both run it. Everything is called in the loop's thread, but for what runs in
-the pool.
+This module decides which connection serves which services, and which capacity it announces; the
+path of a single request is in serving.py. Everything is called in the loop's thread.
 """
 
 from __future__ import annotations
@@ -32,26 +32,36 @@ from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
-from majordomus.net.worker.running import ConnectionDesk
-from majordomus.net.worker.serving import Serving
+from majordomus.net.worker.serving import Serving, WorkerConnection
 from majordomus.protocol.spec import Dialect
 
-DRAIN_LOOK: Final = 0.02
-"""Seconds between two looks whether the sessions have drained."""
+DRAIN_CHECK: Final = 0.02
+"""Seconds between two checks whether the sessions have drained."""
 ABORT_GRACE: Final = 0.5
-"""Seconds for handlers that are cancelled at the end to answer."""
+"""Seconds that handlers have at the end to react to their cancellation."""
+LOOP_CAPACITY: Final = 1000
+"""Default capacity of a connection whose handlers all run on the event loop."""
 
 logger = logging.getLogger("majordomus.worker")
 
 
-class Plan(NamedTuple):
-    """What a worker is told when it is made. Without a `capacity` the engine chooses one.
+class EngineSettings(NamedTuple):
+    """What a worker was given by its user.
 
-    Handlers in processes have connections of their own, whose capacity is `processes`.
+    urls: the brokers' endpoints; the worker registers at all of them
+    session: the template of each session's settings: dialect, heartbeats, weight
+    threads: size of the thread pool
+    capacity: requests that each broker may have dispatched here; None is what the pools allow
+    processes: size of the process pool, and the capacity of the connections that serve from it
+    kill_after: seconds after which a handler process that ignores a cancellation is killed
+    access: keys and passwords of the brokers; None connects without
+    load: measures this machine's load
+    topics: the event handlers, by pattern
+    login: credentials for the brokers' auth service; None is no login
     """
 
     urls: list[str]
-    settings: WorkerSettings
+    session: WorkerSettings
     threads: int
     capacity: int | None
     processes: int
@@ -62,8 +72,12 @@ class Plan(NamedTuple):
     login: Credentials | None = None
 
 
-class Post(ConnectionDesk):
-    """One registration at one broker."""
+class Registration(WorkerConnection):
+    """A connection to a broker, and the services that are registered over it.
+
+    in_process: its services run in handler processes
+    capacity: the capacity that was announced last
+    """
 
     def __init__(
         self,
@@ -83,216 +97,228 @@ class Post(ConnectionDesk):
         self.url = url
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
-        """What was announced last."""
-        self._sent_off = ""
+        self._last_disconnect = ""
         self.line: AsyncLine[WorkerEvent] = AsyncLine(
             self.session,
             lambda: url,
-            take=lambda events: engine.take(self, events),
-            broken=engine.broken,
+            take=lambda events: engine.take_events(self, events),
+            broken=engine.on_failure,
             loop=loop,
             access=access,
         )
 
-    def tell_sent_off(self, event: Disconnected) -> None:
-        """Log why, once as long as it stays the same."""
+    def log_disconnect(self, event: Disconnected) -> None:
+        """Log the reason of a DISCONNECT, unless it is the same as the last time: a worker that is
+        refused tries again and again."""
         text = f"{event.status} {event.text}"
-        if text != self._sent_off:
-            self._sent_off = text
+        if text != self._last_disconnect:
+            self._last_disconnect = text
             shown = text if text.isprintable() else text.encode("unicode_escape").decode()
             logger.warning("%s sent us off: %.300s", self.url, shown)
 
 
 class Engine(Serving):
-    """Serves from `open` to `close`. `broken` gets the exception after which it cannot go on."""
+    """Serves from `open` to `close`. `on_failure` gets the exception after which it cannot go
+    on."""
 
     def __init__(
         self,
-        plan: Plan,
+        settings: EngineSettings,
         handlers: Mapping[str, Handler],
         loop: asyncio.AbstractEventLoop,
-        broken: Callable[[Exception], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
-        super().__init__(loop, plan.threads)
-        self._plan, self.broken = plan, broken
+        super().__init__(loop, settings.threads)
+        self._settings, self.on_failure = settings, on_failure
         self._load: float | None = None
-        self._meter = LoadMeter(plan.load, self._set_load, loop)
+        self._meter = LoadMeter(settings.load, self._set_load, loop)
         for name, handler in handlers.items():
-            self._know(name.encode(), handler)
-        self._posts = [self._post(url, names) for url in plan.urls for names in self._shares()]
-        self.events = EngineEvents(self._posts, plan.topics)
+            self._set_handler(name.encode(), handler)
+        self._registrations = [
+            self._new_registration(url, services)
+            for url in settings.urls
+            for services in self._services_by_connection()
+        ]
+        self.events = EngineEvents(self._registrations, settings.topics)
 
     @property
     def ready(self) -> bool:
-        """Whether at least one broker has all services registered."""
+        """Whether at least one broker has registered all services."""
         return any(
-            all(post.session.ready for post in self._posts if post.url == url)
-            for url in self._plan.urls
+            all(one.session.ready for one in self._registrations if one.url == url)
+            for url in self._settings.urls
         )
 
     def open(self) -> None:
-        """Starts to connect to every broker, and the processes."""
+        """Start the handler processes, and connect to every broker."""
         if self._processes is not None:
             self._processes.open()
         self._meter.start()
-        for post in self._posts:
-            post.line.open()
-        self._announce()
+        for registration in self._registrations:
+            registration.line.open()
+        self._announce_capacity()
 
     def add(self, name: str, handler: Handler) -> None:
-        """One more service; brokers learn of it, and of the capacity that fits, at once."""
-        self._add(name, handler)
-        self._announce()
-
-    def _add(self, name: str, handler: Handler) -> None:
+        """Serve one more service, or an old one with a new handler. Brokers learn of it, and of
+        the capacity that fits, at once."""
         service = name.encode()
-        known = service in self._offers
+        is_new = service not in self._services
         had_processes = self._processes is not None
-        self._know(service, handler)
+        self._set_handler(service, handler)
         if self._processes is not None and not had_processes:
             self._processes.open()
-        if known:
+        if is_new:
+            self._register(service)
+        self._announce_capacity()
+
+    def _register(self, service: bytes) -> None:
+        """Register a service over the connections that it fits, or over new ones."""
+        in_process = self.in_process((service,))
+        fitting = [one for one in self._registrations if one.in_process == in_process]
+        if fitting and self._settings.session.dialect is Dialect.MDP03:
+            for registration in fitting:
+                registration.session.add_service(service, time.monotonic())
+                registration.line.touch()
             return
-        alike = [post for post in self._posts if post.in_process == self.in_process((service,))]
-        if alike and self._plan.settings.dialect is Dialect.MDP03:
-            for post in alike:
-                post.session.add_service(service, time.monotonic())
-                post.line.touch()
-            return
-        for url in self._plan.urls:
-            post = self._post(url, (service,))
-            self._posts.append(post)
-            post.line.open()
+        for url in self._settings.urls:
+            registration = self._new_registration(url, (service,))
+            self._registrations.append(registration)
+            registration.line.open()
 
     def resize(self, threads: int | None, processes: int | None) -> None:
-        """Other sizes of the pools; brokers learn of it at once. None leaves one as it is."""
+        """Change the sizes of the pools; None leaves one as it is. Brokers learn of the capacity
+        that fits at once."""
         if threads is not None:
-            self._plan = self._plan._replace(threads=threads)
+            self._settings = self._settings._replace(threads=threads)
             self._pool.resize(threads)
         if processes is not None:
-            self._plan = self._plan._replace(processes=processes)
+            self._settings = self._settings._replace(processes=processes)
             if self._processes is not None:
                 self._processes.resize(processes)
-        self._announce()
+        self._announce_capacity()
 
     def set_capacity(self, capacity: int | None) -> None:
-        """None is what fits the pools; 0 takes nothing new, of any service."""
-        self._plan = self._plan._replace(capacity=capacity)
-        self._announce()
+        """Change the capacity: None is what the pools allow, 0 takes nothing new of any service."""
+        self._settings = self._settings._replace(capacity=capacity)
+        self._announce_capacity()
 
-    def _announce(self) -> None:
+    def _announce_capacity(self) -> None:
         now = time.monotonic()
-        for post in self._posts:
-            capacity = self._capacity(post.in_process)
-            if capacity != post.capacity:
-                post.capacity = capacity
-                post.session.set_capacity(capacity, now)
-                post.line.touch()
+        for registration in self._registrations:
+            capacity = self._capacity(registration.in_process)
+            if capacity != registration.capacity:
+                registration.capacity = capacity
+                registration.session.set_capacity(capacity, now)
+                registration.line.touch()
 
     async def drain(self) -> None:
-        """Takes nothing new and finishes what is there.
+        """Take no new requests, and wait until those that are held have their outcomes.
 
-        It ends when all is done; the caller bounds it.
+        There is no timeout: the caller bounds the wait.
         """
         self._meter.stop()
         now = time.monotonic()
-        for post in self._posts:
-            post.session.drain(now)
-            post.line.flush()
-        while any(post.running or not post.session.drained for post in self._posts):
-            self._awaited = True
+        for registration in self._registrations:
+            registration.session.drain(now)
+            registration.line.flush()
+        while any(one.invocations or not one.session.drained for one in self._registrations):
+            self._idle_wanted = True
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), DRAIN_LOOK)
+                await asyncio.wait_for(self._idle.wait(), DRAIN_CHECK)
 
     async def close(self) -> None:
-        """Cancels what still runs, says goodbye and closes the connections.
+        """Cancel the running handlers, send DISCONNECT, and close the connections.
 
-        What was not answered by now is given to another worker, if that is allowed.
+        The broker dispatches what has no outcome by now to another worker, if that is allowed.
         """
         self._closing = True
         self._meter.stop()
-        tasks = [
-            one.task
-            for post in self._posts
-            for one in post.running.values()
-            if one.task is not None
-        ]
-        for post in self._posts:
-            for one in list(post.running.values()):
-                self._withdraw(one)
+        running = [one for each in self._registrations for one in each.invocations.values()]
+        tasks = [one.task for one in running if one.task is not None]
+        for invocation in running:
+            self._cancel(invocation)
         if tasks:
             await asyncio.wait(tasks, timeout=ABORT_GRACE)
         self.events.close()
         now = time.monotonic()
-        for post in self._posts:
-            post.session.close(now)
-            post.line.flush()
-            post.line.close()
+        for registration in self._registrations:
+            registration.session.close(now)
+            registration.line.flush()
+            registration.line.close()
         self._pool.close(0.0)
         if self._processes is not None:
             await self._processes.close()
 
-    def heard(
-        self, post: ConnectionDesk, event: EventReceived | SubscriptionRefused | Disconnected
+    def take_other_event(
+        self,
+        connection: WorkerConnection,
+        event: EventReceived | SubscriptionRefused | Disconnected,
     ) -> None:
-        """What has nothing to do with a request."""
+        """Handle an event that belongs to no request."""
         if not isinstance(event, Disconnected):
             self.events.put(event)
-        elif isinstance(post, Post):
-            post.tell_sent_off(event)
+        elif isinstance(connection, Registration):
+            connection.log_disconnect(event)
 
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
-    def _post(self, url: str, services: tuple[bytes, ...]) -> Post:
+    def _new_registration(self, url: str, services: tuple[bytes, ...]) -> Registration:
         capacity = self._capacity(self.in_process(services))
-        settings = _with(self._plan.settings, services=services, capacity=max(1, capacity))
-        post = Post(url, settings, self, self._loop, self._plan.access, self._plan.login)
-        post.session.set_load(self._load, time.monotonic())
-        return post
+        settings = _replace(self._settings.session, services=services, capacity=max(1, capacity))
+        access, login = self._settings.access, self._settings.login
+        registration = Registration(url, settings, self, self._loop, access, login)
+        registration.session.set_load(self._load, time.monotonic())
+        return registration
 
     def _set_load(self, load: float | None) -> None:
         self._load = load
         now = time.monotonic()
-        for post in self._posts:
-            post.session.set_load(load, now)
+        for registration in self._registrations:
+            registration.session.set_load(load, now)
 
-    def _know(self, service: bytes, handler: Handler) -> None:
+    def _set_handler(self, service: bytes, handler: Handler) -> None:
         if handler.target is not None:
             if self._processes is None:
+                # Imported here because few workers need it, and it loads multiprocessing.
                 from majordomus.net.worker.processes.pool import ProcessPool
 
                 self._processes = ProcessPool(
-                    self._plan.processes, self._loop, self.broken, self._plan.kill_after
+                    self._settings.processes,
+                    self._loop,
+                    self.on_failure,
+                    self._settings.kill_after,
                 )
             handler = handler._replace(function=self._processes.function(handler.target))
-        self.offer(service, handler)
+        self.serve(service, handler)
 
     def in_process(self, services: tuple[bytes, ...]) -> bool:
-        """Whether these, which share a connection, run in processes."""
-        return self._offers[services[0]].in_process
+        """Whether these services, which share a connection, run in handler processes."""
+        return self._services[services[0]].in_process
 
-    def _shares(self) -> list[tuple[bytes, ...]]:
-        """The services of each connection: one for what runs in processes, whose capacity is their
-        number, and one for all others; or one for each service where the dialect has no more.
+    def _services_by_connection(self) -> list[tuple[bytes, ...]]:
+        """The services of each connection to a broker.
+
+        One connection is for the services that run in processes, since their capacity is the number
+        of processes; one is for all others. A legacy dialect needs a connection for each service.
         """
-        names = self._offers
-        if self._plan.settings.dialect is not Dialect.MDP03:
+        names = self._services
+        if self._settings.session.dialect is not Dialect.MDP03:
             return [(name,) for name in names]
-        inside = tuple(name for name in names if not self.in_process((name,)))
-        apart = tuple(name for name in names if self.in_process((name,)))
-        return [share for share in (inside, apart) if share]
+        here = tuple(name for name in names if not self.in_process((name,)))
+        in_processes = tuple(name for name in names if self.in_process((name,)))
+        return [services for services in (here, in_processes) if services]
 
     def _capacity(self, in_process: bool) -> int:
-        given = self._plan.capacity
+        given = self._settings.capacity
         if given == 0:
             return 0
         if in_process:
-            return self._plan.processes
-        threaded = any(offer.threaded and not offer.in_process for offer in self._offers.values())
-        return given or (self._plan.threads if threaded else 1000)
+            return self._settings.processes
+        threaded = any(one.threaded and not one.in_process for one in self._services.values())
+        return given or (self._settings.threads if threaded else LOOP_CAPACITY)
 
 
-def _with(settings: WorkerSettings, **changes: Any) -> WorkerSettings:
+def _replace(settings: WorkerSettings, **changes: Any) -> WorkerSettings:
     kept = {name: getattr(settings, name) for name in WorkerSettings.__struct_fields__}
     return WorkerSettings(**{**kept, **changes})

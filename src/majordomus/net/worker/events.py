@@ -1,18 +1,18 @@
-"""What a worker does with events: pushes to clients, publishes, and hears of topics itself.
+"""Events of a worker: pushes to clients, publishes to topics, and subscriptions of its own.
 
-A client's handle is known to one broker only, and a subscriber is at one broker at a time: what a
-worker says goes to each of its brokers once, over the first of its connections there.
+A client's handle is known to one broker only, and a subscriber is at one broker at a time. So each
+event goes to each broker once, over the first of the worker's connections there.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from majordomus.core.session.events import EventReceived as Heard
-from majordomus.core.session.events import SubscriptionRefused, check_name
+from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net.bodies import Body, to_frames
 from majordomus.net.events import Handler, Hub, Listening, Receiver, TaskQueue, name_of
@@ -21,99 +21,112 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.worker.session import WorkerSession, WorkerSettings
-    from majordomus.net.worker.base import Shift
-    from majordomus.net.worker.engine import Post
+    from majordomus.net.worker.serving import WorkerConnection
 
 logger = logging.getLogger("majordomus.worker")
 
 
 class EngineEvents:
-    """The events of one engine, in its loop's thread."""
+    """The events of one engine, in its loop's thread.
 
-    def __init__(self, posts: list[Post], handlers: Mapping[bytes, Handler]) -> None:
-        self._posts = posts
+    lost: events that were sent while there was no connection
+    """
+
+    def __init__(
+        self, connections: Sequence[WorkerConnection], handlers: Mapping[bytes, Handler]
+    ) -> None:
+        self._connections = connections
         self._hub = Hub()
         self._queue = TaskQueue(in_threads=True)
         self.lost = 0
-        """Events that found no connection."""
         for pattern, handler in handlers.items():
             self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
-            for post in self._firsts():
-                post.session.subscribe(pattern, time.monotonic())
+            for connection in self._first_connections():
+                connection.session.subscribe(pattern, time.monotonic())
 
     def push(self, client: bytes, frames: list[bytes], field: bytes) -> None:
-        self._say(lambda session, now: session.push(client, frames, now, field))
+        """Send an event to the client with that handle."""
+        self._send(lambda session, now: session.push(client, frames, now, field))
 
     def publish(self, topic: bytes, frames: list[bytes], field: bytes) -> None:
-        self._say(lambda session, now: session.publish(topic, frames, now, field))
+        """Send an event to the subscribers of a topic."""
+        self._send(lambda session, now: session.publish(topic, frames, now, field))
 
     def subscribe(self, pattern: bytes, handler: Handler) -> None:
+        """Call `handler` with the events of the topics that match `pattern`."""
         self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
-        self._each(lambda session, now: session.subscribe(pattern, now))
+        self._for_each_broker(lambda session, now: session.subscribe(pattern, now))
 
     def unsubscribe(self, pattern: bytes) -> None:
-        for one in self._hub.of(pattern):
-            one.end(None)
-            self._hub.remove(one)
-        self._each(lambda session, now: session.unsubscribe(pattern, now))
+        """Call the handlers of `pattern` no more."""
+        for receiver in self._hub.of(pattern):
+            receiver.end(None)
+            self._hub.remove(receiver)
+        self._for_each_broker(lambda session, now: session.unsubscribe(pattern, now))
 
-    def put(self, heard: Heard | SubscriptionRefused) -> None:
-        """What a session heard."""
-        if isinstance(heard, SubscriptionRefused) and heard.what == "subscribe":
-            name, text = heard.name.decode("utf-8", "replace"), b" ".join(heard.frames[:1])
-            logger.error("no subscription to %s: %d %s", name, heard.status, text.decode())
-        self._hub.put(heard)
+    def put(self, event: EventReceived | SubscriptionRefused) -> None:
+        """Hand an event of a session to its receivers; log a refused subscription."""
+        if isinstance(event, SubscriptionRefused) and event.what == "subscribe":
+            name, text = event.name.decode("utf-8", "replace"), b" ".join(event.frames[:1])
+            logger.error("no subscription to %s: %d %s", name, event.status, text.decode())
+        self._hub.put(event)
 
     def close(self) -> None:
+        """Call no handler any more."""
         self._hub.close()
         self._queue.close()
 
     def _forget(self, receiver: Receiver) -> None:
         self._hub.remove(receiver)
 
-    def _say(self, say: Callable[[WorkerSession, float], bool]) -> None:
-        if not self._each(say):
+    def _send(self, send: Callable[[WorkerSession, float], bool]) -> None:
+        if not self._for_each_broker(send):
             self.lost += 1
-            if self.lost & (self.lost - 1) == 0:
+            if self.lost & (self.lost - 1) == 0:  # 1, 2, 4, …: a lost broker must not fill the log
                 logger.warning("an event was lost: there is no connection (%d so far)", self.lost)
 
-    def _each(self, act: Callable[[WorkerSession, float], object]) -> bool:
-        """Over the first connection to each broker. Whether one took it."""
+    def _for_each_broker(self, action: Callable[[WorkerSession, float], object]) -> bool:
+        """Call `action` with the first session at each broker. Return whether one returned True."""
         now, taken = time.monotonic(), False
-        for post in self._firsts():
-            taken |= bool(act(post.session, now))
-            post.line.touch()
+        for connection in self._first_connections():
+            taken |= bool(action(connection.session, now))
+            connection.line.touch()
         return taken
 
-    def _firsts(self) -> Iterable[Post]:
-        by_url: dict[str, Post] = {}
-        for post in self._posts:
-            by_url.setdefault(post.url, post)
+    def _first_connections(self) -> Iterable[WorkerConnection]:
+        by_url: dict[str, WorkerConnection] = {}
+        for connection in self._connections:
+            by_url.setdefault(connection.url, connection)
         return by_url.values()
 
 
-class WorkerEvents:
-    """The part of `Worker` and `AsyncWorker` that is about events. From any thread; nothing
+class EventMethods:
+    """The methods of `Worker` and `AsyncWorker` for events. Any thread may call them; none of them
     waits."""
 
     _settings: WorkerSettings
-    _shift: Shift | None
     _topics: dict[bytes, Handler]
+
+    @abstractmethod
+    def _with_events(self, action: Callable[[EngineEvents], object]) -> bool:
+        """Call `action` with the engine's events, on the loop. Return False when the worker is not
+        running."""
 
     def push(
         self, client: bytes, body: Body = None, *, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """An event for the client of a request, `request.client`, at any later time, at most once.
+        """Send an event to the client of a request, `request.client`, at any later time.
 
-        A client hears it while it has presence: an AsyncClient, or a Client with `events`,
-        `on_event` or `subscribe`. Where it has gone, that is logged. Raises: LocalProtocolError
-        when this worker does not run.
+        It is delivered at most once, to a client that has presence: an AsyncClient, or a Client
+        with `events`, `on_event` or `subscribe`. If the client is gone, that is logged.
+
+        Raises: LocalProtocolError when this worker is not running.
         """
         self._check_dialect()
         if not client:
             raise LocalProtocolError("empty-address", "a push needs a client's handle")
         frames, field = to_frames(body), packing.pack(metadata) if metadata else b""
-        self._running().events(lambda events: events.push(client, frames, field))
+        self._send_event(lambda events: events.push(client, frames, field))
 
     def publish(
         self,
@@ -122,17 +135,22 @@ class WorkerEvents:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """An event for everybody who subscribed to `topic`, at most once. Raises: as `push`."""
+        """Send an event to every subscriber of `topic`, at most once. Raises: as `push`."""
         self._check_dialect()
         name = name_of(topic)
         check_name(name, pattern=False)
         frames, field = to_frames(body), packing.pack(metadata) if metadata else b""
-        self._running().events(lambda events: events.publish(name, frames, field))
+        self._send_event(lambda events: events.publish(name, frames, field))
 
     def subscribe(self, pattern: str | bytes, handler: Handler) -> None:
-        """`handler(event)` is called for what is published to the topics of `pattern`, one after
-        the other: a coroutine function on the worker's loop, another one beside it. One handler for
-        a pattern. Before the worker runs as well. Raises: LocalProtocolError for what is none."""
+        """Call `handler(event)` for each event of the topics that match `pattern`, one at a time.
+
+        A coroutine function runs on the worker's loop, another function in a thread. A pattern has
+        one handler. The worker need not run yet.
+
+        Raises: LocalProtocolError for a malformed pattern; ConfigurationError for a handler that
+        cannot be called, and for a second handler.
+        """
         self._check_dialect()
         name = name_of(pattern)
         check_name(name, pattern=True)
@@ -141,19 +159,17 @@ class WorkerEvents:
         if name in self._topics:
             raise ConfigurationError(f"{pattern!r} has a handler already")
         self._topics[name] = handler
-        if self._shift is not None:
-            self._shift.events(lambda events: events.subscribe(name, handler))
+        self._with_events(lambda events: events.subscribe(name, handler))
 
     def unsubscribe(self, pattern: str | bytes) -> None:
-        """The handler of `pattern` is called no more."""
+        """Call the handler of `pattern` no more. May be repeated."""
         name = name_of(pattern)
-        if self._topics.pop(name, None) is not None and self._shift is not None:
-            self._shift.events(lambda events: events.unsubscribe(name))
+        if self._topics.pop(name, None) is not None:
+            self._with_events(lambda events: events.unsubscribe(name))
 
-    def _running(self) -> Shift:
-        if self._shift is None:
-            raise LocalProtocolError("not-running", "this worker does not run")
-        return self._shift
+    def _send_event(self, send: Callable[[EngineEvents], object]) -> None:
+        if not self._with_events(send):
+            raise LocalProtocolError("not-running", "this worker is not running")
 
     def _check_dialect(self) -> None:
         if self._settings.dialect is not Dialect.MDP03:

@@ -1,9 +1,9 @@
-"""The parts of one answer on their way from a handler to the session: as many at a time as the
-client has given credit for and the socket takes.
+"""Flow control of a reply's parts: the session gets as many at a time as the client has granted
+credit for and the socket takes.
 
-A handler on the event loop waits here for room. One in a thread is ahead by a bounded number of
-parts, which wait here; then its thread waits. Everything but `Ahead` is called in the loop's
-thread.
+A handler on the event loop waits in `ReplyFlow.send` for room. A handler in a thread may be a
+bounded number of parts ahead, which wait in `ReplyFlow`; then its thread waits (`parts_ahead` of
+its `Invocation`). Everything here is called in the loop's thread.
 """
 
 from __future__ import annotations
@@ -16,67 +16,83 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from majordomus.core.worker.session import WorkerSession
-    from majordomus.net.worker.handlers import Answer
+    from majordomus.net.worker.outcomes import Outcome
 
-CONGESTED: Final = 0.005
-"""Seconds until a stream looks again whether the socket takes more."""
+CONGESTION_RETRY: Final = 0.005
+"""Seconds until a stream checks again whether the socket takes more."""
 
 
-class Outflow:
-    """The parts of one job. `sent` is called after each that has left, `finish` with the answer
-    when all before it have."""
+class ReplyFlow:
+    """The parts and the outcome of one dispatch.
 
-    __slots__ = ("_backlog", "_finish", "_job", "_loop", "_outcome", "_sent", "_session", "_waiter")
+    `on_sent` is called after each part that has left, `finish` with the outcome when all parts
+    before it have left.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_dispatch_id",
+        "_finish",
+        "_loop",
+        "_on_sent",
+        "_outcome",
+        "_session",
+        "_waiter",
+    )
 
     def __init__(
         self,
         session: WorkerSession,
-        job: int,
+        dispatch_id: int,
         loop: asyncio.AbstractEventLoop,
-        sent: Callable[[], object],
-        finish: Callable[[Answer], object],
+        on_sent: Callable[[], object],
+        finish: Callable[[Outcome], object],
     ) -> None:
-        self._session, self._job, self._loop = session, job, loop
-        self._sent, self._finish = sent, finish
+        self._session, self._dispatch_id, self._loop = session, dispatch_id, loop
+        self._on_sent, self._finish = on_sent, finish
         self._backlog: deque[list[bytes]] = deque()
-        self._outcome: Answer | None = None
+        self._outcome: Outcome | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def send(self, frames: list[bytes]) -> None:
-        """One part, when there is room for it."""
-        while not self._session.room(self._job):
+        """Send one part, as soon as there is room for it."""
+        while not self._session.room(self._dispatch_id):
             if self._session.congested:
-                await asyncio.sleep(CONGESTED)
+                await asyncio.sleep(CONGESTION_RETRY)
                 continue
             self._waiter = self._loop.create_future()
             await self._waiter
-        self._session.partial(self._job, frames, time.monotonic())
-        self._sent()
+        self._session.partial(self._dispatch_id, frames, time.monotonic())
+        self._on_sent()
 
     def put(self, frames: list[bytes]) -> None:
-        """One part, now or as soon as there is room for it."""
+        """Send one part now, or keep it until there is room for it."""
         self._backlog.append(frames)
         if len(self._backlog) == 1:
-            self.go_on()
+            self.resume()
 
-    def end(self, outcome: Answer) -> None:
-        """The answer, behind the parts."""
+    def end(self, outcome: Outcome) -> None:
+        """Finish with `outcome` when all parts have left."""
         self._outcome = outcome
         if not self._backlog:
-            self.go_on()
+            self.resume()
 
-    def go_on(self) -> None:
-        """There may be room: CREDIT has come, the socket takes more, or nobody wants the parts."""
+    def resume(self) -> None:
+        """Send what there is room for.
+
+        To be called when CREDIT has arrived, when the socket takes more, and when the request was
+        cancelled: the session then takes parts without credit and drops them.
+        """
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         session, backlog = self._session, self._backlog
-        while backlog and session.room(self._job):
-            session.partial(self._job, backlog.popleft(), time.monotonic())
-            self._sent()
+        while backlog and session.room(self._dispatch_id):
+            session.partial(self._dispatch_id, backlog.popleft(), time.monotonic())
+            self._on_sent()
         if backlog:
             if session.congested:
-                self._loop.call_later(CONGESTED, self.go_on)
+                self._loop.call_later(CONGESTION_RETRY, self.resume)
         elif self._outcome is not None:
             outcome, self._outcome = self._outcome, None
             self._finish(outcome)

@@ -1,51 +1,48 @@
-"""Handlers in their four shapes:
+"""Handlers: the shape of a function decides where it runs and how it replies.
 
-`def`, `async def`, and either with `yield`. What they return becomes frames here.
-
-A handler takes one argument, the `Request`, or what its annotation makes of it (typed.py). What it
-raises becomes a status and a sentence.
+There are four shapes: `def`, `async def`, and either of them with `yield`. A handler takes one
+argument: the `Request`, or what its annotation makes of the body (typed.py). What it returns and
+raises becomes an outcome in outcomes.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from majordomus.errors import ConfigurationError, StatusError
-from majordomus.net.bodies import Reply, to_frames
+from majordomus.errors import ConfigurationError
 from majordomus.net.worker.processes.pipe import Target
 from majordomus.net.worker.processes.target import target_of
-from majordomus.net.worker.typed import contract_of, routine, typed
-from majordomus.protocol import spec
+from majordomus.net.worker.typed import contract_of, typed, unwrapped
 
 Function: TypeAlias = Callable[[Any], Any]
-Answer: TypeAlias = tuple[int, list[bytes]]
-"""Status and frames of a FINAL."""
 
 RUNS: Final = ("thread", "process", "loop")
-MAX_TEXT: Final = 4096
-"""Characters of an exception's text that leave the worker."""
 
 
 class Shape(Enum):
-    """Where a handler runs and how it answers."""
+    """Where a handler runs and how it replies."""
 
-    FUNCTION = "in a thread, one answer"
-    GENERATOR = "in a thread, parts and then the end"
-    COROUTINE = "on the event loop, one answer"
-    ASYNC_GENERATOR = "on the event loop, parts and then the end"
+    FUNCTION = "in a thread, with one reply"
+    GENERATOR = "in a thread, with parts"
+    COROUTINE = "on the event loop, with one reply"
+    ASYNC_GENERATOR = "on the event loop, with parts"
 
     @property
     def threaded(self) -> bool:
-        """Whether it would block the event loop."""
+        """Whether the handler would block the event loop."""
         return self in (Shape.FUNCTION, Shape.GENERATOR)
 
 
 class Handler(NamedTuple):
-    """A function that serves, and how it has to be run: in a process if there is a `target`."""
+    """A function that serves a service.
+
+    function: called with a `Request`
+    shape: where it runs and how it replies
+    target: where a handler process finds the function; None if it runs in the worker's process
+    """
 
     function: Function
     shape: Shape
@@ -53,16 +50,17 @@ class Handler(NamedTuple):
 
     @property
     def in_process(self) -> bool:
-        """Whether it runs in a process."""
+        """Whether it runs in a handler process."""
         return self.target is not None
 
 
 def make_handler(function: Function, run: str | None = None) -> Handler:
-    """Looks through partials, methods and objects with `__call__`. `run`: "process" runs it in one;
-    "thread" and "loop" say what its shape says already.
+    """Make a handler of a function, also behind partials, methods and objects with `__call__`.
 
-    Raises: ConfigurationError for what is no handler, cannot run so, or has an annotation that no
-    body can be.
+    `run="process"` runs it in a handler process; "thread" and "loop" only confirm its shape.
+
+    Raises: ConfigurationError for a value that is no function, for one that cannot run so, and for
+    an annotation that cannot be decoded from a body.
     """
     if not callable(function):
         raise ConfigurationError(f"a handler is a function, not {type(function).__name__}")
@@ -81,36 +79,11 @@ def make_handler(function: Function, run: str | None = None) -> Handler:
 
 
 def _shape_of(function: Function) -> Shape:
-    target = routine(function)
-    if inspect.isasyncgenfunction(target):
+    routine = unwrapped(function)
+    if inspect.isasyncgenfunction(routine):
         return Shape.ASYNC_GENERATOR
-    if inspect.iscoroutinefunction(target):
+    if inspect.iscoroutinefunction(routine):
         return Shape.COROUTINE
-    if inspect.isgeneratorfunction(target):
+    if inspect.isgeneratorfunction(routine):
         return Shape.GENERATOR
     return Shape.FUNCTION
-
-
-def answer(result: object) -> Answer:
-    """The FINAL for what a handler returned.
-
-    Never raises: a result that is no body is the handler's failure.
-    """
-    try:
-        frames = to_frames(result)
-    except Exception as error:
-        return failure(error)
-    return (result.status if isinstance(result, Reply) else spec.OK), frames
-
-
-def failure(error: BaseException) -> Answer:
-    """The FINAL for what a handler raised: a StatusError's own status, else 500, type and text."""
-    if isinstance(error, asyncio.CancelledError):
-        return spec.CANCELLED, [b"cancelled"]
-    if isinstance(error, StatusError):
-        text = error.text
-        status = error.status
-    else:
-        text = f"{type(error).__name__}: {error}"
-        status = spec.HANDLER_FAILED
-    return status, [text[:MAX_TEXT].encode("utf-8", "backslashreplace")]

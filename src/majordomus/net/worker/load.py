@@ -1,8 +1,8 @@
-"""How loaded this machine is, as a worker's heartbeats tell it: measured at most every `REFRESH`
-seconds, never in the thread that moves sockets.
+"""The machine's load, for a worker's heartbeats: measured every `REFRESH` seconds, in a thread of
+its own, because a measurement may block.
 
-1.0 is a machine that has just as much to do as it can: on Unix the load average of the last minute
-divided by the cores, on Windows the share of the processors that was busy since the last look.
+1.0 is a machine that is fully used. On Unix the load is the load average of the last minute divided
+by the cores; on Windows it is the busy share of the processors since the last measurement.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from math import isfinite
 from typing import Final, TypeAlias
 
 Measure: TypeAlias = Callable[[], float | None]
-"""Returns the load, 1.0 for a machine that is fully used; None where it is unknown. It is called in
-a thread of its own."""
+"""Returns the load, 1.0 for a machine that is fully used; None if it is unknown. It is called in a
+thread of its own."""
 
 REFRESH: Final = 10.0
+"""Seconds between two measurements."""
 
 logger = logging.getLogger("majordomus.worker")
 
@@ -31,8 +32,8 @@ if sys.platform == "win32":
     _last: tuple[int, int] = (0, 0)
 
     def host_load() -> float | None:
-        """The share of all processors that was busy since the last call; since the start of the
-        machine, for the first."""
+        """Return the busy share of all processors since the last call. The first call returns it
+        since the start of the machine."""
         global _last
         idle, kernel, user = (ctypes.c_ulonglong() for _ in range(3))
         ctypes.windll.kernel32.GetSystemTimes(
@@ -45,7 +46,8 @@ if sys.platform == "win32":
 else:
 
     def host_load() -> float | None:
-        """The load average of the last minute divided by the cores; None where nobody knows it."""
+        """Return the load average of the last minute divided by the cores; None if the system does
+        not provide it."""
         try:
             return os.getloadavg()[0] / (os.cpu_count() or 1)
         except OSError:
@@ -53,49 +55,50 @@ else:
 
 
 class LoadMeter:
-    """Tells the load to `tell`, in the loop's thread, at once and then every `every` seconds.
+    """Calls `report` with the load in the loop's thread, at once and then every `interval` seconds.
 
-    A measure that raises, or that returns what is no load, is told as None, and logged once.
+    A measure that raises or returns an invalid load is reported as None, and logged once.
     """
 
     def __init__(
         self,
         measure: Measure,
-        tell: Callable[[float | None], None],
+        report: Callable[[float | None], None],
         loop: asyncio.AbstractEventLoop,
-        every: float = REFRESH,
+        interval: float = REFRESH,
     ) -> None:
-        self._measure, self._tell, self._loop, self._every = measure, tell, loop, every
+        self._measure, self._report, self._loop = measure, report, loop
+        self._interval = interval
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._complained = False
+        self._failure_logged = False
 
     def start(self) -> None:
-        """Measures now and from now on. To be called in the loop's thread."""
-        threading.Thread(target=self._work, name="majordomus-load", daemon=True).start()
+        """Measure now and from now on. To be called in the loop's thread."""
+        threading.Thread(target=self._measure_once, name="majordomus-load", daemon=True).start()
 
     def stop(self) -> None:
-        """Nothing is told from now on. May be repeated."""
+        """Report nothing from now on. May be repeated."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
-    def _work(self) -> None:
-        """One measurement; its thread ends with it."""
+    def _measure_once(self) -> None:
+        """Measure once; the thread ends with it."""
         load: float | None = None
         try:
             load = _checked(self._measure())
         except Exception as error:
-            if not self._complained:
-                self._complained = True
+            if not self._failure_logged:
+                self._failure_logged = True
                 logger.warning("the load is unknown: %s: %s", type(error).__name__, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know
-            self._loop.call_soon_threadsafe(self._told, load)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._measured, load)
 
-    def _told(self, load: float | None) -> None:
+    def _measured(self, load: float | None) -> None:
         if not self._stopped:
-            self._tell(load)
-            self._timer = self._loop.call_later(self._every, self.start)
+            self._report(load)
+            self._timer = self._loop.call_later(self._interval, self.start)
 
 
 def _checked(load: float | None) -> float | None:

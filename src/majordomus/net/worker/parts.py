@@ -1,7 +1,8 @@
 """The parts of a client's stream, as a handler reads them.
 
-Event loop and handler may be in two threads. What was read is told in batches, for then the client
-may send as much more; what was not read is bounded by the credit that it had.
+The event loop adds parts and the handler takes them; they may run in two threads. Parts that were
+read are reported to the session in batches, which grants the client as much new credit. Parts that
+were not read are bounded by the credit that the client had.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from majordomus.errors import Cancelled, LocalProtocolError
 from majordomus.net.bodies import Reply
 
 
-class Parts:
-    """An iterator, for one reader at a time: `for` in a thread, `async for` on the event loop.
+class RequestParts:
+    """An iterator for one reader at a time: `for` in a thread, `async for` on the event loop.
 
-    It ends when the client has finished, and raises Cancelled when nobody waits for the answer any
-    more. `told` is called on the loop with the number of parts that were read.
+    It ends when the client has finished its stream. It raises Cancelled when the caller no longer
+    waits for the reply. `on_read` is called on the loop with the number of parts that were read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[int], object]) -> None:
-        self._loop, self._told = loop, told
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_read: Callable[[int], object]) -> None:
+        self._loop, self._on_read = loop, on_read
         self._loop_thread = threading.get_ident()
         self._parts: deque[list[bytes]] = deque()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._waiter: asyncio.Future[None] | None = None
         self._read = 0
         self._finished = False
@@ -38,20 +39,20 @@ class Parts:
     # ── the engine, on the loop ───────────────────────────────────────────────────────────────────
 
     def put(self, frames: list[bytes], last: bool) -> None:
-        """A part has come, or the end, which is a part as well if it carries anything."""
+        """Add a part, or the end of the stream, which is a part as well if it has a body."""
         if not last or any(frames):
             self._parts.append(frames)
         self._finished = self._finished or last
         self._wake()
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """End the iteration with Cancelled: the caller no longer waits for the reply."""
         self._cancelled = True
         self._wake()
 
     def _wake(self) -> None:
-        with self._news:
-            self._news.notify_all()
+        with self._changed:
+            self._changed.notify_all()
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -64,9 +65,9 @@ class Parts:
     def __next__(self) -> Reply:
         if threading.get_ident() == self._loop_thread and not self._ready():
             raise LocalProtocolError("blocking", "on an event loop, read with `async for`")
-        with self._news:
+        with self._changed:
             while not self._ready():
-                self._news.wait()
+                self._changed.wait()
         part = self._take()
         if part is None:
             raise StopIteration
@@ -89,7 +90,7 @@ class Parts:
 
     def _take(self) -> Reply | None:
         if self._cancelled:
-            raise Cancelled("nobody waits for the answer any more")
+            raise Cancelled("the caller no longer waits for the reply")
         if not self._parts:
             return None
         frames = self._parts.popleft()
@@ -97,15 +98,15 @@ class Parts:
         if self._read >= STEP and not self._finished:
             read, self._read = self._read, 0
             if threading.get_ident() == self._loop_thread:
-                self._told(read)
+                self._on_read(read)
             else:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._told, read)
+                    self._loop.call_soon_threadsafe(self._on_read, read)
         return Reply(frames)
 
 
 class NoParts:
-    """What a request has that is no stream."""
+    """The parts of a request without a stream: none."""
 
     def __iter__(self) -> Self:
         return self

@@ -11,13 +11,13 @@ cdef class Request:
     cdef public object _broker_packed
     cdef public object _loop_thread
     cdef public object _clock
-    cdef public object _box
-    cdef public object _end
-    cdef public bint _withdrawn
-    cdef public object _when_withdrawn
+    cdef public object _reply_box
+    cdef public object _cancel_event
+    cdef public bint _cancelled
+    cdef public object _cancel_callback
     cdef public object _metadata
     cdef public object _broker_metadata
-    cpdef object fill(
+    cpdef object _fill(
         self,
         service,
         list frames,

@@ -1,4 +1,8 @@
-"""What a handler is given: one request, and what became of the wish for its answer."""
+"""A request as its handler sees it; everything that a handler may ask of its request is here.
+
+The engine and the handler processes make requests with `Request._fill` and cancel them with
+`Request._cancel`. Neither is part of the public interface.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,20 @@ from math import inf
 from typing import Any
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net.worker.deferred_reply import Box, DeferredReply
-from majordomus.net.worker.parts import NO_PARTS, NoParts, Parts
+from majordomus.net.worker.deferred_reply import DeferredReply, ReplyBox
+from majordomus.net.worker.parts import NO_PARTS, NoParts, RequestParts
 from majordomus.protocol import metadata
 
 
 class Request:
-    """One request as its handler sees it.
+    """One request, as its handler sees it. Any thread may read it; nothing in it may be changed.
 
-    Reading it is safe from any thread; nothing in it can be changed.
+    service: the name by which the client called the service
+    frames: the body, frame by frame
+    client: the handle of the client at its broker; `push` takes it
+    deadline: monotonic seconds; infinite in a dialect without deadlines
+    once: whether the client wants the request to be run at most once
+    parts: the parts of the client's stream: `for` in a thread, `async for` on the event loop
     """
 
     def __init__(
@@ -30,16 +39,16 @@ class Request:
         packed: bytes = b"",
         broker_packed: bytes = b"",
         once: bool = False,
-        parts: Parts | None = None,
+        parts: RequestParts | None = None,
         loop_thread: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.fill(
+        self._fill(
             service, frames, client, deadline, packed, broker_packed, once, parts, loop_thread
         )
         self._clock = clock
 
-    def fill(
+    def _fill(
         self,
         service: str,
         frames: list[bytes],
@@ -48,28 +57,27 @@ class Request:
         packed: bytes,
         broker_packed: bytes,
         once: bool,
-        parts: Parts | None,
+        parts: RequestParts | None,
         loop_thread: int,
     ) -> None:
-        """What a new request is; the engine's, who makes many: by position, it costs less than the
-        constructor where this is compiled."""
+        """Set every attribute of a request made with `Request.__new__`.
+
+        The engine makes one request for each dispatch. Compiled, a call by position costs less
+        than the constructor, which collects its keywords in a dictionary (ADR 0008).
+        """
         self.service = service
         self.frames = frames
         self.client = client
-        """The handle by which the broker knows the client."""
         self.deadline = deadline
-        """Monotonic seconds; infinite where the dialect knows no deadlines."""
         self.once = once
-        """Whether the client wants it to be run at most once."""
-        self.parts: Parts | NoParts = NO_PARTS if parts is None else parts
-        """The parts of the client's stream: `for` in a thread, `async for` on the event loop."""
+        self.parts: RequestParts | NoParts = NO_PARTS if parts is None else parts
         self._packed, self._broker_packed = packed, broker_packed
-        self._loop_thread = loop_thread
+        self._loop_thread = loop_thread  # of the engine's loop; 0 in a handler process
         self._clock = time.monotonic
-        self._box: Box | None = None
-        self._end: threading.Event | None = None
-        self._withdrawn = False
-        self._when_withdrawn: Callable[[], None] | None = None
+        self._reply_box: ReplyBox | None = None  # from the call of `reply_later` on
+        self._cancel_event: threading.Event | None = None  # made by the first `wait_cancelled`
+        self._cancelled = False
+        self._cancel_callback: Callable[[], None] | None = None
         self._metadata: dict[str, Any] | None = None
         self._broker_metadata: dict[str, Any] | None = None
 
@@ -91,38 +99,38 @@ class Request:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the answer any more.
+        """Whether the caller no longer waits: it has cancelled, or the deadline has passed.
 
-        A `def` handler that runs long should look at it.
+        A `def` handler that runs long should check this from time to time.
         """
-        return self._withdrawn or self._clock() >= self.deadline
+        return self._cancelled or self._clock() >= self.deadline
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
-        """Waits until nobody waits for the answer any more, `timeout` seconds at most; whether it
-        is so. For threads."""
-        if self._end is None:
-            self._end = threading.Event()
+        """Wait until the request is cancelled or `timeout` seconds have passed. Return `cancelled`.
+
+        For threads: it blocks.
+        """
+        if self._cancel_event is None:
+            self._cancel_event = threading.Event()
         left = self.deadline - self._clock()
         waits = left if timeout is None else min(timeout, left)
-        if not self._withdrawn and waits > 0:
-            self._end.wait(None if waits == inf else waits)
+        if not self._cancelled and waits > 0:
+            self._cancel_event.wait(None if waits == inf else waits)
         return self.cancelled
 
     def reply_later(self) -> DeferredReply:
-        """The answer is given later than the handler returns, by what this returns; whatever the
-        handler returns then is ignored. Its slot stays held.
+        """Return an object with which the reply is given later than the handler returns.
+
+        What the handler returns is then ignored. The slot stays held until the reply is given.
 
         Raises: LocalProtocolError the second time, and in a handler that runs in a process.
         """
-        if self._box is not None or not self._loop_thread:
-            raise LocalProtocolError("no-later", "an answer can be promised once, and by a worker")
-        self._box = Box()
-        return DeferredReply(self, self._box, self._loop_thread)
-
-    @property
-    def box(self) -> Box | None:
-        """What `reply_later` has begun; the engine's."""
-        return self._box
+        if self._reply_box is not None or not self._loop_thread:
+            raise LocalProtocolError(
+                "no-later", "reply_later is called once, and not in a handler process"
+            )
+        self._reply_box = ReplyBox()
+        return DeferredReply(self, self._reply_box, self._loop_thread)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -136,8 +144,8 @@ class Request:
 
     @property
     def broker_metadata(self) -> dict[str, Any]:
-        """What the broker itself says of the request (`user`, `attempt`): only this is to be
-        trusted.
+        """What the broker states about the request (`user`, `attempt`). A client cannot forge it,
+        as it can `metadata`.
         """
         if self._broker_metadata is None:
             packed = self._broker_packed
@@ -146,31 +154,27 @@ class Request:
 
     @property
     def user(self) -> str:
-        """Who asks, as the broker found out; empty when it does not know."""
+        """The user that the broker has authenticated; empty when it has none."""
         return str(self.broker_metadata.get("user", ""))
 
-    @property
-    def packed_metadata(self) -> tuple[bytes, bytes]:
-        """Both maps as they came."""
-        return self._packed, self._broker_packed
-
-    def withdraw(self) -> None:
-        """The engine's word that the answer is not wanted any more."""
-        self._withdrawn = True
-        if self._end is not None:
-            self._end.set()
-        if isinstance(self.parts, Parts):
+    def _cancel(self) -> None:
+        """Cancel the request, for the engine: the caller no longer waits. May be repeated."""
+        self._cancelled = True
+        if self._cancel_event is not None:
+            self._cancel_event.set()
+        if isinstance(self.parts, RequestParts):
             self.parts.cancel()
-        if self._box is not None:
-            self._box.ahead.release()
-        if self._when_withdrawn is not None:
-            self._when_withdrawn()
+        if self._reply_box is not None:
+            self._reply_box.parts_ahead.release()  # `part` waits there, and raises Cancelled
+        if self._cancel_callback is not None:
+            self._cancel_callback()
 
-    def tell_withdrawn(self, to: Callable[[], None] | None) -> None:
-        """`to` is called by `withdraw`, or at once if that came before; None ends it."""
-        self._when_withdrawn = to
-        if to is not None and self._withdrawn:
-            to()
+    def _on_cancel(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` when the request is cancelled, at once if it is already; None removes
+        the callback."""
+        self._cancel_callback = callback
+        if callback is not None and self._cancelled:
+            callback()
 
     def __repr__(self) -> str:
         return f"Request(service={self.service!r}, frames={len(self.frames)})"

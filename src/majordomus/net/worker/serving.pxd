@@ -1,8 +1,40 @@
 cimport cython
 
+from majordomus.core.worker.session cimport WorkerSession
 from majordomus.core.worker.session_base cimport Dispatch
 from majordomus.net.worker.request cimport Request
-from majordomus.net.worker.running cimport ConnectionDesk, Offer, Invocation
+
+
+cdef class WorkerConnection:
+    cdef public object url
+    cdef public WorkerSession session
+    cdef public object line
+    cdef public dict invocations
+
+
+@cython.final
+cdef class ServedService:
+    cdef public object name
+    cdef public object function
+    cdef public bint in_process
+    cdef public bint threaded
+    cdef public bint simple
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Invocation:
+    cdef public WorkerConnection connection
+    cdef public object dispatch_id
+    cdef public Request request
+    cdef public ServedService service
+    cdef public bint finished
+    cdef public object task
+    cdef public object parts_ahead
+    cdef public object flow
+    cpdef object _fill(
+        self, WorkerConnection connection, dispatch_id, Request request, ServedService service
+    )
 
 
 cdef class Serving:
@@ -10,16 +42,16 @@ cdef class Serving:
     cdef public object _spawner
     cdef public object _pool
     cdef public object _processes
-    cdef public dict _offers
-    cdef public object _results
-    cdef public object _thread
-    cdef public bint _collecting
+    cdef public dict _services
+    cdef public object _outputs
+    cdef public object _loop_thread
+    cdef public bint _outputs_scheduled
     cdef public bint _closing
     cdef public object _idle
-    cdef public bint _awaited
-    cdef public ConnectionDesk _at
-    cdef public bint _said
-    @cython.locals(offer=Offer, request=Request, one=Invocation)
-    cdef object _start(self, ConnectionDesk post, Dispatch job)
-    cdef object _touch(self, ConnectionDesk post)
-    cdef object _give(self, Invocation one, status, list frames)
+    cdef public bint _idle_wanted
+    cdef public WorkerConnection _current
+    cdef public bint _flush_current
+    @cython.locals(service=ServedService, request=Request, invocation=Invocation)
+    cdef object _start(self, WorkerConnection connection, Dispatch dispatch)
+    cdef object _flush(self, WorkerConnection connection)
+    cdef object _send_final(self, Invocation invocation, status, list frames)

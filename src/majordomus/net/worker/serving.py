@@ -1,7 +1,8 @@
-"""The way of a request through a worker: from the session's job to a handler, and its answer back.
+"""The path of a request through a worker: from the session's dispatch to a handler, and from the
+handler's outcome back to the session.
 
-The half of the engine that every request goes through. Everything is called in the loop's thread,
-but for what runs in the pool.
+Everything is called in the loop's thread, except for what runs in the thread pool: `_run_in_thread`
+and the functions that it calls. Those pass their outputs to the loop with `_queue_output`.
 """
 
 from __future__ import annotations
@@ -24,30 +25,116 @@ from majordomus.core.worker.session import (
     Incoming,
     SubscriptionRefused,
     WorkerEvent,
+    WorkerSession,
 )
 from majordomus.core.worker.session_base import Dispatch
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
-from majordomus.net.worker.deferred_reply import Box, Said
+from majordomus.net.worker.deferred_reply import PARTS_AHEAD, Output, ReplyBox
 from majordomus.net.worker.eager_tasks import spawner
-from majordomus.net.worker.flow import Outflow
-from majordomus.net.worker.handlers import Answer, Handler, answer, failure
-from majordomus.net.worker.parts import Parts
+from majordomus.net.worker.flow import ReplyFlow
+from majordomus.net.worker.handlers import Handler, Shape
+from majordomus.net.worker.outcomes import (
+    Outcome,
+    cancelled,
+    cancelled_before_start,
+    logged_outcome_of_error,
+    outcome_of_error,
+    outcome_of_result,
+)
+from majordomus.net.worker.parts import RequestParts
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.running import ConnectionDesk, Invocation, Offer, judge
 from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.net.connection.async_link import AsyncLine
     from majordomus.net.worker.processes.pool import ProcessPool
 
 NO_STREAM: Final = b"a handler that runs in a process takes no stream from its client"
-PARTS_AHEAD: Final = 16
-"""Parts that a generator in a thread may be ahead of the event loop."""
+PARTS_PER_TURN: Final = 16
+"""Parts of an async generator until the loop gets a turn: one that never waits would otherwise
+delay the heartbeats."""
 
 _OK: Final = spec.OK
 _MORE: Final = spec.MORE
 _ONCE: Final = spec.ONCE
+
+
+class WorkerConnection:
+    """One connection to a broker, as the requests that arrive over it see it.
+
+    url: the broker's endpoint
+    session: the worker's session with that broker
+    line: moves the session's messages
+    invocations: what has no outcome yet, by dispatch id
+    """
+
+    url: str
+    session: WorkerSession
+    line: AsyncLine[WorkerEvent]
+
+    def __init__(self) -> None:
+        self.invocations: dict[int, Invocation] = {}
+
+
+class ServedService:
+    """A service and its handler, with the properties that every request needs.
+
+    name: the service's name
+    function: the handler, called with a `Request`
+    in_process: the handler runs in a process of the pool
+    threaded: the handler would block the event loop
+    simple: the handler is a coroutine function, whose result is the reply
+    """
+
+    def __init__(self, name: str, handler: Handler) -> None:
+        self.name = name
+        self.function = handler.function
+        self.in_process = handler.in_process
+        self.threaded = handler.shape.threaded
+        self.simple = handler.shape is Shape.COROUTINE
+
+
+class Invocation:
+    """One run of a handler, for one dispatch.
+
+    connection: the connection over which the dispatch came, and over which its FINAL goes
+    dispatch_id: the session's number of the dispatch
+    request: what the handler gets
+    service: the service that is called
+    finished: whether it has its outcome
+    task: the task of a handler on the event loop, once it has waited
+    parts_ahead: counts the parts that the handler's thread may still send before it waits
+    flow: the parts on their way to the session; None as long as there are none
+    """
+
+    __slots__ = (
+        "connection",
+        "dispatch_id",
+        "finished",
+        "flow",
+        "parts_ahead",
+        "request",
+        "service",
+        "task",
+    )
+
+    def _fill(
+        self,
+        connection: WorkerConnection,
+        dispatch_id: int,
+        request: Request,
+        service: ServedService,
+    ) -> None:
+        """Set every attribute of an invocation made with `Invocation.__new__`: compiled, a call by
+        position costs less than a constructor (ADR 0008)."""
+        self.connection, self.dispatch_id = connection, dispatch_id
+        self.request, self.service = request, service
+        self.finished = False
+        self.task: asyncio.Task[None] | None = None
+        self.parts_ahead: threading.Semaphore | None = None
+        self.flow: ReplyFlow | None = None
 
 
 class Serving:
@@ -55,247 +142,268 @@ class Serving:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
-        self._spawner = spawner(loop, self._ended)
+        self._spawner = spawner(loop, self._handler_ended)
         self._pool = ThreadPool(threads)
         self._processes: ProcessPool | None = None
-        self._offers: dict[bytes, Offer] = {}
-        self._results: deque[tuple[Invocation, Said]] = deque()
-        self._thread = threading.get_ident()
-        self._collecting = False
+        self._services: dict[bytes, ServedService] = {}
+        self._outputs: deque[tuple[Invocation, Output]] = deque()  # of threads, for the loop
+        self._outputs_scheduled = False
+        self._loop_thread = threading.get_ident()
         self._closing = False
         self._idle = asyncio.Event()
-        self._awaited = False
-        self._at: ConnectionDesk | None = (
-            None  # whose events are being taken: it is flushed afterwards
-        )
-        self._said = False  # there is something to flush
+        self._idle_wanted = False  # `drain` waits for `_idle`
+        self._current: WorkerConnection | None = None  # its events are being handled
+        self._flush_current = False  # they have caused something to be sent
 
-    def offer(self, service: bytes, handler: Handler) -> None:
-        """From now on `handler` serves `service`."""
-        self._offers[service] = Offer(service.decode(), handler)
+    def serve(self, service: bytes, handler: Handler) -> None:
+        """Serve `service` with `handler` from now on."""
+        self._services[service] = ServedService(service.decode(), handler)
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
-    def take(self, post: ConnectionDesk, events: Sequence[WorkerEvent]) -> None:
-        """Requests to start, and requests that nobody waits for any more."""
+    def take_events(self, connection: WorkerConnection, events: Sequence[WorkerEvent]) -> None:
+        """Handle the events of a connection's session: start handlers, cancel requests, pass on
+        parts and credit."""
         if not events:
             return
-        self._at, self._said = post, False
+        self._current, self._flush_current = connection, False
         try:
             for event in events:
                 if isinstance(event, Dispatch):
-                    self._start(post, event)
+                    self._start(connection, event)
                 else:
-                    self._on_the_way(post, event)
+                    self._handle_event(connection, event)
         finally:
-            self._at = None
-            if self._said:
-                post.line.touch()
+            self._current = None
+            if self._flush_current:
+                connection.line.touch()
 
-    def heard(
-        self, post: ConnectionDesk, event: EventReceived | SubscriptionRefused | Disconnected
+    def take_other_event(
+        self,
+        connection: WorkerConnection,
+        event: EventReceived | SubscriptionRefused | Disconnected,
     ) -> None:
-        """What has nothing to do with a request."""
+        """Handle an event that belongs to no request."""
         raise NotImplementedError
 
-    def _on_the_way(
+    def _handle_event(
         self,
-        post: ConnectionDesk,
+        connection: WorkerConnection,
         event: Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected,
     ) -> None:
-        """What begins nothing."""
+        """Handle an event that starts no handler."""
         if isinstance(event, EventReceived | SubscriptionRefused | Disconnected):
-            self.heard(post, event)
-        elif (one := post.running.get(event.id)) is None:
+            self.take_other_event(connection, event)
+        elif (invocation := connection.invocations.get(event.id)) is None:
             return
         elif isinstance(event, Cancel):
-            self._withdraw(one)
+            self._cancel(invocation)
         elif isinstance(event, Incoming):
-            if isinstance(one.request.parts, Parts):
-                one.request.parts.put(event.frames, event.last)
-        elif one.flow is not None:
-            one.flow.go_on()
+            if isinstance(invocation.request.parts, RequestParts):
+                invocation.request.parts.put(event.frames, event.last)
+        elif invocation.flow is not None:
+            invocation.flow.resume()
 
-    def _start(self, post: ConnectionDesk, job: Dispatch) -> None:
-        offer = self._offers.get(job.service)
-        if offer is None:
-            post.session.reject(job.id, monotonic())
-            self._touch(post)
+    def _start(self, connection: WorkerConnection, dispatch: Dispatch) -> None:
+        service = self._services.get(dispatch.service)
+        if service is None:
+            connection.session.reject(dispatch.id, monotonic())
+            self._flush(connection)
             return
         parts = None
-        if job.flags & _MORE:
-            if offer.in_process:
-                post.session.final(job.id, spec.NOT_IMPLEMENTED, [NO_STREAM], monotonic())
-                self._touch(post)
+        if dispatch.flags & _MORE:
+            if service.in_process:
+                connection.session.final(
+                    dispatch.id, spec.NOT_IMPLEMENTED, [NO_STREAM], monotonic()
+                )
+                self._flush(connection)
                 return
-            parts = self._parts_of(post, job.id)
+            parts = self._new_parts(connection, dispatch.id)
         request = Request.__new__(Request)
-        request.fill(
-            offer.name,
-            job.frames,
-            job.client,
-            job.deadline,
-            job.metadata,
-            job.broker_metadata,
-            job.flags & _ONCE != 0,
+        request._fill(
+            service.name,
+            dispatch.frames,
+            dispatch.client,
+            dispatch.deadline,
+            dispatch.metadata,
+            dispatch.broker_metadata,
+            dispatch.flags & _ONCE != 0,
             parts,
-            0 if offer.in_process else self._thread,
+            0 if service.in_process else self._loop_thread,
         )
-        one = Invocation.__new__(Invocation)
-        one.begin(post, job.id, request, offer)
-        if offer.threaded:
-            post.running[job.id] = one
-            self._submit(one)
+        invocation = Invocation.__new__(Invocation)
+        invocation._fill(connection, dispatch.id, request, service)
+        if service.threaded:
+            connection.invocations[dispatch.id] = invocation
+            self._submit(invocation)
             return
         try:
-            work = offer.function(request) if offer.simple else self._serve_parts(one)
+            work = (
+                service.function(request)
+                if service.simple
+                else self._run_async_generator(invocation)
+            )
         except BaseException as error:
-            self._ended(one, None, error)
+            self._handler_ended(invocation, None, error)
             return
         if type(work) is not CoroutineType:
             work = _awaiting(work)
-        one.task = self._spawner.spawn(work, one, request.deadline)
-        if not one.over:
-            post.running[job.id] = one
+        invocation.task = self._spawner.spawn(work, invocation, request.deadline)
+        if not invocation.finished:
+            connection.invocations[dispatch.id] = invocation
 
-    def _parts_of(self, post: ConnectionDesk, job: int) -> Parts:
-        return Parts(self._loop, lambda read: self._was_read(post, job, read))
+    def _new_parts(self, connection: WorkerConnection, dispatch_id: int) -> RequestParts:
+        return RequestParts(
+            self._loop, lambda count: self._parts_read(connection, dispatch_id, count)
+        )
 
-    def _submit(self, one: Invocation) -> None:
-        pool = self._processes if one.offer.in_process else None
-        (pool or self._pool).submit(lambda: self._serve_in_thread(one))
+    def _submit(self, invocation: Invocation) -> None:
+        pool = self._processes if invocation.service.in_process else None
+        (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
 
-    def _withdraw(self, one: Invocation) -> None:
-        one.request.withdraw()
-        if one.task is not None:
-            one.task.cancel()
-        if one.ahead is not None:
-            one.ahead.release()  # it looks at `cancelled` before it goes on
-        if one.flow is not None:
-            one.flow.go_on()
+    def _cancel(self, invocation: Invocation) -> None:
+        invocation.request._cancel()
+        if invocation.task is not None:
+            invocation.task.cancel()
+        if invocation.parts_ahead is not None:
+            invocation.parts_ahead.release()  # its thread checks `cancelled` before the next part
+        if invocation.flow is not None:
+            invocation.flow.resume()
 
-    def _was_read(self, post: ConnectionDesk, job: int, read: int) -> None:
-        if post.session.was_read(job, read):
-            self._touch(post)
+    def _parts_read(self, connection: WorkerConnection, dispatch_id: int, count: int) -> None:
+        if connection.session.was_read(dispatch_id, count):
+            self._flush(connection)
 
-    def _touch(self, post: ConnectionDesk) -> None:
-        """There is something to be sent."""
-        if post is self._at:
-            self._said = True
+    def _flush(self, connection: WorkerConnection) -> None:
+        """Have the connection's sends flushed: after its events are handled, or in this turn of
+        the loop."""
+        if connection is self._current:
+            self._flush_current = True
         else:
-            post.line.touch()
+            connection.line.touch()
 
     # ── handlers on the loop ──────────────────────────────────────────────────────────────────────
 
-    def _ended(self, about: Invocation, result: object, error: BaseException | None) -> None:
-        """A handler on the loop has returned, or raised."""
-        box = about.request.box
+    def _handler_ended(
+        self, invocation: Invocation, result: object, error: BaseException | None
+    ) -> None:
+        """A handler on the loop has returned `result`, or raised `error`."""
+        box = invocation.request._reply_box
         if error is None and type(result) is bytes and box is None:
-            self._give(about, _OK, [result])
+            self._send_final(invocation, _OK, [result])
             return
-        outcome = answer(result) if error is None else judge(about, error)
-        if box is None or not self._left_open(about, box, outcome):
-            self._finish(about, outcome)
+        if error is None:
+            outcome = outcome_of_result(result)
+        else:
+            outcome = logged_outcome_of_error(invocation.request.service, error)
+        if box is None or not self._is_deferred(invocation, box, outcome):
+            self._send_outcome(invocation, outcome)
 
-    async def _serve_parts(self, one: Invocation) -> None:
-        async with contextlib.aclosing(one.offer.function(one.request)) as parts:
+    async def _run_async_generator(self, invocation: Invocation) -> None:
+        async with contextlib.aclosing(invocation.service.function(invocation.request)) as parts:
             count = 0
             async for part in parts:
-                await self._flow(one).send(to_frames(part))
+                await self._flow(invocation).send(to_frames(part))
                 count += 1
-                if count % PARTS_AHEAD == 0:
-                    await asyncio.sleep(0)  # a generator that never waits would stop the heartbeats
+                if count % PARTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
 
     # ── handlers in threads ───────────────────────────────────────────────────────────────────────
 
-    def _serve_in_thread(self, one: Invocation) -> None:
-        HANDLING.set(one.request.deadline)
+    def _run_in_thread(self, invocation: Invocation) -> None:
+        HANDLING.set(invocation.request.deadline)
         try:
-            outcome = self._serve_blocking(one)
+            outcome = self._run_blocking(invocation)
         except BaseException as error:
-            outcome = judge(one, error)
-        box = one.request.box
-        if box is None or not self._left_open(one, box, outcome):
-            self._hand_over(one, outcome)
+            outcome = logged_outcome_of_error(invocation.request.service, error)
+        box = invocation.request._reply_box
+        if box is None or not self._is_deferred(invocation, box, outcome):
+            self._queue_output(invocation, outcome)
 
-    def _left_open(self, one: Invocation, box: Box, outcome: Answer) -> bool:
-        """Whether the answer is to come later. What a handler raises is the answer at once."""
+    def _is_deferred(self, invocation: Invocation, box: ReplyBox, outcome: Outcome) -> bool:
+        """Whether the reply comes later than the handler has returned. A failure of the handler is
+        the outcome at once."""
         if outcome[0] != spec.OK:
-            box.void()
+            box.discard()
             return False
-        one.ahead = box.ahead
-        box.open(lambda said: self._hand_over(one, said))
+        invocation.parts_ahead = box.parts_ahead
+        box.connect(lambda output: self._queue_output(invocation, output))
         return True
 
-    def _serve_blocking(self, one: Invocation) -> Answer:
-        request = one.request
+    def _run_blocking(self, invocation: Invocation) -> Outcome:
+        request = invocation.request
         if request.cancelled:
-            return spec.CANCELLED, [b"cancelled before it was begun"]
-        result = one.offer.function(request)
+            return cancelled_before_start()
+        result = invocation.service.function(request)
         if not inspect.isgenerator(result):
-            return answer(result)
-        one.ahead = threading.Semaphore(PARTS_AHEAD)
+            return outcome_of_result(result)
+        invocation.parts_ahead = threading.Semaphore(PARTS_AHEAD)
         with contextlib.closing(result) as parts:
             for part in parts:
                 if request.cancelled:
-                    return spec.CANCELLED, [b"cancelled"]
+                    return cancelled()
                 frames = to_frames(part)
-                one.ahead.acquire()
-                self._hand_over(one, frames)
+                invocation.parts_ahead.acquire()
+                self._queue_output(invocation, frames)
         return spec.OK, []
 
-    def _hand_over(self, one: Invocation, what: Said) -> None:
-        """From a thread to the loop."""
-        self._results.append((one, what))
-        if not self._collecting:
-            self._collecting = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._collect)
+    def _queue_output(self, invocation: Invocation, output: Output) -> None:
+        """Pass an output to the loop. From any thread."""
+        self._outputs.append((invocation, output))
+        if not self._outputs_scheduled:
+            self._outputs_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the connection
+                self._loop.call_soon_threadsafe(self._send_outputs)
 
-    def _collect(self) -> None:
-        self._collecting = False  # before looking: what comes from now on asks for the next turn
-        while self._results:
-            one, what = self._results.popleft()
-            if not isinstance(what, tuple):
-                self._flow(one).put(what)
-            elif one.flow is None:
-                self._finish(one, what)
+    def _send_outputs(self) -> None:
+        # Reset before the queue is read: an output that is appended later schedules a new call.
+        self._outputs_scheduled = False
+        while self._outputs:
+            invocation, output = self._outputs.popleft()
+            if not isinstance(output, tuple):
+                self._flow(invocation).put(output)
+            elif invocation.flow is None:
+                self._send_outcome(invocation, output)
             else:
-                one.flow.end(what)
+                invocation.flow.end(output)
 
     # ── to the session ────────────────────────────────────────────────────────────────────────────
 
-    def _flow(self, one: Invocation) -> Outflow:
-        flow = one.flow
+    def _flow(self, invocation: Invocation) -> ReplyFlow:
+        flow = invocation.flow
         if flow is None:
 
-            def sent() -> None:
-                self._touch(one.post)
-                if one.ahead is not None:
-                    one.ahead.release()
+            def on_sent() -> None:
+                self._flush(invocation.connection)
+                if invocation.parts_ahead is not None:
+                    invocation.parts_ahead.release()
 
-            flow = one.flow = Outflow(
-                one.post.session, one.job, self._loop, sent, lambda end: self._finish(one, end)
+            flow = invocation.flow = ReplyFlow(
+                invocation.connection.session,
+                invocation.dispatch_id,
+                self._loop,
+                on_sent,
+                lambda outcome: self._send_outcome(invocation, outcome),
             )
         return flow
 
-    def _finish(self, one: Invocation, outcome: Answer) -> None:
-        self._give(one, outcome[0], outcome[1])
+    def _send_outcome(self, invocation: Invocation, outcome: Outcome) -> None:
+        self._send_final(invocation, outcome[0], outcome[1])
 
-    def _give(self, one: Invocation, status: int, frames: list[bytes]) -> None:
-        post, now, job = one.post, monotonic(), one.job
-        one.over = True
-        post.running.pop(job, None)
-        one.flow = None
+    def _send_final(self, invocation: Invocation, status: int, frames: list[bytes]) -> None:
+        connection, now, dispatch_id = invocation.connection, monotonic(), invocation.dispatch_id
+        invocation.finished = True
+        connection.invocations.pop(dispatch_id, None)
+        invocation.flow = None
         if self._closing:
-            return  # only we have cancelled it: the DISCONNECT gives it to another worker
+            return  # cancelled by `close` alone: the DISCONNECT gives the request to another worker
         try:
-            post.session.final(job, status, frames, now)
+            connection.session.final(dispatch_id, status, frames, now)
         except Exception as error:  # a status or a body that cannot be sent
-            status, frames = failure(error)
-            post.session.final(job, status, frames, now)
-        self._touch(post)
-        if self._awaited and not post.running:
+            status, frames = outcome_of_error(error)
+            connection.session.final(dispatch_id, status, frames, now)
+        self._flush(connection)
+        if self._idle_wanted and not connection.invocations:
             self._idle.set()
 
 

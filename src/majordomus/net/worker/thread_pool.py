@@ -1,7 +1,7 @@
-"""Threads for `def` handlers: made when they are needed, daemons, so that a handler that hangs
-cannot hold the process. There are never more than `size`, which may change at any time.
+"""Threads for `def` handlers: at most `size`, started when they are needed.
 
-(`concurrent.futures` joins its threads when the interpreter ends, and cannot be resized.)
+They are daemons, so that a handler that hangs cannot keep the process alive. `concurrent.futures`
+is not used because it joins its threads when the interpreter ends, and cannot be resized.
 """
 
 from __future__ import annotations
@@ -13,72 +13,73 @@ from collections.abc import Callable
 
 
 class ThreadPool:
-    """At most `size` threads. From any thread."""
+    """Runs functions in at most `size` threads. For any thread.
+
+    size: threads that there may be; `resize` changes it
+    """
 
     def __init__(self, size: int, name: str = "majordomus-handler") -> None:
         self.size = size
         self._name = name
         self._work: deque[Callable[[], None]] = deque()
-        self._change = threading.Condition(threading.Lock())
-        self._waiting = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._available = 0  # threads that wait for work or look for it next
         self._closed = False
         self._threads: set[threading.Thread] = set()
-        self._made = 0
+        self._started = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Runs `work` in one of the threads, later when all are busy. It must not raise."""
-        with self._change:
+        """Run `work` in one of the threads; it waits while all are busy. It must not raise."""
+        with self._changed:
             self._work.append(work)
-            self._get_hands()
+            self._wake_or_start()
 
     def resize(self, size: int) -> None:
-        """More threads begin with what waits already; fewer, as those that are too many get done
-        with what they are at.
+        """Change the number of threads. New ones start with the waiting work; surplus ones end
+        when their present work is done.
         """
-        with self._change:
+        with self._changed:
             self.size = size
-            self._get_hands()
-            self._change.notify_all()
+            self._wake_or_start()
+            self._changed.notify_all()
 
     def close(self, wait: float) -> None:
-        """Ends the threads when they have nothing left to do; waits for them `wait` seconds at most
-        in all.
-        """
-        with self._change:
+        """End the threads when no work is left. Wait for them, `wait` seconds at most in all."""
+        with self._changed:
             self._closed = True
-            self._change.notify_all()
+            self._changed.notify_all()
             threads = list(self._threads)
-        until = time.monotonic() + wait
+        deadline = time.monotonic() + wait
         for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _get_hands(self) -> None:
-        """With the lock held: wakes or makes threads for what waits."""
-        while len(self._work) > self._waiting and len(self._threads) < self.size:
-            name = f"{self._name}-{self._made}"
+    def _wake_or_start(self) -> None:
+        """Wake or start threads for the waiting work. The caller holds the lock."""
+        while len(self._work) > self._available and len(self._threads) < self.size:
+            name = f"{self._name}-{self._started}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no more: those that are there will do it
+            except RuntimeError:  # no more threads can be started: the others do the work
                 if not self._threads:
                     raise
                 break
-            self._made += 1
-            self._waiting += 1  # it will look at the work before it waits for any
+            self._started += 1
+            self._available += 1  # it takes work before it waits
             self._threads.add(thread)
         if self._work:
-            self._change.notify(len(self._work))
+            self._changed.notify(len(self._work))
 
     def _run(self) -> None:
         while True:
-            with self._change:
+            with self._changed:
                 while not self._work and not self._closed and len(self._threads) <= self.size:
-                    self._change.wait()
-                self._waiting -= 1
+                    self._changed.wait()
+                self._available -= 1
                 if not self._work or len(self._threads) > self.size:
                     self._threads.discard(threading.current_thread())
                     return
                 work = self._work.popleft()
             work()
-            with self._change:
-                self._waiting += 1
+            with self._changed:
+                self._available += 1

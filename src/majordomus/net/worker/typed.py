@@ -1,10 +1,12 @@
 """Typed handlers: `def create(user: User) -> UserId` becomes a function of a `Request`.
 
-The annotation of the first argument decodes and validates the body (400, and the field's name, when
-it does not fit), that of the result encodes it. `Iterator[User]` and its async sister decode each
-part of the client's stream. A handler that takes a `Request`, or says nothing, stays as it is; so
-does a result that is a body already (bytes, text, a Message, a Reply, a list of frames). What an
-annotation means is decided once, when the handler is registered.
+What an annotation means is decided once, when the handler is registered:
+- The first argument's annotation decodes and validates the body. A body that does not fit is 400
+  with the field's name.
+- The result's annotation encodes the result.
+- `Iterator[User]` and `AsyncIterator[User]` decode each part of the client's stream.
+- A handler that takes a `Request`, or has no annotation, stays as it is. So does a result that is a
+  body already: bytes, text, a Message, a Reply, a list of frames.
 """
 
 from __future__ import annotations
@@ -15,18 +17,17 @@ import inspect
 import types
 import typing
 from collections import abc
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final, Union, get_args, get_origin
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Final, Self, Union, get_args, get_origin
 
 from majordomus.errors import ConfigurationError
 from majordomus.messages.bodies import Decoder, Encoder, decoder_for, encoder_for
 from majordomus.messages.message import Message
 from majordomus.net.bodies import Reply
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.typed_parts import TypedParts
 
 EMPTY: Final = inspect.Parameter.empty
-_NOTHING_SAID: Final = (EMPTY, Any, object)
+_UNTYPED: Final = (EMPTY, Any, object)
 _BODIES: Final = (None, type(None), bytes, bytearray, memoryview, str, Message, Reply)
 _PARTS: Final = (
     abc.Iterator,
@@ -40,15 +41,19 @@ _SEQUENCES: Final = (list, tuple, abc.Sequence)
 
 
 class Contract(typing.NamedTuple):
-    """How the argument is made of the request, and the body of the result; None is not at all."""
+    """How a request becomes a handler's argument, and the handler's result a body.
+
+    decode: decodes the argument from a body; None passes the `Request`
+    encode: encodes the result; None leaves it as it is
+    stream: the argument is an iterator of decoded values, one for each of the client's parts
+    """
 
     decode: Decoder | None
     encode: Encoder | None
     stream: bool = False
-    """The argument is an iterator over such values: the client's parts."""
 
     def argument(self, request: Request) -> Any:
-        """Raises: BadRequest."""
+        """Make the handler's argument. Raises: BadRequest for a body that does not fit."""
         if self.decode is None:
             return request
         if self.stream:
@@ -56,19 +61,23 @@ class Contract(typing.NamedTuple):
         return self.decode(request.frames, _type_of(request))
 
     def result(self, request: Request, value: Any) -> Any:
-        """In JSON, if the request was."""
+        """Encode a result or a part, as JSON if the request was JSON."""
         if self.encode is None or isinstance(value, Reply):
             return value
         type_ = _type_of(request)
-        alone = self.decode is None or self.stream  # no body to be like
-        like = type_ if alone or self.decode is None else self.decode.like(request.frames, type_)
+        if self.decode is None or self.stream:  # no decoded body shows the format
+            like = type_
+        else:
+            like = self.decode.like(request.frames, type_)
         return Reply(self.encode(value, like).frames)
 
 
 def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None:
-    """None for a function that takes a `Request` and returns a body. `parts`: it yields them.
+    """Read the contract from a function's annotations; `parts`: the function is a generator.
 
-    Raises: ConfigurationError for an annotation that no body can be.
+    Return None for a function that takes a `Request` and returns a body.
+
+    Raises: ConfigurationError for an annotation that cannot be decoded from a body.
     """
     try:
         signature = inspect.signature(function)
@@ -82,33 +91,35 @@ def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None
 
 
 def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
-    """A handler of requests, of the same shape as `function`."""
-    target = routine(function)
-    if inspect.isasyncgenfunction(target):
-        make: Callable[..., Callable[[Request], Any]] = _async_parts
-    elif inspect.iscoroutinefunction(target):
+    """Wrap `function` in a handler of requests of the same shape."""
+    routine = unwrapped(function)
+    if inspect.isasyncgenfunction(routine):
+        make: Callable[..., Callable[[Request], Any]] = _async_generator
+    elif inspect.iscoroutinefunction(routine):
         make = _coroutine
-    elif inspect.isgeneratorfunction(target):
-        make = _parts
+    elif inspect.isgeneratorfunction(routine):
+        make = _generator
     else:
-        make = _plain
+        make = _function
     return functools.wraps(function)(make(function, contract))
 
 
 # ── the four shapes ───────────────────────────────────────────────────────────────────────────────
 
 
-def _plain(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+def _function(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
     def call(request: Request) -> Any:
         return contract.result(request, function(contract.argument(request)))
 
     return call
 
 
-def _parts(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Iterator[Any]]:
+def _generator(
+    function: Callable[..., Any], contract: Contract
+) -> Callable[[Request], Iterator[Any]]:
     def call(request: Request) -> Iterator[Any]:
-        with contextlib.closing(function(contract.argument(request))) as made:
-            for part in made:
+        with contextlib.closing(function(contract.argument(request))) as parts:
+            for part in parts:
                 yield contract.result(request, part)
 
     return call
@@ -121,15 +132,49 @@ def _coroutine(function: Callable[..., Any], contract: Contract) -> Callable[[Re
     return call
 
 
-def _async_parts(
+def _async_generator(
     function: Callable[..., Any], contract: Contract
 ) -> Callable[[Request], AsyncIterator[Any]]:
     async def call(request: Request) -> AsyncIterator[Any]:
-        async with contextlib.aclosing(function(contract.argument(request))) as made:
-            async for part in made:
+        async with contextlib.aclosing(function(contract.argument(request))) as parts:
+            async for part in parts:
                 yield contract.result(request, part)
 
     return call
+
+
+class TypedParts:
+    """The parts of a client's stream as values: the argument of a handler annotated with
+    `Iterator[User]`, or `AsyncIterator[User]` on the event loop.
+
+    The body of the request is the first value, if it has any frame: a plain call is a stream of
+    one. Raises: BadRequest for a part that cannot be decoded.
+    """
+
+    def __init__(self, request: Request, decode: Decoder, type: str) -> None:
+        self._decode, self._type = decode, type
+        self._first: Sequence[bytes] | None = request.frames or None
+        self._parts = request.parts
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        first, self._first = self._first, None
+        return self._value(next(self._parts).frames if first is None else first)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        first, self._first = self._first, None
+        if first is not None:
+            return self._value(first)
+        part: Reply = await anext(self._parts)
+        return self._value(part.frames)
+
+    def _value(self, frames: Sequence[bytes]) -> Any:
+        return self._decode(frames, self._type)
 
 
 # ── annotations ───────────────────────────────────────────────────────────────────────────────────
@@ -141,17 +186,17 @@ def _type_of(request: Request) -> str:
 
 
 def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
-    """And whether it is for each of the client's parts."""
+    """Return the argument's decoder, and whether it is for each of the client's parts."""
     annotation = first.annotation
     try:
         annotation = _resolve(annotation, names)
     except NameError as error:
-        if "Request" in str(annotation):  # imported for type checkers only
+        if "Request" in str(annotation):  # it is imported for type checkers only
             return None, False
         raise ConfigurationError(
-            f"the annotation {annotation!r} of {first.name!r} cannot be found here: {error}"
+            f"the annotation {annotation!r} of {first.name!r} cannot be resolved: {error}"
         ) from None
-    if annotation in _NOTHING_SAID:
+    if annotation in _UNTYPED:
         return None, False
     if isinstance(annotation, type) and issubclass(annotation, Request):
         return None, False
@@ -163,11 +208,11 @@ def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder |
 def _encoder(annotation: Any, names: dict[str, Any], parts: bool) -> Encoder | None:
     try:
         annotation = _resolve(annotation, names)
-    except NameError:  # a result is encoded by its class then
+    except NameError:  # the result is then encoded by its class
         return None
     if parts and get_origin(annotation) in _PARTS:
         annotation = get_args(annotation)[0]
-    if annotation in _NOTHING_SAID or _is_body(annotation):
+    if annotation in _UNTYPED or _is_body(annotation):
         return None
     try:
         return encoder_for(annotation)
@@ -176,29 +221,29 @@ def _encoder(annotation: Any, names: dict[str, Any], parts: bool) -> Encoder | N
 
 
 def _is_body(annotation: Any) -> bool:
-    """Whether values of it are bodies without encoding: `to_frames` takes them."""
+    """Whether values of this annotation are bodies already, which `to_frames` takes."""
     if annotation in _BODIES:
         return True
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return any(_is_body(one) for one in arguments if one is not type(None))
+        return any(_is_body(each) for each in arguments if each is not type(None))
     return origin in _SEQUENCES and bool(arguments) and _is_body(arguments[0])
 
 
 def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
-    """An annotation that may be text. Raises: NameError."""
+    """Resolve an annotation that may be text. Raises: NameError."""
     if not isinstance(annotation, str):
         return annotation
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    return typing.get_type_hints(holder, globalns=names, include_extras=True)["it"]
+    holder = types.SimpleNamespace(__annotations__={"value": annotation})
+    return typing.get_type_hints(holder, globalns=names, include_extras=True)["value"]
 
 
 def _names_of(function: Callable[..., Any]) -> dict[str, Any]:
-    return getattr(inspect.unwrap(routine(function)), "__globals__", {})
+    return getattr(inspect.unwrap(unwrapped(function)), "__globals__", {})
 
 
-def routine(function: Callable[..., Any]) -> Any:
-    """The function itself, behind partials, methods and objects with `__call__`."""
+def unwrapped(function: Callable[..., Any]) -> Any:
+    """Return the function behind partials, methods and objects with `__call__`."""
     target: Any = function
     while isinstance(target, functools.partial):
         target = target.func

@@ -1,4 +1,5 @@
-"""The sync worker: the engine on an event loop of its own, in this thread or in another."""
+"""The sync worker: it runs the engine on an event loop of its own, in the caller's thread or in
+another one."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import time
 from types import TracebackType
 from typing import Self
 
-from majordomus.net.worker.base import Shift, WorkerBase
+from majordomus.net.worker.base import WorkerBase
+from majordomus.net.worker.run import WorkerRun
 
 
 class Worker(WorkerBase):
-    """Serves in the caller's thread (`run`) or in one of its own (`start`, `with`).
+    """A worker that serves in the caller's thread (`run`) or in its own (`start`, `with`).
 
     Handlers made with `def` run in threads, those made with `async def` on the worker's own event
     loop.
@@ -22,45 +24,45 @@ class Worker(WorkerBase):
     _failure: BaseException | None = None
 
     def run(self) -> None:
-        """Serves until `stop`, SIGINT or SIGTERM, then drains; a second signal ends at once.
+        """Serve until `stop`, SIGINT or SIGTERM, then drain; a second signal ends at once.
 
         Signals are handled only in the main thread. Raises: ConfigurationError for a worker without
-        a service.
+        a service; LocalProtocolError when it is already running; what ended the engine.
         """
-        shift = self._begin()
+        run = self._new_run()
         try:
-            asyncio.run(shift.serve(signals=True))
+            asyncio.run(run.serve(signals=True))
         finally:
-            self._shift = None
+            self._active = None
 
     def start(self) -> None:
-        """Serves in a thread of its own.
+        """Serve in a thread of the worker's own. May be repeated.
 
-        Returns when it has begun to connect. Raises: ConfigurationError.
+        Return when the engine has started; use `wait_ready` to wait for brokers.
+        Raises: ConfigurationError.
         """
         if self._thread is not None:
             return
-        begun = threading.Event()
+        started = threading.Event()
         self._failure = None
         self._thread = threading.Thread(
             target=self._in_thread,
-            args=(self._begin(), begun),
+            args=(self._new_run(), started),
             name="majordomus-worker",
             daemon=True,
         )
         self._thread.start()
-        begun.wait()
+        started.wait()
 
     def stop(self, *, drain: bool = True) -> None:
-        """Drains, unless told not to, and ends.
+        """Stop serving: drain, unless `drain` is false, and wait until the worker's thread ends.
 
-        From any thread; may be repeated. Does not wait for a `run` elsewhere.
-
-        Raises: what has ended the thread before.
+        From any thread; may be repeated. A `run` in another thread is asked to stop, but not waited
+        for. Raises: the error that has ended the thread before.
         """
-        shift, thread = self._shift, self._thread
-        if shift is not None:
-            shift.stop(drain=drain)
+        run, thread = self._active, self._thread
+        if run is not None:
+            run.stop(drain=drain)
         if thread is not None:
             thread.join()
             self._thread = None
@@ -69,10 +71,13 @@ class Worker(WorkerBase):
                 raise failure
 
     def wait_ready(self, timeout: float = 5.0) -> None:
-        """Until at least one broker has registered all services. Raises: TimeoutError."""
-        until = time.monotonic() + timeout
+        """Wait until at least one broker has registered all services, `timeout` seconds at most.
+
+        Raises: TimeoutError.
+        """
+        deadline = time.monotonic() + timeout
         while not self.ready:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"no broker has registered this worker within {timeout:g} s")
             time.sleep(0.005)
 
@@ -88,11 +93,11 @@ class Worker(WorkerBase):
     ) -> None:
         self.stop(drain=error is None)
 
-    def _in_thread(self, shift: Shift, begun: threading.Event) -> None:
+    def _in_thread(self, run: WorkerRun, started: threading.Event) -> None:
         try:
-            asyncio.run(shift.serve(signals=False, begun=begun.set))
+            asyncio.run(run.serve(signals=False, started=started.set))
         except BaseException as error:
             self._failure = error
         finally:
-            self._shift = None
-            begun.set()
+            self._active = None
+            started.set()

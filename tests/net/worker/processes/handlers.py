@@ -1,4 +1,4 @@
-"""What the tests of the process pool serve: their processes import it from here."""
+"""Handlers for the tests of the process pool: handler processes import them from here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def echo(request: Request) -> list[bytes]:
     return request.frames
 
 
-def told(request: Request) -> list[str]:
+def facts(request: Request) -> list[str]:
     left = f"{request.remaining:.0f}"
     return [
         request.service,
@@ -38,7 +38,7 @@ def told(request: Request) -> list[str]:
 
 
 def held(request: Request) -> str:
-    """Says in the file who works on it, and goes on when the file is gone."""
+    """Write this process's id to the file, and return when the file is gone."""
     file = Path(request.text)
     with file.open("a") as out:
         out.write(f"{os.getpid()}\n")
@@ -49,7 +49,7 @@ def held(request: Request) -> str:
 
 
 def parts(request: Request) -> Iterator[str]:
-    """A part, and another one when the file is there."""
+    """Yield a part, and another one when the file exists."""
     yield "first"
     while not Path(request.text).exists():
         time.sleep(0.005)
@@ -62,7 +62,7 @@ def part_and_death(request: Request) -> Iterator[str]:
 
 
 def endless(request: Request) -> Iterator[str]:
-    """Parts for ever; the file says that it was ended in order."""
+    """Yield parts for ever; write "ended" to the file when the generator is closed."""
     try:
         while True:
             yield str(os.getpid())
@@ -72,13 +72,13 @@ def endless(request: Request) -> Iterator[str]:
 
 
 def eager(request: Request) -> Iterator[bytes]:
-    """A thousand large parts; the file says how many were taken out of it."""
+    """Yield a thousand large parts; the file has the number of those that were taken."""
     for number in range(1000):
         Path(request.text).write_text(str(number))
         yield b"x" * 10_000
 
 
-def obedient(request: Request) -> None:
+def obeys_cancel(request: Request) -> None:
     file = Path(request.text)
     file.write_text(str(os.getpid()))
     while not request.cancelled:
@@ -86,14 +86,14 @@ def obedient(request: Request) -> None:
     file.write_text(f"cancelled {os.getpid()}")
 
 
-def deaf(request: Request) -> None:
+def ignores_cancel(request: Request) -> None:
     Path(request.text).write_text(str(os.getpid()))
     while True:
         pass
 
 
 def hold_the_lock(request: Request) -> None:
-    """Sleeps without letting go of the interpreter's lock: no other thread runs."""
+    """Sleep without releasing the interpreter's lock: no other thread runs."""
     Path(request.text).write_text(str(os.getpid()))
     ctypes.PyDLL(None).sleep(60)
 
@@ -119,7 +119,7 @@ def absent(request: Request) -> None:
 
 
 def descriptors(request: Request) -> str:
-    """What is open here, but for the descriptor that looks."""
+    """The kinds of the open descriptors, except for the one that lists them."""
     found = []
     for number in Path("/proc/self/fd").iterdir():
         if int(number.name) > 2 and number.is_symlink():
@@ -153,10 +153,10 @@ def made() -> Callable[[Request], str]:
 
 
 def asks(request: Request) -> str:
-    """Calls what does not answer before it is cancelled, with a deadline that is far away."""
+    """Call a handler that returns only when it is cancelled, with a deadline that is far away."""
     with Client(request.text) as client:
         try:
-            client.call("obedient", "/dev/null", timeout=60.0)
+            client.call("obeys_cancel", "/dev/null", timeout=60.0)
         except DeadlineExceeded:
             return f"{request.remaining:.0f} s are left"
     return "answered"

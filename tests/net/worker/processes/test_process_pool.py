@@ -1,4 +1,5 @@
-"""Handlers in processes: what reaches them, what comes back, how they die; none is left over."""
+"""Handlers in processes: their requests and outcomes, how they die, and that no process is left
+over."""
 
 from __future__ import annotations
 
@@ -36,8 +37,14 @@ WITHIN = 20.0
 """Seconds that anything may take here: an interpreter starts slowly on a loaded machine."""
 
 SERVED = (
-    *(handlers.pid, handlers.echo, handlers.told, handlers.held, handlers.parts),
-    *(handlers.part_and_death, handlers.endless, handlers.eager, handlers.obedient, handlers.deaf),
+    *(handlers.pid, handlers.echo, handlers.facts, handlers.held, handlers.parts),
+    *(
+        handlers.part_and_death,
+        handlers.endless,
+        handlers.eager,
+        handlers.obeys_cancel,
+        handlers.ignores_cancel,
+    ),
     *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
     *(handlers.asks, handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
 )
@@ -64,7 +71,7 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def one(url: str) -> Iterator[Worker]:
+def worker(url: str) -> Iterator[Worker]:
     """A worker with one process."""
     with serving(url, 1) as made:
         yield made
@@ -79,7 +86,7 @@ def alive(pid: int) -> bool:
 
 
 def written(file: Path, words: int = 1) -> list[str]:
-    """The words of a file, when there are so many."""
+    """The words of a file, as soon as there are at least so many."""
     eventually(lambda: file.exists() and len(file.read_text().split()) >= words, WITHIN)
     return file.read_text().split()
 
@@ -90,7 +97,9 @@ def capacities(client: Client) -> list[int]:
 
 
 class TestOneRequest:
-    def test_handler_runs_in_another_process_of_its_own(self, one: Worker, client: Client) -> None:
+    def test_handler_runs_in_another_process_of_its_own(
+        self, worker: Worker, client: Client
+    ) -> None:
         pids = {client.call("pid").text for _ in range(5)}
         assert len(pids) == 1
         assert pids != {str(os.getpid())}
@@ -99,28 +108,30 @@ class TestOneRequest:
         "frames", [[], [b""], [b"a", b"", b"\xff" * 70_000], [b"x" * 3_000_000]]
     )
     def test_frames_come_back_as_they_were_sent(
-        self, one: Worker, client: Client, frames: list[bytes]
+        self, worker: Worker, client: Client, frames: list[bytes]
     ) -> None:
         assert client.call("echo", frames).frames == frames
 
-    def test_handler_knows_the_deadline_the_client_and_the_metadata(
-        self, one: Worker, client: Client
+    def test_handler_gets_deadline_client_and_metadata_of_its_request(
+        self, worker: Worker, client: Client
     ) -> None:
-        told = client.call("told", timeout=30.0, metadata={"colour": "red"}, once=True).frames
-        service, client_id, left, metadata, once = (frame.decode() for frame in told)
-        assert (service, metadata, once) == ("told", "{'colour': 'red'}", "True")
+        facts = client.call("facts", timeout=30.0, metadata={"colour": "red"}, once=True).frames
+        service, client_id, left, metadata, once = (frame.decode() for frame in facts)
+        assert (service, metadata, once) == ("facts", "{'colour': 'red'}", "True")
         assert int(client_id) > 0
         assert 20 < int(left) <= 30
 
     def test_typed_handler_decodes_and_encodes_in_its_process(
-        self, one: Worker, client: Client
+        self, worker: Worker, client: Client
     ) -> None:
         answer = client.call("mirror", handlers.Point(1, 2))
         assert handlers.Point.from_bytes(answer.body) == handlers.Point(2, 1)
         with pytest.raises(BadRequest):
             client.call("mirror", b"\xff\xff")
 
-    def test_parts_come_as_they_are_made(self, one: Worker, client: Client, tmp_path: Path) -> None:
+    def test_parts_come_as_they_are_made(
+        self, worker: Worker, client: Client, tmp_path: Path
+    ) -> None:
         file = tmp_path / "go"
         stream = client.stream("parts", str(file))
         assert next(stream).text == "first"
@@ -128,18 +139,18 @@ class TestOneRequest:
         assert [part.text for part in stream] == ["second"]
 
     def test_parts_are_not_made_far_ahead_of_their_reader(
-        self, one: Worker, client: Client, tmp_path: Path
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "made"
         with client.stream("eager", str(file)) as stream:
             next(stream)
             eventually(lambda: int(file.read_text() or 0) > 10, WITHIN)
-            time.sleep(0.3)  # it has the time to run away
+            time.sleep(0.3)  # time enough to get far ahead
             assert int(file.read_text() or 0) < 200
             assert sum(1 for _ in stream) == 999
 
-    def test_exception_carries_its_status_and_its_story(
-        self, one: Worker, client: Client, caplog: pytest.LogCaptureFixture
+    def test_exception_carries_its_status_and_its_traceback_is_logged(
+        self, worker: Worker, client: Client, caplog: pytest.LogCaptureFixture
     ) -> None:
         with pytest.raises(NotFound, match="no cat here"):
             client.call("absent", "cat")
@@ -147,26 +158,26 @@ class TestOneRequest:
         with pytest.raises(HandlerFailed, match="ValueError: a reason"):
             client.call("boom", "a reason")
         (record,) = caplog.records
-        assert "process_handlers.py" in record.getMessage()
+        assert "processes/handlers.py" in record.getMessage()
         assert "raise ValueError(request.text)" in record.getMessage()
 
-    def test_stream_from_a_client_is_refused(self, one: Worker, client: Client) -> None:
+    def test_stream_from_a_client_is_refused(self, worker: Worker, client: Client) -> None:
         with client.open("echo") as conversation, pytest.raises(NotSupported, match="no stream"):
             for _ in conversation:
                 pass
 
-    def test_deadline_goes_along_into_the_calls_of_a_handler(
+    def test_deadline_of_a_request_bounds_the_calls_of_its_handler(
         self, url: str, client: Client
     ) -> None:
         with serving(url, 2, kill_after=30.0):
-            with suppress(DeadlineExceeded):  # the calls of the handlers end a moment before
+            with suppress(DeadlineExceeded):  # the handler's own call ends a moment earlier
                 client.call("asks", url, timeout=1.0)
             began = time.monotonic()
             assert client.call("pid").text  # the process has given up its own call
             assert time.monotonic() - began < WITHIN
 
-    def test_process_has_nothing_open_but_its_pipes_and_no_thread_of_zeromq(
-        self, one: Worker, client: Client
+    def test_process_has_only_its_pipes_open_and_no_thread_of_zeromq(
+        self, worker: Worker, client: Client
     ) -> None:
         assert client.call("descriptors").text == "socket socket"
         assert "ZMQ" not in client.call("threads").text.upper()
@@ -185,8 +196,8 @@ class TestOneRequest:
 
 
 class TestDeath:
-    def test_what_a_killed_process_worked_on_is_answered_by_its_successor(
-        self, one: Worker, client: Client, tmp_path: Path
+    def test_request_of_a_killed_process_is_answered_by_its_successor(
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "who"
         future = client.submit("held", str(file))
@@ -195,7 +206,7 @@ class TestDeath:
         assert future.result(WITHIN).text == file.read_text().split()[1] != first
 
     def test_request_that_kills_its_process_costs_two_and_fails_with_the_cause(
-        self, one: Worker, client: Client, tmp_path: Path
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "victims"
         with pytest.raises(HandlerFailed, match=r"died: killed by SIGSEGV.* 2 in all"):
@@ -204,15 +215,15 @@ class TestDeath:
         assert client.call("pid").text not in file.read_text().split()
 
     def test_request_that_may_run_once_costs_one(
-        self, one: Worker, client: Client, tmp_path: Path
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "victims"
         with pytest.raises(HandlerFailed, match=r"died: killed by SIGSEGV$"):
             client.call("segfault", str(file), once=True)
         assert len(file.read_text().split()) == 1
 
-    def test_stream_of_a_killed_process_fails_after_its_parts(
-        self, one: Worker, client: Client
+    def test_stream_of_a_killed_process_fails_after_the_parts_that_it_sent(
+        self, worker: Worker, client: Client
     ) -> None:
         stream = client.stream("part_and_death")
         assert next(stream).text == "first"
@@ -220,7 +231,7 @@ class TestDeath:
             next(stream)
 
     def test_process_that_dies_idle_is_replaced_and_costs_no_request(
-        self, one: Worker, client: Client
+        self, worker: Worker, client: Client
     ) -> None:
         for _ in range(3):
             pid = client.call("pid").text
@@ -228,8 +239,8 @@ class TestDeath:
             assert client.call("pid", once=True).text != pid
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_signal_that_is_meant_for_the_worker_ends_no_process(
-        self, one: Worker, client: Client, number: signal.Signals, tmp_path: Path
+    def test_signal_to_all_processes_ends_no_handler_process(
+        self, worker: Worker, client: Client, number: signal.Signals, tmp_path: Path
     ) -> None:
         file = tmp_path / "who"
         future = client.submit("held", str(file))
@@ -242,17 +253,17 @@ class TestDeath:
 
 class TestCancel:
     def test_cancel_is_seen_by_the_handler_and_the_process_stays(
-        self, one: Worker, client: Client, tmp_path: Path
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "state"
-        future = client.submit("obedient", str(file))
+        future = client.submit("obeys_cancel", str(file))
         (pid,) = written(file)
         future.cancel()
         assert written(file, 2) == ["cancelled", pid]
         assert client.call("pid").text == pid
 
     def test_generator_is_closed_when_its_reader_leaves(
-        self, one: Worker, client: Client, tmp_path: Path
+        self, worker: Worker, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "state"
         with client.stream("endless", str(file)) as stream:
@@ -260,14 +271,14 @@ class TestCancel:
         assert written(file) == ["ended"]
         assert client.call("pid").text == pid
 
-    def test_handler_that_does_not_listen_is_killed_with_its_process(
+    def test_handler_that_ignores_its_cancellation_is_killed_with_its_process(
         self, url: str, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "who"
         with serving(url, 1, kill_after=0.1):
             client.call("pid")
             with pytest.raises(DeadlineExceeded):
-                client.call("deaf", str(file), timeout=1.0)
+                client.call("ignores_cancel", str(file), timeout=1.0)
             (pid,) = written(file)
             assert client.call("pid").text != pid
             assert not alive(int(pid))
@@ -344,7 +355,7 @@ class TestSizes:
                 worker.resize(**change)
         with pytest.raises(ConfigurationError, match="capacity"):
             worker.set_capacity(-1)
-        with pytest.raises(ConfigurationError, match="mdp01 has no word"):
+        with pytest.raises(ConfigurationError, match="mdp01 cannot pause"):
             Worker(url, dialect="mdp01").set_capacity(0)
 
 
@@ -369,7 +380,7 @@ class TestFunctions:
     def test_name_that_leads_to_another_function_is_refused(self, url: str) -> None:
         worker = Worker(url)
         worker.add("x", handlers.original, run="process")
-        with pytest.raises(ConfigurationError, match="shadowed is not one: the name stands for"):
+        with pytest.raises(ConfigurationError, match="shadowed is not one: the name refers to"):
             worker.start()
 
     @pytest.mark.parametrize(
@@ -437,7 +448,9 @@ class TestPrograms:
         assert (worker.returncode, complaints(errors)) == (0, [])
         assert not alive(pid)
 
-    def test_main_program_that_starts_on_import_is_told_so(self, url: str, tmp_path: Path) -> None:
+    def test_main_program_that_starts_a_worker_on_import_fails_with_the_reason(
+        self, url: str, tmp_path: Path
+    ) -> None:
         done = run(program(tmp_path, url, guard="True"))
         assert done.returncode == 1
         assert 'start it below if __name__ == "__main__"' in done.stderr.splitlines()[-1]
@@ -451,7 +464,7 @@ class TestPrograms:
         last = done.stderr.splitlines()[-1]
         assert last.endswith("a process cannot load the handlers: ValueError: not today")
 
-    @pytest.mark.parametrize("busy", ["deaf", "hold_the_lock", "with_a_child"])
+    @pytest.mark.parametrize("busy", ["ignores_cancel", "hold_the_lock", "with_a_child"])
     @pytest.mark.parametrize("end", ["stop", "kill -9"])
     def test_no_process_outlives_its_worker(
         self, url: str, client: Client, tmp_path: Path, busy: str, end: str

@@ -14,6 +14,7 @@ from majordomus.core.broker.balancing.sticky import Sticky
 from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
 from majordomus.errors import ConfigurationError, RemoteProtocolError
 from majordomus.protocol import metadata
+from majordomus.protocol.spec import LEAST_WEIGHT, MOST_WEIGHT
 
 if TYPE_CHECKING:
     from majordomus.core.broker.settings import BrokerSettings
@@ -32,8 +33,6 @@ STRATEGIES: Final[dict[str, Factory]] = {
     "random-two": RandomTwo,
     "sticky": Sticky,
 }
-LEAST_WEIGHT: Final = 0.01
-MOST_WEIGHT: Final = 100.0
 
 
 class Strategies:

@@ -1,8 +1,9 @@
 """One handler process: `python -m majordomus.net.worker.processes.child PIPE LIFE`.
 
-It ends with its worker, however that ends: the pipe's end is read by a thread, and the kernel sends
-SIGIO for the end of `LIFE` even while a handler holds the interpreter's lock. Signals that a
-terminal or a service manager sends to all are the worker's business; it ends us in order.
+PIPE and LIFE are inherited descriptors. The process ends with its worker, however the worker ends:
+a thread reads the pipe's end, and the kernel sends SIGIO at the end of `LIFE` even while a handler
+holds the interpreter's lock. Signals that a terminal or a service manager sends to all processes
+are left to the worker, which then ends its handler processes in order.
 """
 
 from __future__ import annotations
@@ -29,53 +30,60 @@ from typing import Any, Final, cast
 from majordomus.errors import ConfigurationError, StatusError
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
-from majordomus.net.worker.handlers import answer, failure, make_handler
-from majordomus.net.worker.processes import pipe as wire
+from majordomus.net.worker.handlers import make_handler
+from majordomus.net.worker.outcomes import (
+    Outcome,
+    cancelled,
+    cancelled_before_start,
+    outcome_of_error,
+    outcome_of_result,
+)
+from majordomus.net.worker.processes import pipe as messages
 from majordomus.net.worker.processes.pipe import Target
 from majordomus.net.worker.request import Request
 from majordomus.protocol import spec
 
 MAIN: Final = "__mp_main__"
-"""What the worker's `__main__` is called here, as multiprocessing calls it: its
-`if __name__ == "__main__"` does not hold.
+"""The name of the worker's `__main__` here, as multiprocessing names it: the test
+`if __name__ == "__main__"` is false.
 """
-LOST: Final = 1
-"""Exit code when the worker is gone."""
-PATIENCE: Final = 1.0
-"""Seconds that a handler gets to end after that."""
+WORKER_GONE: Final = 1
+"""Exit code when the worker has ended."""
+END_GRACE: Final = 1.0
+"""Seconds that a handler has to end after the worker has."""
 
 
-class Child:
-    """Runs one request at a time, in the main thread."""
+class RequestRunner:
+    """Runs one request at a time, in the main thread. A second thread reads the pipe."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._work: queue.SimpleQueue[wire.Work | None] = queue.SimpleQueue()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._requests: queue.SimpleQueue[messages.RequestMessage | None] = queue.SimpleQueue()
         self._functions: dict[Target, Callable[[Request], Any]] = {}
-        self._stopped = -1
-        self._at = -1
+        self._cancelled = -1  # number of the request that was cancelled last
+        self._current = -1  # number of the request that runs
         self._request: Request | None = None
 
     def run(self) -> None:
-        """Until the worker closes the pipe; the process ends then."""
-        load = cast(wire.Load, wire.decode_to_process(self._pipe.recv_bytes()))
-        problem = self._load(load)
-        self._say(wire.Loaded(problem))
+        """Serve until the worker closes the pipe; the process ends then."""
+        first = messages.decode_to_process(self._connection.recv_bytes())
+        problem = self._load(cast(messages.LoadMessage, first))
+        self._send(messages.LoadedMessage(problem))
         if problem:
             return
-        threading.Thread(target=self._listen, name="majordomus-pipe", daemon=True).start()
-        while (work := self._work.get()) is not None:
-            self._serve(work)
+        threading.Thread(target=self._read_pipe, name="majordomus-pipe", daemon=True).start()
+        while (message := self._requests.get()) is not None:
+            self._serve(message)
 
-    def _load(self, load: wire.Load) -> str:
-        """What was wrong, in one line; empty when all is there."""
+    def _load(self, load: messages.LoadMessage) -> str:
+        """Load the functions. Return why that failed, in one line, or an empty text."""
         sys.path[:] = load.path
         os.environ.pop("PYTHONPATH", None)
         if load.python_path is not None:
             os.environ["PYTHONPATH"] = load.python_path
         try:
             if load.main_module or load.main_file:
-                with wire.loading():
+                with messages.loading():
                     _import_main(load.main_module, load.main_file)
             for target in load.targets:
                 self._function(target)
@@ -87,79 +95,80 @@ class Child:
     def _function(self, target: Target) -> Callable[[Request], Any]:
         found = self._functions.get(target)
         if found is None:
-            with wire.loading():
+            with messages.loading():
                 found = self._functions[target] = make_handler(find(target)).function
         return found
 
-    # ── the thread that listens ───────────────────────────────────────────────────────────────────
+    # ── the thread that reads the pipe ────────────────────────────────────────────────────────────
 
-    def _listen(self) -> None:
+    def _read_pipe(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                message = wire.decode_to_process(self._pipe.recv_bytes())
-                if isinstance(message, wire.Work):
-                    self._work.put(message)
-                elif isinstance(message, wire.Stop):
-                    self._stop(message.number)
-        self._work.put(None)
-        time.sleep(PATIENCE)  # a handler that runs on has nobody to answer
-        os._exit(LOST)
+                message = messages.decode_to_process(self._connection.recv_bytes())
+                if isinstance(message, messages.RequestMessage):
+                    self._requests.put(message)
+                elif isinstance(message, messages.CancelMessage):
+                    self._cancel(message.number)
+        self._requests.put(None)
+        time.sleep(END_GRACE)
+        os._exit(WORKER_GONE)
 
-    def _stop(self, number: int) -> None:
-        self._stopped = number
-        if self._at == number and self._request is not None:
-            self._request.withdraw()
+    def _cancel(self, number: int) -> None:
+        self._cancelled = number
+        if self._current == number and self._request is not None:
+            self._request._cancel()
 
-    # ── the thread that works ─────────────────────────────────────────────────────────────────────
+    # ── the main thread ───────────────────────────────────────────────────────────────────────────
 
-    def _serve(self, work: wire.Work) -> None:
+    def _serve(self, message: messages.RequestMessage) -> None:
+        remaining = message.remaining
         request = Request(
-            work.service,
-            work.frames,
-            client=work.client,
-            deadline=inf if work.remaining is None else time.monotonic() + work.remaining,
-            packed=work.packed,
-            broker_packed=work.broker_packed,
-            once=work.once,
+            message.service,
+            message.frames,
+            client=message.client,
+            deadline=inf if remaining is None else time.monotonic() + remaining,
+            packed=message.packed,
+            broker_packed=message.broker_packed,
+            once=message.once,
         )
-        self._request, self._at = request, work.number
-        if self._stopped == work.number:  # the word came first
-            request.withdraw()
+        self._request, self._current = request, message.number
+        if self._cancelled == message.number:  # the CancelMessage was read before this line
+            request._cancel()
         HANDLING.set(request.deadline)
         story = ""
         try:
-            status, frames = self._answer(work, request)
+            status, frames = self._call(message, request)
         except BaseException as error:
-            status, frames = failure(error)
+            status, frames = outcome_of_error(error)
             if not isinstance(error, StatusError):
                 story = "".join(traceback.format_exception(error))
         self._request = None
-        self._say(wire.FinalMessage(status, frames, story))
+        self._send(messages.FinalMessage(status, frames, story))
 
-    def _answer(self, work: wire.Work, request: Request) -> tuple[int, list[bytes]]:
-        function = self._function(work.target)
+    def _call(self, message: messages.RequestMessage, request: Request) -> Outcome:
+        function = self._function(message.target)
         if request.cancelled:
-            return spec.CANCELLED, [b"cancelled before it was begun"]
-        self._say(wire.Begun())
+            return cancelled_before_start()
+        self._send(messages.StartedMessage())
         result = function(request)
         if not inspect.isgenerator(result):
-            return answer(result)
+            return outcome_of_result(result)
         with contextlib.closing(result) as parts:
             for part in parts:
                 if request.cancelled:
-                    return spec.CANCELLED, [b"cancelled"]
-                self._say(wire.PartMessage(to_frames(part)))
+                    return cancelled()
+                self._send(messages.PartMessage(to_frames(part)))
         return spec.OK, []
 
-    def _say(self, message: wire.FromProcess) -> None:
+    def _send(self, message: messages.FromProcess) -> None:
         try:
-            self._pipe.send_bytes(wire.encode(message))
+            self._connection.send_bytes(messages.encode(message))
         except OSError:
-            os._exit(LOST)
+            os._exit(WORKER_GONE)
 
 
 def find(target: Target) -> Callable[..., Any]:
-    """The function of that name. Raises: ConfigurationError, and whatever its module raises."""
+    """Return the function of a target. Raises: ConfigurationError, and what its module raises."""
     found: Any = _module(target)
     for part in target.name.split("."):
         if not hasattr(found, part):
@@ -179,12 +188,16 @@ def _module(target: Target) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if not target.file or not f"{name}.".startswith(f"{error.name}."):
             raise
-    at = importlib.util.spec_from_file_location(name, target.file)
-    if at is None or at.loader is None:
-        raise ConfigurationError(f"{target.file} is no module")
-    module = sys.modules[name] = importlib.util.module_from_spec(at)
+    return _module_of_file(name, target.file)
+
+
+def _module_of_file(name: str, file: str) -> types.ModuleType:
+    found = importlib.util.spec_from_file_location(name, file)
+    if found is None or found.loader is None:
+        raise ConfigurationError(f"{file} is no module")
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
     try:
-        at.loader.exec_module(module)
+        found.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -192,35 +205,38 @@ def _module(target: Target) -> types.ModuleType:
 
 
 def _import_main(module: str, file: str) -> None:
-    """The worker's main program, run under another name."""
+    """Run the worker's main program under another name, and make it the `__main__` of this one."""
     if module:
-        made = runpy.run_module(module, run_name=MAIN, alter_sys=True)
+        names = runpy.run_module(module, run_name=MAIN, alter_sys=True)
     else:
-        made = runpy.run_path(file, run_name=MAIN)
+        names = runpy.run_path(file, run_name=MAIN)
     main = types.ModuleType(MAIN)
-    main.__dict__.update(made)
+    main.__dict__.update(names)
     sys.modules["__main__"] = sys.modules[MAIN] = main
 
 
-def _die_with(life: int) -> None:
-    """SIGIO, whose default is to end the process, when the other end of `life` is closed."""
-    with contextlib.suppress(OSError):  # where the kernel cannot, the thread has to do
-        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())  # what a handler has started ends too
+def _end_with(life: int) -> None:
+    """Have the kernel send SIGIO when the other end of `life` is closed; its default action ends
+    the process."""
+    with contextlib.suppress(OSError):  # where the kernel cannot, the thread that reads the pipe
+        # To the process group: what a handler has started ends too.
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
         with contextlib.suppress(BlockingIOError):
             os.set_blocking(life, False)
-            if not os.read(life, 1):  # it had ended before
-                os._exit(LOST)
+            if not os.read(life, 1):  # it was closed before F_SETFL: no signal comes
+                os._exit(WORKER_GONE)
 
 
 def main() -> None:
-    """The process."""
+    """Run the process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN: a handler's own children inherit that
-    _die_with(int(sys.argv[2]))
-    child = Child(Connection(int(sys.argv[1])))
+        # Not SIG_IGN: processes that a handler starts would inherit it.
+        signal.signal(number, lambda *_: None)
+    _end_with(int(sys.argv[2]))
+    runner = RequestRunner(Connection(int(sys.argv[1])))
     with contextlib.suppress(EOFError):
-        child.run()
+        runner.run()
 
 
 if __name__ == "__main__":

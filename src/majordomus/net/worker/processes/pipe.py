@@ -1,4 +1,5 @@
-"""What a worker and its handler processes say to each other: one struct, one message of a pipe."""
+"""The messages between a worker and its handler processes: each is one struct, and one message of a
+pipe. Also whether this process is one that imports its worker's modules."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ import msgspec
 
 
 class Target(msgspec.Struct, frozen=True, array_like=True):
-    """Where a handler's function is found again: by import, or, if the module cannot be imported
-    by its name, in its file.
+    """Where a handler process finds a handler's function.
+
+    module: the name under which the module is imported
+    name: the qualified name of the function in it
+    file: the module's file, for a module that cannot be imported by its name
     """
 
     module: str
@@ -19,8 +23,14 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
     file: str
 
 
-class Load(msgspec.Struct, tag="load", array_like=True):
-    """To a new process: how to find modules as its parent does, and the functions to load now."""
+class LoadMessage(msgspec.Struct, tag="load", array_like=True):
+    """The first message to a new process: how it finds modules, and what it loads now.
+
+    path: the worker's `sys.path`
+    python_path: the worker's PYTHONPATH; None if it has none
+    main_module, main_file: the worker's main program, if handlers are in it; else empty
+    targets: the functions to load
+    """
 
     path: list[str]
     python_path: str | None
@@ -29,8 +39,15 @@ class Load(msgspec.Struct, tag="load", array_like=True):
     targets: list[Target]
 
 
-class Work(msgspec.Struct, tag="work", array_like=True):
-    """One request. `remaining`: seconds until its deadline, None for ever."""
+class RequestMessage(msgspec.Struct, tag="work", array_like=True):
+    """One request.
+
+    number: chosen by the pool, unique in it; a CancelMessage names it
+    target: the handler
+    remaining: seconds until the deadline; None for no deadline
+    packed, broker_packed: the client's and the broker's metadata, as they came
+    service, frames, client, once: as those of `Request`
+    """
 
     number: int
     target: Target
@@ -43,38 +60,45 @@ class Work(msgspec.Struct, tag="work", array_like=True):
     once: bool
 
 
-class Stop(msgspec.Struct, tag="stop", array_like=True):
-    """Nobody waits for the answer to work `number` any more."""
+class CancelMessage(msgspec.Struct, tag="stop", array_like=True):
+    """The request with this number is cancelled: its caller no longer waits."""
 
     number: int
 
 
-class Loaded(msgspec.Struct, tag="loaded", array_like=True):
-    """The process has loaded its functions; `problem` says in one line why it could not."""
+class LoadedMessage(msgspec.Struct, tag="loaded", array_like=True):
+    """The process has loaded its functions, or could not.
+
+    problem: in one line, why it could not; else empty
+    """
 
     problem: str
 
 
-class Begun(msgspec.Struct, tag="begun", array_like=True):
-    """From here on the handler runs."""
+class StartedMessage(msgspec.Struct, tag="begun", array_like=True):
+    """The handler is called now: a request whose process dies from here on has cost an attempt."""
 
 
 class PartMessage(msgspec.Struct, tag="part", array_like=True):
-    """What a generator has yielded."""
+    """A part that a generator has yielded."""
 
     frames: list[bytes]
 
 
 class FinalMessage(msgspec.Struct, tag="final", array_like=True):
-    """The end. `story`: the traceback of what was raised and not meant to be."""
+    """The outcome.
+
+    status, frames: of the FINAL
+    traceback: of an exception that the handler did not raise on purpose; else empty
+    """
 
     status: int
     frames: list[bytes]
-    story: str
+    traceback: str
 
 
-ToProcess: TypeAlias = Load | Work | Stop
-FromProcess: TypeAlias = Loaded | Begun | PartMessage | FinalMessage
+ToProcess: TypeAlias = LoadMessage | RequestMessage | CancelMessage
+FromProcess: TypeAlias = LoadedMessage | StartedMessage | PartMessage | FinalMessage
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_process = msgspec.msgpack.Decoder(ToProcess).decode
@@ -85,7 +109,7 @@ _loading = False
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Inside, a handler process imports the modules of its worker."""
+    """Mark that a handler process imports the modules of its worker."""
     global _loading  # noqa: PLW0603 - one to a process
     _loading = True
     try:
@@ -95,5 +119,5 @@ def loading() -> Iterator[None]:
 
 
 def is_loading() -> bool:
-    """Whether nothing may be started, since this is only the import for a handler process."""
+    """Whether a handler process imports the modules of its worker. No worker may start then."""
     return _loading

@@ -1,10 +1,11 @@
 """Processes for handlers that burn CPU: new interpreters, never forks, one request at a time each.
 
-A process that dies is replaced. What it worked on is tried once more, as long as no part has left
-and it is not ONCE; else it fails with the cause of the death. A handler that has not ended
-`kill_after` seconds after its request was cancelled, or has expired, is killed with its process.
+A process that dies is replaced. Its request gets a second attempt if no part has left and it is not
+ONCE; else it fails with the cause of the death. A handler that has not ended `kill_after` seconds
+after its request was cancelled, or has expired, is killed with its process.
 
-Processes are started and reaped in the loop's thread, talked to in the pool's threads, one each.
+Processes are started and reaped in the loop's thread. The pool's threads send them requests and
+receive their messages, one thread for each process.
 """
 
 from __future__ import annotations
@@ -35,52 +36,64 @@ from majordomus.errors import (
     error_for,
 )
 from majordomus.net.bodies import Reply
-from majordomus.net.worker.parts import Parts
-from majordomus.net.worker.processes import pipe as wire
+from majordomus.net.worker.parts import RequestParts
+from majordomus.net.worker.processes import pipe as messages
 from majordomus.net.worker.processes.pipe import Target
-from majordomus.net.worker.processes.target import load_for
+from majordomus.net.worker.processes.target import load_message
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 ATTEMPTS: Final = 2
-"""Processes that one request may cost."""
+"""Processes that may die while they run one request."""
 UNDELIVERED: Final = 5
-"""Processes that may end before they have begun with it."""
-LOOK: Final = 0.5
-"""Seconds between two looks whether anybody still waits, while there is no process yet."""
-GRACE: Final = 0.5
-"""Seconds that processes get to end by themselves."""
-REAP: Final = 5.0
-QUICK: Final = 1.0
-"""Who lives no longer than this, in seconds, gets a successor only after a delay that grows."""
+"""Processes that may die before they have started one request."""
+CANCEL_CHECK: Final = 0.5
+"""Seconds between two checks whether a request that waits for a process was cancelled."""
+CLOSE_GRACE: Final = 0.5
+"""Seconds that processes have to end by themselves when the pool is closed."""
+REAP_TIMEOUT: Final = 5.0
+"""Seconds until a process that has closed its end of `life` is killed."""
+QUICK_DEATH: Final = 1.0
+"""A process that lives less than these seconds is replaced after a delay, which grows."""
 FIRST_DELAY: Final = 0.1
 LAST_DELAY: Final = 5.0
 
 logger = logging.getLogger("majordomus.worker")
 
-Outcome: TypeAlias = Reply | Iterator[list[bytes]]
+HandlerResult: TypeAlias = Reply | Iterator[list[bytes]]
+"""What a function of the pool returns: one reply, or parts."""
 
 
-class Gone(Exception):
-    """The process has ended before its answer was complete."""
+class ProcessDied(Exception):
+    """The process has ended before its request had an outcome."""
 
 
-class Process:
-    """One process, seen from the worker. `at`: the number of what it works on, 0 for nothing."""
+class HandlerProcess:
+    """One process, as the worker sees it.
 
-    def __init__(self, load: wire.Load) -> None:
-        mine, its = socket.socketpair()
+    life: a socket whose other end only the process holds: readable when the process has ended
+    created: when the process was started, in monotonic seconds
+    loaded: whether the process has loaded its functions
+    problem: why it could not load them; else empty
+    retired: whether it ends as soon as it has nothing to do
+    started: whether the handler of the present request was called
+    current: number of the present request; 0 for none
+    popen: the process, for the operating system
+    """
+
+    def __init__(self, load: messages.LoadMessage) -> None:
+        our_end, its_end = socket.socketpair()
         self.life, its_life = socket.socketpair()
-        self.since = time.monotonic()
-        self.loaded = self.retired = self.begun = False
+        self.created = time.monotonic()
+        self.loaded = self.retired = self.started = False
         self.problem = ""
-        self.at = 0
+        self.current = 0
         self._sending = threading.Lock()
-        self._stop_wanted = 0
-        self._socket = mine
-        self._pipe = Connection(os.dup(mine.fileno()))
-        fds = its.fileno(), its_life.fileno()
+        self._cancel_requested = 0
+        self._socket = our_end
+        self._connection = Connection(os.dup(our_end.fileno()))
+        fds = its_end.fileno(), its_life.fileno()
         try:
             self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "majordomus.net.worker.processes.child", *map(str, fds)],
@@ -90,59 +103,63 @@ class Process:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(load.path)},
             )
         except BaseException:
-            mine.close()
+            our_end.close()
             self.life.close()
             raise
         finally:
-            its.close()
+            its_end.close()
             its_life.close()
-        with contextlib.suppress(OSError):  # dead already: that is seen elsewhere
-            self._pipe.send_bytes(wire.encode(load))
+        with contextlib.suppress(OSError):  # it is dead already: `life` becomes readable
+            self._connection.send_bytes(messages.encode(load))
 
-    def receive(self) -> wire.FromProcess:
-        """Waits for the next message. Raises: Gone."""
+    def receive(self) -> messages.FromProcess:
+        """Wait for the next message. Raises: ProcessDied."""
         try:
-            message: wire.FromProcess = wire.decode_from_process(self._pipe.recv_bytes())
+            data = self._connection.recv_bytes()
+            message: messages.FromProcess = messages.decode_from_process(data)
         except (EOFError, OSError):
-            raise Gone from None
+            raise ProcessDied from None
         return message
 
-    def send(self, work: wire.Work) -> None:
-        """Raises: Gone."""
+    def send(self, request: messages.RequestMessage) -> None:
+        """Send a request. Raises: ProcessDied."""
         try:
             with self._sending:
-                self._pipe.send_bytes(wire.encode(work))
+                self._connection.send_bytes(messages.encode(request))
         except OSError:
-            raise Gone from None
-        if self._stop_wanted == work.number:
-            self.stop(work.number)
+            raise ProcessDied from None
+        if self._cancel_requested == request.number:
+            self.cancel(request.number)
 
-    def stop(self, number: int) -> None:
-        """The word that nobody waits any more. It never waits for a body that is being sent."""
-        self._stop_wanted = number
+    def cancel(self, number: int) -> None:
+        """Tell the process that its request is cancelled, without waiting.
+
+        While the request itself is being sent, `send` does this afterwards.
+        """
+        self._cancel_requested = number
         if self._sending.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError):
-                    self._pipe.send_bytes(wire.encode(wire.Stop(number)))
+                    self._connection.send_bytes(messages.encode(messages.CancelMessage(number)))
             finally:
                 self._sending.release()
 
     def retire(self) -> None:
-        """It ends when it has nothing to do."""
+        """Let the process end as soon as it has nothing to do."""
         self.retired = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
-        """It and what it has started end at once."""
+        """Kill the process, and what it has started."""
         if self.popen.returncode is None:
             with contextlib.suppress(OSError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
 
     def cause(self) -> str:
-        """How it has ended; waits for that."""
+        """Wait for the process to end, and describe how it has ended."""
         try:
-            code = self.popen.wait(REAP)
+            code = self.popen.wait(REAP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
             code = self.popen.wait()
@@ -152,7 +169,7 @@ class Process:
         return f"exit code {code}"
 
     def close(self) -> None:
-        """After its end."""
+        """Reap the process, which has ended or ends now, and close its sockets."""
         self.kill()
         self.cause()
         self.life.close()
@@ -160,101 +177,103 @@ class Process:
 
 
 class ProcessPool:
-    """`size` processes. `broken` gets the ConfigurationError when they cannot load the targets that
-    there are at the beginning.
+    """At most `size` processes.
 
-    `submit` and `function` are for any thread, everything else is for the loop's.
+    `on_failure` gets the ConfigurationError if the first process cannot load the targets.
+    `submit` and `function` are for any thread, all other methods for the loop's.
+
+    size: processes that there should be; `resize` changes it
     """
 
     def __init__(
         self,
         size: int,
         loop: asyncio.AbstractEventLoop,
-        broken: Callable[[Exception], None],
+        on_failure: Callable[[Exception], None],
         kill_after: float,
     ) -> None:
         self.size = size
-        self._loop, self._broken, self._kill_after = loop, broken, kill_after
+        self._loop, self._on_failure, self._kill_after = loop, on_failure, kill_after
         self._targets: list[Target] = []
         self._threads = ThreadPool(size, "majordomus-process")
         self._numbers = itertools.count(1)
-        self._change = threading.Condition()
-        self._all: set[Process] = set()
-        self._idle: list[Process] = []
-        self._planned = 0
+        self._changed = threading.Condition()
+        self._all: set[HandlerProcess] = set()
+        self._idle: list[HandlerProcess] = []
+        self._delayed_starts = 0
         self._quick_deaths = 0
         self._open = self._closed = False
 
     # ── any thread ────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Runs `work`, which calls one of the functions, in a thread."""
+        """Run `work`, which calls one of the pool's functions, in a thread."""
         self._threads.submit(work)
 
-    def function(self, target: Target) -> Callable[[Request], Outcome]:
-        """What a handler looks like to the engine: the same function, in a process."""
+    def function(self, target: Target) -> Callable[[Request], HandlerResult]:
+        """Return a function for the engine that runs the target in a process."""
         self._targets.append(target)
         return lambda request: self._call(target, request)
 
     # ── the loop's thread ─────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Starts the processes."""
+        """Start the processes, and check that they can load the targets."""
         self._open = True
-        self._fill()
-        self.submit(self._try_out)
+        self._start_missing()
+        self.submit(self._check_targets)
 
     def resize(self, size: int) -> None:
-        """More at once; fewer as they get done."""
+        """Change the number of processes. Surplus ones end when they have nothing to do."""
         self.size = size
         self._threads.resize(size)
-        with self._change:
-            while self._idle and self._staff() > self.size:
+        with self._changed:
+            while self._idle and self._kept() > self.size:
                 self._idle.pop(0).retire()
         if self._open:
-            self._fill()
+            self._start_missing()
 
     async def close(self) -> None:
-        """Ends all processes; they are gone when this returns."""
-        with self._change:
+        """End all processes. They are gone when this returns."""
+        with self._changed:
             self._closed = True
-            everybody = list(self._all)
-            self._change.notify_all()
-        for process in everybody:
+            processes = list(self._all)
+            self._changed.notify_all()
+        for process in processes:
             process.retire()
-        until = time.monotonic() + GRACE
-        while self._all and time.monotonic() < until:
+        deadline = time.monotonic() + CLOSE_GRACE
+        while self._all and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
         for process in list(self._all):
             process.kill()
-            self._ended(process)
-        self._threads.close(GRACE)
+            self._process_ended(process)
+        self._threads.close(CLOSE_GRACE)
 
-    def _fill(self) -> None:
-        while not self._closed and self._staff() + self._planned < self.size:
+    def _start_missing(self) -> None:
+        while not self._closed and self._kept() + self._delayed_starts < self.size:
             try:
-                process = Process(load_for(self._targets))
+                process = HandlerProcess(load_message(self._targets))
             except OSError as error:
                 logger.warning("no handler process can be started: %s", error)
-                self._plan(LAST_DELAY)
+                self._start_later(LAST_DELAY)
                 return
-            self._loop.add_reader(process.life.fileno(), self._ended, process)
-            with self._change:
+            self._loop.add_reader(process.life.fileno(), self._process_ended, process)
+            with self._changed:
                 self._all.add(process)
                 self._idle.append(process)
-                self._change.notify()
+                self._changed.notify()
 
-    def _plan(self, delay: float) -> None:
-        self._planned += 1
-        self._loop.call_later(delay, self._planned_fill)
+    def _start_later(self, delay: float) -> None:
+        self._delayed_starts += 1
+        self._loop.call_later(delay, self._start_delayed)
 
-    def _planned_fill(self) -> None:
-        self._planned -= 1
-        self._fill()
+    def _start_delayed(self) -> None:
+        self._delayed_starts -= 1
+        self._start_missing()
 
-    def _ended(self, process: Process) -> None:
-        """Its end of `life` is closed: it is dead, or dies now."""
-        with self._change:
+    def _process_ended(self, process: HandlerProcess) -> None:
+        """Its end of `life` is closed: it is dead, or dies now. Replace it."""
+        with self._changed:
             if process not in self._all:
                 return
             self._all.discard(process)
@@ -270,160 +289,168 @@ class ProcessPool:
                 process.popen.pid,
                 process.cause(),
             )
-        quick = time.monotonic() - process.since < QUICK
+        quick = time.monotonic() - process.created < QUICK_DEATH
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > 1:
-            self._plan(min(FIRST_DELAY * 2**self._quick_deaths, LAST_DELAY))
+            self._start_later(min(FIRST_DELAY * 2**self._quick_deaths, LAST_DELAY))
         else:
-            self._fill()
+            self._start_missing()
 
     # ── the pool's threads ────────────────────────────────────────────────────────────────────────
 
-    def _try_out(self) -> None:
-        """Says early what is wrong with the targets."""
+    def _check_targets(self) -> None:
+        """Report early, before any request, that the targets cannot be loaded."""
         try:
-            process = self._take(Request("", []))
+            process = self._acquire(Request("", []))
         except StatusError:
             return
         except ConfigurationError as error:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._broken, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._on_failure, error)
             return
-        self._give_back(process)
+        self._release(process)
 
-    def _take(self, request: Request) -> Process:
-        """A process that has loaded. Raises: Unavailable, ConfigurationError."""
+    def _acquire(self, request: Request) -> HandlerProcess:
+        """Wait for an idle process that has loaded. Raises: Unavailable, ConfigurationError."""
         for _ in range(UNDELIVERED):
             process = self._next_idle(request)
             try:
                 if not process.loaded:
-                    hello = process.receive()
-                    process.problem = getattr(hello, "problem", "")
+                    first = process.receive()
+                    process.problem = getattr(first, "problem", "")
                     process.loaded = not process.problem
-            except Gone:
+            except ProcessDied:
                 continue
             if process.problem:
                 raise ConfigurationError(f"a process cannot load the handlers: {process.problem}")
             return process
-        raise Unavailable("the processes of this worker die as soon as they are started")
+        raise Unavailable("the handler processes of this worker die as soon as they are started")
 
-    def _next_idle(self, request: Request) -> Process:
-        with self._change:
+    def _next_idle(self, request: Request) -> HandlerProcess:
+        with self._changed:
             while not self._idle:
                 if self._closed or request.cancelled:
                     raise Unavailable("this worker ends")
-                self._change.wait(LOOK)
+                self._changed.wait(CANCEL_CHECK)
             return self._idle.pop()
 
-    def _give_back(self, process: Process) -> None:
-        process.at = 0
-        with self._change:
+    def _release(self, process: HandlerProcess) -> None:
+        """The process has nothing to do: keep it for the next request, or let it end."""
+        process.current = 0
+        with self._changed:
             if self._closed or process not in self._all:
                 return
-            if self._staff() > self.size:
+            if self._kept() > self.size:
                 process.retire()
                 return
             self._idle.append(process)
-            self._change.notify()
+            self._changed.notify()
 
-    def _staff(self) -> int:
-        """Processes that are to stay."""
+    def _kept(self) -> int:
+        """The number of processes that are not retired."""
         return sum(not process.retired for process in self._all)
 
-    def _call(self, target: Target, request: Request) -> Outcome:
-        if isinstance(request.parts, Parts):
+    def _call(self, target: Target, request: Request) -> HandlerResult:
+        """Run a request in a process, and in a second one if the first dies and that is allowed."""
+        if isinstance(request.parts, RequestParts):
             raise NotSupported("a handler that runs in a process takes no stream from its client")
         died = undelivered = 0
         while True:
-            process = self._take(request)
+            process = self._acquire(request)
             try:
-                first = self._begin(process, target, request)
-            except Gone:
-                request.tell_withdrawn(None)
-                died += process.begun
-                undelivered += not process.begun
+                first = self._send_request(process, target, request)
+            except ProcessDied:
+                request._on_cancel(None)
+                died += process.started
+                undelivered += not process.started
                 if request.cancelled:
                     raise Cancelled("cancelled; its process was ended") from None
                 final = died == ATTEMPTS or (died and request.once) or undelivered == UNDELIVERED
                 if final or self._closed:
-                    raise _death(process, died) from None
+                    raise _error_of_death(process, died) from None
                 continue
-            if isinstance(first, wire.PartMessage):
-                return self._parts(process, request, first)
-            return self._end(process, request, first)
+            if isinstance(first, messages.PartMessage):
+                return self._receive_parts(process, request, first)
+            return self._finish(process, request, first)
 
-    def _begin(self, process: Process, target: Target, request: Request) -> wire.FromProcess:
-        """The first part, or the end. Raises: Gone."""
-        number = process.at = next(self._numbers)
-        process.begun = False
+    def _send_request(
+        self, process: HandlerProcess, target: Target, request: Request
+    ) -> messages.FromProcess:
+        """Return the handler's first part, or its outcome. Raises: ProcessDied."""
+        number = process.current = next(self._numbers)
+        process.started = False
         remaining = request.remaining
-        work = wire.Work(
+        message = messages.RequestMessage(
             number,
             target,
             request.service,
             request.frames,
             request.client,
             remaining if isfinite(remaining) else None,
-            *request.packed_metadata,
+            request._packed,
+            request._broker_packed,
             request.once,
         )
-        request.tell_withdrawn(lambda: self._withdraw(process, number))
-        process.send(work)
-        while isinstance(message := process.receive(), wire.Begun):
-            process.begun = True
-        return message
+        request._on_cancel(lambda: self._cancel(process, number))
+        process.send(message)
+        while isinstance(answer := process.receive(), messages.StartedMessage):
+            process.started = True
+        return answer
 
-    def _parts(
-        self, process: Process, request: Request, first: wire.FromProcess
+    def _receive_parts(
+        self, process: HandlerProcess, request: Request, first: messages.FromProcess
     ) -> Iterator[list[bytes]]:
         message = first
         try:
             try:
-                while isinstance(message, wire.PartMessage):
+                while isinstance(message, messages.PartMessage):
                     yield message.frames
                     message = process.receive()
-            except GeneratorExit:  # nobody takes the parts any more
-                request.withdraw()
-                while isinstance(message, wire.PartMessage):
+            except GeneratorExit:  # the caller no longer waits: the process has to be idle again
+                request._cancel()
+                while isinstance(message, messages.PartMessage):
                     message = process.receive()
-                self._end(process, request, message)
+                self._finish(process, request, message)
                 raise
-            reply = self._end(process, request, message)
-        except Gone:
-            request.tell_withdrawn(None)
+            reply = self._finish(process, request, message)
+        except ProcessDied:
+            request._on_cancel(None)
             if request.cancelled:
                 raise Cancelled("cancelled; its process was ended") from None
-            raise _death(process, 1) from None
+            raise _error_of_death(process, 1) from None
         if reply.status != spec.OK:
             raise error_for(reply.status, reply.frames)
 
-    def _end(self, process: Process, request: Request, final: wire.FromProcess) -> Reply:
-        """Raises: the StatusError of a handler that has raised."""
-        request.tell_withdrawn(None)
-        self._give_back(process)
-        if not isinstance(final, wire.FinalMessage):  # it speaks another language than this module
+    def _finish(
+        self, process: HandlerProcess, request: Request, final: messages.FromProcess
+    ) -> Reply:
+        """Release the process, and return the handler's outcome as a reply."""
+        request._on_cancel(None)
+        self._release(process)
+        if not isinstance(final, messages.FinalMessage):  # it runs another version of this package
             process.kill()
-            raise HandlerFailed(f"its process said {type(final).__name__}")
-        if final.story:
-            logger.error("the handler of %s failed\n%s", request.service, final.story.rstrip())
+            raise HandlerFailed(f"its process sent an unexpected {type(final).__name__}")
+        if final.traceback:
+            text = final.traceback.rstrip()
+            logger.error("the handler of %s failed\n%s", request.service, text)
         return Reply(final.frames, final.status)
 
-    def _withdraw(self, process: Process, number: int) -> None:
-        process.stop(number)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: everything is being killed
+    def _cancel(self, process: HandlerProcess, number: int) -> None:
+        process.cancel(number)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all processes are killed
             self._loop.call_soon_threadsafe(
                 self._loop.call_later, self._kill_after, self._kill, process, number
             )
 
-    def _kill(self, process: Process, number: int) -> None:
-        if process.at == number and process in self._all:
+    def _kill(self, process: HandlerProcess, number: int) -> None:
+        if process.current == number and process in self._all:
             logger.warning(
-                "handler process %d goes on with what was cancelled, it is killed",
+                "handler process %d is killed: it still runs a cancelled request",
                 process.popen.pid,
             )
             process.kill()
 
 
-def _death(process: Process, died: int) -> StatusError:
+def _error_of_death(process: HandlerProcess, died: int) -> StatusError:
     times = f", and so was the one before: {died} in all" if died > 1 else ""
     return HandlerFailed(f"the process that worked on it died: {process.cause()}{times}")

@@ -1,4 +1,5 @@
-"""How a handler process finds the function of its worker: by the name of its module and its own."""
+"""How a handler process finds the function of its worker: by the name of its module, and its own
+name in it. A function that cannot be found so is refused when it is registered."""
 
 from __future__ import annotations
 
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from majordomus.errors import ConfigurationError
-from majordomus.net.worker.processes.pipe import Load, Target
+from majordomus.net.worker.processes.pipe import LoadMessage, Target
 
 MAIN = "__main__"
 
 
 def target_of(function: Callable[..., Any]) -> Target:
-    """Raises: ConfigurationError for what no other process can import."""
+    """Return the target of a function.
+
+    Raises: ConfigurationError for one that another process cannot import.
+    """
     if not inspect.isfunction(function):
         raise _not_importable(repr(function), f"it is a {type(function).__name__}")
     name = function.__qualname__
@@ -27,7 +31,10 @@ def target_of(function: Callable[..., Any]) -> Target:
 
 
 def check(target: Target, function: Callable[..., Any]) -> None:
-    """That the name leads to the function. Raises: ConfigurationError."""
+    """Check that the target leads to the function. Raises: ConfigurationError.
+
+    To be called when the worker starts: a decorator may rebind the name after the registration.
+    """
     found: Any = sys.modules.get(target.module)
     for part in target.name.split("."):
         found = getattr(found, part, None)
@@ -36,22 +43,22 @@ def check(target: Target, function: Callable[..., Any]) -> None:
     if inspect.unwrap(found) is not inspect.unwrap(function):
         raise _not_importable(
             target.name,
-            "the name stands for something else; put @worker.service above other decorators",
+            "the name refers to something else; put @worker.service above other decorators",
         )
-    if target.module == MAIN and not any(_main()):
-        raise _not_importable(target.name, "the main program stands in no file")
+    if target.module == MAIN and not any(_main_program()):
+        raise _not_importable(target.name, "the main program has no file")
 
 
-def load_for(targets: Iterable[Target]) -> Load:
-    """What a new process is told first."""
+def load_message(targets: Iterable[Target]) -> LoadMessage:
+    """Return the first message to a new process."""
     wanted = list(targets)
-    main = _main() if any(target.module == MAIN for target in wanted) else ("", "")
+    main = _main_program() if any(target.module == MAIN for target in wanted) else ("", "")
     path = [entry or str(Path.cwd()) for entry in sys.path]
-    return Load(path, os.environ.get("PYTHONPATH"), *main, wanted)
+    return LoadMessage(path, os.environ.get("PYTHONPATH"), *main, wanted)
 
 
-def _main() -> tuple[str, str]:
-    """The module's name, if the main program was started with -m, else its file."""
+def _main_program() -> tuple[str, str]:
+    """Return the module's name if the main program was started with -m, else its file."""
     main = sys.modules[MAIN]
     spec = getattr(main, "__spec__", None)
     if spec is not None:
@@ -62,5 +69,5 @@ def _main() -> tuple[str, str]:
 
 def _not_importable(name: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"run='process' needs a function at the top of a module, {name} is not one: {why}"
+        f"run='process' needs a function at the top level of a module, {name} is not one: {why}"
     )

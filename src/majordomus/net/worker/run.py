@@ -1,0 +1,137 @@
+"""One run of a worker's engine: it starts, serves until it is asked to stop, drains and closes.
+
+Signals are handled here, and calls from other threads are passed to the loop here. What the engine
+does meanwhile is in engine.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+from majordomus.net.worker.engine import Engine, EngineSettings
+from majordomus.net.worker.events import EngineEvents
+from majordomus.net.worker.handlers import Handler
+
+logger = logging.getLogger("majordomus.worker")
+
+
+class WorkerRun:
+    """One run of the engine, until `stop`.
+
+    `serve` is for the loop. Everything else may be called from any thread, and does nothing before
+    `serve` has begun and after it has ended.
+    """
+
+    def __init__(
+        self, settings: EngineSettings, handlers: dict[str, Handler], drain_timeout: float
+    ) -> None:
+        self._settings, self._handlers = settings, handlers
+        self._drain_timeout = drain_timeout
+        self._stop_requested, self._abort_requested = asyncio.Event(), asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._failure: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one broker has registered all services."""
+        return self._engine is not None and self._engine.ready
+
+    async def serve(self, *, signals: bool, started: Callable[[], object] | None = None) -> None:
+        """Serve from the first connection to the last FINAL. Cancelling this ends it without
+        draining.
+
+        `started` is called as soon as the other methods have an effect. With `signals`, SIGINT and
+        SIGTERM are handled. Raises: the failure of a connection or of the handler processes.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        engine = self._engine = Engine(self._settings, self._handlers, loop, self._fail)
+        if started is not None:
+            started()
+        with self._signals(loop) if signals else contextlib.nullcontext():
+            try:
+                engine.open()
+                await self._stop_requested.wait()
+                await _first_of(engine.drain(), self._abort_requested.wait(), self._drain_timeout)
+            finally:
+                self._engine = self._loop = None
+                await engine.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def add(self, name: str, handler: Handler) -> None:
+        """Serve one more service."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.add, name, handler)
+
+    def resize(self, threads: int | None, processes: int | None) -> None:
+        """Change the sizes of the pools; None leaves one as it is."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.resize, threads, processes)
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """Change the capacity; None is what the pools allow."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            loop.call_soon_threadsafe(engine.set_capacity, capacity)
+
+    def with_events(self, action: Callable[[EngineEvents], object]) -> None:
+        """Call `action` with the engine's events, on the loop."""
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(action, engine.events)
+
+    def stop(self, *, drain: bool) -> None:
+        """Ask the run to drain, or to end at once."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._stop, drain)
+
+    def _stop(self, drain: bool) -> None:
+        self._stop_requested.set()
+        if not drain:
+            self._abort_requested.set()
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._stop(drain=False)
+
+    def _signal_received(self) -> None:
+        logger.info("the worker %s", "ends" if self._stop_requested.is_set() else "drains")
+        self._stop(drain=not self._stop_requested.is_set())
+
+    @contextlib.contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM: the first drains, the second ends at once.
+
+        Signals are left alone outside of the main thread and on a loop that cannot handle them.
+        """
+        handled: list[signal.Signals] = []
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._signal_received)
+                handled.append(number)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+
+async def _first_of(work: Awaitable[object], abort: Awaitable[object], timeout: float) -> None:
+    """Wait until one of both is done or `timeout` seconds have passed, and cancel the rest."""
+    tasks = [asyncio.ensure_future(one) for one in (work, abort)]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
