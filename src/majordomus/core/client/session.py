@@ -28,7 +28,7 @@ from majordomus.core.client.session_base import (
 )
 from majordomus.core.client.streams import ClientStream, Credit
 from majordomus.core.session.backoff import delay
-from majordomus.core.session.connection import CLOSED, Change
+from majordomus.core.session.connection import CLOSED, Change, take_welcome
 from majordomus.core.session.events import (
     PUBLISH,
     EventReceived,
@@ -38,7 +38,6 @@ from majordomus.core.session.events import (
 )
 from majordomus.core.session.settings import ClientSettings
 from majordomus.core.session.transitions import CallState
-from majordomus.core.session.welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import octets, spec
 from majordomus.protocol.command import Codec

@@ -9,11 +9,10 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.session.connection import CLOSED, DRAINING
+from majordomus.core.session.connection import CLOSED, DRAINING, take_parting, take_welcome
 from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name, heard
 from majordomus.core.session.settings import WorkerSettings
 from majordomus.core.session.transitions import JOB, DispatchState, Moves
-from majordomus.core.session.welcome import take_parting, take_welcome
 from majordomus.core.worker import encoding as speech
 from majordomus.core.worker.session_base import (
     Cancel,
