@@ -546,7 +546,7 @@ def test_many_calls_that_waited_leave_in_batches() -> None:
     script.session.connected(script.now)
     sizes = []
     for _ in range(4):
-        sends, _, _ = script.session.take_effects()
+        sends, _, _, _ = script.session.take_effects()
         sizes.append(len(sends))
         script.session.tick(script.now)
     assert sizes == [256, 256, 88, 0]

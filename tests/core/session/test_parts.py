@@ -127,14 +127,15 @@ def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living
 
 def test_outbox_fills_one_list_while_the_other_is_read() -> None:
     outbox = SessionOutbox()
-    outbox.put([b"1"])
-    first = outbox.take()
-    outbox.put([b"2"])
-    assert first == [[b"1"]]
-    second = outbox.take()
-    outbox.put([b"3"])
+    outbox.put([b"1"], 1)
+    first, first_tags = outbox.take()
+    outbox.put([b"2"], 2)
+    assert (first, first_tags) == ([[b"1"]], [1])
+    second, second_tags = outbox.take()
+    outbox.put([b"3"], 3)
     assert (first, second) == ([[b"3"]], [[b"2"]])
-    assert outbox.take() is first
+    assert (first_tags, second_tags) == ([3], [2])
+    assert outbox.take()[0] is first
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "turn", "clear"]), st.integers(0, 9))))
@@ -145,7 +146,7 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
     now, count, took, lost = 0.0, 0, [], set()
     for what, room in [*steps, *[("turn", 9)] * 200]:
         if what == "put":
-            outbox.put([b"%d" % count])
+            outbox.put([b"%d" % count], count)
             count += 1
         elif what == "clear":
             outbox.clear()
@@ -154,12 +155,13 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
             now = max(now, outbox.due if outbox.due < inf else now)
             if now >= outbox.due and not outbox.retry(now):
                 outbox.unblock()
-            for frames in outbox.take():
+            for frames, tag in zip(*outbox.take(), strict=True):
+                assert tag == int(frames[0])
                 if room:
                     room -= 1
                     took.append(int(frames[0]))
                 else:
-                    outbox.keep(frames, now)
+                    outbox.keep(frames, tag, now)
     assert took == [n for n in range(count) if n not in lost]
     assert not outbox.blocked
 
@@ -167,12 +169,12 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
 def test_outbox_that_was_refused_offers_a_batch_at_a_time() -> None:
     outbox = SessionOutbox()
     for n in range(600):
-        outbox.put([b"%d" % n])
-    for frames in list(outbox.take()):
-        outbox.keep(frames, 0.0)
+        outbox.put([b"%d" % n], n)
+    for frames, tag in list(zip(*outbox.take(), strict=True)):
+        outbox.keep(frames, tag, 0.0)
     sizes = []
     while outbox.blocked:
         if not outbox.retry(outbox.due):
             outbox.unblock()
-        sizes.append(len(outbox.take()))
+        sizes.append(len(outbox.take()[0]))
     assert sizes == [BATCH, BATCH, 600 - 2 * BATCH, 0]

@@ -178,8 +178,12 @@ class Calls:
         self.open[call.number] = self.waiting[call.number] = call
         self.timers.watch(call.number, call, call.deadline)
 
-    def enter_first(self, call: Call) -> None:
-        """The socket refused a message that was no longer open; it waits behind others like it."""
+    def reopen(self, call: Call) -> None:
+        """The socket refused a one-way message, which had ended by being sent: it waits again,
+        behind those that were refused before."""
+        call.state = _WAITING
+        call.look = inf
+        call.sends = 0
         self.open[call.number] = self.refused[call.number] = call
         self.timers.watch(call.number, call, call.deadline)
 

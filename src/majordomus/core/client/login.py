@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.client.calls import Call
 from majordomus.core.client.calls import Final as Outcome
-from majordomus.core.client.encoding import ClientEncoder
+from majordomus.core.client.encoding import ClientEncoder, whole_ttl
 from majordomus.core.client.session import ClientSession, IdSource
 from majordomus.core.session.connection import OPEN, Change
 from majordomus.core.session.login import MOST_TOKEN, PATIENCE, Credentials, Login
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
 """Bytes of a call's own metadata, where the token has to find room beside them."""
 SESSION_SIZE: Final = 16
+_REQUEST: Final = spec.REQUEST
 
 
 class TokenEncoder(ClientEncoder):
@@ -45,23 +46,19 @@ class TokenEncoder(ClientEncoder):
 
     def request(self, call: Call, wire: int, left: float) -> list[Frame]:
         """REQUEST, as it would be, and the token."""
-        frames = super().request(call, wire, left)
-        if not self.token or call.command != spec.REQUEST:
-            return frames
+        if not self.token or call.command != _REQUEST:
+            return super().request(call, wire, left)
         if self.codec is not None:
             return self.codec.c2b_request(call.tail, [self.token.encode(), *call.body])
-        size = mdp03.HEAD.size
-        head = bytearray(frames[0][:size])
-        head[5] |= spec.METADATA
-        frames[0] = bytes(head) + self._with_token(call.tail)
-        return frames
+        head = octets.start(_REQUEST, call.flags | spec.METADATA, 0, wire, whole_ttl(left))
+        return [head + self._with_token(call.tail), *call.body]
 
     def _with_token(self, tail: bytes) -> bytes:
         known = self._tailed.get(tail)
         if known is None:
-            names = 2 + tail[0] + tail[1 + tail[0]]
-            values = metadata.unpack(tail[names:]) if tail[names:] else {}
-            known = tail[:names] + metadata.pack({**values, "token": self.token})
+            names, field = mdp03.split_tail(tail)
+            values = metadata.unpack(field) if field else {}
+            known = names + metadata.pack({**values, "token": self.token})
             if len(self._tailed) >= 1024:
                 self._tailed.clear()
             self._tailed[tail] = known
@@ -136,22 +133,20 @@ class LoginSession(ClientSession):
 
     def receive(self, frames: list[Frame], now: float) -> None:
         """One message, as the socket gave it; the list is taken over."""
-        if self._codec is not None:
-            if not (self.login.wire and self._take_legacy(frames, now)):
-                super().receive(frames, now)
-            return
-        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
-            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
-            if id and id in (self.login.wire, self._greeted):
-                self._connection.heard = now
-                if id == self.login.wire:
-                    self._answered(status, frames[1:], now)
-                else:
-                    self._not_greeted(status, now)
-                return
-            if status == spec.UNAUTHENTICATED and self._begin_again(id, now):
-                return
-        super().receive(frames, now)
+        if self._codec is None or not self.login.wire or not self._take_legacy(frames, now):
+            super().receive(frames, now)
+
+    def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
+        if id and id == self.login.wire:
+            self._answered(status, frames, now)
+        elif id and id == self._greeted:
+            self._not_greeted(status, now)
+        else:
+            super()._stray_final(id, status, frames, now)
+
+    def _decide_final(self, call: Call, flags: int, final: Outcome, now: float) -> None:
+        if final.status != spec.UNAUTHENTICATED or not self._begin_again(call, now):
+            super()._decide_final(call, flags, final, now)
 
     # ── the login ─────────────────────────────────────────────────────────────────────────────────
 
@@ -164,11 +159,11 @@ class LoginSession(ClientSession):
         body = self.login.ask(wire, now)
         service = self.login.credentials.service
         if self._codec is not None:
-            self._say(self._codec.c2b_request(service, body), now)
+            self._put(self._codec.c2b_request(service, body), _REQUEST, now)
             return
         ttl = int(PATIENCE * 1000)
         header = mdp03.pack(spec.REQUEST, spec.FAIL_FAST, id=wire, ttl=ttl, service=service)
-        self._say([header, *body], now)
+        self._put([header, *body], _REQUEST, now)
 
     def _take_legacy(self, frames: list[Frame], now: float) -> bool:
         """Whether this is the answer to our question, in a dialect without correlation."""
@@ -227,14 +222,12 @@ class LoginSession(ClientSession):
                 return
         super()._accept(call, now)
 
-    def _begin_again(self, id: int, now: float) -> bool:
+    def _begin_again(self, call: Call, now: float) -> bool:
         """A 401 proves that nothing ran: the call waits for a new token, once."""
-        call = self._calls.by_wire(id)
-        if call is None or call.state is not CallState.SENT or call.stream is not None:
+        if call.state is not CallState.SENT or call.stream is not None:
             return False
         if call.number in self._again:
             return False
-        self._connection.heard = now
         self._again = {number for number in self._again if number in self._open}
         self._again.add(call.number)
         self._calls.restart([call])

@@ -14,7 +14,6 @@ from typing import Final as Constant
 from majordomus.core.client.calls import MOVES, Call, Final, Lost, Part, make_call, make_final
 from majordomus.core.client.encoding import (
     DISCONNECT,
-    HEARTBEAT,
     MOST_TTL,
     cancel,
 )
@@ -34,14 +33,15 @@ from majordomus.core.session.events import (
     EventReceived,
     SubscriptionRefused,
     check_name,
-    heard,
+    read_event,
 )
+from majordomus.core.session.outbox import Tag
 from majordomus.core.session.settings import ClientSettings
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import octets, spec
 from majordomus.protocol.command import Codec
-from majordomus.protocol.mdp03 import parse
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 __all__ = [
@@ -75,6 +75,8 @@ _ONE_WAY: Constant = spec.ONE_WAY
 _INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
 _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
+_NOT_AT_ONCE: Constant = _PUT_OFF | {spec.UNAUTHENTICATED}
+"""Statuses after which a call may be sent again, the last one by a session that logs in."""
 _MOST_SECONDS: Constant = MOST_TTL / 1000
 
 
@@ -169,6 +171,7 @@ class ClientSession(ClientSessionBase):
             self._outbox.sends.append([head + tail, body[0]])
         else:
             self._outbox.sends.append([head + tail, *body])
+        self._outbox.tags.append(call)
         return number
 
     def cancel(self, call: int, now: float) -> None:
@@ -232,9 +235,9 @@ class ClientSession(ClientSessionBase):
             self._end(call, "cancel", Final(call.number, spec.CANCELLED, [BY_CALLER], b""))
         if self._connection.open and self._codec is None:
             for wire in in_flight:
-                self._outbox.put(cancel(wire))
+                self._outbox.put(cancel(wire), spec.CANCEL)
             if self._presence:
-                self._outbox.put([DISCONNECT])
+                self._outbox.put([DISCONNECT], spec.DISCONNECT)
         self._connection.step("close", now)
         self._calls.timers.clear()
         self._outbox.unblock()
@@ -252,17 +255,18 @@ class ClientSession(ClientSessionBase):
         """The connection is gone; whatever had arrived on it was handed to `receive` before."""
         self._follow(self._connection.step("lost", now), now)
 
-    def refused(self, frames: list[Frame], now: float) -> None:
-        """The socket did not take `frames`, one of the last sends: they are tried again.
+    def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        """Try `frames`, one of the last sends, again, because the socket did not take them.
 
-        A call among them counts as not sent. To be reported in order, before anything else is done.
+        A call among them counts as not sent. The shell reports refusals in order, before it does
+        anything else.
         """
         if not self._connection.open:
             return
-        if self._take_back(frames, now) or frames[0] == HEARTBEAT:
+        if self._take_back(tag) or tag == spec.HEARTBEAT:
             self._outbox.block(now)
         else:
-            self._outbox.keep(frames, now)
+            self._outbox.keep(frames, tag, now)
         self._settle()
 
     def tick(self, now: float) -> None:
@@ -286,7 +290,7 @@ class ClientSession(ClientSessionBase):
         calls, streams = self._calls.timers.next(), self.streams.due
         return min(self._connection.due, calls, self._outbox.due, self._pump_at, streams)
 
-    def take_effects(self) -> tuple[list[list[Frame]], list[ClientEvent], bool]:
+    def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[ClientEvent], bool]:
         """What is to be sent, what happened to calls, and whether the shell is to change its
         socket: close it after these sends, and open a new one, with a new routing id, to
         `endpoint`.
@@ -296,12 +300,12 @@ class ClientSession(ClientSessionBase):
         events = self._events
         self._events, self._taken = self._taken, events
         self._events.clear()
-        sends = self._outbox.take()
+        sends, tags = self._outbox.take()
         self.streams.taken()
         renew = self._connection.renew
         if renew:
             self._connection.renewed()
-        return sends, events, renew
+        return sends, tags, events, renew
 
     # ── what the broker says ──────────────────────────────────────────────────────────────────────
 
@@ -315,19 +319,22 @@ class ClientSession(ClientSessionBase):
         if not frames:
             self._count("empty")
             return
+        header = self._header
         try:
-            command, flags, code, id, ttl, service, address, field = parse(frames.pop(0))
+            header.read(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
+        command, flags, id = header.command, header.flags, header.id
         call = self._open.get(id)
         if call is None or call.wire != id:
             call = self._calls.aliases.get(id)
         if command == _FINAL:
+            code, address = header.code, header.address
             if call is None:
-                self._stray_final(id, code, frames)
-            elif call.wire != call.number or flags >= _CRITICAL or code in _PUT_OFF:
-                self._judge(call, flags, Final(call.number, code, frames, address), now)
+                self._stray_final(id, code, frames, now)
+            elif call.wire != call.number or flags >= _CRITICAL or code in _NOT_AT_ONCE:
+                self._decide_final(call, flags, Final(call.number, code, frames, address), now)
             else:
                 call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
                 del self._open[id]
@@ -338,31 +345,31 @@ class ClientSession(ClientSessionBase):
         elif command == spec.PARTIAL:
             self._part_came(call, flags, frames, now)
         elif command == spec.CREDIT and flags < _CRITICAL:
-            self._credit_came(call, code)
+            self._credit_came(call, header.code)
         elif flags >= _CRITICAL:
             self._count("critical-flag")
         elif command == spec.EVENT:
-            self._event_came(service, flags, field, frames)
+            self._event_came(header, frames)
         elif command == spec.WELCOME:
-            self._welcomed(ttl, flags, address, field, now)
+            self._welcomed(header, now)
         else:
-            self._control(command, code, id, now)
+            self._control(header, now)
 
-    def _event_came(self, topic: bytes, flags: int, field: bytes, frames: list[Frame]) -> None:
+    def _event_came(self, header: Fields, frames: list[Frame]) -> None:
         try:
-            self._events.append(heard(topic, frames, flags, field))
+            self._events.append(read_event(header, frames))
         except RemoteProtocolError as error:
             self._count(error.reason)
 
-    def _stray_final(self, id: int, status: int, frames: list[Frame]) -> None:
-        """No open call has this id: what we said of events is refused, or it comes late."""
+    def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
+        """A FINAL whose id no open call has: it refuses an event or a subscription, or is late."""
         refused = self.events.refused(id, status, frames)
         if refused is None:
             self.late += 1
         else:
             self._events.append(refused)
 
-    def _judge(self, call: Call, flags: int, final: Final, now: float) -> None:
+    def _decide_final(self, call: Call, flags: int, final: Final, now: float) -> None:
         """A FINAL that may not be the last word, or that we cannot understand."""
         if flags >= _CRITICAL:
             self._count("critical-flag")
@@ -399,7 +406,7 @@ class ClientSession(ClientSessionBase):
                 self._withdraw(wire, now)
         else:
             wire = call.wire
-            self._judge(call, flags, Final(call.number, 0, [], b""), now)
+            self._decide_final(call, flags, Final(call.number, 0, [], b""), now)
             self._withdraw(wire, now)
 
     def _credit_came(self, call: Call | None, parts: int) -> None:
@@ -408,14 +415,15 @@ class ClientSession(ClientSessionBase):
         else:
             self._events.append(Credit(call.number))
 
-    def _control(self, command: int, code: int, id: int, now: float) -> None:
-        """What is said of the connection, and what is not for us."""
+    def _control(self, header: Fields, now: float) -> None:
+        """A command about the connection, or one that no broker sends to a client."""
+        command, id = header.command, header.id
         if command == spec.HEARTBEAT:
             return
         if command == spec.DISCONNECT:
             self._follow(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
-            if code == 0:
+            if header.code == 0:
                 self._follow(self._connection.step("drain", now), now)
                 if self._leaving:
                     self._leave(now)
@@ -424,15 +432,15 @@ class ClientSession(ClientSessionBase):
         else:
             self._count("unknown-command")
             if id and self._connection.open and not self._outbox.full:
-                self._outbox.put(self._speech.answer_unknown(command, id))
+                self._outbox.put(self._speech.answer_unknown(command, id), spec.FINAL)
 
-    def _welcomed(self, ttl: int, flags: int, address: bytes, field: bytes, now: float) -> None:
+    def _welcomed(self, header: Fields, now: float) -> None:
         try:
-            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+            self.welcome = take_welcome(self._connection, header, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        self.peer_id = address
+        self.peer_id = header.address
 
     def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         """Without correlation an answer belongs to the one call in flight."""

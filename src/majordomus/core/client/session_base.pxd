@@ -1,6 +1,7 @@
 from majordomus.core.client.calls cimport Call, Calls
 from majordomus.core.session.connection cimport Connection
 from majordomus.core.session.outbox cimport SessionOutbox
+from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class ClientSessionBase:
@@ -18,6 +19,7 @@ cdef class ClientSessionBase:
     cdef public double _grace
     cdef public Connection _connection
     cdef public SessionOutbox _outbox
+    cdef public Fields _header
     cdef public Calls _calls
     cdef public dict _open
     cdef public object streams

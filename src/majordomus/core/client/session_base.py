@@ -18,17 +18,17 @@ from majordomus.core.client.encoding import (
     ClientEncoder,
     cancel,
     hello,
-    one_way_again,
 )
 from majordomus.core.client.streams import ClientStreams, Credit
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
-from majordomus.core.session.outbox import BATCH, SessionOutbox
+from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
 from majordomus.core.session.settings import ClientSettings
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
@@ -72,6 +72,7 @@ class ClientSessionBase:
             rng=rng,
         )
         self._outbox = SessionOutbox()
+        self._header = Fields()
         self._calls = Calls()
         self._open = self._calls.open
         self.streams = ClientStreams(self._open, self._outbox)
@@ -97,23 +98,23 @@ class ClientSessionBase:
         elif change is Change.ENDED:
             self._ended(now)
             if say_so and self._presence:
-                self._outbox.put([DISCONNECT])
+                self._outbox.put([DISCONNECT], spec.DISCONNECT)
         self._settle()
 
     def _greet(self, now: float) -> None:
         """ "HELLO opens presence for a client: heartbeats both ways" (docs/spec/mdp-0.3.md)."""
-        self._say(self._hello, now)
+        self._put(self._hello, spec.HELLO, now)
         self._connection.listen(now)
         self.events.greet()
 
     def _beat(self, now: float) -> None:
         if not self._outbox.blocked:
-            self._say([HEARTBEAT], now)
+            self._put([HEARTBEAT], spec.HEARTBEAT, now)
 
     def _ended(self, now: float) -> None:
         """Nothing in flight will be answered: "a client's open calls count as broker lost"."""
-        for frames in self._outbox.sends:
-            self._take_back(frames, now)
+        for tag in self._outbox.tags:
+            self._take_back(tag)
         self._outbox.clear()
         self.streams.clear()
         self._pump_at = inf
@@ -142,15 +143,15 @@ class ClientSessionBase:
         if self._codec is not None:
             self._follow(self._connection.step("renew", now), now)
             return
-        self._say(cancel(wire), now)
+        self._put(cancel(wire), spec.CANCEL, now)
         if self._leaving:
             self._leave(now)
 
     # ── what goes out ─────────────────────────────────────────────────────────────────────────────
 
-    def _say(self, frames: list[Frame], now: float) -> None:
+    def _put(self, frames: list[Frame], tag: Tag, now: float) -> None:
         self._connection.sent = now
-        self._outbox.put(frames)
+        self._outbox.put(frames, tag)
 
     def _accept(self, call: Call, now: float) -> None:
         """A call that cannot leave on the spot."""
@@ -202,6 +203,7 @@ class ClientSessionBase:
         frames = self._speech.request(call, wire, left)
         self._connection.sent = now
         self._outbox.sends.append(frames)
+        self._outbox.tags.append(call)
         if call.flags & _ONE_WAY and self._codec is None:
             self._calls.end(call, "send one-way")
             return
@@ -211,19 +213,16 @@ class ClientSessionBase:
         if self._codec is not None:
             self._calls.current = call
 
-    def _take_back(self, frames: list[Frame], now: float) -> bool:
-        """If `frames` are a REQUEST, it has not left: its call waits again. False for any other."""
-        if self._codec is not None:
-            call = self._calls.current
-        elif frames[0][4] != _REQUEST:
+    def _take_back(self, tag: Tag) -> bool:
+        """A REQUEST has not left: its call waits again. False for any other message."""
+        if not isinstance(tag, Call):
+            return tag == _REQUEST  # the question of a login: it is asked anew
+        if tag.command != _REQUEST:
             return False
-        else:
-            call = self._calls.by_wire(int.from_bytes(frames[0][8:16], "big"))
-            one_way = one_way_again(frames, now)
-            if one_way is not None:
-                self._calls.enter_first(one_way)
-        if call is not None and call.state is _SENT:  # a broker may answer what it never got
-            self._calls.refuse(call)
+        if tag.flags & _ONE_WAY and self._codec is None:
+            self._calls.reopen(tag)
+        elif tag.state is _SENT:  # a broker may answer a REQUEST that it never received
+            self._calls.refuse(tag)
         return True
 
     # ── how calls end ─────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from majordomus.core.session.transitions import CALL, Moves
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ STEP: Final = spec.FIRST_CREDIT // 2
 """Parts read until credit is given for them: "when half of what it granted is used"."""
 
 _ON_PART: Final = Moves(CALL, "part")
-_NO_NAMES: Final = b"\x00\x00"
-_MAGIC: Final = spec.MDP03_MAGIC
-_pack_head = mdp03.HEAD.pack
+_NO_NAMES: Final = mdp03.NO_NAMES
 
 
 class Credit(NamedTuple):
@@ -110,8 +108,8 @@ class ClientStreams:
         stream.unread -= parts
         stream.read += parts
         if stream.read >= STEP:
-            head = _pack_head(_MAGIC, spec.CREDIT, 0, min(stream.read, 0xFFFF), found.wire, 0)
-            self._outbox.put([head + _NO_NAMES])
+            head = octets.start(spec.CREDIT, 0, min(stream.read, spec.MOST_CREDIT), found.wire, 0)
+            self._outbox.put([head + _NO_NAMES], spec.CREDIT)
             stream.read = 0
             self.due = 0.0
 
@@ -174,11 +172,11 @@ class ClientStreams:
         while stream.waiting and stream.credit:
             stream.credit -= 1
             call.state = _ON_PART[call.state]
-            head = _pack_head(_MAGIC, spec.PARTIAL, 0, 0, call.wire, 0)
-            self._outbox.put([head + _NO_NAMES, *stream.waiting.popleft()])
+            head = octets.start(spec.PARTIAL, 0, 0, call.wire, 0)
+            self._outbox.put([head + _NO_NAMES, *stream.waiting.popleft()], spec.PARTIAL)
             self.due = 0.0
         if stream.end_due and not stream.waiting:
             stream.end_due = False
             self.due = 0.0
-            head = _pack_head(_MAGIC, spec.FINAL, 0, spec.OK, call.wire, 0)
-            self._outbox.put([head + _NO_NAMES, *(stream.end or [])])
+            head = octets.start(spec.FINAL, 0, spec.OK, call.wire, 0)
+            self._outbox.put([head + _NO_NAMES, *(stream.end or [])], spec.FINAL)

@@ -15,6 +15,7 @@ from majordomus.core.session.backoff import Rng, delay
 from majordomus.core.session.transitions import CONNECTION, ConnectionState, Moves
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
+from majordomus.protocol.mdp03 import Fields
 
 SHORTEST_INTERVAL: Final = 0.01
 """Seconds. A broker that asks for more heartbeats than this gets no more."""
@@ -216,9 +217,7 @@ class Connection:
         self.due = inf
 
 
-def take_welcome(
-    connection: Connection, ttl: int, flags: int, field: bytes, now: float
-) -> dict[str, Any]:
+def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str, Any]:
     """The broker's map, as it came; `connection` is bound by its interval and liveness from now on,
     and keeps its own where it says nothing of use.
 
@@ -227,21 +226,21 @@ def take_welcome(
     """
     if not connection.listening:
         raise RemoteProtocolError("wrong-direction", "a WELCOME, and nobody is there")
-    ours, theirs = metadata.split(field, flags)
+    ours, theirs = metadata.split(header.metadata, header.flags)
     values = {**theirs, **ours}
     named = values.get("liveness")
     liveness = connection.liveness
     if type(named) is int and 0 < named <= MOST_LIVENESS:
         liveness = named
-    interval = max(ttl / 1000, SHORTEST_INTERVAL) if ttl else connection.interval
+    interval = max(header.ttl / 1000, SHORTEST_INTERVAL) if header.ttl else connection.interval
     connection.announce(interval, liveness, now)
     return values
 
 
-def take_parting(flags: int, field: bytes) -> tuple[int, str] | None:
+def read_disconnect(header: Fields) -> tuple[int, str] | None:
     """The status and the sentence that a DISCONNECT brings; None when it brings none."""
     try:
-        ours, _ = metadata.split(field, flags)
+        ours, _ = metadata.split(header.metadata, header.flags)
     except RemoteProtocolError:
         return None
     status, text = ours.get("status"), ours.get("reason")

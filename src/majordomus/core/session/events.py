@@ -14,6 +14,7 @@ from majordomus.core.broker.state.topics import name_problem
 from majordomus.core.session.outbox import SessionOutbox
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 MOST_ASKED: Final = 1024
@@ -103,7 +104,7 @@ class SessionEvents:
         flags, id = spec.METADATA if field else 0, self._next_id()
         header = mdp03.pack(spec.EVENT, flags, 0, id, 0, service, address, field)
         self.expect(id, what, name)
-        self._outbox.put([header, *frames])
+        self._outbox.put([header, *frames], spec.EVENT)
         return True
 
     def _say(self, command: int, what: str, pattern: bytes) -> None:
@@ -113,7 +114,7 @@ class SessionEvents:
             self._told.pop(pattern, None)
         id = self._next_id()
         self.expect(id, what, pattern)
-        self._outbox.put([mdp03.pack(command, id=id, service=pattern)])
+        self._outbox.put([mdp03.pack(command, id=id, service=pattern)], command)
 
     # ── what the broker says ──────────────────────────────────────────────────────────────────────
 
@@ -134,11 +135,13 @@ class SessionEvents:
         return SubscriptionRefused(*asked, status, frames, id)
 
 
-def heard(topic: bytes, frames: list[Frame], flags: int, field: bytes) -> EventReceived:
-    """The event in an EVENT. Raises: RemoteProtocolError for metadata that cannot be read."""
-    if not field:
-        return EventReceived(topic, frames, b"")
-    return EventReceived(topic, frames, metadata.split_raw(field, flags)[1])
+def read_event(header: Fields, frames: list[Frame]) -> EventReceived:
+    """The event of an EVENT with the body `frames`.
+
+    Raises: RemoteProtocolError for metadata that cannot be read.
+    """
+    field = metadata.split_raw(header.metadata, header.flags)[1] if header.metadata else b""
+    return EventReceived(header.service, frames, field)
 
 
 def check_name(name: bytes, *, pattern: bool) -> None:

@@ -10,8 +10,6 @@ from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 
 DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
-NO_NAMES: Final = b"\x00\x00"
-"""The header behind its fixed part, of a command without service and address."""
 
 
 def ready(service: bytes, capacity: int, weight: float = 1.0) -> list[Frame]:

@@ -14,6 +14,7 @@ from majordomus.core.session.login import PATIENCE, Credentials, Login
 from majordomus.core.worker.session import IdSource, WorkerSession
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
@@ -34,15 +35,12 @@ class LoginWorkerSession(WorkerSession):
         self.login = Login(credentials, rng)
         self._greeted = 0
 
-    def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over."""
-        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
-            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
-            if id and id in (self.login.wire, self._greeted):
-                self._connection.heard = now
-                self._answered(id, status, frames[1:], now)
-                return
-        super().receive(frames, now)
+    def _stream_message(self, header: Fields, frames: list[Frame], now: float) -> None:
+        id = header.id
+        if header.command == spec.FINAL and id and id in (self.login.wire, self._greeted):
+            self._answered(id, header.code, frames, now)
+        else:
+            super()._stream_message(header, frames, now)
 
     def tick(self, now: float) -> None:
         """What time alone causes; to be called when `next_deadline` has come."""
@@ -76,7 +74,8 @@ class LoginWorkerSession(WorkerSession):
     def _hello(self) -> None:
         self._greeted = next(self._event_ids)
         field = metadata.pack({"token": self.login.token})
-        self._outbox.put([mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)])
+        hello = mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)
+        self._outbox.put([hello], spec.HELLO)
 
     def _ask(self, now: float) -> None:
         wire = next(self._event_ids)
@@ -88,7 +87,7 @@ class LoginWorkerSession(WorkerSession):
             ttl=int(PATIENCE * 1000),
             service=self.login.credentials.service,
         )
-        self._outbox.put([header, *body])
+        self._outbox.put([header, *body], spec.REQUEST)
 
     def _answered(self, id: int, status: int, frames: list[Frame], now: float) -> None:
         login = self.login

@@ -9,11 +9,16 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.session.connection import CLOSED, DRAINING, take_parting, take_welcome
-from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name, heard
+from majordomus.core.session.connection import CLOSED, DRAINING, read_disconnect, take_welcome
+from majordomus.core.session.events import (
+    EventReceived,
+    SubscriptionRefused,
+    check_name,
+    read_event,
+)
 from majordomus.core.session.settings import WorkerSettings
 from majordomus.core.session.transitions import JOB, DispatchState, Moves
-from majordomus.core.worker import encoding as speech
+from majordomus.core.worker import encoding
 from majordomus.core.worker.session_base import (
     Cancel,
     Disconnected,
@@ -30,7 +35,7 @@ from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import metadata, octets, spec
 from majordomus.protocol.command import Codec
 from majordomus.protocol.fields import written_service
-from majordomus.protocol.mdp03 import Header, parse
+from majordomus.protocol.mdp03 import NO_NAMES, Fields
 from majordomus.protocol.spec import Frame
 
 __all__ = [
@@ -60,7 +65,7 @@ _REQUEST: Constant = spec.REQUEST
 _PARTIAL: Constant = spec.PARTIAL
 _FINAL: Constant = spec.FINAL
 _BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
-_NO_NAMES: Constant = speech.NO_NAMES
+_NO_NAMES: Constant = NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 
@@ -120,11 +125,12 @@ class WorkerSession(WorkerSessionBase):
             return False
         if self._codec is not None:
             address = self._slips[job].address
-            self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
+            part = self._codec.w2b_partial(self._service, address, frames)
+            self._outbox.put(part, _PARTIAL)
             return True
         self._streams.spend(job)
         head = octets.start(_PARTIAL, 0, 0, job - self._base, 0)
-        self._outbox.put([head + _NO_NAMES, *frames])
+        self._outbox.put([head + _NO_NAMES, *frames], _PARTIAL)
         return True
 
     def room(self, job: int) -> int:
@@ -160,7 +166,7 @@ class WorkerSession(WorkerSessionBase):
         if self._streams.of:
             self._streams.of.pop(job, None)
         head = octets.header(_FINAL, 0, status, job - self._base, 0, b"", b"")
-        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames])
+        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames], _FINAL)
         return True
 
     def reject(self, job: int, now: float) -> bool:
@@ -176,7 +182,7 @@ class WorkerSession(WorkerSessionBase):
             return self.final(job, spec.UNAVAILABLE, [DECLINED], now)
         del self._jobs[job]
         self._streams.of.pop(job, None)
-        self._outbox.put(speech.reject(job - self._base))
+        self._outbox.put(encoding.reject(job - self._base), spec.REJECT)
         return True
 
     def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
@@ -232,7 +238,7 @@ class WorkerSession(WorkerSessionBase):
         self._draining = False
         self._settle_at = inf
         if self._connection.listening:
-            self._outbox.put(speech.capacity(capacity))
+            self._outbox.put(encoding.capacity(capacity), spec.CAPACITY)
             while self._unsaid:
                 self._register(self._unsaid.pop(0), now)
         elif self._connection.open:
@@ -258,7 +264,7 @@ class WorkerSession(WorkerSessionBase):
             return
         self._settle_at = now + self.settings.settle
         if self._codec is None:
-            self._outbox.put(speech.capacity(0))
+            self._outbox.put(encoding.capacity(0), spec.CAPACITY)
         else:
             self._load = spec.LOAD_UNREADABLE
             self._beat()
@@ -271,7 +277,7 @@ class WorkerSession(WorkerSessionBase):
         parting = self._connection.listening
         self._let_go()
         if parting:
-            self._outbox.put(self._disconnect())
+            self._outbox.put(self._disconnect(), spec.DISCONNECT)
         self._connection.step("close", now)
         self._settle_at = inf
         self._outbox.unblock()
@@ -291,15 +297,16 @@ class WorkerSession(WorkerSessionBase):
         if not frames:
             self._count("empty")
             return
+        header = self._header
         try:
-            header = parse(frames.pop(0))
+            header.read(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        command, flags, _, id, ttl, service, address, _ = header
+        command, flags, id, service = header.command, header.flags, header.id, header.service
         if command != _REQUEST:
             if command in _OF_A_STREAM:
-                self._of_a_stream(header, frames, now)
+                self._stream_message(header, frames, now)
             elif command == spec.EVENT:
                 self._event_came(header, frames)
             else:
@@ -320,15 +327,15 @@ class WorkerSession(WorkerSessionBase):
             if flags & spec.MORE:
                 self._streams.begin(job)
         self._jobs[job] = _HELD
-        deadline = now + ttl / 1000 if ttl else inf
+        deadline = now + header.ttl / 1000 if header.ttl else inf
         self._events.append(
-            make_dispatch(job, service, frames, address, deadline, theirs, ours, flags)
+            make_dispatch(job, service, frames, header.address, deadline, theirs, ours, flags)
         )
 
-    def _check(self, header: Header) -> tuple[bytes, bytes] | None:
+    def _check(self, header: Fields) -> tuple[bytes, bytes] | None:
         """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is
         answered then, if it can be."""
-        _, flags, _, id, _, service, _, field = header
+        flags, id, service = header.flags, header.id, header.service
         if not id:
             self._count("no-id")
         elif id < _BROKER_ID_BIT:
@@ -339,32 +346,32 @@ class WorkerSession(WorkerSessionBase):
             self._refuse(id, spec.NOT_IMPLEMENTED, "not-implemented", "not implemented: a flag")
         elif service not in self._services:
             self._count("unknown-service")
-            self._outbox.put(speech.reject(id))
+            self._outbox.put(encoding.reject(id), spec.REJECT)
         else:
             try:
-                return metadata.split_raw(field, flags)
+                return metadata.split_raw(header.metadata, flags)
             except RemoteProtocolError as error:
                 self._refuse(id, spec.BAD_REQUEST, error.reason, str(error))
         return None
 
     def _refuse(self, id: int, status: int, reason: str, text: str) -> None:
         self._count(reason)
-        self._outbox.put(speech.final(id, status, text.encode()))
+        self._outbox.put(encoding.final(id, status, text.encode()), _FINAL)
 
-    def _control(self, header: Header, now: float) -> None:
+    def _control(self, header: Fields, now: float) -> None:
         """Every command but REQUEST."""
-        command, flags, code, id, _, _, _, _ = header
-        if flags & spec.CRITICAL:
+        command, id = header.command, header.id
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
         elif command == spec.CANCEL:
             self._cancel(self._base + id)
         elif command == spec.DISCONNECT:
-            told = take_parting(flags, header[7])
+            told = read_disconnect(header)
             if told is not None:
                 self._events.append(Disconnected(*told))
             self._follow(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
-            if code == 0:
+            if header.code == 0:
                 self._connection.step("drain", now)
         elif command == spec.WELCOME:
             self._welcomed(header, now)
@@ -373,22 +380,21 @@ class WorkerSession(WorkerSessionBase):
         elif command != spec.HEARTBEAT:
             self._count("wrong-direction")
 
-    def _event_came(self, header: Header, frames: list[Frame]) -> None:
-        _, flags, _, _, _, topic, _, field = header
-        if flags & spec.CRITICAL:
+    def _event_came(self, header: Fields, frames: list[Frame]) -> None:
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
             return
         try:
-            self._events.append(heard(topic, frames, flags, field))
+            self._events.append(read_event(header, frames))
         except RemoteProtocolError as error:
             self._count(error.reason)
 
-    def _of_a_stream(self, header: Header, frames: list[Frame], now: float) -> None:
-        """What the client of a job says after its REQUEST."""
-        command, flags, code, id, *_ = header
+    def _stream_message(self, header: Fields, frames: list[Frame], now: float) -> None:
+        """A PARTIAL, FINAL or CREDIT: the client's side of a dispatch, or a refused event."""
+        command, code, id = header.command, header.code, header.id
         job = self._base + id
         state = self._jobs.get(job)
-        if flags & spec.CRITICAL:
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
         elif state is None and command == _FINAL and id < _BROKER_ID_BIT:
             refused = self.events.refused(id, code, frames)
@@ -434,17 +440,17 @@ class WorkerSession(WorkerSessionBase):
             self._events.append(Cancel(job))
         if state is not None or not self._outbox.full:
             text = f"not implemented: command {command}"
-            self._outbox.put(speech.final(id, spec.NOT_IMPLEMENTED, text.encode()))
+            final = encoding.final(id, spec.NOT_IMPLEMENTED, text.encode())
+            self._outbox.put(final, _FINAL)
 
-    def _welcomed(self, header: Header, now: float) -> None:
-        _, flags, _, _, ttl, _, address, field = header
+    def _welcomed(self, header: Fields, now: float) -> None:
         try:
-            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+            self.welcome = take_welcome(self._connection, header, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
         self.ready = True
-        self.worker_id = address
+        self.worker_id = header.address
 
     def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         try:
@@ -469,10 +475,10 @@ class WorkerSession(WorkerSessionBase):
         self, codec: Codec, job: int, status: int, frames: list[Frame], now: float
     ) -> None:
         slip = self._slips[job]
-        body = speech.legacy_body(status, frames, slip.parts)
+        body = encoding.legacy_body(status, frames, slip.parts)
         reply = codec.w2b_final(self._service, slip.address, body)
         del self._jobs[job], self._slips[job]
-        self._outbox.put(reply)
+        self._outbox.put(reply, _FINAL)
         if self._busy_is_silent and not self._jobs:
             self._connection.excuse(now)
         if self._settle_at == inf:

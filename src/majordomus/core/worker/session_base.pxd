@@ -3,6 +3,7 @@ cimport cython
 from majordomus.core.session.connection cimport Connection
 from majordomus.core.session.outbox cimport SessionOutbox
 from majordomus.core.worker.streams cimport DispatchStreams
+from majordomus.protocol.mdp03 cimport Fields
 
 
 @cython.final
@@ -48,6 +49,7 @@ cdef class WorkerSessionBase:
     cdef public object _load
     cdef public Connection _connection
     cdef public SessionOutbox _outbox
+    cdef public Fields _header
     cdef public DispatchStreams _streams
     cdef public object _event_ids
     cdef public object events

@@ -15,15 +15,16 @@ from typing import Final as Constant
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
-from majordomus.core.session.outbox import SessionOutbox
+from majordomus.core.session.outbox import SessionOutbox, Tag
 from majordomus.core.session.settings import WorkerSettings
 from majordomus.core.session.transitions import DispatchState
-from majordomus.core.worker import encoding as speech
+from majordomus.core.worker import encoding
 from majordomus.core.worker.streams import Credit, DispatchStreams, Incoming
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.fields import written_service
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Dialect, Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
@@ -166,6 +167,7 @@ class WorkerSessionBase:
             rng=rng,
         )
         self._outbox = SessionOutbox()
+        self._header = Fields()
         self._streams = DispatchStreams(self._outbox)
         self._event_ids = count(1)
         self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
@@ -190,17 +192,17 @@ class WorkerSessionBase:
         """The connection is gone; whatever had arrived on it was handed to `receive` before."""
         self._follow(self._connection.step("lost", now), now)
 
-    def refused(self, frames: list[Frame], now: float) -> None:
-        """The socket did not take `frames`, one of the last sends: they are tried again.
+    def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        """Try `frames`, one of the last sends, again, because the socket did not take them.
 
-        To be reported in order, before anything else is done.
+        The shell reports refusals in order, before it does anything else.
         """
         if not self._connection.open:
             return
-        if self._codec is None and frames[0][4] == spec.HEARTBEAT:
+        if self._codec is None and tag == spec.HEARTBEAT:
             self._outbox.block(now)
         else:
-            self._outbox.keep(frames, now)
+            self._outbox.keep(frames, tag, now)
 
     def tick(self, now: float) -> None:
         """What time alone causes; to be called when `next_deadline` has come."""
@@ -223,7 +225,7 @@ class WorkerSessionBase:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
         return min(self._connection.due, self._outbox.due, self._settle_at)
 
-    def take_effects(self) -> tuple[list[list[Frame]], list[WorkerEvent], bool]:
+    def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[WorkerEvent], bool]:
         """What is to be sent, what is to be done, and whether the shell is to change its socket:
         close it after these sends, and open a new one, with a new routing id.
 
@@ -232,11 +234,11 @@ class WorkerSessionBase:
         events = self._events
         self._events, self._taken = self._taken, events
         self._events.clear()
-        sends = self._outbox.take()
+        sends, tags = self._outbox.take()
         renew = self._connection.renew
         if renew:
             self._connection.renewed()
-        return sends, events, renew
+        return sends, tags, events, renew
 
     # ── the connection's life ─────────────────────────────────────────────────────────────────────
 
@@ -249,7 +251,7 @@ class WorkerSessionBase:
             self._let_go()
             self._outbox.clear()
             if say_so:
-                self._outbox.put(self._disconnect())
+                self._outbox.put(self._disconnect(), spec.DISCONNECT)
             self._settle_at = inf
             self._leave_if_idle(now)
 
@@ -262,9 +264,10 @@ class WorkerSessionBase:
     def _register(self, service: bytes, now: float) -> None:
         """READY. Where nothing answers it, we are ready by having said it."""
         if self._codec is None:
-            self._outbox.put(speech.ready(service, self._capacity, self.settings.weight))
+            ready = encoding.ready(service, self._capacity, self.settings.weight)
+            self._outbox.put(ready, spec.READY)
         else:
-            self._outbox.put(self._codec.w2b_ready(service))
+            self._outbox.put(self._codec.w2b_ready(service), spec.READY)
             self.ready = not self._delphi
         if not self._connection.listening:
             self._connection.listen(now)
@@ -274,9 +277,10 @@ class WorkerSessionBase:
         if self._outbox.blocked:
             return
         if self._codec is None:
-            self._outbox.put(speech.heartbeat(self._load))
+            self._outbox.put(encoding.heartbeat(self._load), spec.HEARTBEAT)
         else:
-            self._outbox.put(self._codec.w2b_heartbeat(self._service, self._load))
+            heartbeat = self._codec.w2b_heartbeat(self._service, self._load)
+            self._outbox.put(heartbeat, spec.HEARTBEAT)
 
     def _let_go(self) -> None:
         """The connection is gone, and with it every job that came over it."""
@@ -300,12 +304,12 @@ class WorkerSessionBase:
         elif not self._left:
             self._left = True
             self.ready = False
-            self._outbox.put(self._disconnect())
+            self._outbox.put(self._disconnect(), spec.DISCONNECT)
             self._connection.mute()
 
     def _disconnect(self) -> list[Frame]:
         if self._codec is None:
-            return [speech.DISCONNECT]
+            return [encoding.DISCONNECT]
         return self._codec.w2b_disconnect(self._service)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ STEP: Final = spec.FIRST_CREDIT // 2
 """Parts read until credit is given for them: "when half of what it granted is used"."""
 NO_CREDIT: Final = b"the client sent more parts than it had been given credit for"
 
-_NO_NAMES: Final = b"\x00\x00"
-_pack_head = mdp03.HEAD.pack
+_NO_NAMES: Final = mdp03.NO_NAMES
 
 
 class Incoming(NamedTuple):
@@ -101,7 +100,7 @@ class DispatchStreams:
         if stream.read < STEP:
             return False
         stream.accepts += stream.read
-        head = _pack_head(spec.MDP03_MAGIC, spec.CREDIT, 0, min(stream.read, 0xFFFF), wire, 0)
-        self._outbox.put([head + _NO_NAMES])
+        head = octets.start(spec.CREDIT, 0, min(stream.read, spec.MOST_CREDIT), wire, 0)
+        self._outbox.put([head + _NO_NAMES], spec.CREDIT)
         stream.read = 0
         return True
