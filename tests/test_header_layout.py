@@ -53,19 +53,9 @@ def test_core_does_not_depend_on_the_layout_of_a_header(tmp_path: Path) -> None:
     text = octets.read_text("utf-8")
     assert text.count(LAYOUT) == 1, "protocol/octets.py describes the layout in one place"
     octets.write_text(text.replace(LAYOUT, LONGER), "utf-8")
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "--deselect",
-            VECTORS,
-        ]
-        + list(TESTS),
+        [*pytest_, "--deselect", VECTORS, *TESTS],
         check=False,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

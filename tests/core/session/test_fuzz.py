@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomus.core.client.session import (
+    CallCredit,
     ClientSession,
     ClientSettings,
-    Credit,
     EventReceived,
     Final,
     Lost,
@@ -247,8 +247,8 @@ def check_client(session: ClientSession) -> None:
         if call.wire:
             assert calls.by_wire(call.wire) is call
         if call.deadline < inf:
-            assert call.look <= call.deadline + session.settings.grace
-            assert (call.look, number) in watched
+            assert call.timer_at <= call.deadline + session.settings.grace
+            assert (call.timer_at, number) in watched
     assert not places
     assert {call.wire for call in calls.open.values()} >= set(calls.aliases)
     assert calls.current is None or calls.current.number in calls.open
@@ -314,7 +314,7 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
         if isinstance(event, EventReceived | SubscriptionRefused):
             assert dialect is Dialect.MDP03
             continue
-        assert isinstance(event, Part | Credit | Final | Lost)
+        assert isinstance(event, Part | CallCredit | Final | Lost)
         assert event.call not in over
         if isinstance(event, Final | Lost):
             over.add(event.call)
@@ -426,7 +426,7 @@ def test_every_job_is_answered_at_most_once_and_on_its_own_connection_whatever_h
             asked.append([])
     shell.room = 10**6
     shell.turn()
-    held = set(shell.session._jobs)
+    held = set(shell.session._dispatches)
     shell.session.close(shell.now)
     shell.turn()
     answers.collect()

@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 
 from majordomus.core.session.backoff import delay
 from majordomus.core.session.outbox import BATCH, SessionOutbox
-from majordomus.core.session.timers import Timers, Watched
+from majordomus.core.session.timers import TimedItem, TimerQueue
 from majordomus.core.session.transitions import (
     CALL,
     CONNECTION,
-    JOB,
+    DISPATCH,
     CallState,
     ConnectionState,
     DispatchState,
-    Moves,
+    TransitionRow,
 )
 from majordomus.errors import LocalProtocolError
 
 TABLES: list[tuple[Mapping[str, Mapping[Any, Any]], type[IntEnum]]] = [
     (CONNECTION, ConnectionState),
     (CALL, CallState),
-    (JOB, DispatchState),
+    (DISPATCH, DispatchState),
 ]
 
 
@@ -38,7 +38,7 @@ def test_every_pair_that_a_table_does_not_list_is_an_error_of_ours(
     table: Mapping[str, Mapping[Any, Any]], states: type[IntEnum]
 ) -> None:
     for event, state in itertools.product(table, states):
-        moves: Moves[Any] = Moves(table, event)
+        moves: TransitionRow[Any] = TransitionRow(table, event)
         if state in table[event]:
             assert moves[state] is table[event][state]
         else:
@@ -70,17 +70,17 @@ def test_delay_after_any_number_of_failures_is_a_number() -> None:
     assert delay(0.5, 3.0, 10**9, lambda: 0.0) == 1.5
 
 
-class Item(Watched):
+class Item(TimedItem):
     def __init__(self) -> None:
-        self.look = inf
+        self.timer_at = inf
 
 
 def test_timer_that_was_set_for_earlier_stays_there() -> None:
     items = {1: Item()}
-    timers = Timers(items)
-    timers.watch(1, items[1], 5.0)
-    timers.watch(1, items[1], 9.0)
-    timers.watch(1, items[1], 3.0)
+    timers = TimerQueue(items)
+    timers.schedule(1, items[1], 5.0)
+    timers.schedule(1, items[1], 9.0)
+    timers.schedule(1, items[1], 3.0)
     assert [timers.pop(2.9), timers.next()] == [None, 3.0]
     assert timers.pop(100.0) is items[1]
     assert timers.pop(100.0) is None
@@ -96,11 +96,11 @@ def test_timers_give_out_every_living_item_at_its_time_and_no_other(
     steps: list[tuple[int, str, int]],
 ) -> None:
     items: dict[int, Item] = {}
-    timers = Timers(items)
+    timers = TimerQueue(items)
     wanted: dict[int, int] = {}
     for key, what, when in steps:
         if what == "watch":
-            timers.watch(key, items.setdefault(key, Item()), when)
+            timers.schedule(key, items.setdefault(key, Item()), when)
             wanted[key] = min(when, wanted.get(key, when))
         else:
             items.pop(key, None)
@@ -115,10 +115,10 @@ def test_timers_give_out_every_living_item_at_its_time_and_no_other(
 
 def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living() -> None:
     items: dict[int, Item] = {}
-    timers = Timers(items)
+    timers = TimerQueue(items)
     for key in range(10_000):
         items[key] = Item()
-        timers.watch(key, items[key], 1e9)
+        timers.schedule(key, items[key], 1e9)
         if key >= 100:
             del items[key - 100]
     assert len(items) == 100

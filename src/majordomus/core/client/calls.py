@@ -12,13 +12,13 @@ from typing import Final as Constant
 from typing import NamedTuple
 
 from majordomus.core.client.streams import ClientStream
-from majordomus.core.session.timers import Timers, Watched
-from majordomus.core.session.transitions import CALL, CallState, Moves
+from majordomus.core.session.timers import TimedItem, TimerQueue
+from majordomus.core.session.transitions import CALL, CallState, TransitionRow
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
 _WAITING: Constant = CallState.WAITING
-MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
+TRANSITIONS: Constant = {event: TransitionRow(CALL, event) for event in CALL}
 
 
 class Part(NamedTuple):
@@ -67,11 +67,11 @@ class Lost(NamedTuple):
     call: int
 
 
-class Call(Watched):
+class Call(TimedItem):
     """A call that is open, or a one-way message that has not left.
 
     ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
-    ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
+    ``timer_at``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
     is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
     ``last``: the last of these answers. ``wake``: until when it rests.
     ``stream``: its parts, when there are any. ``command``: EVENT for what is published.
@@ -104,10 +104,10 @@ class Call(Watched):
         restart: bool,
         command: int = spec.REQUEST,
     ) -> None:
-        self.ask(number, tail, body, deadline, flags, restart)
+        self.fill(number, tail, body, deadline, flags, restart)
         self.command = command
 
-    def ask(
+    def fill(
         self,
         number: int,
         tail: bytes,
@@ -124,7 +124,7 @@ class Call(Watched):
         self.flags = flags
         self.restart = restart
         self.command = spec.REQUEST
-        self.look = self.wake = inf
+        self.timer_at = self.wake = inf
         self.state = _WAITING
         self.wire = self.sends = self.tries = 0
         self.last: Final | None = None
@@ -136,7 +136,7 @@ def make_call(
 ) -> Call:
     """A `Call`; it costs less than the constructor where this is compiled."""
     made = Call.__new__(Call)
-    made.ask(number, tail, body, deadline, flags, restart)
+    made.fill(number, tail, body, deadline, flags, restart)
     return made
 
 
@@ -148,7 +148,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.open: dict[int, Call] = {}
-        self.timers = Timers(self.open)
+        self.timers = TimerQueue(self.open)
         self.aliases: dict[int, Call] = {}
         """By the id of a second or later sending."""
         self.refused: dict[int, Call] = {}
@@ -176,16 +176,16 @@ class Calls:
     def enter(self, call: Call) -> None:
         """A new call waits to be sent."""
         self.open[call.number] = self.waiting[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def reopen(self, call: Call) -> None:
         """The socket refused a one-way message, which had ended by being sent: it waits again,
         behind those that were refused before."""
         call.state = _WAITING
-        call.look = inf
+        call.timer_at = inf
         call.sends = 0
         self.open[call.number] = self.refused[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def next(self) -> Call:
         """Take out the call that is to be sent next; there must be one."""
@@ -196,9 +196,9 @@ class Calls:
             self.refused.clear()
         return self.waiting.popitem(last=False)[1]
 
-    def launch(self, call: Call, wire: int) -> None:
+    def mark_sent(self, call: Call, wire: int) -> None:
         """A call taken out by `next` goes on its way under `wire`."""
-        call.state = MOVES["send"][call.state]
+        call.state = TRANSITIONS["send"][call.state]
         call.sends += 1
         call.wire = wire
         if wire != call.number:
@@ -211,15 +211,15 @@ class Calls:
         call.last = last
         call.wake = wake
         self.resting[call.number] = call
-        self.timers.watch(call.number, call, wake)
+        self.timers.schedule(call.number, call, wake)
 
     def wake(self, call: Call) -> None:
         """It has rested, and waits to be sent."""
-        call.state = MOVES["wake"][call.state]
+        call.state = TRANSITIONS["wake"][call.state]
         call.wake = inf
         del self.resting[call.number]
         self.waiting[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def refuse(self, call: Call) -> None:
         """The socket did not take it: it has not been sent, and goes behind those that were refused
@@ -227,13 +227,13 @@ class Calls:
         self._land(call, "refuse")
         call.sends -= 1
         self.refused[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def restart(self, calls: list[Call]) -> None:
         """They are sent again, in front of all others."""
         for call in calls:
             self._land(call, "restart")
-            self.timers.watch(call.number, call, call.deadline)
+            self.timers.schedule(call.number, call, call.deadline)
         self.refused = {call.number: call for call in calls} | self.refused
 
     def end(self, call: Call, event: str) -> None:
@@ -248,7 +248,7 @@ class Calls:
             self.resting.pop(number, None)
 
     def _land(self, call: Call, event: str) -> None:
-        call.state = MOVES[event][call.state]
+        call.state = TRANSITIONS[event][call.state]
         if call.wire != call.number:
             self.aliases.pop(call.wire, None)
         call.wire = 0

@@ -73,10 +73,10 @@ class LoginSession(ClientSession):
     ) -> None:
         self.login = Login(credentials, rng)
         super().__init__(settings, ids, rng)
-        self._words = self._speech = TokenEncoder(settings.dialect)
-        self._tails = self._words.tails
+        self._token_encoder = self._encoder = TokenEncoder(settings.dialect)
+        self._tails = self._token_encoder.tails
         self._session = bytes(ids(SESSION_SIZE))
-        self._greeted = 0
+        self._hello_id = 0
         self._again: set[int] = set()
         """Calls that were sent once more after a 401."""
 
@@ -108,12 +108,12 @@ class LoginSession(ClientSession):
     def subscribe(self, pattern: bytes, now: float) -> None:
         """As `ClientSession.subscribe`; the broker is told when it knows who we are."""
         self._check_events()
-        self.events.subscribe(pattern, self._greeted != 0)
+        self.events.subscribe(pattern, self._hello_id != 0)
         self.set_presence(now)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
         """Do not hear of `pattern` any more. May be repeated."""
-        self.events.unsubscribe(pattern, self._greeted != 0)
+        self.events.unsubscribe(pattern, self._hello_id != 0)
 
     def tick(self, now: float) -> None:
         """What time alone causes; to be called when `next_deadline` has come."""
@@ -122,8 +122,8 @@ class LoginSession(ClientSession):
             if self.login.tick(now):
                 self._ask(now)
             elif unanswered and self._codec is not None:  # a late answer would be another call's
-                self._follow(self._connection.step("renew", now), now)
-            self._settle()
+                self._apply(self._connection.step("renew", now), now)
+            self._update_state()
         super().tick(now)
 
     def next_deadline(self) -> float:
@@ -139,8 +139,8 @@ class LoginSession(ClientSession):
     def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
         if id and id == self.login.wire:
             self._answered(status, frames, now)
-        elif id and id == self._greeted:
-            self._not_greeted(status, now)
+        elif id and id == self._hello_id:
+            self._hello_refused(status, now)
         else:
             super()._stray_final(id, status, frames, now)
 
@@ -177,7 +177,7 @@ class LoginSession(ClientSession):
             return False
         if command.service and command.service != self.login.credentials.service:
             return False
-        self._connection.heard = now
+        self._connection.received_at = now
         # A failure has no status of its own there: two frames, the first of which is a number.
         said = bytes(command.body[0]) if command.body else b""
         status = int(said) if len(said) == 3 and said.isdigit() else spec.OK
@@ -187,18 +187,18 @@ class LoginSession(ClientSession):
     def _answered(self, status: int, frames: list[Frame], now: float) -> None:
         if self.login.answered(status, frames, now):
             self._take_token(now)
-        elif not self.login.inside:
-            self._words.carry("")
-            self._tell_refusal()
-        self._pump(now)
+        elif not self.login.has_token:
+            self._token_encoder.carry("")
+            self._emit_refusal()
+        self._send_waiting(now)
 
     def _take_token(self, now: float) -> None:
         """There is a new token: the broker is told of it with the next thing that goes out."""
-        self._words.carry("" if self._presence else self.login.token)
+        self._token_encoder.carry("" if self._presence else self.login.token)
         if self._presence and self._connection.open:
-            self._greet(now)
+            self._send_hello(now)
 
-    def _tell_refusal(self) -> None:
+    def _emit_refusal(self) -> None:
         """What waits for the login ends with a verdict against us; else it waits on, and says why
         if it waits in vain."""
         refusal = self.login.refusal
@@ -215,10 +215,10 @@ class LoginSession(ClientSession):
 
     def _accept(self, call: Call, now: float) -> None:
         refusal = self.login.refusal
-        if refusal is not None and now < self.login.due and not self.login.inside:
+        if refusal is not None and now < self.login.due and not self.login.has_token:
             status, frames = refusal
             if status in (spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN):
-                self._tell(call, Outcome(call.number, status, frames, b""))
+                self._emit(call, Outcome(call.number, status, frames, b""))
                 return
         super()._accept(call, now)
 
@@ -231,52 +231,52 @@ class LoginSession(ClientSession):
         self._again = {number for number in self._again if number in self._open}
         self._again.add(call.number)
         self._calls.restart([call])
-        self._expelled(now)
+        self._discard_token(now)
         return True
 
-    def _not_greeted(self, status: int, now: float) -> None:
+    def _hello_refused(self, status: int, now: float) -> None:
         """HELLO was refused: nothing more is heard of us on this connection."""
-        self._greeted = 0
+        self._hello_id = 0
         if status != spec.UNAUTHENTICATED:
             return
-        self.login.expel(now)
-        self._words.carry("")
+        self.login.discard_token(now)
+        self._token_encoder.carry("")
         if self._connection.state is OPEN:
-            self._follow(self._connection.step("renew", now), now, say_so=True)
+            self._apply(self._connection.step("renew", now), now, notify=True)
 
-    def _expelled(self, now: float) -> None:
-        self.login.expel(now)
-        self._words.carry("")
+    def _discard_token(self, now: float) -> None:
+        self.login.discard_token(now)
+        self._token_encoder.carry("")
         if self.login.tick(now):
             self._ask(now)
-        self._settle()
+        self._update_state()
 
     # ── what the session does otherwise ───────────────────────────────────────────────────────────
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         if change is Change.ENDED:
             self.login.lost()
-            self._greeted = 0
+            self._hello_id = 0
         elif change is Change.OPENED and self.login.connected(now):
             self._ask(now)
-        super()._follow(change, now, say_so=say_so)
+        super()._apply(change, now, notify=notify)
 
-    def _greet(self, now: float) -> None:
+    def _send_hello(self, now: float) -> None:
         """HELLO says the token, and has an id so that a refusal can be told."""
-        if not self.login.inside:
+        if not self.login.has_token:
             return
-        self._words.carry("")
-        self._greeted = self._next_id()
+        self._token_encoder.carry("")
+        self._hello_id = self._next_id()
         field = metadata.pack({"session": self._session, "token": self.login.token})
-        self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)]
-        super()._greet(now)
+        self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._hello_id, metadata=field)]
+        super()._send_hello(now)
 
     def _may_send(self) -> bool:
-        if not self.login.inside or (self._codec is not None and self.login.wire):
+        if not self.login.has_token or (self._codec is not None and self.login.wire):
             return False
         return super()._may_send()
 
-    def _settle(self) -> None:
-        super()._settle()
-        if not self.login.inside or not self._presence:
+    def _update_state(self) -> None:
+        super()._update_state()
+        if not self.login.has_token or not self._presence:
             self._direct = False

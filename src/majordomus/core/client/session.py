@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.client.calls import MOVES, Call, Final, Lost, Part, make_call, make_final
+from majordomus.core.client.calls import TRANSITIONS, Call, Final, Lost, Part, make_call, make_final
 from majordomus.core.client.encoding import (
     DISCONNECT,
     MOST_TTL,
@@ -23,9 +23,8 @@ from majordomus.core.client.session_base import (
     TOO_MANY,
     ClientEvent,
     ClientSessionBase,
-    IdSource,
 )
-from majordomus.core.client.streams import ClientStream, Credit
+from majordomus.core.client.streams import CallCredit, ClientStream
 from majordomus.core.session.backoff import delay
 from majordomus.core.session.connection import CLOSED, Change, take_welcome
 from majordomus.core.session.events import (
@@ -36,7 +35,7 @@ from majordomus.core.session.events import (
     read_event,
 )
 from majordomus.core.session.outbox import Tag
-from majordomus.core.session.settings import ClientSettings
+from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import octets, spec
@@ -48,10 +47,10 @@ __all__ = [
     "NO_ANSWER",
     "NO_BROKER",
     "TOO_MANY",
+    "CallCredit",
     "ClientEvent",
     "ClientSession",
     "ClientSettings",
-    "Credit",
     "EventReceived",
     "Final",
     "IdSource",
@@ -64,11 +63,11 @@ BY_CALLER: Constant = b"cancelled by the caller"
 UNREAD: Constant = b"more parts have come than the client reads"
 NOT_UNDERSTOOD: Constant = b"the answer carries a critical flag that this client does not know"
 
-_ON_ANSWER: Constant = MOVES["answer"]
-_ON_PART: Constant = MOVES["part"]
+_ON_ANSWER: Constant = TRANSITIONS["answer"]
+_ON_PART: Constant = TRANSITIONS["part"]
 _SENT: Constant = CallState.SENT
 _ANSWERED: Constant = _ON_ANSWER[_SENT]
-_AT_ONCE: Constant = MOVES["send"][CallState.WAITING]
+_AT_ONCE: Constant = TRANSITIONS["send"][CallState.WAITING]
 _REQUEST: Constant = spec.REQUEST
 _FINAL: Constant = spec.FINAL
 _ONE_WAY: Constant = spec.ONE_WAY
@@ -146,7 +145,7 @@ class ClientSession(ClientSessionBase):
         """`call`, for who makes many: by position, it costs less where this is compiled."""
         tail = self._tails.get(service)
         if tail is None or flags or to or metadata:
-            flags, tail = self._speech.tail(service, flags, to, metadata)
+            flags, tail = self._encoder.tail(service, flags, to, metadata)
         number = self._next_id()
         deadline = now + ttl
         call = make_call(number, tail, body, deadline, flags, restart)
@@ -164,8 +163,8 @@ class ClientSession(ClientSessionBase):
         call.state = _AT_ONCE
         call.wire = number
         call.sends = 1
-        self._calls.timers.watch(number, call, deadline + self._grace)
-        self._connection.sent = now
+        self._calls.timers.schedule(number, call, deadline + self._grace)
+        self._connection.sent_at = now
         head = octets.start(_REQUEST, flags, 0, number, int(ttl * 1000) or 1)
         if len(body) == 1:
             self._outbox.sends.append([head + tail, body[0]])
@@ -183,7 +182,7 @@ class ClientSession(ClientSessionBase):
         self._end(found, "cancel", Final(call, spec.CANCELLED, [BY_CALLER], b""))
         if wire:
             self._withdraw(wire, now)
-        self._settle()
+        self._update_state()
 
     def publish(
         self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
@@ -195,7 +194,7 @@ class ClientSession(ClientSessionBase):
         """
         self._check_events()
         check_name(topic, pattern=False)
-        flags, tail = self._speech.tail(topic, _ONE_WAY, b"", metadata)
+        flags, tail = self._encoder.tail(topic, _ONE_WAY, b"", metadata)
         number = self._next_id()
         self.events.expect(number, PUBLISH, topic)
         self._accept(Call(number, tail, body, now + ttl, flags, False, spec.EVENT), now)
@@ -224,7 +223,7 @@ class ClientSession(ClientSessionBase):
             return
         self._presence = True
         if self._connection.open:
-            self._greet(now)
+            self._send_hello(now)
 
     def close(self, now: float) -> None:
         """End what is open with 499, and part from the broker. The session is done after this."""
@@ -242,18 +241,18 @@ class ClientSession(ClientSessionBase):
         self._calls.timers.clear()
         self._outbox.unblock()
         self.streams.clear()
-        self._pump_at = inf
-        self._settle()
+        self._send_at = inf
+        self._update_state()
 
     # ── what the shell reports ────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to `endpoint`."""
-        self._follow(self._connection.step("connected", now), now)
+        self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
         """The connection is gone; whatever had arrived on it was handed to `receive` before."""
-        self._follow(self._connection.step("lost", now), now)
+        self._apply(self._connection.step("lost", now), now)
 
     def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
         """Try `frames`, one of the last sends, again, because the socket did not take them.
@@ -267,28 +266,28 @@ class ClientSession(ClientSessionBase):
             self._outbox.block(now)
         else:
             self._outbox.keep(frames, tag, now)
-        self._settle()
+        self._update_state()
 
     def tick(self, now: float) -> None:
         """What time alone causes; to be called when `next_deadline` has come."""
         if now >= self._connection.due:
             change = self._connection.tick(now)
-            if change is Change.BEAT:
-                self._beat(now)
+            if change is Change.HEARTBEAT:
+                self._heartbeat(now)
             else:
-                self._follow(change, now, say_so=True)
+                self._apply(change, now, notify=True)
         if self.streams.due <= now:
             self.streams.tick()
         while (call := self._calls.timers.pop(now)) is not None:
-            self._look_at(call, now)
-        if now >= self._pump_at or now >= self._outbox.due:
-            self._pump(now)
-        self._settle()
+            self._handle_timer(call, now)
+        if now >= self._send_at or now >= self._outbox.due:
+            self._send_waiting(now)
+        self._update_state()
 
     def next_deadline(self) -> float:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
         calls, streams = self._calls.timers.next(), self.streams.due
-        return min(self._connection.due, calls, self._outbox.due, self._pump_at, streams)
+        return min(self._connection.due, calls, self._outbox.due, self._send_at, streams)
 
     def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[ClientEvent], bool]:
         """What is to be sent, what happened to calls, and whether the shell is to change its
@@ -312,7 +311,7 @@ class ClientSession(ClientSessionBase):
     def receive(self, frames: list[Frame], now: float) -> None:
         """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
         raised."""
-        self._connection.heard = now
+        self._connection.received_at = now
         if self._codec is not None:
             self._receive_legacy(self._codec, frames, now)
             return
@@ -343,19 +342,19 @@ class ClientSession(ClientSessionBase):
                 if self._leaving:
                     self._leave(now)
         elif command == spec.PARTIAL:
-            self._part_came(call, flags, frames, now)
+            self._part_received(call, flags, frames, now)
         elif command == spec.CREDIT and flags < _CRITICAL:
-            self._credit_came(call, header.code)
+            self._credit_received(call, header.code)
         elif flags >= _CRITICAL:
             self._count("critical-flag")
         elif command == spec.EVENT:
-            self._event_came(header, frames)
+            self._event_received(header, frames)
         elif command == spec.WELCOME:
             self._welcomed(header, now)
         else:
             self._control(header, now)
 
-    def _event_came(self, header: Fields, frames: list[Frame]) -> None:
+    def _event_received(self, header: Fields, frames: list[Frame]) -> None:
         try:
             self._events.append(read_event(header, frames))
         except RemoteProtocolError as error:
@@ -394,13 +393,15 @@ class ClientSession(ClientSessionBase):
         self._calls.put_off(call, final, now + wait)
         return True
 
-    def _part_came(self, call: Call | None, flags: int, frames: list[Frame], now: float) -> None:
+    def _part_received(
+        self, call: Call | None, flags: int, frames: list[Frame], now: float
+    ) -> None:
         if call is None:
             self.late += 1
         elif flags < _CRITICAL:
             call.state = _ON_PART[call.state]
             self._events.append(Part(call.number, frames))
-            if self.streams.part_came(call).unread > self.settings.max_unread:
+            if self.streams.part_received(call).unread > self.settings.max_unread:
                 wire = call.wire
                 self._end(call, "answer", Final(call.number, spec.TOO_MANY, [UNREAD], b""))
                 self._withdraw(wire, now)
@@ -409,11 +410,11 @@ class ClientSession(ClientSessionBase):
             self._decide_final(call, flags, Final(call.number, 0, [], b""), now)
             self._withdraw(wire, now)
 
-    def _credit_came(self, call: Call | None, parts: int) -> None:
-        if call is None or not self.streams.credit_came(call, parts):
+    def _credit_received(self, call: Call | None, parts: int) -> None:
+        if call is None or not self.streams.credit_received(call, parts):
             self.late += 1
         else:
-            self._events.append(Credit(call.number))
+            self._events.append(CallCredit(call.number))
 
     def _control(self, header: Fields, now: float) -> None:
         """A command about the connection, or one that no broker sends to a client."""
@@ -421,10 +422,10 @@ class ClientSession(ClientSessionBase):
         if command == spec.HEARTBEAT:
             return
         if command == spec.DISCONNECT:
-            self._follow(self._connection.step("disconnect", now), now)
+            self._apply(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
             if header.code == 0:
-                self._follow(self._connection.step("drain", now), now)
+                self._apply(self._connection.step("drain", now), now)
                 if self._leaving:
                     self._leave(now)
         elif command in spec.COMMAND_NAMES:
@@ -432,7 +433,7 @@ class ClientSession(ClientSessionBase):
         else:
             self._count("unknown-command")
             if id and self._connection.open and not self._outbox.full:
-                self._outbox.put(self._speech.answer_unknown(command, id), spec.FINAL)
+                self._outbox.put(self._encoder.answer_unknown(command, id), spec.FINAL)
 
     def _welcomed(self, header: Fields, now: float) -> None:
         try:
@@ -456,7 +457,7 @@ class ClientSession(ClientSessionBase):
             self._count("wrong-service")
         elif command.number == spec.PARTIAL:
             call.state = _ON_PART[call.state]
-            self._tell(call, Part(call.number, command.body))
+            self._emit(call, Part(call.number, command.body))
         else:
             self._end(call, "answer", Final(call.number, spec.OK, command.body, b""))
-            self._pump(now)
+            self._send_waiting(now)

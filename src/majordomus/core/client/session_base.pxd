@@ -12,7 +12,7 @@ cdef class ClientSessionBase:
     cdef public dict welcome
     cdef public object peer_id
     cdef public object _rng
-    cdef public object _speech
+    cdef public object _encoder
     cdef public object _codec
     cdef public object _hello
     cdef public object _presence
@@ -29,7 +29,7 @@ cdef class ClientSessionBase:
     cdef public Call _blocker
     cdef public bint _direct
     cdef public bint _leaving
-    cdef public double _pump_at
+    cdef public double _send_at
     cdef public list _events
     cdef public list _taken
     cdef public Py_ssize_t _most

@@ -11,7 +11,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from majordomus.core.session.transitions import CALL, Moves
+from majordomus.core.session.settings import CREDIT_STEP
+from majordomus.core.session.transitions import CALL, TransitionRow
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
     from majordomus.core.client.calls import Call
     from majordomus.core.session.outbox import SessionOutbox
 
-STEP: Final = spec.FIRST_CREDIT // 2
-"""Parts read until credit is given for them: "when half of what it granted is used"."""
-
-_ON_PART: Final = Moves(CALL, "part")
+_ON_PART: Final = TransitionRow(CALL, "part")
 _NO_NAMES: Final = mdp03.NO_NAMES
 
 
-class Credit(NamedTuple):
+class CallCredit(NamedTuple):
     """The other side takes more parts of an open call."""
 
     call: int
@@ -107,7 +105,7 @@ class ClientStreams:
             return
         stream.unread -= parts
         stream.read += parts
-        if stream.read >= STEP:
+        if stream.read >= CREDIT_STEP:
             head = octets.start(spec.CREDIT, 0, min(stream.read, spec.MOST_CREDIT), found.wire, 0)
             self._outbox.put([head + _NO_NAMES], spec.CREDIT)
             stream.read = 0
@@ -115,7 +113,7 @@ class ClientStreams:
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
-    def launched(self, call: Call) -> None:
+    def request_sent(self, call: Call) -> None:
         """The REQUEST of a call with a stream is about to leave, perhaps not for the first time."""
         stream = call.stream
         if stream is not None:
@@ -142,7 +140,7 @@ class ClientStreams:
                 stream.settled = True
                 self._release(call, stream)
 
-    def part_came(self, call: Call) -> ClientStream:
+    def part_received(self, call: Call) -> ClientStream:
         """A part of an answer: the stream that it belongs to, made now if it is the first."""
         stream = call.stream
         if stream is None:
@@ -150,7 +148,7 @@ class ClientStreams:
         stream.unread += 1
         return stream
 
-    def credit_came(self, call: Call, parts: int) -> bool:
+    def credit_received(self, call: Call, parts: int) -> bool:
         """CREDIT; whether it is of use."""
         stream = call.stream
         if stream is None or not stream.open:

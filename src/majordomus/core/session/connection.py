@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from majordomus.core.session.backoff import Rng, delay
-from majordomus.core.session.transitions import CONNECTION, ConnectionState, Moves
+from majordomus.core.session.transitions import CONNECTION, ConnectionState, TransitionRow
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
 from majordomus.protocol.mdp03 import Fields
@@ -30,7 +30,7 @@ RESTING: Final = ConnectionState.RESTING
 RENEWING: Final = ConnectionState.RENEWING
 CLOSED: Final = ConnectionState.CLOSED
 
-_MOVES: Final = {event: Moves(CONNECTION, event) for event in CONNECTION}
+_TRANSITIONS: Final = {event: TransitionRow(CONNECTION, event) for event in CONNECTION}
 
 
 class Change(IntEnum):
@@ -39,7 +39,7 @@ class Change(IntEnum):
     NOTHING = 0
     OPENED = 1
     ENDED = 2
-    BEAT = 3
+    HEARTBEAT = 3
     """A HEARTBEAT is due; the session sends it."""
 
 
@@ -72,10 +72,10 @@ class Connection:
         self.endpoint = 0
         self.interval = interval
         self.liveness = liveness
-        self.heard = 0.0
-        self.sent = 0.0
+        self.received_at = 0.0
+        self.sent_at = 0.0
         self.due = 0.0 if connect_timeout < inf else inf
-        self.listening = False
+        self.present = False
         self._endpoints = endpoints
         self._connect_timeout = connect_timeout
         self._first = first
@@ -86,8 +86,8 @@ class Connection:
         self._tried_since = inf
         self._opened_at = 0.0
         self._failures = 0
-        self._beat_at = inf
-        self._judge_from = 0.0
+        self._heartbeat_at = inf
+        self._silent_from = 0.0
 
     @property
     def open(self) -> bool:
@@ -102,7 +102,7 @@ class Connection:
     def step(self, event: str, now: float) -> Change:
         """Follow `event` through the table, and say what became of the connection."""
         was_open = self.open
-        before, self.state = self.state, _MOVES[event][self.state]
+        before, self.state = self.state, _TRANSITIONS[event][self.state]
         if self.state is before:
             return Change.NOTHING
         if self.state is OPEN:
@@ -119,32 +119,32 @@ class Connection:
     def renewed(self) -> None:
         """The shell has been told of `renew`: what it reports from now on is about its new
         socket."""
-        self.state = _MOVES["renewed"][self.state]
+        self.state = _TRANSITIONS["renewed"][self.state]
         self.due = self._tried_since + self._connect_timeout
 
-    def listen(self, now: float) -> None:
+    def begin_presence(self, now: float) -> None:
         """The broker knows us from now on: heartbeats both ways, and silence is judged."""
-        self.listening = True
-        self.heard = now
-        self._beat_at = now + self.interval
+        self.present = True
+        self.received_at = now
+        self._heartbeat_at = now + self.interval
         self._plan()
 
-    def mute(self) -> None:
+    def end_presence(self) -> None:
         """We have parted from the broker; what was said last may still have to leave."""
-        self.listening = False
+        self.present = False
         self.due = inf
 
     def announce(self, interval: float, liveness: int, now: float) -> None:
         """The broker named its interval, in seconds, and how many of them may be silent."""
         self.interval = interval
         self.liveness = liveness
-        if self.listening:
-            self._beat_at = min(self._beat_at, now + interval)
+        if self.present:
+            self._heartbeat_at = min(self._heartbeat_at, now + interval)
             self._plan()
 
-    def excuse(self, now: float) -> None:
+    def restart_silence(self, now: float) -> None:
         """The broker could not be expected to speak until now."""
-        self.heard = now
+        self.received_at = now
         self._plan()
 
     def tick(self, now: float) -> Change:
@@ -157,13 +157,13 @@ class Connection:
         if self.state is RESTING:
             return self.step("rested", now)
         if paused:
-            self._judge_from = now + self.interval
+            self._silent_from = now + self.interval
         if now >= self._limit():
             return self.step("silent", now)
-        if now < self._beat_at:
+        if now < self._heartbeat_at:
             self._plan()
             return Change.NOTHING
-        return self._beat(now)
+        return self._heartbeat(now)
 
     def _still_connecting(self, paused: bool, now: float) -> Change:
         if paused or self._tried_since == inf:
@@ -173,32 +173,34 @@ class Connection:
             return Change.NOTHING
         return self.step("unanswered", now)
 
-    def _beat(self, now: float) -> Change:
-        if not self._always and now < self.sent + self.interval:
-            self._beat_at = self.sent + self.interval
+    def _heartbeat(self, now: float) -> Change:
+        if not self._always and now < self.sent_at + self.interval:
+            self._heartbeat_at = self.sent_at + self.interval
             self._plan()
             return Change.NOTHING
-        self._beat_at += self.interval
-        if self._beat_at <= now:
-            self._beat_at = now + self.interval
+        self._heartbeat_at += self.interval
+        if self._heartbeat_at <= now:
+            self._heartbeat_at = now + self.interval
         self._plan()
-        return Change.BEAT
+        return Change.HEARTBEAT
 
     def _limit(self) -> float:
-        return max(self.heard + self.interval * self.liveness, self._judge_from)
+        return max(self.received_at + self.interval * self.liveness, self._silent_from)
 
     def _plan(self) -> None:
-        self.due = min(self._beat_at, self._limit()) if self.listening and self.open else self.due
+        self.due = (
+            min(self._heartbeat_at, self._limit()) if self.present and self.open else self.due
+        )
 
     def _open(self, now: float) -> None:
-        self._opened_at = self.heard = self.sent = now
-        self.listening = False
+        self._opened_at = self.received_at = self.sent_at = now
+        self.present = False
         self.due = inf
 
     def _rest(self, now: float) -> None:
         """The connection ended: on to the next endpoint, at once if this one lasted."""
         self.endpoint = (self.endpoint + 1) % self._endpoints
-        self.listening = False
+        self.present = False
         if now - self._opened_at >= self._most:
             self._failures = 0
         wait = 0.0
@@ -212,7 +214,7 @@ class Connection:
     def _begin(self, now: float, *, elsewhere: bool) -> None:
         if elsewhere:
             self.endpoint = (self.endpoint + 1) % self._endpoints
-        self.listening = False
+        self.present = False
         self._tried_since = now
         self.due = inf
 
@@ -224,7 +226,7 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
     Raises: RemoteProtocolError for a WELCOME that nobody waits for, or metadata that cannot be
     read.
     """
-    if not connection.listening:
+    if not connection.present:
         raise RemoteProtocolError("wrong-direction", "a WELCOME, and nobody is there")
     ours, theirs = metadata.split(header.metadata, header.flags)
     values = {**theirs, **ours}

@@ -50,7 +50,7 @@ class SessionEvents:
     def __init__(self, outbox: SessionOutbox, next_id: Callable[[], int]) -> None:
         self.patterns: dict[bytes, None] = {}
         """What is subscribed to, or is to be as soon as there is a connection."""
-        self._told: dict[bytes, None] = {}  # patterns that a broker may have of us
+        self._sent_patterns: dict[bytes, None] = {}  # patterns that a broker may have of us
         self._outbox = outbox
         self._next_id = next_id
         self._asked: dict[int, tuple[str, bytes]] = {}
@@ -65,21 +65,21 @@ class SessionEvents:
         check_name(pattern, pattern=True)
         self.patterns[pattern] = None
         if connected:
-            self._say(spec.SUBSCRIBE, SUBSCRIBE, pattern)
+            self._send(spec.SUBSCRIBE, SUBSCRIBE, pattern)
 
     def unsubscribe(self, pattern: bytes, connected: bool) -> None:
         """Do not hear of `pattern` any more. Nothing happens when it was not subscribed to."""
         if pattern in self.patterns:
             del self.patterns[pattern]
             if connected:
-                self._say(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
+                self._send(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
 
-    def greet(self) -> None:
+    def resubscribe(self) -> None:
         """A broker knows us now, perhaps from before, and is told what we want to hear of."""
-        for pattern in [one for one in self._told if one not in self.patterns]:
-            self._say(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
+        for pattern in [one for one in self._sent_patterns if one not in self.patterns]:
+            self._send(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
         for pattern in self.patterns:
-            self._say(spec.SUBSCRIBE, SUBSCRIBE, pattern)
+            self._send(spec.SUBSCRIBE, SUBSCRIBE, pattern)
 
     def publish(self, topic: bytes, frames: list[Frame], field: bytes) -> bool:
         """An EVENT for a topic. False when the socket takes nothing: it is lost then."""
@@ -107,11 +107,11 @@ class SessionEvents:
         self._outbox.put([header, *frames], spec.EVENT)
         return True
 
-    def _say(self, command: int, what: str, pattern: bytes) -> None:
+    def _send(self, command: int, what: str, pattern: bytes) -> None:
         if command == spec.SUBSCRIBE:
-            self._told[pattern] = None
+            self._sent_patterns[pattern] = None
         else:
-            self._told.pop(pattern, None)
+            self._sent_patterns.pop(pattern, None)
         id = self._next_id()
         self.expect(id, what, pattern)
         self._outbox.put([mdp03.pack(command, id=id, service=pattern)], command)

@@ -13,7 +13,7 @@ from math import inf, isfinite
 from typing import Final
 
 from majordomus.core.session.backoff import Rng, delay
-from majordomus.core.session.transitions import Moves
+from majordomus.core.session.transitions import TransitionRow
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
@@ -51,7 +51,7 @@ LOGIN: Final[dict[str, dict[LoginState, LoginState]]] = {
     # The broker does not accept the token any more, or it has expired.
     "expel": {_OUT: _OUT, _ASKING: _ASKING, _IN: _OUT, _RENEWING: _ASKING},
 }
-_MOVES: Final = {event: Moves(LOGIN, event) for event in LOGIN}
+_TRANSITIONS: Final = {event: TransitionRow(LOGIN, event) for event in LOGIN}
 
 
 class Credentials:
@@ -86,7 +86,7 @@ class Login:
         self._rng = rng
 
     @property
-    def inside(self) -> bool:
+    def has_token(self) -> bool:
         """Whether there is a token."""
         return self.state is _IN or self.state is _RENEWING
 
@@ -97,7 +97,7 @@ class Login:
 
     def ask(self, wire: int, now: float) -> list[Frame]:
         """The body of a question that leaves now under `wire`."""
-        renews = self.inside
+        renews = self.has_token
         self._move("ask")
         self.wire = wire
         self.due = min(now + PATIENCE, self._good_until) if renews else now + PATIENCE
@@ -132,8 +132,8 @@ class Login:
         """What time alone causes; whether a question is to be asked now."""
         if now < self.due:
             return False
-        if self.inside and now >= self._good_until:
-            self.expel(now)
+        if self.has_token and now >= self._good_until:
+            self.discard_token(now)
         if self.asking:
             self.wire = 0
             self._put_off(spec.DEADLINE_EXCEEDED, [b"the login was not answered"], now)
@@ -149,15 +149,15 @@ class Login:
 
     def connected(self, now: float) -> bool:
         """There is a connection; whether a question is to be asked now."""
-        if self.inside and now < self._good_until:
+        if self.has_token and now < self._good_until:
             self.due = max(now, self._renew_at)
             return False
-        if self.inside:
-            self.expel(now)
+        if self.has_token:
+            self.discard_token(now)
         self.due = now
         return self.tick(now)
 
-    def expel(self, now: float) -> None:
+    def discard_token(self, now: float) -> None:
         """The token is of no use any more."""
         self._move("expel")
         self.token = ""
@@ -168,13 +168,13 @@ class Login:
 
     def _put_off(self, status: int, frames: list[Frame], now: float) -> None:
         self._move("put off")
-        self.refusal = None if self.inside else (status, frames)
+        self.refusal = None if self.has_token else (status, frames)
         rest = now + delay(FIRST_REST, LONGEST_REST, self._failures, self._rng)
-        self.due = min(rest, max(now, self._good_until)) if self.inside else rest
+        self.due = min(rest, max(now, self._good_until)) if self.has_token else rest
         self._failures += 1
 
     def _move(self, event: str) -> None:
-        self.state = _MOVES[event][self.state]
+        self.state = _TRANSITIONS[event][self.state]
 
 
 def _given(frames: list[Frame]) -> tuple[str, float] | None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
 import msgspec
 
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
+
+IdSource: TypeAlias = Callable[[int], bytes]
+"""`ids(n)` returns n unpredictable bytes."""
+
+CREDIT_STEP: Final = spec.FIRST_CREDIT // 2
+"""Parts that are read before credit is granted for them: "when half of what it granted is used"
+(docs/spec/mdp-0.3.md, section 14)."""
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,15 +20,15 @@ Entry: TypeAlias = tuple[float, int]
 """When, and the key of whom."""
 
 
-class Watched:
-    """Something that waits. ``look``: monotonic seconds, inf = not waited for."""
+class TimedItem:
+    """Something that waits. ``timer_at``: monotonic seconds, inf = not waited for."""
 
-    __slots__ = ("look",)
+    __slots__ = ("timer_at",)
 
-    look: float
+    timer_at: float
 
 
-class Timers:
+class TimerQueue:
     """The times of the items of one dict, by their keys. `watch` is O(1) for times in their order
     and else O(log n), the rest amortised."""
 
@@ -45,10 +45,10 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) + len(self._row) - self._first
 
-    def watch(self, key: int, item: Watched, when: float) -> None:
+    def schedule(self, key: int, item: TimedItem, when: float) -> None:
         """Look at `item` at `when`, or earlier where an earlier time was asked for already."""
-        if when < item.look:
-            item.look = when
+        if when < item.timer_at:
+            item.timer_at = when
             if when >= self._last:
                 self._last = when
                 self._row.append((when, key))
@@ -71,8 +71,8 @@ class Timers:
         while self.next() <= now:
             entry = self._take()
             item = self._items.get(entry[1])
-            if item is not None and item.look == entry[0]:
-                item.look = inf
+            if item is not None and item.timer_at == entry[0]:
+                item.timer_at = inf
                 return item
         return None
 
@@ -108,6 +108,6 @@ class Timers:
         living: list[Entry] = []
         for entry in entries:
             item = self._items.get(entry[1])
-            if item is not None and item.look == entry[0]:
+            if item is not None and item.timer_at == entry[0]:
                 living.append(entry)
         return living

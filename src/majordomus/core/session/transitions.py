@@ -119,7 +119,7 @@ CALL: Final[dict[str, dict[CallState, CallState]]] = {
 
 _HELD, _FLOWING, _CANCELLED, _DONE = DispatchState
 
-JOB: Final[dict[str, dict[DispatchState, DispatchState]]] = {
+DISPATCH: Final[dict[str, dict[DispatchState, DispatchState]]] = {
     "part": {_HELD: _FLOWING, _FLOWING: _FLOWING, _CANCELLED: _CANCELLED},
     "cancel": {_HELD: _CANCELLED, _FLOWING: _CANCELLED, _CANCELLED: _CANCELLED},
     "final": {_HELD: _DONE, _FLOWING: _DONE, _CANCELLED: _DONE},
@@ -129,7 +129,7 @@ JOB: Final[dict[str, dict[DispatchState, DispatchState]]] = {
 }
 
 
-class Moves(dict[S, S]):
+class TransitionRow(dict[S, S]):
     """What one event does, by state: a table's row that raises LocalProtocolError where it ends."""
 
     __slots__ = ("_event",)

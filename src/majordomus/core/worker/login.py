@@ -33,11 +33,11 @@ class LoginWorkerSession(WorkerSession):
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "a worker that logs in")
         self.login = Login(credentials, rng)
-        self._greeted = 0
+        self._hello_id = 0
 
     def _stream_message(self, header: Fields, frames: list[Frame], now: float) -> None:
         id = header.id
-        if header.command == spec.FINAL and id and id in (self.login.wire, self._greeted):
+        if header.command == spec.FINAL and id and id in (self.login.wire, self._hello_id):
             self._answered(id, header.code, frames, now)
         else:
             super()._stream_message(header, frames, now)
@@ -53,28 +53,28 @@ class LoginWorkerSession(WorkerSession):
         due = self.login.due if self._connection.open else inf
         return min(super().next_deadline(), due)
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         if change is Change.ENDED:
             self.login.lost()
-            self._greeted = 0
+            self._hello_id = 0
         elif change is Change.OPENED and self.login.connected(now):
             self._ask(now)
-        super()._follow(change, now, say_so=say_so)
+        super()._apply(change, now, notify=notify)
 
-    def _greet(self, now: float) -> None:
+    def _register_all(self, now: float) -> None:
         """HELLO with the token first: whoever says READY must be known by then."""
-        if self.login.inside:
-            self._hello()
-            super()._greet(now)
+        if self.login.has_token:
+            self._send_hello()
+            super()._register_all(now)
 
     def _register(self, service: bytes, now: float) -> None:
-        if self.login.inside:
+        if self.login.has_token:
             super()._register(service, now)
 
-    def _hello(self) -> None:
-        self._greeted = next(self._event_ids)
+    def _send_hello(self) -> None:
+        self._hello_id = next(self._event_ids)
         field = metadata.pack({"token": self.login.token})
-        hello = mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)
+        hello = mdp03.pack(spec.HELLO, spec.METADATA, id=self._hello_id, metadata=field)
         self._outbox.put([hello], spec.HELLO)
 
     def _ask(self, now: float) -> None:
@@ -92,14 +92,14 @@ class LoginWorkerSession(WorkerSession):
     def _answered(self, id: int, status: int, frames: list[Frame], now: float) -> None:
         login = self.login
         if id == login.wire:
-            renewed = login.inside
+            renewed = login.has_token
             if not login.answered(status, frames, now):
                 return
             if renewed:
-                self._hello()
+                self._send_hello()
             else:
-                self._greet(now)
+                self._register_all(now)
         elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
             # HELLO was refused: nothing more is heard of us on this connection.
-            login.expel(now)
-            self._follow(self._connection.step("renew", now), now, say_so=True)
+            login.discard_token(now)
+            self._apply(self._connection.step("renew", now), now, notify=True)

@@ -1,12 +1,11 @@
 """A worker's registration as such: what the session keeps, what its connection goes through, and
 what is told of it.
 
-`WorkerSession` stands on it: the jobs are its matter.
+`WorkerSession` stands on it: the dispatches are its matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import Any, NamedTuple, TypeAlias
@@ -16,20 +15,16 @@ from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
 from majordomus.core.session.outbox import SessionOutbox, Tag
-from majordomus.core.session.settings import WorkerSettings
+from majordomus.core.session.settings import IdSource, WorkerSettings
 from majordomus.core.session.transitions import DispatchState
 from majordomus.core.worker import encoding
-from majordomus.core.worker.streams import Credit, DispatchStreams, Incoming
+from majordomus.core.worker.streams import DispatchCredit, DispatchStreams, Incoming
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.fields import written_service
 from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Dialect, Frame
-
-IdSource: TypeAlias = Callable[[int], bytes]
-"""`ids(n)` returns n unpredictable bytes."""
-
 
 _CANCELLED: Constant = DispatchState.CANCELLED
 
@@ -109,7 +104,7 @@ def make_dispatch(
 
 
 class Cancel(NamedTuple):
-    """The answer to a job is not wanted any more; an answer is due all the same while it is
+    """The answer to a dispatch is not wanted any more; an answer is due all the same while it is
     held."""
 
     id: int
@@ -123,12 +118,18 @@ class Disconnected(NamedTuple):
 
 
 WorkerEvent: TypeAlias = (
-    Dispatch | Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected
+    Dispatch
+    | Cancel
+    | Incoming
+    | DispatchCredit
+    | EventReceived
+    | SubscriptionRefused
+    | Disconnected
 )
 
 
-class Slip(NamedTuple):
-    """What a reply to a legacy job needs: where it goes, and the parts that are joined into it."""
+class LegacyReply(NamedTuple):
+    """What a reply to a legacy dispatch needs: where it goes, and the parts that are joined into it."""
 
     address: bytes
     parts: list[Frame]
@@ -171,12 +172,12 @@ class WorkerSessionBase:
         self._streams = DispatchStreams(self._outbox)
         self._event_ids = count(1)
         self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
-        self._jobs: dict[int, DispatchState] = {}
-        self._slips: dict[int, Slip] = {}
-        self._base = 0  # added to a wire id it makes a job's number, never used again
+        self._dispatches: dict[int, DispatchState] = {}
+        self._legacy_replies: dict[int, LegacyReply] = {}
+        self._base = 0  # added to a wire id it makes a dispatch's number, never used again
         self._last = 0
         self._draining = False
-        self._unsaid: list[bytes] = []  # services that came while we drained
+        self._unregistered: list[bytes] = []  # services that came while we drained
         self._left = False
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
@@ -186,11 +187,11 @@ class WorkerSessionBase:
 
     def connected(self, now: float) -> None:
         """The socket has a connection to the broker."""
-        self._follow(self._connection.step("connected", now), now)
+        self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
         """The connection is gone; whatever had arrived on it was handed to `receive` before."""
-        self._follow(self._connection.step("lost", now), now)
+        self._apply(self._connection.step("lost", now), now)
 
     def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
         """Try `frames`, one of the last sends, again, because the socket did not take them.
@@ -208,13 +209,15 @@ class WorkerSessionBase:
         """What time alone causes; to be called when `next_deadline` has come."""
         connection = self._connection
         if now >= connection.due:
-            if self._busy_is_silent and self._jobs:
-                connection.excuse(now)  # brokers of these dialects do not beat to who is busy
+            if self._busy_is_silent and self._dispatches:
+                connection.restart_silence(
+                    now
+                )  # brokers of these dialects do not beat to who is busy
             change = connection.tick(now)
-            if change is Change.BEAT:
-                self._beat()
+            if change is Change.HEARTBEAT:
+                self._heartbeat()
             else:
-                self._follow(change, now, say_so=True)
+                self._apply(change, now, notify=True)
         if now >= self._outbox.due and not self._outbox.retry(now):
             self._outbox.unblock()
         if now >= self._settle_at:
@@ -242,24 +245,24 @@ class WorkerSessionBase:
 
     # ── the connection's life ─────────────────────────────────────────────────────────────────────
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
-        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
+        """Draw the consequences of what became of the connection; `notify`: by our own will."""
         if change is Change.OPENED:
             if not self._draining:
-                self._greet(now)
+                self._register_all(now)
         elif change is Change.ENDED:
-            self._let_go()
+            self._drop_dispatches()
             self._outbox.clear()
-            if say_so:
+            if notify:
                 self._outbox.put(self._disconnect(), spec.DISCONNECT)
             self._settle_at = inf
             self._leave_if_idle(now)
 
-    def _greet(self, now: float) -> None:
-        self._unsaid.clear()
+    def _register_all(self, now: float) -> None:
+        self._unregistered.clear()
         for service in self._services:
             self._register(service, now)
-        self.events.greet()
+        self.events.resubscribe()
 
     def _register(self, service: bytes, now: float) -> None:
         """READY. Where nothing answers it, we are ready by having said it."""
@@ -269,10 +272,10 @@ class WorkerSessionBase:
         else:
             self._outbox.put(self._codec.w2b_ready(service), spec.READY)
             self.ready = not self._delphi
-        if not self._connection.listening:
-            self._connection.listen(now)
+        if not self._connection.present:
+            self._connection.begin_presence(now)
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """ "A worker sends one per interval whatever else it sent" (docs/spec/mdp-0.3.md)."""
         if self._outbox.blocked:
             return
@@ -282,22 +285,22 @@ class WorkerSessionBase:
             heartbeat = self._codec.w2b_heartbeat(self._service, self._load)
             self._outbox.put(heartbeat, spec.HEARTBEAT)
 
-    def _let_go(self) -> None:
-        """The connection is gone, and with it every job that came over it."""
-        for job, state in self._jobs.items():
+    def _drop_dispatches(self) -> None:
+        """The connection is gone, and with it every dispatch that came over it."""
+        for dispatch_id, state in self._dispatches.items():
             if state is not _CANCELLED:
-                self._events.append(Cancel(job))
-        self._jobs.clear()
-        self._slips.clear()
+                self._events.append(Cancel(dispatch_id))
+        self._dispatches.clear()
+        self._legacy_replies.clear()
         self._streams.of.clear()
-        self._unsaid.clear()
+        self._unregistered.clear()
         self._base += _EPOCH
         self.ready = False
         self.worker_id = b""
 
     def _leave_if_idle(self, now: float) -> None:
         """A legacy worker that drains parts from its broker when nothing is left to do."""
-        if self._codec is None or not self._draining or self._jobs:
+        if self._codec is None or not self._draining or self._dispatches:
             return
         if not self._connection.open:
             self._connection.step("close", now)
@@ -305,7 +308,7 @@ class WorkerSessionBase:
             self._left = True
             self.ready = False
             self._outbox.put(self._disconnect(), spec.DISCONNECT)
-            self._connection.mute()
+            self._connection.end_presence()
 
     def _disconnect(self) -> list[Frame]:
         if self._codec is None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.worker.session import (
     Cancel,
-    Credit,
     Disconnected,
+    DispatchCredit,
     EventReceived,
     Incoming,
     SubscriptionRefused,
@@ -101,7 +101,12 @@ class Serving:
     def _on_the_way(
         self,
         post: ConnectionDesk,
-        event: Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected,
+        event: Cancel
+        | Incoming
+        | DispatchCredit
+        | EventReceived
+        | SubscriptionRefused
+        | Disconnected,
     ) -> None:
         """What begins nothing."""
         if isinstance(event, EventReceived | SubscriptionRefused | Disconnected):
