@@ -1,8 +1,8 @@
-"""One session's connection to a broker: when it opens, how it ends, who is alive at its other end.
+"""One session's connection to a broker: how it opens and ends, and whether the broker is alive.
 
-Both sessions have one; it knows neither calls nor jobs nor a byte of any message. Rule 8 lives here
-for the peers' side: a session that was itself paused listens for one more interval before it
-judges.
+Both sessions have one. It depends neither on calls nor on dispatches. Rule 8 for clients and
+workers lives here: a session whose process was paused waits one more interval before it declares
+the broker silent.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from majordomus.protocol import metadata
 from majordomus.protocol.mdp03 import Fields
 
 SHORTEST_INTERVAL: Final = 0.01
-"""Seconds. A broker that asks for more heartbeats than this gets no more."""
+"""The shortest interval of heartbeats in seconds, whatever a broker asks for."""
 MOST_LIVENESS: Final = 1000
 PAUSE: Final = 1.0
-"""Seconds by which we have to be late for our own deadline to count as paused."""
+"""Seconds that a `tick` has to be late before the process counts as paused."""
 
 CONNECTING: Final = ConnectionState.CONNECTING
 OPEN: Final = ConnectionState.OPEN
@@ -34,25 +34,36 @@ _TRANSITIONS: Final = {event: TransitionRow(CONNECTION, event) for event in CONN
 
 
 class Change(IntEnum):
-    """What became of a connection. ENDED: nothing that was in flight on it will be answered."""
+    """What happened to a connection. ENDED: the broker answers nothing that was in flight on it."""
 
     NOTHING = 0
     OPENED = 1
     ENDED = 2
     HEARTBEAT = 3
-    """A HEARTBEAT is due; the session sends it."""
+    """A HEARTBEAT is due, and the session has to send it."""
 
 
 class Connection:
     """The state of one session's connection, and its timers.
 
-    ``heard``, ``sent``: when the last message came and went; the session writes them down.
-    ``due``: when `tick` is next needed. ``endpoint``: index of the endpoint to connect to.
-    ``renew``: the shell is to change its socket; `renewed` takes notice.
+    Times are monotonic seconds.
 
-    `connect_timeout`: how long one endpoint is tried. `free`: how many connections may end soon
-    after they began before the next one has to wait; then the wait grows from `first` to `most`.
-    `always`: heartbeats are sent whatever else was.
+    ``state``: see `ConnectionState`.
+    ``endpoint``: index of the endpoint to connect to.
+    ``interval``, ``liveness``: of heartbeats; the broker is lost after ``liveness`` silent
+    intervals.
+    ``received_at``, ``sent_at``: when the last message came and went; set by the session.
+    ``due``: when `tick` is next needed.
+    ``present``: heartbeats are exchanged, and silence of the broker ends the connection.
+    ``_endpoints``: number of endpoints.
+    ``_connect_timeout``: seconds for which one endpoint is tried.
+    ``_free``: connections that may end early before the next one has to wait.
+    ``_first``, ``_most``: bounds of that wait, in seconds.
+    ``_always``: a heartbeat is sent in every interval, also when another message was sent.
+    ``_tried_since``: when the current try began. ``_opened_at``: when the connection opened.
+    ``_failures``: connections in a row that ended early.
+    ``_heartbeat_at``: when the next heartbeat is due.
+    ``_silent_from``: before this time the broker is not declared silent.
     """
 
     def __init__(
@@ -100,7 +111,7 @@ class Connection:
         return self.state is RENEWING
 
     def step(self, event: str, now: float) -> Change:
-        """Follow `event` through the table, and say what became of the connection."""
+        """Apply `event` to the state, and return what happened to the connection."""
         was_open = self.open
         before, self.state = self.state, _TRANSITIONS[event][self.state]
         if self.state is before:
@@ -117,25 +128,24 @@ class Connection:
         return Change.ENDED if was_open and not self.open else Change.NOTHING
 
     def renewed(self) -> None:
-        """The shell has been told of `renew`: what it reports from now on is about its new
-        socket."""
+        """Note that the shell was told of `renew`: its later reports are about the new socket."""
         self.state = _TRANSITIONS["renewed"][self.state]
         self.due = self._tried_since + self._connect_timeout
 
     def begin_presence(self, now: float) -> None:
-        """The broker knows us from now on: heartbeats both ways, and silence is judged."""
+        """Exchange heartbeats from now on, and end the connection when the broker is silent."""
         self.present = True
         self.received_at = now
         self._heartbeat_at = now + self.interval
         self._plan()
 
     def end_presence(self) -> None:
-        """We have parted from the broker; what was said last may still have to leave."""
+        """End heartbeats; messages that were sent before may still have to leave."""
         self.present = False
         self.due = inf
 
     def announce(self, interval: float, liveness: int, now: float) -> None:
-        """The broker named its interval, in seconds, and how many of them may be silent."""
+        """Take over the interval (seconds) and the liveness that the broker announced."""
         self.interval = interval
         self.liveness = liveness
         if self.present:
@@ -143,12 +153,12 @@ class Connection:
             self._plan()
 
     def restart_silence(self, now: float) -> None:
-        """The broker could not be expected to speak until now."""
+        """Count the broker's silence from now on."""
         self.received_at = now
         self._plan()
 
     def tick(self, now: float) -> Change:
-        """What time alone causes. May be called again until nothing is due."""
+        """Do what is due at `now`. May be called again until nothing is due."""
         if now < self.due:
             return Change.NOTHING
         paused = now - self.due > PAUSE
@@ -198,7 +208,7 @@ class Connection:
         self.due = inf
 
     def _rest(self, now: float) -> None:
-        """The connection ended: on to the next endpoint, at once if this one lasted."""
+        """Choose the next endpoint after an end, and try it at once if this connection lasted."""
         self.endpoint = (self.endpoint + 1) % self._endpoints
         self.present = False
         if now - self._opened_at >= self._most:
@@ -220,14 +230,13 @@ class Connection:
 
 
 def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str, Any]:
-    """The broker's map, as it came; `connection` is bound by its interval and liveness from now on,
-    and keeps its own where it says nothing of use.
+    """Return the metadata of a WELCOME, and give its interval and liveness to `connection`.
 
-    Raises: RemoteProtocolError for a WELCOME that nobody waits for, or metadata that cannot be
-    read.
+    Values that are missing or out of range change nothing.
+    Raises: RemoteProtocolError for a WELCOME without presence, or metadata that cannot be read.
     """
     if not connection.present:
-        raise RemoteProtocolError("wrong-direction", "a WELCOME, and nobody is there")
+        raise RemoteProtocolError("wrong-direction", "a WELCOME without presence")
     ours, theirs = metadata.split(header.metadata, header.flags)
     values = {**theirs, **ours}
     named = values.get("liveness")
@@ -240,7 +249,7 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
 
 
 def read_disconnect(header: Fields) -> tuple[int, str] | None:
-    """The status and the sentence that a DISCONNECT brings; None when it brings none."""
+    """Return the status and the text of a DISCONNECT; None when it carries none."""
     try:
         ours, _ = metadata.split(header.metadata, header.flags)
     except RemoteProtocolError:

@@ -20,5 +20,5 @@ cdef class TimerQueue:
     @cython.locals(entry=tuple, item=TimedItem)
     cpdef object pop(self, double now)
     cpdef tuple _take(self)
-    @cython.locals(entry=tuple, item=TimedItem, living=list)
-    cpdef list _living(self, list entries)
+    @cython.locals(entry=tuple, item=TimedItem, valid=list)
+    cpdef list _valid(self, list entries)

@@ -1,5 +1,4 @@
-"""What a worker says to a broker, in the dialect that the broker knows. Only wording: when it is
-said is decided by the session."""
+"""The messages of a worker, in the dialect of its broker. The session decides when they are sent."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
 
 
 def ready(service: bytes, capacity: int, weight: float = 1.0) -> list[Frame]:
-    """READY; without metadata where there is nothing to tell."""
+    """READY; without metadata where the weight is 1."""
     if weight == 1.0:
         return [mdp03.pack(spec.READY, code=capacity, service=service)]
     field = metadata.pack({"weight": weight})

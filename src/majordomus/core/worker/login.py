@@ -1,7 +1,7 @@
 """A worker's session that logs in before it registers, and renews its token by itself.
 
-The question and HELLO, which carries the token, are a client's: "one connection may be a client and
-a worker at once" (docs/spec/mdp-0.3.md).
+It sends the login's REQUEST and HELLO, which carries the token, as a client does: "one connection
+may be a client and a worker at once" (docs/spec/mdp-0.3.md).
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 
 class LoginWorkerSession(WorkerSession):
-    """A `WorkerSession` with credentials. ``login`` is where it is with them."""
+    """A `WorkerSession` with credentials.
+
+    ``login``: the state of the login. ``_hello_id``: the id of the last HELLO, 0 = none.
+    """
 
     def __init__(
         self, settings: WorkerSettings, credentials: Credentials, ids: IdSource, rng: Rng
     ) -> None:
-        """Raises: LocalProtocolError in a dialect that has no words for it."""
+        """Raises: LocalProtocolError in the older dialects."""
         super().__init__(settings, ids, rng)
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "a worker that logs in")
@@ -43,7 +46,7 @@ class LoginWorkerSession(WorkerSession):
             super()._stream_message(header, frames, now)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self.login.due and self._connection.open and self.login.tick(now):
             self._ask(now)
         super().tick(now)
@@ -62,7 +65,7 @@ class LoginWorkerSession(WorkerSession):
         super()._apply(change, now, notify=notify)
 
     def _register_all(self, now: float) -> None:
-        """HELLO with the token first: whoever says READY must be known by then."""
+        """Send HELLO with the token first: the broker accepts READY from an authenticated peer."""
         if self.login.has_token:
             self._send_hello()
             super()._register_all(now)
@@ -100,6 +103,6 @@ class LoginWorkerSession(WorkerSession):
             else:
                 self._register_all(now)
         elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
-            # HELLO was refused: nothing more is heard of us on this connection.
+            # HELLO was refused: the broker accepts nothing more on this connection.
             login.discard_token(now)
             self._apply(self._connection.step("renew", now), now, notify=True)

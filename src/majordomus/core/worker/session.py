@@ -1,7 +1,7 @@
 """A worker's registration at one broker: every dialect, one contract.
 
 Every `Dispatch` is answered with exactly one FINAL or REJECT, unless its connection ends first
-(`Cancel`). Nothing that belongs to an older connection is ever sent on a newer one.
+(`Cancel`). No message of an older connection is sent on a newer one.
 """
 
 from __future__ import annotations
@@ -70,43 +70,45 @@ _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 
 
 class WorkerSession(WorkerSessionBase):
-    """One worker without a socket, a clock or a thread. Not for several threads at once.
+    """The state machine of one worker, without socket, clock or thread. Not thread-safe.
 
-    ``ready``: the broker knows us. ``worker_id``: how it calls us. ``late``: commands about dispatches
-    that are not held. ``invalid``: other messages that were ignored, by reason. ``welcome``: what
-    the broker told of itself.
+    ``ready``: the broker has accepted the registration.
+    ``worker_id``: the routing id that the broker named.
+    ``late``: messages about dispatches that are not held.
+    ``invalid``: other messages that were ignored, by reason.
+    ``welcome``: the metadata of the broker's WELCOME.
     """
 
     @property
     def held(self) -> int:
-        """Jobs that have no answer yet."""
+        """Number of dispatches without an answer."""
         return len(self._dispatches)
 
     @property
     def drained(self) -> bool:
-        """Whether, after `drain`, nothing is held, nothing will come, and all answers were taken:
-        `close` loses nothing."""
+        """Whether `close` loses nothing after `drain`: no dispatch is held or can still arrive, and
+        all answers were taken."""
         busy = self._dispatches or self._outbox.sends or self._outbox.blocked
         return self._draining and not busy and self._settle_at == inf
 
     @property
     def congested(self) -> bool:
-        """Whether the socket takes nothing at the moment: parts are better held back."""
+        """Whether the socket takes no messages at the moment, so that parts should wait."""
         return self._outbox.blocked
 
     @property
     def broker_drains(self) -> bool:
-        """Whether the broker said that it takes no new requests."""
+        """Whether the broker announced that it takes no new requests."""
         return self._connection.state is DRAINING
 
-    # ── what the worker says ──────────────────────────────────────────────────────────────────────
+    # ── commands of the worker ────────────────────────────────────────────────────────────────────
 
     def partial(self, dispatch_id: int, frames: list[Frame], now: float) -> bool:
-        """One part of the answer. False when the dispatch is not held any more.
+        """Send one part of the answer. False when the dispatch is not held any more.
 
-        To a cancelled dispatch nothing is sent. Where the dialect has no parts they are joined into the
-        FINAL. When the broker does not read, the dispatch ends with 429 and False is returned.
-
+        Nothing is sent for a cancelled dispatch. Where the dialect has no parts, they are joined
+        into the FINAL. When the broker does not read, the dispatch ends with 429, and False is
+        returned.
         Raises: LocalProtocolError where there is no `room`.
         """
         state = self._dispatches.get(dispatch_id)
@@ -133,8 +135,11 @@ class WorkerSession(WorkerSessionBase):
         return True
 
     def room(self, dispatch_id: int) -> int:
-        """Parts of the answer that may be sent now. Where nothing counts them (the dispatch has ended or
-        nobody wants it, or an older dialect), as many as a socket should take at once."""
+        """Return how many parts of the answer may be sent now.
+
+        Where no credit is counted (the dispatch has ended or is cancelled, or in an older dialect),
+        as many as a socket should take at once.
+        """
         if self._outbox.blocked:
             return 0
         if self._dispatches.get(dispatch_id, _CANCELLED) is _CANCELLED:
@@ -142,16 +147,18 @@ class WorkerSession(WorkerSessionBase):
         return self._streams.room(dispatch_id)
 
     def was_read(self, dispatch_id: int, parts: int) -> bool:
-        """So many parts of the client's stream were read. True when there is something to send for
-        it: credit is given in batches."""
+        """Note that the handler has read `parts` parts of the client's stream.
+
+        True when credit is to be sent for them: it is granted in batches.
+        """
         return dispatch_id in self._dispatches and self._streams.was_read(
             dispatch_id, dispatch_id - self._base, parts
         )
 
     def final(self, dispatch_id: int, status: int, frames: list[Frame], now: float) -> bool:
-        """The answer, which ends the dispatch. False when it is not held any more; nothing is sent then.
+        """Send the answer, which ends the dispatch. False when the dispatch is not held any more.
 
-        Raises: LocalProtocolError for a status that is no status; the dispatch is still held.
+        Raises: LocalProtocolError for a status out of range; the dispatch is still held.
         """
         state = self._dispatches.get(dispatch_id)
         if state is None:
@@ -171,9 +178,9 @@ class WorkerSession(WorkerSessionBase):
         return True
 
     def reject(self, dispatch_id: int, now: float) -> bool:
-        """Decline a dispatch that nothing was done for: another worker gets it. False as in `final`.
+        """Return a dispatch of which nothing ran: another worker gets it. False as in `final`.
 
-        A dialect without REJECT says 503 instead. Raises: LocalProtocolError after a part.
+        A dialect without REJECT gets a 503. Raises: LocalProtocolError after a part.
         """
         state = self._dispatches.get(dispatch_id)
         if state is None:
@@ -187,29 +194,29 @@ class WorkerSession(WorkerSessionBase):
         return True
 
     def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
-        """An EVENT for whoever subscribed to `topic`, at most once. False when it is lost here:
-        there is no connection, or the broker does not read.
+        """Send an EVENT to the subscribers of `topic`, at most once.
 
-        Raises: LocalProtocolError for what is no topic, and in the older dialects.
+        False when it is lost here: there is no connection, or the broker does not read.
+        Raises: LocalProtocolError for a name that is no topic, and in the older dialects.
         """
         self._check_events()
         check_name(topic, pattern=False)
         return self._connection.open and self.events.publish(topic, frames, metadata)
 
     def push(self, client: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
-        """An EVENT for the client of a dispatch, at any time, at most once. Otherwise as `publish`."""
+        """Send an EVENT to the client of a dispatch, at most once; otherwise as `publish`."""
         self._check_events()
         if not client:
             raise LocalProtocolError("empty-address", "a push needs a client's handle")
         return self._connection.open and self.events.push(client, frames, metadata)
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """Hear of `pattern`, on this connection and every later one. Raises: as `publish`."""
+        """Subscribe to `pattern`, on this connection and every later one. Raises: as `publish`."""
         self._check_events()
         self.events.subscribe(pattern, self._connection.present)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
+        """Remove the subscription to `pattern`. May be repeated."""
         self.events.unsubscribe(pattern, self._connection.present)
 
     def _check_events(self) -> None:
@@ -217,8 +224,10 @@ class WorkerSession(WorkerSessionBase):
             raise LocalProtocolError("not-in-dialect", "events")
 
     def add_service(self, service: bytes, now: float) -> None:
-        """Serve `service` too; the broker is told when we do not drain. Raises: LocalProtocolError
-        in a dialect that knows only one."""
+        """Serve `service` too; while the worker drains, it is registered later.
+
+        Raises: LocalProtocolError in a dialect with one service.
+        """
         if self._codec is not None:
             raise LocalProtocolError("one-service", "the dialect allows no second one")
         self._services[written_service(service)] = None
@@ -228,8 +237,10 @@ class WorkerSession(WorkerSessionBase):
             self._register(service, now)
 
     def set_capacity(self, capacity: int, now: float) -> None:
-        """Take up to `capacity` dispatches at a time from now on; 0 is `drain`. Not announced in legacy
-        dialects."""
+        """Take up to `capacity` dispatches at a time from now on; 0 is `drain`.
+
+        The older dialects do not announce it.
+        """
         if capacity == 0:
             self.drain(now)
             return
@@ -246,13 +257,14 @@ class WorkerSession(WorkerSessionBase):
             self._register_all(now)
 
     def set_load(self, load: float | None, now: float) -> None:
-        """What the next HEARTBEAT says of our load; None = unknown."""
+        """Set the load that the next HEARTBEAT carries; None = unknown."""
         self._load = load
 
     def drain(self, now: float) -> None:
-        """Finish what is held and get nothing new; see `drained`. May be repeated.
+        """Finish the dispatches that are held, and take no new ones; see `drained`.
 
-        A legacy worker leaves as soon as it is idle; a Delphi one declares itself unfit before.
+        A legacy worker disconnects as soon as it is idle; a Delphi worker first reports a load that
+        excludes it. May be repeated.
         """
         if self._draining:
             return
@@ -271,8 +283,7 @@ class WorkerSession(WorkerSessionBase):
             self._heartbeat()
 
     def close(self, now: float) -> None:
-        """Give up what is held (`Cancel`) and part from the broker. The session is done after
-        this."""
+        """Cancel the dispatches that are held, and disconnect. The session cannot be used again."""
         if self._connection.state is CLOSED:
             return
         parting = self._connection.present
@@ -283,11 +294,13 @@ class WorkerSession(WorkerSessionBase):
         self._settle_at = inf
         self._outbox.unblock()
 
-    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+    # ── messages of the broker ────────────────────────────────────────────────────────────────────
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
-        raised."""
+        """Process one message of the socket. The session takes over the list.
+
+        Raises nothing, whatever bytes the message holds.
+        """
         self._connection.received_at = now
         if self._left or not self._connection.open:
             self.late += 1
@@ -336,8 +349,10 @@ class WorkerSession(WorkerSessionBase):
         )
 
     def _check(self, header: Fields) -> tuple[bytes, bytes] | None:
-        """The broker's and the sender's map of a REQUEST. None when it cannot become a dispatch; it is
-        answered then, if it can be."""
+        """Return the broker's and the sender's map of a REQUEST.
+
+        None when the REQUEST is ignored or was answered here.
+        """
         flags, id, service = header.flags, header.id, header.service
         if not id:
             self._count("no-id")
@@ -362,7 +377,7 @@ class WorkerSession(WorkerSessionBase):
         self._outbox.put(encoding.final(id, status, text.encode()), _FINAL)
 
     def _control(self, header: Fields, now: float) -> None:
-        """Every command but REQUEST."""
+        """A command about the connection or a dispatch, or one that no broker sends to a worker."""
         command, id = header.command, header.id
         if header.flags & spec.CRITICAL:
             self._count("critical-flag")
@@ -432,7 +447,7 @@ class WorkerSession(WorkerSessionBase):
             self._events.append(Cancel(dispatch_id))
 
     def _unknown(self, command: int, id: int) -> None:
-        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": that ends a dispatch of this id."""
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": it ends a dispatch of this id."""
         self._count("unknown-command")
         if not id:
             return

@@ -1,7 +1,7 @@
-"""A worker's registration as such: what the session keeps, what its connection goes through, and
-what is told of it.
+"""The base of a worker's session: its state, its registration, and what the end of a connection
+causes.
 
-`WorkerSession` stands on it: the dispatches are its matter.
+`WorkerSession` adds the commands about dispatches and the messages of the broker.
 """
 
 from __future__ import annotations
@@ -33,9 +33,17 @@ _JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
 
 
 class Dispatch:
-    """One request to be answered. ``deadline``: monotonic seconds, inf if there is none.
-    ``client``: the client's handle. ``metadata``, ``broker_metadata``: packed maps, checked; only
-    the broker's is to be trusted."""
+    """The delivery of one request to this worker, which has to answer it.
+
+    ``id``: the dispatch's number, unique in the session.
+    ``service``: the name that was called.
+    ``frames``: the body.
+    ``client``: the handle of the client.
+    ``deadline``: monotonic seconds, inf if there is none.
+    ``metadata``: the client's packed map, checked; a client may write anything into it.
+    ``broker_metadata``: the broker's packed map, checked.
+    ``flags``: of the REQUEST.
+    """
 
     __slots__ = (
         "broker_metadata",
@@ -90,7 +98,7 @@ def make_dispatch(
     broker_metadata: bytes,
     flags: int,
 ) -> Dispatch:
-    """A `Dispatch`; it costs less than the constructor where this is compiled."""
+    """Make a `Dispatch`. A compiled call by position builds no argument tuple, which a class does."""
     made = Dispatch.__new__(Dispatch)
     made.id = id
     made.service = service
@@ -104,14 +112,13 @@ def make_dispatch(
 
 
 class Cancel(NamedTuple):
-    """The answer to a dispatch is not wanted any more; an answer is due all the same while it is
-    held."""
+    """The answer to a dispatch is not needed any more; while it is held, it must still be answered."""
 
     id: int
 
 
 class Disconnected(NamedTuple):
-    """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
+    """The broker disconnected, with a status and a sentence as in a FINAL."""
 
     status: int
     text: str
@@ -129,7 +136,10 @@ WorkerEvent: TypeAlias = (
 
 
 class LegacyReply(NamedTuple):
-    """What a reply to a legacy dispatch needs: where it goes, and the parts that are joined into it."""
+    """What the reply to a legacy dispatch needs.
+
+    ``address``: the handle of the client. ``parts``: frames of parts that are joined into it.
+    """
 
     address: bytes
     parts: list[Frame]
@@ -174,23 +184,25 @@ class WorkerSessionBase:
         self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
         self._dispatches: dict[int, DispatchState] = {}
         self._legacy_replies: dict[int, LegacyReply] = {}
-        self._base = 0  # added to a wire id it makes a dispatch's number, never used again
+        self._base = (
+            0  # the id of a REQUEST plus this is its dispatch_id, which is never used again
+        )
         self._last = 0
         self._draining = False
-        self._unregistered: list[bytes] = []  # services that came while we drained
+        self._unregistered: list[bytes] = []  # services that were added while the worker drained
         self._left = False
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
         self._taken: list[WorkerEvent] = []
 
-    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+    # ── reports of the shell ────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to the broker."""
         self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
-        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
+        """The connection has ended; what had arrived on it was handed to `receive` before."""
         self._apply(self._connection.step("lost", now), now)
 
     def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
@@ -206,13 +218,11 @@ class WorkerSessionBase:
             self._outbox.keep(frames, tag, now)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         connection = self._connection
         if now >= connection.due:
             if self._busy_is_silent and self._dispatches:
-                connection.restart_silence(
-                    now
-                )  # brokers of these dialects do not beat to who is busy
+                connection.restart_silence(now)  # these brokers send no heartbeats to a busy worker
             change = connection.tick(now)
             if change is Change.HEARTBEAT:
                 self._heartbeat()
@@ -229,8 +239,9 @@ class WorkerSessionBase:
         return min(self._connection.due, self._outbox.due, self._settle_at)
 
     def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[WorkerEvent], bool]:
-        """What is to be sent, what is to be done, and whether the shell is to change its socket:
-        close it after these sends, and open a new one, with a new routing id.
+        """Return the sends, their tags, the events, and whether the shell has to replace its socket.
+
+        It then closes the socket after these sends, and opens one with a new routing id.
 
         The lists are good until the next call, which empties them.
         """
@@ -243,10 +254,13 @@ class WorkerSessionBase:
             self._connection.renewed()
         return sends, tags, events, renew
 
-    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+    # ── the connection ─────────────────────────────────────────────────────────────────────
 
     def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
-        """Draw the consequences of what became of the connection; `notify`: by our own will."""
+        """Do what a change of the connection requires.
+
+        `notify`: the broker gets a DISCONNECT, because the session ends the connection.
+        """
         if change is Change.OPENED:
             if not self._draining:
                 self._register_all(now)
@@ -265,7 +279,7 @@ class WorkerSessionBase:
         self.events.resubscribe()
 
     def _register(self, service: bytes, now: float) -> None:
-        """READY. Where nothing answers it, we are ready by having said it."""
+        """Send READY. In a dialect without an answer to it, the session is ready at once."""
         if self._codec is None:
             ready = encoding.ready(service, self._capacity, self.settings.weight)
             self._outbox.put(ready, spec.READY)
@@ -286,7 +300,7 @@ class WorkerSessionBase:
             self._outbox.put(heartbeat, spec.HEARTBEAT)
 
     def _drop_dispatches(self) -> None:
-        """The connection is gone, and with it every dispatch that came over it."""
+        """Cancel and drop all dispatches, because their connection has ended."""
         for dispatch_id, state in self._dispatches.items():
             if state is not _CANCELLED:
                 self._events.append(Cancel(dispatch_id))
@@ -299,7 +313,7 @@ class WorkerSessionBase:
         self.worker_id = b""
 
     def _leave_if_idle(self, now: float) -> None:
-        """A legacy worker that drains parts from its broker when nothing is left to do."""
+        """Disconnect a legacy worker that drains and holds no dispatch."""
         if self._codec is None or not self._draining or self._dispatches:
             return
         if not self._connection.open:

@@ -1,5 +1,5 @@
-"""Streams of a worker's dispatches: how many parts of an answer may be sent, the parts that a client
-sends, and the credit that is given for those that were read (docs/spec/mdp-0.3.md, section 14)."""
+"""Streams of a worker's dispatches: parts of the answer, parts of the client, and the credit of both
+(docs/spec/mdp-0.3.md, section 14)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _NO_NAMES: Final = mdp03.NO_NAMES
 
 
 class Incoming(NamedTuple):
-    """A part of the client's stream. ``last``: its end, of which the frames are the body."""
+    """A part of the client's stream.
+
+    ``id``: of the dispatch. ``frames``: the body. ``last``: it ends the stream.
+    """
 
     id: int
     frames: list[Frame]
@@ -27,14 +30,17 @@ class Incoming(NamedTuple):
 
 
 class DispatchCredit(NamedTuple):
-    """The client takes more parts of the answer."""
+    """The client takes more parts of the answer. ``id``: of the dispatch."""
 
     id: int
 
 
 class DispatchStream:
-    """The streams of one dispatch. ``credit``: parts that may be sent. ``open``: the client's side is.
-    ``accepts``: parts that it may send, ``read``: those read since the last CREDIT."""
+    """The streams of one dispatch.
+
+    ``credit``: parts that the worker may send. ``accepts``: parts that the client may send.
+    ``open``: the client has not ended its stream. ``read``: parts read since the last CREDIT.
+    """
 
     __slots__ = ("accepts", "credit", "open", "read")
 
@@ -90,8 +96,7 @@ class DispatchStreams:
         return stream.accepts >= 0
 
     def was_read(self, dispatch_id: int, wire: int, parts: int) -> bool:
-        """So many parts of the client were read. True when credit was given, for the shell to
-        send."""
+        """Note that `parts` parts of the client were read. True when credit was put into the outbox."""
         stream = self.of.get(dispatch_id)
         if stream is None or not stream.open:
             return False
