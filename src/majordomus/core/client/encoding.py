@@ -1,5 +1,4 @@
-"""What a client says to a broker, in the dialect that the broker knows. Only wording: when it is
-said is decided by the session."""
+"""The messages of a client, in the dialect of its broker. The session decides when to send them."""
 
 from __future__ import annotations
 
@@ -24,15 +23,18 @@ _MOST_TAILS: Final = 1024
 
 
 class ClientEncoder:
-    """The words of one dialect. ``tails``: what `tail` made for services that were called
-    plainly."""
+    """The messages of one dialect.
+
+    ``codec``: of an older dialect, None in MDP/0.3.
+    ``tails``: the tails of services that were called without flags, worker and metadata.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         self.codec = LEGACY.get(dialect)
         self.tails: dict[bytes, bytes] = {}
 
     def tail(self, service: bytes, flags: int, to: bytes, field: bytes) -> tuple[int, bytes]:
-        """The flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
+        """Return the flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
         if flags & spec.MORE and self.codec is not None:
             raise LocalProtocolError("not-in-dialect", "a stream from the client")
         known = _FLAGS if self.codec is None else _LOCAL_FLAGS
@@ -68,7 +70,7 @@ class ClientEncoder:
 
 
 def hello(session: bytes) -> list[Frame]:
-    """HELLO; `session` are the 16 bytes by which the broker knows us again."""
+    """HELLO; `session` are the 16 bytes by which the broker recognises the client."""
     field = metadata.pack({"session": session})
     return [mdp03.pack(spec.HELLO, spec.METADATA, metadata=field)]
 

@@ -1,8 +1,8 @@
 """A client's session that logs in before anything else, and renews its token by itself.
 
-What is promised beside what `ClientSession` promises: no call leaves before there is a token, and a
-call that the broker answers with 401 is sent once more, with a new one. The token goes with HELLO;
-without presence, in each REQUEST; in the older dialects, as the first frame of each body.
+Beyond the contract of `ClientSession`: no call leaves before there is a token, and a call that the
+broker answers with 401 is sent once more, with a new token. HELLO carries the token; without
+presence, each REQUEST does; in the older dialects, it is the first frame of each body.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from majordomus.core.session.settings import ClientSettings
 
 MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
-"""Bytes of a call's own metadata, where the token has to find room beside them."""
+"""Bytes that a call's own metadata may have beside the token."""
 SESSION_SIZE: Final = 16
 _REQUEST: Final = spec.REQUEST
 
 
 class TokenEncoder(ClientEncoder):
-    """The words of one dialect, with a token in every request when it is to be there."""
+    """The messages of one dialect, with a token in every request. ``token``: empty = none."""
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect)
@@ -40,7 +40,7 @@ class TokenEncoder(ClientEncoder):
         self._tailed: dict[bytes, bytes] = {}
 
     def carry(self, token: str) -> None:
-        """From now on, every request has `token`; none when it is empty."""
+        """Put `token` into every request from now on; none when it is empty."""
         self.token = token
         self._tailed.clear()
 
@@ -66,7 +66,11 @@ class TokenEncoder(ClientEncoder):
 
 
 class LoginSession(ClientSession):
-    """A `ClientSession` with credentials. ``login`` is where it is with them."""
+    """A `ClientSession` with credentials.
+
+    ``login``: the state of the login. ``_hello_id``: the id of the last HELLO, 0 = none.
+    ``_again``: calls that were sent once more after a 401.
+    """
 
     def __init__(
         self, settings: ClientSettings, credentials: Credentials, ids: IdSource, rng: Rng
@@ -78,7 +82,6 @@ class LoginSession(ClientSession):
         self._session = bytes(ids(SESSION_SIZE))
         self._hello_id = 0
         self._again: set[int] = set()
-        """Calls that were sent once more after a 401."""
 
     def ask(
         self,
@@ -100,23 +103,23 @@ class LoginSession(ClientSession):
     def publish(
         self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
     ) -> int:
-        """As `ClientSession.publish`; it takes on presence, for an event cannot carry a token."""
+        """As `ClientSession.publish`; with presence, because an event cannot carry a token."""
         self._check_events()
         self.set_presence(now)
         return super().publish(topic, body, now, ttl=ttl, metadata=metadata)
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """As `ClientSession.subscribe`; the broker is told when it knows who we are."""
+        """As `ClientSession.subscribe`; it is sent when the broker has accepted the token."""
         self._check_events()
         self.events.subscribe(pattern, self._hello_id != 0)
         self.set_presence(now)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
+        """Remove the subscription to `pattern`. May be repeated."""
         self.events.unsubscribe(pattern, self._hello_id != 0)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self.login.due and self._connection.open and self._may_ask():
             unanswered = self.login.wire
             if self.login.tick(now):
@@ -132,7 +135,7 @@ class LoginSession(ClientSession):
         return min(super().next_deadline(), due)
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over."""
+        """Process one message of the socket. The session takes over the list."""
         if self._codec is None or not self.login.wire or not self._take_legacy(frames, now):
             super().receive(frames, now)
 
@@ -151,7 +154,7 @@ class LoginSession(ClientSession):
     # ── the login ─────────────────────────────────────────────────────────────────────────────────
 
     def _may_ask(self) -> bool:
-        """Without correlation nothing else may be on its way."""
+        """Without correlation no other call may be in flight."""
         return self._codec is None or self.login.wire != 0 or self._calls.current is None
 
     def _ask(self, now: float) -> None:
@@ -166,7 +169,7 @@ class LoginSession(ClientSession):
         self._put([header, *body], _REQUEST, now)
 
     def _take_legacy(self, frames: list[Frame], now: float) -> bool:
-        """Whether this is the answer to our question, in a dialect without correlation."""
+        """Take the answer to the login, in a dialect without correlation. False for another."""
         if self._codec is None:
             return False
         try:
@@ -193,14 +196,13 @@ class LoginSession(ClientSession):
         self._send_waiting(now)
 
     def _take_token(self, now: float) -> None:
-        """There is a new token: the broker is told of it with the next thing that goes out."""
+        """Put a new token into what is sent next: HELLO, or every request."""
         self._token_encoder.carry("" if self._presence else self.login.token)
         if self._presence and self._connection.open:
             self._send_hello(now)
 
     def _emit_refusal(self) -> None:
-        """What waits for the login ends with a verdict against us; else it waits on, and says why
-        if it waits in vain."""
+        """End the waiting calls after a refusal; another failure becomes their last answer."""
         refusal = self.login.refusal
         if refusal is None:
             return
@@ -235,7 +237,7 @@ class LoginSession(ClientSession):
         return True
 
     def _hello_refused(self, status: int, now: float) -> None:
-        """HELLO was refused: nothing more is heard of us on this connection."""
+        """HELLO was refused: the broker accepts nothing more on this connection."""
         self._hello_id = 0
         if status != spec.UNAUTHENTICATED:
             return
@@ -251,7 +253,7 @@ class LoginSession(ClientSession):
             self._ask(now)
         self._update_state()
 
-    # ── what the session does otherwise ───────────────────────────────────────────────────────────
+    # ── changes of the base ───────────────────────────────────────────────────────────────────────
 
     def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         if change is Change.ENDED:
@@ -262,7 +264,7 @@ class LoginSession(ClientSession):
         super()._apply(change, now, notify=notify)
 
     def _send_hello(self, now: float) -> None:
-        """HELLO says the token, and has an id so that a refusal can be told."""
+        """Send HELLO with the token, and with an id, so that its refusal is recognised."""
         if not self.login.has_token:
             return
         self._token_encoder.carry("")

@@ -1,9 +1,9 @@
-"""A client's conversation with one broker at a time, out of a list: every dialect, one contract.
+"""A client's session with one of several brokers, in every dialect with one contract.
 
-What is promised: every call ends with exactly one `Final` or `Lost` (a ONE-WAY one with none), at
-the latest when its deadline and the `grace` after it have passed. What is sent again is decided
-here and nowhere else: after 429 and 503, and after the loss of a broker; never what is ONCE and may
-have run, never what the caller has seen a part of.
+Every call ends with exactly one `Final` or `Lost` (a ONE-WAY call with none), at the latest when
+its deadline and the `grace` have passed. Retries are decided here alone: after 429 and 503, and
+after the loss of a broker. A call that is ONCE and may have run, or of which the caller has a part,
+is not sent again.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ _MOST_SECONDS: Constant = MOST_TTL / 1000
 
 
 class ClientSession(ClientSessionBase):
-    """One client without a socket, a clock or a thread. Not for several threads at once.
+    """The state machine of one client, without socket, clock or thread. Not thread-safe.
 
-    ``late``: answers that no open call waits for. ``invalid``: other messages that were ignored, by
-    reason. ``dropped``: one-way messages that came to nothing here. ``welcome``: what the broker
-    told of itself, ``peer_id``: how it calls us (presence only).
+    ``late``: answers to calls that are not open.
+    ``invalid``: other messages that were ignored, by reason.
+    ``dropped``: one-way messages that failed here.
+    ``welcome``: the metadata of the broker's WELCOME (presence only).
+    ``peer_id``: the routing id that the broker named (presence only).
     """
 
     @property
@@ -98,16 +100,16 @@ class ClientSession(ClientSessionBase):
         return len(self._open)
 
     def has_left(self, call: int) -> bool:
-        """Whether nothing of `call` waits here to be sent: it is on its way, or it has ended."""
+        """Whether `call` was sent or has ended."""
         found = self._open.get(call)
         return found is None or found.wire != 0
 
     def wire(self, call: int) -> int:
-        """The id under which `call` is on its way; 0 while it is not, and when it has ended."""
+        """The id under which `call` is in flight; 0 when it is not."""
         found = self._open.get(call)
         return 0 if found is None else found.wire
 
-    # ── what the caller asks ──────────────────────────────────────────────────────────────────────
+    # ── commands of the caller ────────────────────────────────────────────────────────────────────
 
     def call(
         self,
@@ -142,7 +144,7 @@ class ClientSession(ClientSessionBase):
         metadata: bytes,
         restart: bool,
     ) -> int:
-        """`call`, for who makes many: by position, it costs less where this is compiled."""
+        """As `call`, by position, which costs less where this is compiled."""
         tail = self._tails.get(service)
         if tail is None or flags or to or metadata:
             flags, tail = self._encoder.tail(service, flags, to, metadata)
@@ -201,16 +203,16 @@ class ClientSession(ClientSessionBase):
         return number
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """Hear of `pattern`, on this connection and every later one; it takes on presence.
+        """Subscribe to `pattern`, on this and every later connection, with presence.
 
-        Raises: LocalProtocolError for what is no pattern, and in the older dialects.
+        Raises: LocalProtocolError for a name that is no pattern, and in the older dialects.
         """
         self._check_events()
         self.events.subscribe(pattern, self._presence and self._connection.open)
         self.set_presence(now)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
+        """Remove the subscription to `pattern`. May be repeated."""
         self.events.unsubscribe(pattern, self._connection.open)
 
     def _check_events(self) -> None:
@@ -218,7 +220,7 @@ class ClientSession(ClientSessionBase):
             raise LocalProtocolError("not-in-dialect", "events")
 
     def set_presence(self, now: float) -> None:
-        """Say HELLO from now on, on this connection and every later one. May be repeated."""
+        """Send HELLO on this and every later connection. May be repeated."""
         if self._presence or self._codec is not None:
             return
         self._presence = True
@@ -226,7 +228,7 @@ class ClientSession(ClientSessionBase):
             self._send_hello(now)
 
     def close(self, now: float) -> None:
-        """End what is open with 499, and part from the broker. The session is done after this."""
+        """End open calls with 499, and disconnect. The session cannot be used again."""
         if self._connection.state is CLOSED:
             return
         in_flight = [call.wire for call in self._open.values() if call.wire]
@@ -244,14 +246,14 @@ class ClientSession(ClientSessionBase):
         self._send_at = inf
         self._update_state()
 
-    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+    # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to `endpoint`."""
         self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
-        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
+        """The connection has ended; what had arrived on it was handed to `receive` before."""
         self._apply(self._connection.step("lost", now), now)
 
     def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
@@ -269,7 +271,7 @@ class ClientSession(ClientSessionBase):
         self._update_state()
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self._connection.due:
             change = self._connection.tick(now)
             if change is Change.HEARTBEAT:
@@ -290,9 +292,10 @@ class ClientSession(ClientSessionBase):
         return min(self._connection.due, calls, self._outbox.due, self._send_at, streams)
 
     def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[ClientEvent], bool]:
-        """What is to be sent, what happened to calls, and whether the shell is to change its
-        socket: close it after these sends, and open a new one, with a new routing id, to
-        `endpoint`.
+        """Return the sends, their tags, the events, and whether the shell must replace its socket.
+
+        It then closes the socket after these sends, and opens one to `endpoint` with a new routing
+        id.
 
         The lists are good until the next call, which empties them.
         """
@@ -306,11 +309,13 @@ class ClientSession(ClientSessionBase):
             self._connection.renewed()
         return sends, tags, events, renew
 
-    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+    # ── messages of the broker ────────────────────────────────────────────────────────────────────
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
-        raised."""
+        """Process one message of the socket. The session takes over the list.
+
+        Raises nothing, whatever bytes the message holds.
+        """
         self._connection.received_at = now
         if self._codec is not None:
             self._receive_legacy(self._codec, frames, now)
@@ -369,7 +374,7 @@ class ClientSession(ClientSessionBase):
             self._events.append(refused)
 
     def _decide_final(self, call: Call, flags: int, final: Final, now: float) -> None:
-        """A FINAL that may not be the last word, or that we cannot understand."""
+        """Handle a FINAL after which the call may be sent again, or with a critical flag."""
         if flags >= _CRITICAL:
             self._count("critical-flag")
             final = Final(call.number, spec.NOT_IMPLEMENTED, [NOT_UNDERSTOOD], b"")

@@ -1,7 +1,6 @@
-"""What a client's session keeps, what leaves it, and how its calls end.
+"""The base of a client's session: its state, sending, and how calls end.
 
-The half of the session that no message and no caller reaches directly: `ClientSession` stands on
-it, and decides what is to happen.
+`ClientSession` adds the commands of the caller and the messages of the broker.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ONE_WAY: Constant = spec.ONE_WAY
 
 
 class ClientSessionBase:
-    """The state of one session, and what moves in it. See `ClientSession`."""
+    """The state of one session. See `ClientSession`."""
 
     def __init__(self, settings: ClientSettings, ids: IdSource, rng: Rng) -> None:
         self.settings = settings
@@ -84,10 +83,13 @@ class ClientSessionBase:
         self._events: list[ClientEvent] = []
         self._taken: list[ClientEvent] = []
 
-    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+    # ── the connection ────────────────────────────────────────────────────────────────────────────
 
     def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
-        """Draw the consequences of what became of the connection; `notify`: by our own will."""
+        """Do what a change of the connection requires.
+
+        `notify`: the broker gets a DISCONNECT, because the session ends the connection.
+        """
         if change is Change.OPENED:
             if self._presence:
                 self._send_hello(now)
@@ -122,8 +124,10 @@ class ClientSessionBase:
         self._calls.restart([call for call in in_flight if call.wire])
 
     def _leave(self, now: float, *, refused: bool = False) -> None:
-        """The broker drains. We go when it has nothing of ours, or when it `refused` a call; but
-        not while it has a call that would be lost with it."""
+        """Leave a broker that drains, when no call is in flight or it `refused` one.
+
+        Not while a call is in flight that may not be sent to another broker.
+        """
         if self._calls.in_flight:
             if not refused:
                 return
@@ -135,8 +139,11 @@ class ClientSessionBase:
         self._apply(self._connection.step("move", now), now, notify=True)
 
     def _withdraw(self, wire: int, now: float) -> None:
-        """A call has ended here that the broker still has: CANCEL, or, where a late answer could be
-        taken for another call's, a new connection."""
+        """Cancel a call that ended here and is in flight.
+
+        In a dialect without correlation the connection is renewed, because a late answer could be
+        taken for that of another call.
+        """
         if self._codec is not None:
             self._apply(self._connection.step("renew", now), now)
             return
@@ -144,14 +151,14 @@ class ClientSessionBase:
         if self._leaving:
             self._leave(now)
 
-    # ── what goes out ─────────────────────────────────────────────────────────────────────────────
+    # ── sending ───────────────────────────────────────────────────────────────────────────────────
 
     def _put(self, frames: list[Frame], tag: Tag, now: float) -> None:
         self._connection.sent_at = now
         self._outbox.put(frames, tag)
 
     def _accept(self, call: Call, now: float) -> None:
-        """A call that cannot leave on the spot."""
+        """Take a call that cannot leave at once."""
         if self._connection.state is CLOSED:
             raise LocalProtocolError("closed", "the session was closed")
         if not call.deadline > -inf:
@@ -163,7 +170,7 @@ class ClientSessionBase:
         self._send_waiting(now)
 
     def _send_waiting(self, now: float) -> None:
-        """Send what waits, as far as it may leave now; the rest follows at the next `tick`."""
+        """Send waiting calls, up to a batch; the rest follows at the next `tick`."""
         self._send_at = inf
         calls, outbox = self._calls, self._outbox
         if not self._connection.open or now < (outbox.due if outbox.blocked else -inf):
@@ -211,9 +218,9 @@ class ClientSessionBase:
             self._calls.current = call
 
     def _take_back(self, tag: Tag) -> bool:
-        """A REQUEST has not left: its call waits again. False for any other message."""
+        """Let the call of a REQUEST that has not left wait again. False for any other message."""
         if not isinstance(tag, Call):
-            return tag == _REQUEST  # the question of a login: it is asked anew
+            return tag == _REQUEST  # of a login, which repeats it by itself
         if tag.command != _REQUEST:
             return False
         if tag.flags & _ONE_WAY and self._codec is None:
@@ -225,7 +232,7 @@ class ClientSessionBase:
     # ── how calls end ─────────────────────────────────────────────────────────────────────────────
 
     def _handle_timer(self, call: Call, now: float) -> None:
-        """The time of `call` has come: its deadline, or the end of its rest."""
+        """Handle the timer of `call`: its deadline, or the end of its rest."""
         limit = call.deadline + self._grace if call.wire else call.deadline
         if now >= limit:
             self._expire(call, now)
@@ -236,7 +243,7 @@ class ClientSessionBase:
             self._calls.timers.schedule(call.number, call, min(limit, call.wake))
 
     def _expire(self, call: Call, now: float) -> None:
-        """The deadline passed here: with the broker's last word if it said one, else with 408."""
+        """End a call at its deadline, with the broker's last answer if there is one, else 408."""
         wire = call.wire
         unsent = not wire and not self._connection.open
         text = NO_BROKER if unsent else NO_ANSWER
@@ -258,7 +265,7 @@ class ClientSessionBase:
             self.dropped += 1
 
     def _update_state(self) -> None:
-        """Whether a call made next may leave at once, and whether we wait for a chance to move."""
+        """Decide anew whether the next call may leave at once, and whether to leave the broker."""
         connection = self._connection
         free = connection.open and not self._outbox.blocked and self._calls.idle
         self._direct = free and not self._codec

@@ -1,8 +1,8 @@
-"""Streams of a client's calls: the parts that it sends, as far as there is credit, and the credit
-that it gives for the parts that were read (docs/spec/mdp-0.3.md, section 14).
+"""Streams of a client's calls: parts that it sends, as far as there is credit, and the credit for
+parts that were read (docs/spec/mdp-0.3.md, section 14).
 
-No part leaves in one batch with the REQUEST that it belongs to: what a socket refuses is sent
-again, and a part must not pass its REQUEST.
+No part leaves in one batch with its REQUEST: a refused REQUEST is sent again, and a part must not
+overtake it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ _NO_NAMES: Final = mdp03.NO_NAMES
 
 
 class CallCredit(NamedTuple):
-    """The other side takes more parts of an open call."""
+    """The worker takes more parts of an open call. ``call``: its number."""
 
     call: int
 
 
 class ClientStream:
-    """The streams of one call. ``credit``: parts that may be sent, ``waiting``: those that have not
-    left, ``end``: the body of our FINAL, ``end_due``: it has not left. ``settled``: the REQUEST
-    has. ``unread``: parts handed over and not read, ``read``: those read since the last CREDIT.
+    """The streams of one call.
+
+    ``credit``: parts that may be sent. ``waiting``: parts that have not left.
+    ``open``: the client has not ended its stream. ``end``: the body of its FINAL.
+    ``end_due``: the FINAL has not left. ``settled``: the REQUEST has left.
+    ``unread``: parts of the answer handed over and not read. ``read``: parts read since the last
+    CREDIT.
     """
 
     __slots__ = ("credit", "end", "end_due", "open", "read", "settled", "unread", "waiting")
@@ -51,7 +55,11 @@ class ClientStream:
 
 
 class ClientStreams:
-    """The streams of all open calls. ``due``: 0 when something waits for the next `tick`."""
+    """The streams of all open calls.
+
+    ``due``: 0 when the next `tick` has something to send, else inf.
+    ``_launched``: calls whose REQUEST is in the outbox. ``_ripe``: calls whose REQUEST was taken.
+    """
 
     def __init__(self, calls: dict[int, Call], outbox: SessionOutbox) -> None:
         self._open = calls
@@ -60,10 +68,10 @@ class ClientStreams:
         self._ripe: list[Call] = []
         self.due = inf
 
-    # ── what the caller asks ──────────────────────────────────────────────────────────────────────
+    # ── commands of the caller ────────────────────────────────────────────────────────────────────
 
     def room(self, call: int) -> int:
-        """How many parts may be given now; 0 as well when the call or our side of it has ended."""
+        """Return how many parts may be sent now; 0 when the call or its own stream has ended."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if stream is None or not stream.open:
@@ -71,7 +79,7 @@ class ClientStreams:
         return stream.credit - len(stream.waiting)
 
     def pending(self, call: int) -> bool:
-        """Whether something of an open call waits here that only needs a connection and credit."""
+        """Whether a part or the end of the stream waits for a connection or credit."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if stream is None:
@@ -79,7 +87,7 @@ class ClientStreams:
         return not stream.settled or bool(stream.waiting) or stream.end_due
 
     def part(self, call: int, frames: list[Frame]) -> None:
-        """One more part. Raises: LocalProtocolError where there is no room."""
+        """Send one more part. Raises: LocalProtocolError where there is no room."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or self.room(call) < 1:
@@ -88,7 +96,7 @@ class ClientStreams:
         self._release(found, stream)
 
     def finish(self, call: int, frames: list[Frame]) -> None:
-        """End our side, with one last body; nothing happens when it has ended."""
+        """End the stream of the client, with one last body. May be repeated."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or not stream.open:
@@ -98,7 +106,7 @@ class ClientStreams:
         self._release(found, stream)
 
     def was_read(self, call: int, parts: int) -> None:
-        """So many parts of the answer were read: credit is given for them, in batches."""
+        """Note that `parts` parts of the answer were read; credit is granted in batches."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or not found.wire:
@@ -114,7 +122,7 @@ class ClientStreams:
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
     def request_sent(self, call: Call) -> None:
-        """The REQUEST of a call with a stream is about to leave, perhaps not for the first time."""
+        """The REQUEST of a call with a stream is in the outbox, perhaps not for the first time."""
         stream = call.stream
         if stream is not None:
             stream.settled = False
@@ -124,14 +132,14 @@ class ClientStreams:
             self._launched.append(call)
 
     def taken(self) -> None:
-        """What was to be sent is at the socket: parts may follow, unless it comes back."""
+        """The shell took the sends: parts may follow at the next `tick`, unless it refuses them."""
         if self._launched:
             self._ripe += self._launched
             self._launched.clear()
             self.due = 0.0
 
     def tick(self) -> None:
-        """`due` has come."""
+        """Send the parts of calls whose REQUEST has left."""
         self.due = inf
         ripe, self._ripe = self._ripe, []
         for call in ripe:
@@ -141,7 +149,7 @@ class ClientStreams:
                 self._release(call, stream)
 
     def part_received(self, call: Call) -> ClientStream:
-        """A part of an answer: the stream that it belongs to, made now if it is the first."""
+        """Count a part of an answer, and return its stream, which is made for the first part."""
         stream = call.stream
         if stream is None:
             stream = call.stream = ClientStream(False)
@@ -149,7 +157,7 @@ class ClientStreams:
         return stream
 
     def credit_received(self, call: Call, parts: int) -> bool:
-        """CREDIT; whether it is of use."""
+        """Add credit. False when the client sends no stream in this call."""
         stream = call.stream
         if stream is None or not stream.open:
             return False
@@ -158,13 +166,13 @@ class ClientStreams:
         return True
 
     def clear(self) -> None:
-        """The connection is gone; what was under way is launched anew or has ended."""
+        """Forget the REQUESTs that were under way, because the connection has ended."""
         self._launched.clear()
         self._ripe.clear()
         self.due = inf
 
     def _release(self, call: Call, stream: ClientStream) -> None:
-        """What may leave of a call that the broker has."""
+        """Send what the credit allows of a call that is in flight."""
         if not call.wire or not stream.settled:
             return
         while stream.waiting and stream.credit:

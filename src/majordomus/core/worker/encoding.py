@@ -1,4 +1,4 @@
-"""The messages of a worker, in the dialect of its broker. The session decides when they are sent."""
+"""The messages of a worker, in the dialect of its broker. The session decides when to send them."""
 
 from __future__ import annotations
 

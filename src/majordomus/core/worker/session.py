@@ -447,7 +447,7 @@ class WorkerSession(WorkerSessionBase):
             self._events.append(Cancel(dispatch_id))
 
     def _unknown(self, command: int, id: int) -> None:
-        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": it ends a dispatch of this id."""
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": it ends a dispatch."""
         self._count("unknown-command")
         if not id:
             return

@@ -98,7 +98,7 @@ def make_dispatch(
     broker_metadata: bytes,
     flags: int,
 ) -> Dispatch:
-    """Make a `Dispatch`. A compiled call by position builds no argument tuple, which a class does."""
+    """Make a `Dispatch`. A compiled call by position builds no argument tuple; a class does."""
     made = Dispatch.__new__(Dispatch)
     made.id = id
     made.service = service
@@ -112,7 +112,7 @@ def make_dispatch(
 
 
 class Cancel(NamedTuple):
-    """The answer to a dispatch is not needed any more; while it is held, it must still be answered."""
+    """The answer to a dispatch is not needed any more; a held one must still be answered."""
 
     id: int
 
@@ -195,7 +195,7 @@ class WorkerSessionBase:
         self._events: list[WorkerEvent] = []
         self._taken: list[WorkerEvent] = []
 
-    # ── reports of the shell ────────────────────────────────────────────────────────────────────
+    # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to the broker."""
@@ -239,7 +239,7 @@ class WorkerSessionBase:
         return min(self._connection.due, self._outbox.due, self._settle_at)
 
     def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[WorkerEvent], bool]:
-        """Return the sends, their tags, the events, and whether the shell has to replace its socket.
+        """Return the sends, their tags, the events, and whether the shell must replace its socket.
 
         It then closes the socket after these sends, and opens one with a new routing id.
 
@@ -254,7 +254,7 @@ class WorkerSessionBase:
             self._connection.renewed()
         return sends, tags, events, renew
 
-    # ── the connection ─────────────────────────────────────────────────────────────────────
+    # ── the connection ────────────────────────────────────────────────────────────────────────────
 
     def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         """Do what a change of the connection requires.

@@ -1,4 +1,4 @@
-"""Streams of a worker's dispatches: parts of the answer, parts of the client, and the credit of both
+"""Streams of a worker's dispatches: parts of the answer and of the client, and credit of both
 (docs/spec/mdp-0.3.md, section 14)."""
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class DispatchStreams:
         return stream.accepts >= 0
 
     def was_read(self, dispatch_id: int, wire: int, parts: int) -> bool:
-        """Note that `parts` parts of the client were read. True when credit was put into the outbox."""
+        """Note that `parts` parts of the client were read. True when credit was sent for them."""
         stream = self.of.get(dispatch_id)
         if stream is None or not stream.open:
             return False
