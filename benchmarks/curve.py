@@ -98,9 +98,9 @@ def work(access: Access) -> None:
         wait(1000)
         answers = []
         for header, *body in wire.receive(256):
-            command, _, _, id, *_ = mdp03.parse(header)
-            if command == spec.REQUEST:
-                answers.append([mdp03.pack(spec.FINAL, code=200, id=id), *body])
+            request = mdp03.parse(header)
+            if request.command == spec.REQUEST:
+                answers.append([mdp03.pack(spec.FINAL, code=200, id=request.id), *body])
         wire.send(answers or [[mdp03.pack(spec.HEARTBEAT, code=0)]])
 
 
@@ -121,7 +121,7 @@ def call(access: Access, size: int, seconds: float, pid: int) -> dict[str, float
     def answered() -> int:
         wait(1000)
         heads = [mdp03.parse(frames[0]) for frames in wire.receive(256)]
-        return sum(head[0] == spec.FINAL and head[2] == spec.OK for head in heads)
+        return sum(head.command == spec.FINAL and head.code == spec.OK for head in heads)
 
     def run(until: float) -> int:
         done = 0

@@ -78,7 +78,7 @@ class Fleet:
 
     def _answers(self) -> Iterator[tuple[bytes, list[bytes]]]:
         for peer, frames in self.broker.take_effects()[1]:
-            _, _, _, id, *_ = mdp03.parse(frames[0])
+            id = mdp03.parse(frames[0]).id
             yield peer, [mdp03.pack(spec.FINAL, code=200, id=id), BODY]
 
 

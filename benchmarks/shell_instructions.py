@@ -74,7 +74,7 @@ class Loopback:
     def flush(self, now: float) -> list[Any]:
         if self.session.next_deadline() <= now:
             self.session.tick(now)
-        sends, events, _ = self.session.take_effects()
+        sends, _, events, _ = self.session.take_effects()
         if sends:
             self.put(Loopback.peer(sends))
         return list(events)

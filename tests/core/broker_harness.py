@@ -13,8 +13,9 @@ from typing import Any
 from majordomus.core.broker import invariants
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 
 Word = tuple[Any, ...]
 """One message of the machine: (routing id, COMMAND, fields that are set, body), or (routing id,
@@ -40,7 +41,7 @@ def handle(n: int) -> Frame:
 def read_03(frames: list[Frame]) -> Word:
     """(COMMAND, fields that are set, body) of an MDP/0.3 message."""
     names = ("flags", "code", "id", "ttl", "service", "address", "metadata")
-    command, *values = mdp03.parse(frames[0])
+    command, *values = headers.parse(frames[0])
     known = {name: value for name, value in zip(names, values, strict=True) if value}
     return (spec.COMMAND_NAMES[command], known, frames[1:])
 
@@ -171,7 +172,7 @@ class BrokerHarness:
         return [self._word(peer, frames) for peer, frames in self.said()]
 
     def _word(self, peer: bytes, frames: list[Frame]) -> Word:
-        if frames[0][:4] != spec.MDP03_MAGIC:
+        if not octets.is_mdp03(frames[0]):
             return (peer, *frames)
         return (peer, *read_03(frames))
 

@@ -141,11 +141,11 @@ class End:
         moved |= self._receive()
         if session.next_deadline() <= now:
             session.tick(now)
-        sends, events, renew = session.take_effects()
+        sends, tags, events, renew = session.take_effects()
         new = list(events)
-        for frames in [list(frames) for frames in sends]:
+        for frames, tag in [(list(frames), tag) for frames, tag in zip(sends, tags, strict=True)]:
             moved = True
-            self._send(frames)
+            self._send(frames, tag)
         if renew:
             moved = True
             self._hang_up()
@@ -172,9 +172,9 @@ class End:
             self.session.receive(self.inbox.popleft(), self.world.now)
         return moved
 
-    def _send(self, frames: list[Frame]) -> None:
+    def _send(self, frames: list[Frame], tag: object) -> None:
         if self.desk is None:
-            self.session.refused(frames, self.world.now)
+            self.session.refused(frames, tag, self.world.now)
         else:
             self.desk.inbox.append((self.routing_id, frames))
 

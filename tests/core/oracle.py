@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import spec
 from majordomus.protocol.recognise import recognise
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 
 Key = tuple[bytes, tuple[Frame, ...], int]
 """A conversation: routing id, envelope, id."""
@@ -60,7 +61,7 @@ class Oracle:
         dialect, at = recognise(frames)
         if dialect is not Dialect.MDP03:
             return
-        command, _, status, id, ttl, *_ = mdp03.parse(frames[at])
+        command, _, status, id, ttl, *_ = headers.parse(frames[at])
         key = (peer, tuple(frames[:at]), id)
         if command in (spec.PARTIAL, spec.FINAL):
             assert key not in self.ended, f"{peer!r} hears of {id} after its FINAL"

@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.core.worker.session import WorkerSession, WorkerSettings
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 
 Word = tuple[Any, ...]
 S = TypeVar("S", ClientSession, WorkerSession)
@@ -40,9 +41,9 @@ def shortest() -> float:
 
 def word(frames: list[Frame]) -> Word:
     """(COMMAND, {fields that are set}, *body) of an MDP/0.3 message; any other as it is."""
-    if frames[0][:4] != spec.MDP03_MAGIC:
+    if not octets.is_mdp03(frames[0]):
         return tuple(frames)
-    command, flags, code, id, ttl, service, address, metadata = mdp03.parse(frames[0])
+    command, flags, code, id, ttl, service, address, metadata = headers.parse(frames[0])
     fields = {
         "flags": flags,
         "code": code,
@@ -80,16 +81,16 @@ class Script(Generic[S]):
             session.tick(self.now)
         renew = True
         while renew:
-            sends, events, renew = session.take_effects()
+            sends, tags, events, renew = session.take_effects()
             self._events.extend(list(events))
-            self._send([list(frames) for frames in sends])
+            self._send([list(frames) for frames in sends], list(tags))
             if renew:
                 self.renewals.append(getattr(session, "endpoint", 0))
 
-    def _send(self, sends: list[list[Frame]]) -> None:
-        for frames in sends:
+    def _send(self, sends: list[list[Frame]], tags: list[object]) -> None:
+        for frames, tag in zip(sends, tags, strict=True):
             if self.full or self.room <= 0:
-                self.session.refused(frames, self.now)
+                self.session.refused(frames, tag, self.now)
             else:
                 self.room -= 1
                 self._words.append(word(frames))

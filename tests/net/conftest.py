@@ -18,6 +18,7 @@ from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import sockets
 from majordomus.protocol import mdp03, spec
+from tests import headers
 
 QUICK = BrokerSettings(worker_interval=0.2, client_interval=0.2, drain_timeout=2.0)
 """Silence is noticed within a second."""
@@ -59,7 +60,7 @@ class RawPeer:
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(frames)
 
-    def ready(self, service: bytes, capacity: int = 1) -> mdp03.Header:
+    def ready(self, service: bytes, capacity: int = 1) -> headers.Header:
         """READY; returns the WELCOME."""
         self.send(mdp03.pack(spec.READY, code=capacity, service=service))
         header, _ = self.receive()
@@ -74,14 +75,14 @@ class RawPeer:
     def final(self, id: int, *body: bytes, status: int = 200) -> None:
         self.send(mdp03.pack(spec.FINAL, code=status, id=id), *body)
 
-    def receive(self, within: float = 3.0) -> tuple[mdp03.Header, list[bytes]]:
+    def receive(self, within: float = 3.0) -> tuple[headers.Header, list[bytes]]:
         """The next message that is no HEARTBEAT."""
         until = time.monotonic() + within
         while True:
             left = max(0.0, until - time.monotonic())
             assert self.socket.poll(int(left * 1000)), f"nothing came within {within} s"
             header, *body = self.socket.recv_multipart()
-            parsed = mdp03.parse(header)
+            parsed = headers.parse(header)
             if parsed[0] != spec.HEARTBEAT:
                 return parsed, body
 

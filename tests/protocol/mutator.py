@@ -21,6 +21,7 @@ from majordomus.protocol import delphi, mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import client_or_worker, recognise
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 from tests.protocol import sides
 from tests.protocol.vectors import SPEC
 
@@ -253,7 +254,7 @@ def _as_recognised(frames: Message, seen: Counter[str]) -> None:
 
 
 def _read_header(header: Frame) -> None:
-    parsed = mdp03.parse(header)
+    parsed = headers.parse(header)
     if mdp03.pack(*parsed) != header:
         raise AssertionError(f"parsed and packed, this is another header: {header.hex()}")
     flags, rest = parsed[1], parsed[7]

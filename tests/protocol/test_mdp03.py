@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, spec
+from tests import headers
 from tests.protocol.fuzzing import few
 
 PLAIN_FLAGS = 0xFF & ~(spec.METADATA | spec.BROKER_METADATA)
@@ -28,7 +29,7 @@ announced = st.sampled_from([spec.METADATA, spec.BROKER_METADATA, 0x41])
 @few
 @given(fields)
 def test_header_without_metadata_is_parsed_as_it_was_packed(packed: tuple[Any, ...]) -> None:
-    assert mdp03.parse(mdp03.pack(*packed)) == (*packed, b"")
+    assert headers.parse(mdp03.pack(*packed)) == (*packed, b"")
 
 
 @few
@@ -38,7 +39,7 @@ def test_header_with_metadata_is_parsed_as_it_was_packed(
 ) -> None:
     command, flags, *rest = packed
     header = mdp03.pack(command, flags | flag, *rest, metadata)
-    assert mdp03.parse(header) == (command, flags | flag, *rest, metadata)
+    assert headers.parse(header) == (command, flags | flag, *rest, metadata)
 
 
 @few
@@ -47,7 +48,7 @@ def test_header_that_is_cut_anywhere_is_truncated(packed: tuple[Any, ...], data:
     header = mdp03.pack(*packed)
     cut = header[: data.draw(st.integers(0, len(header) - 1))]
     with pytest.raises(RemoteProtocolError) as caught:
-        mdp03.parse(cut)
+        headers.parse(cut)
     assert caught.value.reason == "truncated-header"
 
 
@@ -58,7 +59,7 @@ def test_every_cut_of_a_header_with_metadata_is_refused_for_the_first_part_that_
     reasons = []
     for cut in range(len(header)):
         with pytest.raises(RemoteProtocolError) as caught:
-            mdp03.parse(header[:cut])
+            headers.parse(header[:cut])
         reasons.append(caught.value.reason)
     assert reasons == ["truncated-header"] * (len(header) - 1) + ["no-metadata"]
 
@@ -112,14 +113,14 @@ def test_metadata_and_their_flags_go_together_both_ways(flags: int, size: int, r
     header = bytearray(mdp03.pack(spec.REQUEST))
     header[5] = flags
     with pytest.raises(RemoteProtocolError) as theirs:
-        mdp03.parse(bytes(header) + metadata)
+        headers.parse(bytes(header) + metadata)
     assert theirs.value.reason == reason
 
 
 def test_both_maps_may_fill_eight_kib_together() -> None:
     metadata = bytes(8192)
-    assert mdp03.parse(mdp03.pack(spec.REQUEST, 0x41, metadata=metadata))[7] == metadata
+    assert headers.parse(mdp03.pack(spec.REQUEST, 0x41, metadata=metadata))[7] == metadata
 
 
 def test_service_that_is_not_utf8_is_parsed_for_its_reader_to_judge() -> None:
-    assert mdp03.parse(mdp03.pack(spec.REQUEST, service=b"\xff"))[5] == b"\xff"
+    assert headers.parse(mdp03.pack(spec.REQUEST, service=b"\xff"))[5] == b"\xff"

@@ -11,6 +11,7 @@ from majordomus.protocol.command import Command
 from majordomus.protocol.murmur import murmur2a
 from majordomus.protocol.recognise import client_or_worker, recognise
 from majordomus.protocol.spec import Dialect
+from tests import headers
 from tests.protocol import sides, vectors
 from tests.protocol.vectors import PAGES, Vector
 
@@ -151,7 +152,7 @@ def test_hash_vector_is_the_hash_of_its_frames(vector: Vector) -> None:
 @pytest.mark.parametrize("vector", _valid(MDP03_PAGE), ids=str)
 def test_mdp03_vector_is_parsed_as_its_fields_say(vector: Vector) -> None:
     header, *body = vector.frames
-    assert mdp03.parse(header) == _header(vector)
+    assert headers.parse(header) == _header(vector)
     assert body == vector.body
     flags = vector.number("flags")
     assert metadata.split(vector.metadata, flags) == (vector.map("broker"), vector.map("sender"))
@@ -168,7 +169,7 @@ def test_malformed_mdp03_vector_is_refused_for_its_reason(vector: Vector) -> Non
         if vector.name == "METADATA":
             metadata.split(vector.frames[0], vector.number("flags"))
         else:
-            mdp03.parse(vector.frames[0])
+            headers.parse(vector.frames[0])
     assert caught.value.reason == vector.error
 
 
@@ -179,7 +180,7 @@ def test_metadata_vector_is_both_ways_its_maps(vector: Vector) -> None:
     assert both == (vector.map("broker"), vector.map("sender"))
 
 
-def _header(vector: Vector) -> mdp03.Header:
+def _header(vector: Vector) -> headers.Header:
     return (
         vector.command,
         vector.number("flags"),

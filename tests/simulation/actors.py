@@ -11,6 +11,7 @@ from typing import NamedTuple
 from majordomus.core.broker.state.topics import agrees
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
+from tests import headers
 from tests.simulation.world import World
 
 Name = bytes
@@ -192,7 +193,7 @@ class Client:
         Client(self.world, self.ledger, _successor(self.id), self.kind, self.what)
 
     def hear(self, frames: list[Frame]) -> None:
-        command, _, status, id, _, topic, *_ = mdp03.parse(frames[0])
+        command, _, status, id, _, topic, *_ = headers.parse(frames[0])
         if command == spec.EVENT:
             self.ledger.event(self.name, self.kind, topic, frames[1])
             if topic and self.id != self.name:
@@ -258,7 +259,7 @@ class Worker:
             self.world.after(2.5, self._heartbeat)
 
     def hear(self, frames: list[Frame]) -> None:
-        command, flags, _, number, _, _, handle, _ = mdp03.parse(frames[0])
+        command, flags, _, number, _, _, handle, _ = headers.parse(frames[0])
         if command == spec.REQUEST and flags & spec.MORE:
             self.heard[number] = 0
         if command == spec.PARTIAL and number in self.holds:

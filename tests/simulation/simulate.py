@@ -17,8 +17,9 @@ from collections import Counter
 from majordomus.core.broker.invariants import story
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.requests import AcceptedRequest
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
+from tests import headers
 from tests.simulation.actors import Client, Kind, Ledger, Worker
 from tests.simulation.world import World
 
@@ -61,7 +62,7 @@ class Fairness:
 
     def sent(self, peer: bytes, frames: list[Frame]) -> None:
         """One message of the broker, in the order in which it decided."""
-        command, _, _, _, _, service, *_ = mdp03.parse(frames[0])
+        command, _, _, _, _, service, *_ = headers.parse(frames[0])
         if command != spec.REQUEST or frames[1] in self.given:
             return
         self.given.add(frames[1])

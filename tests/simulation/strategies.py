@@ -28,6 +28,7 @@ from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import mdp03, metadata, spec
+from tests import headers
 
 FLEETS: Final[dict[str, Sequence[float]]] = {
     "even": (1.0,) * 10,
@@ -145,7 +146,7 @@ class Fleet:
     def _send(self) -> None:
         _, sends, _ = self.machine.take_effects()
         for peer, frames in list(sends):
-            command, _, _, number, *_ = mdp03.parse(frames[0])
+            command, _, _, number, *_ = headers.parse(frames[0])
             member = self.members.get(peer)
             if member is not None and command == spec.REQUEST:
                 member.request_of[number] = int.from_bytes(frames[1], "big")

@@ -5,6 +5,7 @@ cimport majordomus.protocol.octets as octets
 
 cdef int _MAPS
 cdef Py_ssize_t SHORTEST
+cdef Py_ssize_t _SERVICE_AT
 
 
 @cython.final
@@ -23,7 +24,7 @@ cdef class Fields:
 
 
 @cython.locals(found=Fields)
-cpdef tuple parse(header)
+cpdef Fields parse(header)
 cpdef bytes pack(
     command, flags=*, code=*, id=*, ttl=*, bytes service=*, bytes address=*, bytes metadata=*
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from operator import index
-from typing import TypeAlias
 
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import octets
@@ -20,14 +19,13 @@ from majordomus.protocol.spec import (
     Frame,
 )
 
-Header: TypeAlias = tuple[int, int, int, int, int, bytes, bytes, bytes]
-"""command, flags, code, id, ttl, service, address, metadata (the raw rest)."""
-
-HEAD = struct.Struct(">4sBBHQI")
-"""Magic, command, flags, code, id, ttl: everything of fixed size."""
-
+HEAD = octets.HEAD
+"""The fixed part of a header: magic, command, flags, code, id, ttl."""
 SHORTEST = HEAD.size + 2
-"""Of a header: what is of fixed size, and the lengths of the service and of the address."""
+"""Bytes of the shortest header: the fixed part, and the lengths of the service and the address."""
+NO_NAMES = b"\x00\x00"
+"""The rest of a header behind its fixed part, without service, address and metadata."""
+_SERVICE_AT = octets.SERVICE_AT
 _MAPS = METADATA | BROKER_METADATA
 
 
@@ -39,8 +37,18 @@ class LongMetadataError(RemoteProtocolError):
 
 
 class Fields:
-    """The fields of a header, one after the other of many in the same object: a message of a broker
-    makes none of its own. ``metadata`` is the raw rest."""
+    """The fields of a header. A state machine has one object and reads every header into it, so
+    that a message needs no object of its own.
+
+    ``command``: one of `spec.COMMAND_NAMES`, or a number that is not known.
+    ``flags``: a bit each, see `spec`.
+    ``code``: a status, a capacity, a load or a number of parts, by the command.
+    ``id``: of the conversation that the message belongs to; 0 = of none.
+    ``ttl``: milliseconds, 0 = no limit.
+    ``service``: the service's or the topic's name; its UTF-8 is not checked.
+    ``address``: a handle or a routing id, by the command.
+    ``metadata``: packed maps, not checked: see `metadata.split_raw`.
+    """
 
     __slots__ = ("address", "code", "command", "flags", "id", "metadata", "service", "ttl")
 
@@ -56,7 +64,7 @@ class Fields:
         if size < SHORTEST:
             raise RemoteProtocolError("truncated-header", f"{size} bytes")
         self.command, self.flags, self.code, self.id, self.ttl, length = octets.fields(whole)
-        middle = 21 + length
+        middle = _SERVICE_AT + length
         if size <= middle:
             raise RemoteProtocolError("truncated-header", f"{size} bytes")
         end = middle + 1 + whole[middle]
@@ -64,25 +72,16 @@ class Fields:
             raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
         if end != size or self.flags & _MAPS:
             _check_rest(size - end, self.flags)
-        self.service = octets.piece(whole, 21, middle) if length else b""
+        self.service = octets.piece(whole, _SERVICE_AT, middle) if length else b""
         self.address = whole[middle + 1 : end] if end > middle + 1 else b""
         self.metadata = whole[end:] if end < size else b""
 
 
-def parse(header: Frame) -> Header:
-    """The fields of a header, as `Fields.read` finds them."""
+def parse(header: Frame) -> Fields:
+    """The fields of one header, in an object of their own. Raises: RemoteProtocolError."""
     found = Fields()
     found.read(header)
-    return (
-        found.command,
-        found.flags,
-        found.code,
-        found.id,
-        found.ttl,
-        found.service,
-        found.address,
-        found.metadata,
-    )
+    return found
 
 
 def pack(
@@ -111,6 +110,22 @@ def pack(
     except RemoteProtocolError as error:
         raise LocalProtocolError(error.reason, error.detail) from None
     return header + metadata
+
+
+def tail(service: bytes, address: bytes = b"", metadata: bytes = b"") -> bytes:
+    """What follows the fixed part in a header of these names: `octets.start` makes the fixed part.
+
+    Raises: LocalProtocolError as `pack` does.
+    """
+    flags = METADATA if metadata else 0
+    return pack(0, flags, service=service, address=address, metadata=metadata)[HEAD.size :]
+
+
+def split_tail(tail: bytes) -> tuple[bytes, bytes]:
+    """The names (service and address, with their lengths) and the metadata of a `tail`."""
+    address_at = 1 + tail[0]
+    end = address_at + 1 + tail[address_at]
+    return tail[:end], tail[end:]
 
 
 def _check_rest(size: int, flags: int) -> None:

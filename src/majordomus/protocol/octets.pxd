@@ -3,10 +3,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.string cimport memcmp, memcpy
 
 
+cdef enum:
+    COMMAND_AT = 4
+    SERVICE_AT = 21
+
 cdef inline bint is_mdp03(object frame) except -1:
     if PyBytes_CheckExact(frame):
         return len(<bytes>frame) >= 4 and memcmp(PyBytes_AS_STRING(frame), b"MDP\x03", 4) == 0
     return frame[:4] == b"MDP\x03"
+
+
+cdef inline int command_of(object header) except -2:
+    return header[COMMAND_AT] if len(header) > COMMAND_AT else -1
 
 
 # What is written out here, byte by byte, the compiler makes one load or store.
@@ -61,7 +69,7 @@ cdef inline void _write(
 
 cdef inline (int, int, int, unsigned long long, unsigned int, int) fields(bytes header) noexcept:
     cdef const unsigned char* at
-    if len(header) < 21:
+    if len(header) < SERVICE_AT:
         return 0, 0, 0, 0, 0, 0
     at = <const unsigned char*>PyBytes_AS_STRING(header)
     return at[4], at[5], at[6] << 8 | at[7], _read8(at + 8), _read4(at + 16), at[20]

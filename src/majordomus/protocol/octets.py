@@ -1,6 +1,7 @@
-"""The fixed fields of an MDP/0.3 header, bytes to numbers and back, live here and nowhere else.
+"""The layout of an MDP/0.3 header, bytes to numbers and back, lives here and nowhere else.
 
-What is compiled calls the functions of the same names in octets.pxd instead, which do the same in C
+`_MAGIC` and `_NUMBERS` describe the fixed part; every offset and size is computed from them.
+Compiled modules call the functions of the same names in octets.pxd, which do the same in C
 (docs/adr/0008-compiled-rules.md); the vectors in docs/spec and tests/protocol hold for both.
 """
 
@@ -11,17 +12,26 @@ from functools import partial
 
 from majordomus.protocol.spec import MAX_NAME, MDP03_MAGIC, Frame
 
-_HEAD = struct.Struct(">4sBBHQIB")
-"""Magic, command, flags, code, id, ttl, length of the service."""
+_MAGIC = ">4s"
+_NUMBERS = "BBHQI"
+"""Command, flags, code, id, ttl. The service's length (one byte) and name follow, then the
+address's length (one byte) and the address, then the metadata."""
+
+HEAD = struct.Struct(_MAGIC + _NUMBERS)
+"""The fixed part of a header: magic, command, flags, code, id, ttl."""
+COMMAND_AT = struct.calcsize(_MAGIC)
+SERVICE_AT = HEAD.size + 1
+"""Where the service's name begins, one byte behind its length."""
+
 _LENGTHS = tuple(bytes((length,)) for length in range(MAX_NAME + 1))
-_FIELDS = struct.Struct(">4xBBHQIB")
+_NO_MAGIC = _MAGIC.replace("s", "x")
 
-fields = _FIELDS.unpack_from
-"""command, flags, code, id, ttl and the service's length of a header that has these 21 bytes."""
+fields = struct.Struct(_NO_MAGIC + _NUMBERS + "B").unpack_from
+"""command, flags, code, id, ttl and the service's length of a header of at least `SERVICE_AT`
+bytes."""
 
-start = partial(struct.Struct(">4sBBHQI").pack, MDP03_MAGIC)
+start = partial(HEAD.pack, MDP03_MAGIC)
 """The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
-
 
 eight = struct.Struct(">Q").pack
 """A number as its eight bytes, the highest first. Raises: struct.error."""
@@ -32,8 +42,13 @@ def is_mdp03(frame: Frame) -> bool:
     return frame[:4] == MDP03_MAGIC
 
 
+def command_of(header: Frame) -> int:
+    """The command of a frame that begins as a header of MDP/0.3; -1 where it ends before."""
+    return header[COMMAND_AT] if len(header) > COMMAND_AT else -1
+
+
 def piece(frame: bytes, start: int, end: int) -> bytes:
-    """Some bytes of `frame`, which has them."""
+    """The bytes of `frame` from `start` to `end`, which must lie within it."""
     return frame[start:end]
 
 
@@ -44,5 +59,5 @@ def header(
 
     Raises: struct.error, OverflowError or IndexError for a field out of its range.
     """
-    head = _HEAD.pack(MDP03_MAGIC, command, flags, code, id, ttl, len(service))
-    return head + service + _LENGTHS[len(address)] + address
+    head = HEAD.pack(MDP03_MAGIC, command, flags, code, id, ttl)
+    return head + _LENGTHS[len(service)] + service + _LENGTHS[len(address)] + address

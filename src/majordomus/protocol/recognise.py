@@ -77,12 +77,10 @@ def client_or_worker(frames: list[Frame], dialect: Dialect, at: int) -> bool | N
         return frames[at] not in _CLIENT_HALVES
     if dialect is not Dialect.MDP03:
         return frames[at + 1] not in _CLIENT_HALVES
-    command = frames[at][4:5]
-    if not command:
-        return None
-    if command[0] in _MDP03_WORKER:
+    command = octets.command_of(frames[at])
+    if command in _MDP03_WORKER:
         return True
-    return False if command[0] in _MDP03_CLIENT else None
+    return False if command in _MDP03_CLIENT else None
 
 
 def _behind_delimiter(frames: list[Frame], at: int) -> tuple[Dialect, int]:

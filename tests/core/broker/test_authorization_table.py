@@ -21,6 +21,7 @@ from majordomus.core.broker.state.access_rules import (
 )
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Dialect
+from tests import headers
 from tests.core import dialects
 from tests.core.broker_harness import BrokerHarness, disconnect, final, number
 from tests.core.dialects import ask, ready
@@ -371,7 +372,7 @@ def test_tenants_call_the_same_name_and_never_meet(
     asked = dialects.asked(worker, address, [b"x"], dispatch, b"echo", handle)
     if worker is MDP03:
         told = metadata.pack({"attempt": 1, "user": "client-c"})
-        plain = mdp03.parse(asked[0])
+        plain = headers.parse(asked[0])
         fields = (spec.REQUEST, spec.BROKER_METADATA, *plain[2:7], told)
         asked[0] = mdp03.pack(*fields)
     assert harness.said() == [(W, asked)]

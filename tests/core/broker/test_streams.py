@@ -12,6 +12,7 @@ from majordomus.core.broker.streams import PART_COST
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 from tests.core import dialects
 from tests.core.broker_harness import BrokerHarness, Word, cancel, final, number, partial
 from tests.core.hook_harness import LATER, ScriptedHooks
@@ -117,7 +118,7 @@ def test_broker_gives_credit_for_a_client_that_has_no_word_for_it(
         assert part < 16 + granted
         harness.part(W, number(2), b"%d" % part)
         words = harness.said()
-        granted += sum(mdp03.parse(f[0])[2] for peer, f in words if peer == W)
+        granted += sum(headers.parse(f[0])[2] for peer, f in words if peer == W)
     harness.answer(W, number(2))
     assert harness.counts.answered == 1
 

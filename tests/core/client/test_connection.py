@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from majordomus.core.client.session import BY_CALLER, NO_BROKER, Final, Lost, Part
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from tests.core.session_harness import ClientScript, Word
 
 HELLO: Word = (
@@ -305,7 +305,7 @@ def test_client_heartbeats_only_when_it_said_nothing_else_for_an_interval() -> N
     assert script.said() == [HEARTBEAT]
 
 
-@pytest.mark.parametrize("heard", [b"MDP\x03\x05" + bytes(17), b"rubbish"])
+@pytest.mark.parametrize("heard", [mdp03.pack(spec.HEARTBEAT), b"rubbish"])
 def test_anything_that_the_broker_says_is_its_heartbeat(heard: bytes) -> None:
     script = connected(presence=True, interval=10.0)
     for _ in range(10):
@@ -546,7 +546,7 @@ def test_many_calls_that_waited_leave_in_batches() -> None:
     script.session.connected(script.now)
     sizes = []
     for _ in range(4):
-        sends, _, _ = script.session.take_effects()
+        sends, _, _, _ = script.session.take_effects()
         sizes.append(len(sends))
         script.session.tick(script.now)
     assert sizes == [256, 256, 88, 0]
@@ -630,9 +630,7 @@ def test_answers_to_rubbish_do_not_pile_up_at_a_full_socket() -> None:
     script = connected()
     script.full = True
     for id in range(1, 3000):
-        script.session.receive(
-            [b"MDP\x03\x63" + bytes(3) + id.to_bytes(8, "big") + bytes(6)], script.now
-        )
+        script.session.receive([mdp03.pack(99, id=id)], script.now)
         script.turn()
     script.full = False
     script.pass_time(1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from majordomus.core.client.session import BY_CALLER, NO_ANSWER, Final, Lost, Part
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import spec
+from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.session_harness import LEGACY_DIALECTS, ClientScript, answer, asked
@@ -84,9 +84,7 @@ def test_legacy_client_does_not_take_the_answer_of_another_service(dialect: Dial
 
 
 @ALL
-@pytest.mark.parametrize(
-    "frames", [[], [b""], [b"", b""], [b"rubbish"], [b"MDP\x03\x04" + bytes(17)]]
-)
+@pytest.mark.parametrize("frames", [[], [b""], [b"", b""], [b"rubbish"], [mdp03.pack(spec.FINAL)]])
 def test_legacy_client_counts_what_is_not_in_its_dialect(
     dialect: Dialect, frames: list[bytes]
 ) -> None:

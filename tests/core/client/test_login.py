@@ -160,10 +160,10 @@ def test_renewal_that_nobody_answers_is_tried_until_the_token_has_expired() -> N
     questions = client.said()
     assert len(questions) > 2
     assert all(word[0] == "REQUEST" and word[2:] == (b"t1",) for word in questions)
-    assert client.login.inside
+    assert client.login.has_token
     client.pass_time(10)
     assert client.said()[-1][2:] == (b"ann", b"secret")
-    assert not client.login.inside
+    assert not client.login.has_token
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -209,7 +209,7 @@ def test_answer_that_makes_no_sense_is_no_token(body: tuple[bytes, ...]) -> None
     client.connect()
     client.said()
     client.final(1, *body)
-    assert not client.login.inside
+    assert not client.login.has_token
     client.pass_time(0.2)
     assert client.said() == [question(2)]
 
@@ -221,9 +221,9 @@ def test_question_without_an_answer_is_asked_again() -> None:
     client.pass_time(3.2)
     assert client.said() == [question(2)]
     client.approve(1, b"late")
-    assert not client.login.inside
+    assert not client.login.has_token
     client.approve(2)
-    assert client.login.inside
+    assert client.login.has_token
 
 
 def test_call_that_gets_401_is_sent_once_more_with_a_new_token() -> None:

@@ -18,7 +18,7 @@ from majordomus.core.client.session import (
     Part,
 )
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from tests.core.session_harness import FIRST_REST, ClientScript, Word
 
 
@@ -416,14 +416,14 @@ def test_answers_that_nobody_waits_for_are_counted(script: ClientScript) -> None
         ([], "empty"),
         ([b""], "truncated-header"),
         ([b"MDP\x03\x04"], "truncated-header"),
-        ([b"MDP\x04" + bytes(18)], "wrong-header"),
+        ([mdp03.pack(spec.HEARTBEAT).replace(spec.MDP03_MAGIC, b"MDP\x04")], "wrong-header"),
         ([b"", b"MDPC01", b"echo", b"x"], "truncated-header"),
-        ([b"MDP\x03\x04" + bytes(17) + b"rest"], "trailing-bytes"),
-        ([b"MDP\x03\x02" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x07" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x0c" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x63" + bytes(17)], "unknown-command"),
-        ([b"MDP\x03\x05\x80" + bytes(16)], "critical-flag"),
+        ([mdp03.pack(spec.FINAL) + b"rest"], "trailing-bytes"),
+        ([mdp03.pack(spec.REQUEST)], "wrong-direction"),
+        ([mdp03.pack(spec.WELCOME)], "wrong-direction"),
+        ([mdp03.pack(spec.SUBSCRIBE)], "wrong-direction"),
+        ([mdp03.pack(99)], "unknown-command"),
+        ([mdp03.pack(spec.HEARTBEAT, spec.CRITICAL)], "critical-flag"),
     ],
 )
 def test_message_that_makes_no_sense_is_counted_and_nothing_else(

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from majordomus.core.client.session import (
+    CallCredit,
     ClientSession,
     ClientSettings,
-    Credit,
     EventReceived,
     Final,
     Lost,
@@ -28,9 +28,10 @@ from majordomus.core.session.events import MOST_ASKED
 from majordomus.core.session.transitions import CallState
 from majordomus.core.worker.session import Cancel, Dispatch, WorkerSession, WorkerSettings
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
+from tests import headers
 
 BIT = spec.BROKER_ID_BIT
 EXAMPLES = settings(max_examples=150, deadline=None)
@@ -54,7 +55,7 @@ fields = st.sampled_from(
 
 
 @st.composite
-def headers(draw: st.DrawFn) -> Frame:
+def any_header(draw: st.DrawFn) -> Frame:
     """A header that can be parsed, whatever it means."""
     field = draw(fields)
     flags = draw(st.sampled_from([0, 0, 0, 0x02, 0x04, 0x08, 0x10, 0x20, 0x80]))
@@ -95,7 +96,7 @@ def legacy_messages(dialect: Dialect) -> st.SearchStrategy[list[Frame]]:
 
 def messages(dialect: Dialect) -> st.SearchStrategy[list[Frame]]:
     rubbish = st.lists(st.binary(max_size=30), max_size=4)
-    own = st.builds(lambda head, body: [head, *body], headers(), bodies)
+    own = st.builds(lambda head, body: [head, *body], any_header(), bodies)
     if dialect is not Dialect.MDP03:
         own = st.one_of(legacy_messages(dialect), own)
 
@@ -174,14 +175,14 @@ class Shell:
         session = self.session
         if session.next_deadline() <= self.now:
             session.tick(self.now)
-        sends, events, renew = session.take_effects()
+        sends, tags, events, renew = session.take_effects()
         self.events.extend(events)
-        for frames in list(sends):
+        for frames, tag in list(zip(sends, tags, strict=True)):
             if self.room > 0:
                 self.room -= 1
                 self.sent[-1].append(frames)
             else:
-                session.refused(frames, self.now)
+                session.refused(frames, tag, self.now)
         if renew:
             self.sent.append([])
         assert session.next_deadline() > self.now or self.settles()
@@ -190,7 +191,7 @@ class Shell:
         """However much is due now, it is done after some turns."""
         for _ in range(100):
             self.session.tick(self.now)
-            sends, events, renew = self.session.take_effects()
+            sends, _, events, renew = self.session.take_effects()
             self.events.extend(events)
             self.sent[-1].extend(sends)
             if renew:
@@ -246,8 +247,8 @@ def check_client(session: ClientSession) -> None:
         if call.wire:
             assert calls.by_wire(call.wire) is call
         if call.deadline < inf:
-            assert call.look <= call.deadline + session.settings.grace
-            assert (call.look, number) in watched
+            assert call.timer_at <= call.deadline + session.settings.grace
+            assert (call.timer_at, number) in watched
     assert not places
     assert {call.wire for call in calls.open.values()} >= set(calls.aliases)
     assert calls.current is None or calls.current.number in calls.open
@@ -257,9 +258,9 @@ def check_order(connection: list[list[Frame]]) -> None:
     """Of each id: its REQUEST first, at most one FINAL, and no part behind it."""
     open_, ended = set(), set()
     for frames in connection:
-        if not is_mdp03(frames, frames[0][4] if len(frames[0]) > 4 else 0):
+        if not octets.is_mdp03(frames[0]):
             continue
-        command, flags, _, id, *_ = mdp03.parse(frames[0])
+        command, flags, _, id, *_ = headers.parse(frames[0])
         if command == spec.REQUEST and flags & spec.MORE:
             open_.add(id)
         elif command in (spec.PARTIAL, spec.FINAL) and not id & BIT and id in open_:
@@ -271,7 +272,7 @@ def check_order(connection: list[list[Frame]]) -> None:
 
 
 def is_mdp03(frames: list[Frame], command: int) -> bool:
-    return frames[0][:4] == spec.MDP03_MAGIC and frames[0][4] == command
+    return octets.is_mdp03(frames[0]) and octets.command_of(frames[0]) == command
 
 
 @DIALECTS
@@ -313,12 +314,12 @@ def test_every_call_gets_exactly_one_final_or_lost_whatever_happens(
         if isinstance(event, EventReceived | SubscriptionRefused):
             assert dialect is Dialect.MDP03
             continue
-        assert isinstance(event, Part | Credit | Final | Lost)
+        assert isinstance(event, Part | CallCredit | Final | Lost)
         assert event.call not in over
         if isinstance(event, Final | Lost):
             over.add(event.call)
     for connection in shell.sent:
-        ids = [mdp03.parse(frames[0])[3] for frames in connection if is_mdp03(frames, 2)]
+        ids = [headers.parse(frames[0]).id for frames in connection if is_mdp03(frames, 2)]
         assert len(ids) == len(set(ids))
         check_order(connection)
     assert shell.session.open_calls == 0
@@ -391,8 +392,9 @@ def answers_on(connection: list[list[Frame]], dialect: Dialect) -> list[Any]:
     found: list[Any] = []
     for frames in connection:
         if dialect is Dialect.MDP03:
-            if frames[0][4] in (spec.FINAL, spec.REJECT):
-                found.append(mdp03.parse(frames[0])[3])
+            header = headers.parse(frames[0])
+            if header.command in (spec.FINAL, spec.REJECT):
+                found.append(header.id)
             continue
         try:
             command = LEGACY[dialect].read_broker(frames)
@@ -424,7 +426,7 @@ def test_every_job_is_answered_at_most_once_and_on_its_own_connection_whatever_h
             asked.append([])
     shell.room = 10**6
     shell.turn()
-    held = set(shell.session._jobs)
+    held = set(shell.session._dispatches)
     shell.session.close(shell.now)
     shell.turn()
     answers.collect()

@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 
 from majordomus.core.session.backoff import delay
 from majordomus.core.session.outbox import BATCH, SessionOutbox
-from majordomus.core.session.timers import Timers, Watched
+from majordomus.core.session.timers import TimedItem, TimerQueue
 from majordomus.core.session.transitions import (
     CALL,
     CONNECTION,
-    JOB,
+    DISPATCH,
     CallState,
     ConnectionState,
     DispatchState,
-    Moves,
+    TransitionRow,
 )
 from majordomus.errors import LocalProtocolError
 
 TABLES: list[tuple[Mapping[str, Mapping[Any, Any]], type[IntEnum]]] = [
     (CONNECTION, ConnectionState),
     (CALL, CallState),
-    (JOB, DispatchState),
+    (DISPATCH, DispatchState),
 ]
 
 
@@ -38,7 +38,7 @@ def test_every_pair_that_a_table_does_not_list_is_an_error_of_ours(
     table: Mapping[str, Mapping[Any, Any]], states: type[IntEnum]
 ) -> None:
     for event, state in itertools.product(table, states):
-        moves: Moves[Any] = Moves(table, event)
+        moves: TransitionRow[Any] = TransitionRow(table, event)
         if state in table[event]:
             assert moves[state] is table[event][state]
         else:
@@ -70,17 +70,17 @@ def test_delay_after_any_number_of_failures_is_a_number() -> None:
     assert delay(0.5, 3.0, 10**9, lambda: 0.0) == 1.5
 
 
-class Item(Watched):
+class Item(TimedItem):
     def __init__(self) -> None:
-        self.look = inf
+        self.timer_at = inf
 
 
 def test_timer_that_was_set_for_earlier_stays_there() -> None:
     items = {1: Item()}
-    timers = Timers(items)
-    timers.watch(1, items[1], 5.0)
-    timers.watch(1, items[1], 9.0)
-    timers.watch(1, items[1], 3.0)
+    timers = TimerQueue(items)
+    timers.schedule(1, items[1], 5.0)
+    timers.schedule(1, items[1], 9.0)
+    timers.schedule(1, items[1], 3.0)
     assert [timers.pop(2.9), timers.next()] == [None, 3.0]
     assert timers.pop(100.0) is items[1]
     assert timers.pop(100.0) is None
@@ -96,11 +96,11 @@ def test_timers_give_out_every_living_item_at_its_time_and_no_other(
     steps: list[tuple[int, str, int]],
 ) -> None:
     items: dict[int, Item] = {}
-    timers = Timers(items)
+    timers = TimerQueue(items)
     wanted: dict[int, int] = {}
     for key, what, when in steps:
         if what == "watch":
-            timers.watch(key, items.setdefault(key, Item()), when)
+            timers.schedule(key, items.setdefault(key, Item()), when)
             wanted[key] = min(when, wanted.get(key, when))
         else:
             items.pop(key, None)
@@ -115,10 +115,10 @@ def test_timers_give_out_every_living_item_at_its_time_and_no_other(
 
 def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living() -> None:
     items: dict[int, Item] = {}
-    timers = Timers(items)
+    timers = TimerQueue(items)
     for key in range(10_000):
         items[key] = Item()
-        timers.watch(key, items[key], 1e9)
+        timers.schedule(key, items[key], 1e9)
         if key >= 100:
             del items[key - 100]
     assert len(items) == 100
@@ -127,14 +127,15 @@ def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living
 
 def test_outbox_fills_one_list_while_the_other_is_read() -> None:
     outbox = SessionOutbox()
-    outbox.put([b"1"])
-    first = outbox.take()
-    outbox.put([b"2"])
-    assert first == [[b"1"]]
-    second = outbox.take()
-    outbox.put([b"3"])
+    outbox.put([b"1"], 1)
+    first, first_tags = outbox.take()
+    outbox.put([b"2"], 2)
+    assert (first, first_tags) == ([[b"1"]], [1])
+    second, second_tags = outbox.take()
+    outbox.put([b"3"], 3)
     assert (first, second) == ([[b"3"]], [[b"2"]])
-    assert outbox.take() is first
+    assert (first_tags, second_tags) == ([3], [2])
+    assert outbox.take()[0] is first
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "turn", "clear"]), st.integers(0, 9))))
@@ -145,7 +146,7 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
     now, count, took, lost = 0.0, 0, [], set()
     for what, room in [*steps, *[("turn", 9)] * 200]:
         if what == "put":
-            outbox.put([b"%d" % count])
+            outbox.put([b"%d" % count], count)
             count += 1
         elif what == "clear":
             outbox.clear()
@@ -154,12 +155,13 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
             now = max(now, outbox.due if outbox.due < inf else now)
             if now >= outbox.due and not outbox.retry(now):
                 outbox.unblock()
-            for frames in outbox.take():
+            for frames, tag in zip(*outbox.take(), strict=True):
+                assert tag == int(frames[0])
                 if room:
                     room -= 1
                     took.append(int(frames[0]))
                 else:
-                    outbox.keep(frames, now)
+                    outbox.keep(frames, tag, now)
     assert took == [n for n in range(count) if n not in lost]
     assert not outbox.blocked
 
@@ -167,12 +169,12 @@ def test_outbox_keeps_the_order_whatever_the_socket_refuses(
 def test_outbox_that_was_refused_offers_a_batch_at_a_time() -> None:
     outbox = SessionOutbox()
     for n in range(600):
-        outbox.put([b"%d" % n])
-    for frames in list(outbox.take()):
-        outbox.keep(frames, 0.0)
+        outbox.put([b"%d" % n], n)
+    for frames, tag in list(zip(*outbox.take(), strict=True)):
+        outbox.keep(frames, tag, 0.0)
     sizes = []
     while outbox.blocked:
         if not outbox.retry(outbox.due):
             outbox.unblock()
-        sizes.append(len(outbox.take()))
+        sizes.append(len(outbox.take()[0]))
     assert sizes == [BATCH, BATCH, 600 - 2 * BATCH, 0]

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.client.session import UNREAD, Credit, Final, Lost, Part
-from majordomus.core.worker.session import Cancel, Incoming
-from majordomus.core.worker.session import Credit as Granted
+from majordomus.core.client.session import UNREAD, CallCredit, Final, Lost, Part
+from majordomus.core.worker.session import Cancel, DispatchCredit, Incoming
 from majordomus.core.worker.streams import NO_CREDIT
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
@@ -96,7 +95,7 @@ def test_sixteen_parts_leave_and_more_as_credit_comes(client: Streaming) -> None
     with pytest.raises(LocalProtocolError, match="no-credit"):
         client.send(b"q")
     client.say(spec.CREDIT, id=1, code=2)
-    assert (client.events(), client.streaming_room) == ([Credit(1)], 2)
+    assert (client.events(), client.streaming_room) == ([CallCredit(1)], 2)
     client.send(b"q")
     assert client.said() == [part(b"q")]
 
@@ -227,7 +226,7 @@ def test_worker_sends_sixteen_parts_and_more_as_credit_comes(worker: WorkerScrip
     with pytest.raises(LocalProtocolError, match="no-credit"):
         worker.partial(job, b"p")
     worker.say(spec.CREDIT, id=BIT + 7, code=3)
-    assert (worker.events(), worker.session.room(job)) == ([Granted(job)], 3)
+    assert (worker.events(), worker.session.room(job)) == ([DispatchCredit(job)], 3)
     worker.final(job)
     assert worker.session.room(job) == 16
     worker.say(spec.CREDIT, id=BIT + 7, code=3)

@@ -9,6 +9,7 @@ import pytest
 
 from majordomus.core.worker.session import DECLINED, Cancel, Dispatch
 from majordomus.errors import LocalProtocolError
+from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.session_harness import LEGACY_DIALECTS, Word, WorkerScript
@@ -193,7 +194,7 @@ def test_delphi_worker_holds_any_number_of_jobs_also_of_one_client() -> None:
 
 @ALL
 @pytest.mark.parametrize(
-    "frames", [[], [b""], [b"", b""], [b"rubbish"], [b"MDP\x03\x02" + bytes(17)]]
+    "frames", [[], [b""], [b"", b""], [b"rubbish"], [mdp03.pack(spec.REQUEST)]]
 )
 def test_legacy_worker_counts_what_is_not_in_its_dialect(
     dialect: Dialect, frames: list[bytes]

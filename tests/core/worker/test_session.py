@@ -9,7 +9,7 @@ import pytest
 
 from majordomus.core.worker.session import TOO_SLOW, Cancel, Disconnected, Dispatch
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from tests.core.session_harness import Word, WorkerScript
 
 BIT = spec.BROKER_ID_BIT
@@ -326,10 +326,10 @@ def test_unknown_command_for_a_held_job_ends_it(script: WorkerScript) -> None:
         ([], "empty"),
         ([b""], "truncated-header"),
         ([b"", b"MDPW01", b"\x04"], "truncated-header"),
-        ([b"MDP\x03\x01" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x08" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x0c" + bytes(17)], "wrong-direction"),
-        ([b"MDP\x03\x06\x80" + bytes(16)], "critical-flag"),
+        ([mdp03.pack(spec.READY)], "wrong-direction"),
+        ([mdp03.pack(spec.HELLO)], "wrong-direction"),
+        ([mdp03.pack(spec.SUBSCRIBE)], "wrong-direction"),
+        ([mdp03.pack(spec.DISCONNECT, spec.CRITICAL)], "critical-flag"),
     ],
 )
 def test_message_that_makes_no_sense_is_counted_and_nothing_else(

@@ -22,6 +22,7 @@ from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.protocol import spec
+from tests import headers
 from tests.net.conftest import QUICK, RawPeer, Seen, complaints, eventually, serve_all
 
 Peers = Callable[[str], RawPeer]
@@ -235,7 +236,7 @@ class TestHeartbeats:
                 while len(ids) < 2:
                     assert router.poll(5000)
                     id, header, *_ = router.recv_multipart()
-                    if mdp03.parse(header)[0] == spec.READY and id not in ids:
+                    if headers.parse(header)[0] == spec.READY and id not in ids:
                         ids.add(id)
                         welcome = mdp03.pack(spec.WELCOME, ttl=100, address=id)
                         router.send_multipart([id, welcome], zmq.NOBLOCK)

@@ -20,6 +20,7 @@ from majordomus.net.broker.broker import Broker
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets, wire
 from majordomus.protocol import mdp03, spec
+from tests import headers
 from tests.net.conftest import RawPeer
 
 NATIVE_MODULE = "majordomus.net.zmq._native"
@@ -193,4 +194,4 @@ def test_header_too_large_to_be_bytes_is_parsed_all_the_same() -> None:
         assert router.poll(2000)
         ((_, (frame, _)),) = native.RouterWire(router).receive(1)
     assert type(frame) is native.SharedFrame
-    assert mdp03.parse(frame) == mdp03.parse(header)
+    assert headers.parse(frame) == headers.parse(header)

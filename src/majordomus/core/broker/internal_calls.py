@@ -119,13 +119,13 @@ class InternalCalls:
         ended: list[tuple[Done, int, list[Frame]]] = []
         for peer_id, frames in sends:
             if peer_id == NOBODY:
-                command, _, status, id, *_ = mdp03.parse(frames[0])
-                waiting = self.waiting.get(id)
+                header = mdp03.parse(frames[0])
+                waiting = self.waiting.get(header.id)
                 if waiting is None:
                     continue
-                answer = self._heard(waiting, command, status, frames[1:])
+                answer = self._heard(waiting, header.command, header.code, frames[1:])
                 if answer is not None:
-                    del self.waiting[id]
+                    del self.waiting[header.id]
                     ended.append((waiting.done, *answer))
         sends[:] = [send for send in sends if send[0] != NOBODY]
         for done, status, body in ended:

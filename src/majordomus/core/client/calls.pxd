@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core.session.timers cimport Timers, Watched
+from majordomus.core.session.timers cimport TimerQueue, TimedItem
 
 
 @cython.final
@@ -17,7 +17,7 @@ cpdef Final make_final(call, int status, list frames, worker)
 
 
 @cython.final
-cdef class Call(Watched):
+cdef class Call(TimedItem):
     cdef public object number
     cdef public bytes tail
     cdef public list body
@@ -32,7 +32,7 @@ cdef class Call(Watched):
     cdef public double wake
     cdef public object stream
     cdef public int command
-    cpdef object ask(
+    cpdef object fill(
         self, number, bytes tail, list body, double deadline, int flags, bint restart
     )
 
@@ -46,7 +46,7 @@ cpdef Call make_call(
 @cython.final
 cdef class Calls:
     cdef public dict open
-    cdef public Timers timers
+    cdef public TimerQueue timers
     cdef public dict aliases
     cdef public dict refused
     cdef public object waiting

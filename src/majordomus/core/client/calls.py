@@ -1,7 +1,7 @@
-"""The open calls of a client: what each is, where each is, and what is reported of each.
+"""The open calls of a client, where each of them waits, and the events that report on them.
 
-A call is in flight, or in exactly one of three places: refused by the socket (in front), waiting,
-or resting after a 429 or 503. Which of them it goes to is decided by the session.
+A call is in flight, or in exactly one of three places: refused by the socket (sent first), waiting,
+or resting after a 429 or 503. The session decides which.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ from typing import Final as Constant
 from typing import NamedTuple
 
 from majordomus.core.client.streams import ClientStream
-from majordomus.core.session.timers import Timers, Watched
-from majordomus.core.session.transitions import CALL, CallState, Moves
+from majordomus.core.session.timers import TimedItem, TimerQueue
+from majordomus.core.session.transitions import CALL, CallState, TransitionRow
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
 _WAITING: Constant = CallState.WAITING
-MOVES: Constant = {event: Moves(CALL, event) for event in CALL}
+TRANSITIONS: Constant = {event: TransitionRow(CALL, event) for event in CALL}
 
 
 class Part(NamedTuple):
-    """One PARTIAL of an open call."""
+    """One PARTIAL of an open call. ``call``: its number. ``frames``: the body."""
 
     call: int
     frames: list[Frame]
 
 
 class Final:
-    """The end of a call: its status, its body (not 200: a sentence in frame 0), who answered."""
+    """The end of a call.
+
+    ``call``: its number. ``status``: of the FINAL, or of the session itself.
+    ``frames``: the body; frame 0 is a sentence where the status is not 200.
+    ``worker``: the routing id of the worker that answered, empty where none did.
+    """
 
     __slots__ = ("call", "frames", "status", "worker")
 
@@ -52,7 +57,7 @@ class Final:
 
 
 def make_final(call: int, status: int, frames: list[Frame], worker: bytes) -> Final:
-    """A `Final`; it costs less than the constructor where this is compiled."""
+    """Make a `Final`. A compiled call by position builds no argument tuple; a class does."""
     made = Final.__new__(Final)
     made.call = call
     made.status = status
@@ -62,19 +67,24 @@ def make_final(call: int, status: int, frames: list[Frame], worker: bytes) -> Fi
 
 
 class Lost(NamedTuple):
-    """The end of a call whose broker went away and which may not be sent again."""
+    """The end of a call that was lost with its broker and may not be sent again."""
 
     call: int
 
 
-class Call(Watched):
+class Call(TimedItem):
     """A call that is open, or a one-way message that has not left.
 
-    ``tail``: in MDP/0.3 the header behind its fixed part, in the other dialects the service's name.
-    ``look``: when time next has to look at it. ``wire``: the id under which it is in flight, 0 = it
-    is not. ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off,
+    ``number``: of the call in its session.
+    ``tail``: in MDP/0.3 the header behind its fixed part, else the service's name.
+    ``body``: frames, kept until the call ends.
+    ``deadline``: monotonic seconds. ``timer_at``: when the session has to handle its timer.
+    ``flags``: of the REQUEST. ``command``: REQUEST, or EVENT for a published event.
+    ``restart``: it may be sent again. ``state``: see `CallState`.
+    ``wire``: the id under which it is in flight, 0 = it is not.
+    ``sends``: how often it was sent. ``tries``: how often a 429 or 503 put it off.
     ``last``: the last of these answers. ``wake``: until when it rests.
-    ``stream``: its parts, when there are any. ``command``: EVENT for what is published.
+    ``stream``: its streams, None where it has none.
     """
 
     __slots__ = (
@@ -104,10 +114,10 @@ class Call(Watched):
         restart: bool,
         command: int = spec.REQUEST,
     ) -> None:
-        self.ask(number, tail, body, deadline, flags, restart)
+        self.fill(number, tail, body, deadline, flags, restart)
         self.command = command
 
-    def ask(
+    def fill(
         self,
         number: int,
         tail: bytes,
@@ -116,7 +126,7 @@ class Call(Watched):
         flags: int,
         restart: bool,
     ) -> None:
-        """Fill in what a new call is."""
+        """Set the fields of a new call."""
         self.number = number
         self.tail = tail
         self.body = body
@@ -124,7 +134,7 @@ class Call(Watched):
         self.flags = flags
         self.restart = restart
         self.command = spec.REQUEST
-        self.look = self.wake = inf
+        self.timer_at = self.wake = inf
         self.state = _WAITING
         self.wire = self.sends = self.tries = 0
         self.last: Final | None = None
@@ -134,23 +144,25 @@ class Call(Watched):
 def make_call(
     number: int, tail: bytes, body: list[Frame], deadline: float, flags: int, restart: bool
 ) -> Call:
-    """A `Call`; it costs less than the constructor where this is compiled."""
+    """Make a `Call`, as `make_final` does, for the same reason."""
     made = Call.__new__(Call)
-    made.ask(number, tail, body, deadline, flags, restart)
+    made.fill(number, tail, body, deadline, flags, restart)
     return made
 
 
 class Calls:
-    """All open calls by their numbers, and the places of those that are not in flight.
+    """All open calls, and the places of those that are not in flight.
 
-    ``current``: the one in flight, in a dialect without correlation.
+    ``open``: by number. ``timers``: their timers.
+    ``aliases``: by the id of a second or later sending.
+    ``refused``, ``waiting``, ``resting``: calls that are not in flight, by number.
+    ``current``: the call in flight, in a dialect without correlation.
     """
 
     def __init__(self) -> None:
         self.open: dict[int, Call] = {}
-        self.timers = Timers(self.open)
+        self.timers = TimerQueue(self.open)
         self.aliases: dict[int, Call] = {}
-        """By the id of a second or later sending."""
         self.refused: dict[int, Call] = {}
         self.waiting: OrderedDict[int, Call] = OrderedDict()
         self.resting: dict[int, Call] = {}
@@ -158,7 +170,7 @@ class Calls:
 
     @property
     def in_flight(self) -> int:
-        """How many calls the broker has."""
+        """Number of calls that were sent and not answered."""
         return len(self.open) - len(self.refused) - len(self.waiting) - len(self.resting)
 
     @property
@@ -174,14 +186,18 @@ class Calls:
         return call
 
     def enter(self, call: Call) -> None:
-        """A new call waits to be sent."""
+        """Add a new call, which waits to be sent."""
         self.open[call.number] = self.waiting[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
-    def enter_first(self, call: Call) -> None:
-        """The socket refused a message that was no longer open; it waits behind others like it."""
+    def reopen(self, call: Call) -> None:
+        """The socket refused a one-way message, which had ended by being sent: it waits again,
+        behind those that were refused before."""
+        call.state = _WAITING
+        call.timer_at = inf
+        call.sends = 0
         self.open[call.number] = self.refused[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def next(self) -> Call:
         """Take out the call that is to be sent next; there must be one."""
@@ -192,50 +208,49 @@ class Calls:
             self.refused.clear()
         return self.waiting.popitem(last=False)[1]
 
-    def launch(self, call: Call, wire: int) -> None:
-        """A call taken out by `next` goes on its way under `wire`."""
-        call.state = MOVES["send"][call.state]
+    def mark_sent(self, call: Call, wire: int) -> None:
+        """Note that a call taken out by `next` was sent under the id `wire`."""
+        call.state = TRANSITIONS["send"][call.state]
         call.sends += 1
         call.wire = wire
         if wire != call.number:
             self.aliases[wire] = call
 
     def put_off(self, call: Call, last: Final, wake: float) -> None:
-        """Its answer was `last`; it rests until `wake`."""
-        self._land(call, "put off")
+        """Let a call rest until `wake`, because its answer was `last`."""
+        self._leave_flight(call, "put off")
         call.tries += 1
         call.last = last
         call.wake = wake
         self.resting[call.number] = call
-        self.timers.watch(call.number, call, wake)
+        self.timers.schedule(call.number, call, wake)
 
     def wake(self, call: Call) -> None:
-        """It has rested, and waits to be sent."""
-        call.state = MOVES["wake"][call.state]
+        """Let a call that has rested wait to be sent."""
+        call.state = TRANSITIONS["wake"][call.state]
         call.wake = inf
         del self.resting[call.number]
         self.waiting[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def refuse(self, call: Call) -> None:
-        """The socket did not take it: it has not been sent, and goes behind those that were refused
-        before."""
-        self._land(call, "refuse")
+        """Let a call that the socket refused wait, behind those that were refused before."""
+        self._leave_flight(call, "refuse")
         call.sends -= 1
         self.refused[call.number] = call
-        self.timers.watch(call.number, call, call.deadline)
+        self.timers.schedule(call.number, call, call.deadline)
 
     def restart(self, calls: list[Call]) -> None:
-        """They are sent again, in front of all others."""
+        """Let these calls be sent again, before all others."""
         for call in calls:
-            self._land(call, "restart")
-            self.timers.watch(call.number, call, call.deadline)
+            self._leave_flight(call, "restart")
+            self.timers.schedule(call.number, call, call.deadline)
         self.refused = {call.number: call for call in calls} | self.refused
 
     def end(self, call: Call, event: str) -> None:
-        """It is open no more, wherever it is."""
+        """Remove a call, wherever it waits."""
         parked = not call.wire
-        self._land(call, event)
+        self._leave_flight(call, event)
         number = call.number
         del self.open[number]
         if parked:
@@ -243,8 +258,8 @@ class Calls:
             self.waiting.pop(number, None)
             self.resting.pop(number, None)
 
-    def _land(self, call: Call, event: str) -> None:
-        call.state = MOVES[event][call.state]
+    def _leave_flight(self, call: Call, event: str) -> None:
+        call.state = TRANSITIONS[event][call.state]
         if call.wire != call.number:
             self.aliases.pop(call.wire, None)
         call.wire = 0

@@ -1,5 +1,4 @@
-"""What a client says to a broker, in the dialect that the broker knows. Only wording: when it is
-said is decided by the session."""
+"""The messages of a client, in the dialect of its broker. The session decides when to send them."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from typing import Final
 
 from majordomus.core.client.calls import Call
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.fields import written_service
 from majordomus.protocol.spec import Dialect, Frame
@@ -21,20 +20,21 @@ _FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.DURABLE | spec.
 _NO_ANSWER: Final = spec.MORE | spec.ONE_WAY
 _LOCAL_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
 _MOST_TAILS: Final = 1024
-_head_size: Final = mdp03.HEAD.size
-_pack_head = mdp03.HEAD.pack
 
 
 class ClientEncoder:
-    """The words of one dialect. ``tails``: what `tail` made for services that were called
-    plainly."""
+    """The messages of one dialect.
+
+    ``codec``: of an older dialect, None in MDP/0.3.
+    ``tails``: the tails of services that were called without flags, worker and metadata.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         self.codec = LEGACY.get(dialect)
         self.tails: dict[bytes, bytes] = {}
 
     def tail(self, service: bytes, flags: int, to: bytes, field: bytes) -> tuple[int, bytes]:
-        """The flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
+        """Return the flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
         if flags & spec.MORE and self.codec is not None:
             raise LocalProtocolError("not-in-dialect", "a stream from the client")
         known = _FLAGS if self.codec is None else _LOCAL_FLAGS
@@ -42,10 +42,9 @@ class ClientEncoder:
             raise LocalProtocolError("bad-flags", f"{flags & ~known:#04x}")
         tail = written_service(service)
         if self.codec is None:
+            tail = mdp03.tail(service, to, field)
             if field:
                 flags |= spec.METADATA
-            header = mdp03.pack(spec.REQUEST, flags, service=service, address=to, metadata=field)
-            tail = header[_head_size:]
         elif to or field:
             raise LocalProtocolError("not-in-dialect", "a chosen worker, or metadata")
         if not to and not field:
@@ -59,10 +58,9 @@ class ClientEncoder:
         if self.codec is not None:
             return self.codec.c2b_request(call.tail, call.body)
         if call.command == spec.EVENT:
-            head = _pack_head(spec.MDP03_MAGIC, spec.EVENT, call.flags & spec.METADATA, 0, wire, 0)
+            head = octets.start(spec.EVENT, call.flags & spec.METADATA, 0, wire, 0)
             return [head + call.tail, *call.body]
-        ttl = int(min(left * 1000, MOST_TTL)) or 1
-        head = _pack_head(spec.MDP03_MAGIC, spec.REQUEST, call.flags, 0, wire, ttl)
+        head = octets.start(spec.REQUEST, call.flags, 0, wire, whole_ttl(left))
         return [head + call.tail, *call.body]
 
     def answer_unknown(self, command: int, id: int) -> list[Frame]:
@@ -72,7 +70,7 @@ class ClientEncoder:
 
 
 def hello(session: bytes) -> list[Frame]:
-    """HELLO; `session` are the 16 bytes by which the broker knows us again."""
+    """HELLO; `session` are the 16 bytes by which the broker recognises the client."""
     field = metadata.pack({"session": session})
     return [mdp03.pack(spec.HELLO, spec.METADATA, metadata=field)]
 
@@ -82,9 +80,6 @@ def cancel(wire: int) -> list[Frame]:
     return [mdp03.pack(spec.CANCEL, id=wire)]
 
 
-def one_way_again(frames: list[Frame], now: float) -> Call | None:
-    """The call of a ONE-WAY REQUEST that the socket refused; None for any other REQUEST."""
-    _, flags, _, id, ttl, _, _, _ = mdp03.parse(frames[0])
-    if not flags & spec.ONE_WAY:
-        return None
-    return Call(id, frames[0][_head_size:], frames[1:], now + ttl / 1000, flags, True)
+def whole_ttl(left: float) -> int:
+    """`left` seconds in milliseconds, as a header holds them: at least 1, for 0 is no limit."""
+    return int(min(left * 1000, MOST_TTL)) or 1

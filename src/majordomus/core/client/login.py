@@ -1,8 +1,8 @@
 """A client's session that logs in before anything else, and renews its token by itself.
 
-What is promised beside what `ClientSession` promises: no call leaves before there is a token, and a
-call that the broker answers with 401 is sent once more, with a new one. The token goes with HELLO;
-without presence, in each REQUEST; in the older dialects, as the first frame of each body.
+Beyond the contract of `ClientSession`: no call leaves before there is a token, and a call that the
+broker answers with 401 is sent once more, with a new token. HELLO carries the token; without
+presence, each REQUEST does; in the older dialects, it is the first frame of each body.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.client.calls import Call
 from majordomus.core.client.calls import Final as Outcome
-from majordomus.core.client.encoding import ClientEncoder
+from majordomus.core.client.encoding import ClientEncoder, whole_ttl
 from majordomus.core.client.session import ClientSession, IdSource
 from majordomus.core.session.connection import OPEN, Change
 from majordomus.core.session.login import MOST_TOKEN, PATIENCE, Credentials, Login
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
-from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from majordomus.core.session.settings import ClientSettings
 
 MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
-"""Bytes of a call's own metadata, where the token has to find room beside them."""
+"""Bytes that a call's own metadata may have beside the token."""
 SESSION_SIZE: Final = 16
+_REQUEST: Final = spec.REQUEST
 
 
 class TokenEncoder(ClientEncoder):
-    """The words of one dialect, with a token in every request when it is to be there."""
+    """The messages of one dialect, with a token in every request. ``token``: empty = none."""
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect)
@@ -39,29 +40,25 @@ class TokenEncoder(ClientEncoder):
         self._tailed: dict[bytes, bytes] = {}
 
     def carry(self, token: str) -> None:
-        """From now on, every request has `token`; none when it is empty."""
+        """Put `token` into every request from now on; none when it is empty."""
         self.token = token
         self._tailed.clear()
 
     def request(self, call: Call, wire: int, left: float) -> list[Frame]:
         """REQUEST, as it would be, and the token."""
-        frames = super().request(call, wire, left)
-        if not self.token or call.command != spec.REQUEST:
-            return frames
+        if not self.token or call.command != _REQUEST:
+            return super().request(call, wire, left)
         if self.codec is not None:
             return self.codec.c2b_request(call.tail, [self.token.encode(), *call.body])
-        size = mdp03.HEAD.size
-        head = bytearray(frames[0][:size])
-        head[5] |= spec.METADATA
-        frames[0] = bytes(head) + self._with_token(call.tail)
-        return frames
+        head = octets.start(_REQUEST, call.flags | spec.METADATA, 0, wire, whole_ttl(left))
+        return [head + self._with_token(call.tail), *call.body]
 
     def _with_token(self, tail: bytes) -> bytes:
         known = self._tailed.get(tail)
         if known is None:
-            names = 2 + tail[0] + tail[1 + tail[0]]
-            values = metadata.unpack(tail[names:]) if tail[names:] else {}
-            known = tail[:names] + metadata.pack({**values, "token": self.token})
+            names, field = mdp03.split_tail(tail)
+            values = metadata.unpack(field) if field else {}
+            known = names + metadata.pack({**values, "token": self.token})
             if len(self._tailed) >= 1024:
                 self._tailed.clear()
             self._tailed[tail] = known
@@ -69,19 +66,22 @@ class TokenEncoder(ClientEncoder):
 
 
 class LoginSession(ClientSession):
-    """A `ClientSession` with credentials. ``login`` is where it is with them."""
+    """A `ClientSession` with credentials.
+
+    ``login``: the state of the login. ``_hello_id``: the id of the last HELLO, 0 = none.
+    ``_again``: calls that were sent once more after a 401.
+    """
 
     def __init__(
         self, settings: ClientSettings, credentials: Credentials, ids: IdSource, rng: Rng
     ) -> None:
         self.login = Login(credentials, rng)
         super().__init__(settings, ids, rng)
-        self._words = self._speech = TokenEncoder(settings.dialect)
-        self._tails = self._words.tails
+        self._token_encoder = self._encoder = TokenEncoder(settings.dialect)
+        self._tails = self._token_encoder.tails
         self._session = bytes(ids(SESSION_SIZE))
-        self._greeted = 0
+        self._hello_id = 0
         self._again: set[int] = set()
-        """Calls that were sent once more after a 401."""
 
     def ask(
         self,
@@ -103,30 +103,30 @@ class LoginSession(ClientSession):
     def publish(
         self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
     ) -> int:
-        """As `ClientSession.publish`; it takes on presence, for an event cannot carry a token."""
+        """As `ClientSession.publish`; with presence, because an event cannot carry a token."""
         self._check_events()
         self.set_presence(now)
         return super().publish(topic, body, now, ttl=ttl, metadata=metadata)
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """As `ClientSession.subscribe`; the broker is told when it knows who we are."""
+        """As `ClientSession.subscribe`; it is sent when the broker has accepted the token."""
         self._check_events()
-        self.events.subscribe(pattern, self._greeted != 0)
+        self.events.subscribe(pattern, self._hello_id != 0)
         self.set_presence(now)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
-        self.events.unsubscribe(pattern, self._greeted != 0)
+        """Remove the subscription to `pattern`. May be repeated."""
+        self.events.unsubscribe(pattern, self._hello_id != 0)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self.login.due and self._connection.open and self._may_ask():
             unanswered = self.login.wire
             if self.login.tick(now):
                 self._ask(now)
             elif unanswered and self._codec is not None:  # a late answer would be another call's
-                self._follow(self._connection.step("renew", now), now)
-            self._settle()
+                self._apply(self._connection.step("renew", now), now)
+            self._update_state()
         super().tick(now)
 
     def next_deadline(self) -> float:
@@ -135,28 +135,26 @@ class LoginSession(ClientSession):
         return min(super().next_deadline(), due)
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over."""
-        if self._codec is not None:
-            if not (self.login.wire and self._take_legacy(frames, now)):
-                super().receive(frames, now)
-            return
-        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
-            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
-            if id and id in (self.login.wire, self._greeted):
-                self._connection.heard = now
-                if id == self.login.wire:
-                    self._answered(status, frames[1:], now)
-                else:
-                    self._not_greeted(status, now)
-                return
-            if status == spec.UNAUTHENTICATED and self._begin_again(id, now):
-                return
-        super().receive(frames, now)
+        """Process one message of the socket. The session takes over the list."""
+        if self._codec is None or not self.login.wire or not self._take_legacy(frames, now):
+            super().receive(frames, now)
+
+    def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
+        if id and id == self.login.wire:
+            self._answered(status, frames, now)
+        elif id and id == self._hello_id:
+            self._hello_refused(status, now)
+        else:
+            super()._stray_final(id, status, frames, now)
+
+    def _decide_final(self, call: Call, flags: int, final: Outcome, now: float) -> None:
+        if final.status != spec.UNAUTHENTICATED or not self._begin_again(call, now):
+            super()._decide_final(call, flags, final, now)
 
     # ── the login ─────────────────────────────────────────────────────────────────────────────────
 
     def _may_ask(self) -> bool:
-        """Without correlation nothing else may be on its way."""
+        """Without correlation no other call may be in flight."""
         return self._codec is None or self.login.wire != 0 or self._calls.current is None
 
     def _ask(self, now: float) -> None:
@@ -164,14 +162,14 @@ class LoginSession(ClientSession):
         body = self.login.ask(wire, now)
         service = self.login.credentials.service
         if self._codec is not None:
-            self._say(self._codec.c2b_request(service, body), now)
+            self._put(self._codec.c2b_request(service, body), _REQUEST, now)
             return
         ttl = int(PATIENCE * 1000)
         header = mdp03.pack(spec.REQUEST, spec.FAIL_FAST, id=wire, ttl=ttl, service=service)
-        self._say([header, *body], now)
+        self._put([header, *body], _REQUEST, now)
 
     def _take_legacy(self, frames: list[Frame], now: float) -> bool:
-        """Whether this is the answer to our question, in a dialect without correlation."""
+        """Take the answer to the login, in a dialect without correlation. False for another."""
         if self._codec is None:
             return False
         try:
@@ -182,7 +180,7 @@ class LoginSession(ClientSession):
             return False
         if command.service and command.service != self.login.credentials.service:
             return False
-        self._connection.heard = now
+        self._connection.received_at = now
         # A failure has no status of its own there: two frames, the first of which is a number.
         said = bytes(command.body[0]) if command.body else b""
         status = int(said) if len(said) == 3 and said.isdigit() else spec.OK
@@ -192,20 +190,19 @@ class LoginSession(ClientSession):
     def _answered(self, status: int, frames: list[Frame], now: float) -> None:
         if self.login.answered(status, frames, now):
             self._take_token(now)
-        elif not self.login.inside:
-            self._words.carry("")
-            self._tell_refusal()
-        self._pump(now)
+        elif not self.login.has_token:
+            self._token_encoder.carry("")
+            self._emit_refusal()
+        self._send_waiting(now)
 
     def _take_token(self, now: float) -> None:
-        """There is a new token: the broker is told of it with the next thing that goes out."""
-        self._words.carry("" if self._presence else self.login.token)
+        """Put a new token into what is sent next: HELLO, or every request."""
+        self._token_encoder.carry("" if self._presence else self.login.token)
         if self._presence and self._connection.open:
-            self._greet(now)
+            self._send_hello(now)
 
-    def _tell_refusal(self) -> None:
-        """What waits for the login ends with a verdict against us; else it waits on, and says why
-        if it waits in vain."""
+    def _emit_refusal(self) -> None:
+        """End the waiting calls after a refusal; another failure becomes their last answer."""
         refusal = self.login.refusal
         if refusal is None:
             return
@@ -220,70 +217,68 @@ class LoginSession(ClientSession):
 
     def _accept(self, call: Call, now: float) -> None:
         refusal = self.login.refusal
-        if refusal is not None and now < self.login.due and not self.login.inside:
+        if refusal is not None and now < self.login.due and not self.login.has_token:
             status, frames = refusal
             if status in (spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN):
-                self._tell(call, Outcome(call.number, status, frames, b""))
+                self._emit(call, Outcome(call.number, status, frames, b""))
                 return
         super()._accept(call, now)
 
-    def _begin_again(self, id: int, now: float) -> bool:
+    def _begin_again(self, call: Call, now: float) -> bool:
         """A 401 proves that nothing ran: the call waits for a new token, once."""
-        call = self._calls.by_wire(id)
-        if call is None or call.state is not CallState.SENT or call.stream is not None:
+        if call.state is not CallState.SENT or call.stream is not None:
             return False
         if call.number in self._again:
             return False
-        self._connection.heard = now
         self._again = {number for number in self._again if number in self._open}
         self._again.add(call.number)
         self._calls.restart([call])
-        self._expelled(now)
+        self._discard_token(now)
         return True
 
-    def _not_greeted(self, status: int, now: float) -> None:
-        """HELLO was refused: nothing more is heard of us on this connection."""
-        self._greeted = 0
+    def _hello_refused(self, status: int, now: float) -> None:
+        """HELLO was refused: the broker accepts nothing more on this connection."""
+        self._hello_id = 0
         if status != spec.UNAUTHENTICATED:
             return
-        self.login.expel(now)
-        self._words.carry("")
+        self.login.discard_token(now)
+        self._token_encoder.carry("")
         if self._connection.state is OPEN:
-            self._follow(self._connection.step("renew", now), now, say_so=True)
+            self._apply(self._connection.step("renew", now), now, notify=True)
 
-    def _expelled(self, now: float) -> None:
-        self.login.expel(now)
-        self._words.carry("")
+    def _discard_token(self, now: float) -> None:
+        self.login.discard_token(now)
+        self._token_encoder.carry("")
         if self.login.tick(now):
             self._ask(now)
-        self._settle()
+        self._update_state()
 
-    # ── what the session does otherwise ───────────────────────────────────────────────────────────
+    # ── changes of the base ───────────────────────────────────────────────────────────────────────
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         if change is Change.ENDED:
             self.login.lost()
-            self._greeted = 0
+            self._hello_id = 0
         elif change is Change.OPENED and self.login.connected(now):
             self._ask(now)
-        super()._follow(change, now, say_so=say_so)
+        super()._apply(change, now, notify=notify)
 
-    def _greet(self, now: float) -> None:
-        """HELLO says the token, and has an id so that a refusal can be told."""
-        if not self.login.inside:
+    def _send_hello(self, now: float) -> None:
+        """Send HELLO with the token, and with an id, so that its refusal is recognised."""
+        if not self.login.has_token:
             return
-        self._words.carry("")
-        self._greeted = self._next_id()
+        self._token_encoder.carry("")
+        self._hello_id = self._next_id()
         field = metadata.pack({"session": self._session, "token": self.login.token})
-        self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)]
-        super()._greet(now)
+        self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._hello_id, metadata=field)]
+        super()._send_hello(now)
 
     def _may_send(self) -> bool:
-        if not self.login.inside or (self._codec is not None and self.login.wire):
+        if not self.login.has_token or (self._codec is not None and self.login.wire):
             return False
         return super()._may_send()
 
-    def _settle(self) -> None:
-        super()._settle()
-        if not self.login.inside or not self._presence:
+    def _update_state(self) -> None:
+        super()._update_state()
+        if not self.login.has_token or not self._presence:
             self._direct = False

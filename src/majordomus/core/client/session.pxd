@@ -3,7 +3,7 @@ cimport cython
 from majordomus.core.client.calls cimport Call, make_call, make_final
 from majordomus.core.client.session_base cimport ClientSessionBase
 cimport majordomus.protocol.octets as octets
-from majordomus.protocol.mdp03 cimport parse
+from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class ClientSession(ClientSessionBase):
@@ -19,5 +19,5 @@ cdef class ClientSession(ClientSessionBase):
         bytes metadata,
         bint restart,
     )
-    @cython.locals(call=Call, command=int, flags=int, code=int, id=object)
+    @cython.locals(header=Fields, call=Call, command=int, flags=int, code=int, id=object)
     cpdef object receive(self, list frames, double now)

@@ -1,9 +1,9 @@
-"""A client's conversation with one broker at a time, out of a list: every dialect, one contract.
+"""A client's session with one of several brokers, in every dialect with one contract.
 
-What is promised: every call ends with exactly one `Final` or `Lost` (a ONE-WAY one with none), at
-the latest when its deadline and the `grace` after it have passed. What is sent again is decided
-here and nowhere else: after 429 and 503, and after the loss of a broker; never what is ONCE and may
-have run, never what the caller has seen a part of.
+Every call ends with exactly one `Final` or `Lost` (a ONE-WAY call with none), at the latest when
+its deadline and the `grace` have passed. Retries are decided here alone: after 429 and 503, and
+after the loss of a broker. A call that is ONCE and may have run, or of which the caller has a part,
+is not sent again.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.client.calls import MOVES, Call, Final, Lost, Part, make_call, make_final
+from majordomus.core.client.calls import TRANSITIONS, Call, Final, Lost, Part, make_call, make_final
 from majordomus.core.client.encoding import (
     DISCONNECT,
-    HEARTBEAT,
     MOST_TTL,
     cancel,
 )
@@ -24,35 +23,34 @@ from majordomus.core.client.session_base import (
     TOO_MANY,
     ClientEvent,
     ClientSessionBase,
-    IdSource,
 )
-from majordomus.core.client.streams import ClientStream, Credit
+from majordomus.core.client.streams import CallCredit, ClientStream
 from majordomus.core.session.backoff import delay
-from majordomus.core.session.connection import CLOSED, Change
+from majordomus.core.session.connection import CLOSED, Change, take_welcome
 from majordomus.core.session.events import (
     PUBLISH,
     EventReceived,
     SubscriptionRefused,
     check_name,
-    heard,
+    read_event,
 )
-from majordomus.core.session.settings import ClientSettings
+from majordomus.core.session.outbox import Tag
+from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
-from majordomus.core.session.welcome import take_welcome
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import octets, spec
 from majordomus.protocol.command import Codec
-from majordomus.protocol.mdp03 import parse
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 __all__ = [
     "NO_ANSWER",
     "NO_BROKER",
     "TOO_MANY",
+    "CallCredit",
     "ClientEvent",
     "ClientSession",
     "ClientSettings",
-    "Credit",
     "EventReceived",
     "Final",
     "IdSource",
@@ -65,26 +63,30 @@ BY_CALLER: Constant = b"cancelled by the caller"
 UNREAD: Constant = b"more parts have come than the client reads"
 NOT_UNDERSTOOD: Constant = b"the answer carries a critical flag that this client does not know"
 
-_ON_ANSWER: Constant = MOVES["answer"]
-_ON_PART: Constant = MOVES["part"]
+_ON_ANSWER: Constant = TRANSITIONS["answer"]
+_ON_PART: Constant = TRANSITIONS["part"]
 _SENT: Constant = CallState.SENT
 _ANSWERED: Constant = _ON_ANSWER[_SENT]
-_AT_ONCE: Constant = MOVES["send"][CallState.WAITING]
+_AT_ONCE: Constant = TRANSITIONS["send"][CallState.WAITING]
 _REQUEST: Constant = spec.REQUEST
 _FINAL: Constant = spec.FINAL
 _ONE_WAY: Constant = spec.ONE_WAY
 _INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
 _PUT_OFF: Constant = frozenset((spec.TOO_MANY, spec.UNAVAILABLE))
+_NOT_AT_ONCE: Constant = _PUT_OFF | {spec.UNAUTHENTICATED}
+"""Statuses after which a call may be sent again, the last one by a session that logs in."""
 _MOST_SECONDS: Constant = MOST_TTL / 1000
 
 
 class ClientSession(ClientSessionBase):
-    """One client without a socket, a clock or a thread. Not for several threads at once.
+    """The state machine of one client, without socket, clock or thread. Not thread-safe.
 
-    ``late``: answers that no open call waits for. ``invalid``: other messages that were ignored, by
-    reason. ``dropped``: one-way messages that came to nothing here. ``welcome``: what the broker
-    told of itself, ``peer_id``: how it calls us (presence only).
+    ``late``: answers to calls that are not open.
+    ``invalid``: other messages that were ignored, by reason.
+    ``dropped``: one-way messages that failed here.
+    ``welcome``: the metadata of the broker's WELCOME (presence only).
+    ``peer_id``: the routing id that the broker named (presence only).
     """
 
     @property
@@ -98,16 +100,16 @@ class ClientSession(ClientSessionBase):
         return len(self._open)
 
     def has_left(self, call: int) -> bool:
-        """Whether nothing of `call` waits here to be sent: it is on its way, or it has ended."""
+        """Whether `call` was sent or has ended."""
         found = self._open.get(call)
         return found is None or found.wire != 0
 
     def wire(self, call: int) -> int:
-        """The id under which `call` is on its way; 0 while it is not, and when it has ended."""
+        """The id under which `call` is in flight; 0 when it is not."""
         found = self._open.get(call)
         return 0 if found is None else found.wire
 
-    # ── what the caller asks ──────────────────────────────────────────────────────────────────────
+    # ── commands of the caller ────────────────────────────────────────────────────────────────────
 
     def call(
         self,
@@ -142,10 +144,10 @@ class ClientSession(ClientSessionBase):
         metadata: bytes,
         restart: bool,
     ) -> int:
-        """`call`, for who makes many: by position, it costs less where this is compiled."""
+        """As `call`, by position, which costs less where this is compiled."""
         tail = self._tails.get(service)
         if tail is None or flags or to or metadata:
-            flags, tail = self._speech.tail(service, flags, to, metadata)
+            flags, tail = self._encoder.tail(service, flags, to, metadata)
         number = self._next_id()
         deadline = now + ttl
         call = make_call(number, tail, body, deadline, flags, restart)
@@ -163,13 +165,14 @@ class ClientSession(ClientSessionBase):
         call.state = _AT_ONCE
         call.wire = number
         call.sends = 1
-        self._calls.timers.watch(number, call, deadline + self._grace)
-        self._connection.sent = now
+        self._calls.timers.schedule(number, call, deadline + self._grace)
+        self._connection.sent_at = now
         head = octets.start(_REQUEST, flags, 0, number, int(ttl * 1000) or 1)
         if len(body) == 1:
             self._outbox.sends.append([head + tail, body[0]])
         else:
             self._outbox.sends.append([head + tail, *body])
+        self._outbox.tags.append(call)
         return number
 
     def cancel(self, call: int, now: float) -> None:
@@ -181,7 +184,7 @@ class ClientSession(ClientSessionBase):
         self._end(found, "cancel", Final(call, spec.CANCELLED, [BY_CALLER], b""))
         if wire:
             self._withdraw(wire, now)
-        self._settle()
+        self._update_state()
 
     def publish(
         self, topic: bytes, body: list[Frame], now: float, *, ttl: float, metadata: bytes = b""
@@ -193,23 +196,23 @@ class ClientSession(ClientSessionBase):
         """
         self._check_events()
         check_name(topic, pattern=False)
-        flags, tail = self._speech.tail(topic, _ONE_WAY, b"", metadata)
+        flags, tail = self._encoder.tail(topic, _ONE_WAY, b"", metadata)
         number = self._next_id()
         self.events.expect(number, PUBLISH, topic)
         self._accept(Call(number, tail, body, now + ttl, flags, False, spec.EVENT), now)
         return number
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """Hear of `pattern`, on this connection and every later one; it takes on presence.
+        """Subscribe to `pattern`, on this and every later connection, with presence.
 
-        Raises: LocalProtocolError for what is no pattern, and in the older dialects.
+        Raises: LocalProtocolError for a name that is no pattern, and in the older dialects.
         """
         self._check_events()
         self.events.subscribe(pattern, self._presence and self._connection.open)
         self.set_presence(now)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
+        """Remove the subscription to `pattern`. May be repeated."""
         self.events.unsubscribe(pattern, self._connection.open)
 
     def _check_events(self) -> None:
@@ -217,15 +220,15 @@ class ClientSession(ClientSessionBase):
             raise LocalProtocolError("not-in-dialect", "events")
 
     def set_presence(self, now: float) -> None:
-        """Say HELLO from now on, on this connection and every later one. May be repeated."""
+        """Send HELLO on this and every later connection. May be repeated."""
         if self._presence or self._codec is not None:
             return
         self._presence = True
         if self._connection.open:
-            self._greet(now)
+            self._send_hello(now)
 
     def close(self, now: float) -> None:
-        """End what is open with 499, and part from the broker. The session is done after this."""
+        """End open calls with 499, and disconnect. The session cannot be used again."""
         if self._connection.state is CLOSED:
             return
         in_flight = [call.wire for call in self._open.values() if call.wire]
@@ -233,102 +236,109 @@ class ClientSession(ClientSessionBase):
             self._end(call, "cancel", Final(call.number, spec.CANCELLED, [BY_CALLER], b""))
         if self._connection.open and self._codec is None:
             for wire in in_flight:
-                self._outbox.put(cancel(wire))
+                self._outbox.put(cancel(wire), spec.CANCEL)
             if self._presence:
-                self._outbox.put([DISCONNECT])
+                self._outbox.put([DISCONNECT], spec.DISCONNECT)
         self._connection.step("close", now)
         self._calls.timers.clear()
         self._outbox.unblock()
         self.streams.clear()
-        self._pump_at = inf
-        self._settle()
+        self._send_at = inf
+        self._update_state()
 
-    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+    # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to `endpoint`."""
-        self._follow(self._connection.step("connected", now), now)
+        self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
-        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
-        self._follow(self._connection.step("lost", now), now)
+        """The connection has ended; what had arrived on it was handed to `receive` before."""
+        self._apply(self._connection.step("lost", now), now)
 
-    def refused(self, frames: list[Frame], now: float) -> None:
-        """The socket did not take `frames`, one of the last sends: they are tried again.
+    def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        """Try `frames`, one of the last sends, again, because the socket did not take them.
 
-        A call among them counts as not sent. To be reported in order, before anything else is done.
+        A call among them counts as not sent. The shell reports refusals in order, before it does
+        anything else.
         """
         if not self._connection.open:
             return
-        if self._take_back(frames, now) or frames[0] == HEARTBEAT:
+        if self._take_back(tag) or tag == spec.HEARTBEAT:
             self._outbox.block(now)
         else:
-            self._outbox.keep(frames, now)
-        self._settle()
+            self._outbox.keep(frames, tag, now)
+        self._update_state()
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self._connection.due:
             change = self._connection.tick(now)
-            if change is Change.BEAT:
-                self._beat(now)
+            if change is Change.HEARTBEAT:
+                self._heartbeat(now)
             else:
-                self._follow(change, now, say_so=True)
+                self._apply(change, now, notify=True)
         if self.streams.due <= now:
             self.streams.tick()
         while (call := self._calls.timers.pop(now)) is not None:
-            self._look_at(call, now)
-        if now >= self._pump_at or now >= self._outbox.due:
-            self._pump(now)
-        self._settle()
+            self._handle_timer(call, now)
+        if now >= self._send_at or now >= self._outbox.due:
+            self._send_waiting(now)
+        self._update_state()
 
     def next_deadline(self) -> float:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
         calls, streams = self._calls.timers.next(), self.streams.due
-        return min(self._connection.due, calls, self._outbox.due, self._pump_at, streams)
+        return min(self._connection.due, calls, self._outbox.due, self._send_at, streams)
 
-    def take_effects(self) -> tuple[list[list[Frame]], list[ClientEvent], bool]:
-        """What is to be sent, what happened to calls, and whether the shell is to change its
-        socket: close it after these sends, and open a new one, with a new routing id, to
-        `endpoint`.
+    def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[ClientEvent], bool]:
+        """Return the sends, their tags, the events, and whether the shell must replace its socket.
+
+        It then closes the socket after these sends, and opens one to `endpoint` with a new routing
+        id.
 
         The lists are good until the next call, which empties them.
         """
         events = self._events
         self._events, self._taken = self._taken, events
         self._events.clear()
-        sends = self._outbox.take()
+        sends, tags = self._outbox.take()
         self.streams.taken()
         renew = self._connection.renew
         if renew:
             self._connection.renewed()
-        return sends, events, renew
+        return sends, tags, events, renew
 
-    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+    # ── messages of the broker ────────────────────────────────────────────────────────────────────
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
-        raised."""
-        self._connection.heard = now
+        """Process one message of the socket. The session takes over the list.
+
+        Raises nothing, whatever bytes the message holds.
+        """
+        self._connection.received_at = now
         if self._codec is not None:
             self._receive_legacy(self._codec, frames, now)
             return
         if not frames:
             self._count("empty")
             return
+        header = self._header
         try:
-            command, flags, code, id, ttl, service, address, field = parse(frames.pop(0))
+            header.read(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
+        command, flags, id = header.command, header.flags, header.id
         call = self._open.get(id)
         if call is None or call.wire != id:
             call = self._calls.aliases.get(id)
         if command == _FINAL:
+            code, address = header.code, header.address
             if call is None:
-                self._stray_final(id, code, frames)
-            elif call.wire != call.number or flags >= _CRITICAL or code in _PUT_OFF:
-                self._judge(call, flags, Final(call.number, code, frames, address), now)
+                self._stray_final(id, code, frames, now)
+            elif call.wire != call.number or flags >= _CRITICAL or code in _NOT_AT_ONCE:
+                self._decide_final(call, flags, Final(call.number, code, frames, address), now)
             else:
                 call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
                 del self._open[id]
@@ -337,34 +347,34 @@ class ClientSession(ClientSessionBase):
                 if self._leaving:
                     self._leave(now)
         elif command == spec.PARTIAL:
-            self._part_came(call, flags, frames, now)
+            self._part_received(call, flags, frames, now)
         elif command == spec.CREDIT and flags < _CRITICAL:
-            self._credit_came(call, code)
+            self._credit_received(call, header.code)
         elif flags >= _CRITICAL:
             self._count("critical-flag")
         elif command == spec.EVENT:
-            self._event_came(service, flags, field, frames)
+            self._event_received(header, frames)
         elif command == spec.WELCOME:
-            self._welcomed(ttl, flags, address, field, now)
+            self._welcomed(header, now)
         else:
-            self._control(command, code, id, now)
+            self._control(header, now)
 
-    def _event_came(self, topic: bytes, flags: int, field: bytes, frames: list[Frame]) -> None:
+    def _event_received(self, header: Fields, frames: list[Frame]) -> None:
         try:
-            self._events.append(heard(topic, frames, flags, field))
+            self._events.append(read_event(header, frames))
         except RemoteProtocolError as error:
             self._count(error.reason)
 
-    def _stray_final(self, id: int, status: int, frames: list[Frame]) -> None:
-        """No open call has this id: what we said of events is refused, or it comes late."""
+    def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
+        """A FINAL whose id no open call has: it refuses an event or a subscription, or is late."""
         refused = self.events.refused(id, status, frames)
         if refused is None:
             self.late += 1
         else:
             self._events.append(refused)
 
-    def _judge(self, call: Call, flags: int, final: Final, now: float) -> None:
-        """A FINAL that may not be the last word, or that we cannot understand."""
+    def _decide_final(self, call: Call, flags: int, final: Final, now: float) -> None:
+        """Handle a FINAL after which the call may be sent again, or with a critical flag."""
         if flags >= _CRITICAL:
             self._count("critical-flag")
             final = Final(call.number, spec.NOT_IMPLEMENTED, [NOT_UNDERSTOOD], b"")
@@ -388,36 +398,39 @@ class ClientSession(ClientSessionBase):
         self._calls.put_off(call, final, now + wait)
         return True
 
-    def _part_came(self, call: Call | None, flags: int, frames: list[Frame], now: float) -> None:
+    def _part_received(
+        self, call: Call | None, flags: int, frames: list[Frame], now: float
+    ) -> None:
         if call is None:
             self.late += 1
         elif flags < _CRITICAL:
             call.state = _ON_PART[call.state]
             self._events.append(Part(call.number, frames))
-            if self.streams.part_came(call).unread > self.settings.max_unread:
+            if self.streams.part_received(call).unread > self.settings.max_unread:
                 wire = call.wire
                 self._end(call, "answer", Final(call.number, spec.TOO_MANY, [UNREAD], b""))
                 self._withdraw(wire, now)
         else:
             wire = call.wire
-            self._judge(call, flags, Final(call.number, 0, [], b""), now)
+            self._decide_final(call, flags, Final(call.number, 0, [], b""), now)
             self._withdraw(wire, now)
 
-    def _credit_came(self, call: Call | None, parts: int) -> None:
-        if call is None or not self.streams.credit_came(call, parts):
+    def _credit_received(self, call: Call | None, parts: int) -> None:
+        if call is None or not self.streams.credit_received(call, parts):
             self.late += 1
         else:
-            self._events.append(Credit(call.number))
+            self._events.append(CallCredit(call.number))
 
-    def _control(self, command: int, code: int, id: int, now: float) -> None:
-        """What is said of the connection, and what is not for us."""
+    def _control(self, header: Fields, now: float) -> None:
+        """A command about the connection, or one that no broker sends to a client."""
+        command, id = header.command, header.id
         if command == spec.HEARTBEAT:
             return
         if command == spec.DISCONNECT:
-            self._follow(self._connection.step("disconnect", now), now)
+            self._apply(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
-            if code == 0:
-                self._follow(self._connection.step("drain", now), now)
+            if header.code == 0:
+                self._apply(self._connection.step("drain", now), now)
                 if self._leaving:
                     self._leave(now)
         elif command in spec.COMMAND_NAMES:
@@ -425,15 +438,15 @@ class ClientSession(ClientSessionBase):
         else:
             self._count("unknown-command")
             if id and self._connection.open and not self._outbox.full:
-                self._outbox.put(self._speech.answer_unknown(command, id))
+                self._outbox.put(self._encoder.answer_unknown(command, id), spec.FINAL)
 
-    def _welcomed(self, ttl: int, flags: int, address: bytes, field: bytes, now: float) -> None:
+    def _welcomed(self, header: Fields, now: float) -> None:
         try:
-            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+            self.welcome = take_welcome(self._connection, header, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        self.peer_id = address
+        self.peer_id = header.address
 
     def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         """Without correlation an answer belongs to the one call in flight."""
@@ -449,7 +462,7 @@ class ClientSession(ClientSessionBase):
             self._count("wrong-service")
         elif command.number == spec.PARTIAL:
             call.state = _ON_PART[call.state]
-            self._tell(call, Part(call.number, command.body))
+            self._emit(call, Part(call.number, command.body))
         else:
             self._end(call, "answer", Final(call.number, spec.OK, command.body, b""))
-            self._pump(now)
+            self._send_waiting(now)

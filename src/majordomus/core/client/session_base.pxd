@@ -1,6 +1,7 @@
 from majordomus.core.client.calls cimport Call, Calls
 from majordomus.core.session.connection cimport Connection
 from majordomus.core.session.outbox cimport SessionOutbox
+from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class ClientSessionBase:
@@ -11,13 +12,14 @@ cdef class ClientSessionBase:
     cdef public dict welcome
     cdef public object peer_id
     cdef public object _rng
-    cdef public object _speech
+    cdef public object _encoder
     cdef public object _codec
     cdef public object _hello
     cdef public object _presence
     cdef public double _grace
     cdef public Connection _connection
     cdef public SessionOutbox _outbox
+    cdef public Fields _header
     cdef public Calls _calls
     cdef public dict _open
     cdef public object streams
@@ -27,7 +29,7 @@ cdef class ClientSessionBase:
     cdef public Call _blocker
     cdef public bint _direct
     cdef public bint _leaving
-    cdef public double _pump_at
+    cdef public double _send_at
     cdef public list _events
     cdef public list _taken
     cdef public Py_ssize_t _most

@@ -1,12 +1,10 @@
-"""What a client's session keeps, what leaves it, and how its calls end.
+"""The base of a client's session: its state, sending, and how calls end.
 
-The half of the session that no message and no caller reaches directly: `ClientSession` stands on
-it, and decides what is to happen.
+`ClientSession` adds the commands of the caller and the messages of the broker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 from typing import Any, TypeAlias
 from typing import Final as Constant
@@ -18,22 +16,20 @@ from majordomus.core.client.encoding import (
     ClientEncoder,
     cancel,
     hello,
-    one_way_again,
 )
-from majordomus.core.client.streams import ClientStreams, Credit
+from majordomus.core.client.streams import CallCredit, ClientStreams
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
-from majordomus.core.session.outbox import BATCH, SessionOutbox
-from majordomus.core.session.settings import ClientSettings
+from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
+from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
-IdSource: TypeAlias = Callable[[int], bytes]
-"""`ids(n)` returns n unpredictable bytes."""
-ClientEvent: TypeAlias = Part | Final | Lost | Credit | EventReceived | SubscriptionRefused
+ClientEvent: TypeAlias = Part | Final | Lost | CallCredit | EventReceived | SubscriptionRefused
 
 NO_BROKER: Constant = b"no broker was reachable before the deadline"
 NO_ANSWER: Constant = b"no answer came before the deadline"
@@ -45,7 +41,7 @@ _ONE_WAY: Constant = spec.ONE_WAY
 
 
 class ClientSessionBase:
-    """The state of one session, and what moves in it. See `ClientSession`."""
+    """The state of one session. See `ClientSession`."""
 
     def __init__(self, settings: ClientSettings, ids: IdSource, rng: Rng) -> None:
         self.settings = settings
@@ -55,8 +51,8 @@ class ClientSessionBase:
         self.welcome: dict[str, Any] = {}
         self.peer_id = b""
         self._rng = rng
-        self._speech = ClientEncoder(settings.dialect)
-        self._codec = self._speech.codec
+        self._encoder = ClientEncoder(settings.dialect)
+        self._codec = self._encoder.codec
         self._hello = hello(bytes(ids(16)))
         self._presence = settings.presence and self._codec is None
         self._grace = 0.0 if self._codec else settings.grace
@@ -72,51 +68,55 @@ class ClientSessionBase:
             rng=rng,
         )
         self._outbox = SessionOutbox()
+        self._header = Fields()
         self._calls = Calls()
         self._open = self._calls.open
         self.streams = ClientStreams(self._open, self._outbox)
         self.events = SessionEvents(self._outbox, self._next_id)
-        self._tails = self._speech.tails
+        self._tails = self._encoder.tails
         self._last = 0
         self._most = settings.max_calls
         self._blocker: Call | None = None
         self._direct = False  # a call made now may leave at once
         self._leaving = False  # the broker drains, and there is another one
-        self._pump_at = inf
+        self._send_at = inf
         self._events: list[ClientEvent] = []
         self._taken: list[ClientEvent] = []
 
-    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+    # ── the connection ────────────────────────────────────────────────────────────────────────────
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
-        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
+        """Do what a change of the connection requires.
+
+        `notify`: the broker gets a DISCONNECT, because the session ends the connection.
+        """
         if change is Change.OPENED:
             if self._presence:
-                self._greet(now)
-            self._pump(now)
+                self._send_hello(now)
+            self._send_waiting(now)
         elif change is Change.ENDED:
             self._ended(now)
-            if say_so and self._presence:
-                self._outbox.put([DISCONNECT])
-        self._settle()
+            if notify and self._presence:
+                self._outbox.put([DISCONNECT], spec.DISCONNECT)
+        self._update_state()
 
-    def _greet(self, now: float) -> None:
+    def _send_hello(self, now: float) -> None:
         """ "HELLO opens presence for a client: heartbeats both ways" (docs/spec/mdp-0.3.md)."""
-        self._say(self._hello, now)
-        self._connection.listen(now)
-        self.events.greet()
+        self._put(self._hello, spec.HELLO, now)
+        self._connection.begin_presence(now)
+        self.events.resubscribe()
 
-    def _beat(self, now: float) -> None:
+    def _heartbeat(self, now: float) -> None:
         if not self._outbox.blocked:
-            self._say([HEARTBEAT], now)
+            self._put([HEARTBEAT], spec.HEARTBEAT, now)
 
     def _ended(self, now: float) -> None:
         """Nothing in flight will be answered: "a client's open calls count as broker lost"."""
-        for frames in self._outbox.sends:
-            self._take_back(frames, now)
+        for tag in self._outbox.tags:
+            self._take_back(tag)
         self._outbox.clear()
         self.streams.clear()
-        self._pump_at = inf
+        self._send_at = inf
         in_flight = [call for call in self._open.values() if call.wire]
         for call in in_flight:
             if not _may_restart(call):
@@ -124,8 +124,10 @@ class ClientSessionBase:
         self._calls.restart([call for call in in_flight if call.wire])
 
     def _leave(self, now: float, *, refused: bool = False) -> None:
-        """The broker drains. We go when it has nothing of ours, or when it `refused` a call; but
-        not while it has a call that would be lost with it."""
+        """Leave a broker that drains, when no call is in flight or it `refused` one.
+
+        Not while a call is in flight that may not be sent to another broker.
+        """
         if self._calls.in_flight:
             if not refused:
                 return
@@ -134,39 +136,42 @@ class ClientSessionBase:
                 self._blocker = next((one for one in in_flight if not _may_restart(one)), None)
             if self._blocker is not None:
                 return
-        self._follow(self._connection.step("move", now), now, say_so=True)
+        self._apply(self._connection.step("move", now), now, notify=True)
 
     def _withdraw(self, wire: int, now: float) -> None:
-        """A call has ended here that the broker still has: CANCEL, or, where a late answer could be
-        taken for another call's, a new connection."""
+        """Cancel a call that ended here and is in flight.
+
+        In a dialect without correlation the connection is renewed, because a late answer could be
+        taken for that of another call.
+        """
         if self._codec is not None:
-            self._follow(self._connection.step("renew", now), now)
+            self._apply(self._connection.step("renew", now), now)
             return
-        self._say(cancel(wire), now)
+        self._put(cancel(wire), spec.CANCEL, now)
         if self._leaving:
             self._leave(now)
 
-    # ── what goes out ─────────────────────────────────────────────────────────────────────────────
+    # ── sending ───────────────────────────────────────────────────────────────────────────────────
 
-    def _say(self, frames: list[Frame], now: float) -> None:
-        self._connection.sent = now
-        self._outbox.put(frames)
+    def _put(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        self._connection.sent_at = now
+        self._outbox.put(frames, tag)
 
     def _accept(self, call: Call, now: float) -> None:
-        """A call that cannot leave on the spot."""
+        """Take a call that cannot leave at once."""
         if self._connection.state is CLOSED:
             raise LocalProtocolError("closed", "the session was closed")
         if not call.deadline > -inf:
             raise LocalProtocolError("bad-ttl", f"{call.deadline - now} s")
         if len(self._open) >= self.settings.max_calls:
-            self._tell(call, Final(call.number, spec.TOO_MANY, [TOO_MANY], b""))
+            self._emit(call, Final(call.number, spec.TOO_MANY, [TOO_MANY], b""))
             return
         self._calls.enter(call)
-        self._pump(now)
+        self._send_waiting(now)
 
-    def _pump(self, now: float) -> None:
-        """Send what waits, as far as it may leave now; the rest follows at the next `tick`."""
-        self._pump_at = inf
+    def _send_waiting(self, now: float) -> None:
+        """Send waiting calls, up to a batch; the rest follows at the next `tick`."""
+        self._send_at = inf
         calls, outbox = self._calls, self._outbox
         if not self._connection.open or now < (outbox.due if outbox.blocked else -inf):
             return
@@ -179,8 +184,8 @@ class ClientSessionBase:
             self._send(calls.next(), now)
             room -= 1
         if self._may_send():
-            self._pump_at = now
-        self._settle()
+            self._send_at = now
+        self._update_state()
 
     def _may_send(self) -> bool:
         calls = self._calls
@@ -199,48 +204,46 @@ class ClientSessionBase:
         wire = call.number
         if call.sends and self._codec is None:
             wire = self._next_id()
-        frames = self._speech.request(call, wire, left)
-        self._connection.sent = now
+        frames = self._encoder.request(call, wire, left)
+        self._connection.sent_at = now
         self._outbox.sends.append(frames)
+        self._outbox.tags.append(call)
         if call.flags & _ONE_WAY and self._codec is None:
             self._calls.end(call, "send one-way")
             return
-        self._calls.launch(call, wire)
+        self._calls.mark_sent(call, wire)
         if call.stream is not None:
-            self.streams.launched(call)
+            self.streams.request_sent(call)
         if self._codec is not None:
             self._calls.current = call
 
-    def _take_back(self, frames: list[Frame], now: float) -> bool:
-        """If `frames` are a REQUEST, it has not left: its call waits again. False for any other."""
-        if self._codec is not None:
-            call = self._calls.current
-        elif frames[0][4] != _REQUEST:
+    def _take_back(self, tag: Tag) -> bool:
+        """Let the call of a REQUEST that has not left wait again. False for any other message."""
+        if not isinstance(tag, Call):
+            return tag == _REQUEST  # of a login, which repeats it by itself
+        if tag.command != _REQUEST:
             return False
-        else:
-            call = self._calls.by_wire(int.from_bytes(frames[0][8:16], "big"))
-            one_way = one_way_again(frames, now)
-            if one_way is not None:
-                self._calls.enter_first(one_way)
-        if call is not None and call.state is _SENT:  # a broker may answer what it never got
-            self._calls.refuse(call)
+        if tag.flags & _ONE_WAY and self._codec is None:
+            self._calls.reopen(tag)
+        elif tag.state is _SENT:  # a broker may answer a REQUEST that it never received
+            self._calls.refuse(tag)
         return True
 
     # ── how calls end ─────────────────────────────────────────────────────────────────────────────
 
-    def _look_at(self, call: Call, now: float) -> None:
-        """The time of `call` has come: its deadline, or the end of its rest."""
+    def _handle_timer(self, call: Call, now: float) -> None:
+        """Handle the timer of `call`: its deadline, or the end of its rest."""
         limit = call.deadline + self._grace if call.wire else call.deadline
         if now >= limit:
             self._expire(call, now)
         elif now >= call.wake:
             self._calls.wake(call)
-            self._pump_at = now
+            self._send_at = now
         else:
-            self._calls.timers.watch(call.number, call, min(limit, call.wake))
+            self._calls.timers.schedule(call.number, call, min(limit, call.wake))
 
     def _expire(self, call: Call, now: float) -> None:
-        """The deadline passed here: with the broker's last word if it said one, else with 408."""
+        """End a call at its deadline, with the broker's last answer if there is one, else 408."""
         wire = call.wire
         unsent = not wire and not self._connection.open
         text = NO_BROKER if unsent else NO_ANSWER
@@ -253,16 +256,16 @@ class ClientSessionBase:
 
     def _end(self, call: Call, event: str, outcome: Final | Lost) -> None:
         self._calls.end(call, event)
-        self._tell(call, outcome)
+        self._emit(call, outcome)
 
-    def _tell(self, call: Call, event: ClientEvent) -> None:
+    def _emit(self, call: Call, event: ClientEvent) -> None:
         if not call.flags & _ONE_WAY:
             self._events.append(event)
         elif isinstance(event, Lost) or (isinstance(event, Final) and event.status != spec.OK):
             self.dropped += 1
 
-    def _settle(self) -> None:
-        """Whether a call made next may leave at once, and whether we wait for a chance to move."""
+    def _update_state(self) -> None:
+        """Decide anew whether the next call may leave at once, and whether to leave the broker."""
         connection = self._connection
         free = connection.open and not self._outbox.blocked and self._calls.idle
         self._direct = free and not self._codec

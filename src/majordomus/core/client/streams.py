@@ -1,8 +1,8 @@
-"""Streams of a client's calls: the parts that it sends, as far as there is credit, and the credit
-that it gives for the parts that were read (docs/spec/mdp-0.3.md, section 14).
+"""Streams of a client's calls: parts that it sends, as far as there is credit, and the credit for
+parts that were read (docs/spec/mdp-0.3.md, section 14).
 
-No part leaves in one batch with the REQUEST that it belongs to: what a socket refuses is sent
-again, and a part must not pass its REQUEST.
+No part leaves in one batch with its REQUEST: a refused REQUEST is sent again, and a part must not
+overtake it.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from majordomus.core.session.transitions import CALL, Moves
+from majordomus.core.session.settings import CREDIT_STEP
+from majordomus.core.session.transitions import CALL, TransitionRow
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
     from majordomus.core.client.calls import Call
     from majordomus.core.session.outbox import SessionOutbox
 
-STEP: Final = spec.FIRST_CREDIT // 2
-"""Parts read until credit is given for them: "when half of what it granted is used"."""
-
-_ON_PART: Final = Moves(CALL, "part")
-_NO_NAMES: Final = b"\x00\x00"
-_MAGIC: Final = spec.MDP03_MAGIC
-_pack_head = mdp03.HEAD.pack
+_ON_PART: Final = TransitionRow(CALL, "part")
+_NO_NAMES: Final = mdp03.NO_NAMES
 
 
-class Credit(NamedTuple):
-    """The other side takes more parts of an open call."""
+class CallCredit(NamedTuple):
+    """The worker takes more parts of an open call. ``call``: its number."""
 
     call: int
 
 
 class ClientStream:
-    """The streams of one call. ``credit``: parts that may be sent, ``waiting``: those that have not
-    left, ``end``: the body of our FINAL, ``end_due``: it has not left. ``settled``: the REQUEST
-    has. ``unread``: parts handed over and not read, ``read``: those read since the last CREDIT.
+    """The streams of one call.
+
+    ``credit``: parts that may be sent. ``waiting``: parts that have not left.
+    ``open``: the client has not ended its stream. ``end``: the body of its FINAL.
+    ``end_due``: the FINAL has not left. ``settled``: the REQUEST has left.
+    ``unread``: parts of the answer handed over and not read. ``read``: parts read since the last
+    CREDIT.
     """
 
     __slots__ = ("credit", "end", "end_due", "open", "read", "settled", "unread", "waiting")
@@ -55,7 +55,11 @@ class ClientStream:
 
 
 class ClientStreams:
-    """The streams of all open calls. ``due``: 0 when something waits for the next `tick`."""
+    """The streams of all open calls.
+
+    ``due``: 0 when the next `tick` has something to send, else inf.
+    ``_launched``: calls whose REQUEST is in the outbox. ``_ripe``: calls whose REQUEST was taken.
+    """
 
     def __init__(self, calls: dict[int, Call], outbox: SessionOutbox) -> None:
         self._open = calls
@@ -64,10 +68,10 @@ class ClientStreams:
         self._ripe: list[Call] = []
         self.due = inf
 
-    # ── what the caller asks ──────────────────────────────────────────────────────────────────────
+    # ── commands of the caller ────────────────────────────────────────────────────────────────────
 
     def room(self, call: int) -> int:
-        """How many parts may be given now; 0 as well when the call or our side of it has ended."""
+        """Return how many parts may be sent now; 0 when the call or its own stream has ended."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if stream is None or not stream.open:
@@ -75,7 +79,7 @@ class ClientStreams:
         return stream.credit - len(stream.waiting)
 
     def pending(self, call: int) -> bool:
-        """Whether something of an open call waits here that only needs a connection and credit."""
+        """Whether a part or the end of the stream waits for a connection or credit."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if stream is None:
@@ -83,7 +87,7 @@ class ClientStreams:
         return not stream.settled or bool(stream.waiting) or stream.end_due
 
     def part(self, call: int, frames: list[Frame]) -> None:
-        """One more part. Raises: LocalProtocolError where there is no room."""
+        """Send one more part. Raises: LocalProtocolError where there is no room."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or self.room(call) < 1:
@@ -92,7 +96,7 @@ class ClientStreams:
         self._release(found, stream)
 
     def finish(self, call: int, frames: list[Frame]) -> None:
-        """End our side, with one last body; nothing happens when it has ended."""
+        """End the stream of the client, with one last body. May be repeated."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or not stream.open:
@@ -102,23 +106,23 @@ class ClientStreams:
         self._release(found, stream)
 
     def was_read(self, call: int, parts: int) -> None:
-        """So many parts of the answer were read: credit is given for them, in batches."""
+        """Note that `parts` parts of the answer were read; credit is granted in batches."""
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or not found.wire:
             return
         stream.unread -= parts
         stream.read += parts
-        if stream.read >= STEP:
-            head = _pack_head(_MAGIC, spec.CREDIT, 0, min(stream.read, 0xFFFF), found.wire, 0)
-            self._outbox.put([head + _NO_NAMES])
+        if stream.read >= CREDIT_STEP:
+            head = octets.start(spec.CREDIT, 0, min(stream.read, spec.MOST_CREDIT), found.wire, 0)
+            self._outbox.put([head + _NO_NAMES], spec.CREDIT)
             stream.read = 0
             self.due = 0.0
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
-    def launched(self, call: Call) -> None:
-        """The REQUEST of a call with a stream is about to leave, perhaps not for the first time."""
+    def request_sent(self, call: Call) -> None:
+        """The REQUEST of a call with a stream is in the outbox, perhaps not for the first time."""
         stream = call.stream
         if stream is not None:
             stream.settled = False
@@ -128,14 +132,14 @@ class ClientStreams:
             self._launched.append(call)
 
     def taken(self) -> None:
-        """What was to be sent is at the socket: parts may follow, unless it comes back."""
+        """The shell took the sends: parts may follow at the next `tick`, unless it refuses them."""
         if self._launched:
             self._ripe += self._launched
             self._launched.clear()
             self.due = 0.0
 
     def tick(self) -> None:
-        """`due` has come."""
+        """Send the parts of calls whose REQUEST has left."""
         self.due = inf
         ripe, self._ripe = self._ripe, []
         for call in ripe:
@@ -144,16 +148,16 @@ class ClientStreams:
                 stream.settled = True
                 self._release(call, stream)
 
-    def part_came(self, call: Call) -> ClientStream:
-        """A part of an answer: the stream that it belongs to, made now if it is the first."""
+    def part_received(self, call: Call) -> ClientStream:
+        """Count a part of an answer, and return its stream, which is made for the first part."""
         stream = call.stream
         if stream is None:
             stream = call.stream = ClientStream(False)
         stream.unread += 1
         return stream
 
-    def credit_came(self, call: Call, parts: int) -> bool:
-        """CREDIT; whether it is of use."""
+    def credit_received(self, call: Call, parts: int) -> bool:
+        """Add credit. False when the client sends no stream in this call."""
         stream = call.stream
         if stream is None or not stream.open:
             return False
@@ -162,23 +166,23 @@ class ClientStreams:
         return True
 
     def clear(self) -> None:
-        """The connection is gone; what was under way is launched anew or has ended."""
+        """Forget the REQUESTs that were under way, because the connection has ended."""
         self._launched.clear()
         self._ripe.clear()
         self.due = inf
 
     def _release(self, call: Call, stream: ClientStream) -> None:
-        """What may leave of a call that the broker has."""
+        """Send what the credit allows of a call that is in flight."""
         if not call.wire or not stream.settled:
             return
         while stream.waiting and stream.credit:
             stream.credit -= 1
             call.state = _ON_PART[call.state]
-            head = _pack_head(_MAGIC, spec.PARTIAL, 0, 0, call.wire, 0)
-            self._outbox.put([head + _NO_NAMES, *stream.waiting.popleft()])
+            head = octets.start(spec.PARTIAL, 0, 0, call.wire, 0)
+            self._outbox.put([head + _NO_NAMES, *stream.waiting.popleft()], spec.PARTIAL)
             self.due = 0.0
         if stream.end_due and not stream.waiting:
             stream.end_due = False
             self.due = 0.0
-            head = _pack_head(_MAGIC, spec.FINAL, 0, spec.OK, call.wire, 0)
-            self._outbox.put([head + _NO_NAMES, *(stream.end or [])])
+            head = octets.start(spec.FINAL, 0, spec.OK, call.wire, 0)
+            self._outbox.put([head + _NO_NAMES, *(stream.end or [])], spec.FINAL)

@@ -1,1 +1,11 @@
-"""session."""
+"""What the machines of clients and workers share.
+
+connection: the state of a connection, heartbeats, silence, WELCOME and DISCONNECT
+events: subscriptions, and events that are sent and received
+login: when a token is requested and renewed
+outbox: messages in order, also when the socket refuses some
+timers: a queue of timers with lazy deletion
+backoff: growing random delays
+transitions: the tables of states
+settings: settings of client and worker sessions, and constants of both
+"""

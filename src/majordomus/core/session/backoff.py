@@ -1,4 +1,5 @@
-"""How long to wait before the next try: growing, and never the same for two who fail together."""
+"""Delays before a retry: they grow, and are random, so that peers that failed together do not retry
+together."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ _MOST_DOUBLINGS: Final = 64
 
 
 def delay(first: float, most: float, failures: int, rng: Rng) -> float:
-    """Seconds before the try after `failures` earlier ones (0: the first delay).
+    """Return the seconds to wait before a try that follows `failures` failed ones.
 
-    The bound doubles from `first` up to `most`; half of it is waited for in any case.
+    The bound doubles from `first` up to `most`. The delay lies between half of it and all of it.
     """
     bound = min(most, first * 2.0 ** min(failures, _MOST_DOUBLINGS))
     return bound * (0.5 + 0.5 * rng())

@@ -6,11 +6,11 @@ cdef class Connection:
     cdef public object state
     cdef public int endpoint
     cdef public double interval
-    cdef public double heard
-    cdef public double sent
+    cdef public double received_at
+    cdef public double sent_at
     cdef public double due
     cdef public int liveness
-    cdef public bint listening
+    cdef public bint present
     cdef public int _endpoints
     cdef public double _connect_timeout
     cdef public double _first
@@ -21,5 +21,5 @@ cdef class Connection:
     cdef public double _tried_since
     cdef public double _opened_at
     cdef public int _failures
-    cdef public double _beat_at
-    cdef public double _judge_from
+    cdef public double _heartbeat_at
+    cdef public double _silent_from

@@ -1,21 +1,27 @@
-"""One session's connection to a broker: when it opens, how it ends, who is alive at its other end.
+"""One session's connection to a broker: how it opens and ends, and whether the broker is alive.
 
-Both sessions have one; it knows neither calls nor jobs nor a byte of any message. Rule 8 lives here
-for the peers' side: a session that was itself paused listens for one more interval before it
-judges.
+Both sessions have one. It depends neither on calls nor on dispatches. Rule 8 for clients and
+workers lives here: a session whose process was paused waits one more interval before it declares
+the broker silent.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from majordomus.core.session.backoff import Rng, delay
-from majordomus.core.session.transitions import CONNECTION, ConnectionState, Moves
+from majordomus.core.session.transitions import CONNECTION, ConnectionState, TransitionRow
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import metadata
+from majordomus.protocol.mdp03 import Fields
 
+SHORTEST_INTERVAL: Final = 0.01
+"""The shortest interval of heartbeats in seconds, whatever a broker asks for."""
+MOST_LIVENESS: Final = 1000
 PAUSE: Final = 1.0
-"""Seconds by which we have to be late for our own deadline to count as paused."""
+"""Seconds that a `tick` has to be late before the process counts as paused."""
 
 CONNECTING: Final = ConnectionState.CONNECTING
 OPEN: Final = ConnectionState.OPEN
@@ -24,29 +30,40 @@ RESTING: Final = ConnectionState.RESTING
 RENEWING: Final = ConnectionState.RENEWING
 CLOSED: Final = ConnectionState.CLOSED
 
-_MOVES: Final = {event: Moves(CONNECTION, event) for event in CONNECTION}
+_TRANSITIONS: Final = {event: TransitionRow(CONNECTION, event) for event in CONNECTION}
 
 
 class Change(IntEnum):
-    """What became of a connection. ENDED: nothing that was in flight on it will be answered."""
+    """What happened to a connection. ENDED: the broker answers nothing that was in flight on it."""
 
     NOTHING = 0
     OPENED = 1
     ENDED = 2
-    BEAT = 3
-    """A HEARTBEAT is due; the session sends it."""
+    HEARTBEAT = 3
+    """A HEARTBEAT is due, and the session has to send it."""
 
 
 class Connection:
     """The state of one session's connection, and its timers.
 
-    ``heard``, ``sent``: when the last message came and went; the session writes them down.
-    ``due``: when `tick` is next needed. ``endpoint``: index of the endpoint to connect to.
-    ``renew``: the shell is to change its socket; `renewed` takes notice.
+    Times are monotonic seconds.
 
-    `connect_timeout`: how long one endpoint is tried. `free`: how many connections may end soon
-    after they began before the next one has to wait; then the wait grows from `first` to `most`.
-    `always`: heartbeats are sent whatever else was.
+    ``state``: see `ConnectionState`.
+    ``endpoint``: index of the endpoint to connect to.
+    ``interval``, ``liveness``: of heartbeats; the broker is lost after ``liveness`` silent
+    intervals.
+    ``received_at``, ``sent_at``: when the last message came and went; set by the session.
+    ``due``: when `tick` is next needed.
+    ``present``: heartbeats are exchanged, and silence of the broker ends the connection.
+    ``_endpoints``: number of endpoints.
+    ``_connect_timeout``: seconds for which one endpoint is tried.
+    ``_free``: connections that may end early before the next one has to wait.
+    ``_first``, ``_most``: bounds of that wait, in seconds.
+    ``_always``: a heartbeat is sent in every interval, also when another message was sent.
+    ``_tried_since``: when the current try began. ``_opened_at``: when the connection opened.
+    ``_failures``: connections in a row that ended early.
+    ``_heartbeat_at``: when the next heartbeat is due.
+    ``_silent_from``: before this time the broker is not declared silent.
     """
 
     def __init__(
@@ -66,10 +83,10 @@ class Connection:
         self.endpoint = 0
         self.interval = interval
         self.liveness = liveness
-        self.heard = 0.0
-        self.sent = 0.0
+        self.received_at = 0.0
+        self.sent_at = 0.0
         self.due = 0.0 if connect_timeout < inf else inf
-        self.listening = False
+        self.present = False
         self._endpoints = endpoints
         self._connect_timeout = connect_timeout
         self._first = first
@@ -80,8 +97,8 @@ class Connection:
         self._tried_since = inf
         self._opened_at = 0.0
         self._failures = 0
-        self._beat_at = inf
-        self._judge_from = 0.0
+        self._heartbeat_at = inf
+        self._silent_from = 0.0
 
     @property
     def open(self) -> bool:
@@ -94,9 +111,9 @@ class Connection:
         return self.state is RENEWING
 
     def step(self, event: str, now: float) -> Change:
-        """Follow `event` through the table, and say what became of the connection."""
+        """Apply `event` to the state, and return what happened to the connection."""
         was_open = self.open
-        before, self.state = self.state, _MOVES[event][self.state]
+        before, self.state = self.state, _TRANSITIONS[event][self.state]
         if self.state is before:
             return Change.NOTHING
         if self.state is OPEN:
@@ -111,38 +128,37 @@ class Connection:
         return Change.ENDED if was_open and not self.open else Change.NOTHING
 
     def renewed(self) -> None:
-        """The shell has been told of `renew`: what it reports from now on is about its new
-        socket."""
-        self.state = _MOVES["renewed"][self.state]
+        """Note that the shell was told of `renew`: its later reports are about the new socket."""
+        self.state = _TRANSITIONS["renewed"][self.state]
         self.due = self._tried_since + self._connect_timeout
 
-    def listen(self, now: float) -> None:
-        """The broker knows us from now on: heartbeats both ways, and silence is judged."""
-        self.listening = True
-        self.heard = now
-        self._beat_at = now + self.interval
+    def begin_presence(self, now: float) -> None:
+        """Exchange heartbeats from now on, and end the connection when the broker is silent."""
+        self.present = True
+        self.received_at = now
+        self._heartbeat_at = now + self.interval
         self._plan()
 
-    def mute(self) -> None:
-        """We have parted from the broker; what was said last may still have to leave."""
-        self.listening = False
+    def end_presence(self) -> None:
+        """End heartbeats; messages that were sent before may still have to leave."""
+        self.present = False
         self.due = inf
 
     def announce(self, interval: float, liveness: int, now: float) -> None:
-        """The broker named its interval, in seconds, and how many of them may be silent."""
+        """Take over the interval (seconds) and the liveness that the broker announced."""
         self.interval = interval
         self.liveness = liveness
-        if self.listening:
-            self._beat_at = min(self._beat_at, now + interval)
+        if self.present:
+            self._heartbeat_at = min(self._heartbeat_at, now + interval)
             self._plan()
 
-    def excuse(self, now: float) -> None:
-        """The broker could not be expected to speak until now."""
-        self.heard = now
+    def restart_silence(self, now: float) -> None:
+        """Count the broker's silence from now on."""
+        self.received_at = now
         self._plan()
 
     def tick(self, now: float) -> Change:
-        """What time alone causes. May be called again until nothing is due."""
+        """Do what is due at `now`. May be called again until nothing is due."""
         if now < self.due:
             return Change.NOTHING
         paused = now - self.due > PAUSE
@@ -151,13 +167,13 @@ class Connection:
         if self.state is RESTING:
             return self.step("rested", now)
         if paused:
-            self._judge_from = now + self.interval
+            self._silent_from = now + self.interval
         if now >= self._limit():
             return self.step("silent", now)
-        if now < self._beat_at:
+        if now < self._heartbeat_at:
             self._plan()
             return Change.NOTHING
-        return self._beat(now)
+        return self._heartbeat(now)
 
     def _still_connecting(self, paused: bool, now: float) -> Change:
         if paused or self._tried_since == inf:
@@ -167,32 +183,34 @@ class Connection:
             return Change.NOTHING
         return self.step("unanswered", now)
 
-    def _beat(self, now: float) -> Change:
-        if not self._always and now < self.sent + self.interval:
-            self._beat_at = self.sent + self.interval
+    def _heartbeat(self, now: float) -> Change:
+        if not self._always and now < self.sent_at + self.interval:
+            self._heartbeat_at = self.sent_at + self.interval
             self._plan()
             return Change.NOTHING
-        self._beat_at += self.interval
-        if self._beat_at <= now:
-            self._beat_at = now + self.interval
+        self._heartbeat_at += self.interval
+        if self._heartbeat_at <= now:
+            self._heartbeat_at = now + self.interval
         self._plan()
-        return Change.BEAT
+        return Change.HEARTBEAT
 
     def _limit(self) -> float:
-        return max(self.heard + self.interval * self.liveness, self._judge_from)
+        return max(self.received_at + self.interval * self.liveness, self._silent_from)
 
     def _plan(self) -> None:
-        self.due = min(self._beat_at, self._limit()) if self.listening and self.open else self.due
+        self.due = (
+            min(self._heartbeat_at, self._limit()) if self.present and self.open else self.due
+        )
 
     def _open(self, now: float) -> None:
-        self._opened_at = self.heard = self.sent = now
-        self.listening = False
+        self._opened_at = self.received_at = self.sent_at = now
+        self.present = False
         self.due = inf
 
     def _rest(self, now: float) -> None:
-        """The connection ended: on to the next endpoint, at once if this one lasted."""
+        """Choose the next endpoint after an end, and try it at once if this connection lasted."""
         self.endpoint = (self.endpoint + 1) % self._endpoints
-        self.listening = False
+        self.present = False
         if now - self._opened_at >= self._most:
             self._failures = 0
         wait = 0.0
@@ -206,6 +224,37 @@ class Connection:
     def _begin(self, now: float, *, elsewhere: bool) -> None:
         if elsewhere:
             self.endpoint = (self.endpoint + 1) % self._endpoints
-        self.listening = False
+        self.present = False
         self._tried_since = now
         self.due = inf
+
+
+def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str, Any]:
+    """Return the metadata of a WELCOME, and give its interval and liveness to `connection`.
+
+    Values that are missing or out of range change nothing.
+    Raises: RemoteProtocolError for a WELCOME without presence, or metadata that cannot be read.
+    """
+    if not connection.present:
+        raise RemoteProtocolError("wrong-direction", "a WELCOME without presence")
+    ours, theirs = metadata.split(header.metadata, header.flags)
+    values = {**theirs, **ours}
+    named = values.get("liveness")
+    liveness = connection.liveness
+    if type(named) is int and 0 < named <= MOST_LIVENESS:
+        liveness = named
+    interval = max(header.ttl / 1000, SHORTEST_INTERVAL) if header.ttl else connection.interval
+    connection.announce(interval, liveness, now)
+    return values
+
+
+def read_disconnect(header: Fields) -> tuple[int, str] | None:
+    """Return the status and the text of a DISCONNECT; None when it carries none."""
+    try:
+        ours, _ = metadata.split(header.metadata, header.flags)
+    except RemoteProtocolError:
+        return None
+    status, text = ours.get("status"), ours.get("reason")
+    if type(status) is not int or not isinstance(text, str):
+        return None
+    return status, text

@@ -1,8 +1,7 @@
-"""What a client's or a worker's session says and hears of events: subscriptions that every new
-connection is told of, and what a broker refuses.
+"""Events of a client's or a worker's session: subscriptions, and events that are sent and received.
 
-At most once: what cannot leave on this connection is not said on the next one. A subscription is a
-wish, though, and lasts until it is taken back.
+Events are sent at most once: one that cannot leave on this connection is not sent on the next. A
+subscription is repeated on every new connection until it is removed.
 """
 
 from __future__ import annotations
@@ -14,18 +13,22 @@ from majordomus.core.broker.state.topics import name_problem
 from majordomus.core.session.outbox import SessionOutbox
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
-MOST_ASKED: Final = 1024
-"""Messages whose refusal can still be told apart; of older ones it is only late."""
+MOST_EXPECTED: Final = 1024
+"""Messages whose refusal is still recognised; the refusal of an older one counts as late."""
 SUBSCRIBE: Final = "subscribe"
 PUBLISH: Final = "publish"
 PUSH: Final = "push"
 
 
 class EventReceived(NamedTuple):
-    """An EVENT: of a topic, or pushed to us alone (no topic). ``metadata``: the sender's map,
-    packed and checked."""
+    """An EVENT, of a topic or pushed to this peer alone.
+
+    ``topic``: empty for a push. ``frames``: the body.
+    ``metadata``: the sender's map, packed and checked.
+    """
 
     topic: bytes
     frames: list[Frame]
@@ -33,8 +36,12 @@ class EventReceived(NamedTuple):
 
 
 class SubscriptionRefused(NamedTuple):
-    """The broker did not do what we said: ``what`` is "subscribe", "publish" or "push", ``name``
-    the pattern, topic or handle. ``frames``: a sentence. ``id``: under which we said it."""
+    """The broker refused a subscription or an event.
+
+    ``what``: "subscribe", "publish" or "push". ``name``: the pattern, topic or handle.
+    ``status``, ``frames``: of the FINAL; the first frame is a sentence.
+    ``id``: of the message that was refused.
+    """
 
     what: str
     name: bytes
@@ -44,44 +51,52 @@ class SubscriptionRefused(NamedTuple):
 
 
 class SessionEvents:
-    """The events of one session. `next_id` makes ids that the session never used before."""
+    """The events of one session.
+
+    ``patterns``: subscribed, or to be subscribed on the next connection.
+    ``_sent_patterns``: patterns that the broker may hold for this session.
+    ``_expected``: what was sent under an id, and its name.
+    ``_next_id``: makes ids that the session never used before.
+    """
 
     def __init__(self, outbox: SessionOutbox, next_id: Callable[[], int]) -> None:
         self.patterns: dict[bytes, None] = {}
-        """What is subscribed to, or is to be as soon as there is a connection."""
-        self._told: dict[bytes, None] = {}  # patterns that a broker may have of us
+        self._sent_patterns: dict[bytes, None] = {}
         self._outbox = outbox
         self._next_id = next_id
-        self._asked: dict[int, tuple[str, bytes]] = {}
+        self._expected: dict[int, tuple[str, bytes]] = {}
 
-    # ── what we say ───────────────────────────────────────────────────────────────────────────────
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def subscribe(self, pattern: bytes, connected: bool) -> None:
-        """Hear of `pattern`, now and on every later connection.
+        """Subscribe to `pattern`, now and on every later connection.
 
-        Raises: LocalProtocolError for what is no pattern.
+        Raises: LocalProtocolError for a name that is no pattern.
         """
         check_name(pattern, pattern=True)
         self.patterns[pattern] = None
         if connected:
-            self._say(spec.SUBSCRIBE, SUBSCRIBE, pattern)
+            self._send(spec.SUBSCRIBE, SUBSCRIBE, pattern)
 
     def unsubscribe(self, pattern: bytes, connected: bool) -> None:
-        """Do not hear of `pattern` any more. Nothing happens when it was not subscribed to."""
+        """Remove the subscription to `pattern`. May be repeated."""
         if pattern in self.patterns:
             del self.patterns[pattern]
             if connected:
-                self._say(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
+                self._send(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
 
-    def greet(self) -> None:
-        """A broker knows us now, perhaps from before, and is told what we want to hear of."""
-        for pattern in [one for one in self._told if one not in self.patterns]:
-            self._say(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
+    def resubscribe(self) -> None:
+        """Send all subscriptions, because a broker has accepted this session.
+
+        The broker may hold older ones, which are removed first.
+        """
+        for pattern in [one for one in self._sent_patterns if one not in self.patterns]:
+            self._send(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
         for pattern in self.patterns:
-            self._say(spec.SUBSCRIBE, SUBSCRIBE, pattern)
+            self._send(spec.SUBSCRIBE, SUBSCRIBE, pattern)
 
     def publish(self, topic: bytes, frames: list[Frame], field: bytes) -> bool:
-        """An EVENT for a topic. False when the socket takes nothing: it is lost then."""
+        """Send an EVENT for a topic. False when the outbox is full: the event is lost."""
         return self._event(PUBLISH, topic, frames, field, service=topic)
 
     def push(self, handle: bytes, frames: list[Frame], field: bytes) -> bool:
@@ -103,46 +118,50 @@ class SessionEvents:
         flags, id = spec.METADATA if field else 0, self._next_id()
         header = mdp03.pack(spec.EVENT, flags, 0, id, 0, service, address, field)
         self.expect(id, what, name)
-        self._outbox.put([header, *frames])
+        self._outbox.put([header, *frames], spec.EVENT)
         return True
 
-    def _say(self, command: int, what: str, pattern: bytes) -> None:
+    def _send(self, command: int, what: str, pattern: bytes) -> None:
         if command == spec.SUBSCRIBE:
-            self._told[pattern] = None
+            self._sent_patterns[pattern] = None
         else:
-            self._told.pop(pattern, None)
+            self._sent_patterns.pop(pattern, None)
         id = self._next_id()
         self.expect(id, what, pattern)
-        self._outbox.put([mdp03.pack(command, id=id, service=pattern)])
+        self._outbox.put([mdp03.pack(command, id=id, service=pattern)], command)
 
-    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+    # ── receiving ──────────────────────────────────────────────────────────────────────
 
     def expect(self, id: int, what: str, name: bytes) -> None:
-        """A FINAL for `id` says that `what` was refused."""
-        self._asked[id] = what, name
-        if len(self._asked) > MOST_ASKED:
-            del self._asked[next(iter(self._asked))]
+        """Remember what was sent under `id`: a FINAL with this id refuses it."""
+        self._expected[id] = what, name
+        if len(self._expected) > MOST_EXPECTED:
+            del self._expected[next(iter(self._expected))]
 
     def refused(self, id: int, status: int, frames: list[Frame]) -> SubscriptionRefused | None:
-        """What a FINAL for `id` refuses; None when it is none of ours. A refused subscription is
-        not tried again."""
-        asked = self._asked.pop(id, None)
-        if asked is None:
+        """Return what a FINAL for `id` refuses; None when nothing was sent under `id`.
+
+        A refused subscription is not tried again.
+        """
+        expected = self._expected.pop(id, None)
+        if expected is None:
             return None
-        if asked[0] == SUBSCRIBE:
-            self.patterns.pop(asked[1], None)
-        return SubscriptionRefused(*asked, status, frames, id)
+        if expected[0] == SUBSCRIBE:
+            self.patterns.pop(expected[1], None)
+        return SubscriptionRefused(*expected, status, frames, id)
 
 
-def heard(topic: bytes, frames: list[Frame], flags: int, field: bytes) -> EventReceived:
-    """The event in an EVENT. Raises: RemoteProtocolError for metadata that cannot be read."""
-    if not field:
-        return EventReceived(topic, frames, b"")
-    return EventReceived(topic, frames, metadata.split_raw(field, flags)[1])
+def read_event(header: Fields, frames: list[Frame]) -> EventReceived:
+    """Return the event of an EVENT with the body `frames`.
+
+    Raises: RemoteProtocolError for metadata that cannot be read.
+    """
+    field = metadata.split_raw(header.metadata, header.flags)[1] if header.metadata else b""
+    return EventReceived(header.service, frames, field)
 
 
 def check_name(name: bytes, *, pattern: bool) -> None:
-    """Raises: LocalProtocolError for what no broker would take as a topic or a pattern."""
+    """Raises: LocalProtocolError for a name that no broker accepts as topic or pattern."""
     problem = name_problem(name, spec.MAX_NAME, spec.MAX_NAME, pattern=pattern)
     if problem:
         raise LocalProtocolError("bad-topic", problem)

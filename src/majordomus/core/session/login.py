@@ -1,8 +1,8 @@
-"""A session's login: what is asked, when the token is renewed, and when the next try is. Both
-sessions have one; it knows nothing of connections and messages but the answer to its question.
+"""A session's login: when a token is requested and renewed, and when a failed request is repeated.
 
-The question is a call of the login's service with the credentials, or with the token that is to be
-renewed; the answer is a token and the seconds that it is good for.
+Both sessions have one. It depends neither on connections nor on messages. The request is a call of
+the login's service with the credentials, or with the token that is to be renewed; the answer is a
+token and the seconds for which it is valid.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from math import inf, isfinite
 from typing import Final
 
 from majordomus.core.session.backoff import Rng, delay
-from majordomus.core.session.transitions import Moves
+from majordomus.core.session.transitions import TransitionRow
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
 PATIENCE: Final = 3.0
-"""Seconds until a question without an answer is asked again."""
+"""Seconds until a request without an answer is repeated."""
 RENEW_AT: Final = 2 / 3
 """The part of a token's life after which it is renewed."""
 FIRST_REST: Final = 0.1
@@ -27,11 +27,11 @@ LONGEST_REST: Final = 30.0
 MOST_TOKEN: Final = 3072
 MOST_SECONDS: Final = 86400.0
 VERDICTS: Final = frozenset((spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN))
-"""Answers that another try with the same credentials does not change soon."""
+"""Statuses that another try with the same credentials does not change soon."""
 
 
 class LoginState(IntEnum):
-    """OUT: no token. IN: there is one. ASKING, RENEWING: the same, and a question is open."""
+    """OUT: no token. IN: a token. ASKING, RENEWING: the same, while a request is open."""
 
     OUT = 0
     ASKING = 1
@@ -45,17 +45,20 @@ LOGIN: Final[dict[str, dict[LoginState, LoginState]]] = {
     "ask": {_OUT: _ASKING, _IN: _RENEWING},
     "approve": {_ASKING: _IN, _RENEWING: _IN},
     "refuse": {_ASKING: _OUT, _RENEWING: _OUT},
-    # No verdict: nobody could be asked, or the answer makes no sense.
+    # No decision: the service was not reached, or its answer cannot be read.
     "put off": {_ASKING: _OUT, _RENEWING: _IN},
     "lose": {_OUT: _OUT, _ASKING: _OUT, _IN: _IN, _RENEWING: _IN},
     # The broker does not accept the token any more, or it has expired.
     "expel": {_OUT: _OUT, _ASKING: _ASKING, _IN: _OUT, _RENEWING: _ASKING},
 }
-_MOVES: Final = {event: Moves(LOGIN, event) for event in LOGIN}
+_TRANSITIONS: Final = {event: TransitionRow(LOGIN, event) for event in LOGIN}
 
 
 class Credentials:
-    """What proves who we are, as the frames of a body, and the service that it is told to."""
+    """The credentials of a peer.
+
+    ``body``: frames of the request that proves its identity. ``service``: the login service.
+    """
 
     __slots__ = ("body", "service")
 
@@ -69,9 +72,16 @@ class Credentials:
 
 
 class Login:
-    """Where we are with it. ``wire``: the id of the open question, 0 when there is none. ``token``
-    is empty while there is none. ``due``: when `tick` is next needed. ``refusal``: the last verdict
-    against us, which holds until ``due``."""
+    """The state of a login. Times are monotonic seconds.
+
+    ``credentials``: see there. ``state``: see `LoginState`.
+    ``wire``: the id of the open request, 0 = none.
+    ``token``: empty while there is none.
+    ``due``: when `tick` is next needed.
+    ``refusal``: status and body of the last refusal, which holds until ``due``.
+    ``_good_until``: when the token expires. ``_renew_at``: when it is to be renewed.
+    ``_failures``: failed requests in a row.
+    """
 
     def __init__(self, credentials: Credentials, rng: Rng) -> None:
         self.credentials = credentials
@@ -86,25 +96,25 @@ class Login:
         self._rng = rng
 
     @property
-    def inside(self) -> bool:
+    def has_token(self) -> bool:
         """Whether there is a token."""
         return self.state is _IN or self.state is _RENEWING
 
     @property
     def asking(self) -> bool:
-        """Whether a question is open."""
+        """Whether a request is open."""
         return self.state is _ASKING or self.state is _RENEWING
 
     def ask(self, wire: int, now: float) -> list[Frame]:
-        """The body of a question that leaves now under `wire`."""
-        renews = self.inside
+        """Return the body of a request that is sent now under the id `wire`."""
+        renews = self.has_token
         self._move("ask")
         self.wire = wire
         self.due = min(now + PATIENCE, self._good_until) if renews else now + PATIENCE
         return [self.token.encode()] if renews else list(self.credentials.body)
 
     def answered(self, status: int, frames: list[Frame], now: float) -> bool:
-        """The answer to the question. True when there is a new token."""
+        """Take the answer to the request. True when there is a new token."""
         self.wire = 0
         given = _given(frames) if status == spec.OK else None
         if given is not None:
@@ -129,11 +139,11 @@ class Login:
         return False
 
     def tick(self, now: float) -> bool:
-        """What time alone causes; whether a question is to be asked now."""
+        """Do what is due at `now`. True when a request has to be sent."""
         if now < self.due:
             return False
-        if self.inside and now >= self._good_until:
-            self.expel(now)
+        if self.has_token and now >= self._good_until:
+            self.discard_token(now)
         if self.asking:
             self.wire = 0
             self._put_off(spec.DEADLINE_EXCEEDED, [b"the login was not answered"], now)
@@ -142,23 +152,23 @@ class Login:
         return True
 
     def lost(self) -> None:
-        """The connection has ended; a token is good on the next one, too."""
+        """The connection has ended; a token stays valid on the next one."""
         self._move("lose")
         self.wire = 0
         self.due = inf
 
     def connected(self, now: float) -> bool:
-        """There is a connection; whether a question is to be asked now."""
-        if self.inside and now < self._good_until:
+        """The connection is open. True when a request has to be sent."""
+        if self.has_token and now < self._good_until:
             self.due = max(now, self._renew_at)
             return False
-        if self.inside:
-            self.expel(now)
+        if self.has_token:
+            self.discard_token(now)
         self.due = now
         return self.tick(now)
 
-    def expel(self, now: float) -> None:
-        """The token is of no use any more."""
+    def discard_token(self, now: float) -> None:
+        """Drop the token, which the broker does not accept any more."""
         self._move("expel")
         self.token = ""
         self._good_until = inf
@@ -168,17 +178,17 @@ class Login:
 
     def _put_off(self, status: int, frames: list[Frame], now: float) -> None:
         self._move("put off")
-        self.refusal = None if self.inside else (status, frames)
+        self.refusal = None if self.has_token else (status, frames)
         rest = now + delay(FIRST_REST, LONGEST_REST, self._failures, self._rng)
-        self.due = min(rest, max(now, self._good_until)) if self.inside else rest
+        self.due = min(rest, max(now, self._good_until)) if self.has_token else rest
         self._failures += 1
 
     def _move(self, event: str) -> None:
-        self.state = _MOVES[event][self.state]
+        self.state = _TRANSITIONS[event][self.state]
 
 
 def _given(frames: list[Frame]) -> tuple[str, float] | None:
-    """The token and its seconds, if that is what the answer is."""
+    """Return the token and its validity in seconds; None when the answer cannot be read."""
     try:
         token, seconds = bytes(frames[0]).decode("ascii"), float(bytes(frames[1]))
     except (ValueError, IndexError):

@@ -1,15 +1,17 @@
-"""What leaves a session: in order, also when the socket refuses some of it (rule 9, seen from a
-peer's end).
+"""What a session sends leaves in order, also when the socket refuses some of it (rule 9 at a peer).
 
-As long as something refused waits, everything goes behind it. It is tried again after 5, 10, … 100
-ms; the delay starts anew with every try that lets something through.
+While a refused message waits, every later message queues behind it. It is tried again after 5, 10,
+… 100 ms; the delay starts anew with every try in which the socket takes a message.
+
+A send carries a tag, and the owner of the socket hands it back with a refusal: so the session
+recognises what was refused without reading the bytes that it has encoded.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from majordomus.protocol.spec import Frame
 
@@ -18,15 +20,26 @@ LONGEST_DELAY: Final = 0.1
 BATCH: Final = 256
 """Messages given at a time to a socket that has refused."""
 MOST_HELD: Final = 1000
-"""Messages that wait, beyond which parts of streams and mere answers find no room."""
+"""Messages that may wait; above it the session sends no more parts and answers to unknown commands.
+"""
+
+Tag: TypeAlias = object
+"""The command's number; of a call's REQUEST or EVENT the client's `Call`, which has the command and
+the conversation."""
 
 
 class SessionOutbox:
-    """Messages on their way to one socket. The shell reports refusals, in order, before it does
-    anything else.
+    """The messages that are to leave through one socket.
 
-    ``blocked``: something was refused and has not gone through yet. ``due``: when `retry` is needed
-    then, monotonic seconds.
+    ``sends``: messages for the next `take`, as lists of frames. ``tags``: their tags, by the same
+    index.
+    ``blocked``: the socket refused a message, and it has not left yet.
+    ``due``: when `retry` is needed while it is blocked, in monotonic seconds.
+    ``_taken``, ``_taken_tags``: what the last `take` returned.
+    ``_held``: messages with their tags that wait for a retry.
+    ``_returned``: refused messages since the last change of ``_held``; they go in front of it.
+    ``_offered``, ``_refused``: messages given to the socket, and refused, since the last retry.
+    ``_delay``: seconds until the next retry.
     """
 
     __slots__ = (
@@ -36,16 +49,20 @@ class SessionOutbox:
         "_refused",
         "_returned",
         "_taken",
+        "_taken_tags",
         "blocked",
         "due",
         "sends",
+        "tags",
     )
 
     def __init__(self) -> None:
         self.sends: list[list[Frame]] = []
+        self.tags: list[Tag] = []
         self._taken: list[list[Frame]] = []
-        self._held: deque[list[Frame]] = deque()
-        self._returned: list[list[Frame]] = []
+        self._taken_tags: list[Tag] = []
+        self._held: deque[tuple[list[Frame], Tag]] = deque()
+        self._returned: list[tuple[list[Frame], Tag]] = []
         self._offered = 0
         self._refused = 0
         self._delay = FIRST_DELAY
@@ -54,33 +71,39 @@ class SessionOutbox:
 
     @property
     def full(self) -> bool:
-        """Whether what can be done without should not be sent."""
+        """Whether a message that can be left out should not be sent."""
         return len(self._held) + len(self._returned) >= MOST_HELD
 
-    def put(self, frames: list[Frame]) -> None:
-        """Send `frames`, behind whatever waits."""
+    def put(self, frames: list[Frame], tag: Tag) -> None:
+        """Send `frames` behind all that waits."""
         if self.blocked:
-            self._gather()
-            self._held.append(frames)
+            self._return_refused()
+            self._held.append((frames, tag))
         else:
             self.sends.append(frames)
+            self.tags.append(tag)
 
-    def take(self) -> list[list[Frame]]:
-        """What is to be sent now. The list is good until the next call, which empties it."""
-        taken = self.sends
-        self.sends, self._taken = self._taken, taken
+    def take(self) -> tuple[list[list[Frame]], list[Tag]]:
+        """The messages that are to be sent now, and their tags.
+
+        The lists are valid until the next call, which empties them.
+        """
+        sends, tags = self.sends, self.tags
+        self.sends, self._taken = self._taken, sends
+        self.tags, self._taken_tags = self._taken_tags, tags
         self.sends.clear()
+        self.tags.clear()
         if self.blocked:
-            self._offered += len(taken)
-        return taken
+            self._offered += len(sends)
+        return sends, tags
 
-    def keep(self, frames: list[Frame], now: float) -> None:
-        """The socket refused `frames`: they are tried again, in front of what waits."""
-        self._returned.append(frames)
+    def keep(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        """The socket refused `frames`: try them again, before all that waits."""
+        self._returned.append((frames, tag))
         self.block(now)
 
     def block(self, now: float) -> None:
-        """The socket refused a message, whoever keeps it: nothing leaves until `due`."""
+        """The socket refused a message that is not kept here: send nothing until `due`."""
         self._refused += 1
         if self.blocked and self.due > now:
             return
@@ -89,37 +112,40 @@ class SessionOutbox:
         self._delay = min(2 * self._delay, LONGEST_DELAY)
 
     def retry(self, now: float) -> int:
-        """`due` has come: up to a batch of what waits goes out. Returns how many went.
+        """Move up to a batch of what waits into `sends`, because `due` has come; return how many.
 
-        `due` becomes `now`: the next batch may follow as soon as this one was not refused. When
-        nothing is left to send, the owner calls `unblock`.
+        `due` becomes `now`: the next batch may follow as soon as this one was not refused. The
+        owner calls `unblock` when nothing is left to send.
         """
         if self._refused < self._offered:
             self._delay = FIRST_DELAY
         self._refused = self._offered = 0
-        self._gather()
+        self._return_refused()
         held = self._held
         count = min(BATCH, len(held))
         for _ in range(count):
-            self.sends.append(held.popleft())
+            frames, tag = held.popleft()
+            self.sends.append(frames)
+            self.tags.append(tag)
         self.due = now
         return count
 
     def unblock(self) -> None:
-        """All that was refused went through: from now on messages leave at once."""
+        """The socket took all that it had refused: messages leave at once again."""
         self.blocked = False
         self.due = inf
         self._refused = self._offered = 0
         self._delay = FIRST_DELAY
 
     def clear(self) -> None:
-        """The connection is gone, and everything with it that has not left."""
+        """Drop all messages that have not left, because the connection has ended."""
         self.sends.clear()
+        self.tags.clear()
         self._held.clear()
         self._returned.clear()
         self.unblock()
 
-    def _gather(self) -> None:
+    def _return_refused(self) -> None:
         if self._returned:
             self._held.extendleft(reversed(self._returned))
             self._returned.clear()

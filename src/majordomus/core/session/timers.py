@@ -1,10 +1,10 @@
-"""Times at which an item is to be looked at: entries that die with what they stand for.
+"""A timer queue with lazy deletion: each item has one timer.
 
-An item has one time, written down in the item itself (`look`); an entry that says otherwise, or
-whose item is gone, is dropped when it is met. Most times come in their order: those stand in a row,
-and only what is earlier than the last of the row goes into a heap. Dead entries never outnumber the
-living by more than four to one, so memory is bounded by what is open and not by how long its
-deadlines are.
+The time of an item's timer is kept in the item (`timer_at`). An entry of the queue with another
+time, or of an item that is gone, is stale, and is dropped when it comes up. Most times are added in
+ascending order: these are appended to a row, and only an earlier time goes into a heap. Stale
+entries are removed when they outnumber the valid ones four to one, so memory is bounded by the
+number of items and not by the length of their deadlines.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from math import inf
 from typing import Any, Final, TypeAlias
 
 _LEAST: Final = 256
-_DEAD_PER_LIVING: Final = 4
+_STALE_PER_VALID: Final = 4
 
 Entry: TypeAlias = tuple[float, int]
-"""When, and the key of whom."""
+"""The time, and the key of the item."""
 
 
-class Watched:
-    """Something that waits. ``look``: monotonic seconds, inf = not waited for."""
+class TimedItem:
+    """An item with a timer. ``timer_at``: its time in monotonic seconds, inf = no timer."""
 
-    __slots__ = ("look",)
+    __slots__ = ("timer_at",)
 
-    look: float
+    timer_at: float
 
 
-class Timers:
-    """The times of the items of one dict, by their keys. `watch` is O(1) for times in their order
-    and else O(log n), the rest amortised."""
+class TimerQueue:
+    """The timers of the items of one dict, by their keys.
+
+    `schedule` is O(1) for ascending times, else O(log n); all else is amortised.
+    ``_items``: the dict. ``_row``: ascending entries, valid from ``_first`` on.
+    ``_last``: the last time in the row. ``_heap``: all other entries.
+    ``_limit``: number of entries at which stale ones are removed.
+    """
 
     __slots__ = ("_first", "_heap", "_items", "_last", "_limit", "_row")
 
@@ -38,17 +43,17 @@ class Timers:
         self._items = items
         self._heap: list[Entry] = []
         self._row: list[Entry] = []
-        self._first = 0  # where the row begins
+        self._first = 0
         self._last = -inf
         self._limit = _LEAST
 
     def __len__(self) -> int:
         return len(self._heap) + len(self._row) - self._first
 
-    def watch(self, key: int, item: Watched, when: float) -> None:
-        """Look at `item` at `when`, or earlier where an earlier time was asked for already."""
-        if when < item.look:
-            item.look = when
+    def schedule(self, key: int, item: TimedItem, when: float) -> None:
+        """Set the timer of `item` to `when`, unless an earlier time is set already."""
+        if when < item.timer_at:
+            item.timer_at = when
             if when >= self._last:
                 self._last = when
                 self._row.append((when, key))
@@ -58,7 +63,7 @@ class Timers:
                 self._compact()
 
     def next(self) -> float:
-        """When `pop` may next have something; early by a dead entry, never late."""
+        """When `pop` may next return an item; a stale entry can make it early, never late."""
         when = inf
         if self._first < len(self._row):
             when = self._row[self._first][0]
@@ -67,24 +72,24 @@ class Timers:
         return when
 
     def pop(self, now: float) -> Any:
-        """The next item whose time has come, no longer watched; None when there is none."""
+        """Return the next item that is due, and clear its timer; None when no item is due."""
         while self.next() <= now:
             entry = self._take()
             item = self._items.get(entry[1])
-            if item is not None and item.look == entry[0]:
-                item.look = inf
+            if item is not None and item.timer_at == entry[0]:
+                item.timer_at = inf
                 return item
         return None
 
     def clear(self) -> None:
-        """Forget all times. The items are to be forgotten with them."""
+        """Remove all timers. The caller drops the items with them."""
         self._heap.clear()
         self._row.clear()
         self._first, self._last = 0, -inf
         self._limit = _LEAST
 
     def _take(self) -> Entry:
-        """The earliest entry; there is one."""
+        """Remove and return the earliest entry, which must exist."""
         heap, row = self._heap, self._row
         if self._first >= len(row) or (heap and heap[0] < row[self._first]):
             return heappop(heap)
@@ -96,18 +101,18 @@ class Timers:
         return entry
 
     def _compact(self) -> None:
-        self._row[:] = self._living(self._row[self._first :])
+        self._row[:] = self._valid(self._row[self._first :])
         self._first = 0
         self._last = self._row[-1][0] if self._row else -inf
-        self._heap[:] = self._living(self._heap)
+        self._heap[:] = self._valid(self._heap)
         heapify(self._heap)
-        living = len(self._row) + len(self._heap)
-        self._limit = max(_LEAST, living * (1 + _DEAD_PER_LIVING))
+        valid = len(self._row) + len(self._heap)
+        self._limit = max(_LEAST, valid * (1 + _STALE_PER_VALID))
 
-    def _living(self, entries: list[Entry]) -> list[Entry]:
-        living: list[Entry] = []
+    def _valid(self, entries: list[Entry]) -> list[Entry]:
+        valid: list[Entry] = []
         for entry in entries:
             item = self._items.get(entry[1])
-            if item is not None and item.look == entry[0]:
-                living.append(entry)
-        return living
+            if item is not None and item.timer_at == entry[0]:
+                valid.append(entry)
+        return valid

@@ -1,8 +1,8 @@
 """The states of the two sessions, as tables: event → {state: next state}.
 
-A connection belongs to both sessions, a call to the client's, a job to the worker's. A pair that is
-not listed is an error of ours: LocalProtocolError. What a peer's bytes and a socket's monitor may
-cause is listed for every state.
+Both sessions have a connection, the client's has calls, the worker's has dispatches. A pair that is
+not listed raises LocalProtocolError. Events that bytes of a peer or a monitor can cause are listed
+for every state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ S = TypeVar("S", bound=IntEnum)
 
 
 class ConnectionState(IntEnum):
-    """RESTING: lost, and the next try has to wait. RENEWING: the shell is to change its socket."""
+    """State of a connection. RESTING: the connection is lost, and the next try has to wait.
+    RENEWING: the shell has to replace its socket."""
 
     CONNECTING = 0
     OPEN = 1
@@ -28,7 +29,8 @@ class ConnectionState(IntEnum):
 
 
 class CallState(IntEnum):
-    """WAITING: to be sent as soon as may be. RESTING: sent again after a random delay."""
+    """State of a call. WAITING: to be sent as soon as possible. RESTING: to be sent again after a
+    random delay."""
 
     WAITING = 0
     SENT = 1
@@ -38,7 +40,8 @@ class CallState(IntEnum):
 
 
 class DispatchState(IntEnum):
-    """CANCELLED: nobody wants the answer any more, but the slot is held until it is given."""
+    """State of a dispatch. CANCELLED: the answer is not needed, but the slot is held until it is
+    given."""
 
     HELD = 0
     STREAMING = 1
@@ -49,7 +52,7 @@ class DispatchState(IntEnum):
 _CONNECTING, _OPEN, _DRAINING, _RESTING, _RENEWING, _CLOSED = ConnectionState
 
 CONNECTION: Final[dict[str, dict[ConnectionState, ConnectionState]]] = {
-    # The monitor's word. A second "connected" means that an end in between was not seen.
+    # From the socket's monitor. A second "connected" means that an end in between was not seen.
     "connected": {
         _CONNECTING: _OPEN,
         _OPEN: _RESTING,
@@ -66,7 +69,7 @@ CONNECTION: Final[dict[str, dict[ConnectionState, ConnectionState]]] = {
         _RENEWING: _RENEWING,
         _CLOSED: _CLOSED,
     },
-    # The broker's word: DISCONNECT, CAPACITY 0.
+    # From the broker: DISCONNECT, CAPACITY 0.
     "disconnect": {
         _CONNECTING: _CONNECTING,
         _OPEN: _RESTING,
@@ -83,11 +86,11 @@ CONNECTION: Final[dict[str, dict[ConnectionState, ConnectionState]]] = {
         _RENEWING: _RENEWING,
         _CLOSED: _CLOSED,
     },
-    # Time's word.
+    # From time.
     "silent": {_OPEN: _RESTING, _DRAINING: _RESTING},
     "unanswered": {_CONNECTING: _RENEWING},
     "rested": {_RESTING: _RENEWING},
-    # Our own word: to another endpoint, to the same one again, the shell has taken notice, the end.
+    # From the session: to another endpoint, to the same one again, the socket is replaced, the end.
     "move": {_DRAINING: _RESTING},
     "renew": {_OPEN: _RENEWING},
     "renewed": {_RENEWING: _CONNECTING},
@@ -119,7 +122,7 @@ CALL: Final[dict[str, dict[CallState, CallState]]] = {
 
 _HELD, _FLOWING, _CANCELLED, _DONE = DispatchState
 
-JOB: Final[dict[str, dict[DispatchState, DispatchState]]] = {
+DISPATCH: Final[dict[str, dict[DispatchState, DispatchState]]] = {
     "part": {_HELD: _FLOWING, _FLOWING: _FLOWING, _CANCELLED: _CANCELLED},
     "cancel": {_HELD: _CANCELLED, _FLOWING: _CANCELLED, _CANCELLED: _CANCELLED},
     "final": {_HELD: _DONE, _FLOWING: _DONE, _CANCELLED: _DONE},
@@ -129,8 +132,11 @@ JOB: Final[dict[str, dict[DispatchState, DispatchState]]] = {
 }
 
 
-class Moves(dict[S, S]):
-    """What one event does, by state: a table's row that raises LocalProtocolError where it ends."""
+class TransitionRow(dict[S, S]):
+    """One row of a table: the next state by state, for one event.
+
+    Raises: LocalProtocolError for a state that is not listed.
+    """
 
     __slots__ = ("_event",)
 

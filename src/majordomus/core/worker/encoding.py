@@ -1,5 +1,4 @@
-"""What a worker says to a broker, in the dialect that the broker knows. Only wording: when it is
-said is decided by the session."""
+"""The messages of a worker, in the dialect of its broker. The session decides when to send them."""
 
 from __future__ import annotations
 
@@ -10,12 +9,10 @@ from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 
 DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
-NO_NAMES: Final = b"\x00\x00"
-"""The header behind its fixed part, of a command without service and address."""
 
 
 def ready(service: bytes, capacity: int, weight: float = 1.0) -> list[Frame]:
-    """READY; without metadata where there is nothing to tell."""
+    """READY; without metadata where the weight is 1."""
     if weight == 1.0:
         return [mdp03.pack(spec.READY, code=capacity, service=service)]
     field = metadata.pack({"weight": weight})

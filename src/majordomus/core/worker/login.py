@@ -1,7 +1,7 @@
 """A worker's session that logs in before it registers, and renews its token by itself.
 
-The question and HELLO, which carries the token, are a client's: "one connection may be a client and
-a worker at once" (docs/spec/mdp-0.3.md).
+It sends the login's REQUEST and HELLO, which carries the token, as a client does: "one connection
+may be a client and a worker at once" (docs/spec/mdp-0.3.md).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from majordomus.core.session.login import PATIENCE, Credentials, Login
 from majordomus.core.worker.session import IdSource, WorkerSession
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
@@ -22,30 +23,30 @@ if TYPE_CHECKING:
 
 
 class LoginWorkerSession(WorkerSession):
-    """A `WorkerSession` with credentials. ``login`` is where it is with them."""
+    """A `WorkerSession` with credentials.
+
+    ``login``: the state of the login. ``_hello_id``: the id of the last HELLO, 0 = none.
+    """
 
     def __init__(
         self, settings: WorkerSettings, credentials: Credentials, ids: IdSource, rng: Rng
     ) -> None:
-        """Raises: LocalProtocolError in a dialect that has no words for it."""
+        """Raises: LocalProtocolError in the older dialects."""
         super().__init__(settings, ids, rng)
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "a worker that logs in")
         self.login = Login(credentials, rng)
-        self._greeted = 0
+        self._hello_id = 0
 
-    def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over."""
-        if frames and len(frames[0]) >= mdp03.HEAD.size and frames[0][4] == spec.FINAL:
-            _, _, _, status, id, _ = mdp03.HEAD.unpack_from(frames[0])
-            if id and id in (self.login.wire, self._greeted):
-                self._connection.heard = now
-                self._answered(id, status, frames[1:], now)
-                return
-        super().receive(frames, now)
+    def _stream_message(self, header: Fields, frames: list[Frame], now: float) -> None:
+        id = header.id
+        if header.command == spec.FINAL and id and id in (self.login.wire, self._hello_id):
+            self._answered(id, header.code, frames, now)
+        else:
+            super()._stream_message(header, frames, now)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         if now >= self.login.due and self._connection.open and self.login.tick(now):
             self._ask(now)
         super().tick(now)
@@ -55,28 +56,29 @@ class LoginWorkerSession(WorkerSession):
         due = self.login.due if self._connection.open else inf
         return min(super().next_deadline(), due)
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
         if change is Change.ENDED:
             self.login.lost()
-            self._greeted = 0
+            self._hello_id = 0
         elif change is Change.OPENED and self.login.connected(now):
             self._ask(now)
-        super()._follow(change, now, say_so=say_so)
+        super()._apply(change, now, notify=notify)
 
-    def _greet(self, now: float) -> None:
-        """HELLO with the token first: whoever says READY must be known by then."""
-        if self.login.inside:
-            self._hello()
-            super()._greet(now)
+    def _register_all(self, now: float) -> None:
+        """Send HELLO with the token first: the broker accepts READY from an authenticated peer."""
+        if self.login.has_token:
+            self._send_hello()
+            super()._register_all(now)
 
     def _register(self, service: bytes, now: float) -> None:
-        if self.login.inside:
+        if self.login.has_token:
             super()._register(service, now)
 
-    def _hello(self) -> None:
-        self._greeted = next(self._event_ids)
+    def _send_hello(self) -> None:
+        self._hello_id = next(self._event_ids)
         field = metadata.pack({"token": self.login.token})
-        self._outbox.put([mdp03.pack(spec.HELLO, spec.METADATA, id=self._greeted, metadata=field)])
+        hello = mdp03.pack(spec.HELLO, spec.METADATA, id=self._hello_id, metadata=field)
+        self._outbox.put([hello], spec.HELLO)
 
     def _ask(self, now: float) -> None:
         wire = next(self._event_ids)
@@ -88,19 +90,19 @@ class LoginWorkerSession(WorkerSession):
             ttl=int(PATIENCE * 1000),
             service=self.login.credentials.service,
         )
-        self._outbox.put([header, *body])
+        self._outbox.put([header, *body], spec.REQUEST)
 
     def _answered(self, id: int, status: int, frames: list[Frame], now: float) -> None:
         login = self.login
         if id == login.wire:
-            renewed = login.inside
+            renewed = login.has_token
             if not login.answered(status, frames, now):
                 return
             if renewed:
-                self._hello()
+                self._send_hello()
             else:
-                self._greet(now)
+                self._register_all(now)
         elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
-            # HELLO was refused: nothing more is heard of us on this connection.
-            login.expel(now)
-            self._follow(self._connection.step("renew", now), now, say_so=True)
+            # HELLO was refused: the broker accepts nothing more on this connection.
+            login.discard_token(now)
+            self._apply(self._connection.step("renew", now), now, notify=True)

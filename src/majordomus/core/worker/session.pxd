@@ -2,12 +2,12 @@ cimport cython
 
 from majordomus.core.worker.session_base cimport WorkerSessionBase, make_dispatch
 cimport majordomus.protocol.octets as octets
-from majordomus.protocol.mdp03 cimport parse
+from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class WorkerSession(WorkerSessionBase):
-    cpdef object final(self, job, status, list frames, double now)
+    cpdef object final(self, dispatch_id, status, list frames, double now)
     @cython.locals(
-        header=tuple, command=int, flags=int, service=bytes, deadline=double, job=object, id=object
+        header=Fields, command=int, flags=int, service=bytes, deadline=double, dispatch_id=object, id=object
     )
     cpdef object receive(self, list frames, double now)

@@ -1,7 +1,7 @@
 """A worker's registration at one broker: every dialect, one contract.
 
 Every `Dispatch` is answered with exactly one FINAL or REJECT, unless its connection ends first
-(`Cancel`). Nothing that belongs to an older connection is ever sent on a newer one.
+(`Cancel`). No message of an older connection is sent on a newer one.
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.session.connection import CLOSED, DRAINING
-from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name, heard
-from majordomus.core.session.settings import WorkerSettings
-from majordomus.core.session.transitions import JOB, DispatchState, Moves
-from majordomus.core.session.welcome import take_parting, take_welcome
-from majordomus.core.worker import encoding as speech
+from majordomus.core.session.connection import CLOSED, DRAINING, read_disconnect, take_welcome
+from majordomus.core.session.events import (
+    EventReceived,
+    SubscriptionRefused,
+    check_name,
+    read_event,
+)
+from majordomus.core.session.settings import IdSource, WorkerSettings
+from majordomus.core.session.transitions import DISPATCH, DispatchState, TransitionRow
+from majordomus.core.worker import encoding
 from majordomus.core.worker.session_base import (
     Cancel,
     Disconnected,
     Dispatch,
-    IdSource,
-    Slip,
+    LegacyReply,
     WorkerEvent,
     WorkerSessionBase,
     checked_capacity,
     make_dispatch,
 )
-from majordomus.core.worker.streams import NO_CREDIT, Credit, Incoming
+from majordomus.core.worker.streams import NO_CREDIT, DispatchCredit, Incoming
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import metadata, octets, spec
 from majordomus.protocol.command import Codec
 from majordomus.protocol.fields import written_service
-from majordomus.protocol.mdp03 import Header, parse
+from majordomus.protocol.mdp03 import NO_NAMES, Fields
 from majordomus.protocol.spec import Frame
 
 __all__ = [
     "Cancel",
-    "Credit",
     "Disconnected",
     "Dispatch",
+    "DispatchCredit",
     "EventReceived",
     "IdSource",
     "Incoming",
@@ -51,9 +54,9 @@ __all__ = [
 TOO_SLOW: Constant = b"the broker reads more slowly than the worker sends"
 DECLINED: Constant = b"the worker declined"
 
-_MOVES: Constant = {event: Moves(JOB, event) for event in JOB}
-_ON_PART: Constant = _MOVES["part"]
-_ON_FINAL: Constant = _MOVES["final"]
+_TRANSITIONS: Constant = {event: TransitionRow(DISPATCH, event) for event in DISPATCH}
+_ON_PART: Constant = _TRANSITIONS["part"]
+_ON_FINAL: Constant = _TRANSITIONS["final"]
 _HELD: Constant = DispatchState.HELD
 _CANCELLED: Constant = DispatchState.CANCELLED
 
@@ -61,93 +64,103 @@ _REQUEST: Constant = spec.REQUEST
 _PARTIAL: Constant = spec.PARTIAL
 _FINAL: Constant = spec.FINAL
 _BROKER_ID_BIT: Constant = spec.BROKER_ID_BIT
-_NO_NAMES: Constant = speech.NO_NAMES
+_NO_NAMES: Constant = NO_NAMES
 _SPECIAL: Constant = spec.METADATA | spec.BROKER_METADATA | spec.MORE | spec.CRITICAL
 _OF_A_STREAM: Constant = frozenset((spec.PARTIAL, spec.FINAL, spec.CREDIT))
 
 
 class WorkerSession(WorkerSessionBase):
-    """One worker without a socket, a clock or a thread. Not for several threads at once.
+    """The state machine of one worker, without socket, clock or thread. Not thread-safe.
 
-    ``ready``: the broker knows us. ``worker_id``: how it calls us. ``late``: commands about jobs
-    that are not held. ``invalid``: other messages that were ignored, by reason. ``welcome``: what
-    the broker told of itself.
+    ``ready``: the broker has accepted the registration.
+    ``worker_id``: the routing id that the broker named.
+    ``late``: messages about dispatches that are not held.
+    ``invalid``: other messages that were ignored, by reason.
+    ``welcome``: the metadata of the broker's WELCOME.
     """
 
     @property
     def held(self) -> int:
-        """Jobs that have no answer yet."""
-        return len(self._jobs)
+        """Number of dispatches without an answer."""
+        return len(self._dispatches)
 
     @property
     def drained(self) -> bool:
-        """Whether, after `drain`, nothing is held, nothing will come, and all answers were taken:
-        `close` loses nothing."""
-        busy = self._jobs or self._outbox.sends or self._outbox.blocked
+        """Whether `close` loses nothing after `drain`: no dispatch is held or can still arrive, and
+        all answers were taken."""
+        busy = self._dispatches or self._outbox.sends or self._outbox.blocked
         return self._draining and not busy and self._settle_at == inf
 
     @property
     def congested(self) -> bool:
-        """Whether the socket takes nothing at the moment: parts are better held back."""
+        """Whether the socket takes no messages at the moment, so that parts should wait."""
         return self._outbox.blocked
 
     @property
     def broker_drains(self) -> bool:
-        """Whether the broker said that it takes no new requests."""
+        """Whether the broker announced that it takes no new requests."""
         return self._connection.state is DRAINING
 
-    # ── what the worker says ──────────────────────────────────────────────────────────────────────
+    # ── commands of the worker ────────────────────────────────────────────────────────────────────
 
-    def partial(self, job: int, frames: list[Frame], now: float) -> bool:
-        """One part of the answer. False when the job is not held any more.
+    def partial(self, dispatch_id: int, frames: list[Frame], now: float) -> bool:
+        """Send one part of the answer. False when the dispatch is not held any more.
 
-        To a cancelled job nothing is sent. Where the dialect has no parts they are joined into the
-        FINAL. When the broker does not read, the job ends with 429 and False is returned.
-
+        Nothing is sent for a cancelled dispatch. Where the dialect has no parts, they are joined
+        into the FINAL. When the broker does not read, the dispatch ends with 429, and False is
+        returned.
         Raises: LocalProtocolError where there is no `room`.
         """
-        state = self._jobs.get(job)
+        state = self._dispatches.get(dispatch_id)
         if state is None:
             return False
-        self._jobs[job] = state = _ON_PART[state]
+        self._dispatches[dispatch_id] = state = _ON_PART[state]
         if state is _CANCELLED:
             return True
         if self._joining:
-            self._slips[job].parts.extend(frames)
+            self._legacy_replies[dispatch_id].parts.extend(frames)
             return True
         if self._outbox.full:
-            self.final(job, spec.TOO_MANY, [TOO_SLOW], now)
-            self._events.append(Cancel(job))
+            self.final(dispatch_id, spec.TOO_MANY, [TOO_SLOW], now)
+            self._events.append(Cancel(dispatch_id))
             return False
         if self._codec is not None:
-            address = self._slips[job].address
-            self._outbox.put(self._codec.w2b_partial(self._service, address, frames))
+            address = self._legacy_replies[dispatch_id].address
+            part = self._codec.w2b_partial(self._service, address, frames)
+            self._outbox.put(part, _PARTIAL)
             return True
-        self._streams.spend(job)
-        head = octets.start(_PARTIAL, 0, 0, job - self._base, 0)
-        self._outbox.put([head + _NO_NAMES, *frames])
+        self._streams.spend(dispatch_id)
+        head = octets.start(_PARTIAL, 0, 0, dispatch_id - self._base, 0)
+        self._outbox.put([head + _NO_NAMES, *frames], _PARTIAL)
         return True
 
-    def room(self, job: int) -> int:
-        """Parts of the answer that may be sent now. Where nothing counts them (the job has ended or
-        nobody wants it, or an older dialect), as many as a socket should take at once."""
+    def room(self, dispatch_id: int) -> int:
+        """Return how many parts of the answer may be sent now.
+
+        Where no credit is counted (the dispatch has ended or is cancelled, or in an older dialect),
+        as many as a socket should take at once.
+        """
         if self._outbox.blocked:
             return 0
-        if self._jobs.get(job, _CANCELLED) is _CANCELLED:
+        if self._dispatches.get(dispatch_id, _CANCELLED) is _CANCELLED:
             return spec.FIRST_CREDIT
-        return self._streams.room(job)
+        return self._streams.room(dispatch_id)
 
-    def was_read(self, job: int, parts: int) -> bool:
-        """So many parts of the client's stream were read. True when there is something to send for
-        it: credit is given in batches."""
-        return job in self._jobs and self._streams.was_read(job, job - self._base, parts)
+    def was_read(self, dispatch_id: int, parts: int) -> bool:
+        """Note that the handler has read `parts` parts of the client's stream.
 
-    def final(self, job: int, status: int, frames: list[Frame], now: float) -> bool:
-        """The answer, which ends the job. False when it is not held any more; nothing is sent then.
-
-        Raises: LocalProtocolError for a status that is no status; the job is still held.
+        True when credit is to be sent for them: it is granted in batches.
         """
-        state = self._jobs.get(job)
+        return dispatch_id in self._dispatches and self._streams.was_read(
+            dispatch_id, dispatch_id - self._base, parts
+        )
+
+    def final(self, dispatch_id: int, status: int, frames: list[Frame], now: float) -> bool:
+        """Send the answer, which ends the dispatch. False when the dispatch is not held any more.
+
+        Raises: LocalProtocolError for a status out of range; the dispatch is still held.
+        """
+        state = self._dispatches.get(dispatch_id)
         if state is None:
             return False
         if not 0 < status <= 0xFFFF:
@@ -155,75 +168,79 @@ class WorkerSession(WorkerSessionBase):
         if state is not _HELD:
             _ON_FINAL[state]
         if self._codec is not None:
-            self._legacy_final(self._codec, job, status, frames, now)
+            self._legacy_final(self._codec, dispatch_id, status, frames, now)
             return True
-        del self._jobs[job]
+        del self._dispatches[dispatch_id]
         if self._streams.of:
-            self._streams.of.pop(job, None)
-        head = octets.header(_FINAL, 0, status, job - self._base, 0, b"", b"")
-        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames])
+            self._streams.of.pop(dispatch_id, None)
+        head = octets.header(_FINAL, 0, status, dispatch_id - self._base, 0, b"", b"")
+        self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames], _FINAL)
         return True
 
-    def reject(self, job: int, now: float) -> bool:
-        """Decline a job that nothing was done for: another worker gets it. False as in `final`.
+    def reject(self, dispatch_id: int, now: float) -> bool:
+        """Return a dispatch of which nothing ran: another worker gets it. False as in `final`.
 
-        A dialect without REJECT says 503 instead. Raises: LocalProtocolError after a part.
+        A dialect without REJECT gets a 503. Raises: LocalProtocolError after a part.
         """
-        state = self._jobs.get(job)
+        state = self._dispatches.get(dispatch_id)
         if state is None:
             return False
-        _MOVES["reject"][state]
+        _TRANSITIONS["reject"][state]
         if self._codec is not None:
-            return self.final(job, spec.UNAVAILABLE, [DECLINED], now)
-        del self._jobs[job]
-        self._streams.of.pop(job, None)
-        self._outbox.put(speech.reject(job - self._base))
+            return self.final(dispatch_id, spec.UNAVAILABLE, [DECLINED], now)
+        del self._dispatches[dispatch_id]
+        self._streams.of.pop(dispatch_id, None)
+        self._outbox.put(encoding.reject(dispatch_id - self._base), spec.REJECT)
         return True
 
     def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
-        """An EVENT for whoever subscribed to `topic`, at most once. False when it is lost here:
-        there is no connection, or the broker does not read.
+        """Send an EVENT to the subscribers of `topic`, at most once.
 
-        Raises: LocalProtocolError for what is no topic, and in the older dialects.
+        False when it is lost here: there is no connection, or the broker does not read.
+        Raises: LocalProtocolError for a name that is no topic, and in the older dialects.
         """
         self._check_events()
         check_name(topic, pattern=False)
         return self._connection.open and self.events.publish(topic, frames, metadata)
 
     def push(self, client: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
-        """An EVENT for the client of a job, at any time, at most once. Otherwise as `publish`."""
+        """Send an EVENT to the client of a dispatch, at most once; otherwise as `publish`."""
         self._check_events()
         if not client:
             raise LocalProtocolError("empty-address", "a push needs a client's handle")
         return self._connection.open and self.events.push(client, frames, metadata)
 
     def subscribe(self, pattern: bytes, now: float) -> None:
-        """Hear of `pattern`, on this connection and every later one. Raises: as `publish`."""
+        """Subscribe to `pattern`, on this connection and every later one. Raises: as `publish`."""
         self._check_events()
-        self.events.subscribe(pattern, self._connection.listening)
+        self.events.subscribe(pattern, self._connection.present)
 
     def unsubscribe(self, pattern: bytes, now: float) -> None:
-        """Do not hear of `pattern` any more. May be repeated."""
-        self.events.unsubscribe(pattern, self._connection.listening)
+        """Remove the subscription to `pattern`. May be repeated."""
+        self.events.unsubscribe(pattern, self._connection.present)
 
     def _check_events(self) -> None:
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "events")
 
     def add_service(self, service: bytes, now: float) -> None:
-        """Serve `service` too; the broker is told when we do not drain. Raises: LocalProtocolError
-        in a dialect that knows only one."""
+        """Serve `service` too; while the worker drains, it is registered later.
+
+        Raises: LocalProtocolError in a dialect with one service.
+        """
         if self._codec is not None:
             raise LocalProtocolError("one-service", "the dialect allows no second one")
         self._services[written_service(service)] = None
         if self._connection.open and self._draining:
-            self._unsaid.append(service)
+            self._unregistered.append(service)
         elif self._connection.open:
             self._register(service, now)
 
     def set_capacity(self, capacity: int, now: float) -> None:
-        """Take up to `capacity` jobs at a time from now on; 0 is `drain`. Not announced in legacy
-        dialects."""
+        """Take up to `capacity` dispatches at a time from now on; 0 is `drain`.
+
+        The older dialects do not announce it.
+        """
         if capacity == 0:
             self.drain(now)
             return
@@ -232,26 +249,27 @@ class WorkerSession(WorkerSessionBase):
             return
         self._draining = False
         self._settle_at = inf
-        if self._connection.listening:
-            self._outbox.put(speech.capacity(capacity))
-            while self._unsaid:
-                self._register(self._unsaid.pop(0), now)
+        if self._connection.present:
+            self._outbox.put(encoding.capacity(capacity), spec.CAPACITY)
+            while self._unregistered:
+                self._register(self._unregistered.pop(0), now)
         elif self._connection.open:
-            self._greet(now)
+            self._register_all(now)
 
     def set_load(self, load: float | None, now: float) -> None:
-        """What the next HEARTBEAT says of our load; None = unknown."""
+        """Set the load that the next HEARTBEAT carries; None = unknown."""
         self._load = load
 
     def drain(self, now: float) -> None:
-        """Finish what is held and get nothing new; see `drained`. May be repeated.
+        """Finish the dispatches that are held, and take no new ones; see `drained`.
 
-        A legacy worker leaves as soon as it is idle; a Delphi one declares itself unfit before.
+        A legacy worker disconnects as soon as it is idle; a Delphi worker first reports a load that
+        excludes it. May be repeated.
         """
         if self._draining:
             return
         self._draining = True
-        if not self._connection.listening:
+        if not self._connection.present:
             self._leave_if_idle(now)
             return
         if self._busy_is_silent:
@@ -259,30 +277,31 @@ class WorkerSession(WorkerSessionBase):
             return
         self._settle_at = now + self.settings.settle
         if self._codec is None:
-            self._outbox.put(speech.capacity(0))
+            self._outbox.put(encoding.capacity(0), spec.CAPACITY)
         else:
             self._load = spec.LOAD_UNREADABLE
-            self._beat()
+            self._heartbeat()
 
     def close(self, now: float) -> None:
-        """Give up what is held (`Cancel`) and part from the broker. The session is done after
-        this."""
+        """Cancel the dispatches that are held, and disconnect. The session cannot be used again."""
         if self._connection.state is CLOSED:
             return
-        parting = self._connection.listening
-        self._let_go()
+        parting = self._connection.present
+        self._drop_dispatches()
         if parting:
-            self._outbox.put(self._disconnect())
+            self._outbox.put(self._disconnect(), spec.DISCONNECT)
         self._connection.step("close", now)
         self._settle_at = inf
         self._outbox.unblock()
 
-    # ── what the broker says ──────────────────────────────────────────────────────────────────────
+    # ── messages of the broker ────────────────────────────────────────────────────────────────────
 
     def receive(self, frames: list[Frame], now: float) -> None:
-        """One message, as the socket gave it; the list is taken over. Whatever it holds, nothing is
-        raised."""
-        self._connection.heard = now
+        """Process one message of the socket. The session takes over the list.
+
+        Raises nothing, whatever bytes the message holds.
+        """
+        self._connection.received_at = now
         if self._left or not self._connection.open:
             self.late += 1
             return
@@ -292,26 +311,27 @@ class WorkerSession(WorkerSessionBase):
         if not frames:
             self._count("empty")
             return
+        header = self._header
         try:
-            header = parse(frames.pop(0))
+            header.read(frames.pop(0))
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        command, flags, _, id, ttl, service, address, _ = header
+        command, flags, id, service = header.command, header.flags, header.id, header.service
         if command != _REQUEST:
             if command in _OF_A_STREAM:
-                self._of_a_stream(header, frames, now)
+                self._stream_message(header, frames, now)
             elif command == spec.EVENT:
-                self._event_came(header, frames)
+                self._event_received(header, frames)
             else:
                 self._control(header, now)
             return
-        job = self._base + id
+        dispatch_id = self._base + id
         theirs = ours = b""
         if (
             flags & _SPECIAL
             or id < _BROKER_ID_BIT
-            or job in self._jobs
+            or dispatch_id in self._dispatches
             or service not in self._services
         ):
             maps = self._check(header)
@@ -319,53 +339,57 @@ class WorkerSession(WorkerSessionBase):
                 return
             ours, theirs = maps
             if flags & spec.MORE:
-                self._streams.begin(job)
-        self._jobs[job] = _HELD
-        deadline = now + ttl / 1000 if ttl else inf
+                self._streams.begin(dispatch_id)
+        self._dispatches[dispatch_id] = _HELD
+        deadline = now + header.ttl / 1000 if header.ttl else inf
         self._events.append(
-            make_dispatch(job, service, frames, address, deadline, theirs, ours, flags)
+            make_dispatch(
+                dispatch_id, service, frames, header.address, deadline, theirs, ours, flags
+            )
         )
 
-    def _check(self, header: Header) -> tuple[bytes, bytes] | None:
-        """The broker's and the sender's map of a REQUEST. None when it cannot become a job; it is
-        answered then, if it can be."""
-        _, flags, _, id, _, service, _, field = header
+    def _check(self, header: Fields) -> tuple[bytes, bytes] | None:
+        """Return the broker's and the sender's map of a REQUEST.
+
+        None when the REQUEST is ignored or was answered here.
+        """
+        flags, id, service = header.flags, header.id, header.service
         if not id:
             self._count("no-id")
         elif id < _BROKER_ID_BIT:
             self._refuse(id, spec.BAD_REQUEST, "wrong-id", "bit 63 of a broker's id is set")
-        elif self._base + id in self._jobs:
+        elif self._base + id in self._dispatches:
             self._count("resend")
         elif flags & spec.CRITICAL:
             self._refuse(id, spec.NOT_IMPLEMENTED, "not-implemented", "not implemented: a flag")
         elif service not in self._services:
             self._count("unknown-service")
-            self._outbox.put(speech.reject(id))
+            self._outbox.put(encoding.reject(id), spec.REJECT)
         else:
             try:
-                return metadata.split_raw(field, flags)
+                return metadata.split_raw(header.metadata, flags)
             except RemoteProtocolError as error:
                 self._refuse(id, spec.BAD_REQUEST, error.reason, str(error))
         return None
 
     def _refuse(self, id: int, status: int, reason: str, text: str) -> None:
         self._count(reason)
-        self._outbox.put(speech.final(id, status, text.encode()))
+        self._outbox.put(encoding.final(id, status, text.encode()), _FINAL)
 
-    def _control(self, header: Header, now: float) -> None:
-        """Every command but REQUEST."""
-        command, flags, code, id, _, _, _, _ = header
-        if flags & spec.CRITICAL:
+    def _control(self, header: Fields, now: float) -> None:
+        """A command about the connection or a dispatch, or one that no broker sends to a worker."""
+        command, id = header.command, header.id
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
         elif command == spec.CANCEL:
             self._cancel(self._base + id)
         elif command == spec.DISCONNECT:
-            told = take_parting(flags, header[7])
+            told = read_disconnect(header)
             if told is not None:
                 self._events.append(Disconnected(*told))
-            self._follow(self._connection.step("disconnect", now), now)
+            self._apply(self._connection.step("disconnect", now), now)
         elif command == spec.CAPACITY:
-            if code == 0:
+            if header.code == 0:
                 self._connection.step("drain", now)
         elif command == spec.WELCOME:
             self._welcomed(header, now)
@@ -374,22 +398,21 @@ class WorkerSession(WorkerSessionBase):
         elif command != spec.HEARTBEAT:
             self._count("wrong-direction")
 
-    def _event_came(self, header: Header, frames: list[Frame]) -> None:
-        _, flags, _, _, _, topic, _, field = header
-        if flags & spec.CRITICAL:
+    def _event_received(self, header: Fields, frames: list[Frame]) -> None:
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
             return
         try:
-            self._events.append(heard(topic, frames, flags, field))
+            self._events.append(read_event(header, frames))
         except RemoteProtocolError as error:
             self._count(error.reason)
 
-    def _of_a_stream(self, header: Header, frames: list[Frame], now: float) -> None:
-        """What the client of a job says after its REQUEST."""
-        command, flags, code, id, *_ = header
-        job = self._base + id
-        state = self._jobs.get(job)
-        if flags & spec.CRITICAL:
+    def _stream_message(self, header: Fields, frames: list[Frame], now: float) -> None:
+        """A PARTIAL, FINAL or CREDIT: the client's side of a dispatch, or a refused event."""
+        command, code, id = header.command, header.code, header.id
+        dispatch_id = self._base + id
+        state = self._dispatches.get(dispatch_id)
+        if header.flags & spec.CRITICAL:
             self._count("critical-flag")
         elif state is None and command == _FINAL and id < _BROKER_ID_BIT:
             refused = self.events.refused(id, code, frames)
@@ -400,52 +423,52 @@ class WorkerSession(WorkerSessionBase):
         elif state is None or state is _CANCELLED:
             self.late += 1
         elif command == spec.CREDIT:
-            self._streams.credit_came(job, code)
-            self._events.append(Credit(job))
+            self._streams.credit_received(dispatch_id, code)
+            self._events.append(DispatchCredit(dispatch_id))
         else:
-            taken = self._streams.part_came(job, command == _FINAL)
+            taken = self._streams.part_received(dispatch_id, command == _FINAL)
             if taken:
-                self._events.append(Incoming(job, frames, command == _FINAL))
+                self._events.append(Incoming(dispatch_id, frames, command == _FINAL))
             elif taken is None:
                 self.late += 1
             else:
                 self._count("no-credit")
-                self.final(job, spec.TOO_MANY, [NO_CREDIT], now)
-                self._events.append(Cancel(job))
+                self.final(dispatch_id, spec.TOO_MANY, [NO_CREDIT], now)
+                self._events.append(Cancel(dispatch_id))
 
-    def _cancel(self, job: int) -> None:
+    def _cancel(self, dispatch_id: int) -> None:
         """ "A worker answers every REQUEST, also a cancelled one": the slot stays held."""
-        state = self._jobs.get(job)
+        state = self._dispatches.get(dispatch_id)
         if state is None:
             self.late += 1
             return
-        self._jobs[job] = _MOVES["cancel"][state]
+        self._dispatches[dispatch_id] = _TRANSITIONS["cancel"][state]
         if state is not _CANCELLED:
-            self._events.append(Cancel(job))
+            self._events.append(Cancel(dispatch_id))
 
     def _unknown(self, command: int, id: int) -> None:
-        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": that ends a job of this id."""
+        """ "An unknown command is answered FINAL 501 if `id` ≠ 0": it ends a dispatch."""
         self._count("unknown-command")
         if not id:
             return
-        job = self._base + id
-        state = self._jobs.pop(job, None)
-        self._streams.of.pop(job, None)
+        dispatch_id = self._base + id
+        state = self._dispatches.pop(dispatch_id, None)
+        self._streams.of.pop(dispatch_id, None)
         if state is not None and state is not _CANCELLED:
-            self._events.append(Cancel(job))
+            self._events.append(Cancel(dispatch_id))
         if state is not None or not self._outbox.full:
             text = f"not implemented: command {command}"
-            self._outbox.put(speech.final(id, spec.NOT_IMPLEMENTED, text.encode()))
+            final = encoding.final(id, spec.NOT_IMPLEMENTED, text.encode())
+            self._outbox.put(final, _FINAL)
 
-    def _welcomed(self, header: Header, now: float) -> None:
-        _, flags, _, _, ttl, _, address, field = header
+    def _welcomed(self, header: Fields, now: float) -> None:
         try:
-            self.welcome = take_welcome(self._connection, ttl, flags, field, now)
+            self.welcome = take_welcome(self._connection, header, now)
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
         self.ready = True
-        self.worker_id = address
+        self.worker_id = header.address
 
     def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
         try:
@@ -454,28 +477,30 @@ class WorkerSession(WorkerSessionBase):
             self._count(error.reason)
             return
         if command.number == _REQUEST:
-            self._last = job = self._last + 1
-            self._jobs[job] = _HELD
-            self._slips[job] = Slip(command.address, [])
+            self._last = dispatch_id = self._last + 1
+            self._dispatches[dispatch_id] = _HELD
+            self._legacy_replies[dispatch_id] = LegacyReply(command.address, [])
             self._events.append(
-                Dispatch(job, self._service, command.body, command.address, inf, b"", b"", 0)
+                Dispatch(
+                    dispatch_id, self._service, command.body, command.address, inf, b"", b"", 0
+                )
             )
         elif command.number == spec.DISCONNECT:
-            self._follow(self._connection.step("disconnect", now), now)
+            self._apply(self._connection.step("disconnect", now), now)
         elif command.number == spec.READY:
             self.ready = True
             self.worker_id = command.address
 
     def _legacy_final(
-        self, codec: Codec, job: int, status: int, frames: list[Frame], now: float
+        self, codec: Codec, dispatch_id: int, status: int, frames: list[Frame], now: float
     ) -> None:
-        slip = self._slips[job]
-        body = speech.legacy_body(status, frames, slip.parts)
+        slip = self._legacy_replies[dispatch_id]
+        body = encoding.legacy_body(status, frames, slip.parts)
         reply = codec.w2b_final(self._service, slip.address, body)
-        del self._jobs[job], self._slips[job]
-        self._outbox.put(reply)
-        if self._busy_is_silent and not self._jobs:
-            self._connection.excuse(now)
+        del self._dispatches[dispatch_id], self._legacy_replies[dispatch_id]
+        self._outbox.put(reply, _FINAL)
+        if self._busy_is_silent and not self._dispatches:
+            self._connection.restart_silence(now)
         if self._settle_at == inf:
             self._leave_if_idle(now)
 

@@ -3,6 +3,7 @@ cimport cython
 from majordomus.core.session.connection cimport Connection
 from majordomus.core.session.outbox cimport SessionOutbox
 from majordomus.core.worker.streams cimport DispatchStreams
+from majordomus.protocol.mdp03 cimport Fields
 
 
 @cython.final
@@ -48,16 +49,17 @@ cdef class WorkerSessionBase:
     cdef public object _load
     cdef public Connection _connection
     cdef public SessionOutbox _outbox
+    cdef public Fields _header
     cdef public DispatchStreams _streams
     cdef public object _event_ids
     cdef public object events
-    cdef public dict _jobs
-    cdef public dict _slips
+    cdef public dict _dispatches
+    cdef public dict _legacy_replies
     cdef public object _base
     cdef public object _last
     cdef public bint _draining
     cdef public bint _left
-    cdef public object _unsaid
+    cdef public object _unregistered
     cdef public double _settle_at
     cdef public list _events
     cdef public list _taken

@@ -1,12 +1,11 @@
-"""A worker's registration as such: what the session keeps, what its connection goes through, and
-what is told of it.
+"""The base of a worker's session: its state, its registration, and what the end of a connection
+causes.
 
-`WorkerSession` stands on it: the jobs are its matter.
+`WorkerSession` adds the commands about dispatches and the messages of the broker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import Any, NamedTuple, TypeAlias
@@ -15,20 +14,17 @@ from typing import Final as Constant
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
-from majordomus.core.session.outbox import SessionOutbox
-from majordomus.core.session.settings import WorkerSettings
+from majordomus.core.session.outbox import SessionOutbox, Tag
+from majordomus.core.session.settings import IdSource, WorkerSettings
 from majordomus.core.session.transitions import DispatchState
-from majordomus.core.worker import encoding as speech
-from majordomus.core.worker.streams import Credit, DispatchStreams, Incoming
+from majordomus.core.worker import encoding
+from majordomus.core.worker.streams import DispatchCredit, DispatchStreams, Incoming
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.fields import written_service
+from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Dialect, Frame
-
-IdSource: TypeAlias = Callable[[int], bytes]
-"""`ids(n)` returns n unpredictable bytes."""
-
 
 _CANCELLED: Constant = DispatchState.CANCELLED
 
@@ -37,9 +33,17 @@ _JOINING: Constant = frozenset((Dialect.MDP01, Dialect.DELPHI))
 
 
 class Dispatch:
-    """One request to be answered. ``deadline``: monotonic seconds, inf if there is none.
-    ``client``: the client's handle. ``metadata``, ``broker_metadata``: packed maps, checked; only
-    the broker's is to be trusted."""
+    """The delivery of one request to this worker, which has to answer it.
+
+    ``id``: the dispatch's number, unique in the session.
+    ``service``: the name that was called.
+    ``frames``: the body.
+    ``client``: the handle of the client.
+    ``deadline``: monotonic seconds, inf if there is none.
+    ``metadata``: the client's packed map, checked; a client may write anything into it.
+    ``broker_metadata``: the broker's packed map, checked.
+    ``flags``: of the REQUEST.
+    """
 
     __slots__ = (
         "broker_metadata",
@@ -94,7 +98,7 @@ def make_dispatch(
     broker_metadata: bytes,
     flags: int,
 ) -> Dispatch:
-    """A `Dispatch`; it costs less than the constructor where this is compiled."""
+    """Make a `Dispatch`. A compiled call by position builds no argument tuple; a class does."""
     made = Dispatch.__new__(Dispatch)
     made.id = id
     made.service = service
@@ -108,26 +112,34 @@ def make_dispatch(
 
 
 class Cancel(NamedTuple):
-    """The answer to a job is not wanted any more; an answer is due all the same while it is
-    held."""
+    """The answer to a dispatch is not needed any more; a held one must still be answered."""
 
     id: int
 
 
 class Disconnected(NamedTuple):
-    """The broker parts from us, and says why, as the status and the sentence of a FINAL would."""
+    """The broker disconnected, with a status and a sentence as in a FINAL."""
 
     status: int
     text: str
 
 
 WorkerEvent: TypeAlias = (
-    Dispatch | Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected
+    Dispatch
+    | Cancel
+    | Incoming
+    | DispatchCredit
+    | EventReceived
+    | SubscriptionRefused
+    | Disconnected
 )
 
 
-class Slip(NamedTuple):
-    """What a reply to a legacy job needs: where it goes, and the parts that are joined into it."""
+class LegacyReply(NamedTuple):
+    """What the reply to a legacy dispatch needs.
+
+    ``address``: the handle of the client. ``parts``: frames of parts that are joined into it.
+    """
 
     address: bytes
     parts: list[Frame]
@@ -166,53 +178,56 @@ class WorkerSessionBase:
             rng=rng,
         )
         self._outbox = SessionOutbox()
+        self._header = Fields()
         self._streams = DispatchStreams(self._outbox)
         self._event_ids = count(1)
         self.events = SessionEvents(self._outbox, lambda: next(self._event_ids))
-        self._jobs: dict[int, DispatchState] = {}
-        self._slips: dict[int, Slip] = {}
-        self._base = 0  # added to a wire id it makes a job's number, never used again
+        self._dispatches: dict[int, DispatchState] = {}
+        self._legacy_replies: dict[int, LegacyReply] = {}
+        self._base = (
+            0  # the id of a REQUEST plus this is its dispatch_id, which is never used again
+        )
         self._last = 0
         self._draining = False
-        self._unsaid: list[bytes] = []  # services that came while we drained
+        self._unregistered: list[bytes] = []  # services that were added while the worker drained
         self._left = False
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
         self._taken: list[WorkerEvent] = []
 
-    # ── what the shell reports ────────────────────────────────────────────────────────────────────
+    # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
     def connected(self, now: float) -> None:
         """The socket has a connection to the broker."""
-        self._follow(self._connection.step("connected", now), now)
+        self._apply(self._connection.step("connected", now), now)
 
     def lost(self, now: float) -> None:
-        """The connection is gone; whatever had arrived on it was handed to `receive` before."""
-        self._follow(self._connection.step("lost", now), now)
+        """The connection has ended; what had arrived on it was handed to `receive` before."""
+        self._apply(self._connection.step("lost", now), now)
 
-    def refused(self, frames: list[Frame], now: float) -> None:
-        """The socket did not take `frames`, one of the last sends: they are tried again.
+    def refused(self, frames: list[Frame], tag: Tag, now: float) -> None:
+        """Try `frames`, one of the last sends, again, because the socket did not take them.
 
-        To be reported in order, before anything else is done.
+        The shell reports refusals in order, before it does anything else.
         """
         if not self._connection.open:
             return
-        if self._codec is None and frames[0][4] == spec.HEARTBEAT:
+        if self._codec is None and tag == spec.HEARTBEAT:
             self._outbox.block(now)
         else:
-            self._outbox.keep(frames, now)
+            self._outbox.keep(frames, tag, now)
 
     def tick(self, now: float) -> None:
-        """What time alone causes; to be called when `next_deadline` has come."""
+        """Do what is due at `now`; to be called when `next_deadline` has come."""
         connection = self._connection
         if now >= connection.due:
-            if self._busy_is_silent and self._jobs:
-                connection.excuse(now)  # brokers of these dialects do not beat to who is busy
+            if self._busy_is_silent and self._dispatches:
+                connection.restart_silence(now)  # these brokers send no heartbeats to a busy worker
             change = connection.tick(now)
-            if change is Change.BEAT:
-                self._beat()
+            if change is Change.HEARTBEAT:
+                self._heartbeat()
             else:
-                self._follow(change, now, say_so=True)
+                self._apply(change, now, notify=True)
         if now >= self._outbox.due and not self._outbox.retry(now):
             self._outbox.unblock()
         if now >= self._settle_at:
@@ -223,89 +238,95 @@ class WorkerSessionBase:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
         return min(self._connection.due, self._outbox.due, self._settle_at)
 
-    def take_effects(self) -> tuple[list[list[Frame]], list[WorkerEvent], bool]:
-        """What is to be sent, what is to be done, and whether the shell is to change its socket:
-        close it after these sends, and open a new one, with a new routing id.
+    def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[WorkerEvent], bool]:
+        """Return the sends, their tags, the events, and whether the shell must replace its socket.
+
+        It then closes the socket after these sends, and opens one with a new routing id.
 
         The lists are good until the next call, which empties them.
         """
         events = self._events
         self._events, self._taken = self._taken, events
         self._events.clear()
-        sends = self._outbox.take()
+        sends, tags = self._outbox.take()
         renew = self._connection.renew
         if renew:
             self._connection.renewed()
-        return sends, events, renew
+        return sends, tags, events, renew
 
-    # ── the connection's life ─────────────────────────────────────────────────────────────────────
+    # ── the connection ────────────────────────────────────────────────────────────────────────────
 
-    def _follow(self, change: Change, now: float, *, say_so: bool = False) -> None:
-        """Draw the consequences of what became of the connection; `say_so`: by our own will."""
+    def _apply(self, change: Change, now: float, *, notify: bool = False) -> None:
+        """Do what a change of the connection requires.
+
+        `notify`: the broker gets a DISCONNECT, because the session ends the connection.
+        """
         if change is Change.OPENED:
             if not self._draining:
-                self._greet(now)
+                self._register_all(now)
         elif change is Change.ENDED:
-            self._let_go()
+            self._drop_dispatches()
             self._outbox.clear()
-            if say_so:
-                self._outbox.put(self._disconnect())
+            if notify:
+                self._outbox.put(self._disconnect(), spec.DISCONNECT)
             self._settle_at = inf
             self._leave_if_idle(now)
 
-    def _greet(self, now: float) -> None:
-        self._unsaid.clear()
+    def _register_all(self, now: float) -> None:
+        self._unregistered.clear()
         for service in self._services:
             self._register(service, now)
-        self.events.greet()
+        self.events.resubscribe()
 
     def _register(self, service: bytes, now: float) -> None:
-        """READY. Where nothing answers it, we are ready by having said it."""
+        """Send READY. In a dialect without an answer to it, the session is ready at once."""
         if self._codec is None:
-            self._outbox.put(speech.ready(service, self._capacity, self.settings.weight))
+            ready = encoding.ready(service, self._capacity, self.settings.weight)
+            self._outbox.put(ready, spec.READY)
         else:
-            self._outbox.put(self._codec.w2b_ready(service))
+            self._outbox.put(self._codec.w2b_ready(service), spec.READY)
             self.ready = not self._delphi
-        if not self._connection.listening:
-            self._connection.listen(now)
+        if not self._connection.present:
+            self._connection.begin_presence(now)
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """ "A worker sends one per interval whatever else it sent" (docs/spec/mdp-0.3.md)."""
         if self._outbox.blocked:
             return
         if self._codec is None:
-            self._outbox.put(speech.heartbeat(self._load))
+            self._outbox.put(encoding.heartbeat(self._load), spec.HEARTBEAT)
         else:
-            self._outbox.put(self._codec.w2b_heartbeat(self._service, self._load))
+            heartbeat = self._codec.w2b_heartbeat(self._service, self._load)
+            self._outbox.put(heartbeat, spec.HEARTBEAT)
 
-    def _let_go(self) -> None:
-        """The connection is gone, and with it every job that came over it."""
-        for job, state in self._jobs.items():
+    def _drop_dispatches(self) -> None:
+        """Cancel and drop all dispatches, because their connection has ended."""
+        for dispatch_id, state in self._dispatches.items():
             if state is not _CANCELLED:
-                self._events.append(Cancel(job))
-        self._jobs.clear()
-        self._slips.clear()
+                self._events.append(Cancel(dispatch_id))
+        self._dispatches.clear()
+        self._legacy_replies.clear()
         self._streams.of.clear()
-        self._unsaid.clear()
+        self._unregistered.clear()
         self._base += _EPOCH
         self.ready = False
         self.worker_id = b""
 
     def _leave_if_idle(self, now: float) -> None:
-        """A legacy worker that drains parts from its broker when nothing is left to do."""
-        if self._codec is None or not self._draining or self._jobs:
+        """Disconnect a legacy worker that drains and holds no dispatch."""
+        if self._codec is None or not self._draining or self._dispatches:
             return
         if not self._connection.open:
             self._connection.step("close", now)
         elif not self._left:
             self._left = True
             self.ready = False
-            self._outbox.put(self._disconnect())
-            self._connection.mute()
+            self._outbox.put(self._disconnect(), spec.DISCONNECT)
+            self._connection.end_presence()
 
     def _disconnect(self) -> list[Frame]:
         if self._codec is None:
-            return [speech.DISCONNECT]
+            return [encoding.DISCONNECT]
         return self._codec.w2b_disconnect(self._service)
 
 

@@ -1,42 +1,46 @@
-"""Streams of a worker's jobs: how many parts of an answer may be sent, the parts that a client
-sends, and the credit that is given for those that were read (docs/spec/mdp-0.3.md, section 14)."""
+"""Streams of a worker's dispatches: parts of the answer and of the client, and credit of both
+(docs/spec/mdp-0.3.md, section 14)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import mdp03, spec
+from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
     from majordomus.core.session.outbox import SessionOutbox
 
-STEP: Final = spec.FIRST_CREDIT // 2
-"""Parts read until credit is given for them: "when half of what it granted is used"."""
 NO_CREDIT: Final = b"the client sent more parts than it had been given credit for"
 
-_NO_NAMES: Final = b"\x00\x00"
-_pack_head = mdp03.HEAD.pack
+_NO_NAMES: Final = mdp03.NO_NAMES
 
 
 class Incoming(NamedTuple):
-    """A part of the client's stream. ``last``: its end, of which the frames are the body."""
+    """A part of the client's stream.
+
+    ``id``: of the dispatch. ``frames``: the body. ``last``: it ends the stream.
+    """
 
     id: int
     frames: list[Frame]
     last: bool
 
 
-class Credit(NamedTuple):
-    """The client takes more parts of the answer."""
+class DispatchCredit(NamedTuple):
+    """The client takes more parts of the answer. ``id``: of the dispatch."""
 
     id: int
 
 
 class DispatchStream:
-    """The streams of one job. ``credit``: parts that may be sent. ``open``: the client's side is.
-    ``accepts``: parts that it may send, ``read``: those read since the last CREDIT."""
+    """The streams of one dispatch.
+
+    ``credit``: parts that the worker may send. ``accepts``: parts that the client may send.
+    ``open``: the client has not ended its stream. ``read``: parts read since the last CREDIT.
+    """
 
     __slots__ = ("accepts", "credit", "open", "read")
 
@@ -48,41 +52,41 @@ class DispatchStream:
 
 
 class DispatchStreams:
-    """The streams of the jobs that have any, by the job's number."""
+    """The streams of the dispatches that have any, by the dispatch's number."""
 
     def __init__(self, outbox: SessionOutbox) -> None:
         self.of: dict[int, DispatchStream] = {}
         self._outbox = outbox
 
-    def begin(self, job: int) -> None:
-        """The client's side of `job` is open."""
-        self.of[job] = DispatchStream(True)
+    def begin(self, dispatch_id: int) -> None:
+        """The client's side of `dispatch_id` is open."""
+        self.of[dispatch_id] = DispatchStream(True)
 
-    def room(self, job: int) -> int:
+    def room(self, dispatch_id: int) -> int:
         """Parts of the answer that there is credit for."""
-        stream = self.of.get(job)
+        stream = self.of.get(dispatch_id)
         return spec.FIRST_CREDIT if stream is None else stream.credit
 
-    def spend(self, job: int) -> None:
+    def spend(self, dispatch_id: int) -> None:
         """A part of the answer is sent. Raises: LocalProtocolError when there is no credit."""
-        stream = self.of.get(job)
+        stream = self.of.get(dispatch_id)
         if stream is None:
-            stream = self.of[job] = DispatchStream(False)
+            stream = self.of[dispatch_id] = DispatchStream(False)
         if stream.credit < 1:
             raise LocalProtocolError("no-credit", "the client takes no more parts now")
         stream.credit -= 1
 
-    def credit_came(self, job: int, parts: int) -> None:
-        """CREDIT for a job that is held."""
-        stream = self.of.get(job)
+    def credit_received(self, dispatch_id: int, parts: int) -> None:
+        """CREDIT for a dispatch that is held."""
+        stream = self.of.get(dispatch_id)
         if stream is None:
-            stream = self.of[job] = DispatchStream(False)
+            stream = self.of[dispatch_id] = DispatchStream(False)
         stream.credit = min(stream.credit + parts, spec.MOST_CREDIT)
 
-    def part_came(self, job: int, last: bool) -> bool | None:
+    def part_received(self, dispatch_id: int, last: bool) -> bool | None:
         """A part or the end of the client's stream: None when there is none, False when there was
         no credit for it."""
-        stream = self.of.get(job)
+        stream = self.of.get(dispatch_id)
         if stream is None or not stream.open:
             return None
         if last:
@@ -91,17 +95,16 @@ class DispatchStreams:
         stream.accepts -= 1
         return stream.accepts >= 0
 
-    def was_read(self, job: int, wire: int, parts: int) -> bool:
-        """So many parts of the client were read. True when credit was given, for the shell to
-        send."""
-        stream = self.of.get(job)
+    def was_read(self, dispatch_id: int, wire: int, parts: int) -> bool:
+        """Note that `parts` parts of the client were read. True when credit was sent for them."""
+        stream = self.of.get(dispatch_id)
         if stream is None or not stream.open:
             return False
         stream.read += parts
-        if stream.read < STEP:
+        if stream.read < CREDIT_STEP:
             return False
         stream.accepts += stream.read
-        head = _pack_head(spec.MDP03_MAGIC, spec.CREDIT, 0, min(stream.read, 0xFFFF), wire, 0)
-        self._outbox.put([head + _NO_NAMES])
+        head = octets.start(spec.CREDIT, 0, min(stream.read, spec.MOST_CREDIT), wire, 0)
+        self._outbox.put([head + _NO_NAMES], spec.CREDIT)
         stream.read = 0
         return True

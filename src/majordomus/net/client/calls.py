@@ -14,14 +14,14 @@ from typing import Final as Constant
 
 from majordomus.core.client.calls import Final, Lost, Part
 from majordomus.core.client.session import (
+    CallCredit,
     ClientEvent,
     ClientSession,
-    Credit,
     EventReceived,
     SubscriptionRefused,
 )
-from majordomus.core.client.streams import STEP
 from majordomus.core.session.events import check_name
+from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
@@ -212,7 +212,7 @@ class PendingCall:
         `Calls.was_read`."""
         frames = self.parts.popleft()
         self.unsaid += 1
-        if self.unsaid < STEP or self.ended():
+        if self.unsaid < CREDIT_STEP or self.ended():
             return frames, 0
         unsaid, self.unsaid = self.unsaid, 0
         return frames, unsaid
@@ -405,7 +405,7 @@ class PendingCalls:
             ended.end(self._named(event, ended) if event.status == _TOO_LATE else event)
 
     def _on_the_way(
-        self, event: Lost | Part | Credit | EventReceived | SubscriptionRefused
+        self, event: Lost | Part | CallCredit | EventReceived | SubscriptionRefused
     ) -> None:
         """Everything but an answer."""
         if isinstance(event, Lost):
@@ -423,7 +423,7 @@ class PendingCalls:
                 call.tell()
             else:
                 self.session.streams.was_read(call.id, 1)
-        elif isinstance(event, Credit):
+        elif isinstance(event, CallCredit):
             sender = self._open.get(event.call)
             if isinstance(sender, ConversationCall):
                 self.push(sender)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -43,11 +43,11 @@ class Session(Protocol[E]):
     def connected(self, now: float) -> None: ...
     def lost(self, now: float) -> None: ...
     def receive(self, frames: list[bytes], now: float) -> None: ...
-    def refused(self, frames: list[bytes], now: float) -> None: ...
+    def refused(self, frames: list[bytes], tag: object, now: float) -> None: ...
     def tick(self, now: float) -> None: ...
     def next_deadline(self) -> float: ...
     def close(self, now: float) -> None: ...
-    def take_effects(self) -> tuple[list[list[bytes]], list[E], bool]: ...
+    def take_effects(self) -> tuple[list[list[bytes]], list[object], list[E], bool]: ...
 
 
 class Link(Protocol):
@@ -210,11 +210,11 @@ class Line(Generic[E]):
             session.tick(now)
         events: list[E] = []
         while True:
-            sends, new, renew = session.take_effects()
+            sends, tags, new, renew = session.take_effects()
             if new:
                 events += new
             if sends:
-                self._send(sends, now)
+                self._send(sends, tags, now)
             if not renew:
                 return events
             self._retry_delay = FIRST_RETRY
@@ -257,15 +257,15 @@ class Line(Generic[E]):
             link.readable()
         self.session.connected(now)
 
-    def _send(self, sends: list[list[bytes]], now: float) -> None:
+    def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
         link = self._link
         if link is not None and link.up:
             self.stale = self.stale or link.tells_once
-            refused = [sends[index] for index, _ in link.send(sends)]
+            refused: Iterable[int] = [index for index, _ in link.send(sends)]
         else:
-            refused = sends
-        for frames in refused:
-            self.session.refused(frames, now)
+            refused = range(len(sends))
+        for index in refused:
+            self.session.refused(sends[index], tags[index], now)
 
     def _refused(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """libzmq tries no more after what it takes for a verdict; a key may be added any time."""

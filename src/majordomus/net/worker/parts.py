@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Self
 
-from majordomus.core.worker.streams import STEP
+from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import Cancelled, LocalProtocolError
 from majordomus.net.bodies import Reply
 
@@ -95,7 +95,7 @@ class RequestParts:
             return None
         frames = self._parts.popleft()
         self._read += 1
-        if self._read >= STEP and not self._finished:
+        if self._read >= CREDIT_STEP and not self._finished:
             read, self._read = self._read, 0
             if threading.get_ident() == self._loop_thread:
                 self._on_read(read)

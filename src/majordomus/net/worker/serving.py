@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.worker.session import (
     Cancel,
-    Credit,
     Disconnected,
+    DispatchCredit,
     EventReceived,
     Incoming,
     SubscriptionRefused,
@@ -189,7 +189,12 @@ class Serving:
     def _handle_event(
         self,
         connection: WorkerConnection,
-        event: Cancel | Incoming | Credit | EventReceived | SubscriptionRefused | Disconnected,
+        event: Cancel
+        | Incoming
+        | DispatchCredit
+        | EventReceived
+        | SubscriptionRefused
+        | Disconnected,
     ) -> None:
         """Handle an event that starts no handler."""
         if isinstance(event, EventReceived | SubscriptionRefused | Disconnected):

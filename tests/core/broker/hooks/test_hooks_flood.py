@@ -25,6 +25,7 @@ from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.spec import Frame
+from tests import headers
 from tests.core.fuzz import Fuzz
 
 REQUESTS = 50_000
@@ -206,7 +207,7 @@ class Flood:
         for peer, frames in sends:
             if peer not in self.open:
                 continue
-            command, _, status, id, *_ = mdp03.parse(frames[0])
+            command, _, status, id, *_ = headers.parse(frames[0])
             if command == spec.FINAL:
                 if id not in self.open[peer]:
                     raise AssertionError(f"{peer!r} hears of {id} twice")

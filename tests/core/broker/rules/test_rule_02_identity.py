@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from majordomus.protocol import spec
+from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.broker_harness import BrokerHarness, disconnect, final, handle, number
@@ -108,8 +108,8 @@ def test_reply_with_a_wrong_handle_is_refused(harness: BrokerHarness, dialect: D
 
 def test_reply_behind_an_envelope_is_no_workers(harness: BrokerHarness) -> None:
     two_workers_with_a_request_each(harness)
-    harness.hear(V, b"\x01", b"MDP\x03\x04\x00\x00\xc8" + number(1).to_bytes(8, "big") + bytes(6))
-    assert harness.words() == [(V, b"\x01", b"MDP\x03\x06" + bytes(17))]
+    harness.hear(V, b"\x01", mdp03.pack(spec.FINAL, code=200, id=number(1)))
+    assert harness.words() == [(V, b"\x01", mdp03.pack(spec.DISCONNECT))]
     assert harness.counts.dropped == {"unknown-worker": 1}
     harness.answer(V, number(1), b"own")
     assert harness.words() == [final(C, 1, b"own", worker=V)]
