@@ -74,8 +74,8 @@ class FrameError(MajordomusError, ValueError):
 class RecordError(MajordomusError, ValueError):
     """A value does not fit its field (encoding), or bytes are wrong (decoding). Also a ValueError.
 
-    ``record``: name of the record's class. ``field``: dotted path of the field, "" when the error is
-    not in a single field.
+    ``record``: name of the record's class. ``field``: dotted path of the field, "" when it is
+    not a single field.
     """
 
     def __init__(self, record: str, field: str, detail: str):

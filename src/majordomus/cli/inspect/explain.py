@@ -21,9 +21,9 @@ FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 def command(id: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
     """Show what happened to request ID: why it waited, which workers had it, for how long.
 
-    ID is an id from the list, or the trace in the request's metadata. Without ID, prints a
-    list of requests that were slow, retried or did not end with 200, newest first. Open requests and
-    the latest fast ones are not in the list, but their ids are found too.
+    ID is an id from the list, or the trace in the request's metadata. Without ID, prints the list:
+    requests that were slow, retried or did not end with 200, newest first. Open requests and the
+    latest fast ones are not in the list, but their ids are found too.
     """
     try:
         found = ask(brokers, timeout, "mmi.explain", id)
