@@ -1,13 +1,13 @@
-"""The one exception tree. Every error that this package raises on purpose lives here.
+"""The one exception tree: every error that this package raises on purpose is defined here.
 
     MajordomusError
-    ├── ConfigurationError          a setting, flag or argument of ours is wrong: the caller's fault
+    ├── ConfigurationError          a setting, flag or argument is wrong: the caller's fault
     ├── ProtocolError
-    │   ├── LocalProtocolError      we were asked to do what the protocol forbids: our fault
-    │   └── RemoteProtocolError     a peer sent bytes that the protocol forbids: the peer's fault
-    ├── FrameError                  a frame of a Message is not what was asked for
-    ├── RecordError                 a value does not fit its record, or bytes are not one
-    ├── BrokerLost                  the broker went away and the call may not be sent again
+    │   ├── LocalProtocolError      a call on this side breaks the protocol: the caller's fault
+    │   └── RemoteProtocolError     a peer sent bytes that break the protocol: the peer's fault
+    ├── FrameError                  a frame of a Message has another size or type than requested
+    ├── RecordError                 a value does not fit its record, or bytes do not encode one
+    ├── BrokerLost                  the broker was lost and the call may not be sent again
     └── StatusError                 a call ended with a status that is not 200
         ├── BadRequest              400
         ├── Unauthenticated         401
@@ -23,22 +23,22 @@
         ├── WorkerLost              502
         └── Unavailable             503
 
-Data are attributes; the text is for people.
+Programs use the attributes; the text is for people.
 """
 
 from __future__ import annotations
 
 
 class MajordomusError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class ConfigurationError(MajordomusError):
-    """A setting, a flag or an argument is wrong; the text says which and what would be right."""
+    """A setting, flag or argument is wrong. The text names it and the valid values."""
 
 
 class ProtocolError(MajordomusError):
-    """Bytes or calls that the protocol does not allow. ``reason`` is a short, stable key."""
+    """Bytes or a call break the protocol. ``reason`` is a short, stable key."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -47,19 +47,19 @@ class ProtocolError(MajordomusError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side was asked to do what the protocol does not allow."""
+    """A call on this side breaks the protocol."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """A peer sent what the protocol does not allow. No parser raises anything else."""
+    """A peer sent bytes that break the protocol. No parser raises any other error."""
 
 
 class FrameError(MajordomusError, ValueError):
-    """A frame of a Message is not what was asked for.
+    """A frame of a Message has another size or type than requested. Also a ValueError.
 
-    `position` counts from 0, from the front that the message had when it was made, received or last
-    pushed to: frames popped since count. `size` is the frame's size in bytes, None when there was
-    none at all; `expected` says what was asked for. Also a ValueError.
+    ``position``: index of the frame, from 0, in the message as it was made, received or last pushed
+    to; frames popped since are counted. ``size``: its size in bytes, None when there was no frame.
+    ``expected``: the requested type and size.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class FrameError(MajordomusError, ValueError):
 
 
 class RecordError(MajordomusError, ValueError):
-    """A value does not fit the field of its record (encoding), or bytes are not it (decoding).
+    """A value does not fit its field (encoding), or bytes are wrong (decoding). Also a ValueError.
 
-    `record` is the name of the record's class, `field` the dotted path of the field, "" when no
-    single field is to blame. Also a ValueError.
+    ``record``: name of the record's class. ``field``: dotted path of the field, "" when it is
+    not a single field.
     """
 
     def __init__(self, record: str, field: str, detail: str):
@@ -86,11 +86,11 @@ class RecordError(MajordomusError, ValueError):
 
 
 class BrokerLost(MajordomusError):
-    """The broker went away while the call was open, and sending it again is not allowed (ONCE)."""
+    """The broker was lost while the call was open, and the call may not be sent again (ONCE)."""
 
 
 class StatusError(MajordomusError):
-    """A call ended with ``status``; ``text`` is the sentence that the other side sent with it."""
+    """A call ended with ``status``. ``text`` is the explanation of the other side."""
 
     status: int = 500
 
@@ -114,13 +114,13 @@ class BadRequest(StatusError):
 
 
 class Unauthenticated(StatusError):
-    """401: the broker does not know who asks."""
+    """401: the broker has not identified the client."""
 
     status = 401
 
 
 class Forbidden(StatusError):
-    """403: the broker knows who asks, and it is not allowed."""
+    """403: the client is identified but not allowed to do this."""
 
     status = 403
 
@@ -132,7 +132,7 @@ class NotFound(StatusError):
 
 
 class DeadlineExceeded(StatusError, TimeoutError):
-    """408: the deadline passed before the answer was there."""
+    """408: the deadline passed before the reply arrived."""
 
     status = 408
 
@@ -168,13 +168,13 @@ class HandlerFailed(StatusError):
 
 
 class NotSupported(StatusError):
-    """501: the other side does not implement what was asked."""
+    """501: the other side does not implement the request."""
 
     status = 501
 
 
 class WorkerLost(StatusError):
-    """502: the worker went away and the request may not be tried again."""
+    """502: the worker was lost and the request may not be retried."""
 
     status = 502
 
@@ -206,6 +206,6 @@ BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def error_for(status: int, frames: list[bytes] | tuple[bytes, ...]) -> StatusError:
-    """The exception for a FINAL with `status`, whose body frame 0 is its sentence."""
+    """Return the exception for a FINAL with `status`; body frame 0 is its text."""
     text = bytes(frames[0]).decode("utf-8", "replace") if frames else ""
     return BY_STATUS.get(status, StatusError)(text, status=status, frames=tuple(frames))

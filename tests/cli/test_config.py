@@ -125,7 +125,7 @@ def test_key_that_resembles_nothing_is_named_alone() -> None:
 
 
 def test_set_without_a_value_is_refused() -> None:
-    assert complaint(assignments=("liveness",)) == "--set liveness: key=value is wanted"
+    assert complaint(assignments=("liveness",)) == "--set liveness: expected key=value"
 
 
 @pytest.mark.parametrize(
@@ -133,23 +133,23 @@ def test_set_without_a_value_is_refused() -> None:
     [
         (
             {"environ": {"MAJORDOMUS_LIVENESS": "many"}},
-            "variable MAJORDOMUS_LIVENESS: a whole number is wanted, not 'many'",
+            "variable MAJORDOMUS_LIVENESS: expected a whole number, not 'many'",
         ),
         (
             {"flags": {"max_ttl": "soon"}},
-            "--max-ttl: a number is wanted, not 'soon'",
+            "--max-ttl: expected a number, not 'soon'",
         ),
         (
             {"assignments": ("delphi_unverified=perhaps",)},
-            "--set delphi_unverified: true or false is wanted, not 'perhaps'",
+            "--set delphi_unverified: expected true or false, not 'perhaps'",
         ),
         (
             {"assignments": ("busy_timeouts=5",)},
-            "--set busy_timeouts: a table such as { echo = 5 } is wanted, not '5'",
+            "--set busy_timeouts: expected a table such as { echo = 5 }, not '5'",
         ),
         (
             {"assignments": ("busy_timeouts={",)},
-            "--set busy_timeouts: a table such as { echo = 5 } is wanted, not '{'",
+            "--set busy_timeouts: expected a table such as { echo = 5 }, not '{'",
         ),
         (
             {"flags": {"liveness": "-3"}},
@@ -172,18 +172,18 @@ def test_wrong_value_is_named_with_its_place(given: dict[str, object], expected:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('liveness = "3"', "liveness: a whole number is wanted, not '3'"),
-        ("liveness = true", "liveness: a whole number is wanted, not True"),
-        ("name = 3", "name: a text is wanted, not 3"),
-        ("bind = 5555", "bind: a list of URLs is wanted, not 5555"),
+        ('liveness = "3"', "liveness: expected a whole number, not '3'"),
+        ("liveness = true", "liveness: expected a whole number, not True"),
+        ("name = 3", "name: expected a text, not 3"),
+        ("bind = 5555", "bind: expected a list of URLs, not 5555"),
         ("bind = []", "bind: no endpoint given; one looks like tcp://127.0.0.1:5555"),
         (
             "busy_timeouts = { a = 'x' }",
-            "busy_timeouts: a table such as { echo = 5 } is wanted, not {'a': 'x'}",
+            "busy_timeouts: expected a table such as { echo = 5 }, not {'a': 'x'}",
         ),
         (
             "balancings = { a = 3 }",
-            "balancings: a table such as { echo = \"sticky\" } is wanted, not {'a': 3}",
+            "balancings: expected a table such as { echo = \"sticky\" }, not {'a': 3}",
         ),
     ],
 )

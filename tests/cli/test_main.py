@@ -44,7 +44,7 @@ def end_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         (
             ZeroDivisionError("ours"),
             1,
-            "majordomus doctor: ZeroDivisionError: ours (majordomus --traceback … shows where)",
+            "majordomus doctor: ZeroDivisionError: ours (run majordomus --traceback … for details)",
         ),
         (ConfigurationError("\x1b[31mred"), 2, "majordomus doctor: \\x1b[31mred"),
     ],

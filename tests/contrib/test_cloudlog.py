@@ -320,7 +320,7 @@ def test_command_shows_what_was_asked_for(
     ("arguments", "code", "said"),
     [
         (["--grep", "("], 2, "'(' is no regular expression: missing )"),
-        (["--level", "loud"], 2, "'loud' is no level: a number, or one of CRITICAL"),
+        (["--level", "loud"], 2, "'loud' is not a level: expected a number or one of CRITICAL"),
         (["--last", "-1"], 2, "Invalid value for '--last'"),
         (["--broker", "tcp://127.0.0.1:1", "--timeout", "0.3"], 1, "no broker was reachable"),
     ],

@@ -1,6 +1,17 @@
-"""The command `majordomus`: one file a command, loaded only when it is asked for.
+"""The command `majordomus`: one module for each command, imported only when it runs.
 
-Whatever goes wrong is one line on stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Every error is one line on stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+__main__: ``python -m majordomus.cli``
+config: merges file, variables and flags to a broker's settings
+output: prints tables, JSON and error lines, and formats the log
+remote: the flags that name a broker, and one question to it
+target: imports MODULE:NAME, the current folder first
+processes: starts processes that end with their parent, signals them and reaps them
+child: runs a command line in such a process
+run: commands that run a broker, workers, a proxy, a benchmark or the demo
+inspect: commands that ask a running broker, call it or check this machine
+manage: commands that make or check keys, passwords, tokens, access rules and .proto text
 """
 
 from __future__ import annotations
@@ -20,7 +31,7 @@ from majordomus.errors import ConfigurationError, LocalProtocolError, Majordomus
 
 PROGRAM: Final = "majordomus"
 COMPLETE: Final = "_MAJORDOMUS_COMPLETE"
-"""Set by the shell's completion script: its instruction to click."""
+"""Set by the shell's completion script, and read by click."""
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -35,20 +46,20 @@ COMMANDS: Final = {
     "services": "List the services of a broker.",
     "workers": "List the workers of a broker.",
     "top": "Watch the services and workers of a broker.",
-    "explain": "Tell the story of a request.",
+    "explain": "Show what happened to a request.",
     "logs": "Show the entries of the cloud logger, and follow them.",
     "doctor": "Check this machine and installation.",
-    "token": "Make keys for tokens, and say what a token says.",
-    "acl": "Check access rules, and say which one decides.",
+    "token": "Make keys for tokens, and check a token.",
+    "acl": "Check access rules, and show which one decides.",
     "proto": "Print the .proto text of a module's records.",
-    "proxy": "Run a ZeroMQ proxy, or steer one.",
+    "proxy": "Run or control a ZeroMQ proxy.",
     "bench": "Measure requests per second and latency through a broker.",
-    "demo": "Show a broker, its workers and a kill -9 in a few seconds.",
+    "demo": "Show a broker and its workers, and kill one worker.",
     "keygen": "Make a CURVE key pair.",
     "passwd": "Set the password of a user in a file.",
     "completion": "Print the shell's completion script.",
 }
-"""Name → what it does. A command's module is imported when it runs, not for a line of help."""
+"""Name → help. The list of commands is printed from this table, without importing a command."""
 
 PACKAGES: Final = {
     "run": ("broker", "worker", "proxy", "bench", "demo"),
@@ -65,28 +76,32 @@ PACKAGES: Final = {
     ),
     "manage": ("token", "acl", "proto", "keygen", "passwd", "completion"),
 }
-"""Package of majordomus.cli → the commands whose modules are there."""
-HOMES: Final = {name: package for package, names in PACKAGES.items() for name in names}
+"""Sub-package of majordomus.cli → the commands that it contains."""
+
+PACKAGE_OF: Final = {name: package for package, names in PACKAGES.items() for name in names}
 
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names without importing their modules."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a newcomer needs them."""
+        """Return the names, in the order in which a new user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The `command` of ``majordomus.cli.<package>.<name>``; None for an unknown name."""
+        """Import ``majordomus.cli.<package>.<name>`` and return its `command`.
+
+        Returns None for an unknown name.
+        """
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(
-            f"majordomus.cli.{HOMES[cmd_name]}.{cmd_name}"
+            f"majordomus.cli.{PACKAGE_OF[cmd_name]}.{cmd_name}"
         ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in ``--help``, from the table alone."""
+        """Write the list of commands in ``--help`` from COMMANDS, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -112,10 +127,10 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     callback=_print_version,
     help="Print the version and exit.",
 )
-@click.option("--traceback", is_flag=True, help="Show where in the code a failure happened.")
+@click.option("--traceback", is_flag=True, help="Print the traceback of an error.")
 @click.pass_context
 def majordomus(ctx: click.Context, traceback: bool) -> None:
-    """Clients call named services, workers serve them, a broker routes between them."""
+    """Run brokers and workers, call services, and inspect a running broker."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,17 +138,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with contextlib.suppress(BrokenPipeError):
         sys.exit(run_command(given))
-    # Whoever read our output has left, as `head` does: say nothing, and let no later flush do so.
+    # The reader of our output has ended, as `head` does. Print nothing; no later flush may fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(FAILED)
 
 
 def run_command(arguments: list[str]) -> int:
-    """The exit code of one command; prints its one line of complaint itself.
+    """Run one command, print the line for its error, and return the exit code.
 
-    Raises: BrokenPipeError when stdout is gone, and everything when ``--traceback`` was given.
+    Raises: BrokenPipeError when stdout is closed; any error when ``--traceback`` was given.
     """
-    # What a command does not send to stderr on purpose (output.log_to_stderr) is not shown at all.
+    # Without a handler, logging would print warnings to stderr in a format of its own.
     logging.getLogger("majordomus").addHandler(logging.NullHandler())
     if arguments[:1] == ["--traceback"]:
         return int(_invoke(arguments[1:]) or DONE)
@@ -156,12 +171,14 @@ def run_command(arguments: list[str]) -> int:
         return _end(arguments, str(error), FAILED)
     except Exception as error:
         name = type(error).__name__
-        return _end(arguments, f"{name}: {error} (majordomus --traceback … shows where)", FAILED)
+        return _end(
+            arguments, f"{name}: {error} (run majordomus --traceback … for details)", FAILED
+        )
     return int(code or DONE)
 
 
 def _invoke(arguments: list[str]) -> int | None:
-    """What click's own `main` does, which would print an empty line when it is interrupted."""
+    """Do what click's `main` does. That one prints an empty line when it is interrupted."""
     completion = os.environ.get(COMPLETE)
     if completion:
         from click.shell_completion import shell_complete

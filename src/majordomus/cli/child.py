@@ -1,4 +1,4 @@
-"""``python -m majordomus.cli.child …``: any command line of `majordomus`, in a process that ends
+"""``python -m majordomus.cli.child …`` runs a command line of `majordomus` in a process that ends
 with its parent."""
 
 from __future__ import annotations

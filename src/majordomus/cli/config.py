@@ -1,7 +1,7 @@
-"""Files, environment and flags are read here, once, at the edge; nothing inside looks at them.
+"""Files, environment variables and flags of a broker are read here, and in no other module.
 
 Rising order: defaults of BrokerSettings < TOML file < ``MAJORDOMUS_*`` variables < flags. Every
-value keeps the name of the place that it came from, so an error can say where the mistake stands.
+value keeps the name of its source, so an error names the file, variable or flag that is wrong.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ COMMAND_VARIABLES: Final = frozenset(
         "MAJORDOMUS_AUTH_SERVICE",
     }
 )
-"""Variables that are no settings of the broker: flags of commands, and which wire serves."""
+"""Variables that are not settings of the broker: they are read elsewhere."""
 
 SERVICE_LINK: Final = re.compile(
     r"MAJORDOMUS(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)"
 )
-"""What Kubernetes and Docker set for a service that is called majordomus: not ours."""
+"""Variables that Kubernetes and Docker set for a service named majordomus. They are ignored."""
 
 TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(BrokerSettings)}
 KEYS: Final = (BIND, *TYPES)
@@ -60,7 +60,11 @@ TABLES: Final[dict[object, str]] = {dict[str, str]: 'a table such as { echo = "s
 
 
 class Value(NamedTuple):
-    """One value as it was found. ``text`` (variables, flags) has still to be read as its type."""
+    """One value before conversion.
+
+    ``found``: the value. ``origin``: its source, for errors. ``text``: True for a value of a
+    variable or flag, which is a string that must be converted to the setting's type.
+    """
 
     found: object
     origin: str
@@ -68,12 +72,12 @@ class Value(NamedTuple):
 
 
 class BrokerConfig(NamedTuple):
-    """All that `majordomus broker` is told."""
+    """The endpoints and settings of one broker."""
 
     bind: list[str]
     settings: BrokerSettings
     given: tuple[str, ...] = ()
-    """What the file, a variable or a flag has named, `bind` included."""
+    """Names of the settings that a file, variable or flag has set, `bind` included."""
 
 
 def broker_config(
@@ -83,9 +87,9 @@ def broker_config(
     assignments: Iterable[str] = (),
     bind: Iterable[str] = (),
 ) -> BrokerConfig:
-    """All in rising order: `file`, `environ`, `flags` (None = not given), ``--set``, ``--bind``.
+    """Merge, in rising order: `file`, `environ`, `flags` (None = not given), ``--set``, ``--bind``.
 
-    Raises: ConfigurationError naming the key, the nearest valid one, and the place it came from.
+    Raises: ConfigurationError with the key, its source and the nearest valid key.
     """
     values: dict[str, Value] = {}
     if file is not None:
@@ -104,7 +108,7 @@ def broker_config(
 
 
 def from_file(path: Path) -> dict[str, Value]:
-    """The ``[broker]`` table of a TOML file; a file without one says nothing."""
+    """Return the ``[broker]`` table of a TOML file; {} when there is no such table."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -130,7 +134,7 @@ def from_file(path: Path) -> dict[str, Value]:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
-    """The ``MAJORDOMUS_*`` variables, by the key of the setting that each one names."""
+    """Return the values of the ``MAJORDOMUS_*`` variables, by setting."""
     variables = {PREFIX + key.upper(): key for key in KEYS}
     values: dict[str, Value] = {}
     for name in sorted(environ):
@@ -145,13 +149,13 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
 
 
 def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
-    """What ``--set key=value`` says; a later one of the same key wins."""
+    """Return the values of ``--set key=value``; the last one of a key wins."""
     values: dict[str, Value] = {}
     for assignment in assignments:
         key, equals, found = assignment.partition("=")
         key = key.strip().replace("-", "_")
         if not equals:
-            raise ConfigurationError(f"--set {assignment}: key=value is wanted")
+            raise ConfigurationError(f"--set {assignment}: expected key=value")
         if key not in KEYS:
             raise ConfigurationError(
                 f"--set {assignment}: unknown setting {key!r}{_nearest(key, KEYS)}"
@@ -163,7 +167,7 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Value]:
 def _settings(values: Mapping[str, Value]) -> BrokerSettings:
     converted = {key: _convert(key, value) for key, value in values.items()}
     try:
-        # The struct judges what one value alone cannot show.
+        # The struct checks settings that depend on each other.
         return msgspec.convert(converted, BrokerSettings)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationError(_with_origin(str(error), values)) from error
@@ -177,7 +181,7 @@ def _convert(key: str, value: Value) -> object:
         converted: object = msgspec.convert(found, kind, strict=not value.text)
     except (msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(
-            f"{value.origin}: {wanted} is wanted, not {value.found!r}"
+            f"{value.origin}: expected {wanted}, not {value.found!r}"
         ) from error
     numbers = converted.values() if isinstance(converted, dict) else [converted]
     if any(isinstance(number, int | float) and not 0 <= number < math.inf for number in numbers):
@@ -188,25 +192,25 @@ def _convert(key: str, value: Value) -> object:
 
 
 def _inline(text: str) -> object:
-    """A table or list in a variable or flag, written as TOML writes it on one line."""
+    """Parse a table or list of a variable or flag, in TOML's inline syntax."""
     return tomllib.loads(f"value = {text}")["value"]
 
 
 def _with_origin(complaint: str, values: Mapping[str, Value]) -> str:
-    """`complaint` of the whole struct, with the places of the keys that it speaks of."""
+    """Prefix an error of the whole struct with the sources of the settings that it names."""
     places = [value.origin for key, value in values.items() if re.search(rf"\b{key}\b", complaint)]
     return f"{', '.join(places)}: {complaint}" if places else complaint
 
 
 def _endpoints(value: Value) -> list[str]:
-    """The URLs to bind, each one checked; a broker that binds nothing is a mistake."""
+    """Return the URLs to bind. Raises: ConfigurationError for a wrong URL or an empty list."""
     found = value.found
     if value.text:
         found = [part for part in re.split(r"[,\s]+", str(found)) if part]
     elif isinstance(found, str):
         found = [found]
     if not isinstance(found, list):
-        raise ConfigurationError(f"{value.origin}: a list of URLs is wanted, not {found!r}")
+        raise ConfigurationError(f"{value.origin}: expected a list of URLs, not {found!r}")
     try:
         return endpoints.to_bind(found)
     except ConfigurationError as error:

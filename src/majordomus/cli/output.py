@@ -1,6 +1,6 @@
-"""What commands print: data on stdout, as a table or as JSON; complaints on stderr.
+"""Commands print data on stdout, as a table or as JSON, and errors on stderr.
 
-Names that peers gave reach a terminal only through `printable`: they may hold escape sequences.
+Names that peers chose reach a terminal only through `printable`: they may contain escape sequences.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import click
 
 
 def printable(text: str) -> str:
-    """`text` with every character that a terminal would obey instead of show made visible."""
+    """Return `text` with each unprintable character escaped, so that a terminal executes none."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def cell(value: object) -> str:
-    """One value as a table shows it: nothing is ``-``, lists are joined by commas."""
+    """Format one value for a table: an empty value is ``-``, a list is joined by commas."""
     if value is None or value == "" or value == []:
         return "-"
     if isinstance(value, bool):
@@ -35,7 +35,7 @@ def cell(value: object) -> str:
 
 
 def frame_json(frame: bytes) -> dict[str, str]:
-    """A body frame in JSON: ``{"text": …}`` where it is UTF-8, else ``{"base64": …}``."""
+    """Return a body frame for JSON: ``{"text": …}`` for UTF-8, else ``{"base64": …}``."""
     try:
         return {"text": frame.decode("utf-8")}
     except UnicodeDecodeError:
@@ -43,12 +43,12 @@ def frame_json(frame: bytes) -> dict[str, str]:
 
 
 def emit_json(data: object, *, line: bool = False) -> None:
-    """One JSON document on stdout; `line` keeps it on one line, for streams of documents."""
+    """Print one JSON document; with `line` on one line, for streams of documents."""
     click.echo(json.dumps(data, indent=None if line else 2, ensure_ascii=False))
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table without lines, for eyes as for grep; columns of nothing but numbers go right."""
+    """Print a table without rules. Columns that contain only numbers are aligned right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -66,7 +66,7 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     if console.is_terminal:
         console.print(table)
         return
-    # A pipe has no width: nothing is folded, cut or filled up with spaces there.
+    # A pipe has no width, so no cell is folded, cut or padded.
     console.width = 1_000_000
     with console.capture() as captured:
         console.print(table)
@@ -74,7 +74,10 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def emit_records(records: object, first: Sequence[str], empty: str) -> None:
-    """What a broker, perhaps of another version, lists: the keys of `first` lead, others follow."""
+    """Print a broker's list as a table: the columns `first`, then the others.
+
+    The broker may be of another version, so unknown keys become columns too.
+    """
     known = (
         [record for record in records if isinstance(record, dict)]
         if isinstance(records, list)
@@ -89,48 +92,53 @@ def emit_records(records: object, first: Sequence[str], empty: str) -> None:
 
 
 def emit_bytes(data: bytes) -> None:
-    """`data` on stdout as it is, at once."""
+    """Write `data` to stdout unchanged, and flush."""
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def complain(sentence: str) -> None:
-    """One line on stderr; a sentence of several lines is folded into one."""
+    """Print one line on stderr; line breaks of `sentence` become spaces."""
     click.echo(printable(" ".join(sentence.split())), err=True)
 
 
 class TextLines(logging.Formatter):
-    """One event, one line, whatever stands in it; only the story of a fault of ours has more."""
+    """One line for each event, whatever it contains. Only a traceback has more lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return printable(super().formatMessage(record))
 
 
 class JsonLines(logging.Formatter):
-    """One event, one line, one JSON object: time, level, logger, event, and what the event tells. A
-    sentence of ours is in `message`, the story of a fault in `error`."""
+    """One JSON object on one line for each event.
+
+    Its keys are time, level, logger, event and the data of the event; `message` for a log message
+    without an event, and `error` for a traceback.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told: dict[str, object] = {
+        line: dict[str, object] = {
             "time": made,
             "level": record.levelname.lower(),
             "logger": record.name,
         }
         fact = getattr(record, "fact", None)
         if fact is None:
-            told |= {"event": "message", "message": record.getMessage()}
+            line |= {"event": "message", "message": record.getMessage()}
         else:
-            from majordomus.net.broker.fact_log import fields  # `--help` needs nothing of net
+            from majordomus.net.broker.fact_log import (
+                fields,
+            )  # so that `--help` does not import net
 
-            told |= {
+            line |= {
                 "event": fact[0],
-                **{f: v for f, v in fields(fact[1]).items() if f not in told},
+                **{f: v for f, v in fields(fact[1]).items() if f not in line},
             }
         if record.exc_info:
-            told["error"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
 LOG_FORMATS: Final = {
@@ -140,7 +148,7 @@ LOG_FORMATS: Final = {
 
 
 def log_to_stderr(verbose: bool, style: str = "text") -> None:
-    """Warnings of this package as lines on stderr, with `verbose` also who comes and goes."""
+    """Log warnings of this package to stderr, with `verbose` also connections and registrations."""
     handler = logging.StreamHandler()
     handler.setFormatter(LOG_FORMATS[style])
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
@@ -151,7 +159,7 @@ def _is_number(value: object) -> bool:
 
 
 MARKS = {"ok": "green", "broken": "bold red", "failed": "bold red", "note": "yellow"}
-"""Words that tables colour when they stand alone in a cell."""
+"""Word → its colour in a table when it is the whole cell."""
 
 
 def _styled(value: object, text: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Processes that a command of ours starts never outlive it, however it ends.
+"""A process that a command starts never outlives the command.
 
-The parent keeps the write end of each child's stdin and never writes; when the parent is gone, even
-by SIGKILL, the child reads the end of it and sends SIGTERM to itself. Children lead process groups
-of their own, so a terminal's Ctrl-C reaches the parent alone, which then ends them in order.
+The parent keeps the write end of each child's stdin and never writes. When the parent ends, even by
+SIGKILL, the child reads end-of-file and sends SIGTERM to itself. Each child has a process group of
+its own, so a terminal's Ctrl-C reaches the parent alone, which then ends the children in order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 TERM_GRACE = 5.0
 """Seconds between the SIGTERM and the SIGKILL of `end_all`."""
 TIME_TO_LEAVE = 1.0
-"""Seconds that `exit_on_sigterm` gives Python to end in order."""
+"""Seconds between a SIGTERM and the forced exit of `exit_on_sigterm`."""
 
 
 def start(
@@ -30,7 +30,7 @@ def start(
     stderr: IO[bytes] | None = None,
     fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """A new process that runs `majordomus` with `arguments` ; it ends when this one does."""
+    """Start a process that runs `majordomus` with `arguments` and ends with this process."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "majordomus.cli.child", *arguments],
         stdin=subprocess.PIPE,
@@ -42,7 +42,7 @@ def start(
 
 
 def watch_parent() -> None:
-    """In the child: SIGTERM to this process as soon as stdin ends."""
+    """In the child: send SIGTERM to this process when stdin ends."""
     threading.Thread(target=_until_stdin_ends, name="parent-watch", daemon=True).start()
 
 
@@ -54,13 +54,13 @@ def _until_stdin_ends() -> None:
 
 
 def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """A signal to the process alone; nothing when it is gone."""
+    """Send a signal to the process alone. Nothing happens when it has ended."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
 
 
 def end_all(processes: Iterable[subprocess.Popen[bytes]], grace: float = TERM_GRACE) -> None:
-    """SIGTERM to all, SIGKILL after `grace` seconds; reaps them and closes their pipes."""
+    """Send SIGTERM to all, SIGKILL after `grace` seconds; reap them and close their pipes."""
     mine = list(processes)
     deadline = time.monotonic() + grace
     for process in mine:
@@ -73,7 +73,7 @@ def end_all(processes: Iterable[subprocess.Popen[bytes]], grace: float = TERM_GR
 
 
 def reap(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of a process that ends now, close its pipes, and tell its exit code."""
+    """Wait for a process that is ending, close its pipes and return its exit code."""
     code = process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
@@ -83,10 +83,10 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 
 
 def exit_on_sigterm() -> None:
-    """Until something listens to signals itself, SIGTERM ends this process with exit code 0.
+    """Make SIGTERM end this process with exit code 0 until another handler is installed.
 
-    Python runs a handler between two of its own steps. A signal that comes just before a call of
-    the system waits as long as that does, so a thread is told as well, and insists.
+    Python runs signal handlers between bytecodes. A signal that arrives just before a blocking
+    system call waits as long as the call does, so a thread reads the signal as well and exits.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -94,7 +94,7 @@ def exit_on_sigterm() -> None:
     def leave(_number: int, _frame: object) -> None:
         sys.exit(0)
 
-    def insist() -> None:
+    def force_exit() -> None:
         while number := os.read(reader, 1):
             time.sleep(TIME_TO_LEAVE)
             if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is leave:
@@ -102,13 +102,12 @@ def exit_on_sigterm() -> None:
 
     signal.signal(signal.SIGTERM, leave)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=insist, name="leave", daemon=True).start()
+    threading.Thread(target=force_exit, name="leave", daemon=True).start()
 
 
 @contextlib.contextmanager
-def told_of(numbers: Iterable[signal.Signals]) -> Iterator[int]:
-    """Inside, these signals do nothing but make a descriptor readable, on which their numbers
-    are."""
+def signal_descriptor(numbers: Iterable[signal.Signals]) -> Iterator[int]:
+    """Inside, these signals have one effect: their numbers can be read from the descriptor."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -126,7 +125,7 @@ def told_of(numbers: Iterable[signal.Signals]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does: every `finally` runs."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, as SIGINT does, so `finally` runs."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What `call`, `services` and `workers` share: flags that name a broker, one question to it."""
+"""The flags that name a broker and its credentials, and one question to a broker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _broker = click.option(
     envvar="MAJORDOMUS_BROKER",
     default=[endpoints.DEFAULT],
     show_default=True,
-    help="The broker; several times for several, the next is taken when one is lost.",
+    help="The broker. Repeat it for more: the next one is used when one is lost.",
 )
 
 
@@ -36,17 +36,17 @@ dialect_option = click.option(
     envvar="MAJORDOMUS_DIALECT",
     default=Dialect.MDP03.value,
     show_default=True,
-    help="What to speak, for brokers that are not ours.",
+    help="The dialect, for brokers of other projects.",
 )
 
 
 def broker_option(command: Command) -> Command:
-    """``--broker``, and what an encrypted one asks for; `keys` has what was said of that."""
+    """Add ``--broker`` and the options of `key_options`."""
     return _broker(key_options(command))
 
 
 def key_options(command: Command) -> Command:
-    """``--server-key``, ``--key``, ``--plain`` and ``--login``."""
+    """Add ``--server-key``, ``--key``, ``--plain`` and ``--login``; `keys` returns their values."""
     for option in reversed(_KEYS):
         command = option(command)
     return command
@@ -78,23 +78,21 @@ _KEYS = (
         help="The public key of an encrypted broker.",
     ),
     _file_option(
-        "--key", "Your own key pair, for a broker that lets in only known ones (majordomus keygen)."
+        "--key", "Your key pair (majordomus keygen), for a broker that accepts known keys only."
     ),
-    _file_option(
-        "--plain", "A file with one line, user:password, for a broker that asks for that."
-    ),
-    _file_option("--login", "A file with one line, user:secret, for a broker that makes tokens."),
+    _file_option("--plain", "A file with one line, user:password, for a broker with --passwords."),
+    _file_option("--login", "A file with one line, user:secret, for a broker with --token-key."),
 )
 
 
 def _noted() -> dict[str, Any]:
-    """What the options of this command line said; nothing where no command runs."""
+    """Return the noted values of this command line; {} outside of a command."""
     context = click.get_current_context(silent=True)
     return context.meta if context is not None else {}
 
 
 def key_flags() -> list[str]:
-    """The same options, for a process of ours."""
+    """Return the same options as arguments for a child process."""
     meta = _noted()
     names = ("server_key", "key", "plain", "login")
     given = {name: meta.get(f"{__name__}.{name}") for name in names}
@@ -102,7 +100,7 @@ def key_flags() -> list[str]:
 
 
 def keys() -> dict[str, Any]:
-    """What these options say, as arguments of clients and workers. Raises: ConfigurationError."""
+    """Return the credentials as arguments of Client and Worker. Raises: ConfigurationError."""
     meta = _noted()
     given: dict[str, Any] = {}
     if meta.get(f"{__name__}.server_key"):
@@ -119,7 +117,7 @@ def keys() -> dict[str, Any]:
 
 
 def timeout_option(seconds: float) -> Callable[[Command], Command]:
-    """``--timeout``, `seconds` by default."""
+    """Add ``--timeout``, `seconds` by default."""
     return click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
@@ -127,7 +125,7 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
         envvar="MAJORDOMUS_TIMEOUT",
         default=seconds,
         show_default=True,
-        help="How long to wait for the answer.",
+        help="How long to wait for the reply.",
     )
 
 
@@ -135,9 +133,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = "") -> Any:
-    """The JSON that the broker answers to one of its ``mmi.`` names.
+    """Ask a broker one of its ``mmi.`` names and return the JSON of the reply.
 
-    Raises: a StatusError for a refusal, DeadlineExceeded when no broker is there.
+    Raises: StatusError when the broker refuses, DeadlineExceeded when no broker replies.
     """
     from majordomus.net.client.client import Client
 
@@ -146,7 +144,7 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
 
 
 def answer(client: Client, timeout: float, question: str, about: str = "") -> Any:
-    """The same over a client that is there."""
+    """Do the same with a client that is open."""
     frames = client.call(question, about.encode(), timeout=timeout).frames
     status = bytes(frames[0]) if frames else b""
     if status == b"501":
@@ -158,4 +156,4 @@ def answer(client: Client, timeout: float, question: str, about: str = "") -> An
     try:
         return json.loads(bytes(frames[1]))
     except (IndexError, ValueError) as error:
-        raise MajordomusError(f"the broker's answer to {question} is not JSON") from error
+        raise MajordomusError(f"the broker's reply to {question} is not JSON") from error

@@ -1,4 +1,4 @@
-"""Modules that a command line names are imported here, the current folder first."""
+"""A module that a command line names is imported here, from the current folder first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from majordomus.errors import ConfigurationError
 
 
 def import_here(name: str) -> ModuleType:
-    """The module `name`.
+    """Import and return the module `name`.
 
-    Raises: ConfigurationError when there is none, or when it fails, with the line where it did.
+    Raises: ConfigurationError when there is no such module, or when it fails, with the line.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -22,15 +22,15 @@ def import_here(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
-            raise ConfigurationError(f"there is no module {name!r} in {folder}") from error
+            raise ConfigurationError(f"no module {name!r} in {folder}") from error
         what = f"{type(error).__name__}: {error}{_place(error)}"
         raise ConfigurationError(f"{name} cannot be imported: {what}") from error
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the module's own code that failed."""
+    """Return the file and line that failed."""
     if isinstance(error, SyntaxError):
-        return ""  # its text says so itself
+        return ""  # its text has the line already
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

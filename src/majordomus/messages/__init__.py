@@ -1,7 +1,24 @@
-"""Messages as stacks of frames, and records: annotated dataclasses that are protocol buffers.
+"""Messages are stacks of frames; records are annotated dataclasses encoded as protocol buffers.
 
-Stands alone: imports nothing of majordomus but errors (checksum.py says its one exception). What
-needs the protobuf library is imported when it is first asked for: a broker never does.
+Imports nothing of majordomus but `errors`; checksum is the one exception. Modules that need the
+protobuf library are imported at their first use, so a broker never imports it.
+
+message: a stack of frames
+frame: how one value becomes the bytes of one frame, and is read back
+checksum: the closing hash of raw PascalZMQ messages
+bodies: from an annotation to the functions that decode, validate and encode a body
+records: the decorator `record`, and what records can do
+fields: reads the annotations of a record's class
+kinds: the wire types of a field, and the markers that choose one
+codec: converts a record's attributes to a upb message and back
+moves: converts the values of one field to and from upb
+writers: writes ordinary values of one field without upb
+wire: finds the byte at which an encoding is wrong
+descriptors: from the fields of records to a FileDescriptorProto
+from_proto: makes records from .proto text, a descriptor or a compiled class
+protofile: from .proto text to a FileDescriptorProto
+prototokens: from .proto text to tokens
+prototext: from a FileDescriptorProto to .proto text
 """
 
 from __future__ import annotations
@@ -65,7 +82,7 @@ __all__ = [
     "which_oneof",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "Body": "bodies",
     "decoder_for": "bodies",
     "encode_body": "bodies",
@@ -82,6 +99,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'kinds')}")
+    home = importlib.import_module(f"{__name__}.{_MODULE_OF.get(name, 'kinds')}")
     value = globals()[name] = getattr(home, name)
     return value

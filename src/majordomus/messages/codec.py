@@ -1,4 +1,4 @@
-"""Codec: from a record's attributes to a upb message and back, by closures made once a class.
+"""RecordCodec: from a record's attributes to a upb message and back, by closures made once a class.
 
 Reading is upb's, and lazy by one step as upb itself is: `decode` parses and keeps the message; the
 first attribute that is asked for makes all of them, and those of nested records, and lets the
@@ -25,7 +25,7 @@ from majordomus.messages.kinds import ENUM, RECORD
 from majordomus.messages.moves import Put, fix_for, items, put_for, wanted
 from majordomus.messages.writers import ODD, Writer, row, writer_for
 
-__all__ = ["STATE", "Codec", "LazyField"]
+__all__ = ["STATE", "LazyField", "RecordCodec"]
 
 STATE = "_record_state"
 """An attribute of every record: its upb message as long as it is not unpacked, then the bytes of
@@ -42,7 +42,7 @@ class LazyField:
 
     __slots__ = ("codec", "name")
 
-    def __init__(self, codec: Codec, name: str) -> None:
+    def __init__(self, codec: RecordCodec, name: str) -> None:
         self.codec = codec
         self.name = name
 
@@ -56,7 +56,7 @@ class LazyField:
             raise AttributeError(self.name) from None
 
 
-class Codec:
+class RecordCodec:
     """Everything that a record's class knows about its wire form. Made and linked by records.py,
     not changed after that."""
 
@@ -141,7 +141,7 @@ class Codec:
     def _blame_field(self, spec: FieldSpec, value: Any) -> tuple[str, str] | None:
         """Path and reason, if it is the value of this field that does not fit."""
         for suffix, item in items(spec, value):
-            nested: Codec = spec.target.__record__
+            nested: RecordCodec = spec.target.__record__
             if not isinstance(item, spec.target):
                 return spec.name + suffix, f"{item!r} is no {spec.target.__name__}"
             try:
@@ -178,10 +178,10 @@ class Codec:
 
         By itself protocol buffers take such a field for an unknown one.
         """
-        before = Codec.unknowns
+        before = RecordCodec.unknowns
         record = self.decode(data, cls)
         self.unpack(record)
-        if Codec.unknowns != before:  # here, or in another thread: then in vain
+        if RecordCodec.unknowns != before:  # here, or in another thread: then in vain
             path, detail = wire.explain(self, data, strict=True)
             if detail:
                 raise RecordError(self.cls.__name__, path, detail)
@@ -224,7 +224,7 @@ class Codec:
 
     def unknown(self, parsed: Any) -> bytes:
         """The fields of a upb message that the record does not know, as bytes."""
-        Codec.unknowns += 1
+        RecordCodec.unknowns += 1
         rest = self.message.FromString(parsed.SerializeToString())
         for spec in self.specs:
             rest.ClearField(spec.wire)
@@ -232,21 +232,21 @@ class Codec:
         return kept
 
 
-def _make_get(codec: Codec) -> Callable[[Any], tuple[Any, ...]]:
+def _make_get(codec: RecordCodec) -> Callable[[Any], tuple[Any, ...]]:
     """The values of all fields by tag, and behind them STATE."""
     if not codec.specs:
         return attrgetter(STATE, STATE)  # one name alone would give no tuple
     return attrgetter(*(spec.name for spec in codec.specs), STATE)
 
 
-def _values_of(codec: Codec, record: Any) -> tuple[Any, ...]:
+def _values_of(codec: RecordCodec, record: Any) -> tuple[Any, ...]:
     """The same, with the bytes of unknown fields or None at the end. Raises RecordError."""
     codec.unpack(record)  # all were set before one was read, or it does nothing
     _check_groups(codec, record)
     return codec.get(record)
 
 
-def _make_fill(codec: Codec) -> Put:
+def _make_fill(codec: RecordCodec) -> Put:
     puts = [put_for(spec) for spec in codec.specs]
 
     def fill(message: Any, record: Any) -> None:
@@ -259,7 +259,7 @@ def _make_fill(codec: Codec) -> Put:
     return fill
 
 
-def _make_write(codec: Codec) -> Writer:
+def _make_write(codec: RecordCodec) -> Writer:
     get, last, has_groups = codec.get, len(codec.specs), bool(codec.groups)
     write_all = row([writer_for(spec, codec.message) for spec in codec.specs])
 
@@ -273,7 +273,7 @@ def _make_write(codec: Codec) -> Writer:
     return write
 
 
-def _check_groups(codec: Codec, record: Any) -> None:
+def _check_groups(codec: RecordCodec, record: Any) -> None:
     for group, names in codec.groups.items():
         chosen = [name for name in names if getattr(record, name) is not None]
         if len(chosen) > 1:
@@ -281,7 +281,7 @@ def _check_groups(codec: Codec, record: Any) -> None:
             raise RecordError(codec.cls.__name__, chosen[1], f"{both} are both set, of {group}")
 
 
-def _make_read(codec: Codec) -> Callable[[Any], Sequence[Any]]:
+def _make_read(codec: RecordCodec) -> Callable[[Any], Sequence[Any]]:
     """All attributes of a record from a upb message, in the order of the class."""
     specs = codec.in_order
     get = _getter([spec.wire for spec in specs])
@@ -299,7 +299,7 @@ def _make_read(codec: Codec) -> Callable[[Any], Sequence[Any]]:
     return read
 
 
-def _make_build(codec: Codec) -> Callable[[Any], Any]:
+def _make_build(codec: RecordCodec) -> Callable[[Any], Any]:
     cls, init, read, unknown = codec.cls, codec.init, codec.read, codec.unknown
 
     def construct(*values: Any) -> Any:
@@ -318,7 +318,7 @@ def _make_build(codec: Codec) -> Callable[[Any], Any]:
     return build
 
 
-def _make_init(codec: Codec) -> Callable[..., None]:
+def _make_init(codec: RecordCodec) -> Callable[..., None]:
     """What gives a new record its attributes: its `__init__`, where that takes just these."""
     if _takes_all(codec):
         init: Callable[..., None] = codec.cls.__init__
@@ -334,7 +334,7 @@ def _make_init(codec: Codec) -> Callable[..., None]:
     return by_name
 
 
-def _takes_all(codec: Codec) -> bool:
+def _takes_all(codec: RecordCodec) -> bool:
     """Whether the class has the `__init__` that dataclass makes, with every field in its place."""
     fields = dataclasses.fields(codec.cls)
     return codec.made_init and all(field.init and not field.kw_only for field in fields)
@@ -348,11 +348,11 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda owner: (get(owner),)
 
 
-def reachable(codec: Codec) -> list[Codec]:
+def reachable(codec: RecordCodec) -> list[RecordCodec]:
     """`codec` and those of every record below it, nested ones first, itself last."""
-    found: dict[int, Codec] = {}
+    found: dict[int, RecordCodec] = {}
 
-    def visit(at: Codec) -> None:
+    def visit(at: RecordCodec) -> None:
         found[id(at)] = at
         for spec in at.specs:
             if spec.kind is RECORD and id(spec.target.__record__) not in found:
@@ -363,7 +363,7 @@ def reachable(codec: Codec) -> list[Codec]:
     return [*sorted(rest, key=lambda other: other.name), first]
 
 
-def names_of(codecs: Iterable[Codec]) -> dict[Any, str]:
+def names_of(codecs: Iterable[RecordCodec]) -> dict[Any, str]:
     """The .proto names of the records of `codecs` and of their enums.
 
     Raises: ConfigurationError when two of them have one name.

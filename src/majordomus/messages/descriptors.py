@@ -21,7 +21,7 @@ from google.protobuf import (
 from google.protobuf.message import Message as ProtoMessage
 
 from majordomus.errors import ConfigurationError
-from majordomus.messages.fields import FieldSpec, Shape
+from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import ENUM, RECORD, Kind
 
 __all__ = ["Shapes", "build_file", "message_class", "snake"]
@@ -88,7 +88,7 @@ def _add_field(
 ) -> None:
     field = message.field.add(name=spec.wire, number=spec.tag)
     field.label = _Field.LABEL_REPEATED if spec.repeated else _Field.LABEL_OPTIONAL
-    if spec.shape is Shape.DICT:
+    if spec.shape is FieldShape.DICT:
         entry = _map_entry(message, spec)
         _set_type(entry.field[1], spec, prefix, names)
         field.type = _Field.TYPE_MESSAGE

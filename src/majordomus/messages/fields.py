@@ -32,7 +32,7 @@ from majordomus.messages.kinds import (
     unpacked,
 )
 
-__all__ = ["FieldSpec", "Shape", "check_name", "check_unique", "read_fields"]
+__all__ = ["FieldShape", "FieldSpec", "check_name", "check_unique", "read_fields"]
 
 _MOST = 536_870_911
 _RESERVED = range(19_000, 20_000)
@@ -48,7 +48,7 @@ _KINDS: dict[Any, Kind] = {
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-class Shape(enum.Enum):
+class FieldShape(enum.Enum):
     """How many values a field holds."""
 
     ONE = "one"  # always there
@@ -65,7 +65,7 @@ class FieldSpec:
     name: str
     tag: int
     kind: Kind
-    shape: Shape
+    shape: FieldShape
     default: Any  # dataclasses.MISSING when there is none
     factory: Any
     target: Any = None
@@ -83,7 +83,7 @@ class FieldSpec:
 
     @property
     def repeated(self) -> bool:
-        return self.shape in (Shape.LIST, Shape.TUPLE, Shape.DICT)
+        return self.shape in (FieldShape.LIST, FieldShape.TUPLE, FieldShape.DICT)
 
     @property
     def explicit(self) -> bool:
@@ -91,7 +91,7 @@ class FieldSpec:
         that the original follows: its zeros are written, its empty texts and bytes are not."""
         if self.repeated or self.implicit:
             return False
-        if self.shape is Shape.OPTIONAL or self.kind not in (STRING, BYTES) or self.required:
+        if self.shape is FieldShape.OPTIONAL or self.kind not in (STRING, BYTES) or self.required:
             return True
         return bool(self.default_value)
 
@@ -187,24 +187,24 @@ def _unwrap_optional(where: str, inner: Any) -> tuple[Any, bool]:
     return rest[0], True
 
 
-def _shape(where: str, inner: Any, optional: bool) -> tuple[Shape, Any, Kind | None]:
+def _shape(where: str, inner: Any, optional: bool) -> tuple[FieldShape, Any, Kind | None]:
     """The shape, the type of one value, and for a dict the kind of its keys."""
     origin, args = get_origin(inner), get_args(inner)
     if origin in (list, Sequence):
-        shape, value = Shape.LIST, args[0]
+        shape, value = FieldShape.LIST, args[0]
     elif origin is tuple:
         if len(args) != 2 or args[1] is not Ellipsis:
             raise ConfigurationError(f"{where}: a tuple field is tuple[X, …] of any length")
-        shape, value = Shape.TUPLE, args[0]
+        shape, value = FieldShape.TUPLE, args[0]
     elif origin in (dict, Mapping):
         bare, notes = _peel(args[0])
         kinds = [note for note in notes if isinstance(note, Kind)]
         key = kinds[0] if kinds else _KINDS.get(bare)
         if bare not in (int, str, bool) or key is None:
             raise ConfigurationError(f"{where}: the keys of a dict are str, bool or integers")
-        return Shape.DICT, args[1], key
+        return FieldShape.DICT, args[1], key
     else:
-        return (Shape.OPTIONAL if optional else Shape.ONE), inner, None
+        return (FieldShape.OPTIONAL if optional else FieldShape.ONE), inner, None
     if optional:
         raise ConfigurationError(f"{where}: a list is never None, an empty one is absent")
     return shape, value, None
@@ -244,15 +244,17 @@ def _enum(where: str, type_: type[enum.Enum]) -> type[enum.Enum]:
 
 
 def _check_markers(where: str, spec: FieldSpec) -> None:
-    if spec.shape is Shape.OPTIONAL and spec.default_value is not None:
+    if spec.shape is FieldShape.OPTIONAL and spec.default_value is not None:
         raise ConfigurationError(f"{where}: the default of an optional field is None")
-    if spec.oneof and (spec.shape is not Shape.OPTIONAL or spec.default is not None):
+    if spec.oneof and (spec.shape is not FieldShape.OPTIONAL or spec.default is not None):
         raise ConfigurationError(f"{where}: a field of a OneOf is X | None and defaults to None")
-    if spec.implicit and (spec.shape is not Shape.ONE or spec.kind.number == RECORD.number):
+    if spec.implicit and (spec.shape is not FieldShape.ONE or spec.kind.number == RECORD.number):
         raise ConfigurationError(f"{where}: implicit is for single numbers, texts and bytes")
     if spec.implicit and spec.default_value:
         raise ConfigurationError(f"{where}: an implicit field cannot have a default but zero")
-    if not spec.packed and (spec.shape not in (Shape.LIST, Shape.TUPLE) or not spec.kind.packable):
+    if not spec.packed and (
+        spec.shape not in (FieldShape.LIST, FieldShape.TUPLE) or not spec.kind.packable
+    ):
         raise ConfigurationError(f"{where}: unpacked is for lists of numbers")
 
 

@@ -21,7 +21,7 @@ from google.protobuf.message import Message as ProtoMessage
 from majordomus.errors import ConfigurationError
 from majordomus.messages import protofile
 from majordomus.messages.descriptors import snake
-from majordomus.messages.fields import FieldSpec, Shape, check_name
+from majordomus.messages.fields import FieldShape, FieldSpec, check_name
 from majordomus.messages.kinds import DURATION, ENUM, RECORD, SCALARS, TIMESTAMP, OneOf
 from majordomus.messages.records import adopt
 
@@ -217,9 +217,9 @@ class _Maker:
             target=target,
             key=SCALARS[entry.fields_by_name["key"].type] if is_map else None,
             oneof=oneof.name if oneof is not None and not hidden else "",
-            implicit=shape is Shape.ONE and not field.has_presence,
+            implicit=shape is FieldShape.ONE and not field.has_presence,
             required=_required(field),
-            packed=shape is not Shape.LIST or not kind.packable or _is_packed(field),
+            packed=shape is not FieldShape.LIST or not kind.packable or _is_packed(field),
             default=default,
             factory=factory,
         )
@@ -262,22 +262,22 @@ class _Maker:
         return self._enums[descriptor.full_name]
 
 
-def _shape(field: Any, is_map: bool) -> Shape:
+def _shape(field: Any, is_map: bool) -> FieldShape:
     if is_map:
-        return Shape.DICT
+        return FieldShape.DICT
     if _repeated(field):
-        return Shape.LIST
+        return FieldShape.LIST
     if _required(field) or not field.has_presence or field.has_default_value:
-        return Shape.ONE
-    return Shape.OPTIONAL
+        return FieldShape.ONE
+    return FieldShape.OPTIONAL
 
 
-def _default(field: Any, shape: Shape, target: Any) -> tuple[Any, Any]:
+def _default(field: Any, shape: FieldShape, target: Any) -> tuple[Any, Any]:
     """The dataclass's default and default_factory for a field: every field has one."""
     missing = dataclasses.MISSING
-    if shape in (Shape.LIST, Shape.DICT):
-        return missing, (list if shape is Shape.LIST else dict)
-    if shape is Shape.OPTIONAL:
+    if shape in (FieldShape.LIST, FieldShape.DICT):
+        return missing, (list if shape is FieldShape.LIST else dict)
+    if shape is FieldShape.OPTIONAL:
         return None, missing
     if field.type == _Field.TYPE_MESSAGE:
         raise ConfigurationError(f"{field.full_name} is a required message: make it optional")

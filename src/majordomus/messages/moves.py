@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from majordomus.errors import RecordError
-from majordomus.messages.fields import FieldSpec, Shape
+from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import DURATION, ENUM, RECORD, TIMESTAMP
 
 __all__ = ["Fix", "Put", "fix_for", "items", "put_for", "wanted"]
@@ -39,18 +39,22 @@ def late(codec: Any, name: str) -> Any:
 def wanted(spec: FieldSpec) -> str:
     """What the field takes, for errors."""
     one = spec.target.__name__ if spec.target is not None else spec.kind.message or spec.kind.name
-    return one if spec.shape in (Shape.ONE, Shape.OPTIONAL) else f"{spec.shape.value} of {one}"
+    return (
+        one
+        if spec.shape in (FieldShape.ONE, FieldShape.OPTIONAL)
+        else f"{spec.shape.value} of {one}"
+    )
 
 
 def items(spec: FieldSpec, value: Any) -> Iterator[tuple[str, Any]]:
     """The single records of a field of records, each with its place: "", "[0]", "['key']"."""
     if spec.kind is not RECORD:
         return
-    if spec.shape is Shape.DICT and isinstance(value, Mapping):
+    if spec.shape is FieldShape.DICT and isinstance(value, Mapping):
         yield from ((f"[{key!r}]", item) for key, item in value.items())
     elif spec.repeated and isinstance(value, Iterable):
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
-    elif not spec.repeated and (value is not None or spec.shape is Shape.ONE):
+    elif not spec.repeated and (value is not None or spec.shape is FieldShape.ONE):
         yield "", value
 
 
@@ -90,7 +94,7 @@ def _put_scalars(spec: FieldSpec, convert: Callable[[Any], Any] | None) -> Put:
 def _put_messages(spec: FieldSpec, fill: Put) -> Put:
     name = spec.wire
     may_be_empty = spec.kind is not RECORD or not any(
-        inner.explicit and inner.shape is Shape.ONE for inner in spec.target.__record__.specs
+        inner.explicit and inner.shape is FieldShape.ONE for inner in spec.target.__record__.specs
     )
 
     def put_one(message: Any, value: Any) -> None:
@@ -120,11 +124,11 @@ def _put_messages(spec: FieldSpec, fill: Put) -> Put:
 
 def _by_shape(spec: FieldSpec, one: Put, optional: Put, many: Put, mapping: Put) -> Put:
     return {
-        Shape.ONE: one,
-        Shape.OPTIONAL: optional,
-        Shape.LIST: many,
-        Shape.TUPLE: many,
-        Shape.DICT: mapping,
+        FieldShape.ONE: one,
+        FieldShape.OPTIONAL: optional,
+        FieldShape.LIST: many,
+        FieldShape.TUPLE: many,
+        FieldShape.DICT: mapping,
     }[spec.shape]
 
 
@@ -166,7 +170,7 @@ def fix_for(spec: FieldSpec, record: str) -> Fix | None:
         return _fix_many(spec, read)
     if spec.kind.number == _MESSAGE:
         return _fix_message(spec, read)
-    if spec.shape is Shape.OPTIONAL:
+    if spec.shape is FieldShape.OPTIONAL:
         return _fix_absent(spec, read, None)
     default = _default_of(spec)
     if spec.implicit or not spec.explicit or not _number(default):
@@ -191,11 +195,11 @@ def _reader(spec: FieldSpec, record: str) -> Callable[[Any], Any] | None:
 
 def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
     """A slice of upb's container is a list, and made far faster than by iterating over it."""
-    if spec.shape is Shape.DICT:
+    if spec.shape is FieldShape.DICT:
         if read is None:
             return lambda values, _: dict(values)
         return lambda values, _: {key: read(value) for key, value in values.items()}
-    if spec.shape is Shape.TUPLE:
+    if spec.shape is FieldShape.TUPLE:
         if read is None:
             return lambda values, _: tuple(values[:])
         return lambda values, _: tuple(map(read, values[:]))
@@ -208,7 +212,7 @@ def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
     if read is None:
         raise TypeError("a kind of message has a reader")
     name, default = spec.wire, spec.default_value
-    if spec.shape is Shape.ONE and default is None:
+    if spec.shape is FieldShape.ONE and default is None:
         return lambda value, _: read(value)  # absent: upb's empty message gives zeros
 
     def fix(value: Any, message: Any) -> Any:

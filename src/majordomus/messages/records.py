@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform, overload
 
 from majordomus.errors import ConfigurationError
 from majordomus.messages import prototext
-from majordomus.messages.codec import STATE, Codec, LazyField, names_of, reachable
+from majordomus.messages.codec import STATE, LazyField, RecordCodec, names_of, reachable
 from majordomus.messages.descriptors import build_file
 from majordomus.messages.fields import FieldSpec, check_unique, read_fields
 from majordomus.messages.kinds import RECORD
@@ -47,7 +47,7 @@ class _Unfinished:
     scope: Mapping[str, Any]
     missing: str = ""
     made_init: bool = True
-    codec: Codec | None = None
+    codec: RecordCodec | None = None
 
 
 _unfinished: dict[type, _Unfinished] = {}
@@ -168,7 +168,7 @@ def adopt(
     for cls, name, package in adopted:
         specs = specs_of(cls)
         check_unique(cls, specs)
-        cls.__record__ = Codec(cls, name, package, specs, made_init=True)
+        cls.__record__ = RecordCodec(cls, name, package, specs, made_init=True)
     _link([cls.__record__ for cls, _, _ in adopted])
 
 
@@ -185,10 +185,10 @@ def is_record(type_: Any) -> bool:
     return isinstance(type_, type) and type_.__dict__.get("__record__") is not None
 
 
-def codec_of(cls: Any) -> Codec:
+def codec_of(cls: Any) -> RecordCodec:
     """The codec of a record's class. Raises ConfigurationError while a name in it is missing."""
     codec = getattr(cls, "__record__", None)
-    if isinstance(codec, Codec):
+    if isinstance(codec, RecordCodec):
         return codec
     if isinstance(codec, Pending):
         return codec.link  # type: ignore[no-any-return]  # raises, with what is missing
@@ -220,7 +220,7 @@ def proto_of(classes: Iterable[Any], package: str) -> str:
 
     Raises: ConfigurationError when two different classes have one name.
     """
-    codecs: dict[int, Codec] = {}
+    codecs: dict[int, RecordCodec] = {}
     for cls in classes:
         codecs.update((id(codec), codec) for codec in reachable(codec_of(cls)))
     shapes = [(codec.name, codec.specs, codec.cls) for codec in codecs.values()]
@@ -265,7 +265,7 @@ def _finish(entry: _Unfinished) -> None:
         return
     entry.missing = ""
     specs = read_fields(cls, hints, is_record)
-    entry.codec = Codec(cls, entry.name, entry.package, specs, entry.made_init)
+    entry.codec = RecordCodec(cls, entry.name, entry.package, specs, entry.made_init)
     for other in list(_unfinished.values()):
         if other.missing == cls.__name__ and other.cls.__module__ == cls.__module__:
             _finish(other)
@@ -291,7 +291,7 @@ def _link_ready() -> None:
     _link([entry.cls.__record__ for entry in ready])
 
 
-def _link(codecs: Iterable[Codec]) -> None:
+def _link(codecs: Iterable[RecordCodec]) -> None:
     for codec in codecs:
         codec.link()
         for spec in codec.specs:
@@ -309,7 +309,7 @@ def _complete(cls: Any) -> bool:
         seen.add(at)
         entry = _unfinished.get(at)
         codec = entry.codec if entry else at.__record__
-        if not isinstance(codec, Codec):
+        if not isinstance(codec, RecordCodec):
             return False
         todo += [spec.target for spec in codec.specs if spec.kind is RECORD]
     return True

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from majordomus.messages.fields import FieldSpec, Shape
+from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import RECORD, Kind
 
 if TYPE_CHECKING:
-    from majordomus.messages.codec import Codec
+    from majordomus.messages.codec import RecordCodec
 
 __all__ = ["explain"]
 
@@ -42,7 +42,7 @@ class _Known(NamedTuple):
 _Fields = Mapping[int, _Known]
 
 
-def explain(codec: Codec, data: bytes, *, strict: bool = False) -> tuple[str, str]:
+def explain(codec: RecordCodec, data: bytes, *, strict: bool = False) -> tuple[str, str]:
     """Path and reason of the first field at which `data` goes wrong; ("", "") if none does.
 
     `strict`: a known field whose wire type is not its own is wrong too.
@@ -50,12 +50,12 @@ def explain(codec: Codec, data: bytes, *, strict: bool = False) -> tuple[str, st
     return _explain(_fields(codec), data, strict, 0)
 
 
-def _fields(codec: Codec) -> _Fields:
+def _fields(codec: RecordCodec) -> _Fields:
     return {spec.tag: _known(spec) for spec in codec.specs}
 
 
 def _known(spec: FieldSpec) -> _Known:
-    if spec.shape is Shape.DICT and spec.key is not None:
+    if spec.shape is FieldShape.DICT and spec.key is not None:
         key, value = _one("key", spec.key, None), _one("value", spec.kind, spec)
         return _Known(spec.name, _LEN, inner=lambda: {1: key, 2: value})
     return _one(spec.name, spec.kind, spec)._replace(packable=spec.repeated and spec.kind.packable)

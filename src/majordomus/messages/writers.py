@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from majordomus.messages.fields import FieldSpec, Shape
+from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import (
     BOOL,
     BYTES,
@@ -59,14 +59,14 @@ _WORD = 1 << 64
 
 def writer_for(spec: FieldSpec, message: Callable[[], Any]) -> Writer:
     """`message` makes the record's upb message, for kinds that are left to upb altogether."""
-    left = spec.implicit or spec.shape is Shape.DICT
+    left = spec.implicit or spec.shape is FieldShape.DICT
     left = left or (spec.target is not None and spec.kind not in (RECORD, ENUM))
     if left or spec.kind.message:
         return _by_upb(spec, message)
     if spec.repeated:
         return _many(spec)
     one = _SINGLE[spec.kind](spec)
-    if spec.shape is Shape.ONE:
+    if spec.shape is FieldShape.ONE:
         return one
     return lambda value: b"" if value is None else one(value)
 

@@ -90,7 +90,9 @@ def test_wire_that_is_not_the_native_one_is_a_note_with_the_reason(shell: Shell)
     checks = json.loads(shell.run("doctor", "--json", MAJORDOMUS_WIRE="pyzmq").out)["checks"]
     (found,) = [check for check in checks if check["check"] == "native wire"]
     assert found["state"] == "note"
-    assert found["value"] == "MAJORDOMUS_WIRE asks for it; its slower twin on pyzmq serves"
+    assert (
+        found["value"] == "MAJORDOMUS_WIRE asks for it; the slower implementation on pyzmq is used"
+    )
 
 
 def test_wire_that_is_forced_and_unknown_is_broken(shell: Shell) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from majordomus.cli.inspect.explain import tell
-from majordomus.cli.inspect.top import Look, difference, percentile
+from majordomus.cli.inspect.explain import history_lines
+from majordomus.cli.inspect.top import Sample, difference, percentile
 from majordomus.core.broker.state.history import TICKS
 from majordomus.errors import BadRequest
 from majordomus.net.broker.broker import Broker
@@ -37,14 +37,14 @@ def url() -> Iterator[str]:
             yield broker.endpoints[0]
 
 
-def test_boxes_of_the_broker_are_those_that_are_read_here() -> None:
+def test_buckets_of_the_broker_are_those_that_are_read_here() -> None:
     from majordomus.cli.inspect import top
 
     assert top.TICKS == TICKS
 
 
 @pytest.mark.parametrize(
-    ("boxes", "share", "seconds"),
+    ("buckets", "share", "seconds"),
     [
         ([], 0.5, None),
         ([0, 0], 0.5, None),
@@ -54,18 +54,18 @@ def test_boxes_of_the_broker_are_those_that_are_read_here() -> None:
         ([98, 0, 0, 0, 2], 0.99, round(12 / TICKS, 6)),
     ],
 )
-def test_percentile_is_read_from_the_boxes(
-    boxes: list[int], share: float, seconds: float | None
+def test_percentile_is_read_from_the_buckets(
+    buckets: list[int], share: float, seconds: float | None
 ) -> None:
-    found = percentile(boxes, share)
+    found = percentile(buckets, share)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
-def seen(uptime: float, answered: int, took: list[int]) -> Look:
+def seen(uptime: float, answered: int, took: list[int]) -> Sample:
     broker = {"name": "b", "uptime": uptime, "draining": False, "open": 0, "queued": 0}
     stats = {"answered": answered, "failed": 0, "expired": 0, "cancelled": 0, "retried": 0}
     row = {"service": "echo", "workers": 1, "queued": 0, "open": 0}
-    return Look(broker, stats, [{**row, "answered": answered, "took": took}], [])
+    return Sample(broker, stats, [{**row, "answered": answered, "took": took}], [])
 
 
 def test_rates_and_latencies_are_of_what_came_between_the_two_looks() -> None:
@@ -103,7 +103,7 @@ def test_top_prints_json_for_scripts(url: str, shell: Shell) -> None:
     assert set(found["per_second"]) == {"answered", "failed", "expired", "cancelled", "retried"}
 
 
-def test_services_are_listed_without_their_boxes(url: str, shell: Shell) -> None:
+def test_services_are_listed_without_their_buckets(url: str, shell: Shell) -> None:
     code, out, _ = shell.run("services", "--broker", url)
     assert code == 0
     assert b"TOOK" not in out
@@ -124,16 +124,16 @@ def test_explain_lists_what_failed_and_tells_its_story(url: str, shell: Shell) -
         assert lines[-1].endswith(": failed")
 
 
-def test_explain_of_what_nobody_knows_is_one_line(url: str, shell: Shell) -> None:
+def test_explain_of_an_unknown_request_prints_one_line(url: str, shell: Shell) -> None:
     code, out, error = shell.run("explain", "00ff-1", "--broker", url)
     assert (code, out) == (1, b"")
     assert error == (
-        "majordomus explain: 404 the broker does not know 00ff-1 (any more): "
-        "it keeps the last ones\n"
+        "majordomus explain: 404 the broker has no request 00ff-1; "
+        "it remembers only the latest ones\n"
     )
 
 
-def test_story_is_told_in_lines() -> None:
+def test_history_of_a_request_is_printed_in_lines() -> None:
     story: dict[str, Any] = {
         "id": "0a-7",
         "service": "echo",
@@ -149,10 +149,10 @@ def test_story_is_told_in_lines() -> None:
         "now": "",
         "attempts": [{"worker": "0b", "at": 0.25, "held": 1.5, "how": "lost: left"}],
     }
-    assert tell(story) == [
+    assert history_lines(story) == [
         "0a-7  echo: failed with 502 after 1.75 s",
-        "  asked by 0a (ann), with 5 s to live",
+        "  requested by 0a (ann), with 5 s to live",
         "  waited 250 ms for a worker: nobody served it",
         "  250 ms: worker 0b had it for 1.5 s: lost: left",
-        "  its client was told: worker lost (left) at attempt 3",
+        "  reply to the client: worker lost (left) at attempt 3",
     ]

@@ -88,12 +88,12 @@ def test_one_record_alone_is_written_into_a_file(modules: Shell) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("nowhere", "there is no module 'nowhere' in "),
+        ("nowhere", "no module 'nowhere' in "),
         ("people:Nope", "people has no record Nope (there is Person, Pet)"),
         ("people:Place", "people has no record Place (there is Person, Pet)"),
         ("empty", "empty has no records: decorate a class with @record"),
         ("broken", "broken cannot be imported: ConfigurationError: Bad.a has no tag"),
-        (":x", "':x': MODULE or MODULE:NAME is wanted"),
+        (":x", "':x': expected MODULE or MODULE:NAME"),
     ],
 )
 def test_module_without_what_is_asked_for_is_one_line(

@@ -11,12 +11,12 @@ from array import array
 
 import pytest
 
-from majordomus.cli.run.bench import Load, Tally, percentile, report
+from majordomus.cli.run.bench import BenchLoad, BenchResults, percentile, report
 from majordomus.errors import MajordomusError
 from tests.cli.shell import LIMIT, Running, Shell
 
 QUICK = ("--seconds", "0.3", "--clients", "2", "--window", "4")
-LOAD = Load(("tcp://127.0.0.1:5555",), "svc", 2, 4, 16, 2.0, 5.0, "mdp03")
+LOAD = BenchLoad(("tcp://127.0.0.1:5555",), "svc", 2, 4, 16, 2.0, 5.0, "mdp03")
 
 
 def services(shell: Shell, url: str) -> list[str]:
@@ -131,7 +131,7 @@ def test_percentiles_are_of_the_sorted_times() -> None:
 
 
 def test_only_what_is_answered_in_time_counts() -> None:
-    tally = Tally()
+    tally = BenchResults()
     tally.answered(0.0, 1.0)
     tally.failed(500)
     tally.began, tally.ended = 10.0, 12.0
@@ -144,7 +144,7 @@ def test_only_what_is_answered_in_time_counts() -> None:
 
 
 def test_no_answer_at_all_is_a_failure() -> None:
-    tally = Tally()
+    tally = BenchResults()
     tally.began, tally.ended = 10.0, 12.0
     with pytest.raises(MajordomusError, match="no request to 'svc' was answered in 2 s"):
         report(LOAD, 1, tally)

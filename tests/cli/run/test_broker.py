@@ -132,7 +132,7 @@ def test_broker_takes_its_settings_from_file_variable_and_flag(shell: Shell) -> 
     done = shell.run("broker", "--config", "b.toml")
     assert (done.code, done.err) == (
         2,
-        "majordomus broker: b.toml: liveness: a whole number is wanted, not 0.5\n",
+        "majordomus broker: b.toml: liveness: expected a whole number, not 0.5\n",
     )
     shell.write("b.toml", '[broker]\nbind = "tcp://127.0.0.1:0"\nname = "file"\n')
     for flags, variables, name in (

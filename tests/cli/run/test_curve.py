@@ -37,7 +37,7 @@ def test_encrypted_broker_from_nothing_to_a_call_by_a_known_user(shell: Shell) -
     assert re.fullmatch(r"listening on tcp://127\.0\.0\.1:\d+", lines[0])
     assert lines[1:3] == ["certificate state/broker.key_secret (new)", f"public key {public}"]
     assert lines[3].startswith("clients connect with --broker 'majordomus://127.0.0.1:")
-    assert lines[4] == "clients need a key that keys knows (majordomus keygen NAME)"
+    assert lines[4] == "only clients whose public key is in keys may connect"
     secret = shell.folder / "state/broker.key_secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     shell.write("app.py", WORKER)
@@ -58,7 +58,7 @@ def test_encrypted_broker_from_nothing_to_a_call_by_a_known_user(shell: Shell) -
 
 def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None:
     first, lines = start(shell)
-    assert lines[4] == "anybody who has that key may connect (--clients FILE says who may)"
+    assert lines[4] == "every client with that key may connect (restrict this with --clients FILE)"
     assert shell.run("services", "--broker", first.url).code == 0
     assert first.stop() == 0
     second, again = start(shell)
@@ -77,7 +77,7 @@ def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None
         (["--curve", "--certificate", "open.key"], "others can read"),
         (["--curve", "--certificate", "b", "--passwords", "p"], "not both"),
         (["--passwords", "nowhere"], "cannot read nowhere"),
-        (["--curve", "maybe"], "true or false is wanted, not 'maybe'"),
+        (["--curve", "maybe"], "expected true or false, not 'maybe'"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_two(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from majordomus.cli.run import demo
-from majordomus.cli.run.demo import SCRIPT, NotAsItShouldBeError, Stage, perform
+from majordomus.cli.run.demo import SCRIPT, DemoStepError, Stage, perform
 from tests.cli.shell import LIMIT, Running, Shell, gone
 
 
@@ -73,7 +73,7 @@ def test_step_that_fails_is_the_last_one_and_everything_ends(
 
     def remember(stage: Stage) -> str:
         stages.append(stage)
-        raise NotAsItShouldBeError("it went wrong")
+        raise DemoStepError("it went wrong")
 
     script = (*SCRIPT[:2], ("sabotage", remember), *SCRIPT[2:])
     steps = list(perform(script))
@@ -92,7 +92,7 @@ def test_failed_step_is_exit_1_and_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_stage: Stage) -> str:
-        raise NotAsItShouldBeError("it went wrong")
+        raise DemoStepError("it went wrong")
 
     from majordomus import cli
 

@@ -44,7 +44,7 @@ def test_proxy_runs_is_steered_and_ends_by_command(shell: Shell) -> None:
         }
         shown = shell.run("proxy", "--statistics", at["control"]).out.decode().splitlines()
         assert shown[2].split() == ["backend", "0", "0", "1", "5"]
-        assert shown[3] == "it is paused"
+        assert shown[3] == "the proxy is paused"
         assert shell.run("proxy", "--resume", at["control"]) == (0, b"", "")
         assert pull.recv() == b"waits"
     assert shell.run("proxy", "--terminate", at["control"]) == (0, b"", "")
@@ -61,8 +61,8 @@ def test_proxy_ends_with_a_signal(shell: Shell) -> None:
     ("arguments", "says"),
     [
         ((), "a proxy needs --pattern, --frontend and --backend"),
-        (("--pause", LOCAL, "--resume", LOCAL), "one at a time: --pause, --resume"),
-        (("--pause", "tcp://h:1", "--control", LOCAL), "--pause steers a proxy that runs"),
+        (("--pause", LOCAL, "--resume", LOCAL), "only one of these at a time: --pause, --resume"),
+        (("--pause", "tcp://h:1", "--control", LOCAL), "--pause controls a running proxy"),
         (("--pause", "here"), "is no endpoint"),
         ((*RUN[1:], "--control", "x"), "'x' is no endpoint"),
     ],

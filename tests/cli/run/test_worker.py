@@ -119,7 +119,7 @@ def test_killed_process_is_started_again_while_the_others_serve(
         victim = min(first)
         os.kill(victim, signal.SIGKILL)
         assert running.err.next() == (
-            f"majordomus worker: process {victim} died (SIGKILL), another starts in 0.2 s"
+            f"majordomus worker: process {victim} died (SIGKILL), restarting in 0.2 s"
         )
         until = time.monotonic() + LIMIT
         while victim in (second := pids(client, 3)) or second == first:
@@ -136,9 +136,9 @@ def test_process_that_keeps_dying_is_started_after_growing_delays(
     running = start(shell, broker, source=source)
     delays = [running.err.next().partition("died ")[2] for _ in range(3)]
     assert delays == [
-        "(exit code 3), another starts in 0.2 s",
-        "(exit code 3), another starts in 0.4 s",
-        "(exit code 3), another starts in 0.8 s",
+        "(exit code 3), restarting in 0.2 s",
+        "(exit code 3), restarting in 0.4 s",
+        "(exit code 3), restarting in 0.8 s",
     ]
     assert running.stop() == 0
 
@@ -188,7 +188,10 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
         assert running.err.next().startswith(
             "majordomus worker: mine cannot be imported: SyntaxError"
         )
-        assert running.err.next() == "majordomus worker: waiting for a change before the next try"
+        assert (
+            running.err.next()
+            == "majordomus worker: waiting for a changed file before the next start"
+        )
         shell.write("mine.py", ASYNC_WORKER.replace("hello, ", "good morning, "))
         assert running.err.next() == "majordomus worker: mine.py changed, starting again"
         assert running.out.next().startswith("serving ")
@@ -199,13 +202,13 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
 @pytest.mark.parametrize(
     ("target", "line"),
     [
-        ("mine", "'mine': MODULE:NAME is wanted, as in worker:worker"),
-        ("mine:", "'mine:': MODULE:NAME is wanted, as in worker:worker"),
-        ("nowhere:worker", "there is no module 'nowhere' in {folder}"),
+        ("mine", "'mine': expected MODULE:NAME, as in worker:worker"),
+        ("mine:", "'mine:': expected MODULE:NAME, as in worker:worker"),
+        ("nowhere:worker", "no module 'nowhere' in {folder}"),
         ("mine:wrker", "'mine:wrker': mine has no wrker (there is worker)"),
         (
             "mine:nothing",
-            "'mine:nothing': nothing is no Worker or AsyncWorker but int (there is worker)",
+            "'mine:nothing': nothing is of type int, not a Worker or AsyncWorker (it has worker)",
         ),
         (
             "raises:worker",
@@ -243,7 +246,7 @@ def test_worker_whose_broker_is_not_there_says_so_and_goes_on_trying(shell: Shel
     running = shell.start("worker", "mine:worker")
     url = "tcp://127.0.0.1:1"
     assert running.err.next().endswith(
-        f"no broker has registered this worker yet, it goes on trying: {url}"
+        f"no broker has registered this worker yet; trying again: {url}"
     )
     assert running.stop() == 0
 

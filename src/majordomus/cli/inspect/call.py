@@ -1,4 +1,4 @@
-"""`majordomus call`: one request, and its reply as raw bytes or as JSON."""
+"""`majordomus call` sends one request and prints its reply as raw bytes or as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STDIN: Final = "-"
 @click.argument("body", default="")
 @broker_option
 @timeout_option(30.0)
-@click.option("--stream", is_flag=True, help="Print each part of the reply as it comes.")
+@click.option("--stream", is_flag=True, help="Print each part of the reply when it arrives.")
 @dialect_option
 @json_option
 def command(
@@ -41,11 +41,11 @@ def command(
     dialect: str,
     as_json: bool,
 ) -> None:
-    """Call SERVICE with BODY and print the reply's bytes, its frames separated by newlines.
+    """Call SERVICE with BODY and print the reply, its frames separated by newlines.
 
-    BODY is empty when it is left out; "-" reads it from stdin. Into a file or pipe the bytes go as
-    they are; on a terminal, and after each part of a stream, a newline follows. A status that is
-    not 200 is an error: one line on stderr and exit code 1.
+    BODY is empty by default; "-" reads it from stdin. A file or pipe gets the bytes unchanged; on a
+    terminal, and after each part of a stream, a newline follows. A status other than 200 is an
+    error: one line on stderr and exit code 1.
     """
     from majordomus.net.client.client import Client
 

@@ -1,4 +1,4 @@
-"""`majordomus doctor`: what a broker needs of this machine, tried, each finding in one line."""
+"""`majordomus doctor` tests what a broker needs of this machine, one line for each finding."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ NOTE: Final = "note"
 BROKEN: Final = "broken"
 
 OWN_DESCRIPTORS: Final = 100
-"""Descriptors that a broker holds for itself, generously: files, listeners, libzmq's own."""
+"""Upper bound of the descriptors that a broker uses besides its peers' connections."""
 FEW_PEERS: Final = 1000
 COARSE_CLOCK: Final = 0.02
-"""Seconds; deadlines are in milliseconds, and the shortest retry waits 50 of them."""
+"""Seconds. Deadlines are in milliseconds, and the shortest delay of a retry is 50 of them."""
 EARLIEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
-"""A wall clock before this is not set."""
+"""A wall clock with an earlier time has not been set."""
 
 
 class Finding(NamedTuple):
-    """One line of the report. BROKEN makes the command fail, NOTE does not."""
+    """One line of the report. BROKEN makes the command fail; NOTE does not."""
 
     check: str
     state: str
@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 
 
 def versions() -> Iterator[Finding]:
-    """Python, this package, and what it stands on."""
+    """Report the versions of Python, of this package and of its dependencies."""
     implementation = platform.python_implementation()
     state = OK if sys.version_info >= (3, 11) else BROKEN
     yield Finding("python", state, f"{platform.python_version()} ({implementation})")
@@ -57,7 +57,7 @@ def versions() -> Iterator[Finding]:
 
 
 def libzmq() -> Iterator[Finding]:
-    """The ZeroMQ library that pyzmq brings, and whether it can encrypt."""
+    """Report the ZeroMQ library of pyzmq, and whether it can encrypt."""
     try:
         import zmq
     except ImportError as error:
@@ -75,7 +75,7 @@ def libzmq() -> Iterator[Finding]:
 
 
 def wire() -> Iterator[Finding]:
-    """Is the native wire here, does it load, and if not, why?"""
+    """Report which implementations of the transport can be loaded."""
     name = "native wire"
     try:
         from majordomus.net.zmq import select as wires
@@ -88,7 +88,7 @@ def wire() -> Iterator[Finding]:
         yield Finding(name, OK, "loaded")
     else:
         why = wires.WIRE.removeprefix(f"{wires.TWIN}: ")
-        yield Finding(name, NOTE, f"{why}; its slower twin on pyzmq serves")
+        yield Finding(name, NOTE, f"{why}; the slower implementation on pyzmq is used")
     if wires.OWN_ZMTP:
         yield Finding("plain TCP", OK, "served by our own ZMTP")
     else:
@@ -96,27 +96,29 @@ def wire() -> Iterator[Finding]:
 
 
 def rules() -> Iterator[Finding]:
-    """Do the rules run compiled, or as plain Python?"""
+    """Report whether the rules are compiled."""
     from majordomus.core.broker.state.registry import RULES
 
     compiled = RULES == "compiled"
-    text = "compiled" if compiled else "plain Python, slower: this install did not compile them"
+    text = (
+        "compiled" if compiled else "plain Python, slower: this installation has not compiled them"
+    )
     yield Finding("rules", OK if compiled else NOTE, text)
 
 
 def descriptors() -> Iterator[Finding]:
-    """Every peer of a broker over tcp or ipc costs one file descriptor."""
+    """Report the descriptor limit: each peer over tcp or ipc needs one descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     peers = peers_for(hard)
     text = (
         f"soft {_limit(soft)}, hard {_limit(hard)}: "
-        f"a broker raises its own to the hard one, for about {_limit(peers)} peers"
+        f"a broker uses the hard limit, which allows about {_limit(peers)} peers"
     )
     yield Finding("descriptors", OK if peers >= FEW_PEERS else NOTE, text)
 
 
 def peers_for(limit: int) -> int:
-    """How many peers a descriptor limit allows; RLIM_INFINITY stays that."""
+    """Return how many peers a descriptor limit allows; RLIM_INFINITY is returned unchanged."""
     return limit if limit == resource.RLIM_INFINITY else max(0, limit - OWN_DESCRIPTORS)
 
 
@@ -125,7 +127,7 @@ def _limit(number: int) -> str:
 
 
 def clocks() -> Iterator[Finding]:
-    """Deadlines need a monotonic clock of small steps, logs a wall clock that is set."""
+    """Test the monotonic clock, for deadlines, and the wall clock, for logs."""
     step = min(_step() for _ in range(5))
     fine = step < COARSE_CLOCK and time.get_clock_info("monotonic").monotonic
     yield Finding(
@@ -136,7 +138,7 @@ def clocks() -> Iterator[Finding]:
     yield Finding(
         "wall clock",
         OK if set_at_all else NOTE,
-        f"{now:%Y-%m-%d %H:%M:%S} UTC" + ("" if set_at_all else ", which cannot be right"),
+        f"{now:%Y-%m-%d %H:%M:%S} UTC" + ("" if set_at_all else ", which is not the current time"),
     )
 
 
@@ -148,7 +150,7 @@ def _step() -> float:
 
 
 def folders() -> Iterator[Finding]:
-    """Where ipc endpoints and shared memory live, both written to."""
+    """Test that the folders of ipc endpoints and shared memory are writable."""
     places = {"ipc folder": Path(tempfile.gettempdir())}
     if sys.platform == "linux":
         places["shared memory"] = Path("/dev/shm")  # noqa: S108 - the kernel's, not a temporary file of ours
@@ -164,7 +166,7 @@ def folders() -> Iterator[Finding]:
 
 
 def sockets() -> Iterator[Finding]:
-    """One message each way through ROUTER and DEALER, over tcp and over ipc."""
+    """Send one message each way through ROUTER and DEALER, over tcp and over ipc."""
     for scheme in ("tcp", "ipc"):
         try:
             if scheme == "tcp":
@@ -178,7 +180,7 @@ def sockets() -> Iterator[Finding]:
             yield Finding(f"{scheme} sockets", OK, f"first round trip in {seconds * 1e3:.1f} ms")
 
 
-def _round_trip(endpoint: str, patience: int = 2000) -> float:
+def _round_trip(endpoint: str, timeout_ms: int = 2000) -> float:
     import zmq
 
     with contextlib.ExitStack() as stack:
@@ -186,19 +188,19 @@ def _round_trip(endpoint: str, patience: int = 2000) -> float:
         router = stack.enter_context(context.socket(zmq.ROUTER))
         dealer = stack.enter_context(context.socket(zmq.DEALER))
         for end in (router, dealer):
-            end.linger, end.rcvtimeo, end.sndtimeo = 0, patience, patience
+            end.linger, end.rcvtimeo, end.sndtimeo = 0, timeout_ms, timeout_ms
         router.bind(endpoint)
         dealer.connect(router.getsockopt_string(zmq.LAST_ENDPOINT))
         start = time.monotonic()
         dealer.send(b"ping")
         router.send_multipart(router.recv_multipart())
         if dealer.recv() != b"ping":
-            raise OSError("what came back is not what was sent")
+            raise OSError("the reply differs from the message")
         return time.monotonic() - start
 
 
 def names() -> Iterator[Finding]:
-    """`localhost` is what every example connects to."""
+    """Test that `localhost` resolves: every example connects to it."""
     try:
         addresses = sorted({str(info[4][0]) for info in socket.getaddrinfo("localhost", None)})
     except OSError as error:
@@ -222,14 +224,14 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
 
 
 def examine() -> list[Finding]:
-    """Every finding, in the order of CHECKS."""
+    """Return all findings, in the order of CHECKS."""
     return [finding for check in CHECKS for finding in check()]
 
 
 @click.command(short_help="Check this machine and installation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
-    """Check this machine and installation; fails when something is broken."""
+    """Check this machine and installation. The exit code is 1 when something is broken."""
     findings = examine()
     broken = [finding.check for finding in findings if finding.state == BROKEN]
     if as_json:

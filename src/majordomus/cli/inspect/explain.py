@@ -1,5 +1,4 @@
-"""`majordomus explain`: what ``mmi.explain`` says of one request, as a story; without one, the list
-of those that are worth one."""
+"""`majordomus explain` prints ``mmi.explain``: one request's history, or a list of requests."""
 
 from __future__ import annotations
 
@@ -14,51 +13,53 @@ from majordomus.errors import NotFound
 FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 
 
-@click.command(short_help="Tell the story of a request.")
+@click.command(short_help="Show what happened to a request.")
 @click.argument("id", default="")
 @broker_option
 @timeout_option(5.0)
 @json_option
 def command(id: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
-    """Tell the story of the request ID: why it waited, which workers had it, for how long each.
+    """Show what happened to request ID: why it waited, which workers had it, for how long.
 
-    ID is a name of the list that is printed without one, or the trace in the request's metadata.
-    The list has requests that were slow, tried again, or not answered with 200, newest first. Found
-    by their names are also open requests and the last fast ones.
+    ID is an id from the list, or the trace in the request's metadata. Without ID, prints the list:
+    requests that were slow, retried or did not end with 200, newest first. Open requests and the
+    latest fast ones are not in the list, but their ids are found too.
     """
     try:
         found = ask(brokers, timeout, "mmi.explain", id)
     except NotFound:
-        text = f"the broker does not know {id} (any more): it keeps the last ones"
+        text = f"the broker has no request {id}; it remembers only the latest ones"
         raise NotFound(text) from None
     if as_json:
         emit_json(found)
     elif id:
-        click.echo("\n".join(tell(found)))
+        click.echo("\n".join(history_lines(found)))
     else:
-        emit_records(found, FIRST, empty="no request was slow, tried again or failed so far")
+        emit_records(found, FIRST, empty="no request has been slow, retried or failed so far")
 
 
-def tell(story: dict[str, Any]) -> list[str]:
-    """A story in lines."""
-    is_open = story["status"] == 0
-    outcome = story["state"] if is_open else f"{story['state']} with {story['status']}"
-    since = f"for {_time(story['took'])}" if is_open else f"after {_time(story['took'])}"
-    asked = f"asked by {story['client']}" + (f" ({story['user']})" if story["user"] else "")
+def history_lines(history: dict[str, Any]) -> list[str]:
+    """Return the history of a request as lines of text."""
+    is_open = history["status"] == 0
+    outcome = history["state"] if is_open else f"{history['state']} with {history['status']}"
+    since = f"for {_time(history['took'])}" if is_open else f"after {_time(history['took'])}"
+    asked = f"requested by {history['client']}" + (
+        f" ({history['user']})" if history["user"] else ""
+    )
     lines = [
-        f"{cell(story['id'])}  {cell(story['service'])}: {outcome} {since}",
-        f"  {asked}, with {_time(story['ttl'])} to live",
+        f"{cell(history['id'])}  {cell(history['service'])}: {outcome} {since}",
+        f"  {asked}, with {_time(history['ttl'])} to live",
     ]
-    if story["waited"]:
-        because = story["because"] or "the broker had not placed it yet"
-        lines.append(f"  waited {_time(story['waited'])} for a worker: {because}")
-    if story["now"]:
-        lines.append(f"  waits: {story['now']}")
-    for one in story["attempts"]:
+    if history["waited"]:
+        because = history["because"] or "the broker had not queued it yet"
+        lines.append(f"  waited {_time(history['waited'])} for a worker: {because}")
+    if history["now"]:
+        lines.append(f"  waits: {history['now']}")
+    for one in history["attempts"]:
         had = f"worker {one['worker']} had it for {_time(one['held'])}"
         lines.append(f"  {_time(one['at'])}: {had}: {one['how']}")
-    if story["why"]:
-        lines.append(f"  its client was told: {story['why']}")
+    if history["why"]:
+        lines.append(f"  reply to the client: {history['why']}")
     return [cell(line) for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""`majordomus logs`: the log entries that a collector holds and gets, in colour, or as JSON."""
+"""`majordomus logs` shows the log entries of a collector, in colour or as JSON."""
 
 from __future__ import annotations
 
@@ -31,34 +31,44 @@ STYLES: Final = (
     (logging.INFO, "green"),
     (0, "dim"),
 )
-"""From which level on a level's name is shown how."""
+"""(lowest level, style of its name), highest level first."""
 
 
 def _level(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """A level's number, from its name or the number itself."""
+    """Return the number of a level from its name or number."""
     known = logging.getLevelNamesMapping()
     try:
         return int(known.get(value.upper(), value))
     except ValueError:
         names = ", ".join(name for name in known if name != "NOTSET")
-        raise click.BadParameter(f"{value!r} is no level: a number, or one of {names}") from None
+        raise click.BadParameter(
+            f"{value!r} is not a level: expected a number or one of {names}"
+        ) from None
 
 
-@click.command(short_help="Show the entries of the cloud logger, and follow them.")
-@click.option("--level", callback=_level, default="0", metavar="LEVEL", help="The least level.")
+@click.command(short_help="Show or follow the entries of the cloud logger.")
 @click.option(
-    "--app", "apps", multiple=True, metavar="NAME", help="Only this application; several."
+    "--level", callback=_level, default="0", metavar="LEVEL", help="The lowest level to show."
 )
-@click.option("--grep", default="", metavar="RE", help="Only texts where this is found.")
+@click.option(
+    "--app",
+    "apps",
+    multiple=True,
+    metavar="NAME",
+    help="Show only this application; may be repeated.",
+)
+@click.option(
+    "--grep", default="", metavar="RE", help="Show only texts that match this regular expression."
+)
 @click.option(
     "--last",
     type=click.IntRange(min=0, max=1_000_000),
     default=100,
     show_default=True,
     metavar="N",
-    help="At most so many of those that are there already.",
+    help="The number of older entries to show.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new entries.")
 @click.option("--watch", is_flag=True, help="Show live watches instead.")
 @broker_option
 @timeout_option(5.0)
@@ -74,12 +84,11 @@ def command(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Show the last log entries, or the live watches, that a collector has from programs with a
-    CloudLogHandler.
+    """Show the latest log entries or the live watches of programs that use a CloudLogHandler.
 
-    A collector has to run: majordomus worker majordomus.contrib.cloudlog:collector. With --follow
-    entries are shown as they come, until Ctrl-C; --watch --follow shows the watches in place.
-    --grep looks for a regular expression, in the names of watches with --watch.
+    A collector must be running: majordomus worker majordomus.contrib.cloudlog:collector. With
+    --follow, new entries are shown until Ctrl-C; with --watch as well, the table of watches is
+    updated. With --watch, --grep matches the names of watches.
     """
     from majordomus.contrib.cloudlog.record import Query
     from majordomus.contrib.cloudlog.sieve import Sieve
@@ -92,7 +101,7 @@ def command(
     try:
         asyncio.run(show(list(brokers), query, sieve, timeout, as_json))
     except KeyboardInterrupt:
-        if not follow:  # else it is the way to end it
+        if not follow:  # with --follow, Ctrl-C is the normal end
             raise
 
 
@@ -146,14 +155,14 @@ def _print_json(entries: Iterable[LogEntry]) -> None:
 
 
 class _Lines:
-    """Entries as lines: in colour on a terminal, else as plain text."""
+    """Prints entries as lines: in colour on a terminal, else as plain text."""
 
     def __init__(self, sieve: Sieve) -> None:
         self._console = _console()
         self._pattern = sieve.pattern
 
     def show(self, entries: Iterable[LogEntry]) -> None:
-        """Prints `entries`, all at once."""
+        """Print `entries` with one write."""
         if self._console.is_terminal:
             from rich.text import Text
 
@@ -177,7 +186,8 @@ class _Lines:
 
 
 def _cells(entry: LogEntry) -> tuple[str, str, str, str]:
-    """Local time, level, application and text, such that no text can look like another line."""
+    """Return local time, level, application and text. Further lines of a text are indented, so that
+    none looks like another entry."""
     from majordomus.contrib.cloudlog.record import level_name, to_datetime, unpack_data
 
     moment = to_datetime(entry.time)
@@ -208,7 +218,7 @@ async def _show_watches(
 
 
 class _Board:
-    """All watches that are shown, by application and process."""
+    """The watches that are shown, by application and process."""
 
     def __init__(self, sieve: Sieve) -> None:
         self.processes: dict[tuple[str, int], list[Watch]] = {}
@@ -216,10 +226,10 @@ class _Board:
         self._viewer = b""
 
     def update(self, part: Part) -> list[tuple[str, int, Watch]]:
-        """Takes in what `part` says. Returns the watches that are new, or have a new value."""
+        """Apply `part`. Returns the watches that are new or have a new value."""
         from majordomus.contrib.cloudlog.record import watches_of
 
-        if part.viewer != self._viewer:  # a new stream tells everything anew
+        if part.viewer != self._viewer:  # a new stream repeats all watches
             self.processes.clear()
             self._viewer = part.viewer
         changes: list[tuple[str, int, Watch]] = []
@@ -233,13 +243,13 @@ class _Board:
         return changes
 
     def rows(self) -> Iterator[tuple[str, int, Watch]]:
-        """All of them, in order."""
+        """Iterate over all watches, sorted by application and process."""
         for key in sorted(self.processes):
             for watch in self.processes[key]:
                 yield (*key, watch)
 
     def table(self) -> Table:
-        """All of them, for a terminal."""
+        """Return all watches as a table for a terminal."""
         from rich.table import Table
         from rich.text import Text
 
@@ -260,7 +270,7 @@ class _Board:
 
 @contextlib.contextmanager
 def _screen(board: _Board, follow: bool, as_json: bool) -> Iterator[Any]:
-    """What is to be called with the changes after each part."""
+    """Yield the function to call with the changes of each part."""
     console = _console()
     if as_json:
         yield _print_changes_json

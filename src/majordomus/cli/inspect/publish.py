@@ -1,4 +1,4 @@
-"""`majordomus publish`: one event to a topic."""
+"""`majordomus publish` sends one event to a topic."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ STDIN: Final = "-"
 @broker_option
 @timeout_option(5.0)
 def command(topic: str, body: str, brokers: tuple[str, ...], timeout: float) -> None:
-    """Publish BODY to TOPIC, for whoever subscribed to it; "-" reads it from stdin.
+    """Publish BODY to the subscribers of TOPIC; "-" reads BODY from stdin.
 
-    It is delivered at most once, and nobody answers: it is done when the broker has it.
+    The event is delivered at most once and has no reply. The command ends when the broker has
+    confirmed the event.
     """
     from majordomus.net.client.client import Client
 

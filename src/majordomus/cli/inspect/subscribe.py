@@ -1,4 +1,4 @@
-"""`majordomus subscribe`: events of a pattern as they come, one a line."""
+"""`majordomus subscribe` prints the events of a pattern, one on each line."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Print the events of a pattern of topics.")
 @click.argument("pattern")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this many events.")
 @broker_option
 @timeout_option(5.0)
 @json_option
 def command(
     pattern: str, count: int | None, brokers: tuple[str, ...], timeout: float, as_json: bool
 ) -> None:
-    """Print what is published to the topics of PATTERN, until it is interrupted.
+    """Print the events that are published to the topics of PATTERN, until Ctrl-C.
 
-    In a pattern "*" is one token and ">" at its end the rest; tokens are parted by dots. A line is
-    the topic, a space, and the event's frames parted by spaces. Events are delivered at most once.
-    --timeout is for the subscription itself.
+    Tokens of a topic are separated by dots. In a pattern, "*" matches one token, and ">" at the end
+    matches the rest. A line is the topic and the event's frames, separated by spaces. Events are
+    delivered at most once. --timeout is the time limit of the subscription itself.
     """
     from majordomus.net.client.client import Client
 

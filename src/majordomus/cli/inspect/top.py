@@ -1,8 +1,7 @@
-"""`majordomus top`: services and workers of a broker, with the rates and latencies between two
-looks.
+"""`majordomus top` shows a broker's services and workers, with rates and latencies.
 
-Everything comes from ``mmi.broker``, ``mmi.stats``, ``mmi.services`` and ``mmi.workers``: the
-broker counts, and what happened in between is computed here.
+It samples ``mmi.broker``, ``mmi.stats``, ``mmi.services`` and ``mmi.workers``. The broker only
+counts; rates and percentiles are computed here, from the difference between two samples.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from majordomus.net.client.client import Client
 
 TICKS: Final = 16384.0
-"""Per second: box n of a service's `took` ends at 2**n of them."""
+"""Ticks in a second: bucket n of a service's `took` ends at 2**n ticks."""
 RATES: Final = ("answered", "failed", "expired", "cancelled", "retried")
 SERVICES: Final = ("service", "workers", "queued", "open", "per_second", "p50", "p99")
 WORKERS: Final = ("id", "services", "state", "held", "capacity", "load", "silent")
 
 
-class Look(NamedTuple):
-    """What the broker told at one time."""
+class Sample(NamedTuple):
+    """The replies of a broker at one time, each under the name of its question."""
 
     broker: dict[str, Any]
     stats: dict[str, Any]
@@ -39,14 +38,14 @@ class Look(NamedTuple):
     workers: list[dict[str, Any]]
 
 
-def look(client: Client, timeout: float) -> Look:
-    """Asks the broker. Raises: as `remote.answer`."""
+def sample(client: Client, timeout: float) -> Sample:
+    """Ask the broker. Raises: as `remote.answer`."""
     names = ("broker", "stats", "services", "workers")
-    return Look(*(answer(client, timeout, f"mmi.{name}") for name in names))
+    return Sample(*(answer(client, timeout, f"mmi.{name}") for name in names))
 
 
-def difference(before: Look, after: Look) -> dict[str, Any]:
-    """What happened between two looks, and what is now. Times are seconds."""
+def difference(before: Sample, after: Sample) -> dict[str, Any]:
+    """Return the rates between two samples and the state at the second. Times are seconds."""
     seconds = max(after.broker["uptime"] - before.broker["uptime"], 0.000001)
     older = {row["service"]: row for row in before.services}
     return {
@@ -64,24 +63,27 @@ def difference(before: Look, after: Look) -> dict[str, Any]:
 
 def _service(before: dict[str, Any], after: dict[str, Any], seconds: float) -> dict[str, Any]:
     older = before.get("took", [])
-    boxes = [
+    buckets = [
         count - (older[n] if n < len(older) else 0) for n, count in enumerate(after.get("took", []))
     ]
-    told = {name: after[name] for name in ("service", "workers", "queued", "open")}
+    shown = {name: after[name] for name in ("service", "workers", "queued", "open")}
     rate = (after["answered"] - before.get("answered", 0)) / seconds
     return {
-        **told,
+        **shown,
         "per_second": round(rate, 1),
-        "p50": percentile(boxes, 0.5),
-        "p99": percentile(boxes, 0.99),
+        "p50": percentile(buckets, 0.5),
+        "p99": percentile(buckets, 0.99),
     }
 
 
-def percentile(boxes: Sequence[int], share: float) -> float | None:
-    """The time that `share` of the requests did not exceed, from boxes that double: within a factor
-    of two of the truth. None where there were no requests."""
-    wanted = share * sum(boxes)
-    for n, count in enumerate(boxes):
+def percentile(buckets: Sequence[int], share: float) -> float | None:
+    """Return the latency in seconds that `share` of the requests did not exceed.
+
+    Each bucket is twice as wide as the one before, so the result is exact within a factor of two.
+    None without requests.
+    """
+    wanted = share * sum(buckets)
+    for n, count in enumerate(buckets):
         if count and wanted <= count:
             low, high = (2.0 ** (n - 1) if n else 0.0) / TICKS, 2.0**n / TICKS
             return round(low + (high - low) * wanted / count, 6)
@@ -98,25 +100,25 @@ def percentile(boxes: Sequence[int], share: float) -> float | None:
     metavar="SECONDS",
     default=1.0,
     show_default=True,
-    help="Time between two looks.",
+    help="Time between two samples.",
 )
-@click.option("--once", is_flag=True, help="Look twice, print what happened in between, and end.")
+@click.option("--once", is_flag=True, help="Take two samples, print the difference and end.")
 @json_option
 def command(
     brokers: tuple[str, ...], timeout: float, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Watch the services and workers of a broker: what waits, requests per second, latencies.
+    """Watch the services and workers of a broker: queues, requests per second, latencies.
 
-    Latencies are from the broker's acceptance to the end, within a factor of two. --json prints one
-    document, as --once does; so does a stdout that is no terminal. Ctrl-C ends it.
+    A latency is the time from the acceptance of a request to its end, exact within a factor of two.
+    With --once, with --json or without a terminal, one report is printed. Ctrl-C ends the command.
     """
     from majordomus.net.client.client import Client
 
     with Client(list(brokers), **keys()) as client:
         if once or as_json or not sys.stdout.isatty():
-            before = look(client, timeout)
+            before = sample(client, timeout)
             time.sleep(interval)
-            found = difference(before, look(client, timeout))
+            found = difference(before, sample(client, timeout))
             emit_json(found) if as_json else _print(found)
             return
         with contextlib.suppress(KeyboardInterrupt):
@@ -127,11 +129,11 @@ def _watch(client: Client, timeout: float, interval: float) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    before = look(client, timeout)
+    before = sample(client, timeout)
     with Live(auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(interval)
-            after = look(client, timeout)
+            after = sample(client, timeout)
             live.update(Group(*_parts(difference(before, after))), refresh=True)
             before = after
 

@@ -1,4 +1,4 @@
-"""`majordomus workers`: what ``mmi.workers`` says, as a table."""
+"""`majordomus workers` prints the reply of ``mmi.workers`` as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from majordomus.cli.output import emit_json, emit_records
 from majordomus.cli.remote import ask, broker_option, json_option, timeout_option
 
 FIRST = ("id", "services", "dialect", "state", "capacity", "held", "load")
-"""The columns that lead, where the broker sends them; whatever else it sends follows."""
+"""The first columns, as far as the broker sends them; all other columns follow."""
 
 
 @click.command(short_help="List the workers of a broker.")
@@ -17,7 +17,7 @@ FIRST = ("id", "services", "dialect", "state", "capacity", "held", "load")
 @timeout_option(5.0)
 @json_option
 def command(service: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
-    """List the workers of a broker, or those of SERVICE alone."""
+    """List the workers of a broker, or the workers of one SERVICE."""
     workers = ask(brokers, timeout, "mmi.workers", service)
     if as_json:
         emit_json(workers)

@@ -1,4 +1,4 @@
-"""`majordomus acl`: which rule decides, and whether a file of rules can be used."""
+"""`majordomus acl` checks a file of access rules, and shows which rule decides."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from majordomus.cli.output import printable
 from majordomus.core.broker.state.access_rules import ACTIONS, full_name
 
 
-@click.group(short_help="Check access rules, and say which one decides.")
+@click.group(short_help="Check access rules, and show which one decides.")
 def command() -> None:
-    """Check access rules, and say which one decides."""
+    """Check access rules, and show which one decides."""
 
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Read FILE as a broker does, and say what is wrong with it."""
+    """Read FILE as a broker does, and print the first error."""
     from majordomus.security import acl
 
     acl.load(file)
@@ -36,14 +36,14 @@ def check(file: Path) -> None:
     envvar="MAJORDOMUS_ACL",
     required=True,
     metavar="FILE",
-    help="The file of rules.",
+    help="The file of access rules.",
 )
-@click.option("--group", "groups", multiple=True, help="A group of the user; several times.")
+@click.option("--group", "groups", multiple=True, help="A group of the user; may be repeated.")
 def test(user: str, action: str, name: str, file: Path, groups: tuple[str, ...]) -> int:
-    """Say whether USER may do ACTION with NAME, and which rule decides.
+    """Print whether USER may do ACTION with NAME, and which rule decides.
 
-    An empty USER is somebody who is not known. NAME is what the user calls it; for subscribe it is
-    a pattern. Exit code 1 when it is denied.
+    An empty USER is an unauthenticated client. NAME is the name as the user writes it; for
+    subscribe it is a pattern. The exit code is 1 when the action is denied.
     """
     from majordomus.security import acl
 

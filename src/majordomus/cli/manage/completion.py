@@ -1,4 +1,4 @@
-"""`majordomus completion`: click's own completion script, printed."""
+"""`majordomus completion` prints click's completion script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`majordomus keygen`: a CURVE pair, as two files."""
+"""`majordomus keygen` writes a CURVE key pair as two files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from majordomus.security.certificates import SUFFIXES
     type=click.Choice(list(SUFFIXES)),
     default="pyzmq",
     show_default=True,
-    help="Of the files: NAME.key, NAME (CZMQ) or NAME.json (DelphiZeroMQ), and the same with "
+    help="Format of the files: NAME.key, NAME (CZMQ) or NAME.json (DelphiZeroMQ), each also with "
     "_secret.",
 )
 @click.option(
@@ -27,10 +27,16 @@ from majordomus.security.certificates import SUFFIXES
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     metavar="FOLDER",
-    help="Where to write them. [default: this folder]",
+    help="The folder to write to. [default: this folder]",
 )
-@click.option("--user", default="", metavar="USER", help="Whose it is. [default: NAME]")
-@click.option("--group", "groups", multiple=True, metavar="GROUP", help="A group; several times.")
+@click.option("--user", default="", metavar="USER", help="The owner. [default: NAME]")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    help="A group of the owner; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     name: str,
@@ -40,17 +46,16 @@ def command(
     groups: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make the CURVE key pair NAME: a public file to give away, and a secret one that only you can
-    read.
+    """Make the CURVE key pair NAME: a public file to publish, and a secret file for you alone.
 
-    Prints the paths and the public key. Nothing is ever overwritten. A broker that has the public
-    file in its folder of --clients knows its owner as USER, a member of each GROUP.
+    Prints the paths and the public key. An existing file is not overwritten. A broker with the
+    public file in its --clients folder identifies the owner as USER, a member of each GROUP.
     """
     from majordomus.net.broker.security import curve
     from majordomus.security import certificates, files, keys
 
     if not name or "/" in name or name in (".", ".."):
-        raise ConfigurationError(f"{name!r} is no name of a file; --directory says where")
+        raise ConfigurationError(f"{name!r} is not a file name; use --directory for the folder")
     metadata = {"name": name, "user": keys.check_user(user or name)}
     if groups:
         metadata["groups"] = ", ".join(keys.check_group(group) for group in groups)

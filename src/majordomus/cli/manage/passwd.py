@@ -1,4 +1,4 @@
-"""`majordomus passwd`: one user's password in a file of hashes."""
+"""`majordomus passwd` stores the hash of one user's password in a file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from majordomus.security import passwords
 @click.command(short_help="Set the password of a user in a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("user")
-@click.option("--group", "groups", multiple=True, metavar="GROUP", help="A group; several times.")
-@click.option("--delete", is_flag=True, help="Take the user away instead.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    help="A group of the user; may be repeated.",
+)
+@click.option("--delete", is_flag=True, help="Delete the user instead.")
 def command(file: Path, user: str, groups: tuple[str, ...], delete: bool) -> None:
-    """Set USER's password in FILE, for a broker with --passwords FILE; it is made if need be.
+    """Set USER's password in FILE, for a broker with --passwords FILE.
 
-    Asks for the password twice on a terminal, else reads one line of stdin. Only an scrypt hash is
-    stored, in a file that only you can read.
+    FILE is created if it does not exist, readable for you alone. On a terminal, the password is
+    asked for twice; otherwise one line is read from stdin. FILE contains only scrypt hashes.
     """
     if delete:
         passwords.store(file, user, None)

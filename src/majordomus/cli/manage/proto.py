@@ -1,4 +1,4 @@
-"""`majordomus proto`: the .proto text of a module's records, for other languages."""
+"""`majordomus proto` prints the .proto text of a module's records, for other languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from majordomus.errors import ConfigurationError
 
 @click.command(short_help="Print the .proto text of a module's records.")
 @click.argument("module")
-@click.option("--package", help="The package in the text; by default the module's name.")
+@click.option("--package", help="The package in the text. [default: the module's name]")
 @click.option(
     "--output",
     "-o",
@@ -21,9 +21,9 @@ from majordomus.errors import ConfigurationError
     help="Write a file instead of stdout.",
 )
 def command(module: str, package: str | None, output: Path | None) -> None:
-    """Print the .proto text of the records in MODULE, or of one alone with MODULE:NAME.
+    """Print the .proto text of the records in MODULE, or of one record with MODULE:NAME.
 
-    The text holds what the records contain as well, so protoc needs nothing else for it.
+    The text includes all records that these contain, so protoc needs no other file.
     """
     from majordomus.messages.records import codec_of, proto_of
 
@@ -36,12 +36,12 @@ def command(module: str, package: str | None, output: Path | None) -> None:
 
 
 def _records(target: str) -> list[Any]:
-    """The records that `target` names. Raises: ConfigurationError when there are none."""
+    """Return the records that `target` names. Raises: ConfigurationError when there are none."""
     from majordomus.messages.records import is_record
 
     name, _, only = target.partition(":")
     if not name:
-        raise ConfigurationError(f"{target!r}: MODULE or MODULE:NAME is wanted")
+        raise ConfigurationError(f"{target!r}: expected MODULE or MODULE:NAME")
     found = {
         key: value
         for key, value in vars(import_here(name)).items()
@@ -50,5 +50,5 @@ def _records(target: str) -> list[Any]:
     if not found:
         raise ConfigurationError(f"{name} has no records: decorate a class with @record")
     if only and only not in found:
-        raise ConfigurationError(f"{name} has no record {only} (there is {', '.join(found)})")
+        raise ConfigurationError(f"{name} has no record {only} (it has {', '.join(found)})")
     return [found[only]] if only else list(found.values())

@@ -1,4 +1,4 @@
-"""`majordomus token`: the keys that brokers sign tokens with, and what a token says."""
+"""`majordomus token` makes the keys that sign tokens, and checks a token."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import click
 from majordomus.cli.output import printable
 
 
-@click.group(short_help="Make keys for tokens, and say what a token says.")
+@click.group(short_help="Make keys for tokens, and check a token.")
 def command() -> None:
-    """Make keys for tokens, and say what a token says."""
+    """Make keys for tokens, and check a token."""
 
 
 @command.command()
 @click.argument("name", type=click.Path(path_type=Path))
 def key(name: Path) -> None:
-    """Make a pair of keys: NAME.jwk for every broker, NAME.jwk_secret for the one that signs.
+    """Make a key pair: NAME.jwk for every broker, NAME.jwk_secret to sign with.
 
-    No file is overwritten, and nobody else can read the secret one.
+    An existing file is not overwritten. Only you can read the secret key.
     """
     from majordomus.security import tokens
 
@@ -40,13 +40,13 @@ def key(name: Path) -> None:
     multiple=True,
     required=True,
     metavar="FILE",
-    help="A public key; several times for several.",
+    help="A public key; may be repeated.",
 )
 @click.option("--curve", default="", help="The CURVE key of the connection.")
 def check(keys: tuple[Path, ...], curve: str) -> int:
-    """Read one token from stdin and say what it says, if it is good.
+    """Read one token from stdin, check it and print its content.
 
-    Exit code 1 when it is not.
+    The exit code is 1 when it is not valid.
     """
     from majordomus.security import tokens
 

@@ -1,7 +1,7 @@
-"""The program of a broker, MODULE:NAME: found, and taken anew while it runs.
+"""The program of a broker, MODULE:NAME, is loaded here, and loaded again while the broker runs.
 
-What is new is loaded beside the running broker, on a thread of its own. Only when all of it is
-there does the broker change over; what is broken changes nothing, and the log says so.
+A reload imports the new program on a thread of its own. The broker adopts the new program when all
+of it has been loaded. If it has an error, nothing changes and the error is logged.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     from majordomus.net.broker.broker import Broker
 
 LOOK: Final = 0.25
-"""Seconds between two looks whether something is to be read anew."""
+"""Seconds between two checks for a reload."""
 
 logger = logging.getLogger("majordomus.broker")
 
 
 def make_broker(target: str, config: BrokerConfig) -> Broker:
-    """The broker of `target`, MODULE:NAME: a class or a function, which gets the settings and
-    `bind=`, or a broker, or a function without arguments that makes one.
+    """Make the broker of `target`, MODULE:NAME.
 
-    Raises: ConfigurationError when there is none, when it is no broker, or when it is one that is
-    made already and something else was to tell it its settings.
+    NAME is a Broker, a function without arguments that returns one, or a class or function that is
+    called with the settings and `bind=`.
+
+    Raises: ConfigurationError when NAME is none of these, or when settings are given although the
+    program makes its own.
     """
     from majordomus.net.broker.broker import Broker
 
@@ -47,7 +49,8 @@ def make_broker(target: str, config: BrokerConfig) -> Broker:
         return found
     if not callable(found):
         raise ConfigurationError(
-            f"{target!r} is no Broker, and makes none: it is {type(found).__name__}"
+            f"{target!r} is of type {type(found).__name__}, "
+            "not a Broker or a function that returns one"
         )
     try:
         if inspect.signature(found).parameters:
@@ -60,7 +63,9 @@ def make_broker(target: str, config: BrokerConfig) -> Broker:
     except Exception as error:
         raise ConfigurationError(f"{target!r} fails: {type(error).__name__}: {error}") from error
     if not isinstance(made, Broker):
-        raise ConfigurationError(f"{target!r} made no Broker but {type(made).__name__}")
+        raise ConfigurationError(
+            f"{target!r} returned an object of type {type(made).__name__}, not a Broker"
+        )
     return made
 
 
@@ -75,7 +80,7 @@ def _nothing_given(target: str, config: BrokerConfig) -> None:
 def _find(target: str) -> object:
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
-        raise ConfigurationError(f"{target!r}: MODULE:NAME is wanted, as in app:MyBroker")
+        raise ConfigurationError(f"{target!r}: expected MODULE:NAME, as in app:MyBroker")
     found: object = import_here(module_name)
     for part in name.split("."):
         if not hasattr(found, part):
@@ -86,7 +91,7 @@ def _find(target: str) -> object:
 
 @contextlib.contextmanager
 def fresh_modules(root: Path) -> Iterator[None]:
-    """Modules below `root` are imported anew inside; after an error the old ones are back."""
+    """Modules below `root` are imported again inside. After an error the old ones are restored."""
     old = {name: module for name, module in list(sys.modules.items()) if _is_below(module, root)}
     for name in old:
         del sys.modules[name]
@@ -102,7 +107,7 @@ def fresh_modules(root: Path) -> Iterator[None]:
 
 
 def _is_below(module: ModuleType | None, root: Path) -> bool:
-    """A file of the user's own: not what runs us, nor what is installed there."""
+    """Return whether `module` is a file of the user's program: not installed, not majordomus."""
     file = getattr(module, "__file__", None)
     name = getattr(module, "__name__", "")
     if not file or name == "__main__" or name.partition(".")[0] == "majordomus":
@@ -112,9 +117,12 @@ def _is_below(module: ModuleType | None, root: Path) -> bool:
 
 
 class App(NamedTuple):
-    """How the broker is made, now and again. ``target`` is "" for a broker without a program of its
-    own. ``middleware`` is asked before the program's, and is the same for as long as we run.
-    ``watch``: the folder whose files are looked at."""
+    """How the broker is made, at the start and at each reload.
+
+    ``target``: MODULE:NAME, "" for a broker without a program. ``configure``: reads the settings.
+    ``middleware``: called before the program's; a reload does not change it. ``watch``: the folder
+    whose files are checked, None for none.
+    """
 
     target: str
     configure: Callable[[], BrokerConfig]
@@ -122,7 +130,7 @@ class App(NamedTuple):
     watch: Path | None
 
     def make(self, config: BrokerConfig) -> Broker:
-        """A broker, not opened. Raises: ConfigurationError."""
+        """Make a broker without opening it. Raises: ConfigurationError."""
         from majordomus.net.broker.broker import Broker
 
         if self.target:
@@ -134,8 +142,7 @@ class App(NamedTuple):
 
 
 class Reloader:
-    """Reads the configuration and the program of a running broker anew: on SIGHUP, and when a file
-    has changed that is watched."""
+    """Reloads settings and program of a broker, on SIGHUP and when a watched file changes."""
 
     def __init__(self, broker: Broker, app: App, bind: list[str]) -> None:
         self._broker, self._app, self._bind = broker, app, bind
@@ -145,16 +152,16 @@ class Reloader:
         self._thread = threading.Thread(target=self._run, name="majordomus-reload", daemon=True)
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGHUP, self._hear)
+        signal.signal(signal.SIGHUP, self._request_reload)
         if self._app.watch:
-            sys.dont_write_bytecode = True  # two changes within a second would look like one
+            sys.dont_write_bytecode = True  # a .pyc hides a second change within one second
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
 
-    def _hear(self, _number: int, _frame: object) -> None:
+    def _request_reload(self, _number: int, _frame: object) -> None:
         self._asked = True
 
     def _run(self) -> None:
@@ -174,16 +181,16 @@ class Reloader:
             config = self._app.configure()
             with fresh_modules(Path.cwd().resolve()):
                 new = self._app.make(config)
-            self._broker.adopt(new, lambda left: self._told(config, left))
+            self._broker.adopt(new, lambda left: self._log_reloaded(config, left))
         except LocalProtocolError:
-            logger.info("not reloaded: the broker ends")
+            logger.info("not reloaded: the broker is ending")
         except ConfigurationError as error:
-            logger.warning("not reloaded, all stays as it was: %s", error)
+            logger.warning("not reloaded, nothing changed: %s", error)
         except (Exception, SystemExit):
-            logger.exception("not reloaded, all stays as it was")
+            logger.exception("not reloaded, nothing changed")
 
-    def _told(self, config: BrokerConfig, left: tuple[str, ...]) -> None:
-        """In the broker's thread, once all has changed over."""
+    def _log_reloaded(self, config: BrokerConfig, left: tuple[str, ...]) -> None:
+        """Log the result. Called in the broker's thread when it has adopted the new program."""
         names = [*left, *(["bind"] if config.bind != self._bind else [])]
         if names:
             logger.warning("%s cannot change while the broker runs", ", ".join(names))

@@ -1,7 +1,7 @@
-"""`majordomus bench`: how many requests a second go through a broker, and how long they take.
+"""`majordomus bench` measures requests per second and latencies through a broker.
 
-The load is one process of Python clients, the same that users have; what it measures is broker,
-worker and clients together. Workers of its own are processes that end with it.
+The load is one process of ordinary Python clients, so the figures include broker, workers and
+clients. The benchmark's own workers are processes that end with it.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from majordomus.net.client.async_client import AsyncClient
 
 WARM_UP: Final = 0.5
-"""Seconds before anything counts."""
+"""Seconds before the measurement begins."""
 LOOK: Final = 0.1
-"""Seconds between two looks at how far it is."""
+"""Seconds between two updates of the progress bar."""
 READY: Final = b"ready\n"
 CAPACITY: Final = 1000
 PERCENTILES: Final = {"p50_us": 0.5, "p99_us": 0.99, "p99_9_us": 0.999}
 
 
-class Load(NamedTuple):
-    """What is to be sent."""
+class BenchLoad(NamedTuple):
+    """The load: `clients` × `window` calls in flight, each with `body` bytes, for `seconds`."""
 
     brokers: tuple[str, ...]
     service: str
@@ -58,8 +58,8 @@ class Load(NamedTuple):
     dialect: str
 
 
-class Tally:
-    """What has come back. It counts only between `begin` and `end`."""
+class BenchResults:
+    """Latencies and failures. Only replies between `begin` and `end` are counted."""
 
     def __init__(self) -> None:
         self.times = array("d")
@@ -91,7 +91,7 @@ class Tally:
 @click.option(
     "--service",
     metavar="NAME",
-    help="Call this service. [default: an echo in workers of the benchmark's own]",
+    help="Call this service. [default: an echo in the benchmark's own workers]",
 )
 @click.option(
     "--workers",
@@ -99,7 +99,7 @@ class Tally:
     default=1,
     show_default=True,
     metavar="N",
-    help="Worker processes of its own.",
+    help="Worker processes of the benchmark.",
 )
 @click.option(
     "--clients",
@@ -107,7 +107,7 @@ class Tally:
     default=4,
     show_default=True,
     metavar="N",
-    help="Clients, each with a connection of its own.",
+    help="Clients, each with one connection.",
 )
 @click.option(
     "--window",
@@ -123,7 +123,7 @@ class Tally:
     default=16,
     show_default=True,
     metavar="BYTES",
-    help="Size of a request's body; the echo sends it back.",
+    help="Size of a request's body; the echo returns it.",
 )
 @click.option(
     "--seconds",
@@ -131,7 +131,7 @@ class Tally:
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long it measures, after half a second that does not count.",
+    help="Duration, after half a second of warm-up.",
 )
 @timeout_option(30.0)
 @dialect_option
@@ -150,32 +150,32 @@ def command(
     as_json: bool,
     serve: str | None,
 ) -> int:
-    """Call a service as fast as the answers come; print requests per second and latencies.
+    """Call a service as fast as it replies, and print requests per second and latencies.
 
-    Each of the clients keeps as many calls in flight as the window says. A progress bar is shown on
-    a terminal. The exit code is 1 when a request failed.
+    Each client keeps --window calls in flight. A terminal shows a progress bar. The exit code is 1
+    when a request failed.
     """
     if serve is not None:
         _in_a_loop(_serve(brokers, serve, dialect))
         return 0
     mine = 0 if service else workers
     name = service or f"bench-{os.urandom(4).hex()}"
-    load = Load(brokers, name, clients, window, body, seconds, timeout, dialect)
+    load = BenchLoad(brokers, name, clients, window, body, seconds, timeout, dialect)
     with _workers(load, mine), _bar(seconds) as show:
         tally = _in_a_loop(_measure(load, show))
-    told = report(load, mine, tally)
+    figures = report(load, mine, tally)
     if as_json:
-        emit_json(told)
+        emit_json(figures)
     else:
-        _print(told)
+        _print(figures)
     if tally.failures:
         kinds = ", ".join(f"{count} with {status}" for status, count in tally.failures.items())
         complain(f"majordomus bench: requests failed: {kinds}")
     return 1 if tally.failures else 0
 
 
-def report(load: Load, workers: int, tally: Tally) -> dict[str, Any]:
-    """The figures, ready for JSON. Raises: MajordomusError when nothing was answered."""
+def report(load: BenchLoad, workers: int, tally: BenchResults) -> dict[str, Any]:
+    """Return the figures for JSON. Raises: MajordomusError when no request was answered."""
     if not tally.times:
         raise MajordomusError(f"no request to {load.service!r} was answered in {load.seconds:g} s")
     times = sorted(tally.times)
@@ -198,19 +198,19 @@ def report(load: Load, workers: int, tally: Tally) -> dict[str, Any]:
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """The smallest of the sorted `times` that `share` of them do not exceed."""
+    """Return the smallest of the sorted `times` that `share` of them do not exceed."""
     return times[max(0, math.ceil(share * len(times)) - 1)]
 
 
-def _print(told: dict[str, Any]) -> None:
+def _print(figures: dict[str, Any]) -> None:
     emit_table(
         ("requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "requests", "failed"),
         [
             (
-                f"{told['requests_per_second']:,.0f}",
-                *(f"{told[name] / 1000:.3f}" for name in (*PERCENTILES, "max_us")),
-                told["requests"],
-                told["failed"],
+                f"{figures['requests_per_second']:,.0f}",
+                *(f"{figures[name] / 1000:.3f}" for name in (*PERCENTILES, "max_us")),
+                figures["requests"],
+                figures["failed"],
             )
         ],
     )
@@ -219,11 +219,11 @@ def _print(told: dict[str, Any]) -> None:
 # ── the load ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _measure(load: Load, show: Callable[[float, int], None]) -> Tally:
-    """Raises: a StatusError when the first request of all fails."""
+async def _measure(load: BenchLoad, show: Callable[[float, int], None]) -> BenchResults:
+    """Run the load. Raises: StatusError when the first request fails."""
     from majordomus.net.client.async_client import AsyncClient
 
-    tally = Tally()
+    tally = BenchResults()
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
@@ -251,7 +251,7 @@ async def _measure(load: Load, show: Callable[[float, int], None]) -> Tally:
     return tally
 
 
-async def _call(client: AsyncClient, service: str, body: bytes, tally: Tally) -> None:
+async def _call(client: AsyncClient, service: str, body: bytes, tally: BenchResults) -> None:
     clock = time.perf_counter
     while not tally.over:
         sent = clock()
@@ -265,7 +265,7 @@ async def _call(client: AsyncClient, service: str, body: bytes, tally: Tally) ->
 
 @contextlib.contextmanager
 def _bar(seconds: float) -> Iterator[Callable[[float, int], None]]:
-    """A progress bar on stderr, where that is a terminal."""
+    """Show a progress bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done, _requests: None
         return
@@ -287,7 +287,7 @@ def _bar(seconds: float) -> Iterator[Callable[[float, int], None]]:
 
 
 def _in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """With uvloop where it is installed."""
+    """Run `work` on an event loop, uvloop's where it is installed."""
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -300,7 +300,7 @@ def _in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def _serve(brokers: tuple[str, ...], service: str, dialect: str) -> None:
-    """A worker of its own: the echo. Says when the broker knows it."""
+    """Serve the echo. Prints READY when the broker has registered the worker."""
     from majordomus.net.worker.async_worker import AsyncWorker
     from majordomus.net.worker.request import Request
 
@@ -319,8 +319,8 @@ async def _serve(brokers: tuple[str, ...], service: str, dialect: str) -> None:
 
 
 @contextlib.contextmanager
-def _workers(load: Load, count: int) -> Iterator[None]:
-    """So many worker processes, registered; they are gone afterwards.
+def _workers(load: BenchLoad, count: int) -> Iterator[None]:
+    """Run `count` registered worker processes inside.
 
     Raises: DeadlineExceeded when the broker does not register them within the load's timeout.
     """
@@ -339,13 +339,13 @@ def _workers(load: Load, count: int) -> Iterator[None]:
             processes.end_all(started)
 
 
-def _wait_for(process: subprocess.Popen[bytes], until: float, load: Load) -> None:
+def _wait_for(process: subprocess.Popen[bytes], until: float, load: BenchLoad) -> None:
     pipe = process.stdout
     if pipe is None:
         return
     ready, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))
     if not ready:
         where = ", ".join(load.brokers)
-        raise DeadlineExceeded(f"no broker at {where} registers a worker in {load.timeout:g} s")
+        raise DeadlineExceeded(f"no broker at {where} registered a worker in {load.timeout:g} s")
     if pipe.readline() != READY:
         raise MajordomusError("a worker of the benchmark ended before it was ready")

@@ -1,4 +1,4 @@
-"""`majordomus broker`: settings are read, endpoints are bound, SIGTERM drains."""
+"""`majordomus broker` reads settings, binds endpoints and drains on SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from majordomus.net.broker.broker import Broker
 
 FLAGS: Final = {
-    "name": "How the broker calls itself.",
+    "name": "The broker's name.",
     "worker_interval": "Heartbeat interval of workers, in seconds.",
     "client_interval": "Heartbeat interval of clients with presence, in seconds.",
     "liveness": "Silent intervals after which a peer is lost.",
-    "default_ttl": "Deadline of a request that brings none, in seconds.",
+    "default_ttl": "Deadline of a request without one, in seconds.",
     "max_ttl": "Longest deadline of any request, in seconds.",
-    "max_attempts": "Dispatches of one request before it has failed.",
+    "max_attempts": "Attempts of one request before it fails.",
     "max_message": "Largest body of a message, in bytes.",
-    "max_queue": "Requests waiting in all.",
-    "max_service_queue": "Requests waiting for one service.",
+    "max_queue": "Limit of queued requests in all.",
+    "max_service_queue": "Limit of queued requests of one service.",
     "busy_timeout": "How long a busy 0.1 or 0.2 worker may be silent, in seconds.",
-    "legacy_errors": "What 0.1, 0.2 and Delphi clients get for a failure: silence or reply.",
+    "legacy_errors": "Reply to 0.1, 0.2 and Delphi clients on failure: silence or reply.",
     "acl": "A TOML file of access rules; read again when it changes.",
     "delphi_unverified": "Accept Delphi messages without a hash: true or false.",
-    "curve": "Encrypt; the broker's key pair is made at the first start and kept.",
-    "certificate": "Where that pair is kept: a file. [default: broker.key in the state folder]",
-    "clients": "Who may connect: a file or folder of keys, or any.",
-    "passwords": "A file of passwords to ask for, on this machine alone.",
-    "insecure": "Bind also where others can reach it, without encryption.",
+    "curve": "Encrypt connections. The broker's key pair is made at the first start and kept.",
+    "certificate": "The file of that key pair. [default: broker.key in the state folder]",
+    "clients": "Keys that may connect: a file or folder of public keys, or any.",
+    "passwords": "Require a password from this file; on this machine alone.",
+    "insecure": "Permit endpoints that other machines can reach without encryption.",
 }
-"""The settings that have a flag of their own; ``--set`` reaches all of them."""
+"""Setting → help, for the settings with a flag of their own. ``--set`` can set every setting."""
 
 METAVARS: Final[dict[object, str]] = {int: "N", float: "SECONDS", str: "TEXT", bool: "BOOL"}
 
 
 def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each of FLAGS. They stay text here: config.py alone judges values."""
+    """Add one option for each of FLAGS. Values remain text here: config.py converts and checks."""
     for key, description in reversed(FLAGS.items()):
         name = f"--{key.replace('_', '-')}"
-        # Alone, what is true or false means true.
+        # These flags may be given without a value, which means true.
         bare = key in ("curve", "insecure")
         alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if bare else {}
         metavar = "" if alone else METAVARS[TYPES[key]]
@@ -61,7 +61,7 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-OBJECTS_BETWEEN_LOOKS: Final = 50_000
+OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 
 @click.command(short_help="Run a broker.")
@@ -69,8 +69,7 @@ OBJECTS_BETWEEN_LOOKS: Final = 50_000
     "--bind",
     multiple=True,
     metavar="URL",
-    help="Where to listen: tcp, ipc or inproc; several times for several. "
-    f"[default: {endpoints.DEFAULT}]",
+    help=f"Endpoint to bind: tcp, ipc or inproc; may be repeated. [default: {endpoints.DEFAULT}]",
 )
 @click.option(
     "--config",
@@ -83,30 +82,32 @@ OBJECTS_BETWEEN_LOOKS: Final = 50_000
 @click.option(
     "--app",
     metavar="MODULE:NAME",
-    help="A broker with hooks: a subclass of Broker, or what makes one.",
+    help="A broker with hooks: a subclass of Broker, a function or an instance.",
 )
-@click.option("--reload", is_flag=True, help="Take the app anew when a .py file here changes.")
+@click.option(
+    "--reload", is_flag=True, help="Reload the app when a .py file below this folder changes."
+)
 @setting_flags
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any setting; several times for several.",
+    help="Any setting; may be repeated.",
 )
 @click.option(
     "--token-key",
     type=click.Path(path_type=Path),
     envvar="MAJORDOMUS_TOKEN_KEY",
     metavar="FILE",
-    help="Ask for tokens, and make them with this secret key (majordomus token key NAME).",
+    help="Require tokens, and sign them with this secret key (majordomus token key NAME).",
 )
 @click.option(
     "--token-keys",
     type=click.Path(path_type=Path),
     envvar="MAJORDOMUS_TOKEN_KEYS",
     metavar="PATH",
-    help="Ask for tokens, and accept those of this public key, or of all in this folder.",
+    help="Require tokens signed by this public key, or by one of this folder.",
 )
 @click.option(
     "--auth-service",
@@ -114,18 +115,18 @@ OBJECTS_BETWEEN_LOOKS: Final = 50_000
     metavar="NAME",
     default="auth",
     show_default=True,
-    help="The service that decides about logins.",
+    help="The service that checks logins.",
 )
-@click.option("--supervise", is_flag=True, help="Start it again should it die, within 2 s.")
+@click.option("--supervise", is_flag=True, help="Restart the broker within 2 s if it dies.")
 @click.option("--supervised", type=(int, int, str), hidden=True)
-@click.option("-v", "--verbose", is_flag=True, help="Log who comes and goes.")
+@click.option("-v", "--verbose", is_flag=True, help="Log connections and registrations.")
 @click.option(
     "--log-format",
     type=click.Choice(list(LOG_FORMATS)),
     envvar="MAJORDOMUS_LOG_FORMAT",
     default="text",
     show_default=True,
-    help="One event is one line, for people or for programs.",
+    help="Format of a log line, for people or for programs.",
 )
 def command(
     bind: tuple[str, ...],
@@ -142,10 +143,10 @@ def command(
     log_format: str,
     **flags: str | None,
 ) -> None:
-    """Run a broker until SIGTERM or SIGINT, then drain and leave.
+    """Run a broker until SIGTERM or SIGINT, then drain and exit.
 
-    Prints one line "listening on URL" per endpoint when it is ready. Settings come from the file,
-    MAJORDOMUS_* variables and flags, in rising order. SIGHUP reads them, and the app, anew.
+    Prints one line "listening on URL" for each endpoint when it is ready. Flags override
+    MAJORDOMUS_* variables, which override the file. SIGHUP reloads all of them, and the app.
     """
     if supervise and supervised is None:
         sys.exit(BrokerSupervisor(_arguments).run())
@@ -153,11 +154,11 @@ def command(
     if supervised is not None and supervised[2]:
         bind = tuple(supervised[2].split())
     if reload and not app:
-        raise ConfigurationError("--reload is for an --app: settings are read anew on SIGHUP")
+        raise ConfigurationError("--reload needs --app; send SIGHUP to reload settings")
 
     def configure() -> BrokerConfig:
         found = broker_config(file, os.environ, flags, assignments, bind)
-        if supervised is not None:  # the supervisor's word, where it had to listen before
+        if supervised is not None:  # the supervisor has set `bind`, not the user
             found = found._replace(given=tuple(key for key in found.given if key != "bind"))
         return found
 
@@ -170,18 +171,18 @@ def command(
 
 
 def _arguments(descriptor: int, restarts: int, endpoints: str) -> list[str]:
-    """Our own command line again, for the process that is supervised."""
+    """Return this command line for the supervised process."""
     return [*sys.argv[1:], "--supervised", str(descriptor), str(restarts), endpoints]
 
 
 def raise_descriptor_limit() -> None:
-    """Every peer is a descriptor: take as many as this process may have."""
+    """Raise the soft limit to the hard one: each peer needs a descriptor."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def how_to_connect(broker: Broker) -> Iterator[str]:
-    """What clients of an encrypted broker have to be told, line by line."""
+    """Yield the lines with the flags that clients of an encrypted broker need."""
     policy = broker.security_policy
     if policy.file is not None:
         yield f"certificate {policy.file} ({'new' if policy.is_new else 'kept'})"
@@ -190,13 +191,13 @@ def how_to_connect(broker: Broker) -> Iterator[str]:
         key = "" if url.startswith("majordomus://") else f" --server-key='{broker.public_key}'"
         yield f"clients connect with --broker '{url}'{key}"
     if policy.clients in ("", "any"):
-        yield "anybody who has that key may connect (--clients FILE says who may)"
+        yield "every client with that key may connect (restrict this with --clients FILE)"
     else:
-        yield f"clients need a key that {policy.clients} knows (majordomus keygen NAME)"
+        yield f"only clients whose public key is in {policy.clients} may connect"
 
 
 def token_auth(key: Path | None, public: Path | None, auth_service: str) -> list[object]:
-    """The middleware that asks for tokens, if it is wanted. Raises: ConfigurationError."""
+    """Return the middleware for tokens, if there is a key. Raises: ConfigurationError."""
     if key is None and public is None:
         return []
     from majordomus.middleware.token_auth import TokenAuth
@@ -209,8 +210,11 @@ def serve(
     supervised: tuple[int, int, str] | None,
     app: App,
 ) -> None:
-    """Until a signal. Raises: ClickException when an endpoint cannot be bound, being in use, and
-    ConfigurationError for access rules that cannot be used."""
+    """Serve until a signal.
+
+    Raises: ClickException when an endpoint cannot be bound, ConfigurationError for access
+    rules that cannot be used.
+    """
     from majordomus.security import acl
 
     if config.settings.acl:
@@ -223,7 +227,7 @@ def serve(
     try:
         broker.open()
     except ConfigurationError as error:
-        # The URL is right, the flags are judged: what fails now is this machine, not the usage.
+        # URL and flags are correct, so this is not wrong usage (exit code 2) but a failure (1).
         raise click.ClickException(str(error)) from error
 
     def announce() -> None:
@@ -234,14 +238,17 @@ def serve(
         if broker.public_key:
             click.echo("\n".join(how_to_connect(broker)))
 
-    spare_the_collector()
+    collect_rarely()
     with Reloader(broker, app, config.bind):
         broker.run(ready=announce)
 
 
-def spare_the_collector() -> None:
-    """Let Python look for cycles seldom: a broker makes and frees objects by the hundred thousand a
-    second, few of which are in a cycle. By default it looks at every seven hundredth."""
+def collect_rarely() -> None:
+    """Make the cyclic garbage collector run rarely.
+
+    A broker makes and frees some 100,000 objects a second, few of them in cycles. By default the
+    collector runs after every 700 of them.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS_BETWEEN_LOOKS, 20, 20)
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, 20, 20)

@@ -1,4 +1,4 @@
-"""`majordomus proxy`: run a ZeroMQ proxy, or steer one that runs, through its control endpoint."""
+"""`majordomus proxy` runs a ZeroMQ proxy, or controls one through its control endpoint."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ PATTERNS = ("xsub-xpub", "pull-push", "router-dealer")
 COLUMNS = ("socket", "received", "received_bytes", "sent", "sent_bytes")
 
 
-@click.command(short_help="Run a ZeroMQ proxy, or steer one.")
+@click.command(short_help="Run or control a ZeroMQ proxy.")
 @click.option(
     "--pattern",
     type=click.Choice(PATTERNS),
-    help="The sockets of frontend and backend.",
+    help="The socket types of frontend and backend.",
 )
 @click.option(
     "--frontend",
     multiple=True,
     metavar="URL",
-    help='Where senders connect, several times for several; ">URL" connects instead.',
+    help='Endpoint to bind for senders; may be repeated. ">URL" connects instead.',
 )
 @click.option(
     "--backend",
     multiple=True,
     metavar="URL",
-    help='Where receivers connect, several times for several; ">URL" connects instead.',
+    help='Endpoint to bind for receivers; may be repeated. ">URL" connects instead.',
 )
 @click.option(
     "--control",
     metavar="URL",
-    help="Where it can be steered, by anybody who reaches it. [default: nowhere]",
+    help="Endpoint for control commands, without authentication. [default: none]",
 )
 @click.option(
     "--hwm",
@@ -42,15 +42,17 @@ COLUMNS = ("socket", "received", "received_bytes", "sent", "sent_bytes")
     default=1000,
     show_default=True,
     metavar="N",
-    help="Messages that may wait for each peer, 0 without limit.",
+    help="Limit of waiting messages for each peer; 0 is unlimited.",
 )
-@click.option("--pause", metavar="CONTROL", help="Let the proxy at CONTROL read nothing.")
-@click.option("--resume", metavar="CONTROL", help="Let it go on.")
-@click.option("--statistics", metavar="CONTROL", help="Print what has passed it.")
-@click.option("--terminate", metavar="CONTROL", help="End it.")
+@click.option(
+    "--pause", metavar="CONTROL", help="Pause the proxy at CONTROL: it reads no messages."
+)
+@click.option("--resume", metavar="CONTROL", help="Resume the proxy at CONTROL.")
+@click.option("--statistics", metavar="CONTROL", help="Print the counters of the proxy at CONTROL.")
+@click.option("--terminate", metavar="CONTROL", help="End the proxy at CONTROL.")
 @timeout_option(5.0)
 @json_option
-@click.option("-v", "--verbose", is_flag=True, help="Log what is commanded.")
+@click.option("-v", "--verbose", is_flag=True, help="Log control commands.")
 def command(
     pattern: str | None,
     frontend: tuple[str, ...],
@@ -60,24 +62,27 @@ def command(
     timeout: float,
     as_json: bool,
     verbose: bool,
-    **steering: str | None,
+    **commands: str | None,
 ) -> None:
-    """Run a proxy between two sockets until SIGTERM, SIGINT or --terminate, or steer one.
+    """Run a proxy between two sockets until SIGTERM, SIGINT or --terminate, or control one.
 
-    To run one, give --pattern, --frontend and --backend; it prints a line "frontend URL", "backend
-    URL" and "control URL" for each endpoint when it is ready. To steer one, give one of --pause,
-    --resume, --statistics and --terminate with the URL that was its --control. Proxies of libzmq
-    (zmq_proxy_steerable) can be steered as well.
+    To run one, give --pattern, --frontend and --backend. It prints a line "frontend URL", "backend
+    URL" or "control URL" for each endpoint when it is ready.
+
+    To control one, give one of --pause, --resume, --statistics and --terminate with the URL of its
+    --control. This works with proxies of libzmq (zmq_proxy_steerable) too.
     """
-    given = {word: url for word, url in steering.items() if url is not None}
+    given = {word: url for word, url in commands.items() if url is not None}
     if len(given) > 1:
-        raise click.UsageError(f"one at a time: --{', --'.join(given)}")
+        raise click.UsageError(f"only one of these at a time: --{', --'.join(given)}")
     if given:
         if pattern or frontend or backend or control:
             (word,) = given
-            raise click.UsageError(f"--{word} steers a proxy that runs, it cannot be run with it")
+            raise click.UsageError(
+                f"--{word} controls a running proxy and cannot be combined with flags that run one"
+            )
         (word, url) = given.popitem()
-        _steer(word, url, timeout, as_json)
+        _control(word, url, timeout, as_json)
         return
     if not (pattern and frontend and backend):
         raise click.UsageError("a proxy needs --pattern, --frontend and --backend")
@@ -93,14 +98,14 @@ def _run(
     control: str | None,
     hwm: int,
 ) -> None:
-    """Raises: ClickException when an endpoint cannot be bound, being in use."""
+    """Run the proxy. Raises: ClickException when an endpoint cannot be bound."""
     from majordomus.net.zmq.proxy import Proxy
 
     proxy = Proxy(pattern, frontend, backend, control, hwm=hwm)
     try:
         proxy.open()
     except ConfigurationError as error:
-        # The URLs are right: what fails now is this machine, not the usage.
+        # The URLs have been checked, so this is not wrong usage (exit code 2) but a failure (1).
         raise click.ClickException(str(error)) from error
 
     def announce() -> None:
@@ -112,8 +117,8 @@ def _run(
     proxy.run(ready=announce)
 
 
-def _steer(word: str, url: str, timeout: float, as_json: bool) -> None:
-    """Raises: DeadlineExceeded when no proxy is there."""
+def _control(word: str, url: str, timeout: float, as_json: bool) -> None:
+    """Send one command. Raises: DeadlineExceeded when no proxy replies."""
     from majordomus.net.zmq.proxy import Control
 
     with Control(url, timeout) as control:
@@ -127,4 +132,4 @@ def _steer(word: str, url: str, timeout: float, as_json: bool) -> None:
         return
     emit_table(COLUMNS, [("frontend", *told.frontend), ("backend", *told.backend)])
     if told.paused:
-        click.echo("it is paused")
+        click.echo("the proxy is paused")

@@ -1,8 +1,7 @@
-"""`majordomus broker --supervise`: a broker that dies is back within two seconds.
+"""`majordomus broker --supervise` restarts a broker that died, within two seconds.
 
-The broker is a process of its own, which ends with this one. SIGTERM and SIGINT are its to drain,
-SIGHUP its to read settings anew; they are passed on. What never began to serve is a mistake, and
-ends the command.
+The broker is a child process that ends with this one. SIGTERM, SIGINT and SIGHUP are passed on to
+it. A broker that ends before it has served is not restarted: the command fails.
 """
 
 from __future__ import annotations
@@ -23,23 +22,25 @@ from majordomus.cli.run.supervisor import cause
 FIRST_DELAY: Final = 0.1
 MOST_DELAY: Final = 1.0
 STEADY: Final = 10.0
-"""Seconds after which a broker counts as healthy: its next death starts the delays anew."""
+"""Seconds after which a broker counts as healthy, so that the next delay is the first again."""
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ENDS: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 
 Arguments = Callable[[int, int, str], list[str]]
-"""The command line of a broker that writes its endpoints, a line, to a descriptor once it serves;
-that tells how often it was started again; and that takes the endpoints it had before, "" at
-first: a port that it chose itself it has to have again."""
+"""(descriptor, restarts, endpoints) → the command line of the broker.
+
+The broker writes its endpoints to the descriptor when it serves. `endpoints` are the last ones,
+"" at first: clients must find a port that the system chose under the same number again.
+"""
 
 
 def delay(deaths: int) -> float:
-    """Seconds before a broker that died `deaths` times in a row is started again."""
+    """Return the seconds before the restart of a broker that died `deaths` times in a row."""
     return float(min(MOST_DELAY, FIRST_DELAY * 2 ** min(deaths - 1, 30)))
 
 
 class BrokerSupervisor:
-    """Keeps one broker running until a signal. `restarts` counts how often it was started again."""
+    """Keeps one broker running until a signal. `restarts` is the number of restarts."""
 
     def __init__(self, arguments: Arguments) -> None:
         self.restarts = 0
@@ -48,9 +49,12 @@ class BrokerSupervisor:
         self._ending = False
 
     def run(self) -> int:
-        """The exit code. Installs signal handlers: to be called in the main thread."""
+        """Run until a signal and return the exit code.
+
+        Call it in the main thread: it installs signal handlers.
+        """
         deaths = 0
-        with processes.told_of((*PASSED_ON, signal.SIGCHLD)) as wakeup:
+        with processes.signal_descriptor((*PASSED_ON, signal.SIGCHLD)) as wakeup:
             while True:
                 began = time.monotonic()
                 code = self._run_once(wakeup)
@@ -62,14 +66,14 @@ class BrokerSupervisor:
                 self.restarts += 1
                 pause = delay(deaths)
                 complain(
-                    f"majordomus broker: died ({cause(code)}), starts again in {pause:g} s; "
+                    f"majordomus broker: died ({cause(code)}), restarting in {pause:g} s; "
                     f"restart {self.restarts}"
                 )
                 if self._asked_to_end(wakeup, pause):
                     return DONE
 
     def _run_once(self, wakeup: int) -> int:
-        """One life of the broker; how it ended, as subprocess tells it."""
+        """Run the broker once. Returns its exit code as subprocess reports it."""
         reader, writer = os.pipe()
         try:
             arguments = self._arguments(writer, self.restarts, self._endpoints)
@@ -92,7 +96,7 @@ class BrokerSupervisor:
             if reader in ready:
                 self._endpoints = os.read(reader, 65536).decode() or self._endpoints
                 waited_for.remove(reader)
-            for number in _told(wakeup) if wakeup in ready else ():
+            for number in _signals(wakeup) if wakeup in ready else ():
                 if number in PASSED_ON:
                     self._ending = self._ending or number in ENDS
                     processes.send(broker, signal.Signals(number))
@@ -101,17 +105,17 @@ class BrokerSupervisor:
                 return code
 
     def _asked_to_end(self, wakeup: int, pause: float) -> bool:
-        """Waits; whether a signal has ended that."""
+        """Wait `pause` seconds. Returns True when a signal to end came meanwhile."""
         until = time.monotonic() + pause
         while (left := until - time.monotonic()) > 0:
             select.select([wakeup], [], [], left)
-            if any(number in ENDS for number in _told(wakeup)):
+            if any(number in ENDS for number in _signals(wakeup)):
                 return True
         return False
 
 
-def _told(wakeup: int) -> bytes:
-    """The numbers of the signals that have come."""
+def _signals(wakeup: int) -> bytes:
+    """Return the numbers of the signals that have arrived."""
     with contextlib.suppress(BlockingIOError):
         return os.read(wakeup, 4096)
     return b""

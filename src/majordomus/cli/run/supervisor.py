@@ -1,7 +1,7 @@
-"""Worker processes are kept alive here: a dead one comes back after a growing delay.
+"""Worker processes that die are restarted here, after a growing delay.
 
-The first process is started alone: what cannot even be loaded is a mistake and ends the command.
-SIGTERM or SIGINT drains all processes; a second one kills them.
+The first process is started alone: if its worker cannot be loaded, the command fails. SIGTERM or
+SIGINT drains all processes; a second signal kills them.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from majordomus.cli.output import complain
 FIRST_DELAY: Final = 0.2
 MOST_DELAY: Final = 10.0
 STEADY: Final = 10.0
-"""Seconds after which a process counts as healthy: its next death starts the delays anew."""
+"""Seconds after which a process counts as healthy, so that the next delay is the first again."""
 POLL: Final = 0.5
-"""Seconds between two looks at the files, with --reload."""
+"""Seconds between two checks of the files, with --reload."""
 RELOAD_GRACE: Final = 5.0
-"""Seconds that handlers get to finish before a reload kills them."""
+"""Seconds between SIGTERM and SIGKILL at a reload."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 UNWATCHED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 Arguments = Callable[[int], list[str]]
-"""The command line of a process that writes what it serves to the given descriptor, once loaded."""
+"""Descriptor → command line of a process that writes its services to it when it is loaded."""
 
 
 def restart_delay(deaths: int) -> float:
-    """Seconds before a process that died `deaths` times in a row is started again."""
+    """Return the seconds before the restart of a process that died `deaths` times in a row."""
     return float(min(MOST_DELAY, FIRST_DELAY * 2 ** min(deaths - 1, 30)))
 
 
 def cause(code: int) -> str:
-    """What ended a process, by its exit code as subprocess gives it."""
+    """Describe the end of a process from the exit code that subprocess reports."""
     if code >= 0:
         return f"exit code {code}"
     try:
         return signal.Signals(-code).name
-    except ValueError:  # the real-time signals have no names
+    except ValueError:  # real-time signals have no names
         return f"signal {-code}"
 
 
 def python_files(root: Path) -> dict[str, int]:
-    """Every ``.py`` file below `root` with its mtime in ns; what is hidden or installed apart."""
+    """Return the mtime in ns of each ``.py`` file below `root`, unless hidden or installed."""
     found: dict[str, int] = {}
     for folder, folders, files in os.walk(root):
         folders[:] = [
@@ -71,19 +71,27 @@ def python_files(root: Path) -> dict[str, int]:
     return found
 
 
-class Child(NamedTuple):
-    """One running process, and the pipe on which it says that its worker is loaded."""
+class WorkerProcess(NamedTuple):
+    """One running process.
+
+    ``loaded``: the pipe to which it writes when its worker is loaded. ``since``: its start, in
+    monotonic seconds.
+    """
 
     process: subprocess.Popen[bytes]
     loaded: int
     since: float
 
 
-class Slot:
-    """A place for one process: running, waiting to be started again, or over."""
+class Replica:
+    """One of the processes that are to run.
+
+    ``child``: the running process, if any. ``deaths``: how often it died in a row. ``due``: when it
+    is started, in monotonic seconds; None while it runs or when it has ended with exit code 0.
+    """
 
     def __init__(self) -> None:
-        self.child: Child | None = None
+        self.child: WorkerProcess | None = None
         self.deaths = 0
         self.due: float | None = 0.0
 
@@ -93,15 +101,18 @@ class Supervisor:
 
     def __init__(self, arguments: Arguments, count: int, reload: Path | None = None) -> None:
         self.arguments = arguments
-        self.slots = [Slot() for _ in range(count)]
+        self.replicas = [Replica() for _ in range(count)]
         self.reload = reload
         self.files = python_files(reload) if reload else {}
         self.ever_loaded = False
         self.signals: list[int] = []
 
     def run(self) -> int:
-        """The exit code. Installs signal handlers: to be called in the main thread."""
-        with processes.told_of(SIGNALS) as wakeup:
+        """Run until a signal or until all have ended; return the exit code.
+
+        Call it in the main thread: it installs signal handlers.
+        """
+        with processes.signal_descriptor(SIGNALS) as wakeup:
             try:
                 return self._run(wakeup)
             finally:
@@ -110,9 +121,9 @@ class Supervisor:
     def _run(self, wakeup: int) -> int:
         while True:
             now = time.monotonic()
-            for slot in self._startable():
-                if slot.due is not None and slot.due <= now:
-                    self._start(slot, now)
+            for replica in self._startable():
+                if replica.due is not None and replica.due <= now:
+                    self._start(replica, now)
             self._wait(wakeup)
             if self._asked_to_stop():
                 return self._drain(wakeup)
@@ -121,11 +132,11 @@ class Supervisor:
                 return code
             self._reload_when_changed()
 
-    def _startable(self) -> list[Slot]:
-        """All slots, or the first alone as long as nothing shows that the worker can be loaded."""
-        return self.slots if self.ever_loaded else self.slots[:1]
+    def _startable(self) -> list[Replica]:
+        """Return all replicas, or the first alone until it has loaded the worker."""
+        return self.replicas if self.ever_loaded else self.replicas[:1]
 
-    def _start(self, slot: Slot, now: float) -> None:
+    def _start(self, replica: Replica, now: float) -> None:
         reader, writer = os.pipe()
         try:
             process = processes.start(self.arguments(writer), fds=(writer,))
@@ -135,47 +146,47 @@ class Supervisor:
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
-        slot.child, slot.due = Child(process, reader, now), None
+        replica.child, replica.due = WorkerProcess(process, reader, now), None
 
     def _note_loaded(self, what: str) -> None:
-        """The first process has loaded its worker: say so, and let the others start."""
+        """Print what the first process serves, and permit the others to start."""
         if what:
             self.ever_loaded = True
-            count = len(self.slots)
+            count = len(self.replicas)
             click.echo(what + (f" in {count} processes" if count > 1 else ""))
 
     def _collect(self) -> int | None:
-        """Reap the dead and plan their return; the exit code when nothing is left to wait for."""
+        """Reap ended processes and plan their restart. Returns the exit code when none is left."""
         now = time.monotonic()
-        for slot in self.slots:
-            if slot.child is None or slot.child.process.poll() is None:
+        for replica in self.replicas:
+            if replica.child is None or replica.child.process.poll() is None:
                 continue
-            pid, since = slot.child.process.pid, slot.child.since
-            code = self._forget(slot)
+            pid, since = replica.child.process.pid, replica.child.since
+            code = self._forget(replica)
             if code == DONE:
                 continue
             if not self.ever_loaded and not self.reload:
                 return code if code > 0 else FAILED
-            slot.deaths = 1 if now - since >= STEADY else slot.deaths + 1
-            self._plan_restart(slot, pid, code, now)
-        waiting = any(slot.child or slot.due is not None for slot in self._startable())
+            replica.deaths = 1 if now - since >= STEADY else replica.deaths + 1
+            self._plan_restart(replica, pid, code, now)
+        waiting = any(replica.child or replica.due is not None for replica in self._startable())
         return None if waiting or self.reload else DONE
 
-    def _plan_restart(self, slot: Slot, pid: int, code: int, now: float) -> None:
+    def _plan_restart(self, replica: Replica, pid: int, code: int, now: float) -> None:
         if not self.ever_loaded:
-            complain("majordomus worker: waiting for a change before the next try")
+            complain("majordomus worker: waiting for a changed file before the next start")
             return
-        delay = restart_delay(slot.deaths)
-        slot.due = now + delay
+        delay = restart_delay(replica.deaths)
+        replica.due = now + delay
         complain(
-            f"majordomus worker: process {pid} died ({cause(code)}), another starts in {delay:g} s"
+            f"majordomus worker: process {pid} died ({cause(code)}), restarting in {delay:g} s"
         )
 
-    def _forget(self, slot: Slot) -> int:
-        """Reap the ended process of `slot`; its exit code."""
-        if slot.child is None:
+    def _forget(self, replica: Replica) -> int:
+        """Reap the ended process of `replica` and return its exit code."""
+        if replica.child is None:
             return DONE
-        child, slot.child = slot.child, None
+        child, replica.child = replica.child, None
         os.close(child.loaded)
         return processes.reap(child.process)
 
@@ -187,42 +198,44 @@ class Supervisor:
             return
         changed = sorted(name for name, _ in files.items() ^ self.files.items())
         self.files = files
-        complain(f"majordomus worker: {os.path.relpath(changed[0])} changed, starting again")
+        complain(f"majordomus worker: {os.path.relpath(changed[0])} changed, restarting")
         self._end_all(RELOAD_GRACE)
         self.ever_loaded = False
-        for slot in self.slots:
-            slot.deaths, slot.due = 0, 0.0
+        for replica in self.replicas:
+            replica.deaths, replica.due = 0, 0.0
 
     def _drain(self, wakeup: int) -> int:
-        """Ask every process to finish, and wait for it; a second request kills."""
-        for slot in self.slots:
-            slot.due = None
-            if slot.child:
-                processes.send(slot.child.process, signal.SIGTERM)
+        """Send SIGTERM to every process and wait; a second signal kills them."""
+        for replica in self.replicas:
+            replica.due = None
+            if replica.child:
+                processes.send(replica.child.process, signal.SIGTERM)
         codes: list[int] = []
-        while any(slot.child for slot in self.slots):
+        while any(replica.child for replica in self.replicas):
             self._wait(wakeup)
-            for slot in self.slots:
-                if slot.child and slot.child.process.poll() is not None:
-                    codes.append(self._forget(slot))
+            for replica in self.replicas:
+                if replica.child and replica.child.process.poll() is not None:
+                    codes.append(self._forget(replica))
             if self._asked_to_stop():
-                complain("majordomus worker: killed before all work was done")
+                complain("majordomus worker: killed before all requests were answered")
                 return FAILED
-        # Who is asked before it can listen ends by the signal itself, and had nothing to finish.
+        # A process that has not installed its handler yet is ended by SIGTERM, and had no request.
         return DONE if set(codes) <= {DONE, -signal.SIGTERM} else FAILED
 
     def _end_all(self, grace: float) -> None:
-        processes.end_all([slot.child.process for slot in self.slots if slot.child], grace)
-        for slot in self.slots:
-            self._forget(slot)
+        processes.end_all(
+            [replica.child.process for replica in self.replicas if replica.child], grace
+        )
+        for replica in self.replicas:
+            self._forget(replica)
 
     def _wait(self, wakeup: int) -> None:
-        """Until a signal comes, a process has loaded, a restart is due, or files are to be seen."""
+        """Wait for a signal, a loaded process, a restart that is due or the next check of files."""
         now = time.monotonic()
-        dues = [slot.due - now for slot in self._startable() if slot.due is not None]
+        dues = [replica.due - now for replica in self._startable() if replica.due is not None]
         if self.reload:
             dues.append(POLL)
-        pipes = [] if self.ever_loaded else [s.child.loaded for s in self.slots if s.child]
+        pipes = [] if self.ever_loaded else [s.child.loaded for s in self.replicas if s.child]
         select.select([wakeup, *pipes], [], [], max(0.0, min(dues)) if dues else None)
         with contextlib.suppress(BlockingIOError):
             self.signals += os.read(wakeup, 4096)
@@ -231,7 +244,7 @@ class Supervisor:
                 self._note_loaded(os.read(pipe, 65536).decode("utf-8", "replace"))
 
     def _asked_to_stop(self) -> bool:
-        """Has one of the signals come, SIGCHLD apart? Clears what came."""
+        """Return whether a signal other than SIGCHLD has arrived, and clear the list."""
         asked = any(number != signal.SIGCHLD for number in self.signals)
         self.signals.clear()
         return asked

@@ -1,4 +1,4 @@
-"""`majordomus worker`: the parent supervises processes, each runs the worker object MODULE:NAME."""
+"""`majordomus worker` supervises processes, each of which runs the worker object MODULE:NAME."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from majordomus.net.worker.async_worker import AsyncWorker
     from majordomus.net.worker.worker import Worker
 
-NOBODY: Final = -1
-PATIENCE: Final = 3.0
-"""Seconds without a broker before the user is told."""
+NO_SUPERVISOR: Final = -1
+WARN_AFTER: Final = 3.0
+"""Seconds without a registration before a warning is logged."""
 
 logger = logging.getLogger("majordomus.worker")
 
@@ -37,7 +37,7 @@ logger = logging.getLogger("majordomus.worker")
     multiple=True,
     metavar="URL",
     envvar="MAJORDOMUS_BROKER",
-    help="The broker; several times to register at several. [default: what the worker itself says]",
+    help="The broker; repeat it to register at several. [default: the worker's own]",
 )
 @key_options
 @click.option(
@@ -46,25 +46,23 @@ logger = logging.getLogger("majordomus.worker")
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes; one that dies is started again.",
+    help="Number of processes; one that dies is restarted.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Plain functions that run at a time in a process. [default: what the worker itself says]",
+    help="Threads for `def` handlers in each process. [default: the worker's own]",
 )
 @click.option(
     "--handler-processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help='Handlers with run="process" that run at a time in a process. '
-    "[default: what the worker itself says]",
+    help='Processes for handlers with run="process", for each process. '
+    "[default: the worker's own]",
 )
-@click.option(
-    "--reload", is_flag=True, help="Start again when a .py file below this folder changes."
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
+@click.option("--reload", is_flag=True, help="Restart when a .py file below this folder changes.")
+@click.option("-v", "--verbose", is_flag=True, help="Log connections and registrations.")
 @click.option("--child", "loaded_fd", type=int, hidden=True)
 def command(
     target: str,
@@ -76,10 +74,10 @@ def command(
     verbose: bool,
     loaded_fd: int | None,
 ) -> int:
-    """Run the Worker or AsyncWorker NAME of MODULE until SIGTERM or SIGINT, then drain and leave.
+    """Run the Worker or AsyncWorker NAME of MODULE until SIGTERM or SIGINT, then drain and exit.
 
-    MODULE is looked for in this folder first. A process that dies is started again, after a delay
-    that grows as long as it keeps dying. A second signal ends at once.
+    MODULE is imported from this folder first. A process that dies is restarted, after a delay that
+    grows with each death in a row. A second signal kills all processes.
     """
     if loaded_fd is not None:
         _serve(target, brokers, threads, handler_processes, verbose, loaded_fd)
@@ -106,7 +104,7 @@ def _serve(
     verbose: bool,
     loaded_fd: int,
 ) -> None:
-    """One process's part: load, tell the supervisor, serve until a signal."""
+    """Run in a worker process: load, notify the supervisor, serve until a signal."""
     from majordomus.net.worker.async_worker import AsyncWorker
 
     exit_on_sigterm()
@@ -117,42 +115,42 @@ def _serve(
         raise ConfigurationError(
             f"{target!r} has no service: decorate a function with @worker.service(name)"
         )
-    if loaded_fd != NOBODY:
+    if loaded_fd != NO_SUPERVISOR:
         services = ", ".join(sorted(worker.handlers))
         os.write(
             loaded_fd, printable(f"serving {services} at {', '.join(worker.endpoints)}").encode()
         )
         os.close(loaded_fd)
-    threading.Thread(target=_warn_when_alone, args=(worker,), daemon=True).start()
+    threading.Thread(target=_warn_when_unregistered, args=(worker,), daemon=True).start()
     if isinstance(worker, AsyncWorker):
         asyncio.run(worker.run())
     else:
         worker.run()
 
 
-def _warn_when_alone(worker: Worker | AsyncWorker) -> None:
-    """A worker waits for its broker for ever; who has mistyped the URL should hear of it."""
-    until = time.monotonic() + PATIENCE
+def _warn_when_unregistered(worker: Worker | AsyncWorker) -> None:
+    """Log a warning when no broker registers the worker: its URL may be wrong."""
+    until = time.monotonic() + WARN_AFTER
     while not worker.ready:
         if time.monotonic() > until:
             tried = ", ".join(worker.endpoints)
-            logger.warning("no broker has registered this worker yet, it goes on trying: %s", tried)
+            logger.warning("no broker has registered this worker yet; trying again: %s", tried)
             return
         time.sleep(0.05)
 
 
 def load(target: str) -> Worker | AsyncWorker:
-    """The worker object that `target`, MODULE:NAME, names; the current folder comes first.
+    """Import the worker object `target`, MODULE:NAME, from the current folder first.
 
-    Raises: ConfigurationError when there is no such module or object, when the module cannot be
-    imported, or when the object is no worker.
+    Raises: ConfigurationError when there is no such module or object, when the import fails, or
+    when the object is not a worker.
     """
     from majordomus.net.worker.async_worker import AsyncWorker
     from majordomus.net.worker.worker import Worker
 
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
-        raise ConfigurationError(f"{target!r}: MODULE:NAME is wanted, as in worker:worker")
+        raise ConfigurationError(f"{target!r}: expected MODULE:NAME, as in worker:worker")
     module = import_here(module_name)
     found = module
     for part in name.split("."):
@@ -163,7 +161,7 @@ def load(target: str) -> Worker | AsyncWorker:
         found = getattr(found, part)
     if not isinstance(found, Worker | AsyncWorker):
         raise ConfigurationError(
-            f"{target!r}: {name} is no Worker or AsyncWorker but {type(found).__name__}"
+            f"{target!r}: {name} is of type {type(found).__name__}, not a Worker or AsyncWorker"
             f"{_workers_in(module)}"
         )
     return found
@@ -174,4 +172,4 @@ def _workers_in(module: object) -> str:
     from majordomus.net.worker.worker import Worker
 
     names = [name for name, one in vars(module).items() if isinstance(one, Worker | AsyncWorker)]
-    return f" (there is {', '.join(names)})" if names else ""
+    return f" (it has {', '.join(names)})" if names else ""
