@@ -99,10 +99,7 @@ class Dispatcher:
     def _choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         if request.target is not None:
             return request.target if request.target.has_room() else None
-        service = request.service
-        if service.only_worker is not None:
-            return service.choose(request)
-        return service.strategy.choose(request)
+        return request.service.strategy.choose(request)
 
     def _queue_of(self, request: AcceptedRequest) -> FairQueue:
         return request.target.reserved if request.target else request.service.queue
@@ -141,7 +138,7 @@ class Dispatcher:
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
         service = request.service
-        if service.only_worker is None and service.given is not None:
+        if service.given is not None:
             service.given(worker)
         self._weigh(worker)
         if request.stream is None:
@@ -155,10 +152,6 @@ class Dispatcher:
 
     def _weigh(self, worker: RegisteredWorker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
-        only = worker.only_service
-        if only is not None:  # the list of all would be two more lines of a cache
-            only.weigh(worker)
-            return
         for service in worker.order:
             service.weigh(worker)
 
@@ -212,9 +205,6 @@ class Dispatcher:
         return reserved.pop_for(worker) if request is None and reserved is not None else request
 
     def _next_of_services(self, worker: RegisteredWorker) -> AcceptedRequest | None:
-        only = worker.only_service
-        if only is not None:
-            return None if only.waiting is None else only.waiting.pop_for(worker)
         order = worker.order
         backlogged = self.registry.backlogged
         if len(backlogged) < len(order):
@@ -228,8 +218,8 @@ class Dispatcher:
         for _ in range(len(order)):
             service = order[0]
             order.append(order.pop(0))
-            if service.queue:
-                request = service.queue.pop_for(worker)
+            if service.waiting is not None and service.waiting.count:
+                request = service.waiting.pop_for(worker)
                 if request is not None:
                     return request
         return None
@@ -462,7 +452,7 @@ class Dispatcher:
         request.parts = None
         request.stream = None
         request.rejected = None
-        if not service.open and service.only_worker is None and not service.workers:
+        if not service.open and service.newest_worker is None:
             registry.tidy(service)
 
     def _tell(
@@ -497,7 +487,6 @@ class Dispatcher:
         self.registry.served[service] = None
         worker.services[service.name] = service
         worker.order.append(service)
-        worker.only_service = service if len(worker.order) == 1 else None
         set_weight(worker, service)
         self._weigh(worker)
         self.feed(worker, now)

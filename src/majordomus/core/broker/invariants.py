@@ -176,7 +176,7 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     for service in registry.services.values():
         if not service.known:
             yield f"service {service.name!r}: is known, and does not know it"
-    for guess in registry.foresight.guesses():
+    for guess in registry.prefetcher.guessable():
         if registry.services.get(guess.name) is not guess:
             yield f"service {guess.name!r}: may be guessed, and is not known"
 
@@ -267,8 +267,8 @@ def _service(service: Service, is_open: int) -> Iterator[str]:
         yield f"{name}: open = {service.open}, but {is_open} are"
     if not service.open and not service.workers:
         yield f"{name}: is known, and nobody serves it or waits for it"
-    if service.only_worker is not None and [*service.workers.values()] != [service.only_worker]:
-        yield f"{name}: its only worker is not the only one"
+    if service.newest_worker is not next(reversed(service.workers.values()), None):
+        yield f"{name}: its newest worker is another one"
     free = [w for w in service.workers.values() if w.free]
     for request in service.queue if free else ():
         if any(worker not in (request.rejected or ()) for worker in free):
@@ -292,8 +292,6 @@ def _worker(worker: RegisteredWorker) -> Iterator[str]:
         yield f"{name}: is registered, and lost"
     if {s.name: s for s in worker.order} != worker.services:
         yield f"{name}: its services and their order differ"
-    if worker.only_service is not (worker.order[0] if len(worker.order) == 1 else None):
-        yield f"{name}: serves {len(worker.order)} services, and is known to serve another number"
     yield from _queue(name, worker.reserved)
     if worker.reserved and worker.free:
         yield f"rule 6: {name} is free, and there waits {story(next(iter(worker.reserved)))}"

@@ -40,7 +40,7 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
-    cdef public Prefetcher foresight
+    cdef public Prefetcher prefetcher
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts
@@ -65,4 +65,5 @@ cdef class Registry:
     cdef public object topics
     cpdef unsigned long long next_number(self) except? 0
     cpdef Service service(self, bytes name)
+    cpdef Service find_service(self, bytes name)
     cpdef object tidy(self, Service service)
