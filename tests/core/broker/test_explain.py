@@ -236,7 +236,7 @@ def test_requests_of_older_dialects_have_names_too(
 def test_questions_to_the_broker_are_no_stories(harness: BrokerHarness) -> None:
     for _ in range(3):
         assert explained(harness) == []
-    assert list(harness.machine.registry.stories.recent) == []
+    assert list(harness.machine.registry.history.recent) == []
 
 
 def test_services_tell_how_long_requests_took(harness: BrokerHarness) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from majordomus.core.broker import invariants
 from majordomus.core.broker.invariants import InvariantError, story
-from majordomus.core.broker.state.listeners import Subscriber
 from majordomus.core.broker.state.peers import PeerOutbox
 from majordomus.core.broker.state.registry import Counts
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.timer_wheel import Bucket
 from majordomus.core.broker.state.transitions import FORGOTTEN, LOST, RequestState, WorkerState
 from majordomus.protocol.codecs import LEGACY
@@ -88,11 +88,11 @@ CORRUPTIONS: dict[str, Callable[[Dependencies], object]] = {
     "is open, and in no place": lambda r: put(r.at_worker, "state", RequestState.HELD),
     "its client does not know it": lambda r: r.registry.peers[C].open.pop(1),
     "its service is not known": lambda r: r.registry.services.pop(b"time"),
-    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", Bucket()),
+    "rule 5: it has no deadline": lambda r: put(r.at_worker, "bucket", Bucket()),
     "queue and state differ": lambda r: put(r.waiting, "queue", None),
     "is not in its queue": lambda r: put(r.waiting, "queue", r.worker.reserved),
     "waits, and has a worker": lambda r: put(r.waiting, "worker", r.worker),
-    "its worker does not hold it": lambda r: put(r.at_worker, "dispatch", 99),
+    "its worker does not hold it": lambda r: put(r.at_worker, "dispatch_id", 99),
     "rule 3: too many attempts": lambda r: put(r.at_worker, "attempt", 4),
     "its queue miscounts": lambda r: gain(r.service.queue, "count"),
     "its queue miscounts who declined": lambda r: r.service.queue.declined.clear(),
@@ -117,7 +117,7 @@ CORRUPTIONS: dict[str, Callable[[Dependencies], object]] = {
     "its handles and its slots differ": lambda r: r.legacy.handles.clear(),
     "rule 2: worker": lambda r: r.worker.hold(r.legacy.oldest),
     "holding = 2, but 1 slots are in use": lambda r: gain(r.worker, "holding"),
-    "4 dispatches are known, and 3 slots": lambda r: gain(r.registry.dispatched, "count"),
+    "4 dispatches are known, and 3 slots": lambda r: gain(r.registry.dispatch_table, "count"),
     "is forgotten, and known": lambda r: put(r.peer, "state", FORGOTTEN),
     "has no timer": lambda r: put(r.peer, "timer", None),
     "its worker is not registered": lambda r: r.registry.workers.pop(V),
@@ -127,7 +127,7 @@ CORRUPTIONS: dict[str, Callable[[Dependencies], object]] = {
     ),
     "is not its peer's": lambda r: r.registry.handles.update({b"ghost": r.peer}),
     "is not reached by its handle": lambda r: r.registry.handles.pop(r.peer.handle),
-    "what it subscribed to is another's": lambda r: put(r.peer, "listener", foreign(r)),
+    "what it subscribed to is another's": lambda r: put(r.peer, "subscriber", foreign(r)),
     "waits, and nobody is away": lambda r: r.registry.away.update({b"ghost": foreign(r)}),
     "waits for a client that is here": lambda r: r.registry.away.update(
         {r.peer.handle: foreign(r)}

@@ -129,8 +129,8 @@ class Dispatcher:
         request.attempt += 1
         request.given = now
         request.worker = worker
-        number = registry.last_number = registry.dispatched.give(request, registry.last_number)
-        request.dispatch = BROKER_ID_BIT | number
+        number = registry.last_number = registry.dispatch_table.give(request, registry.last_number)
+        request.dispatch_id = BROKER_ID_BIT | number
         if not worker.holding:
             worker.busy_since = now
         worker.hold(request)
@@ -147,8 +147,8 @@ class Dispatcher:
             self.streams.dispatch(request, request.stream, worker, now)
 
     def _remember_handle(self, worker: RegisteredWorker, request: AcceptedRequest) -> None:
-        handle = speech.handle_of(worker, request, request.dispatch)
-        worker.handles.setdefault(handle, deque()).append(request.dispatch)
+        handle = speech.handle_of(worker, request, request.dispatch_id)
+        worker.handles.setdefault(handle, deque()).append(request.dispatch_id)
 
     def _weigh(self, worker: RegisteredWorker) -> None:
         """Tell the strategies of `worker`'s services what it holds now."""
@@ -157,7 +157,7 @@ class Dispatcher:
 
     def release(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """Give the slot of dispatch `number` back; None when `worker` does not hold it (rule 2)."""
-        request = self.registry.dispatched.take(worker, number)
+        request = self.registry.dispatch_table.take(worker, number)
         if request is None:
             return None
         worker.let_go(request)
@@ -168,7 +168,7 @@ class Dispatcher:
 
     def held_as(self, worker: RegisteredWorker | None, number: int) -> AcceptedRequest | None:
         """The request that has a slot of `worker` as dispatch `number`."""
-        return None if worker is None else self.registry.dispatched.of(worker, number)
+        return None if worker is None else self.registry.dispatch_table.of(worker, number)
 
     def _forget_handle(
         self, worker: RegisteredWorker, request: AcceptedRequest, number: int
@@ -298,7 +298,7 @@ class Dispatcher:
         worker_id = request.worker.id if request.worker else b""
         self._tell(request, status, frames, now, worker_id, flags, metadata, not heard)
         self._close(request, status)
-        self.registry.stories.ended(request, now)
+        self.registry.history.ended(request, now)
 
     def reject(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """REJECT: nothing ran, so it does not count as an attempt, and another worker gets the
@@ -414,14 +414,14 @@ class Dispatcher:
             self.outgoing.say(worker.peer, speech.cancel(request), now)
         streamed = request.stream is not None
         self._close(request, status)
-        self.registry.stories.ended(request, now)
+        self.registry.history.ended(request, now)
         if worker is not None and streamed:
             self.streams.ended(request, worker, now)
         if worker is not None and worker.dialect is DELPHI:
             self._make_room(worker, now)
 
     def _has_slot(self, worker: RegisteredWorker, request: AcceptedRequest) -> bool:
-        return self.registry.dispatched.of(worker, request.dispatch) is request
+        return self.registry.dispatch_table.of(worker, request.dispatch_id) is request
 
     def _make_room(self, worker: RegisteredWorker, now: float) -> None:
         """A Delphi worker need not answer what it gets, and gets any number (docs/spec/delphi.md):
@@ -435,7 +435,7 @@ class Dispatcher:
             request = request.newer
         if request is not None:
             self.registry.drop("never-answered", worker.id)
-            self.release(worker, request.dispatch)
+            self.release(worker, request.dispatch_id)
             self.feed(worker, now)
 
     def _close(self, request: AcceptedRequest, status: int) -> None:
@@ -446,8 +446,8 @@ class Dispatcher:
         registry.open -= 1
         service.open -= 1
         request.peer.open.pop(request.key, None)
-        if request.slot is not None:
-            request.slot.remove(request)
+        if request.bucket is not None:
+            request.bucket.remove(request)
         request.body = NO_FRAMES
         request.parts = None
         request.stream = None

@@ -47,7 +47,7 @@ def story(request: AcceptedRequest) -> str:
     return (
         f"{request.service.name.decode()} key={request.key!r} from {request.peer.id.hex()} "
         f"{request.dialect.value} {request.state.name} attempt={request.attempt} worker={worker} "
-        f"dispatch={request.dispatch & 0xFFFFFFFF} deadline={request.deadline:.3f}"
+        f"dispatch={request.dispatch_id & 0xFFFFFFFF} deadline={request.deadline:.3f}"
     )
 
 
@@ -96,11 +96,11 @@ def _events(registry: Registry) -> Iterator[str]:
     for handle, peer in registry.handles.items():
         if peers.get(peer.id) is not peer or handle not in (peer.handle, peer.own_handle):
             yield f"handle {handle.hex()}: is not its peer's"
-    listeners = {peer.listener: None for peer in peers.values() if peer.listener is not None}
+    listeners = {peer.subscriber: None for peer in peers.values() if peer.subscriber is not None}
     for peer in peers.values():
         if registry.handles.get(peer.handle) is not peer:
             yield f"peer {peer.id.hex()}: is not reached by its handle"
-        if peer.listener is not None and peer.listener.peer is not peer:
+        if peer.subscriber is not None and peer.subscriber.peer is not peer:
             yield f"peer {peer.id.hex()}: what it subscribed to is another's"
     for handle, listener in registry.away.items():
         if listener.peer is not None or listener.key is None or listener.handle != handle:
@@ -157,8 +157,8 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
     holding = sum(worker.holding for worker in registry.workers.values())
-    if registry.dispatched.count != holding:
-        yield f"{registry.dispatched.count} dispatches are known, and {holding} slots in use"
+    if registry.dispatch_table.count != holding:
+        yield f"{registry.dispatch_table.count} dispatches are known, and {holding} slots in use"
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -212,7 +212,7 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
     name = request.service.name
     if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
         yield f"its service is not known: {story(request)}"
-    if request.slot is None or request not in request.slot:
+    if request.bucket is None or request not in request.bucket:
         yield f"rule 5: it has no deadline: {story(request)}"
     if (request.queue is not None) != (request.state is QUEUED):
         yield f"queue and state differ: {story(request)}"
@@ -225,7 +225,7 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
         yield f"waits, and has a worker: {story(request)}"
     if request.state in AT_WORKER:
         worker = request.worker
-        if worker is None or registry.dispatched.of(worker, request.dispatch) is not request:
+        if worker is None or registry.dispatch_table.of(worker, request.dispatch_id) is not request:
             yield f"its worker does not hold it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
@@ -250,7 +250,7 @@ def _stream(request: AcceptedRequest) -> Iterator[str]:
         yield f"its client's side is neither open nor closed: {story(request)}"
     if request.state not in AT_WORKER or request.worker is None:
         return
-    unsent = request.worker.is_undelivered(request.dispatch)
+    unsent = request.worker.is_undelivered(request.dispatch_id)
     if request.worker.dialect is not Dialect.MDP03:
         if stream.open and not unsent:
             yield f"its worker has it before its client has said its last: {story(request)}"

@@ -364,7 +364,7 @@ class BrokerMachine:
         header.read(frames[at])
         peer = None
         if header.command == spec.FINAL:
-            peer = self.registry.dispatched.answerer(peer_id, header.id)
+            peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:
             peer = self.registry.peers.get(peer_id)
         if peer is None:

@@ -113,7 +113,7 @@ class Streams:
         stream, worker = stream_of(request), request.worker
         stream.down += parts
         if worker is not None and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
+            self.outgoing.say(worker.peer, speech.credit(request.dispatch_id, parts), now)
 
     def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
@@ -127,7 +127,7 @@ class Streams:
             return
         stream.down += added
         if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+            self.outgoing.say(worker.peer, speech.credit(request.dispatch_id, added), now)
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
@@ -181,17 +181,17 @@ class Streams:
             self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
             if stream.down > spec.FIRST_CREDIT:
                 added = stream.down - spec.FIRST_CREDIT
-                self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+                self.outgoing.say(worker.peer, speech.credit(request.dispatch_id, added), now)
         else:
-            worker.not_delivered(request.dispatch)
+            worker.not_delivered(request.dispatch_id)
         self._pass_on(request, stream, now)
 
     def ended(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """`request` has ended at `worker`. One that waited there for its client's last word has
         left no trace at the worker: its slot is free."""
-        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
-            worker.delivered(request.dispatch)
-            if self.dispatcher.release(worker, request.dispatch) is not None:
+        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch_id):
+            worker.delivered(request.dispatch_id)
+            if self.dispatcher.release(worker, request.dispatch_id) is not None:
                 self.dispatcher.feed(worker, now)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
@@ -257,7 +257,7 @@ class Streams:
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> bool:
         """One request for a worker that knows no parts, when the client has said its last."""
-        if not worker.is_undelivered(request.dispatch):
+        if not worker.is_undelivered(request.dispatch_id):
             return True
         frames, size = len(request.body) + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
@@ -267,7 +267,7 @@ class Streams:
             if stream.up <= STEP:
                 self._grant(request, stream, STEP, now)
             return True
-        worker.delivered(request.dispatch)
+        worker.delivered(request.dispatch_id)
         stream.final_due = False
         body = stream.joined(request.body)
         self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)

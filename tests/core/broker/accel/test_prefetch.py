@@ -250,14 +250,14 @@ class TestPeerThatAnswersIsFoundByTheDispatch:
 
     def test_by_its_number_and_its_routing_id(self) -> None:
         made, dispatch = self.served()
-        answerer, peers = made.registry.dispatched.answerer, made.registry.peers
+        answerer, peers = made.registry.dispatch_table.answerer, made.registry.peers
         assert answerer(b"worker-001", dispatch) is peers[b"worker-001"]
         assert answerer(b"worker-002", dispatch) is None
         assert answerer(b"client", dispatch) is None
 
     def test_not_by_a_number_that_only_has_the_same_place(self) -> None:
         made, dispatch = self.served()
-        ring = made.registry.dispatched
+        ring = made.registry.dispatch_table
         assert ring.answerer(b"worker-001", dispatch + ring._mask + 1) is None
         assert ring.answerer(b"worker-001", dispatch & ~spec.BROKER_ID_BIT) is None
         assert ring.answerer(b"worker-001", 0) is None
@@ -266,7 +266,7 @@ class TestPeerThatAnswersIsFoundByTheDispatch:
         made, dispatch = self.served()
         peer = made.registry.peers[b"worker-001"]
         peer.move("forget")
-        assert made.registry.dispatched.answerer(b"worker-001", dispatch) is None
+        assert made.registry.dispatch_table.answerer(b"worker-001", dispatch) is None
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ cdef class Registry:
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
-    cdef public DispatchTable dispatched
+    cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers
     cdef public Deadlines retries
@@ -54,7 +54,7 @@ cdef class Registry:
     cdef public Py_ssize_t queued_bytes
     cdef public Py_ssize_t outbox_bytes
     cdef public object strategies
-    cdef public History stories
+    cdef public History history
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started

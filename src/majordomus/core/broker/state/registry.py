@@ -11,9 +11,9 @@ from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
-from majordomus.core.broker.state.listeners import Key, Subscriber
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Key, Subscriber
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
 from majordomus.core.broker.state.topics import Topics
 from majordomus.core.broker.state.workers import RegisteredWorker
@@ -118,7 +118,7 @@ class Registry:
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.dispatched = DispatchTable()
+        self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
         self.retries: Deadlines = Deadlines()
@@ -127,7 +127,7 @@ class Registry:
         self.queued_bytes = 0
         self.outbox_bytes = 0
         self.strategies = strategies
-        self.stories = History(settings.slow, settings.max_stories)
+        self.history = History(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
         self.started = 0.0

@@ -128,7 +128,7 @@ class RegisteredWorker:
         held = {}
         request = self.oldest
         while request is not None:
-            held[request.dispatch] = request
+            held[request.dispatch_id] = request
             request = request.newer
         return held
 
