@@ -1,4 +1,4 @@
-"""One peer: a routing id, how it speaks, what it has open, what waits for it. No rules."""
+"""One peer: its routing id, its dialect, its open requests and its outbox. No rule lives here."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
-    """The key of a conversation in `Peer.open`: behind one routing id several clients may stand,
-    each in its own envelope."""
+    """The key of a conversation in `Peer.open`. Behind a proxy, several clients share one routing
+    id; each has its own envelope."""
     return (id, envelope) if envelope else id
 
 
 class PeerOutbox:
-    """What a full socket refused, in order. ``delay`` is seconds until the next try."""
+    """Messages that a full socket refused.
+
+    messages: the messages, oldest first.
+    size: their bytes.
+    delay: seconds until the next try.
+    """
 
     __slots__ = ("delay", "messages", "size")
 
@@ -34,12 +39,28 @@ class PeerOutbox:
 
 
 class Peer:
-    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds.
+    """A routing id that has sent a message. Times are monotonic seconds.
 
-    ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
-    ``prefix`` stands in front of every name that it uses, unseen by it.
-    ``handle``: under which workers know it; its session's, once it named one. ``own_handle`` never
-    changes. ``asked``: the served one that it called last, which may be known no more.
+    id: the routing id.
+    dialect: the dialect of its first message.
+    worker: the worker that it has registered as; None for a client.
+    prefix: the prefix of every name that it uses, where a group is a tenant.
+    outbox: the messages that its full socket refused; None without any.
+    last_sent: when a message was last sent to it.
+    last_heard: when a message of it was last received.
+    state: its state (transitions.py).
+    open: its open requests by the key of their conversation.
+    asked: the service that it called last, if that was served; it may have been forgotten.
+    handle: the address by which workers know it; that of its session, if it has one.
+    own_handle: the handle that it got first; it never changes.
+    identity: what its connection has proved.
+    user, groups: those of `identity`.
+    queued: how many of its requests are queued.
+    queued_bytes: the bytes of their bodies.
+    last_delay: the delay of its last outbox.
+    flushed: when its outbox was last emptied.
+    timer: its bucket of the timer wheel.
+    subscriber: its subscriptions and session; None without any.
     """
 
     __slots__ = (
@@ -90,7 +111,7 @@ class Peer:
         self.timer: dict[Peer, None] | None = None
 
     def move(self, event: str) -> None:
-        """Follow `event` through the table of states."""
+        """Follow `event` through the table of states. Raises: LocalProtocolError if unlisted."""
         try:
             self.state = PEER[event][self.state]
         except KeyError:

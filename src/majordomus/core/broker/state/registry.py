@@ -1,5 +1,8 @@
-"""Everything that the broker knows: peers, workers, services, counters, wheels of deadlines. No
-rule lives here."""
+"""The tables that all modules of the broker share: peers, workers, services, deadlines, counters.
+
+No rule lives here, and nothing is made here that has rules: strategies and the prefetcher are
+handed in.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,30 @@ IdSource: TypeAlias = Callable[[int], bytes]
 Send: TypeAlias = tuple[bytes, list[Frame]]
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
-"""A numbered write for a store. Its place is kept: no rule makes one yet."""
-
+"""A numbered write for a store. No rule makes one yet; the contract already has it."""
 
 RULES: Final = "python" if __file__.endswith(".py") else "compiled"
-"""How these rules run: docs/adr/0008-compiled-rules.md."""
+"""How the rules run: docs/adr/0008-compiled-rules.md."""
 
 
 class Counts:
-    """What happened since the start. Requests end in exactly one of the four outcomes (rule 1)."""
+    """Counters since the start. A request ends in exactly one of four outcomes (rule 1).
+
+    accepted: requests that were accepted.
+    answered, failed, expired, cancelled: requests by their outcome.
+    dispatched: dispatches.
+    retried: dispatches of requests that had lost a worker.
+    rejected: REJECTs.
+    parts: PARTIALs of workers.
+    unanswered: failures without a message: the dialect has none, or no answer was wanted.
+    refused: client messages that did not become requests, by status.
+    dropped: messages that were dropped, by reason.
+    handshakes: connections that were refused, by reason.
+    published: events for a topic.
+    pushed: events for the client of a handle.
+    delivered: events that were sent to a subscriber or client, one for each.
+    undelivered: events that were lost on the way to one.
+    """
 
     __slots__ = (
         "accepted",
@@ -70,22 +88,46 @@ class Counts:
         self.parts = 0
         self.pushed = 0
         self.published = 0
-        """Events that came, for the client of a handle and for a topic."""
         self.delivered = 0
         self.undelivered = 0
-        """What each of them was for one who was to hear it: on its way, or lost."""
         self.unanswered = 0
-        """Failures that nobody was told of: the dialect has no words, or no answer was wanted."""
         self.refused: Counter[int] = Counter()
-        """Messages of clients that never became a request, by the status they were answered."""
         self.dropped: Counter[str] = Counter()
-        """Messages that were dropped, by reason."""
         self.handshakes: Counter[str] = Counter()
-        """Connections that never came to be, by reason."""
 
 
 class Registry:
-    """The broker's memory, shared by its rooms. `ids` makes random bytes."""
+    """The tables of one broker.
+
+    settings: the settings in force.
+    ids: ``ids(n)`` returns n unpredictable bytes.
+    name, version, wire, started, restarts: what `mmi.broker` answers with.
+    rights: the access rules; None while there are none.
+    peers: every known peer by routing id.
+    identities: what live connections have proved, by routing id.
+    handles: peers by handle.
+    topics: the subscriptions.
+    sessions: the sessions of clients.
+    away: sessions without a client by handle; the one that has been away longest comes first.
+    workers: every registered worker by routing id.
+    prefetcher: the index of `services` that looks ahead in a batch.
+    services: every known service by full name; changed by `service` and `tidy` alone.
+    backlogged: services that may have queued requests, in the order in which they get their turn.
+    served: services that have a worker.
+    counts: the counters.
+    facts: rare events for observers, not taken yet.
+    dispatch_table: the requests that hold a slot, by dispatch id.
+    requests: the deadlines of open requests.
+    timers: the deadlines of peers.
+    retries: when outboxes are tried again.
+    open: how many requests are open.
+    queued, queued_bytes: how many of them are queued, and the bytes of their bodies.
+    outbox_bytes: the bytes in all outboxes.
+    strategies: makes the strategy of a new service.
+    history: ended requests that are kept.
+    last_number: the last number of `next_number` or of a dispatch.
+    draining: whether new requests are refused.
+    """
 
     def __init__(
         self,
@@ -99,18 +141,14 @@ class Registry:
         self.ids = ids
         self.name = name
         self.version = ""
-        """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
         self.wire = ""
         self.rights: AccessRules | None = None
-        """Who may do what; None while nobody asks."""
         self.peers: dict[bytes, Peer] = {}
         self.identities: dict[bytes, Identity] = {}
-        """Who is at the other end of a live connection, where it has proved that."""
         self.handles: dict[bytes, Peer] = {}
         self.topics: Topics[Subscriber] = Topics()
         self.sessions: dict[Key, Subscriber] = {}
         self.away: dict[bytes, Subscriber] = {}
-        """Sessions whose client is not there, by handle; who has been away longest comes first."""
         self.workers: dict[bytes, RegisteredWorker] = {}
         self.prefetcher = prefetcher
         self.services: dict[bytes, Service] = prefetcher.services
@@ -134,12 +172,12 @@ class Registry:
         self.restarts = 0
 
     def next_number(self) -> int:
-        """A number that this broker never used before."""
+        """Return a number that this broker has not used before."""
         self.last_number += 1
         return self.last_number
 
     def service(self, name: bytes) -> Service | None:
-        """The service of that name, made when there is room for one more; else None."""
+        """Return the service called `name`, made if need be; None at the bound `max_services`."""
         service = self.services.get(name)
         if service is None and len(self.services) < self.settings.max_services:
             service = Service(name, self.strategies.make(name))
@@ -148,19 +186,19 @@ class Registry:
         return service
 
     def find_service(self, name: bytes) -> Service | None:
-        """The service of that name; None when it is not known."""
+        """Return the service called `name`; None when it is not known."""
         service: Service | None = self.prefetcher.find(name)
         return service
 
     def tidy(self, service: Service) -> None:
-        """Forget `service` when nobody serves it and nobody waits for it."""
+        """Forget `service` if it has neither a worker nor an open request."""
         if service.known and not service.workers and not service.open:
             service.known = False
             self.prefetcher.remove(service)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
-        """Count a message that goes no further; a fact is told at each power of two, so none can
-        flood."""
+        """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer
+        can flood the observers."""
         dropped = self.counts.dropped
         dropped[reason] += 1
         times = dropped[reason]
@@ -168,5 +206,5 @@ class Registry:
             self.facts.append(("dropped", {"reason": reason, "peer": peer_id, "times": times}))
 
     def tell(self, fact: str, **data: object) -> None:
-        """Note a rare event for the observers."""
+        """Add a rare event for the observers."""
         self.facts.append((fact, data))

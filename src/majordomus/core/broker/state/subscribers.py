@@ -1,5 +1,5 @@
-"""Who hears events: a peer's subscriptions and handle, and the session that lets both outlive its
-connection. No rules."""
+"""One subscriber: a client's subscriptions and handle, and the session that keeps both when its
+connection ends. No rule lives here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.peers import Peer
 
 Key = tuple[str, bytes]
-"""A session: its user, and the 16 bytes of HELLO. Another user's session of the same bytes is
-another one."""
+"""The key of a session: its user and the 16 bytes of HELLO. The same bytes of another user are
+another session."""
 
 
 class Subscriber:
-    """One who subscribed, or keeps a session. ``peer`` is None while a session waits for its client
-    to come back, ``until`` which monotonic second. ``handle``: under which workers know it."""
+    """A client that has subscribed, or has a session.
+
+    peer: the peer; None while the client of a session is away.
+    handle: the address by which workers know it.
+    patterns: the patterns that it has subscribed to.
+    key: the key of its session; None without one.
+    until: when the session of a client that is away ends, in monotonic seconds.
+    """
 
     __slots__ = ("handle", "key", "patterns", "peer", "until")
 

@@ -1,9 +1,10 @@
-"""One wheel of deadlines: adding, removing and finding what is due cost O(1) an item.
+"""A timer wheel: adding, removing and finding what is due cost O(1) for each item.
 
-Everything that waits for a point in time waits in one of these. An item that ended early is removed
-at once, so a wheel never holds more than what is open, however long the deadlines are.
+Every deadline of the broker is in one of these wheels. An item that ends early is removed at once,
+so a wheel holds no more than what is open, however long the deadlines are.
 
-Requests have a wheel of their own: each knows its index in it, so nothing has to be looked up.
+Requests have a wheel of their own: each knows its bucket and its index there, so that removing one
+needs no look-up.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _PER_SECOND = STEPS_PER_SECOND
 
 
 class TimerWheel:
-    """What all wheels have in common: a bucket for each step in which something is due."""
+    """The base of all wheels: a bucket for each step in which an item is due. Steps without one
+    take no memory; a heap finds the next."""
 
     __slots__ = ("_buckets", "_last", "_last_step", "_steps")
 
@@ -52,14 +54,14 @@ class TimerWheel:
         return bucket
 
     def _drop(self) -> Any:
-        """Forget the first step; what it holds."""
+        """Remove the first step and return its bucket."""
         step = heappop(self._steps)
         if step == self._last_step:
             self._last_step = -1
         return self._buckets.pop(step)
 
     def due(self, now: float) -> list[Any]:
-        """Take out everything whose time has come, oldest first."""
+        """Remove and return every item that is due, oldest first."""
         items: list[Any] = []
         steps = self._steps
         last = now * STEPS_PER_SECOND
@@ -70,7 +72,7 @@ class TimerWheel:
         return items
 
     def next(self) -> float:
-        """When `due` next has something to return; infinity when nothing is held."""
+        """When `due` next has an item to return; infinity when no item is held."""
         steps = self._steps
         while steps:
             if self._buckets[steps[0]]:
@@ -80,7 +82,7 @@ class TimerWheel:
 
 
 class Deadlines(TimerWheel):
-    """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
+    """Items by their time in monotonic seconds. Items are keys of a dictionary."""
 
     __slots__ = ()
 
@@ -96,8 +98,12 @@ class Deadlines(TimerWheel):
 
 
 class Bucket:
-    """The requests that are due in one step, in the order in which they came. Where one has ended
-    there is a gap, until there are as many of these as requests."""
+    """The requests that are due in one step, in the order in which they were added.
+
+    requests: the requests; None in place of one that has been removed. These gaps are closed when
+        they are more than the requests.
+    count: how many requests there are.
+    """
 
     __slots__ = ("count", "requests")
 
@@ -112,7 +118,7 @@ class Bucket:
         return iter([request for request in self.requests if request is not None])
 
     def remove(self, request: AcceptedRequest) -> None:
-        """Take `request` out, which stands here."""
+        """Remove `request`, which is in this bucket."""
         request.bucket = None
         self.requests[request.bucket_index] = None
         self.count -= 1
@@ -130,7 +136,7 @@ class Bucket:
         self.requests = waiting
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Remove every request."""
         for request in self:
             request.bucket = None
         self.requests = []
