@@ -26,7 +26,9 @@ from majordomus.core.broker.state.transitions import FORGOTTEN, HELD, STREAMING
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.presence import Presence
+    from majordomus.core.broker.pubsub import PubSub
     from majordomus.core.broker.state.access_rules import AccessRules
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
@@ -42,12 +44,16 @@ OF_A_SERVICE = frozenset((b"mmi.service", b"mmi.workers"))
 class Authorization:
     """Asks `registry.rights`; while that is None, everything is allowed and nothing is asked."""
 
-    def __init__(self, registry: Registry, presence: Presence) -> None:
+    def __init__(
+        self, registry: Registry, presence: Presence, completion: Completion, events: PubSub
+    ) -> None:
         self.leases: dict[Peer, dict[Peer, None]] = {}
         """Whose identity ends, and where that stands in `ends`."""
         self.ends = Deadlines()
         self.registry = registry
         self.presence = presence
+        self.completion = completion
+        self.events = events
 
     # ── questions ─────────────────────────────────────────────────────────────────────────────────
 
@@ -169,7 +175,7 @@ class Authorization:
             return
         refusal = self.refuses(request.caller, peer, CALL, request.called)
         if refusal is not None:
-            self.presence.dispatcher.fail(request, *refusal, now)
+            self.completion.fail(request, *refusal, now)
 
     def _review_subscriptions(self, peer: Peer, before: bytes) -> None:
         """What `peer` may not hear any more, it is unsubscribed from; `before` was its prefix."""
@@ -177,4 +183,4 @@ class Authorization:
             called = shown_topic(before, pattern)
             kept = full_topic(peer.prefix, called) == pattern
             if not kept or self.refuses_topic(peer, SUBSCRIBE, called) is not None:
-                self.presence.events.unsubscribe(peer, pattern)
+                self.events.unsubscribe(peer, pattern)

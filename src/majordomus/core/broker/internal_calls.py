@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.admission import KEPT_FLAGS, RefusalError
-from majordomus.core.broker.dispatch import JOINED_TOO_LARGE
+from majordomus.core.broker.completion import JOINED_TOO_LARGE
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import OPEN
@@ -17,7 +17,7 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.admission import Admission
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry, Send
     from majordomus.protocol.spec import Frame
@@ -46,12 +46,12 @@ class InternalCalls:
     def __init__(
         self,
         registry: Registry,
-        dispatcher: Dispatcher,
+        completion: Completion,
         admission: Admission,
         outgoing: Outgoing,
     ) -> None:
         self.registry = registry
-        self.dispatcher = dispatcher
+        self.completion = completion
         self.admission = admission
         self.outgoing = outgoing
         self.peer = Peer(NOBODY, Dialect.MDP03, HANDLE, 0.0)
@@ -103,7 +103,7 @@ class InternalCalls:
             now,
             now + min(ttl or settings.default_ttl, settings.max_ttl),
         )
-        self.dispatcher.accept(request)
+        self.completion.accept(request)
         self.admission.enter(request, now)
 
     def withdraw(self, id: int, now: float) -> None:
@@ -111,7 +111,7 @@ class InternalCalls:
         self.waiting.pop(id, None)
         request = self.peer.open.get(id)
         if request is not None and request.state in OPEN:
-            self.dispatcher.cancel(request, now, tell=False)
+            self.completion.cancel_silently(request, now)
 
     def collect(self, sends: list[Send]) -> list[Send]:
         """`sends` without what is for the broker itself: that is read, and whoever waits is

@@ -17,13 +17,16 @@ from majordomus.core.broker.authorization import Authorization
 from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
+from majordomus.core.broker.completion import Completion
 from majordomus.core.broker.dispatch import Dispatcher
 from majordomus.core.broker.hooks.holding import Holding, NoHooks
+from majordomus.core.broker.hooks.installed import InstalledHooks
 from majordomus.core.broker.internal_calls import InternalCalls
 from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
 from majordomus.core.broker.presence import Presence
 from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
+from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
 from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.core.broker.state.peers import conversation
@@ -73,13 +76,26 @@ class BrokerMachine:
         self.settings = settings
         self.registry = Registry(settings, ids, name or settings.name, strategies or {})
         self.outgoing = Outgoing(self.registry)
+        self.installed = InstalledHooks()
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
+        self.completion = Completion(self.registry, self.outgoing, self.dispatcher, self.installed)
+        self.queueing = self.completion.queueing
+        self.retries = Retries(self.registry, self.queueing, self.completion)
         self.events = PubSub(self.registry, self.outgoing)
-        self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
-        self.authority = Authorization(self.registry, self.presence)
-        self.admission = Admission(self.registry, self.dispatcher, self.authority)
-        self.hooks: Holding | None = None
-        self.calls = InternalCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
+        self.presence = Presence(
+            self.registry,
+            self.outgoing,
+            self.queueing,
+            self.completion,
+            self.retries,
+            self.events,
+            self.installed,
+        )
+        self.authority = Authorization(self.registry, self.presence, self.completion, self.events)
+        self.admission = Admission(
+            self.registry, self.queueing, self.completion, self.authority, self.installed
+        )
+        self.calls = InternalCalls(self.registry, self.completion, self.admission, self.outgoing)
         self._promised = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
@@ -87,15 +103,21 @@ class BrokerMachine:
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Registration(self.registry, self.presence, self.dispatcher, self.authority)
+        self.enrolment = Registration(
+            self.registry, self.presence, self.dispatcher, self.queueing, self.authority
+        )
         rooms = Dependencies(
             self.registry,
             self.outgoing,
             self.dispatcher,
+            self.queueing,
+            self.completion,
             self.presence,
             self.admission,
+            self.authority,
             self.enrolment,
             self.events,
+            self.installed,
         )
         self._header = mdp03.Fields()
         self._mdp03 = Mdp03Commands(rooms)
@@ -153,12 +175,13 @@ class BrokerMachine:
             self._draw_consequences(now)
         for request in self.registry.requests.due(now):
             if request.state in OPEN:
-                self.dispatcher.expire(request, now)
+                self.completion.expire(request, now)
         self.presence.tick(now)
         if self.events.away:
             self.events.tick(now)
-        if self.hooks is not None:
-            self.hooks.tick(now)
+        holding = self.installed.holding
+        if holding is not None:
+            holding.tick(now)
             self.authority.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
@@ -174,8 +197,9 @@ class BrokerMachine:
         )
         if self.events.away:
             self._promised = min(self._promised, self.events.next_deadline())
-        if self.hooks is not None:
-            hooks, authority = self.hooks.next_deadline(), self.authority.next_deadline()
+        holding = self.installed.holding
+        if holding is not None:
+            hooks, authority = holding.next_deadline(), self.authority.next_deadline()
             self._promised = min(self._promised, hooks, authority)
         if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
             return 0.0
@@ -203,7 +227,7 @@ class BrokerMachine:
         elif not gone:
             self.outgoing.hold(peer, frames, now)
         elif peer.worker is not None:
-            self.dispatcher.losses.never_left(peer.worker, frames)
+            self.retries.never_left(peer.worker, frames)
             self.presence.suspect(peer, now)
         else:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
@@ -267,14 +291,19 @@ class BrokerMachine:
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
+    @property
+    def hooks(self) -> Holding | None:
+        """What asks the hooks; None before the first `use`."""
+        return self.installed.holding
+
     def use(self, hooks: Hooks | None) -> None:
-        """Ask `hooks` from now on. Questions that are open may still be answered."""
-        if self.hooks is not None:
-            self.hooks.hooks = hooks or NoHooks()
+        """Ask `hooks` from now on. Decisions that are pending may still be made."""
+        holding = self.installed.holding
+        if holding is not None:
+            holding.hooks = hooks or NoHooks()
         elif hooks is not None:
-            room = Holding(self.registry, self.dispatcher, self.admission, hooks)
-            self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
-            room.push = self.push
+            self.installed.holding = Holding(self.registry, self.completion, self.admission, hooks)
+            self.installed.holding.push = self.push
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
         """These settings hold from now on, for what comes from now on; what is open keeps its
@@ -282,13 +311,14 @@ class BrokerMachine:
         settings, left = merged(self.settings, settings)
         self.settings = self.registry.settings = settings
         self._mdp03.settings = self._legacy.settings = settings
-        self.dispatcher.streams.settings = settings
+        self.completion.streams.settings = settings
         self.admission.configure(settings)
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:
         """The answer to question `id` of the hooks; False when nobody waits for it any more."""
-        return self.hooks is not None and self.hooks.resume(id, action, now)
+        holding = self.installed.holding
+        return holding is not None and holding.resume(id, action, now)
 
     def call(
         self,
@@ -506,9 +536,9 @@ class BrokerMachine:
             elif isinstance(key, int) and to_worker:
                 held = self.dispatcher.held_as(peer.worker, key)
                 if held is not None:
-                    self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
+                    self.completion.fail_if_open(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
             elif (request := peer.open.get(key)) is not None:
-                self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
+                self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _hears_of_drain(self, peer: Peer) -> bool:
         if peer.worker is not None:

@@ -19,10 +19,12 @@ from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.hooks.holding import Holding
+    from majordomus.core.broker.completion import Completion
+    from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.pubsub import PubSub
+    from majordomus.core.broker.queueing import Queueing
+    from majordomus.core.broker.retries import Retries
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.workers import RegisteredWorker
 
@@ -36,13 +38,22 @@ class Presence:
     """Meets, greets, watches and forgets peers."""
 
     def __init__(
-        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: PubSub
+        self,
+        registry: Registry,
+        outgoing: Outgoing,
+        queueing: Queueing,
+        completion: Completion,
+        retries: Retries,
+        events: PubSub,
+        hooks: InstalledHooks,
     ) -> None:
         self.registry = registry
         self.outgoing = outgoing
-        self.dispatcher = dispatcher
+        self.queueing = queueing
+        self.completion = completion
+        self.retries = retries
         self.events = events
-        self.hooks: Holding | None = None
+        self.hooks = hooks
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
@@ -132,7 +143,7 @@ class Presence:
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
             for frames in peer.outbox.messages:
-                self.dispatcher.losses.never_left(worker, frames)
+                self.retries.never_left(worker, frames)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
@@ -141,9 +152,9 @@ class Presence:
         if peer.timer is not None:
             peer.timer.pop(peer, None)
             peer.timer = None
-        self.dispatcher.withdraw(peer.open.values(), now)
-        if self.hooks is not None:
-            self.hooks.forgotten(peer, why, now)
+        self.completion.withdraw(peer.open.values(), now)
+        if self.hooks.holding is not None:
+            self.hooks.holding.forgotten(peer, why, now)
         if worker is not None:
             self.lose(worker, why, now)
         elif was_present:
@@ -157,7 +168,7 @@ class Presence:
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
-        self.dispatcher.losses.dismiss(worker, why, now)
+        self.retries.dismiss(worker, why, now)
         self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
@@ -240,7 +251,7 @@ class Presence:
         worker = peer.worker
         if worker is not None:
             worker.move("gone")
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
             self.suspects[peer] = None
 
     def connection_ended(self, peer: Peer, now: float) -> None:

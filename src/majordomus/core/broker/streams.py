@@ -9,7 +9,7 @@ it. What belongs to a stream is made when the first part or credit comes: a plai
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from majordomus.core.broker import encoding as speech
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
@@ -17,7 +17,9 @@ from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.hooks.installed import InstalledHooks
+    from majordomus.core.broker.outgoing import Outgoing
+    from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue
     from majordomus.core.broker.state.workers import RegisteredWorker
@@ -32,6 +34,14 @@ STEP = spec.FIRST_CREDIT // 2
 OVERDRAWN_BY_WORKER = "the worker sent more parts than the client had given credit for"
 OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit for"
 JOINED_TOO_LARGE = "the joined parts are too large for one request"
+
+
+class EndsRequests(Protocol):
+    """How `Streams` and `Queueing` end a request. The class is `Completion`, which makes both."""
+
+    def fail(self, request: AcceptedRequest, status: int, text: str, now: float) -> None: ...
+
+    def expire(self, request: AcceptedRequest, now: float) -> None: ...
 
 
 class StreamPart(NamedTuple):
@@ -79,13 +89,16 @@ def stream_of(request: AcceptedRequest) -> RequestStream:
 
 
 class Streams:
-    """Counts credit and passes the client's parts on. Belongs to the dispatcher."""
+    """Counts credit and passes the client's parts on."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.dispatcher = dispatcher
-        self.registry = dispatcher.registry
-        self.settings = dispatcher.registry.settings
-        self.outgoing = dispatcher.outgoing
+    def __init__(
+        self, registry: Registry, outgoing: Outgoing, ends: EndsRequests, hooks: InstalledHooks
+    ) -> None:
+        self.registry = registry
+        self.settings = registry.settings
+        self.outgoing = outgoing
+        self.ends = ends
+        self.hooks = hooks
 
     # ── worker → client ───────────────────────────────────────────────────────────────────────────
 
@@ -99,7 +112,7 @@ class Streams:
         stream, worker = stream_of(request), request.worker
         slowed = worker is not None and worker.dialect is MDP03
         if stream.down <= (0 if slowed else -self.settings.max_outbox):
-            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
+            self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
             return False
         stream.down -= 1
         grants = request.dialect is MDP03 and not request.flags & spec.ONE_WAY and request.peer.id
@@ -138,7 +151,7 @@ class Streams:
             self.registry.drop("late-part", request.peer.id, count_only=True)
             return
         if stream.up < 1:
-            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
+            self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
             return
         stream.up -= 1
         stream.waiting.append(piece)
@@ -186,14 +199,6 @@ class Streams:
             worker.not_delivered(request.dispatch)
         self._pass_on(request, stream, now)
 
-    def ended(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
-        """`request` has ended at `worker`. One that waited there for its client's last word has
-        left no trace at the worker: its slot is free."""
-        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
-            worker.delivered(request.dispatch)
-            if self.dispatcher.release(worker, request.dispatch) is not None:
-                self.dispatcher.feed(worker, now)
-
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(
@@ -205,8 +210,8 @@ class Streams:
         stream.frames += len(piece.body)
         if request.queue is not None:
             full = self._grow(request, request.queue, piece.size)
-        elif request.state is HELD and self.dispatcher.hooks is not None:
-            full = self.dispatcher.hooks.grow(request, piece.size)
+        elif request.state is HELD and self.hooks.holding is not None:
+            full = self.hooks.holding.grow(request, piece.size)
         else:
             request.size += piece.size
             if request.state in AT_WORKER and not self._pass_on(request, stream, now):
@@ -214,7 +219,7 @@ class Streams:
             beyond = stream.size > self.settings.max_client_queue_bytes
             full = f"{stream.size} bytes of this stream wait already" if beyond else ""
         if full:
-            self.dispatcher.fail(request, spec.TOO_MANY, full, now)
+            self.ends.fail(request, spec.TOO_MANY, full, now)
 
     def _grow(self, request: AcceptedRequest, queue: FairQueue, size: int) -> str:
         """A request that waits has become larger: which bound that breaks; empty when none."""
@@ -261,7 +266,7 @@ class Streams:
             return True
         frames, size = len(request.body) + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
-            self.dispatcher.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+            self.ends.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
             return False
         if stream.open:
             if stream.up <= STEP:

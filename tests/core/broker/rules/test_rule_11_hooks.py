@@ -830,7 +830,7 @@ class TestReconfigure:
             machine.registry,
             machine._mdp03,
             machine._legacy,
-            machine.dispatcher.streams,
+            machine.completion.streams,
         )
         assert {id(room.settings) for room in rooms} == {id(machine.settings)}
 

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from majordomus.core.broker.admission import Admission
+    from majordomus.core.broker.authorization import Authorization
+    from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.presence import Presence
     from majordomus.core.broker.pubsub import PubSub
+    from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.registration import Registration
     from majordomus.core.broker.state.registry import Registry
 
@@ -20,10 +24,14 @@ class Dependencies(NamedTuple):
     registry: Registry
     outgoing: Outgoing
     dispatcher: Dispatcher
+    queueing: Queueing
+    completion: Completion
     presence: Presence
     admission: Admission
+    authorization: Authorization
     enrolment: Registration
     events: PubSub
+    hooks: InstalledHooks
 
 
 class Commands:
@@ -34,7 +42,11 @@ class Commands:
         self.settings = rooms.registry.settings
         self.outgoing = rooms.outgoing
         self.dispatcher = rooms.dispatcher
+        self.queueing = rooms.queueing
+        self.completion = rooms.completion
         self.presence = rooms.presence
         self.admission = rooms.admission
+        self.authorization = rooms.authorization
         self.enrolment = rooms.enrolment
         self.events = rooms.events
+        self.hooks = rooms.hooks

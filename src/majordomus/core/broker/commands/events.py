@@ -58,7 +58,7 @@ class EventCommands(Commands):
         problem = self.events.name_problem(peer, topic, pattern=False)
         if problem:
             return EventRefusal(spec.BAD_REQUEST, problem)
-        forbidden = self.admission.authority.refuses_topic(peer, PUBLISH, topic)
+        forbidden = self.authorization.refuses_topic(peer, PUBLISH, topic)
         if forbidden is None:
             self.events.publish(full_topic(peer.prefix, topic), body, now, flags, field)
             return None
@@ -77,7 +77,7 @@ class EventCommands(Commands):
         if problem:
             refused: EventRefusal | None = EventRefusal(spec.BAD_REQUEST, problem)
         else:
-            forbidden = self.admission.authority.refuses_topic(peer, SUBSCRIBE, pattern)
+            forbidden = self.authorization.refuses_topic(peer, SUBSCRIBE, pattern)
             full = full_topic(peer.prefix, pattern)
             refused = EventRefusal(*forbidden) if forbidden else self.events.subscribe(peer, full)
         self._answer(peer, header.id, refused, now)

@@ -36,7 +36,7 @@ class LegacyCommands(Commands):
         """One message.
 
         Raises:
-            StrangerError: the peer must be sent off.
+            UnknownPeerError: the peer must be sent off.
         """
         if not command.from_worker:
             self._request(peer, dialect, envelope, command, now)
@@ -118,7 +118,7 @@ class LegacyCommands(Commands):
         was_excluded = worker.load == spec.LOAD_UNREADABLE
         worker.load = command.load
         if was_excluded != (worker.load == spec.LOAD_UNREADABLE):
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
         hear_load(worker)
 
     def _reply(self, worker: RegisteredWorker, command: Command, now: float) -> None:
@@ -134,22 +134,22 @@ class LegacyCommands(Commands):
             if request is None:
                 return
             if self.admission.too_large(command.body):
-                self.dispatcher.give_up(
+                self.completion.fail_if_open(
                     request, spec.TOO_LARGE, "a part is larger than allowed", now
                 )
             else:
-                self.dispatcher.part(request, command.body, 0, b"", now)
+                self.completion.pass_part(request, command.body, 0, b"", now)
             return
         answered = self.dispatcher.release(worker, number)
         if answered is not None and self.admission.too_large(command.body):
-            self.dispatcher.give_up(
+            self.completion.fail_if_open(
                 answered, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         elif answered is not None:
-            self.dispatcher.answer(answered, spec.OK, command.body, 0, b"", now)
+            self.completion.pass_final(answered, spec.OK, command.body, 0, b"", now)
         if answered is not None and worker.dialect is DELPHI:
             self.events.answered(worker, command.address, answered.peer)
-        self.dispatcher.feed(worker, now)
+        self.queueing.feed(worker, now)
 
     def _reply_again(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         """To a handle that waits for no answer: an event, if this Delphi worker has answered it."""

@@ -3,7 +3,6 @@ cimport cython
 cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
-from majordomus.core.broker.dispatch cimport Dispatcher
 from majordomus.core.broker.state.peers cimport Peer, conversation
 from majordomus.core.broker.commands.dependencies cimport Commands
 from majordomus.core.broker.state.requests cimport AcceptedRequest

@@ -72,7 +72,7 @@ class Mdp03Commands(Commands):
         """One message, with its header at `at`; the list is ours.
 
         Raises:
-            StrangerError: the peer must be sent off.
+            UnknownPeerError: the peer must be sent off.
             RemoteProtocolError: the message is malformed.
         """
         command = header.command
@@ -121,10 +121,10 @@ class Mdp03Commands(Commands):
         if worker is None or held is None:
             self._not_implemented(peer, envelope, id, text, now)
             return
-        self.dispatcher.give_up(held, spec.NOT_IMPLEMENTED, text, now)
+        self.completion.fail_if_open(held, spec.NOT_IMPLEMENTED, text, now)
         if header.command in GIVES_A_SLOT_BACK:
             self.dispatcher.release(worker, id)
-            self.dispatcher.feed(worker, now)
+            self.queueing.feed(worker, now)
 
     def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float) -> None:
         """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted"
@@ -144,7 +144,7 @@ class Mdp03Commands(Commands):
         if request is None:
             self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
         else:
-            self.dispatcher.fail(request, spec.NOT_IMPLEMENTED, text, now)
+            self.completion.fail(request, spec.NOT_IMPLEMENTED, text, now)
 
     def _refuse(
         self,
@@ -225,8 +225,8 @@ class Mdp03Commands(Commands):
             text = "a session is 16 bytes"
             self._refuse_event(peer, id, spec.BAD_REQUEST, text, now)
             return
-        hooks = self.presence.hooks
-        if hooks is None:
+        holding = self.hooks.holding
+        if holding is None:
             self._enter(peer, session, now)
             return
 
@@ -236,7 +236,7 @@ class Mdp03Commands(Commands):
             else:
                 self._enter(peer, session, at)
 
-        hooks.hello(peer, metadata.unpack(field) if field else {}, then, now)
+        holding.hello(peer, metadata.unpack(field) if field else {}, then, now)
 
     def _enter(self, peer: Peer, session: bytes, now: float) -> None:
         """Presence begins, or is renewed."""
@@ -244,7 +244,7 @@ class Mdp03Commands(Commands):
         peer.move("hello")
         if session:
             self.events.keep(peer, session, now)
-            self.admission.authority.reconsider(peer, now)
+            self.authorization.reconsider(peer, now)
         interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
         self.presence.greet(peer, interval, now)
         if first:
@@ -262,7 +262,7 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.drop("late-cancel", peer.id, count_only=True)
         else:
-            self.dispatcher.cancel(request, now)
+            self.completion.cancel(request, now)
 
     def _client_piece(
         self,
@@ -282,16 +282,16 @@ class Mdp03Commands(Commands):
             if flags & spec.METADATA:
                 metadata.unpack(field)
         except RemoteProtocolError as error:
-            self.dispatcher.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
+            self.completion.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
             return
         if self.admission.too_large(body):
-            self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            self.completion.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
             return
         piece = StreamPart(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
         if header.command == spec.PARTIAL:
-            self.dispatcher.streams.client_part(request, piece, now)
+            self.completion.streams.client_part(request, piece, now)
         else:
-            self.dispatcher.streams.client_final(request, piece, now)
+            self.completion.streams.client_final(request, piece, now)
 
     # ── an MDP/0.3 worker ─────────────────────────────────────────────────────────────────────────
 
@@ -323,13 +323,13 @@ class Mdp03Commands(Commands):
             self.enrolment.enrol(worker, name, now)
         elif metadata_field != before:
             set_weight(worker, worker.services[name])
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
 
     def _set_capacity(self, worker: RegisteredWorker, capacity: int, now: float) -> None:
         if capacity:
             worker.capacity = capacity
         worker.move("capacity" if capacity else "drain")
-        self.dispatcher.reweigh(worker, now)
+        self.queueing.reweigh(worker, now)
 
     def _partial(
         self,
@@ -351,9 +351,11 @@ class Mdp03Commands(Commands):
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
         if self.admission.too_large(body):
-            self.dispatcher.give_up(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            self.completion.fail_if_open(
+                request, spec.TOO_LARGE, "a part is larger than allowed", now
+            )
             return
-        self.dispatcher.part(request, body, flags, metadata_field, now)
+        self.completion.pass_part(request, body, flags, metadata_field, now)
 
     def _final(self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float) -> None:
         flags, number, metadata_field = header.flags, header.id, header.metadata
@@ -371,14 +373,14 @@ class Mdp03Commands(Commands):
             return
         frames.pop(0)
         if self.admission.too_large(frames):
-            self.dispatcher.give_up(
+            self.completion.fail_if_open(
                 request, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         else:
-            self.dispatcher.answer(
+            self.completion.pass_final(
                 request, header.code or spec.HANDLER_FAILED, frames, flags, metadata_field, now
             )
-        self.dispatcher.feed(worker, now)
+        self.queueing.feed(worker, now)
 
     def _reject(
         self,
@@ -393,8 +395,8 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
-        self.dispatcher.reject(request, worker, now)
-        self.dispatcher.feed(worker, now)
+        self.queueing.reject(request, worker, now)
+        self.queueing.feed(worker, now)
 
     def _capacity(
         self,
@@ -409,7 +411,7 @@ class Mdp03Commands(Commands):
     def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> RegisteredWorker:
         """The worker that `peer` is known as.
 
-        Raises: StrangerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
+        Raises: UnknownPeerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
         """
         worker = peer.worker
         if worker is None or envelope or worker.dialect is not MDP03:
@@ -456,7 +458,7 @@ class Mdp03Commands(Commands):
         """ "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
         never answered" (docs/spec/mdp-0.3.md)."""
         parts, id = header.code, header.id
-        streams = self.dispatcher.streams
+        streams = self.completion.streams
         if id & spec.BROKER_ID_BIT:
             held = None if envelope else self.dispatcher.held_as(peer.worker, id)
             if held is not None:

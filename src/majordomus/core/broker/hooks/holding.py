@@ -11,11 +11,11 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-from majordomus.core.broker import bounds
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import Action
 from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
+from majordomus.core.broker.queueing import exceeded_bound
 from majordomus.core.broker.state.callers import Caller
 from majordomus.core.broker.state.timer_wheel import Deadlines
 from majordomus.core.broker.state.transitions import FORGOTTEN
@@ -25,7 +25,7 @@ from majordomus.protocol import spec
 
 if TYPE_CHECKING:
     from majordomus.core.broker.admission import Admission
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
@@ -99,10 +99,10 @@ class Holding:
     """Where the machine and the hooks meet. `hooks` may be replaced at any time."""
 
     def __init__(
-        self, registry: Registry, dispatcher: Dispatcher, admission: Admission, hooks: Hooks
+        self, registry: Registry, completion: Completion, admission: Admission, hooks: Hooks
     ) -> None:
         self.registry = registry
-        self.dispatcher = dispatcher
+        self.completion = completion
         self.admission = admission
         self.hooks = hooks
         self.push: Callable[[bytes, list[Frame], float], bool] | None = None
@@ -128,7 +128,7 @@ class Holding:
                     self._keep(request, None)
                 return
             if seen.barred is not None:
-                self.dispatcher.fail(request, seen.barred.status, seen.barred.text, now)
+                self.completion.fail(request, seen.barred.status, seen.barred.text, now)
                 return
         self._ask(request, field, now)
 
@@ -152,23 +152,23 @@ class Holding:
 
     def _no_room(self, request: AcceptedRequest, now: float) -> bool:
         """Rule 4, before the hooks: whether `request` had to be refused."""
-        full = bounds.broken(self.registry, request)
+        full = exceeded_bound(self.registry, request)
         if full:
-            self.dispatcher.fail(request, spec.TOO_MANY, full, now)
+            self.completion.fail(request, spec.TOO_MANY, full, now)
         return bool(full)
 
     def _judge(
         self, request: AcceptedRequest, view: HookRequest, action: Action, now: float
     ) -> None:
-        dispatcher = self.dispatcher
+        completion = self.completion
         if isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Reject):
-            dispatcher.fail(request, action.status, action.text, now)
+            completion.fail(request, action.status, action.text, now)
         elif isinstance(action, actions.Discard):
-            dispatcher.discard(request, now)
+            completion.discard(request, now)
         elif not isinstance(action, actions.ON_REQUEST):
-            dispatcher.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
+            completion.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
         elif self._changed(request, view, now):
             if isinstance(action, actions.SendTo):
                 self._aim(request, action.peer, now)
@@ -186,7 +186,7 @@ class Holding:
             field = view.metadata_to_go_on()
         except LocalProtocolError as error:
             text = f"a hook of the broker set metadata that cannot be sent: {error}"
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, text, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, text, now)
             return False
         if field is not None:
             request.metadata = field
@@ -196,7 +196,7 @@ class Holding:
         body = view.body_to_go_on()
         if body is not request.body:
             if self.admission.too_large(body):
-                self.dispatcher.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
+                self.completion.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
                 return False
             request.size += sum(map(len, body)) - sum(map(len, request.body))
             request.body = body
@@ -206,7 +206,7 @@ class Holding:
         try:
             request.target = self.admission.target(worker_id, request.service.name, request.called)
         except RefusalError as error:
-            self.dispatcher.fail(request, error.status, error.text, now)
+            self.completion.fail(request, error.status, error.text, now)
         else:
             self.admission.proceed(request, now)
 
@@ -232,10 +232,10 @@ class Holding:
             return True
         # Nothing of the request is needed any more: what waits from here on is the reply.
         request.body, request.stream, request.size = [], None, sum(map(len, frames))
-        full = bounds.broken(self.registry, request)
+        full = exceeded_bound(self.registry, request)
         if full:  # no 429: that asks for another try, and this one has run
             self.hooks.abandon(number)
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_PATIENCE + full, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, NO_PATIENCE + full, now)
             return True
         request.move("reply")
         hold = PendingDecision(
@@ -257,13 +257,13 @@ class Holding:
         if isinstance(action, actions.Discard):
             return None
         if not isinstance(action, actions.ON_PART):
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
             return None
         passed = self._passed(view, flags)
         if isinstance(action, actions.Replace):
             passed = (action.body, passed[1], passed[2])
         if self.admission.too_large(passed[0]):
-            self.dispatcher.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
+            self.completion.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
             return None
         return passed
 
@@ -287,7 +287,7 @@ class Holding:
         elif isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Discard):
-            self.dispatcher.discard(request, now)
+            self.completion.discard(request, now)
         elif not isinstance(action, actions.ON_REPLY):
             self._answer(request, spec.HANDLER_FAILED, [NO_ACTION.encode()], 0, b"", now)
         else:
@@ -321,7 +321,7 @@ class Holding:
         field: bytes,
         now: float,
     ) -> None:
-        self.dispatcher.answer(request, status, frames, flags, field, now, True)
+        self.completion.answer(request, status, frames, flags, field, now)
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────────
 
@@ -367,21 +367,21 @@ class Holding:
         if seen.barred is None:
             if (info.user, info.groups) != (peer.user, peer.groups) or info.until < inf:
                 groups = tuple(info.groups)
-                self.admission.authority.identify(peer, info.user, groups, now, info.until)
+                self.admission.authorization.identify(peer, info.user, groups, now, info.until)
         elif seen.barred.status >= spec.HANDLER_FAILED:  # no verdict: its next message asks again
             self.seen.pop(peer, None)
         waiting, seen.waiting = seen.waiting, {}
         for request, field in waiting.items():
             self._let_go(request)
             if seen.barred is not None:
-                self.dispatcher.fail(request, seen.barred.status, seen.barred.text, now)
+                self.completion.fail(request, seen.barred.status, seen.barred.text, now)
             else:
                 self._ask(request, field, now)
 
     def forgotten(self, peer: Peer, why: str, now: float) -> None:
         """`peer` is no more."""
         self.tokens.pop(peer, None)
-        self.admission.authority.forgotten(peer)
+        self.admission.authorization.forgotten(peer)
         seen = self.seen.pop(peer, None)
         if seen is not None:
             if seen.hold is not None:
@@ -389,7 +389,7 @@ class Holding:
             waiting, seen.waiting = seen.waiting, {}
             for request in waiting:
                 self._let_go(request)
-                self.dispatcher.cancel(request, now, tell=False)
+                self.completion.cancel_silently(request, now)
             self.hooks.client_lost(seen.info, why)
 
     # ── questions that wait ───────────────────────────────────────────────────────────────────────
@@ -443,7 +443,7 @@ class Holding:
         held = request in self.held
         if held:
             self._count(request, -1)
-        full = bounds.broken(self.registry, request, size)
+        full = exceeded_bound(self.registry, request, size)
         request.size += size
         if held:
             self._count(request, 1)

@@ -17,6 +17,7 @@ from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
 from majordomus.core.broker.state.listeners import Key, Subscriber
 from majordomus.core.broker.state.peers import Peer
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
 from majordomus.core.broker.state.topics import Topics
@@ -146,6 +147,23 @@ class Registry:
             service.known = True
             self.foresight.made(service)
         return service
+
+    def enter_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` among those that wait."""
+        self.queued += 1
+        self.queued_bytes += request.size
+        request.peer.queued += 1
+        request.peer.queued_bytes += request.size
+
+    def leave_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` no more; it has left the queue of its service or worker."""
+        self.queued -= 1
+        self.queued_bytes -= request.size
+        request.peer.queued -= 1
+        request.peer.queued_bytes -= request.size
+        waiting = request.service.waiting
+        if waiting is None or not waiting.count:
+            self.backlogged.pop(request.service, None)
 
     def _strategy_failed(self, service: bytes, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}"
