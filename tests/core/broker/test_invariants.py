@@ -15,6 +15,7 @@ from majordomus.core.broker.state.registry import Counts
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.timer_wheel import Bucket
 from majordomus.core.broker.state.transitions import FORGOTTEN, LOST, RequestState, WorkerState
+from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.broker_harness import BrokerHarness, number
@@ -58,7 +59,7 @@ def put(thing: Any, name: str, value: Any) -> None:
 
 def overfull_outbox(rooms: Dependencies) -> PeerOutbox:
     outbox = PeerOutbox(0.005)
-    outbox.messages.extend([b""] for _ in range(2001))
+    outbox.messages.extend((C, [b""], spec.FINAL, None) for _ in range(2001))
     return outbox
 
 
@@ -69,7 +70,7 @@ def foreign(rooms: Dependencies) -> Subscriber:
 
 def miscounted_outbox(rooms: Dependencies) -> PeerOutbox:
     outbox = PeerOutbox(0.005)
-    outbox.messages.append([b"abc"])
+    outbox.messages.append((C, [b"abc"], spec.FINAL, None))
     return outbox
 
 

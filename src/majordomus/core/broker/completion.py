@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import encoding
 from majordomus.core.broker.error_texts import serving_now
+from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.queueing import Queueing
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
@@ -105,7 +106,10 @@ class Completion:
             frames, flags, metadata = passed
         if encoding.takes_parts(request):
             message = encoding.part(request, frames, flags, metadata)
-            self.outgoing.say(request.peer, message, now)
+            command, key = (
+                (spec.PARTIAL, request.key) if request.dialect is MDP03 else (LEGACY, None)
+            )
+            self.outgoing.send(request.peer, message, command, key, now)
             return
         if self._join(request, frames):
             self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
@@ -145,7 +149,7 @@ class Completion:
         if not request.flags & spec.ONE_WAY:
             if request.dialect is MDP03:
                 message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
-                self.outgoing.say(request.peer, message, now)
+                self.outgoing.send(request.peer, message, spec.FINAL, request.key, now)
             else:
                 self._send_legacy(request, status, frames, now)
         self._close(request, status)
@@ -253,7 +257,8 @@ class Completion:
         worker = request.worker if request.state in AT_WORKER else None
         request.move(event)
         if worker is not None and worker.dialect is MDP03 and self._has_slot(request):
-            self.outgoing.say(worker.peer, encoding.cancel(request), now)
+            message = encoding.cancel(request)
+            self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch, now)
         streamed = request.stream is not None
         self._close(request, status)
         self.registry.stories.ended(request, now)
@@ -296,7 +301,7 @@ class Completion:
             return
         if request.dialect is MDP03:
             message = encoding.final(request, status, frames, worker_id, flags, metadata)
-            self.outgoing.say(request.peer, message, now)
+            self.outgoing.send(request.peer, message, spec.FINAL, request.key, now)
         else:
             self._send_legacy(request, status, frames, now)
 
@@ -312,4 +317,4 @@ class Completion:
         else:
             self.registry.counts.unanswered += 1
             return
-        self.outgoing.say(request.peer, message, now)
+        self.outgoing.send(request.peer, message, LEGACY, None, now)

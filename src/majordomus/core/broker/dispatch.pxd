@@ -1,6 +1,7 @@
 cimport cython
 
 cimport majordomus.core.broker.encoding as encoding
+cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.outgoing cimport Outgoing
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.requests cimport AcceptedRequest
@@ -16,7 +17,7 @@ cdef tuple DISPATCH
 cdef class Dispatcher:
     cdef public Registry registry
     cdef public Outgoing outgoing
-    @cython.locals(registry=Registry, service=Service, number="unsigned long long")
+    @cython.locals(registry=Registry, service=Service, number="unsigned long long", message=list)
     cpdef object dispatch(self, AcceptedRequest request, RegisteredWorker worker, double now)
     @cython.locals(request=AcceptedRequest)
     cpdef AcceptedRequest release(self, RegisteredWorker worker, unsigned long long dispatch_id)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker import encoding
 from majordomus.core.broker.balancing.registry import set_weight
 from majordomus.core.broker.state.transitions import STEPS
+from majordomus.protocol import spec
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Dispatcher:
             service.given(worker)
         self.weigh(worker)
         if request.stream is None:
-            self.outgoing.say(worker.peer, encoding.request_to(worker, request, now), now)
+            message = encoding.request_to(worker, request, now)
+            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
 
     def release(self, worker: RegisteredWorker, dispatch_id: int) -> AcceptedRequest | None:
         """Give back the slot of a dispatch; None when `worker` does not hold it (rule 2)."""

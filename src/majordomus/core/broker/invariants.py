@@ -337,7 +337,7 @@ def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
     outbox = peer.outbox
     if outbox is None:
         return
-    if outbox.size != sum(len(frame) for frames in outbox.messages for frame in frames):
+    if outbox.size != sum(len(frame) for send in outbox.messages for frame in send[1]):
         yield f"{name}: its outbox miscounts"
     if (
         len(outbox.messages) > 2 * settings.max_outbox

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import Admission
 from majordomus.core.broker.authorization import Authorization
 from majordomus.core.broker.commands.dependencies import Dependencies
@@ -22,14 +22,14 @@ from majordomus.core.broker.dispatch import Dispatcher
 from majordomus.core.broker.hooks.holding import Holding, NoHooks
 from majordomus.core.broker.hooks.installed import InstalledHooks
 from majordomus.core.broker.internal_calls import InternalCalls
-from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
+from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing, disconnect_tag
 from majordomus.core.broker.presence import Presence
 from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
 from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
 from majordomus.core.broker.state.identity import NOBODY, Identity
-from majordomus.core.broker.state.peers import conversation
+from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -215,19 +215,20 @@ class BrokerMachine:
             sends = self.calls.collect(sends)
         return self._writes, sends, facts
 
-    def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
-        """The socket refused a send (rule 9): its peer is `gone` (EHOSTUNREACH), or its queue is
-        full (EAGAIN).
+    def refused(self, send: Send, gone: bool, now: float) -> None:
+        """Act on a send that the socket refused (rule 9): its peer is `gone` (EHOSTUNREACH), or its
+        queue is full (EAGAIN). `send` is one that `take_effects` returned.
 
         Refusals of one batch are reported in the order of their sends.
         """
+        peer_id, frames, command, conversation = send
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             self.registry.drop("unsendable", peer_id)
         elif not gone:
-            self.outgoing.hold(peer, frames, now)
+            self.outgoing.hold(peer, frames, command, conversation, now)
         elif peer.worker is not None:
-            self.retries.never_left(peer.worker, frames)
+            self.retries.never_left(peer.worker, command, conversation)
             self.presence.suspect(peer, now)
         else:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
@@ -345,7 +346,7 @@ class BrokerMachine:
         self.registry.draining = True
         for peer in self.registry.peers.values():
             if self._hears_of_drain(peer):
-                self.outgoing.say(peer, [speech.DRAIN_03], now)
+                self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
 
     @property
     def drained(self) -> bool:
@@ -358,7 +359,8 @@ class BrokerMachine:
         for peer in list(self.registry.peers.values()):
             if peer.worker is not None or peer.state is PRESENT:
                 dialect = peer.worker.dialect if peer.worker else MDP03
-                self.outgoing.say(peer, speech.disconnect(dialect), now)
+                message, command = encoding.disconnect(dialect), disconnect_tag(dialect)
+                self.outgoing.send(peer, message, command, None, now)
 
     def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
         """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
@@ -415,7 +417,8 @@ class BrokerMachine:
         if peer is None:
             self.registry.drop("too-many-peers", peer_id)
             if header.command in (spec.READY, spec.HELLO):
-                self.outgoing.say_to(peer_id, [*envelope, *speech.disconnect(dialect)], now)
+                message = [*envelope, *encoding.disconnect(dialect)]
+                self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
             elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
                 text = "the broker knows as many peers as it may"
                 self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
@@ -432,16 +435,17 @@ class BrokerMachine:
     ) -> None:
         """FINAL to whoever asked, known or not."""
         self.registry.counts.refused[status] += 1
-        self.outgoing.say_to(peer_id, speech.refusal(envelope, id, status, text), now)
+        message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
+        self.outgoing.send_to(peer_id, message, spec.FINAL, key, now)
 
     def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """Rule 4: whoever asks with metadata beyond their bound is told so."""
-        at = recognise(frames)[1]
-        envelope = tuple(frames[:at])
-        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(frames[at])
+        header = self._header  # `read` raised at the metadata: everything before them is there
+        id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
         peer = self.registry.peers.get(peer_id)
         is_open = peer is not None and conversation(id, envelope) in peer.open
-        if command != spec.REQUEST or flags & spec.ONE_WAY or not id or is_open:
+        wants_answer = header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and id
+        if not wants_answer or is_open:
             self._invalid(peer_id, "long-metadata", now)
             return
         self.registry.drop("long-metadata", peer_id)
@@ -497,7 +501,8 @@ class BrokerMachine:
         answered = now >= self._next_version_answer
         if answered:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
-            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03], now)
+            message = [encoding.WRONG_VERSION_03]
+            self.outgoing.send_to(peer_id, message, spec.DISCONNECT, None, now)
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None:
             understood = answered and peer.worker.dialect is MDP03
@@ -511,12 +516,14 @@ class BrokerMachine:
         dialect, at = recognise(frames)
         self.registry.drop(error.reason, peer_id)
         if at:
-            self.outgoing.say(peer, [*frames[:at], *speech.disconnect(dialect)], now)
+            message = [*frames[:at], *encoding.disconnect(dialect)]
+            self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
         else:
             known_worker = peer.worker is not None
             self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
             if not known_worker:
-                self.outgoing.say_to(peer_id, speech.disconnect(dialect, *error.told), now)
+                message = encoding.disconnect(dialect, *error.told)
+                self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
@@ -529,7 +536,7 @@ class BrokerMachine:
         for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
                 continue
-            to_worker = isinstance(key, int) and key & spec.BROKER_ID_BIT
+            to_worker = is_dispatch(key)
             if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)

@@ -1,6 +1,6 @@
 cimport cython
 
-cimport majordomus.core.broker.encoding as speech
+cimport majordomus.core.broker.encoding as encoding
 from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.hooks.installed cimport InstalledHooks
 from majordomus.core.broker.outgoing cimport Outgoing

@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
+from majordomus.core.broker.outgoing import LEGACY, disconnect_tag
 from majordomus.core.broker.state.identity import Identity, same
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.transitions import FORGOTTEN, PRESENT
@@ -118,9 +119,10 @@ class Presence:
 
     def greet(self, peer: Peer, interval: float, now: float) -> None:
         """WELCOME, and what a newcomer must know of a broker that drains."""
-        self.outgoing.say(peer, speech.welcome(peer.id, interval, self._welcome), now)
+        message = encoding.welcome(peer.id, interval, self._welcome)
+        self.outgoing.send(peer, message, spec.WELCOME, None, now)
         if self.registry.draining:
-            self.outgoing.say(peer, [speech.DRAIN_03], now)
+            self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
         self.watch(peer, now)
 
     def watch(self, peer: Peer, now: float) -> None:
@@ -142,8 +144,8 @@ class Presence:
         registry = self.registry
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
-            for frames in peer.outbox.messages:
-                self.retries.never_left(worker, frames)
+            for _, _, command, conversation in peer.outbox.messages:
+                self.retries.never_left(worker, command, conversation)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
@@ -161,7 +163,8 @@ class Presence:
             registry.tell("client-lost", peer=peer.id, why=why)
         if tell:
             dialect = worker.dialect if worker else MDP03
-            self.outgoing.say(peer, speech.disconnect(dialect, *reason), now)
+            message = encoding.disconnect(dialect, *reason)
+            self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
 
     def lose(self, worker: RegisteredWorker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""
@@ -241,7 +244,8 @@ class Presence:
         if worker is not None:
             worker.last_beat_sent = now
         dialect = worker.dialect if worker is not None else MDP03
-        self.outgoing.say(peer, speech.heartbeat(dialect), now)
+        command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
+        self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
 
     # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
 
@@ -265,7 +269,7 @@ class Presence:
         if peer.worker is not None or peer.state is PRESENT:
             self.beat(peer, now)
         elif peer.dialect is MDP03:
-            self.outgoing.say(peer, [speech.HEARTBEAT_03], now)
+            self.outgoing.send(peer, [encoding.HEARTBEAT_03], spec.HEARTBEAT, None, now)
         else:
             self.ended.append((peer, now))
 

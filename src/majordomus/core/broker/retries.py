@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
-from majordomus.core.broker.outgoing import command_of
 from majordomus.core.broker.state.history import note
 from majordomus.core.broker.state.transitions import AT_WORKER, STREAMING
 from majordomus.protocol import spec
-from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.completion import Completion
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.protocol.spec import Frame
-
-MDP03 = Dialect.MDP03
 
 
 class Retries:
@@ -83,16 +78,8 @@ class Retries:
         )
         return False
 
-    def never_left(self, worker: RegisteredWorker, frames: list[Frame]) -> None:
-        """A REQUEST that never left proves that nothing ran: it does not count as an attempt."""
-        if worker.dialect is MDP03:
-            command, number, _ = command_of(frames)
-            if command == spec.REQUEST:
-                worker.not_delivered(number)
-            return
-        for frame in frames[2:4]:
-            waiting = worker.handles.get(bytes(frame), ())
-            for number in reversed(waiting):
-                if not worker.is_undelivered(number):
-                    worker.not_delivered(number)
-                    break
+    def never_left(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
+        """Note a send to `worker` that never left the broker. A handler cannot have run for a
+        REQUEST of that kind, so it does not count as an attempt."""
+        if command == spec.REQUEST and isinstance(conversation, int):
+            worker.not_delivered(conversation)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -126,7 +126,7 @@ class Streams:
         stream, worker = stream_of(request), request.worker
         stream.down += parts
         if worker is not None and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
+            self._credit_worker(request, worker, parts, now)
 
     def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
@@ -140,7 +140,7 @@ class Streams:
             return
         stream.down += added
         if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+            self._credit_worker(request, worker, added, now)
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
@@ -191,10 +191,11 @@ class Streams:
         stream.final_due = stream.final is not None
         if worker.dialect is MDP03:
             stream.room = spec.FIRST_CREDIT
-            self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+            message = encoding.request_to(worker, request, now)
+            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
             if stream.down > spec.FIRST_CREDIT:
                 added = stream.down - spec.FIRST_CREDIT
-                self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+                self._credit_worker(request, worker, added, now)
         else:
             worker.not_delivered(request.dispatch)
         self._pass_on(request, stream, now)
@@ -252,10 +253,12 @@ class Streams:
             request.size -= piece.size
             request.move("part")
             self.registry.counts.parts += 1
-            self.outgoing.say(worker.peer, speech.part_to(request, piece), now)
+            message = encoding.part_to(request, piece)
+            self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch, now)
         if stream.final_due and not waiting and stream.final is not None:
             stream.final_due = False
-            self.outgoing.say(worker.peer, speech.final_to(request, stream.final), now)
+            message = encoding.final_to(request, stream.final)
+            self.outgoing.send(worker.peer, message, spec.FINAL, request.dispatch, now)
         return True
 
     def _join(
@@ -275,7 +278,8 @@ class Streams:
         worker.delivered(request.dispatch)
         stream.final_due = False
         body = stream.joined(request.body)
-        self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)
+        message = encoding.request_to(worker, request, now, body)
+        self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
         return True
 
     def _grant(
@@ -283,5 +287,11 @@ class Streams:
     ) -> None:
         if parts > 0:
             stream.up += parts
-            frames = [*request.envelope, *speech.credit(request.id, parts)]
-            self.outgoing.say(request.peer, frames, now)
+            frames = [*request.envelope, *encoding.credit(request.id, parts)]
+            self.outgoing.send(request.peer, frames, spec.CREDIT, request.key, now)
+
+    def _credit_worker(
+        self, request: AcceptedRequest, worker: RegisteredWorker, parts: int, now: float
+    ) -> None:
+        message = encoding.credit(request.dispatch, parts)
+        self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch, now)

@@ -108,7 +108,7 @@ def test_what_is_no_message_stops_nobody(services: int) -> None:
     batch: list[Any] = [first, None, second]
     faults = made.receive_all(batch, 2.0)
     assert 1 <= len(faults) <= 2
-    assert [peer for peer, _ in made.take_effects()[1]][-1:] == [b"worker-002"]
+    assert [peer for peer, *_ in made.take_effects()[1]][-1:] == [b"worker-002"]
 
 
 def services_by_name(count: int = SERVICES) -> dict[bytes, Service]:

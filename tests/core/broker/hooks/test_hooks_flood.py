@@ -203,7 +203,7 @@ class Flood:
     def turn(self) -> None:
         self.machine.tick(self.now)
         _, sends, _ = self.machine.take_effects()
-        for peer, frames in sends:
+        for peer, frames, *_ in sends:
             if peer not in self.open:
                 continue
             command, _, status, id, *_ = mdp03.parse(frames[0])

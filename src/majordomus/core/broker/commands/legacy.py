@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load
 from majordomus.core.broker.commands.dependencies import Commands
+from majordomus.core.broker.outgoing import LEGACY as TAG
 from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.protocol import spec
@@ -73,7 +74,7 @@ class LegacyCommands(Commands):
             if self.settings.legacy_errors == "reply":
                 body = [str(error.status).encode(), error.text.encode()]
                 own = LEGACY[dialect].b2c_final(command.service, body)
-                self.outgoing.say(peer, [*envelope, *own], now)
+                self.outgoing.send(peer, [*envelope, *own], TAG, None, now)
             else:
                 self.registry.counts.unanswered += 1
 
@@ -107,10 +108,10 @@ class LegacyCommands(Commands):
             worker = self.enrolment.new_worker(peer, dialect, capacity, now)
             worker.answered = moved.answered if moved is not None else None
             if dialect is DELPHI:
-                self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
+                self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
             self.enrolment.enrol(worker, name, now)
         elif dialect is DELPHI:
-            self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
+            self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
 
     def _heartbeat(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         if command.load is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load, set_weight
 from majordomus.core.broker.commands.dependencies import Commands, Dependencies
@@ -162,7 +162,8 @@ class Mdp03Commands(Commands):
             self.registry.counts.unanswered += 1
         elif id:
             self.registry.counts.refused[status] += 1
-            self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
+            message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
+            self.outgoing.send(peer, message, spec.FINAL, key, now)
 
     def _refuse_event(self, peer: Peer, id: int, status: int, text: str, now: float) -> None:
         """FINAL for what has no answer of its own; not where it would be taken for another's."""

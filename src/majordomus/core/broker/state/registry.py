@@ -25,7 +25,8 @@ from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
 
 IdSource: TypeAlias = Callable[[int], bytes]
-Send: TypeAlias = tuple[bytes, list[Frame]]
+Send: TypeAlias = tuple[bytes, list[Frame], int, object]
+"""The routing id, the frames, and the tag: command and conversation (outgoing.py)."""
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
 """A numbered write for a store. Its place is kept: no rule makes one yet."""
