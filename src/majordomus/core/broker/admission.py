@@ -149,7 +149,7 @@ class Admission:
             stream_of(request)
         self.dispatcher.accept(request)
         if self.hooks is not None:
-            self.hooks.take(request, field, now)
+            self.hooks.request(request, field, now)
         elif service.own:
             self._manage(request, now)
         else:

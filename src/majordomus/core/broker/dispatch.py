@@ -294,7 +294,7 @@ class Dispatcher:
                     return
                 frames = request.parts
             hooks = self.hooks
-            if hooks is not None and hooks.hear(request, status, frames, flags, metadata, now):
+            if hooks is not None and hooks.reply(request, status, frames, flags, metadata, now):
                 return
         counts = self.registry.counts
         if status == spec.OK:

@@ -18,7 +18,8 @@ from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
 from majordomus.core.broker.dispatch import Dispatcher
-from majordomus.core.broker.hooks.holding import Holding, NoHooks
+from majordomus.core.broker.hooks.holding import Holding
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
 from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
 from majordomus.core.broker.presence import Presence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from majordomus.core.broker.balancing.registry import Factory
     from majordomus.core.broker.hooks.actions import Action
-    from majordomus.core.broker.hooks.holding import Hooks
+    from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.access_rules import AccessRules

@@ -37,10 +37,11 @@ def outcomes(harness: BrokerHarness) -> dict[str, int]:
 def settled(harness: BrokerHarness) -> None:
     """Nothing is open, held or counted any more."""
     harness.check()
-    registry, room = harness.machine.registry, harness.machine.hooks
+    registry, holding = harness.machine.registry, harness.machine.hooks
     assert (registry.open, registry.queued, registry.queued_bytes) == (0, 0, 0)
-    assert room is not None
-    assert (len(room.held), len(room.holds), len(room.timers)) == (0, 0, 0)
+    assert holding is not None
+    pending = holding.pending
+    assert (len(pending.waiting), len(pending.open), len(pending.deadlines)) == (0, 0, 0)
 
 
 class TestRequests:
