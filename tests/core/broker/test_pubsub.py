@@ -509,7 +509,7 @@ def test_hello_with_another_session_leaves_nothing_of_the_first(harness: BrokerH
 def test_session_that_is_none_is_answered_400(harness: BrokerHarness, session: object) -> None:
     packed = metadata.pack({"session": session})
     harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
-    assert harness.words() == [final(C, 2, b"a session is 16 bytes", status=400)]
+    assert harness.words() == [final(C, 2, b"a session must be 16 bytes", status=400)]
     assert harness.machine.events.sessions == {}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker import hedging, mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
-from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
+from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
@@ -122,7 +122,7 @@ class Admission:
         target = self._wanted(address, name, called) if address else None
         if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
+            raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.ask(
             peer,
@@ -197,7 +197,7 @@ class Admission:
         if target is not None and target.state is LOST:  # while a hook thought about it
             self.dispatcher.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
-            text = nobody_serves(self.registry, request.called, request.caller)
+            text = no_worker_serves(self.registry, request.called, request.caller)
             self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:
             self._manage(request, now)

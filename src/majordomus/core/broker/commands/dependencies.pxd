@@ -11,5 +11,5 @@ cdef class Commands:
     cdef public Dispatcher dispatcher
     cdef public object presence
     cdef public Admission admission
-    cdef public object enrolment
+    cdef public object registration
     cdef public object events

@@ -1,4 +1,4 @@
-"""The rooms of the broker machine in one hand, for those that read commands."""
+"""The dependencies of the command handlers: the parts of one broker machine."""
 
 from __future__ import annotations
 
@@ -15,26 +15,39 @@ if TYPE_CHECKING:
 
 
 class Dependencies(NamedTuple):
-    """What one machine is made of."""
+    """The parts of a machine that command handlers call.
+
+    registry: peers, services, workers, settings and counters.
+    outgoing: sends to peers.
+    dispatcher: queues, dispatches and ends requests.
+    presence: WELCOME, silence and the loss of peers.
+    admission: checks and accepts new requests.
+    registration: registers workers for services.
+    events: pushes, topics and sessions.
+    """
 
     registry: Registry
     outgoing: Outgoing
     dispatcher: Dispatcher
     presence: Presence
     admission: Admission
-    enrolment: Registration
+    registration: Registration
     events: PubSub
 
 
 class Commands:
-    """What the readers of commands have in common: they hold no state, and reach every room."""
+    """The base of the command handlers. They have no state of their own.
 
-    def __init__(self, rooms: Dependencies) -> None:
-        self.registry = rooms.registry
-        self.settings = rooms.registry.settings
-        self.outgoing = rooms.outgoing
-        self.dispatcher = rooms.dispatcher
-        self.presence = rooms.presence
-        self.admission = rooms.admission
-        self.enrolment = rooms.enrolment
-        self.events = rooms.events
+    Fields: those of `Dependencies`, and `settings`, which the machine replaces when it is
+    reconfigured.
+    """
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self.registry = dependencies.registry
+        self.settings = dependencies.registry.settings
+        self.outgoing = dependencies.outgoing
+        self.dispatcher = dependencies.dispatcher
+        self.presence = dependencies.presence
+        self.admission = dependencies.admission
+        self.registration = dependencies.registration
+        self.events = dependencies.events
