@@ -90,7 +90,7 @@ def test_rules_are_asked_for_who_the_hook_says(harness: BrokerHarness) -> None:
     assert (peer, command) == (W, "REQUEST")
     harness.request(C, 2, b"x", **said("joe"))
     harness.request(C, 3, b"x")
-    unknown = b"who you are is not known, and not everybody may call 'echo'"
+    unknown = b"authenticate first: anonymous peers may not call 'echo'"
     assert harness.words() == [
         final(C, 2, b"'joe' may not call 'echo'", status=403),
         final(C, 3, unknown, status=401),

@@ -670,7 +670,7 @@ def test_rules_say_who_may_publish_and_subscribe(harness: BrokerHarness) -> None
     publish(harness, D, b"prices.eur", b"forged", id=4)
     publish(harness, B, b"prices.eur", b"forged", id=5)
     publish(harness, C, b"prices.eur", b"1.08", id=6)
-    unknown = b"who you are is not known, and not everybody may publish 'prices.eur'"
+    unknown = b"authenticate first: anonymous peers may not publish 'prices.eur'"
     assert harness.words() == [
         final(C, 2, b"'ann' may not subscribe '>'", status=403),
         final(D, 3, b"'eve' may not subscribe 'prices.>'", status=403),
