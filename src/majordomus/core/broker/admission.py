@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
-from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
+from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
+from majordomus.core.broker.queueing import exceeded_bound
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.requests import AcceptedRequest
@@ -136,7 +137,7 @@ class Admission:
             and not self._someone_serves(service)
         ):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
+            raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.ask(
             peer,
@@ -163,7 +164,7 @@ class Admission:
             stream_of(request)
         self.completion.accept(request)
         if self.hooks.holding is not None:
-            self.hooks.holding.take(request, field, now)
+            self.hooks.holding.request(request, field, now)
         elif service.own:
             self._manage(request, now)
         else:
@@ -185,6 +186,19 @@ class Admission:
             return
         if redirect is None or self._moved(request, redirect, now):
             self.enter(request, now)
+
+    def proceed_to_worker(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
+        """`proceed`, with the worker that a hook has named."""
+        try:
+            request.target = self.target(worker_id, request.service.name, request.called)
+        except RefusalError as error:
+            self.completion.fail(request, error.status, error.text, now)
+        else:
+            self.proceed(request, now)
+
+    def exceeded_bound(self, request: AcceptedRequest, more: int = 0) -> str:
+        """See `queueing.exceeded_bound`."""
+        return exceeded_bound(self.registry, request, more)
 
     def _named(self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float) -> bool:
         """Give `request` to what its caller's groups call so, if a hook has named them; False when
@@ -211,7 +225,7 @@ class Admission:
         if target is not None and target.state is LOST:  # while a hook thought about it
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
-            text = nobody_serves(self.registry, request.called, request.caller)
+            text = no_worker_serves(self.registry, request.called, request.caller)
             self.completion.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:
             self._manage(request, now)

@@ -143,7 +143,7 @@ class Completion:
                 return
             frames = request.parts
         holding = self.hooks.holding
-        if holding is not None and holding.hear(request, status, frames, flags, metadata, now):
+        if holding is not None and holding.reply(request, status, frames, flags, metadata, now):
             return
         worker_id = self._answered(request, status)
         if not request.flags & spec.ONE_WAY:

@@ -19,8 +19,9 @@ from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
 from majordomus.core.broker.completion import Completion
 from majordomus.core.broker.dispatch import Dispatcher
-from majordomus.core.broker.hooks.holding import Holding, NoHooks
+from majordomus.core.broker.hooks.holding import Holding
 from majordomus.core.broker.hooks.installed import InstalledHooks
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
 from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing, disconnect_tag
 from majordomus.core.broker.presence import Presence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from majordomus.core.broker.balancing.registry import Factory
     from majordomus.core.broker.hooks.actions import Action
-    from majordomus.core.broker.hooks.holding import Hooks
+    from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.access_rules import AccessRules
@@ -303,8 +304,9 @@ class BrokerMachine:
         if holding is not None:
             holding.hooks = hooks or NoHooks()
         elif hooks is not None:
-            self.installed.holding = Holding(self.registry, self.completion, self.admission, hooks)
-            self.installed.holding.push = self.push
+            self.installed.holding = Holding(
+                self.registry, self.admission, self.completion, self.authority, self.push, hooks
+            )
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
         """These settings hold from now on, for what comes from now on; what is open keeps its

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
+from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
 from majordomus.core.broker.state.history import note
 from majordomus.core.broker.state.transitions import AT_WORKER, STREAMING
 from majordomus.protocol import spec
@@ -59,7 +59,7 @@ class Retries:
             self.queueing.fail_rejected(request, now)
         if not service.workers:
             for request in [r for r in service.queue if r.flags & spec.FAIL_FAST]:
-                text = nobody_serves(self.registry, request.called, request.caller)
+                text = no_worker_serves(self.registry, request.called, request.caller)
                 self.completion.fail(request, spec.UNAVAILABLE, text, now)
 
     def _survives(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:

@@ -16,6 +16,6 @@ cdef class Commands:
     cdef public object presence
     cdef public Admission admission
     cdef public object authorization
-    cdef public object enrolment
+    cdef public object registration
     cdef public object events
     cdef public object hooks

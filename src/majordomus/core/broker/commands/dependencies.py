@@ -1,4 +1,4 @@
-"""The rooms of the broker machine in one hand, for those that read commands."""
+"""The dependencies of the command handlers: the parts of one broker machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 
 class Dependencies(NamedTuple):
-    """What one machine is made of."""
+    """The parts of a machine that command handlers call.
+
+    registry: peers, services, workers, settings and counters.
+    outgoing: sends to peers.
+    dispatcher: takes slots of workers and gives them back.
+    queueing: queues requests and feeds workers.
+    completion: accepts requests and ends them.
+    presence: WELCOME, silence and the loss of peers.
+    admission: checks new requests.
+    authorization: checks what a peer may do.
+    registration: registers workers for services.
+    events: pushes, topics and sessions.
+    hooks: the hooks of the machine, if it has any.
+    """
 
     registry: Registry
     outgoing: Outgoing
@@ -29,24 +42,28 @@ class Dependencies(NamedTuple):
     presence: Presence
     admission: Admission
     authorization: Authorization
-    enrolment: Registration
+    registration: Registration
     events: PubSub
     hooks: InstalledHooks
 
 
 class Commands:
-    """What the readers of commands have in common: they hold no state, and reach every room."""
+    """The base of the command handlers. They have no state of their own.
 
-    def __init__(self, rooms: Dependencies) -> None:
-        self.registry = rooms.registry
-        self.settings = rooms.registry.settings
-        self.outgoing = rooms.outgoing
-        self.dispatcher = rooms.dispatcher
-        self.queueing = rooms.queueing
-        self.completion = rooms.completion
-        self.presence = rooms.presence
-        self.admission = rooms.admission
-        self.authorization = rooms.authorization
-        self.enrolment = rooms.enrolment
-        self.events = rooms.events
-        self.hooks = rooms.hooks
+    Fields: those of `Dependencies`, and `settings`, which the machine replaces when it is
+    reconfigured.
+    """
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self.registry = dependencies.registry
+        self.settings = dependencies.registry.settings
+        self.outgoing = dependencies.outgoing
+        self.dispatcher = dependencies.dispatcher
+        self.queueing = dependencies.queueing
+        self.completion = dependencies.completion
+        self.presence = dependencies.presence
+        self.admission = dependencies.admission
+        self.authorization = dependencies.authorization
+        self.registration = dependencies.registration
+        self.events = dependencies.events
+        self.hooks = dependencies.hooks

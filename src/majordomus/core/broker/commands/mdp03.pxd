@@ -11,7 +11,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef unsigned long long BROKER_ID_BIT
-cdef list NOTHING
+cdef list NO_BODY
 
 
 @cython.final
@@ -24,7 +24,7 @@ cdef class Mdp03Commands(Commands):
     cdef object _request(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     @cython.locals(
         flags=int,
-        number="unsigned long long",
+        dispatch_id="unsigned long long",
         metadata_field=bytes,
         worker=RegisteredWorker,
         request=AcceptedRequest,
