@@ -296,6 +296,6 @@ def test_identity_and_presence_are_not_had_from_behind_an_envelope(
     header = mdp03.pack(command, id=5, code=1, service=b"echo")
     harness.hear(A, b"inner", header)
     peer = harness.machine.registry.peers[A]
-    assert (peer.worker, peer.listener, peer.state.name) == (None, None, "SEEN")
+    assert (peer.worker, peer.subscriber, peer.state.name) == (None, None, "SEEN")
     (said,) = harness.said()
     assert said[1][0] == b"inner"

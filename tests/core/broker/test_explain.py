@@ -239,7 +239,7 @@ def test_requests_of_older_dialects_are_found_by_name(
 def test_management_requests_are_not_in_the_history(harness: BrokerHarness) -> None:
     for _ in range(3):
         assert explained(harness) == []
-    assert list(harness.machine.registry.stories.recent) == []
+    assert list(harness.machine.registry.history.recent) == []
 
 
 def test_services_have_a_histogram_of_response_times(harness: BrokerHarness) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from majordomus.core.broker import invariants
 from majordomus.core.broker.invariants import InvariantError, story
-from majordomus.core.broker.state.listeners import Subscriber
 from majordomus.core.broker.state.peers import PeerOutbox
 from majordomus.core.broker.state.registry import Counts
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.timer_wheel import Bucket
 from majordomus.core.broker.state.transitions import FORGOTTEN, LOST, RequestState, WorkerState
 from majordomus.protocol import spec
@@ -92,11 +92,11 @@ CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
     "is open, but nothing holds it": lambda s: put(s.at_worker, "state", RequestState.HELD),
     "is not among its client's open requests": lambda s: s.registry.peers[C].open.pop(1),
     "its service is not registered": lambda s: s.registry.services.pop(b"time"),
-    "rule 5: it has no deadline": lambda s: put(s.at_worker, "slot", Bucket()),
+    "rule 5: it has no deadline": lambda s: put(s.at_worker, "bucket", Bucket()),
     "queue and state differ": lambda s: put(s.waiting, "queue", None),
     "is not in its queue": lambda s: put(s.waiting, "queue", s.worker.reserved),
     "is queued, but has a worker": lambda s: put(s.waiting, "worker", s.worker),
-    "its worker does not hold it": lambda s: put(s.at_worker, "dispatch", 99),
+    "its worker does not hold it": lambda s: put(s.at_worker, "dispatch_id", 99),
     "rule 3: too many attempts": lambda s: put(s.at_worker, "attempt", 4),
     "its queue is miscounted": lambda s: gain(s.service.queue, "count"),
     "the rejections in its queue are miscounted": lambda s: s.service.queue.declined.clear(),
@@ -115,14 +115,13 @@ CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
     "is registered, but lost": lambda s: put(s.worker, "state", LOST),
     "is suspect, but no timer checks it": lambda s: put(s.worker, "state", WorkerState.SUSPECT),
     "its services and their order differ": lambda s: s.worker.order.clear(),
-    "its `only_service` disagrees": lambda s: put(s.worker, "only_service", None),
-    "its `only_worker` is not its only worker": lambda s: put(s.service, "only_worker", s.worker),
+    "its newest worker is another one": lambda s: put(s.service, "newest_worker", None),
     "which does not list it": lambda s: s.service.workers.pop(W),
     "free=0, but its strategy disagrees": lambda s: s.service.strategy.put(s.worker),
     "its handles and its slots differ": lambda s: s.legacy.handles.clear(),
     "rule 2: worker": lambda s: s.worker.hold(s.legacy.oldest),
     "holding = 2, but 1 slots are in use": lambda s: gain(s.worker, "holding"),
-    "4 dispatches are registered, but 3 slots": lambda s: gain(s.registry.dispatched, "count"),
+    "4 dispatches are registered, but 3 slots": lambda s: gain(s.registry.dispatch_table, "count"),
     "is forgotten, but registered": lambda s: put(s.peer, "state", FORGOTTEN),
     "has no timer": lambda s: put(s.peer, "timer", None),
     "its worker is not registered": lambda s: s.registry.workers.pop(V),
@@ -133,7 +132,7 @@ CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
     "is not the handle of its peer": lambda s: s.registry.handles.update({b"ghost": s.peer}),
     "its handle does not lead to it": lambda s: s.registry.handles.pop(s.peer.handle),
     "its subscriber belongs to another peer": lambda s: put(
-        s.peer, "listener", foreign_subscriber(s)
+        s.peer, "subscriber", foreign_subscriber(s)
     ),
     "is in `away`, but its session is present": lambda s: s.registry.away.update(
         {b"ghost": foreign_subscriber(s)}

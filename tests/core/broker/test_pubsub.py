@@ -204,7 +204,7 @@ def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: Brok
     publish(present, D, b"a.b", b"x")
     assert present.words() == []
     assert (len(present.machine.events.topics), present.machine.events.topics.nodes) == (0, 0)
-    assert present.machine.registry.peers[C].listener is None
+    assert present.machine.registry.peers[C].subscriber is None
 
 
 def test_worker_may_subscribe_and_hears_without_a_hello(present: BrokerHarness) -> None:
@@ -476,7 +476,7 @@ def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(
     harness.leave(C)
     subscribe(harness, D, b"b", b"c")
     hello(harness, D, S)
-    listener = harness.machine.registry.peers[D].listener
+    listener = harness.machine.registry.peers[D].subscriber
     assert listener is not None
     assert set(listener.patterns) == {b"a", b"b", b"c"}
     assert len(harness.machine.events.topics) == 3

@@ -129,7 +129,7 @@ class Admission:
         service = peer.asked
         if service is None or service.name != name or not service.known:
             service = self.service(name)
-            peer.asked = service if service.workers else None
+            peer.asked = service if service.newest_worker is not None else None
         target = self._wanted(address, name, called) if address else None
         if (
             flags & spec.FAIL_FAST
@@ -277,9 +277,7 @@ class Admission:
 
     def service(self, name: bytes) -> Service:
         """The service of that name. Raises: RefusalError: no name, or no room for one more."""
-        service = self.registry.foresight.recall(name)
-        if service is None:
-            service = self.registry.services.get(name)
+        service = self.registry.find_service(name)
         return self._new_service(name) if service is None else service
 
     def _new_service(self, name: bytes) -> Service:

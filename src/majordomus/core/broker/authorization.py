@@ -18,7 +18,7 @@ from majordomus.core.broker.state.access_rules import (
     full_name,
     shown_name,
 )
-from majordomus.core.broker.state.callers import Caller
+from majordomus.core.broker.state.identity import Caller
 from majordomus.core.broker.state.timer_wheel import Deadlines
 from majordomus.core.broker.state.topics import full_topic, shown_topic, topic_prefix
 from majordomus.core.broker.state.transitions import FORGOTTEN, HELD, STREAMING
@@ -159,7 +159,7 @@ class Authorization:
         rights = self.registry.rights
         before = peer.prefix
         peer.prefix = b"" if rights is None else rights.prefix(peer.groups)
-        if peer.listener is not None and peer.listener.patterns:
+        if peer.subscriber is not None and peer.subscriber.patterns:
             self._review_subscriptions(peer, before)
         worker = peer.worker
         if worker is None:
@@ -187,7 +187,7 @@ class Authorization:
 
     def _review_subscriptions(self, peer: Peer, before: bytes) -> None:
         """End the subscriptions that `peer` may no longer have. `before` was its prefix."""
-        for pattern in list(peer.listener.patterns if peer.listener else ()):
+        for pattern in list(peer.subscriber.patterns if peer.subscriber else ()):
             called = shown_topic(before, pattern)
             kept = full_topic(peer.prefix, called) == pattern
             if not kept or self.refuses_topic(peer, SUBSCRIBE, called) is not None:

@@ -153,7 +153,7 @@ class Completion:
             else:
                 self._send_legacy(request, status, frames, now)
         self._close(request, status)
-        self.registry.stories.ended(request, now)
+        self.registry.history.ended(request, now)
 
     def answer(
         self,
@@ -169,7 +169,7 @@ class Completion:
         worker_id = self._answered(request, status)
         self._send_final(request, status, frames, now, worker_id, flags, metadata)
         self._close(request, status)
-        self.registry.stories.ended(request, now)
+        self.registry.history.ended(request, now)
 
     def _answered(self, request: AcceptedRequest, status: int) -> bytes:
         """Move `request` to its outcome and count that. The id of the worker that answered; empty
@@ -258,15 +258,15 @@ class Completion:
         request.move(event)
         if worker is not None and worker.dialect is MDP03 and self._has_slot(request):
             message = encoding.cancel(request)
-            self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch, now)
+            self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch_id, now)
         streamed = request.stream is not None
         self._close(request, status)
-        self.registry.stories.ended(request, now)
+        self.registry.history.ended(request, now)
         if worker is not None and (streamed or worker.dialect is DELPHI):
             self.queueing.ended_at(request, worker, streamed, now)
 
     def _has_slot(self, request: AcceptedRequest) -> bool:
-        return self.dispatcher.held_as(request.worker, request.dispatch) is request
+        return self.dispatcher.held_as(request.worker, request.dispatch_id) is request
 
     def _close(self, request: AcceptedRequest, status: int) -> None:
         """Let go of everything that an ended request held, except its slot."""
@@ -276,13 +276,13 @@ class Completion:
         registry.open -= 1
         service.open -= 1
         request.peer.open.pop(request.key, None)
-        if request.slot is not None:
-            request.slot.remove(request)
+        if request.bucket is not None:
+            request.bucket.remove(request)
         request.body = NO_FRAMES
         request.parts = None
         request.stream = None
         request.rejected = None
-        if not service.open and not service.workers:
+        if not service.open and service.newest_worker is None:
             registry.tidy(service)
 
     # ── the answer to the client ──────────────────────────────────────────────────────────────────

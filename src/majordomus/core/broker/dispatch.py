@@ -45,8 +45,8 @@ class Dispatcher:
         request.attempt += 1
         request.given = now
         request.worker = worker
-        number = registry.last_number = registry.dispatched.give(request, registry.last_number)
-        request.dispatch = BROKER_ID_BIT | number
+        number = registry.last_number = registry.dispatch_table.give(request, registry.last_number)
+        request.dispatch_id = BROKER_ID_BIT | number
         if not worker.holding:
             worker.busy_since = now
         worker.hold(request)
@@ -59,11 +59,11 @@ class Dispatcher:
         self.weigh(worker)
         if request.stream is None:
             message = encoding.request_to(worker, request, now)
-            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
+            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
 
     def release(self, worker: RegisteredWorker, dispatch_id: int) -> AcceptedRequest | None:
         """Give back the slot of a dispatch; None when `worker` does not hold it (rule 2)."""
-        request = self.registry.dispatched.take(worker, dispatch_id)
+        request = self.registry.dispatch_table.take(worker, dispatch_id)
         if request is None:
             return None
         worker.let_go(request)
@@ -74,7 +74,7 @@ class Dispatcher:
 
     def held_as(self, worker: RegisteredWorker | None, dispatch_id: int) -> AcceptedRequest | None:
         """The request that holds a slot of `worker` as this dispatch; None when none does."""
-        return None if worker is None else self.registry.dispatched.of(worker, dispatch_id)
+        return None if worker is None else self.registry.dispatch_table.of(worker, dispatch_id)
 
     def enrol(self, worker: RegisteredWorker, service: Service) -> None:
         """Make `worker` one of the workers of `service`."""
@@ -82,23 +82,18 @@ class Dispatcher:
         self.registry.served[service] = None
         worker.services[service.name] = service
         worker.order.append(service)
-        worker.only_service = service if len(worker.order) == 1 else None
         set_weight(worker, service)
         self.weigh(worker)
 
     def weigh(self, worker: RegisteredWorker) -> None:
         """Update the strategies of `worker`'s services after its capacity, state, load or number
         of slots in use has changed."""
-        only = worker.only_service
-        if only is not None:  # the list of all would be two more lines of a cache
-            only.weigh(worker)
-            return
         for service in worker.order:
             service.weigh(worker)
 
     def _remember_handle(self, worker: RegisteredWorker, request: AcceptedRequest) -> None:
-        handle = encoding.handle_of(worker, request, request.dispatch)
-        worker.handles.setdefault(handle, deque()).append(request.dispatch)
+        handle = encoding.handle_of(worker, request, request.dispatch_id)
+        worker.handles.setdefault(handle, deque()).append(request.dispatch_id)
 
     def _forget_handle(
         self, worker: RegisteredWorker, request: AcceptedRequest, dispatch_id: int

@@ -83,7 +83,7 @@ def request_to(
     stream, for a worker of an older dialect."""
     if worker.dialect is not MDP03:
         return LEGACY[worker.dialect].b2w_request(
-            handle_of(worker, request, request.dispatch),
+            handle_of(worker, request, request.dispatch_id),
             request.body if joined is None else joined,
         )
     flags = request.flags & PASSED_TO_WORKER
@@ -99,7 +99,7 @@ def request_to(
         spec.REQUEST,
         flags,
         0,
-        request.dispatch,
+        request.dispatch_id,
         left if left > 0 else 1,
         name if not prefix else shown_name(prefix, name),
         peer.handle,
@@ -119,7 +119,7 @@ def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
 
 def cancel(request: AcceptedRequest) -> list[Frame]:
     """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
-    return [mdp03.pack(spec.CANCEL, id=request.dispatch)]
+    return [mdp03.pack(spec.CANCEL, id=request.dispatch_id)]
 
 
 def credit(id: int, parts: int) -> list[Frame]:
@@ -130,14 +130,14 @@ def credit(id: int, parts: int) -> list[Frame]:
 def part_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch, metadata=piece.metadata)
+    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=piece.metadata)
     return [header, *piece.body]
 
 
 def final_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """FINAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch, metadata=piece.metadata)
+    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=piece.metadata)
     return [header, *piece.body]
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.callers import Caller
+    from majordomus.core.broker.state.identity import Caller
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
 

@@ -51,7 +51,7 @@ def explain(registry: Registry, argument: bytes, now: float, prefix: bytes = b""
     `prefix` is the prefix of a tenant's names. A tenant gets requests to its own services only.
     """
     if not argument:
-        kept = [r for r in reversed(registry.stories.notable) if _is_served_in(r, prefix)]
+        kept = [r for r in reversed(registry.history.notable) if _is_served_in(r, prefix)]
         return _data([_row(request, now) for request in kept[:MOST_LISTED]])
     request = _find(registry, argument, prefix)
     return [b"404"] if request is None else _data(_story(registry, request, now))
@@ -77,8 +77,8 @@ def _is_served_in(request: AcceptedRequest, prefix: bytes) -> bool:
 
 def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest | None:
     name = argument.decode("utf-8", "replace")
-    stories = registry.stories
-    for requests in (_open_of(registry, name), reversed(stories.notable), reversed(stories.recent)):
+    history = registry.history
+    for requests in (_open_of(registry, name), reversed(history.notable), reversed(history.recent)):
         for request in requests:
             if _is_served_in(request, prefix) and _is_called(request, name):
                 return request
@@ -150,9 +150,9 @@ def _outcome(request: AcceptedRequest) -> tuple[int, str]:
 
 def _attempts(request: AcceptedRequest, now: float) -> Iterator[dict[str, Any]]:
     """Each dispatch of a request: its worker, when it began, how long it took, how it ended."""
-    for worker, given, left, how in request.story or ():
+    for worker, given, left, how in request.past_dispatches or ():
         yield _attempt(worker, given - request.accepted, left - given, how)
-    if request.worker is not None and request.dispatch:
+    if request.worker is not None and request.dispatch_id:
         end = now if request.state in OPEN else request.ended
         at, held = request.given - request.accepted, end - request.given
         yield _attempt(request.worker.id, at, held, HOW[request.state])

@@ -48,7 +48,7 @@ def story(request: AcceptedRequest) -> str:
     return (
         f"{request.service.name.decode()} key={request.key!r} from {request.peer.id.hex()} "
         f"{request.dialect.value} {request.state.name} attempt={request.attempt} worker={worker} "
-        f"dispatch={request.dispatch & 0xFFFFFFFF} deadline={request.deadline:.3f}"
+        f"dispatch={request.dispatch_id & 0xFFFFFFFF} deadline={request.deadline:.3f}"
     )
 
 
@@ -97,11 +97,11 @@ def _events(registry: Registry) -> Iterator[str]:
     for handle, peer in registry.handles.items():
         if peers.get(peer.id) is not peer or handle not in (peer.handle, peer.own_handle):
             yield f"handle {handle.hex()}: is not the handle of its peer"
-    listeners = {peer.listener: None for peer in peers.values() if peer.listener is not None}
+    listeners = {peer.subscriber: None for peer in peers.values() if peer.subscriber is not None}
     for peer in peers.values():
         if registry.handles.get(peer.handle) is not peer:
             yield f"peer {peer.id.hex()}: its handle does not lead to it"
-        if peer.listener is not None and peer.listener.peer is not peer:
+        if peer.subscriber is not None and peer.subscriber.peer is not peer:
             yield f"peer {peer.id.hex()}: its subscriber belongs to another peer"
     for handle, listener in registry.away.items():
         if listener.peer is not None or listener.key is None or listener.handle != handle:
@@ -158,8 +158,9 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
     holding = sum(worker.holding for worker in registry.workers.values())
-    if registry.dispatched.count != holding:
-        yield f"{registry.dispatched.count} dispatches are registered, but {holding} slots in use"
+    dispatches = registry.dispatch_table.count
+    if dispatches != holding:
+        yield f"{dispatches} dispatches are registered, but {holding} slots in use"
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -177,7 +178,7 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     for service in registry.services.values():
         if not service.known:
             yield f"service {service.name!r}: is registered, but not marked as known"
-    for guess in registry.foresight.guesses():
+    for guess in registry.prefetcher.guessable():
         if registry.services.get(guess.name) is not guess:
             yield f"service {guess.name!r}: may be predicted, but is not registered"
 
@@ -215,7 +216,7 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
     name = request.service.name
     if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
         yield f"its service is not registered: {story(request)}"
-    if request.slot is None or request not in request.slot:
+    if request.bucket is None or request not in request.bucket:
         yield f"rule 5: it has no deadline: {story(request)}"
     if (request.queue is not None) != (request.state is QUEUED):
         yield f"queue and state differ: {story(request)}"
@@ -228,7 +229,7 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
         yield f"is queued, but has a worker: {story(request)}"
     if request.state in AT_WORKER:
         worker = request.worker
-        if worker is None or registry.dispatched.of(worker, request.dispatch) is not request:
+        if worker is None or registry.dispatch_table.of(worker, request.dispatch_id) is not request:
             yield f"its worker does not hold it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
@@ -253,7 +254,7 @@ def _stream(request: AcceptedRequest) -> Iterator[str]:
         yield f"its client's stream is open and final, or neither: {story(request)}"
     if request.state not in AT_WORKER or request.worker is None:
         return
-    unsent = request.worker.is_undelivered(request.dispatch)
+    unsent = request.worker.is_undelivered(request.dispatch_id)
     if request.worker.dialect is not Dialect.MDP03:
         if stream.open and not unsent:
             yield f"its legacy worker has it before the client's last part: {story(request)}"
@@ -270,8 +271,8 @@ def _service(service: Service, is_open: int) -> Iterator[str]:
         yield f"{name}: open = {service.open}, but {is_open} are"
     if not service.open and not service.workers:
         yield f"{name}: is registered, but has no worker and no request"
-    if service.only_worker is not None and [*service.workers.values()] != [service.only_worker]:
-        yield f"{name}: its `only_worker` is not its only worker"
+    if service.newest_worker is not next(reversed(service.workers.values()), None):
+        yield f"{name}: its newest worker is another one"
     free = [w for w in service.workers.values() if w.free]
     for request in service.queue if free else ():
         if any(worker not in (request.rejected or ()) for worker in free):
@@ -295,8 +296,6 @@ def _worker(worker: RegisteredWorker) -> Iterator[str]:
         yield f"{name}: is registered, but lost"
     if {s.name: s for s in worker.order} != worker.services:
         yield f"{name}: its services and their order differ"
-    if worker.only_service is not (worker.order[0] if len(worker.order) == 1 else None):
-        yield f"{name}: serves {len(worker.order)} services, but its `only_service` disagrees"
     yield from _queue(name, worker.reserved)
     if worker.reserved and worker.free:
         first = next(iter(worker.reserved))

@@ -22,6 +22,7 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 cdef class BrokerMachine:
     cdef public object settings
+    cdef public Prefetcher prefetcher
     cdef public Registry registry
     cdef public Outgoing outgoing
     cdef public InstalledHooks installed
@@ -43,14 +44,7 @@ cdef class BrokerMachine:
     cdef public Fields _header
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
-    @cython.locals(
-        foresight=Prefetcher,
-        at=Py_ssize_t,
-        here=Py_ssize_t,
-        looked=Py_ssize_t,
-        peer_id=bytes,
-        frames=list,
-    )
+    @cython.locals(peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
     @cython.locals(request=AcceptedRequest)
     cpdef object tick(self, double now)

@@ -12,8 +12,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.admission import Admission
 from majordomus.core.broker.authorization import Authorization
+from majordomus.core.broker.balancing.registry import Strategies
+from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
@@ -75,7 +78,12 @@ class BrokerMachine:
         strategies: Mapping[str, Factory] | None = None,
     ) -> None:
         self.settings = settings
-        self.registry = Registry(settings, ids, name or settings.name, strategies or {})
+        self.prefetcher = Prefetcher()
+        balancing = Strategies(
+            settings, RandomSource(ids(8)), strategies or {}, self._strategy_failed
+        )
+        name = name or settings.name
+        self.registry = Registry(settings, ids, name, balancing, self.prefetcher)
         self.outgoing = Outgoing(self.registry)
         self.installed = InstalledHooks()
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
@@ -143,28 +151,23 @@ class BrokerMachine:
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
     ) -> list[tuple[bytes, Exception]]:
-        """Every message of a batch, in order. A fault of ours costs the one message at which it was
-        raised: the result is by whom each was, and what was raised."""
+        """Receive every message of a batch, in order. A fault of the broker costs only the message
+        at which it was raised. Returns the sender of each such message, and what was raised."""
         faults: list[tuple[bytes, Exception]] = []
-        foresight = self.registry.foresight
         peer_id: bytes = b""
         frames: list[Frame] = []
-        at = looked = 0
-        while at < len(batch):
+        messages = self.prefetcher.ahead(batch)
+        while True:  # the iterator continues behind a fault: one `try` a batch, not one a message
             try:
-                while at < len(batch):
-                    here = at
-                    at += 1
-                    if here == looked:
-                        looked = foresight.ahead(batch, here)
-                    peer_id, frames = batch[here]
+                for peer_id, frames in messages:
                     self.hear(peer_id, frames, now)
             except Exception as error:
                 try:
                     self._judge(peer_id, frames, error, now)
                 except Exception as fault:
                     faults.append((peer_id, fault))
-        return faults
+            else:
+                return faults
 
     def tick(self, now: float) -> None:
         """What time alone causes. The shell calls it at `next_deadline` or whenever it has
@@ -395,7 +398,7 @@ class BrokerMachine:
         header.read(frames[at])
         peer = None
         if header.command == spec.FINAL:
-            peer = self.registry.dispatched.answerer(peer_id, header.id)
+            peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:
             peer = self.registry.peers.get(peer_id)
         if peer is None:
@@ -528,6 +531,10 @@ class BrokerMachine:
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
+
+    def _strategy_failed(self, service: bytes, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}"
+        self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 

@@ -25,7 +25,7 @@ cdef class Queueing:
     cpdef object reweigh(self, RegisteredWorker worker, double now)
     @cython.locals(reserved=FairQueue, request=AcceptedRequest)
     cdef AcceptedRequest _next_for(self, RegisteredWorker worker)
-    @cython.locals(only=Service)
+    @cython.locals(service=Service, order=list, request=AcceptedRequest)
     cdef AcceptedRequest _next_of_services(self, RegisteredWorker worker)
     cpdef object reject(self, AcceptedRequest request, RegisteredWorker worker, double now)
     cpdef object ended_at(

@@ -73,7 +73,7 @@ class Queueing:
         target = request.target
         if target is not None:
             return target if target.has_room() else None
-        return request.service.choose(request)
+        return request.service.strategy.choose(request)
 
     def _dispatch(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         self.dispatcher.dispatch(request, worker, now)
@@ -116,9 +116,6 @@ class Queueing:
         return reserved.pop_for(worker) if request is None and reserved is not None else request
 
     def _next_of_services(self, worker: RegisteredWorker) -> AcceptedRequest | None:
-        only = worker.only_service
-        if only is not None:
-            return None if only.waiting is None else only.waiting.pop_for(worker)
         order = worker.order
         backlogged = self.registry.backlogged
         if len(backlogged) < len(order):
@@ -132,8 +129,8 @@ class Queueing:
         for _ in range(len(order)):
             service = order[0]
             order.append(order.pop(0))
-            if service.queue:
-                request = service.queue.pop_for(worker)
+            if service.waiting is not None and service.waiting.count:
+                request = service.waiting.pop_for(worker)
                 if request is not None:
                     return request
         return None
@@ -202,9 +199,9 @@ class Queueing:
         open, has no trace of it. A Delphi worker need not answer: see `_make_room`.
         """
         legacy = worker.dialect is not Dialect.MDP03
-        if streamed and legacy and worker.is_undelivered(request.dispatch):
-            worker.delivered(request.dispatch)
-            if self.dispatcher.release(worker, request.dispatch) is not None:
+        if streamed and legacy and worker.is_undelivered(request.dispatch_id):
+            worker.delivered(request.dispatch_id)
+            if self.dispatcher.release(worker, request.dispatch_id) is not None:
                 self.feed(worker, now)
         if worker.dialect is DELPHI:
             self._make_room(worker, now)
@@ -221,7 +218,7 @@ class Queueing:
             request = request.newer
         if request is not None:
             self.registry.drop("never-answered", worker.id)
-            self.dispatcher.release(worker, request.dispatch)
+            self.dispatcher.release(worker, request.dispatch_id)
             self.feed(worker, now)
 
 

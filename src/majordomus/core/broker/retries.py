@@ -41,13 +41,13 @@ class Retries:
                 registry.served.pop(service, None)
         held = list(worker.held.values())
         for request in held:
-            registry.dispatched.take(worker, request.dispatch)
+            registry.dispatch_table.take(worker, request.dispatch_id)
             worker.let_go(request)
         registry.workers.pop(worker.id, None)
         for request in list(worker.reserved):
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         unsent = worker.undelivered or ()
-        again = [r for r in held if self._survives(r, r.dispatch in unsent, why, now)]
+        again = [r for r in held if self._survives(r, r.dispatch_id in unsent, why, now)]
         self.queueing.requeue(again, now)
         for service in services:
             self._give_up_hopeless(service, now)

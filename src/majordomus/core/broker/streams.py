@@ -192,12 +192,12 @@ class Streams:
         if worker.dialect is MDP03:
             stream.room = spec.FIRST_CREDIT
             message = encoding.request_to(worker, request, now)
-            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
+            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
             if stream.down > spec.FIRST_CREDIT:
                 added = stream.down - spec.FIRST_CREDIT
                 self._credit_worker(request, worker, added, now)
         else:
-            worker.not_delivered(request.dispatch)
+            worker.not_delivered(request.dispatch_id)
         self._pass_on(request, stream, now)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
@@ -254,18 +254,18 @@ class Streams:
             request.move("part")
             self.registry.counts.parts += 1
             message = encoding.part_to(request, piece)
-            self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch, now)
+            self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch_id, now)
         if stream.final_due and not waiting and stream.final is not None:
             stream.final_due = False
             message = encoding.final_to(request, stream.final)
-            self.outgoing.send(worker.peer, message, spec.FINAL, request.dispatch, now)
+            self.outgoing.send(worker.peer, message, spec.FINAL, request.dispatch_id, now)
         return True
 
     def _join(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> bool:
         """One request for a worker that knows no parts, when the client has said its last."""
-        if not worker.is_undelivered(request.dispatch):
+        if not worker.is_undelivered(request.dispatch_id):
             return True
         frames, size = len(request.body) + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
@@ -275,11 +275,11 @@ class Streams:
             if stream.up <= STEP:
                 self._grant(request, stream, STEP, now)
             return True
-        worker.delivered(request.dispatch)
+        worker.delivered(request.dispatch_id)
         stream.final_due = False
         body = stream.joined(request.body)
         message = encoding.request_to(worker, request, now, body)
-        self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch, now)
+        self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
         return True
 
     def _grant(
@@ -293,5 +293,5 @@ class Streams:
     def _credit_worker(
         self, request: AcceptedRequest, worker: RegisteredWorker, parts: int, now: float
     ) -> None:
-        message = encoding.credit(request.dispatch, parts)
-        self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch, now)
+        message = encoding.credit(request.dispatch_id, parts)
+        self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch_id, now)

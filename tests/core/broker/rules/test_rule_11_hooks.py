@@ -19,7 +19,7 @@ from majordomus.core.broker.hooks.actions import (
 from majordomus.core.broker.invariants import InvariantError
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.access_rules import AccessRules, Rule
-from majordomus.core.broker.state.callers import Caller
+from majordomus.core.broker.state.identity import Caller
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Factory: TypeAlias = Callable[[RandomSource], Strategy]
 Failed: TypeAlias = Callable[[bytes, Exception], None]
-"""Told of a service whose strategy has failed."""
+"""Called with the name of a service whose strategy has raised, and the exception."""
 
 STRATEGIES: Final[dict[str, Factory]] = {
     "least-outstanding": LeastOutstanding,

@@ -14,7 +14,7 @@ from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import Action
 from majordomus.core.broker.hooks.pending import Decide, PendingDecision, PendingDecisions
 from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
-from majordomus.core.broker.state.callers import Caller
+from majordomus.core.broker.state.identity import Caller
 from majordomus.core.broker.state.transitions import FORGOTTEN
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata as packing

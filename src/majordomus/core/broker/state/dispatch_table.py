@@ -47,7 +47,7 @@ class DispatchTable:
     def of(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """The request that holds a slot of `worker` as `number`; None when none does (rule 2)."""
         request = self._places[number & self._mask]
-        if request is None or request.dispatch != number or request.worker is not worker:
+        if request is None or request.dispatch_id != number or request.worker is not worker:
             return None
         return request
 
@@ -55,7 +55,7 @@ class DispatchTable:
         """The peer whose worker has dispatch `number`, if its routing id is `peer_id`; None where
         it has to be looked up."""
         request = self._places[number & self._mask]
-        if request is None or request.dispatch != number or request.worker is None:
+        if request is None or request.dispatch_id != number or request.worker is None:
             return None
         peer = request.worker.peer
         return peer if peer.id == peer_id and peer.state is not FORGOTTEN else None
@@ -64,7 +64,7 @@ class DispatchTable:
         """What `of` finds holds its slot no more."""
         at = number & self._mask
         request = self._places[at]
-        if request is None or request.dispatch != number or request.worker is not worker:
+        if request is None or request.dispatch_id != number or request.worker is not worker:
             return None
         self._places[at] = None
         self.count -= 1
@@ -76,4 +76,4 @@ class DispatchTable:
         self._places = [None] * (2 * len(self._places))
         self._mask = len(self._places) - 1
         for request in held:
-            self._places[request.dispatch & self._mask] = request
+            self._places[request.dispatch_id & self._mask] = request

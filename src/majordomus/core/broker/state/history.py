@@ -47,11 +47,15 @@ class History:
         """`request` has ended."""
         request.ended = now
         took = now - request.accepted
-        if request.dispatch:
+        if request.dispatch_id:
             request.service.note(arithmetic.bits(arithmetic.whole(took * _TICKS)))
         elif request.state is ANSWERED:  # by the broker itself
             return
-        if took >= self.slow or request.state is not ANSWERED or request.story is not None:
+        if (
+            took >= self.slow
+            or request.state is not ANSWERED
+            or request.past_dispatches is not None
+        ):
             self.notable.append(request)
         else:
             self._recent[self._at] = request
@@ -60,7 +64,7 @@ class History:
 
 def note(request: AcceptedRequest, why: str, now: float) -> None:
     """The worker that has `request` has it no more, and another one will get it."""
-    if request.story is None:
-        request.story = []
-    if request.worker is not None and len(request.story) < MOST_NOTES:
-        request.story.append((request.worker.id, request.given, now, why))
+    if request.past_dispatches is None:
+        request.past_dispatches = []
+    if request.worker is not None and len(request.past_dispatches) < MOST_NOTES:
+        request.past_dispatches.append((request.worker.id, request.given, now, why))

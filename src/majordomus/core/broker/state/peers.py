@@ -10,10 +10,10 @@ from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.listeners import Subscriber
     from majordomus.core.broker.state.registry import Send
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
+    from majordomus.core.broker.state.subscribers import Subscriber
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 
@@ -72,7 +72,6 @@ class Peer:
         "last_delay",
         "last_heard",
         "last_sent",
-        "listener",
         "open",
         "outbox",
         "own_handle",
@@ -80,6 +79,7 @@ class Peer:
         "queued",
         "queued_bytes",
         "state",
+        "subscriber",
         "timer",
         "user",
         "worker",
@@ -90,7 +90,7 @@ class Peer:
         self.dialect = dialect
         self.handle = handle
         self.own_handle = handle
-        self.listener: Subscriber | None = None
+        self.subscriber: Subscriber | None = None
         self.identity: Identity = NOBODY
         self.user = ""
         self.groups: tuple[str, ...] = ()

@@ -41,12 +41,12 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
-    cdef public Prefetcher foresight
+    cdef public Prefetcher prefetcher
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
-    cdef public DispatchTable dispatched
+    cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers
     cdef public Deadlines retries
@@ -55,7 +55,7 @@ cdef class Registry:
     cdef public Py_ssize_t queued_bytes
     cdef public Py_ssize_t outbox_bytes
     cdef public object strategies
-    cdef public History stories
+    cdef public History history
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started
@@ -66,6 +66,7 @@ cdef class Registry:
     cdef public object topics
     cpdef unsigned long long next_number(self) except? 0
     cpdef Service service(self, bytes name)
+    cpdef Service find_service(self, bytes name)
     cpdef object tidy(self, Service service)
     cpdef object enter_queue(self, AcceptedRequest request)
     @cython.locals(waiting=FairQueue)

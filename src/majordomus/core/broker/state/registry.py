@@ -4,25 +4,26 @@ rule lives here."""
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from majordomus.core.broker.accel.prefetch import Prefetcher
-from majordomus.core.broker.balancing.registry import Factory, Strategies
-from majordomus.core.broker.balancing.rng import RandomSource
-from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
-from majordomus.core.broker.state.listeners import Key, Subscriber
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Key, Subscriber
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
 from majordomus.core.broker.state.topics import Topics
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.accel.prefetch import Prefetcher
+    from majordomus.core.broker.balancing.registry import Strategies
+    from majordomus.core.broker.settings import BrokerSettings
 
 IdSource: TypeAlias = Callable[[int], bytes]
 Send: TypeAlias = tuple[bytes, list[Frame], int, object]
@@ -93,7 +94,8 @@ class Registry:
         settings: BrokerSettings,
         ids: IdSource,
         name: str,
-        strategies: Mapping[str, Factory],
+        strategies: Strategies,
+        prefetcher: Prefetcher,
     ) -> None:
         self.settings = settings
         self.ids = ids
@@ -112,13 +114,13 @@ class Registry:
         self.away: dict[bytes, Subscriber] = {}
         """Sessions whose client is not there, by handle; who has been away longest comes first."""
         self.workers: dict[bytes, RegisteredWorker] = {}
-        self.services: dict[bytes, Service] = {}
-        self.foresight = Prefetcher(self.services)
+        self.prefetcher = prefetcher
+        self.services: dict[bytes, Service] = prefetcher.services
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.dispatched = DispatchTable()
+        self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
         self.retries: Deadlines = Deadlines()
@@ -126,10 +128,8 @@ class Registry:
         self.queued = 0
         self.queued_bytes = 0
         self.outbox_bytes = 0
-        self.strategies = Strategies(
-            settings, RandomSource(ids(8)), strategies, self._strategy_failed
-        )
-        self.stories = History(settings.slow, settings.max_stories)
+        self.strategies = strategies
+        self.history = History(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
         self.started = 0.0
@@ -144,9 +144,9 @@ class Registry:
         """The service of that name, made when there is room for one more; else None."""
         service = self.services.get(name)
         if service is None and len(self.services) < self.settings.max_services:
-            service = self.services[name] = Service(name, self.strategies.make(name))
+            service = Service(name, self.strategies.make(name))
             service.known = True
-            self.foresight.made(service)
+            self.prefetcher.add(service)
         return service
 
     def enter_queue(self, request: AcceptedRequest) -> None:
@@ -166,16 +166,16 @@ class Registry:
         if waiting is None or not waiting.count:
             self.backlogged.pop(request.service, None)
 
-    def _strategy_failed(self, service: bytes, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}"
-        self.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
+    def find_service(self, name: bytes) -> Service | None:
+        """The service of that name; None when it is not known."""
+        service: Service | None = self.prefetcher.find(name)
+        return service
 
     def tidy(self, service: Service) -> None:
         """Forget `service` when nobody serves it and nobody waits for it."""
         if service.known and not service.workers and not service.open:
             service.known = False
-            self.services.pop(service.name, None)
-            self.foresight.forget(service)
+            self.prefetcher.remove(service)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that goes no further; a fact is told at each power of two, so none can

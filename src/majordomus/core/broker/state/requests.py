@@ -16,7 +16,7 @@ from majordomus.core.broker.state.transitions import (
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.callers import Caller
+    from majordomus.core.broker.state.identity import Caller
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.services import FairQueue, Service
     from majordomus.core.broker.state.timer_wheel import Bucket
@@ -36,11 +36,13 @@ class AcceptedRequest:
         "attempt",
         "behind",
         "body",
+        "bucket",
+        "bucket_index",
         "called",
         "caller",
         "deadline",
         "dialect",
-        "dispatch",
+        "dispatch_id",
         "ended",
         "envelope",
         "flags",
@@ -53,15 +55,13 @@ class AcceptedRequest:
         "outcome",
         "parts",
         "parts_size",
+        "past_dispatches",
         "peer",
-        "place",
         "queue",
         "rejected",
         "service",
         "size",
-        "slot",
         "state",
-        "story",
         "stream",
         "target",
         "worker",
@@ -100,7 +100,7 @@ class AcceptedRequest:
         self.deadline = deadline
         self.state: RequestState = HELD
         self.attempt = 0
-        self.dispatch = 0
+        self.dispatch_id = 0
         self.worker: RegisteredWorker | None = None
         self.target: RegisteredWorker | None = None
         self.rejected: set[RegisteredWorker] | None = None
@@ -108,13 +108,13 @@ class AcceptedRequest:
         self.older: AcceptedRequest | None = None
         self.newer: AcceptedRequest | None = None
         """Its neighbours among those that hold a slot of its worker."""
-        self.slot: Bucket | None = None
-        self.place = 0
+        self.bucket: Bucket | None = None
+        self.bucket_index = 0
         """Where it stands in that."""
         self.parts: list[Frame] | None = None
         self.parts_size = 0
         self.stream: RequestStream | None = None
-        self.story: list[tuple[bytes, float, float, str]] | None = None
+        self.past_dispatches: list[tuple[bytes, float, float, str]] | None = None
         """Workers that had it and have it no more: id, from, until, why."""
         self.given = 0.0
         """When its worker got it."""

@@ -7,7 +7,6 @@ from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
 from majordomus.protocol.spec import MMI_PREFIX
 
 BOXES: Final = 64
@@ -15,6 +14,7 @@ BOXES: Final = 64
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from majordomus.core.broker.balancing.strategy import Strategy
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.workers import RegisteredWorker
@@ -118,7 +118,7 @@ class Service:
         "known",
         "last_worker",
         "name",
-        "only_worker",
+        "newest_worker",
         "open",
         "own",
         "served",
@@ -130,9 +130,9 @@ class Service:
     def __init__(self, name: bytes, strategy: Strategy) -> None:
         self.name = name
         self.strategy = strategy
-        self.given = None if type(strategy).given is Strategy.given else strategy.given
+        self.given = strategy.notify_dispatch
         """Told of each dispatch; None where the strategy does not care."""
-        self.only_worker: RegisteredWorker | None = None
+        self.newest_worker: RegisteredWorker | None = None
         self.waiting: FairQueue | None = None
         """Its queue, made when one is first asked for."""
         self.workers: dict[bytes, RegisteredWorker] = {}
@@ -159,40 +159,27 @@ class Service:
         return self.waiting
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
-        """The worker for `request`, as its strategy says; None when none may have it now."""
-        only = self.only_worker
-        if only is None:
-            return self.strategy.choose(request)
-        if not only.has_room() or (request.rejected is not None and only in request.rejected):
-            return None
-        return only
+        """Return the worker for `request`; None when no worker may have it now."""
+        return self.strategy.choose(request)
 
     def enter(self, worker: RegisteredWorker) -> None:
-        """`worker` serves it from now on. The strategy is told of those that were there."""
+        """`worker` serves this service from now on."""
         self.workers[worker.id] = worker
-        if len(self.workers) == 1 and type(self.strategy) is LeastOutstanding:
-            self.only_worker = worker
-            return
-        only = self.only_worker
-        self.only_worker = None
-        if only is not None and only.has_room():
-            self.strategy.put(only)
+        self.newest_worker = worker
 
     def weigh(self, worker: RegisteredWorker) -> None:
-        """Tell its strategy what `worker`, one of its own, holds now."""
-        if self.only_worker is not None:
-            return
+        """Notify the strategy of the number of requests that `worker`, one of its own, holds."""
         if worker.has_room():
             self.strategy.put(worker)
         else:
             self.strategy.drop(worker)
 
     def leave(self, worker: RegisteredWorker) -> None:
-        """`worker` serves it no more."""
+        """`worker` no longer serves this service."""
         self.strategy.forget(worker)
         self.workers.pop(worker.id, None)
-        if self.only_worker is worker:
-            self.only_worker = None
+        if self.newest_worker is worker:
+            self.newest_worker = next(reversed(self.workers.values()), None)
 
     def note(self, box: int) -> None:
         """One more took so long that it falls into `box`, by powers of two of a tick

@@ -10,7 +10,7 @@ from majordomus.core.broker.state.transitions import SERVING, WORKER, WorkerStat
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.strategy import RingNode
+    from majordomus.core.broker.balancing.ring import RingNode
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
@@ -36,11 +36,10 @@ class RegisteredWorker:
         "metadata",
         "newest",
         "oldest",
-        "only_service",
         "order",
         "peer",
-        "place",
         "reserved_last",
+        "ring_node",
         "services",
         "state",
         "undelivered",
@@ -63,11 +62,10 @@ class RegisteredWorker:
         self.undelivered: set[int] | None = None
         """Dispatches whose message never left: nobody has seen them."""
         self.answered: dict[bytes, bytes] | None = None
-        self.only_service: Service | None = None
         self.waiting: FairQueue | None = None
         """What asks for it alone; made when a queue is first asked for."""
         self.reserved_last = False
-        self.place: RingNode | None = None
+        self.ring_node: RingNode | None = None
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now
@@ -130,7 +128,7 @@ class RegisteredWorker:
         held = {}
         request = self.oldest
         while request is not None:
-            held[request.dispatch] = request
+            held[request.dispatch_id] = request
             request = request.newer
         return held
 
