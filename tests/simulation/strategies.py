@@ -144,7 +144,7 @@ class Fleet:
 
     def _send(self) -> None:
         _, sends, _ = self.machine.take_effects()
-        for peer, frames in list(sends):
+        for peer, frames, *_ in list(sends):
             command, _, _, number, *_ = mdp03.parse(frames[0])
             member = self.members.get(peer)
             if member is not None and command == spec.REQUEST:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from majordomus.core.broker.hooks.actions import Action
-from majordomus.core.broker.hooks.holding import NoHooks
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.core.broker.state.access_rules import (
     ACTIONS,
@@ -196,7 +196,7 @@ def test_token_that_comes_twice_in_one_map_reaches_no_worker(harness: BrokerHarn
 class Waits(NoHooks):
     """Hooks that answer when they are asked to."""
 
-    asks = may_wait = True
+    has_on_request = may_wait = True
 
     def __init__(self) -> None:
         self.open: list[int] = []

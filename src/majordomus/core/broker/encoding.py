@@ -161,19 +161,35 @@ def final(
     worker_id: bytes = b"",
     flags: int = 0,
     metadata_field: bytes = b"",
-    own: bool = False,
 ) -> list[Frame]:
-    """FINAL to an MDP/0.3 client of `request`. `own`: the list of frames may become the message."""
-    flags &= PASSED_TO_CLIENT
-    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
-    if flags:
-        header += metadata_field
+    """FINAL to an MDP/0.3 client of `request`. `frames` is only read."""
+    header = _final_header(request, status, worker_id, flags, metadata_field)
+    return [*request.envelope, header, *frames]
+
+
+def final_from(
+    request: AcceptedRequest,
+    status: int,
+    frames: list[Frame],
+    worker_id: bytes,
+    flags: int,
+    metadata_field: bytes,
+) -> list[Frame]:
+    """FINAL to an MDP/0.3 client of `request`. The list `frames` is used up: it becomes the
+    message."""
+    header = _final_header(request, status, worker_id, flags, metadata_field)
     if request.envelope:
         return [*request.envelope, header, *frames]
-    if own:
-        frames.insert(0, header)
-        return frames
-    return [header, *frames]
+    frames.insert(0, header)
+    return frames
+
+
+def _final_header(
+    request: AcceptedRequest, status: int, worker_id: bytes, flags: int, metadata_field: bytes
+) -> bytes:
+    flags &= PASSED_TO_CLIENT
+    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
+    return header + metadata_field if flags else header
 
 
 def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:

@@ -5,7 +5,10 @@ cimport majordomus.protocol.octets as octets
 cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
+from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.hooks.installed cimport InstalledHooks
+from majordomus.core.broker.queueing cimport Queueing
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
 from majordomus.core.broker.commands.legacy cimport LegacyCommands
 from majordomus.protocol.recognise cimport recognise
@@ -22,12 +25,15 @@ cdef class BrokerMachine:
     cdef public Prefetcher prefetcher
     cdef public Registry registry
     cdef public Outgoing outgoing
+    cdef public InstalledHooks installed
     cdef public Dispatcher dispatcher
+    cdef public Completion completion
+    cdef public Queueing queueing
+    cdef public object retries
     cdef public Presence presence
     cdef public object authority
     cdef public object events
     cdef public Admission admission
-    cdef public object hooks
     cdef public object calls
     cdef public object enrolment
     cdef public double _promised

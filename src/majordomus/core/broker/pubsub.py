@@ -11,12 +11,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.state.access_rules import shown_name
 from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.topics import full_topic, name_problem, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
 from majordomus.protocol import mdp03, spec
-from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class PubSub:
                 registry.counts.undelivered += 1
                 return
             registry.counts.delivered += 1
-            self.outgoing.say(peer, LEGACY[DELPHI].b2c_final(service, body), now)
+            message = CODECS[DELPHI].b2c_final(service, body)
+            self.outgoing.send(peer, message, LEGACY, None, now)
         elif peer is not None and hears(peer):
             self._deliver(peer, b"", body, 0, b"", now)
         else:
@@ -132,7 +134,7 @@ class PubSub:
         if peer.prefix:
             topic = shown_topic(peer.prefix, topic)
         header = mdp03.pack(spec.EVENT, flags & spec.METADATA, service=topic, metadata=metadata)
-        self.outgoing.say(peer, [header, *body], now)
+        self.outgoing.send(peer, [header, *body], spec.EVENT, None, now)
         return True
 
     # ── subscriptions ─────────────────────────────────────────────────────────────────────────────

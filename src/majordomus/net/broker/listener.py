@@ -16,6 +16,7 @@ from majordomus.net.zmtp import tcp
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.state.registry import Send
     from majordomus.net.broker.security.authentication import Authentication
     from majordomus.net.broker.zmq_listener import ZmqListener
     from majordomus.net.broker.zmtp_listener import ZmtpListener
@@ -65,7 +66,7 @@ class Listener(Protocol):
     def look(self, now: float) -> None:
         """What time alone causes."""
 
-    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         """As `wire.RouterWire.send`."""
 
     def close(self) -> None:
@@ -135,8 +136,8 @@ class ListenerPair:
         self._ours.look(now)
         self._theirs.look(now)
 
-    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
-        mine = [self._ours.knows(peer) for peer, _ in batch]
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
+        mine = [self._ours.knows(send[0]) for send in batch]
         ours = [index for index, is_mine in enumerate(mine) if is_mine]
         theirs = [index for index, is_mine in enumerate(mine) if not is_mine]
         return sorted(
@@ -149,7 +150,7 @@ class ListenerPair:
 
 
 def _shared(
-    port: Listener, batch: list[Message], share: list[int], now: float
+    port: Listener, batch: list[Send], share: list[int], now: float
 ) -> list[tuple[int, int]]:
     """Sends these of the batch by one port; refusals are numbered as in the batch."""
     refusals = port.send([batch[index] for index in share], now)

@@ -132,10 +132,10 @@ class BrokerLoop:
             refusals = self._port.send(sends, now) if sends else ()
             if not refusals:
                 break
-            for peer, frames, number in [(*sends[index], number) for index, number in refusals]:
+            for index, number in refusals:
                 gone = number == GONE
                 someone_gone = someone_gone or gone
-                self._machine.refused(peer, frames, gone, now)
+                self._machine.refused(sends[index], gone, now)
         return 0.0 if someone_gone else self._wait(now)
 
     def _wait(self, now: float) -> float:

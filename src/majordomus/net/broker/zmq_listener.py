@@ -20,6 +20,7 @@ from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.state.registry import Send
 
 WATCHED: Final = (
     MonitorEvent.ACCEPTED,
@@ -97,7 +98,7 @@ class ZmqListener:
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
 
-    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         refusals = self._wire.send(batch)
         for index, number in refusals:
             if number == GONE:

@@ -22,6 +22,7 @@ from majordomus.net.zmtp._router import TcpRouter
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
+    from majordomus.core.broker.state.registry import Send
 
 HANDSHAKE: Final = 3.0
 """Seconds for the handshake of ZMTP; a connection that says nothing is cut after it."""
@@ -111,7 +112,7 @@ class ZmtpListener:
             self._router.accept_again()
         self._plan()
 
-    def send(self, batch: list[Message], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
 
     @property

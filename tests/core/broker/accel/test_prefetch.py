@@ -118,7 +118,7 @@ def test_entry_of_a_batch_that_is_no_message_stops_no_other(services: int) -> No
     batch: list[Any] = [first, None, second]
     faults = made.receive_all(batch, 2.0)
     assert 1 <= len(faults) <= 2
-    assert [peer for peer, _ in made.take_effects()[1]][-1:] == [b"worker-002"]
+    assert [peer for peer, *_ in made.take_effects()[1]][-1:] == [b"worker-002"]
 
 
 def known(name: bytes) -> Service:

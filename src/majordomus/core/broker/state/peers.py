@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
-from majordomus.protocol.spec import Dialect, Frame
+from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.state.registry import Send
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
     from majordomus.core.broker.state.subscribers import Subscriber
@@ -22,18 +23,31 @@ def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
     return (id, envelope) if envelope else id
 
 
-class PeerOutbox:
-    """Messages that a full socket refused.
+def id_and_envelope(conversation: object) -> tuple[int, tuple[Frame, ...]]:
+    """The id and the envelope of which `conversation` made this key."""
+    if isinstance(conversation, tuple):
+        id, envelope = conversation
+        return id, envelope
+    return (conversation, ()) if isinstance(conversation, int) else (0, ())
 
-    messages: the messages, oldest first.
-    size: their bytes.
-    delay: seconds until the next try.
+
+def is_dispatch(conversation: object) -> bool:
+    """Whether this key is the id of a dispatch: then the peer is the worker that has it."""
+    return isinstance(conversation, int) and bool(conversation & BROKER_ID_BIT)
+
+
+class PeerOutbox:
+    """Sends that wait because the socket of their peer is full.
+
+    messages: the sends with their tags, in order.
+    size: bytes of their frames.
+    delay: seconds until they are sent again.
     """
 
     __slots__ = ("delay", "messages", "size")
 
     def __init__(self, delay: float) -> None:
-        self.messages: deque[list[Frame]] = deque()
+        self.messages: deque[Send] = deque()
         self.size = 0
         self.delay = delay
 

@@ -3,7 +3,8 @@ cimport cython
 from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
 from majordomus.core.broker.state.dispatch_table cimport DispatchTable
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
-from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.services cimport FairQueue, Service
 from majordomus.core.broker.state.history cimport History
 
 
@@ -67,3 +68,6 @@ cdef class Registry:
     cpdef Service service(self, bytes name)
     cpdef Service find_service(self, bytes name)
     cpdef object tidy(self, Service service)
+    cpdef object enter_queue(self, AcceptedRequest request)
+    @cython.locals(waiting=FairQueue)
+    cpdef object leave_queue(self, AcceptedRequest request)

@@ -15,6 +15,7 @@ from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
 from majordomus.core.broker.state.peers import Peer
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.subscribers import Key, Subscriber
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from majordomus.core.broker.settings import BrokerSettings
 
 IdSource: TypeAlias = Callable[[int], bytes]
-Send: TypeAlias = tuple[bytes, list[Frame]]
+Send: TypeAlias = tuple[bytes, list[Frame], int, object]
+"""The routing id, the frames, and the tag: command and conversation (outgoing.py)."""
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
 """A numbered write for a store. No rule makes one yet; the contract already has it."""
@@ -184,6 +186,23 @@ class Registry:
             service.known = True
             self.prefetcher.add(service)
         return service
+
+    def enter_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` among those that wait."""
+        self.queued += 1
+        self.queued_bytes += request.size
+        request.peer.queued += 1
+        request.peer.queued_bytes += request.size
+
+    def leave_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` no more; it has left the queue of its service or worker."""
+        self.queued -= 1
+        self.queued_bytes -= request.size
+        request.peer.queued -= 1
+        request.peer.queued_bytes -= request.size
+        waiting = request.service.waiting
+        if waiting is None or not waiting.count:
+            self.backlogged.pop(request.service, None)
 
     def find_service(self, name: bytes) -> Service | None:
         """Return the service called `name`; None when it is not known."""
