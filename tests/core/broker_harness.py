@@ -137,18 +137,19 @@ class BrokerHarness:
         self.facts.extend(facts)
         stuck: set[bytes] = set()
         refused = []
-        for peer, frames in list(sends):
+        for send in list(sends):
+            peer, frames = send[:2]
             if peer in self.unreachable:
-                refused.append((peer, frames, True))
+                refused.append((send, True))
             elif peer in self.full or peer in stuck or self.room.get(peer) == 0:
                 stuck.add(peer)
-                refused.append((peer, frames, False))
+                refused.append((send, False))
             else:
                 self.waiting.append((peer, frames))
                 if peer in self.room:
                     self.room[peer] -= 1
-        for peer, frames, gone in refused:
-            self.machine.refused(peer, frames, gone, self.now)
+        for send, gone in refused:
+            self.machine.refused(send, gone, self.now)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass as an idle shell does: a turn at each deadline."""

@@ -236,7 +236,7 @@ class Forge:
 
     def _hear(self) -> None:
         _, sends, _ = self.machine.take_effects()
-        for peer, frames in list(sends):
+        for peer, frames, *_ in list(sends):
             if peer in WORKERS:
                 self._given(peer)
                 continue

@@ -20,9 +20,10 @@ from typing import Any, Final
 from majordomus.core.broker import invariants
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import Send
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
-from majordomus.protocol.spec import Dialect, Frame
+from majordomus.protocol.spec import Dialect
 from tests.protocol.mutator import mutations
 
 PEERS: Final = tuple(b"peer-%02d" % n for n in range(40))
@@ -93,15 +94,15 @@ class Fuzz:
         if self.random.random() < 0.05:
             self.machine.connection_ended(self.random.choice(EVERYONE), self.now)
 
-    def _send(self, sends: list[tuple[bytes, list[Frame]]]) -> None:
+    def _send(self, sends: list[Send]) -> None:
         self.sends += len(sends)
         if self.random.random() < 0.1:
             self.full = set(self.random.sample(EVERYONE, 3))
-        for peer, frames in sends:
-            if peer in self.full:
-                self.machine.refused(peer, frames, False, self.now)
+        for send in sends:
+            if send[0] in self.full:
+                self.machine.refused(send, False, self.now)
             elif self.random.random() < 0.01:
-                self.machine.refused(peer, frames, True, self.now)
+                self.machine.refused(send, True, self.now)
 
     def _say_something_right(self) -> None:
         """A worker registers, or answers something that it has; somebody speaks of events."""

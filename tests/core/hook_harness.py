@@ -19,11 +19,11 @@ class ScriptedHooks:
 
     def __init__(self, harness: BrokerHarness, *, ends: bool = False, **scripts: Any) -> None:
         self.scripts = scripts
-        self.asks = "on_request" in scripts
-        self.hears = "on_reply" in scripts
-        self.parts = "on_part" in scripts
-        self.greets = "on_client" in scripts
-        self.ends = ends
+        self.has_on_request = "on_request" in scripts
+        self.has_on_reply = "on_reply" in scripts
+        self.has_on_part = "on_part" in scripts
+        self.has_on_client = "on_client" in scripts
+        self.has_on_end = ends
         self.may_wait = True
         self.harness = harness
         self.seen: list[tuple[int, Any]] = []

@@ -78,13 +78,13 @@ class ConnectionDesk:
         machine.tick(now)
         _, sends, facts = machine.take_effects()
         self.facts.extend(facts)
-        sent = [(peer, list(frames)) for peer, frames in sends]
-        for peer, frames in sent:
-            end = self.connections.get(peer)
+        sent = list(sends)
+        for send in sent:
+            end = self.connections.get(send[0])
             if end is None:
-                machine.refused(peer, frames, True, now)
+                machine.refused(send, True, now)
             else:
-                end.inbox.append(frames)
+                end.inbox.append(list(send[1]))
         machine.next_deadline()
         invariants.check(machine)
         return moved or bool(sent)

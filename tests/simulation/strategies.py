@@ -145,7 +145,7 @@ class Fleet:
 
     def _send(self) -> None:
         _, sends, _ = self.machine.take_effects()
-        for peer, frames in list(sends):
+        for peer, frames, *_ in list(sends):
             command, _, _, number, *_ = headers.parse(frames[0])
             member = self.members.get(peer)
             if member is not None and command == spec.REQUEST:

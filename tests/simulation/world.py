@@ -17,6 +17,7 @@ from typing import Protocol
 from majordomus.core.broker import invariants
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import Send
 from majordomus.protocol.spec import Frame
 
 DELAY = 0.0005
@@ -102,22 +103,23 @@ class World:
 
     def _send(self) -> None:
         _, sends, _ = self.machine.take_effects()
-        refused: list[tuple[bytes, list[Frame], bool]] = []
+        refused: list[tuple[Send, bool]] = []
         full: set[bytes] = set()
-        for peer, frames in sends:
+        for send in sends:
+            peer, frames = send[:2]
             self.watch(peer, frames)
             waiting = self._stalled.get(peer)
             if peer in self._unreachable:
-                refused.append((peer, frames, True))
+                refused.append((send, True))
             elif peer in full or (
                 waiting is not None and len(waiting) + self._on_the_way[peer] >= SOCKET
             ):
                 full.add(peer)
-                refused.append((peer, frames, False))
+                refused.append((send, False))
             else:
                 self._deliver(peer, frames)
-        for peer, frames, gone in refused:
-            self.machine.refused(peer, frames, gone, self.now)
+        for send, gone in refused:
+            self.machine.refused(send, gone, self.now)
 
     def _deliver(self, peer: bytes, frames: list[Frame]) -> None:
         def arrive() -> None:

@@ -4,6 +4,7 @@ cimport majordomus.protocol.octets as octets
 
 
 cdef int _MAPS
+cdef int REQUEST
 cdef Py_ssize_t SHORTEST
 cdef Py_ssize_t _SERVICE_AT
 
@@ -25,6 +26,8 @@ cdef class Fields:
 
 @cython.locals(found=Fields)
 cpdef Fields parse(header)
+@cython.locals(header=bytes, end=Py_ssize_t)
+cpdef bytes called_service(list frames)
 cpdef bytes pack(
     command, flags=*, code=*, id=*, ttl=*, bytes service=*, bytes address=*, bytes metadata=*
 )

@@ -16,6 +16,7 @@ from majordomus.protocol.spec import (
     BROKER_METADATA,
     MAX_METADATA,
     METADATA,
+    REQUEST,
     Frame,
 )
 
@@ -82,6 +83,23 @@ def parse(header: Frame) -> Fields:
     found = Fields()
     found.read(header)
     return found
+
+
+def called_service(frames: list[Frame]) -> bytes | None:
+    """The service that a REQUEST without an envelope calls; None for any other message.
+
+    Only as much is read as that takes: a header that `Fields.read` refuses may have a name here.
+    """
+    if not frames or type(frames[0]) is not bytes or not octets.is_mdp03(frames[0]):
+        return None
+    header = frames[0]
+    if len(header) < SHORTEST:
+        return None
+    fixed = octets.fields(header)
+    end = SHORTEST - 1 + fixed[5]
+    if fixed[0] != REQUEST or end >= len(header):
+        return None
+    return octets.piece(header, SHORTEST - 1, end)
 
 
 def pack(

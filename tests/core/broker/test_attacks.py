@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from majordomus.core.broker.hooks.actions import Action
-from majordomus.core.broker.hooks.holding import NoHooks
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.hooks.views import HookRequest
 from majordomus.core.broker.state.access_rules import (
     ACTIONS,
@@ -196,7 +196,7 @@ def test_token_that_comes_twice_in_one_map_reaches_no_worker(harness: BrokerHarn
 class Waits(NoHooks):
     """Hooks that answer when they are asked to."""
 
-    asks = may_wait = True
+    has_on_request = may_wait = True
 
     def __init__(self) -> None:
         self.open: list[int] = []
@@ -296,6 +296,6 @@ def test_identity_and_presence_are_not_had_from_behind_an_envelope(
     header = mdp03.pack(command, id=5, code=1, service=b"echo")
     harness.hear(A, b"inner", header)
     peer = harness.machine.registry.peers[A]
-    assert (peer.worker, peer.listener, peer.state.name) == (None, None, "SEEN")
+    assert (peer.worker, peer.subscriber, peer.state.name) == (None, None, "SEEN")
     (said,) = harness.said()
     assert said[1][0] == b"inner"

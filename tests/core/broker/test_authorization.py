@@ -18,7 +18,7 @@ from majordomus.core.broker.state.access_rules import (
     full_name,
     shown_name,
 )
-from majordomus.core.broker.state.callers import Caller
+from majordomus.core.broker.state.identity import Caller
 from majordomus.errors import ConfigurationError
 
 EVERYTHING = frozenset(ACTIONS)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from majordomus.core.broker.hooks.actions import FORWARD, Action, Redirect, Reject
-from majordomus.core.broker.hooks.holding import NoHooks
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.hooks.views import ClientInfo, HookRequest
 from majordomus.core.broker.state.access_rules import (
     CALL,
@@ -32,7 +32,7 @@ RULES = (
 class Tokens(NoHooks):
     """Hooks for which a token is its user's name, a slash and its groups."""
 
-    asks = greets = True
+    has_on_request = has_on_client = True
 
     def __init__(self) -> None:
         self.until = float("inf")
@@ -90,7 +90,7 @@ def test_rules_are_asked_for_who_the_hook_says(harness: BrokerHarness) -> None:
     assert (peer, command) == (W, "REQUEST")
     harness.request(C, 2, b"x", **said("joe"))
     harness.request(C, 3, b"x")
-    unknown = b"who you are is not known, and not everybody may call 'echo'"
+    unknown = b"authenticate first: anonymous peers may not call 'echo'"
     assert harness.words() == [
         final(C, 2, b"'joe' may not call 'echo'", status=403),
         final(C, 3, unknown, status=401),

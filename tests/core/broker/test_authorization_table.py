@@ -255,7 +255,7 @@ def status_of(role: str) -> int:
 def sentence(role: str, action: str, name: str) -> str:
     user = ROLES[role][0]
     if not user:
-        return f"who you are is not known, and not everybody may {action} '{name}'"
+        return f"authenticate first: anonymous peers may not {action} '{name}'"
     return f"'{user}' may not {action} '{name}'"
 
 

@@ -1,4 +1,4 @@
-"""`mmi.explain`: the story of one request, and the list of those that are worth one."""
+"""`mmi.explain`: the history of one request, and the list of notable ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 
 def explained(harness: BrokerHarness, name: str = "") -> Any:
-    """What the broker says of `name`; the status where it knows nothing."""
+    """The broker's answer about `name`; the status when it has no data."""
     harness.said()
     id = 900_000 + harness.counts.accepted
     harness.request(b"manager", id, name.encode(), service=b"mmi.explain")
@@ -61,40 +61,43 @@ def test_story_of_a_request_that_was_answered_at_once(harness: BrokerHarness) ->
     }
 
 
-def test_story_of_one_that_waits_says_for_what(harness: BrokerHarness) -> None:
+def test_story_of_a_queued_request_says_why_it_waits(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=2)
     for id in range(1, 5):
         harness.request(C, id)
     harness.pass_time(0.5)
-    told = story(harness, C, 4)
-    assert told["because"] == "every worker was busy, and 1 requests waited already"
-    assert told["now"] == "1 workers hold 2 of 2; 2 wait"
-    assert (told["state"], told["waited"], told["attempts"]) == ("queued", 0.5, [])
+    found = story(harness, C, 4)
+    assert found["because"] == "every worker was busy, and 1 requests waited already"
+    assert found["now"] == "1 workers hold 2 of 2; 2 wait"
+    assert (found["state"], found["waited"], found["attempts"]) == ("queued", 0.5, [])
 
 
-def test_story_of_one_that_nobody_served_says_so(harness: BrokerHarness) -> None:
+def test_story_says_that_no_worker_served_the_service(harness: BrokerHarness) -> None:
     harness.request(C, 1, ttl=1000)
     assert story(harness, C, 1)["because"] == ""
     harness.pass_time(0.5)
-    told = story(harness, C, 1)
-    assert (told["because"], told["now"]) == ("nobody served it", "nobody serves it")
+    found = story(harness, C, 1)
+    assert (found["because"], found["now"]) == (
+        "no worker served its service",
+        "no worker serves its service",
+    )
     harness.pass_time(1)
-    told = story(harness, C, 1)
-    assert (told["state"], told["status"]) == ("expired", 503)
-    assert told["why"].startswith("no worker for service 'echo' came within 1 s")
+    found = story(harness, C, 1)
+    assert (found["state"], found["status"]) == ("expired", 503)
+    assert found["why"].startswith("no worker for service 'echo' came within 1 s")
 
 
-def test_story_of_one_that_asked_for_one_worker(harness: BrokerHarness) -> None:
+def test_story_of_a_request_for_one_worker_says_that_it_was_busy(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(A, 1)
     harness.request(C, 1, address=W)
     harness.pass_time(0.5)
-    told = story(harness, C, 1)
-    assert told["because"] == f"it asked for worker {W.hex()} alone, which was busy"
-    assert told["now"] == "1 workers hold 1 of 1; 0 wait"
+    found = story(harness, C, 1)
+    assert found["because"] == f"it may go to worker {W.hex()} only, which was busy"
+    assert found["now"] == "1 workers hold 1 of 1; 0 wait"
 
 
-def test_story_tells_every_worker_that_had_it_and_how_long(harness: BrokerHarness) -> None:
+def test_story_lists_every_dispatch_with_its_worker_and_duration(harness: BrokerHarness) -> None:
     harness.worker(U)
     harness.request(A, 1)
     harness.worker(V)
@@ -109,16 +112,16 @@ def test_story_tells_every_worker_that_had_it_and_how_long(harness: BrokerHarnes
     harness.worker(W)
     harness.pass_time(0.25)
     harness.answer(W, number(4))
-    told = story(harness, C, 1)
-    assert (told["state"], told["took"]) == ("answered", 1.75)
-    assert told["attempts"] == [
+    found = story(harness, C, 1)
+    assert (found["state"], found["took"]) == ("answered", 1.75)
+    assert found["attempts"] == [
         attempt(V, 0.0, 0.5, "declined"),
         attempt(V, 1.0, 0.5, "lost: left"),
         attempt(W, 1.5, 0.25, "answered"),
     ]
 
 
-def test_story_of_one_that_is_worked_on(harness: BrokerHarness) -> None:
+def test_story_of_a_dispatched_request_says_what_its_worker_does(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
     harness.pass_time(2)
@@ -127,21 +130,21 @@ def test_story_of_one_that_is_worked_on(harness: BrokerHarness) -> None:
     assert story(harness, C, 1)["attempts"] == [attempt(W, 0.0, 2.0, "sends parts")]
 
 
-def test_what_a_worker_said_of_its_failure_is_not_told(harness: BrokerHarness) -> None:
+def test_story_leaves_out_the_error_text_of_a_worker(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
     harness.answer(W, number(1), b"a secret", status=500)
-    told = story(harness, C, 1)
-    assert (told["status"], told["why"]) == (500, "")
-    assert told["attempts"] == [attempt(W, 0.0, 0.0, "failed")]
+    found = story(harness, C, 1)
+    assert (found["status"], found["why"]) == (500, "")
+    assert found["attempts"] == [attempt(W, 0.0, 0.0, "failed")]
 
 
-def test_cancelled_one_is_told_as_such(harness: BrokerHarness) -> None:
+def test_story_of_a_cancelled_request_has_status_499(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
     harness.say(C, spec.CANCEL, id=1)
-    told = story(harness, C, 1)
-    assert (told["status"], told["attempts"]) == (499, [attempt(W, 0.0, 0.0, "cancelled")])
+    found = story(harness, C, 1)
+    assert (found["status"], found["attempts"]) == (499, [attempt(W, 0.0, 0.0, "cancelled")])
 
 
 def test_request_is_found_by_its_trace(harness: BrokerHarness) -> None:
@@ -157,13 +160,13 @@ def test_request_is_found_by_its_trace(harness: BrokerHarness) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "-", "abc-1", f"{C.hex()}-2", "0" * 300, "\0", "é"])
-def test_what_nobody_asked_is_404(harness: BrokerHarness, name: str) -> None:
+def test_name_of_no_request_is_404(harness: BrokerHarness, name: str) -> None:
     harness.worker(W)
     harness.request(C, 1)
     assert explained(harness, name) == 404
 
 
-def test_list_is_of_the_slow_the_failed_and_the_retried_newest_first(
+def test_list_has_slow_failed_and_retried_requests_newest_first(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W, capacity=9)
@@ -175,17 +178,17 @@ def test_list_is_of_the_slow_the_failed_and_the_retried_newest_first(
     harness.pass_time(2)
     harness.answer(W, number(4))
     harness.answer(W, number(5), b"x")
-    told = explained(harness)
-    assert [(row["id"][-1], row["status"], row["took"]) for row in told] == [
+    found = explained(harness)
+    assert [(row["id"][-1], row["status"], row["took"]) for row in found] == [
         ("5", 200, 2.0),
         ("4", 200, 2.0),
         ("3", 503, 0.0),
         ("2", 400, 0.0),
     ]
-    assert told[2]["why"] == "every worker of 'echo' declined"
+    assert found[2]["why"] == "every worker of 'echo' declined"
 
 
-def test_only_so_many_are_kept(make_harness: MakeHarness) -> None:
+def test_broker_keeps_at_most_max_stories_notable_requests(make_harness: MakeHarness) -> None:
     harness = make_harness(max_stories=3, slow=10.0)
     harness.worker(W, capacity=9)
     for id in range(1, 6):
@@ -197,7 +200,7 @@ def test_only_so_many_are_kept(make_harness: MakeHarness) -> None:
     assert explained(harness, f"{C.hex()}-1") == 404
 
 
-def test_fast_ones_are_kept_for_a_while(harness: BrokerHarness) -> None:
+def test_broker_keeps_the_last_fast_requests_by_name_only(harness: BrokerHarness) -> None:
     harness.worker(W)
     for id in range(1, RECENT + 2):
         harness.request(C, id)
@@ -207,7 +210,7 @@ def test_fast_ones_are_kept_for_a_while(harness: BrokerHarness) -> None:
     assert story(harness, C, 2)["status"] == 200
 
 
-def test_notes_of_one_request_are_bounded(harness: BrokerHarness) -> None:
+def test_history_of_one_request_is_bounded(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     for n in range(MOST_NOTES + 10):
         worker = b"w%03d" % n
@@ -222,7 +225,7 @@ def test_notes_of_one_request_are_bounded(harness: BrokerHarness) -> None:
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_requests_of_older_dialects_have_names_too(
+def test_requests_of_older_dialects_are_found_by_name(
     make_harness: MakeHarness, dialect: Dialect
 ) -> None:
     harness = make_harness(default_ttl=1.0)
@@ -233,13 +236,13 @@ def test_requests_of_older_dialects_have_names_too(
     assert explained(harness, row["id"])["attempts"] == []
 
 
-def test_questions_to_the_broker_are_no_stories(harness: BrokerHarness) -> None:
+def test_management_requests_are_not_in_the_history(harness: BrokerHarness) -> None:
     for _ in range(3):
         assert explained(harness) == []
-    assert list(harness.machine.registry.stories.recent) == []
+    assert list(harness.machine.registry.history.recent) == []
 
 
-def test_services_tell_how_long_requests_took(harness: BrokerHarness) -> None:
+def test_services_have_a_histogram_of_response_times(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=9)
     for id, seconds in enumerate((0.0, 0.0001, 0.5, 0.6, 3.0), 1):
         harness.request(C, id)

@@ -1,4 +1,4 @@
-"""Each invariant fires when the machine is corrupted by hand, and tells what is wrong."""
+"""Each invariant is reported when the machine is corrupted by hand, with its text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 
 from majordomus.core.broker import invariants
 from majordomus.core.broker.invariants import InvariantError, story
-from majordomus.core.broker.state.listeners import Subscriber
 from majordomus.core.broker.state.peers import PeerOutbox
 from majordomus.core.broker.state.registry import Counts
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.timer_wheel import Bucket
 from majordomus.core.broker.state.transitions import FORGOTTEN, LOST, RequestState, WorkerState
+from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.broker_harness import BrokerHarness, number
@@ -22,9 +23,12 @@ from tests.core.broker_harness import BrokerHarness, number
 B, C, D, V, W = b"client-b", b"client-c", b"client-d", b"worker-v", b"worker-w"
 
 
-class Dependencies:
-    """A harness with all that can be wrong in it: C's request is at W, one of D at U and one waits,
-    one that U declined is back at the front, and a legacy worker V is busy."""
+class Scenario:
+    """A machine in which every invariant can be violated.
+
+    W has a request of C. A worker U has one request of D, and another one of D waits. A request of
+    B that U rejected is at the front of the queue. The legacy worker V is busy.
+    """
 
     def __init__(self) -> None:
         self.harness = BrokerHarness()
@@ -56,131 +60,136 @@ def put(thing: Any, name: str, value: Any) -> None:
     setattr(thing, name, value)
 
 
-def overfull_outbox(rooms: Dependencies) -> PeerOutbox:
+def overfull_outbox(scenario: Scenario) -> PeerOutbox:
     outbox = PeerOutbox(0.005)
-    outbox.messages.extend([b""] for _ in range(2001))
+    outbox.messages.extend((C, [b""], spec.FINAL, None) for _ in range(2001))
     return outbox
 
 
-def foreign(rooms: Dependencies) -> Subscriber:
-    """What somebody else subscribed to."""
-    return Subscriber(rooms.registry.peers[C])
+def foreign_subscriber(scenario: Scenario) -> Subscriber:
+    """The subscriber of another client."""
+    return Subscriber(scenario.registry.peers[C])
 
 
-def miscounted_outbox(rooms: Dependencies) -> PeerOutbox:
+def miscounted_outbox(scenario: Scenario) -> PeerOutbox:
     outbox = PeerOutbox(0.005)
-    outbox.messages.append([b"abc"])
+    outbox.messages.append((C, [b"abc"], spec.FINAL, None))
     return outbox
 
 
-CORRUPTIONS: dict[str, Callable[[Dependencies], object]] = {
-    "rule 1: 6 accepted, but 0 ended and 5 open": lambda r: gain(r.registry.counts, "accepted"),
-    "rule 1: 5 accepted, but 1 ended and 5 open": lambda r: gain(r.registry.counts, "failed"),
-    "open = 6, but 5 are": lambda r: gain(r.registry, "open"),
-    "6 deadlines for 5 open requests": lambda r: r.registry.requests.add(r.declined),
-    "queued = 3/17, not 2/17": lambda r: gain(r.registry, "queued"),
-    "queued = 2/18, not 2/17": lambda r: gain(r.registry, "queued_bytes"),
-    "what is told to be served differs": lambda r: r.registry.served.clear(),
-    "has a queue and is not backlogged": lambda r: r.registry.backlogged.clear(),
-    "is backlogged, and not known": lambda r: r.registry.backlogged.update(
-        {Service(b"ghost", r.service.strategy): None}
+CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
+    "rule 1: 6 accepted, but 0 ended and 5 open": lambda s: gain(s.registry.counts, "accepted"),
+    "rule 1: 5 accepted, but 1 ended and 5 open": lambda s: gain(s.registry.counts, "failed"),
+    "open = 6, but 5 are": lambda s: gain(s.registry, "open"),
+    "6 deadlines for 5 open requests": lambda s: s.registry.requests.add(s.declined),
+    "queued = 3/17, not 2/17": lambda s: gain(s.registry, "queued"),
+    "queued = 2/18, not 2/17": lambda s: gain(s.registry, "queued_bytes"),
+    "`registry.served` differs": lambda s: s.registry.served.clear(),
+    "has a queue, but is not backlogged": lambda s: s.registry.backlogged.clear(),
+    "is backlogged, but not registered": lambda s: s.registry.backlogged.update(
+        {Service(b"ghost", s.service.strategy): None}
     ),
-    "is open, and in no place": lambda r: put(r.at_worker, "state", RequestState.HELD),
-    "its client does not know it": lambda r: r.registry.peers[C].open.pop(1),
-    "its service is not known": lambda r: r.registry.services.pop(b"time"),
-    "rule 5: it has no deadline": lambda r: put(r.at_worker, "slot", Bucket()),
-    "queue and state differ": lambda r: put(r.waiting, "queue", None),
-    "is not in its queue": lambda r: put(r.waiting, "queue", r.worker.reserved),
-    "waits, and has a worker": lambda r: put(r.waiting, "worker", r.worker),
-    "its worker does not hold it": lambda r: put(r.at_worker, "dispatch", 99),
-    "rule 3: too many attempts": lambda r: put(r.at_worker, "attempt", 4),
-    "its queue miscounts": lambda r: gain(r.service.queue, "count"),
-    "its queue miscounts who declined": lambda r: r.service.queue.declined.clear(),
-    "rule 7: service b'echo': a turn": lambda r: r.service.queue.turns.update(
-        {r.registry.peers[C]: r.service.queue.turns[r.peer]}
+    "is open, but nothing holds it": lambda s: put(s.at_worker, "state", RequestState.HELD),
+    "is not among its client's open requests": lambda s: s.registry.peers[C].open.pop(1),
+    "its service is not registered": lambda s: s.registry.services.pop(b"time"),
+    "rule 5: it has no deadline": lambda s: put(s.at_worker, "bucket", Bucket()),
+    "queue and state differ": lambda s: put(s.waiting, "queue", None),
+    "is not in its queue": lambda s: put(s.waiting, "queue", s.worker.reserved),
+    "is queued, but has a worker": lambda s: put(s.waiting, "worker", s.worker),
+    "its worker does not hold it": lambda s: put(s.at_worker, "dispatch_id", 99),
+    "rule 3: too many attempts": lambda s: put(s.at_worker, "attempt", 4),
+    "its queue is miscounted": lambda s: gain(s.service.queue, "count"),
+    "the rejections in its queue are miscounted": lambda s: s.service.queue.declined.clear(),
+    "rule 7: service b'echo': a turn": lambda s: s.service.queue.turns.update(
+        {s.registry.peers[C]: s.service.queue.turns[s.peer]}
     ),
-    "service b'echo': open = 5, but 4 are": lambda r: gain(r.service, "open"),
-    "is known, and nobody serves it": lambda r: r.registry.services.update(
-        {b"ghost": Service(b"ghost", r.service.strategy)}
+    "service b'echo': open = 5, but 4 are": lambda s: gain(s.service, "open"),
+    "is registered, but has no worker": lambda s: s.registry.services.update(
+        {b"ghost": Service(b"ghost", s.service.strategy)}
     ),
-    "rule 6: a worker is free, and there waits": lambda r: put(r.worker, "capacity", 2),
-    "rule 6: worker 776f726b65722d77 is free": lambda r: (
-        r.harness.request(C, 9, address=W),
-        put(r.worker, "capacity", 2),
+    "rule 6: a worker is free, but this request waits:": lambda s: put(s.worker, "capacity", 2),
+    "rule 6: worker 776f726b65722d77 is free": lambda s: (
+        s.harness.request(C, 9, address=W),
+        put(s.worker, "capacity", 2),
     ),
-    "is registered, and lost": lambda r: put(r.worker, "state", LOST),
-    "is suspect, and nobody will judge it": lambda r: put(r.worker, "state", WorkerState.SUSPECT),
-    "its services and their order differ": lambda r: r.worker.order.clear(),
-    "is known to serve another number": lambda r: put(r.worker, "only_service", None),
-    "its only worker is not the only one": lambda r: put(r.service, "only_worker", r.worker),
-    "which does not know it": lambda r: r.service.workers.pop(W),
-    "free=0, and its strategy says otherwise": lambda r: r.service.strategy.put(r.worker),
-    "its handles and its slots differ": lambda r: r.legacy.handles.clear(),
-    "rule 2: worker": lambda r: r.worker.hold(r.legacy.oldest),
-    "holding = 2, but 1 slots are in use": lambda r: gain(r.worker, "holding"),
-    "4 dispatches are known, and 3 slots": lambda r: gain(r.registry.dispatched, "count"),
-    "is forgotten, and known": lambda r: put(r.peer, "state", FORGOTTEN),
-    "has no timer": lambda r: put(r.peer, "timer", None),
-    "its worker is not registered": lambda r: r.registry.workers.pop(V),
-    "peer 636c69656e742d64: queued = 2, not what": lambda r: gain(r.peer, "queued"),
-    "rule 4: peer 636c69656e742d64: 10002": lambda r: r.peer.open.update(
-        {-n: r.waiting for n in range(1, 10_001)} | {1: r.waiting}
+    "is registered, but lost": lambda s: put(s.worker, "state", LOST),
+    "is suspect, but no timer checks it": lambda s: put(s.worker, "state", WorkerState.SUSPECT),
+    "its services and their order differ": lambda s: s.worker.order.clear(),
+    "its newest worker is another one": lambda s: put(s.service, "newest_worker", None),
+    "which does not list it": lambda s: s.service.workers.pop(W),
+    "free=0, but its strategy disagrees": lambda s: s.service.strategy.put(s.worker),
+    "its handles and its slots differ": lambda s: s.legacy.handles.clear(),
+    "rule 2: worker": lambda s: s.worker.hold(s.legacy.oldest),
+    "holding = 2, but 1 slots are in use": lambda s: gain(s.worker, "holding"),
+    "4 dispatches are registered, but 3 slots": lambda s: gain(s.registry.dispatch_table, "count"),
+    "is forgotten, but registered": lambda s: put(s.peer, "state", FORGOTTEN),
+    "has no timer": lambda s: put(s.peer, "timer", None),
+    "its worker is not registered": lambda s: s.registry.workers.pop(V),
+    "peer 636c69656e742d64: queued = 2, but other": lambda s: gain(s.peer, "queued"),
+    "rule 4: peer 636c69656e742d64: 10002": lambda s: s.peer.open.update(
+        {-n: s.waiting for n in range(1, 10_001)} | {1: s.waiting}
     ),
-    "is not its peer's": lambda r: r.registry.handles.update({b"ghost": r.peer}),
-    "is not reached by its handle": lambda r: r.registry.handles.pop(r.peer.handle),
-    "what it subscribed to is another's": lambda r: put(r.peer, "listener", foreign(r)),
-    "waits, and nobody is away": lambda r: r.registry.away.update({b"ghost": foreign(r)}),
-    "waits for a client that is here": lambda r: r.registry.away.update(
-        {r.peer.handle: foreign(r)}
+    "is not the handle of its peer": lambda s: s.registry.handles.update({b"ghost": s.peer}),
+    "its handle does not lead to it": lambda s: s.registry.handles.pop(s.peer.handle),
+    "its subscriber belongs to another peer": lambda s: put(
+        s.peer, "subscriber", foreign_subscriber(s)
     ),
-    "the sessions differ": lambda r: r.registry.sessions.update({("", b"s" * 16): foreign(r)}),
-    "the subscriptions differ": lambda r: r.registry.topics.add(b"a.b", foreign(r)),
-    "its outbox miscounts": lambda r: put(r.peer, "outbox", miscounted_outbox(r)),
-    "its outbox holds 2001 messages": lambda r: put(r.peer, "outbox", overfull_outbox(r)),
+    "is in `away`, but its session is present": lambda s: s.registry.away.update(
+        {b"ghost": foreign_subscriber(s)}
+    ),
+    "is in `away`, but its client is present": lambda s: s.registry.away.update(
+        {s.peer.handle: foreign_subscriber(s)}
+    ),
+    "the sessions differ": lambda s: s.registry.sessions.update(
+        {("", b"s" * 16): foreign_subscriber(s)}
+    ),
+    "the subscriptions differ": lambda s: s.registry.topics.add(b"a.b", foreign_subscriber(s)),
+    "its outbox is miscounted": lambda s: put(s.peer, "outbox", miscounted_outbox(s)),
+    "its outbox holds 2001 messages": lambda s: put(s.peer, "outbox", overfull_outbox(s)),
 }
 
 
 @pytest.mark.parametrize("words", CORRUPTIONS)
-def test_invariant_fires_when_it_is_broken(words: str) -> None:
-    rooms = Dependencies()
-    invariants.check(rooms.harness.machine)
-    CORRUPTIONS[words](rooms)
+def test_violated_invariant_is_reported(words: str) -> None:
+    scenario = Scenario()
+    invariants.check(scenario.harness.machine)
+    CORRUPTIONS[words](scenario)
     with pytest.raises(InvariantError) as caught:
-        invariants.check(rooms.harness.machine)
+        invariants.check(scenario.harness.machine)
     assert words in str(caught.value)
 
 
-def test_checking_changes_nothing() -> None:
-    rooms = Dependencies()
+def test_check_changes_nothing() -> None:
+    scenario = Scenario()
 
     def everything() -> object:
-        counts = {name: getattr(rooms.registry.counts, name) for name in Counts.__slots__}
+        counts = {name: getattr(scenario.registry.counts, name) for name in Counts.__slots__}
         return (
             counts,
-            rooms.harness.machine.next_deadline(),
-            [story(request) for request in rooms.service.queue],
-            rooms.service.strategy.choose(None),
+            scenario.harness.machine.next_deadline(),
+            [story(request) for request in scenario.service.queue],
+            scenario.service.strategy.choose(None),
         )
 
     before = everything()
     for _ in range(3):
-        invariants.check(rooms.harness.machine)
+        invariants.check(scenario.harness.machine)
     assert everything() == before
 
 
-def test_story_tells_where_a_request_is() -> None:
-    rooms = Dependencies()
-    assert story(rooms.at_worker) == (
+def test_story_has_state_and_worker_of_a_request() -> None:
+    scenario = Scenario()
+    assert story(scenario.at_worker) == (
         "echo key=1 from 636c69656e742d63 mdp03 DISPATCHED attempt=1 worker=776f726b65722d77 "
         "dispatch=1 deadline=1060.000"
     )
-    assert story(rooms.waiting).startswith("echo key=2 from 636c69656e742d64 mdp03 QUEUED")
+    assert story(scenario.waiting).startswith("echo key=2 from 636c69656e742d64 mdp03 QUEUED")
 
 
-def test_contradictions_are_told_all_at_once() -> None:
-    rooms = Dependencies()
-    rooms.registry.open += 1
-    rooms.peer.timer = None
+def test_check_reports_all_contradictions_at_once() -> None:
+    scenario = Scenario()
+    scenario.registry.open += 1
+    scenario.peer.timer = None
     with pytest.raises(InvariantError) as caught:
-        invariants.check(rooms.harness.machine)
+        invariants.check(scenario.harness.machine)
     assert len(str(caught.value).splitlines()) == 2

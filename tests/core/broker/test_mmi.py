@@ -1,6 +1,7 @@
 """docs/spec/mdp-0.3.md: names that start with `mmi.` are answered by the broker, in every dialect.
-The
-answer's own status is body frame 0; the header's speaks of refusals before."""
+
+The answer's own status is body frame 0. The status in the header is that of the request.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def test_service_that_a_live_worker_serves_is_200_and_any_other_404(harness: Bro
     assert asked(harness, b"mmi.service", b"echo") == [b"404"]
 
 
-def test_question_without_a_name_is_400(harness: BrokerHarness) -> None:
+def test_service_query_without_a_name_is_400(harness: BrokerHarness) -> None:
     assert asked(harness, b"mmi.service") == [b"400"]
     assert asked(harness, b"mmi.service", b"") == [b"400"]
 
@@ -68,7 +69,7 @@ def test_management_is_reached_by_every_dialect(harness: BrokerHarness, dialect:
     ]
 
 
-def test_services_tells_what_is_served_and_what_is_waited_for(harness: BrokerHarness) -> None:
+def test_services_lists_services_with_workers_or_queued_requests(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=1)
     harness.request(C, 2, b"x")
     harness.request(C, 3, b"four")
@@ -81,7 +82,7 @@ def test_services_tells_what_is_served_and_what_is_waited_for(harness: BrokerHar
     ]
 
 
-def test_workers_tells_all_or_those_of_one_service(harness: BrokerHarness) -> None:
+def test_workers_lists_all_workers_or_those_of_one_service(harness: BrokerHarness) -> None:
     harness.worker(W, b"echo", capacity=3)
     harness.worker(W, b"time", capacity=3)
     harness.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
@@ -114,7 +115,7 @@ def test_workers_tells_all_or_those_of_one_service(harness: BrokerHarness) -> No
     assert data(harness, b"mmi.workers", b"none") == []
 
 
-def test_broker_tells_of_itself(harness: BrokerHarness) -> None:
+def test_broker_describes_itself(harness: BrokerHarness) -> None:
     harness.machine.begin("1.2.3", "pyzmq", harness.now)
     harness.worker(W)
     harness.request(C, 2)
@@ -139,7 +140,7 @@ def test_broker_tells_of_itself(harness: BrokerHarness) -> None:
     }
 
 
-def test_stats_tell_every_counter(harness: BrokerHarness) -> None:
+def test_stats_have_every_counter(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 2)
     harness.answer(W, number(1))
@@ -166,24 +167,24 @@ def test_stats_tell_every_counter(harness: BrokerHarness) -> None:
     }
 
 
-def test_question_is_no_service(harness: BrokerHarness) -> None:
+def test_management_name_is_not_registered_as_a_service(harness: BrokerHarness) -> None:
     asked(harness, b"mmi.broker")
     assert harness.machine.registry.services == {}
     assert harness.machine.drained
 
 
-def test_one_way_question_is_answered_to_nobody(harness: BrokerHarness) -> None:
+def test_one_way_query_is_not_answered(harness: BrokerHarness) -> None:
     harness.request(C, 0, service=b"mmi.broker", flags=spec.ONE_WAY)
     assert harness.words() == []
     assert harness.counts.answered == 1
 
 
-def test_question_does_not_need_a_worker_to_be_fast(harness: BrokerHarness) -> None:
+def test_fail_fast_query_needs_no_worker(harness: BrokerHarness) -> None:
     harness.request(C, 1, service=b"mmi.none", flags=spec.FAIL_FAST)
     assert harness.words() == [final(C, 1, b"501")]
 
 
-def test_question_for_one_worker_alone_is_404(harness: BrokerHarness) -> None:
+def test_query_that_names_a_worker_is_404(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.said()
     harness.request(C, 1, service=b"mmi.broker", address=W)

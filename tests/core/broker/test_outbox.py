@@ -243,7 +243,7 @@ def test_full_peer_is_tried_again_after_5_10_20_and_at_most_100_ms(harness: Brok
     send = harness._send
 
     def note() -> None:
-        if any(peer == C for peer, _ in harness.machine.outgoing.sends):
+        if any(peer == C for peer, *_ in harness.machine.outgoing.sends):
             tries.append(harness.now - start)
         send()
 

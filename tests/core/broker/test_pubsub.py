@@ -204,7 +204,7 @@ def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: Brok
     publish(present, D, b"a.b", b"x")
     assert present.words() == []
     assert (len(present.machine.events.topics), present.machine.events.topics.nodes) == (0, 0)
-    assert present.machine.registry.peers[C].listener is None
+    assert present.machine.registry.peers[C].subscriber is None
 
 
 def test_worker_may_subscribe_and_hears_without_a_hello(present: BrokerHarness) -> None:
@@ -476,7 +476,7 @@ def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(
     harness.leave(C)
     subscribe(harness, D, b"b", b"c")
     hello(harness, D, S)
-    listener = harness.machine.registry.peers[D].listener
+    listener = harness.machine.registry.peers[D].subscriber
     assert listener is not None
     assert set(listener.patterns) == {b"a", b"b", b"c"}
     assert len(harness.machine.events.topics) == 3
@@ -509,7 +509,7 @@ def test_hello_with_another_session_leaves_nothing_of_the_first(harness: BrokerH
 def test_session_that_is_none_is_answered_400(harness: BrokerHarness, session: object) -> None:
     packed = metadata.pack({"session": session})
     harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
-    assert harness.words() == [final(C, 2, b"a session is 16 bytes", status=400)]
+    assert harness.words() == [final(C, 2, b"a session must be 16 bytes", status=400)]
     assert harness.machine.events.sessions == {}
 
 
@@ -670,7 +670,7 @@ def test_rules_say_who_may_publish_and_subscribe(harness: BrokerHarness) -> None
     publish(harness, D, b"prices.eur", b"forged", id=4)
     publish(harness, B, b"prices.eur", b"forged", id=5)
     publish(harness, C, b"prices.eur", b"1.08", id=6)
-    unknown = b"who you are is not known, and not everybody may publish 'prices.eur'"
+    unknown = b"authenticate first: anonymous peers may not publish 'prices.eur'"
     assert harness.words() == [
         final(C, 2, b"'ann' may not subscribe '>'", status=403),
         final(D, 3, b"'eve' may not subscribe 'prices.>'", status=403),

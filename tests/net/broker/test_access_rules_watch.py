@@ -68,7 +68,7 @@ def test_service_is_withdrawn_within_a_second_of_the_change(
     header, _ = worker.receive(5)
     assert header[0] == spec.DISCONNECT
     told = metadata.unpack(header[7])
-    text = "who you are is not known, and not everybody may serve 'echo'"
+    text = "authenticate first: anonymous peers may not serve 'echo'"
     assert told == {"status": 401, "reason": text}
     client.request(b"echo", flags=spec.FAIL_FAST)
     header, _ = client.receive()
@@ -119,5 +119,5 @@ def test_refused_worker_logs_the_reason_in_one_line(
         eventually(lambda: "sent us off" in caplog.text, within=10)
         eventually(lambda: not worker.ready, within=10)
     lines = [r.getMessage() for r in caplog.records if "sent us off" in r.getMessage()]
-    text = "sent us off: 401 who you are is not known, and not everybody may serve 'echo'"
+    text = "sent us off: 401 authenticate first: anonymous peers may not serve 'echo'"
     assert lines == [f"{broker.endpoints[0]} {text}"]

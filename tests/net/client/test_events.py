@@ -237,7 +237,7 @@ def test_refused_publication_is_logged_or_raised(
     assert caplog.text == ""
     client.publish("a", b"x")
     client.ping()
-    assert "an event to a was refused: 401 who you are is not known" in caplog.text
+    assert "an event to a was refused: 401 authenticate first" in caplog.text
 
 
 def test_each_of_several_threads_hears_that_its_publication_is_refused(

@@ -3,7 +3,9 @@ cimport cython
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
-from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.completion cimport Completion
+from majordomus.core.broker.hooks.installed cimport InstalledHooks
+from majordomus.core.broker.queueing cimport Queueing
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.services cimport Service
@@ -27,9 +29,10 @@ cdef class Admission:
     cdef public Py_ssize_t _max_open
     cdef public double _default_ttl
     cdef public double _max_ttl
-    cdef public Dispatcher dispatcher
-    cdef public object authority
-    cdef public object hooks
+    cdef public Queueing queueing
+    cdef public Completion completion
+    cdef public object authorization
+    cdef public InstalledHooks hooks
     @cython.locals(size=Py_ssize_t, service=Service, target=RegisteredWorker, request=AcceptedRequest)
     cpdef object admit(
         self,

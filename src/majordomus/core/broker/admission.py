@@ -6,15 +6,17 @@ Whatever does not pass is refused with a status and a sentence, and never become
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import hedging, mmi
+from majordomus.core.broker import mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
-from majordomus.core.broker.error_texts import TARGET_GONE, nobody_serves
+from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
+from majordomus.core.broker.queueing import exceeded_bound
 from majordomus.core.broker.state.access_rules import full_name
+from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
-from majordomus.core.broker.state.transitions import LOST, SERVING
+from majordomus.core.broker.state.transitions import AT_WORKER, LOST, SERVING
 from majordomus.core.broker.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
@@ -22,8 +24,9 @@ from majordomus.protocol import spec
 
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
-    from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.hooks.holding import Holding
+    from majordomus.core.broker.completion import Completion
+    from majordomus.core.broker.hooks.installed import InstalledHooks
+    from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
@@ -38,6 +41,9 @@ NOT_YET_FLAGS = spec.CRITICAL | spec.DURABLE
 KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
 _KEPT = KEPT_FLAGS
 STREAM_WITHOUT_ANSWER = spec.ONE_WAY | spec.MORE
+HEDGE: Final = b"\xa5hedge"
+"""The metadata key `hedge` in MessagePack. Metadata without these bytes need not be unpacked."""
+NO_FIRST_ATTEMPT: Final = "the request that this is a second try of is at no worker"
 
 
 class RefusalError(Exception):
@@ -61,12 +67,18 @@ class Admission:
     """Turns what a client asks into a request, or refuses it."""
 
     def __init__(
-        self, registry: Registry, dispatcher: Dispatcher, authority: Authorization
+        self,
+        registry: Registry,
+        queueing: Queueing,
+        completion: Completion,
+        authorization: Authorization,
+        hooks: InstalledHooks,
     ) -> None:
         self.registry = registry
-        self.dispatcher = dispatcher
-        self.authority = authority
-        self.hooks: Holding | None = None
+        self.queueing = queueing
+        self.completion = completion
+        self.authorization = authorization
+        self.hooks = hooks
         self.configure(registry.settings)
 
     def configure(self, settings: BrokerSettings) -> None:
@@ -117,12 +129,15 @@ class Admission:
         service = peer.asked
         if service is None or service.name != name or not service.known:
             service = self.service(name)
-            served = service.only_worker is not None or service.workers
-            peer.asked = service if served else None
+            peer.asked = service if service.newest_worker is not None else None
         target = self._wanted(address, name, called) if address else None
-        if flags & spec.FAIL_FAST and self.hooks is None and not self._someone_serves(service):
+        if (
+            flags & spec.FAIL_FAST
+            and self.hooks.holding is None
+            and not self._someone_serves(service)
+        ):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, nobody_serves(self.registry, called, peer))
+            raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.ask(
             peer,
@@ -142,28 +157,28 @@ class Admission:
             request.target = target
         if called is not name:
             request.called = called
-        if metadata and hedging.MARK in metadata and not hedging.avoid(request):
+        if metadata and HEDGE in metadata and not avoid_first_worker(request):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, hedging.NOT_THERE)
+            raise RefusalError(spec.UNAVAILABLE, NO_FIRST_ATTEMPT)
         if flags & spec.MORE:
             stream_of(request)
-        self.dispatcher.accept(request)
-        if self.hooks is not None:
-            self.hooks.take(request, field, now)
+        self.completion.accept(request)
+        if self.hooks.holding is not None:
+            self.hooks.holding.request(request, field, now)
         elif service.own:
             self._manage(request, now)
         else:
-            self.dispatcher.place(request, now)
+            self.queueing.place(request, now)
 
     def proceed(self, request: AcceptedRequest, now: float, redirect: bytes | None = None) -> None:
         """What comes after the hooks: rights, for what the client asked for, and its place.
         `redirect`: the full name of the service that it shall go to instead."""
         if self.registry.rights is not None:
-            peer, caller = request.peer, self.authority.with_prefix(request)
-            refusal = self.authority.refuses_call(caller, peer, request.called, request.body)
+            peer, caller = request.peer, self.authorization.with_prefix(request)
+            refusal = self.authorization.refuses_call(caller, peer, request.called, request.body)
             if refusal is not None:
                 status, text = refusal
-                self.dispatcher.fail(request, status, text, now)
+                self.completion.fail(request, status, text, now)
                 return
             if not self._named(request, caller.prefix, redirect is None, now):
                 return
@@ -171,6 +186,19 @@ class Admission:
             return
         if redirect is None or self._moved(request, redirect, now):
             self.enter(request, now)
+
+    def proceed_to_worker(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
+        """`proceed`, with the worker that a hook has named."""
+        try:
+            request.target = self.target(worker_id, request.service.name, request.called)
+        except RefusalError as error:
+            self.completion.fail(request, error.status, error.text, now)
+        else:
+            self.proceed(request, now)
+
+    def exceeded_bound(self, request: AcceptedRequest, more: int = 0) -> str:
+        """See `queueing.exceeded_bound`."""
+        return exceeded_bound(self.registry, request, more)
 
     def _named(self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float) -> bool:
         """Give `request` to what its caller's groups call so, if a hook has named them; False when
@@ -188,33 +216,33 @@ class Admission:
         if target is None or request.service.name in target.services:
             return True
         text = f"no worker {target.id.hex()} serves '{request.called.decode()}'"
-        self.dispatcher.fail(request, spec.NOT_FOUND, text, now)
+        self.completion.fail(request, spec.NOT_FOUND, text, now)
         return False
 
     def enter(self, request: AcceptedRequest, now: float) -> None:
         """Answer or place what has passed everything."""
         service, target = request.service, request.target
         if target is not None and target.state is LOST:  # while a hook thought about it
-            self.dispatcher.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
+            self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
-            text = nobody_serves(self.registry, request.called, request.caller)
-            self.dispatcher.fail(request, spec.UNAVAILABLE, text, now)
+            text = no_worker_serves(self.registry, request.called, request.caller)
+            self.completion.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:
             self._manage(request, now)
         else:
-            self.dispatcher.place(request, now)
+            self.queueing.place(request, now)
 
     def _manage(self, request: AcceptedRequest, now: float) -> None:
         name, prefix = request.service.name, request.caller.prefix
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
-        self.dispatcher.answer(request, spec.OK, frames, 0, b"", now, True)
+        self.completion.answer(request, spec.OK, frames, 0, b"", now)
 
     def _moved(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
         """Give `request` to another service; False when that has ended it."""
         try:
             service = self.service(name)
         except RefusalError as error:
-            self.dispatcher.fail(request, error.status, error.text, now)
+            self.completion.fail(request, error.status, error.text, now)
             return False
         before, request.service = request.service, service
         before.open -= 1
@@ -249,9 +277,7 @@ class Admission:
 
     def service(self, name: bytes) -> Service:
         """The service of that name. Raises: RefusalError: no name, or no room for one more."""
-        service = self.registry.foresight.recall(name)
-        if service is None:
-            service = self.registry.services.get(name)
+        service = self.registry.find_service(name)
         return self._new_service(name) if service is None else service
 
     def _new_service(self, name: bytes) -> Service:
@@ -279,8 +305,8 @@ class Admission:
         problem = name_problem(called)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
-        if self.hooks is None:
-            refusal = self.authority.refuses_call(peer, peer, called, body)
+        if self.hooks.holding is None:
+            refusal = self.authorization.refuses_call(peer, peer, called, body)
             if refusal is not None:
                 raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
@@ -289,7 +315,11 @@ class Admission:
         """The worker that a request asks for. What its service is called may only be known when
         the hooks have said who asks: then `proceed` judges."""
         worker = self.registry.workers.get(address)
-        if worker is not None and self.hooks is not None and self.registry.rights is not None:
+        if (
+            worker is not None
+            and self.hooks.holding is not None
+            and self.registry.rights is not None
+        ):
             return worker
         return self.target(address, name, called)
 
@@ -304,6 +334,24 @@ class Admission:
                 spec.NOT_FOUND, f"no worker {address.hex()} serves '{called.decode()}'"
             )
         return worker
+
+
+def avoid_first_worker(request: AcceptedRequest) -> bool:
+    """Keep `request`, if it is a hedge, from the worker that has the first attempt.
+
+    A client sends a hedge, a second request for the same answer, when the first one takes long: it
+    goes to another worker at once, or fails (docs/spec/mdp-0.3.md, metadata `hedge`). False when
+    the first attempt is at no worker.
+    """
+    id = meta.unpack(request.metadata).get("hedge")
+    if not isinstance(id, int):
+        return True
+    first = request.peer.open.get(conversation(id, request.envelope))
+    if first is None or first.service is not request.service or first.state not in AT_WORKER:
+        return False
+    if first.worker is not None:
+        request.rejected = {first.worker}
+    return True
 
 
 def _unknown(flags: int) -> str:

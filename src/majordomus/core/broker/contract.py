@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from majordomus.core.broker.hooks.actions import Action
-    from majordomus.core.broker.hooks.holding import Hooks
+    from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.access_rules import AccessRules
@@ -66,7 +66,7 @@ class Machine(Protocol):
         """Return writes, sends and facts since the last call. The lists are reused two calls
         later."""
 
-    def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
+    def refused(self, send: Send, gone: bool, now: float) -> None:
         """Report a send that the socket refused (rule 9): its peer is `gone`, or its queue is full.
 
         Report the refusals of one batch in the order of their sends.

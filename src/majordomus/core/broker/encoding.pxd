@@ -38,5 +38,17 @@ cpdef list final(
     bytes worker_id=*,
     int flags=*,
     bytes metadata_field=*,
-    bint own=*,
+)
+@cython.locals(header=bytes)
+cpdef list final_from(
+    AcceptedRequest request,
+    int status,
+    list frames,
+    bytes worker_id,
+    int flags,
+    bytes metadata_field,
+)
+@cython.locals(header=bytes)
+cdef bytes _final_header(
+    AcceptedRequest request, int status, bytes worker_id, int flags, bytes metadata_field
 )

@@ -83,7 +83,7 @@ def request_to(
     stream, for a worker of an older dialect."""
     if worker.dialect is not MDP03:
         return LEGACY[worker.dialect].b2w_request(
-            handle_of(worker, request, request.dispatch),
+            handle_of(worker, request, request.dispatch_id),
             request.body if joined is None else joined,
         )
     flags = request.flags & PASSED_TO_WORKER
@@ -99,7 +99,7 @@ def request_to(
         spec.REQUEST,
         flags,
         0,
-        request.dispatch,
+        request.dispatch_id,
         left if left > 0 else 1,
         name if not prefix else shown_name(prefix, name),
         peer.handle,
@@ -119,7 +119,7 @@ def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
 
 def cancel(request: AcceptedRequest) -> list[Frame]:
     """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
-    return [mdp03.pack(spec.CANCEL, id=request.dispatch)]
+    return [mdp03.pack(spec.CANCEL, id=request.dispatch_id)]
 
 
 def credit(id: int, parts: int) -> list[Frame]:
@@ -130,14 +130,14 @@ def credit(id: int, parts: int) -> list[Frame]:
 def part_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch, metadata=piece.metadata)
+    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=piece.metadata)
     return [header, *piece.body]
 
 
 def final_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
     """FINAL of the client to the MDP/0.3 worker that has `request`."""
     flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch, metadata=piece.metadata)
+    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=piece.metadata)
     return [header, *piece.body]
 
 
@@ -161,19 +161,35 @@ def final(
     worker_id: bytes = b"",
     flags: int = 0,
     metadata_field: bytes = b"",
-    own: bool = False,
 ) -> list[Frame]:
-    """FINAL to an MDP/0.3 client of `request`. `own`: the list of frames may become the message."""
-    flags &= PASSED_TO_CLIENT
-    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
-    if flags:
-        header += metadata_field
+    """FINAL to an MDP/0.3 client of `request`. `frames` is only read."""
+    header = _final_header(request, status, worker_id, flags, metadata_field)
+    return [*request.envelope, header, *frames]
+
+
+def final_from(
+    request: AcceptedRequest,
+    status: int,
+    frames: list[Frame],
+    worker_id: bytes,
+    flags: int,
+    metadata_field: bytes,
+) -> list[Frame]:
+    """FINAL to an MDP/0.3 client of `request`. The list `frames` is used up: it becomes the
+    message."""
+    header = _final_header(request, status, worker_id, flags, metadata_field)
     if request.envelope:
         return [*request.envelope, header, *frames]
-    if own:
-        frames.insert(0, header)
-        return frames
-    return [header, *frames]
+    frames.insert(0, header)
+    return frames
+
+
+def _final_header(
+    request: AcceptedRequest, status: int, worker_id: bytes, flags: int, metadata_field: bytes
+) -> bytes:
+    flags &= PASSED_TO_CLIENT
+    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
+    return header + metadata_field if flags else header
 
 
 def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:

@@ -1,7 +1,8 @@
-"""`mmi.explain`: the story of one request, or the last ones that are worth one.
+"""`mmi.explain`: the history of one request, or the list of recent notable requests.
 
-A request is found by its name, ``<routing id in hex>-<id>`` as the list tells it, or by the `trace`
-in its metadata. Times are seconds.
+A request is found by its name, ``<routing id in hex>-<id>``, or by the `trace` in its metadata.
+The list has the names. Times are in seconds. Notable are requests that were slow, retried or not
+answered.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 MOST_LISTED: Final = 100
+"""Most requests in a list."""
 HOW: Final = {
     DISPATCHED: "works on it",
     STREAMING: "sends parts",
-    REPLIED: "answered, and a hook looks at that",
+    REPLIED: "answered; a hook is deciding",
     ANSWERED: "answered",
     FAILED: "failed",
     EXPIRED: "the deadline passed",
@@ -44,17 +46,19 @@ HOW: Final = {
 
 
 def explain(registry: Registry, argument: bytes, now: float, prefix: bytes = b"") -> list[bytes]:
-    """The answer to `mmi.explain`. A tenant, whose services begin with `prefix`, hears of its own
-    alone."""
+    """The body frames of the answer to `mmi.explain`.
+
+    `prefix` is the prefix of a tenant's names. A tenant gets requests to its own services only.
+    """
     if not argument:
-        kept = [r for r in reversed(registry.stories.notable) if _is_of(r, prefix)]
-        return _data([_line(request, now) for request in kept[:MOST_LISTED]])
+        kept = [r for r in reversed(registry.history.notable) if _is_served_in(r, prefix)]
+        return _data([_row(request, now) for request in kept[:MOST_LISTED]])
     request = _find(registry, argument, prefix)
     return [b"404"] if request is None else _data(_story(registry, request, now))
 
 
 def name_of(request: AcceptedRequest) -> str:
-    """How a request is called; one of a dialect without ids by the broker's own number."""
+    """The name of a request. In a dialect without ids, it has a number that the broker counts."""
     return f"{request.peer.id.hex()}-{request.id or f'n{_number(request)}'}"
 
 
@@ -67,16 +71,16 @@ def _data(value: Any) -> list[bytes]:
     return [b"200", msgspec.json.encode(value)]
 
 
-def _is_of(request: AcceptedRequest, prefix: bytes) -> bool:
+def _is_served_in(request: AcceptedRequest, prefix: bytes) -> bool:
     return request.service.name.startswith(prefix)
 
 
 def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest | None:
     name = argument.decode("utf-8", "replace")
-    stories = registry.stories
-    for requests in (_open_of(registry, name), reversed(stories.notable), reversed(stories.recent)):
+    history = registry.history
+    for requests in (_open_of(registry, name), reversed(history.notable), reversed(history.recent)):
         for request in requests:
-            if _is_of(request, prefix) and _is_called(request, name):
+            if _is_served_in(request, prefix) and _is_called(request, name):
                 return request
     return None
 
@@ -84,7 +88,7 @@ def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest
 def _open_of(registry: Registry, name: str) -> Iterable[AcceptedRequest]:
     """The open requests of the peer that `name` begins with."""
     peer: Peer | None = None
-    with suppress(ValueError):  # no routing id: a trace
+    with suppress(ValueError):  # not a routing id, so it may be a trace
         peer = registry.peers.get(bytes.fromhex(name.partition("-")[0]))
     return list(peer.open.values()) if peer is not None else ()
 
@@ -92,6 +96,7 @@ def _open_of(registry: Registry, name: str) -> Iterable[AcceptedRequest]:
 def _is_called(request: AcceptedRequest, name: str) -> bool:
     if name_of(request) == name:
         return True
+    # The MessagePack form of the key. Unpacking the metadata of every request would be slow.
     if not request.flags & spec.METADATA or b"\xa5trace" not in request.metadata:
         return False
     try:
@@ -100,11 +105,11 @@ def _is_called(request: AcceptedRequest, name: str) -> bool:
         return False
 
 
-# ── the story ─────────────────────────────────────────────────────────────────────────────────────
+# ── one request ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _line(request: AcceptedRequest, now: float) -> dict[str, Any]:
-    """What the list tells of one."""
+def _row(request: AcceptedRequest, now: float) -> dict[str, Any]:
+    """The row of one request in the list."""
     end = now if request.state in OPEN else request.ended
     status, why = _outcome(request)
     return {
@@ -123,19 +128,19 @@ def _story(registry: Registry, request: AcceptedRequest, now: float) -> dict[str
     end = now if request.state in OPEN else request.ended
     first = attempts[0]["at"] if attempts else _seconds(end - request.accepted)
     return {
-        **_line(request, now),
+        **_row(request, now),
         "client": request.peer.id.hex(),
         "user": request.caller.user,
         "ttl": _seconds(request.deadline - request.accepted),
         "waited": first,
-        "because": _because(request, first),
-        "now": _now(request) if request.state is QUEUED else "",
+        "because": _why_it_waited(request, first),
+        "now": _why_it_waits(request) if request.state is QUEUED else "",
         "attempts": attempts,
     }
 
 
 def _outcome(request: AcceptedRequest) -> tuple[int, str]:
-    """Status and sentence that its client was told; 0 while it is open."""
+    """The status and text that the client got; 0 while the request is open."""
     if request.state is ANSWERED:
         return spec.OK, ""
     if request.state is CANCELLED:
@@ -144,10 +149,10 @@ def _outcome(request: AcceptedRequest) -> tuple[int, str]:
 
 
 def _attempts(request: AcceptedRequest, now: float) -> Iterator[dict[str, Any]]:
-    """Every worker that had it: from when on, for how long, and how that ended."""
-    for worker, given, left, how in request.story or ():
+    """Each dispatch of a request: its worker, when it began, how long it took, how it ended."""
+    for worker, given, left, how in request.past_dispatches or ():
         yield _attempt(worker, given - request.accepted, left - given, how)
-    if request.worker is not None and request.dispatch:
+    if request.worker is not None and request.dispatch_id:
         end = now if request.state in OPEN else request.ended
         at, held = request.given - request.accepted, end - request.given
         yield _attempt(request.worker.id, at, held, HOW[request.state])
@@ -157,28 +162,28 @@ def _attempt(worker: bytes, at: float, held: float, how: str) -> dict[str, Any]:
     return {"worker": worker.hex(), "at": _seconds(at), "held": _seconds(held), "how": how}
 
 
-def _because(request: AcceptedRequest, waited: float) -> str:
-    """Why it did not get a worker at once."""
+def _why_it_waited(request: AcceptedRequest, waited: float) -> str:
+    """Why a request was not dispatched at once."""
     if not waited:
         return ""
     if request.target is not None:
-        return f"it asked for worker {request.target.id.hex()} alone, which was busy"
+        return f"it may go to worker {request.target.id.hex()} only, which was busy"
     behind = request.behind
     if behind < 0:
-        return "nobody served it"
+        return "no worker served its service"
     return f"every worker was busy, and {behind} requests waited already"
 
 
-def _now(request: AcceptedRequest) -> str:
-    """Why it waits at this moment."""
+def _why_it_waits(request: AcceptedRequest) -> str:
+    """Why a request is still queued."""
     service, target = request.service, request.target
     workers = list(service.workers.values()) if target is None else [target]
     if not workers:
-        return "nobody serves it"
+        return "no worker serves its service"
     held, slots = sum(one.holding for one in workers), sum(one.capacity for one in workers)
     declined = len(request.rejected or ())
-    said = f"; {declined} declined it" if declined else ""
-    return f"{len(workers)} workers hold {held} of {slots}{said}; {service.queue.count} wait"
+    rejected = f"; {declined} declined it" if declined else ""
+    return f"{len(workers)} workers hold {held} of {slots}{rejected}; {service.queue.count} wait"
 
 
 def _seconds(value: float) -> float:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import KEPT_FLAGS, RefusalError
-from majordomus.core.broker.dispatch import JOINED_TOO_LARGE
+from majordomus.core.broker.completion import JOINED_TOO_LARGE
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import OPEN
@@ -17,7 +17,7 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.admission import Admission
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry, Send
     from majordomus.protocol.spec import Frame
@@ -46,16 +46,17 @@ class InternalCalls:
     def __init__(
         self,
         registry: Registry,
-        dispatcher: Dispatcher,
+        completion: Completion,
         admission: Admission,
         outgoing: Outgoing,
     ) -> None:
         self.registry = registry
-        self.dispatcher = dispatcher
+        self.completion = completion
         self.admission = admission
         self.outgoing = outgoing
         self.peer = Peer(NOBODY, Dialect.MDP03, HANDLE, 0.0)
         self.waiting: dict[int, Waiting] = {}
+        self._header = mdp03.Fields()
 
     def call(
         self,
@@ -76,8 +77,8 @@ class InternalCalls:
             self._begin(id, name, body, ttl, now, flags)
         except RefusalError as error:
             if done is not None:
-                text = speech.refusal((), id, error.status, error.text)
-                self.outgoing.say(self.peer, text, now)
+                message = encoding.refusal((), id, error.status, error.text)
+                self.outgoing.send(self.peer, message, spec.FINAL, id, now)
         return id
 
     def _begin(
@@ -103,7 +104,7 @@ class InternalCalls:
             now,
             now + min(ttl or settings.default_ttl, settings.max_ttl),
         )
-        self.dispatcher.accept(request)
+        self.completion.accept(request)
         self.admission.enter(request, now)
 
     def withdraw(self, id: int, now: float) -> None:
@@ -111,28 +112,28 @@ class InternalCalls:
         self.waiting.pop(id, None)
         request = self.peer.open.get(id)
         if request is not None and request.state in OPEN:
-            self.dispatcher.cancel(request, now, tell=False)
+            self.completion.cancel_silently(request, now)
 
     def collect(self, sends: list[Send]) -> list[Send]:
         """`sends` without what is for the broker itself: that is read, and whoever waits is
         told."""
         ended: list[tuple[Done, int, list[Frame]]] = []
-        for peer_id, frames in sends:
-            if peer_id == NOBODY:
-                header = mdp03.parse(frames[0])
-                waiting = self.waiting.get(header.id)
+        for peer_id, frames, command, id in sends:
+            if peer_id == NOBODY and isinstance(id, int):
+                waiting = self.waiting.get(id)
                 if waiting is None:
                     continue
-                answer = self._heard(waiting, header.command, header.code, frames[1:])
+                self._header.read(frames[0])
+                answer = self._receive(waiting, command, self._header.code, frames[1:])
                 if answer is not None:
-                    del self.waiting[header.id]
+                    del self.waiting[id]
                     ended.append((waiting.done, *answer))
         sends[:] = [send for send in sends if send[0] != NOBODY]
         for done, status, body in ended:
             done(status, body)
         return sends
 
-    def _heard(
+    def _receive(
         self, waiting: Waiting, command: int, status: int, frames: list[Frame]
     ) -> tuple[int, list[Frame]] | None:
         """Status and body once all has come: parts are joined, as for a dialect without them."""

@@ -1,7 +1,7 @@
-"""What must be true of a broker machine between any two calls. Tests call `check`; nothing else
-does.
+"""Invariants of a broker machine: they hold between any two calls of its methods.
 
-Every number that the machine keeps is computed here once more from what it counts.
+Only tests call `check`. Each counter of the machine is computed again here from the objects that
+it counts, and compared.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ if TYPE_CHECKING:
 
 
 WAITING = (QUEUED, HELD, REPLIED)
-"""Where a request counts toward the limits of the queues: what hooks hold is queued, too."""
+"""States in which a request counts toward the limits of the queues. A request that waits for a
+hook counts, too."""
 
 
 class InvariantError(MajordomusError):
-    """The machine contradicts itself; the text lists every contradiction."""
+    """An invariant is violated. The text has one line for each contradiction."""
 
 
 def story(request: AcceptedRequest) -> str:
-    """Where `request` is and what it has been through, in one line."""
+    """The state and history of `request`, in one line."""
     worker = request.worker.id.hex() if request.worker else "-"
     return (
         f"{request.service.name.decode()} key={request.key!r} from {request.peer.id.hex()} "
         f"{request.dialect.value} {request.state.name} attempt={request.attempt} worker={worker} "
-        f"dispatch={request.dispatch & 0xFFFFFFFF} deadline={request.deadline:.3f}"
+        f"dispatch={request.dispatch_id & 0xFFFFFFFF} deadline={request.deadline:.3f}"
     )
 
 
 def check(machine: BrokerMachine) -> None:
-    """Raise unless all of the machine's bookkeeping agrees.
+    """Check all invariants of `machine`.
 
     Raises:
-        InvariantError: something does not; the text tells the stories of the requests concerned.
+        InvariantError: one is violated; the text has the `story` of each request concerned.
     """
     problems = list(contradictions(machine))
     if problems:
@@ -63,7 +64,7 @@ def check(machine: BrokerMachine) -> None:
 
 
 def contradictions(machine: BrokerMachine) -> Iterator[str]:
-    """Everything that does not agree, a sentence each."""
+    """One line for each violated invariant."""
     registry = machine.registry
     requests = _open_requests(machine)
     yield from _outcomes(registry, requests)
@@ -77,7 +78,7 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
     for worker in registry.workers.values():
         yield from _worker(worker)
         if worker.state is SUSPECT and worker.peer not in machine.presence.suspects:
-            yield f"worker {worker.id.hex()}: is suspect, and nobody will judge it"
+            yield f"worker {worker.id.hex()}: is suspect, but no timer checks it"
     yield from _events(registry)
     queued = [r for r in requests if r.state in WAITING]
     queued_of = Counter(r.peer for r in queued)
@@ -87,46 +88,46 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
     for peer in registry.peers.values():
         yield from _peer(registry, peer)
         if (peer.queued, peer.queued_bytes) != (queued_of[peer], bytes_of[peer]):
-            yield f"peer {peer.id.hex()}: queued = {peer.queued}, not what waits of it"
+            yield f"peer {peer.id.hex()}: queued = {peer.queued}, but other requests wait"
 
 
 def _events(registry: Registry) -> Iterator[str]:
-    """Handles, subscriptions and sessions: each is held by exactly who may use it."""
+    """Each handle, subscription and session belongs to exactly one peer or absent session."""
     peers, settings = registry.peers, registry.settings
     for handle, peer in registry.handles.items():
         if peers.get(peer.id) is not peer or handle not in (peer.handle, peer.own_handle):
-            yield f"handle {handle.hex()}: is not its peer's"
-    listeners = {peer.listener: None for peer in peers.values() if peer.listener is not None}
+            yield f"handle {handle.hex()}: is not the handle of its peer"
+    listeners = {peer.subscriber: None for peer in peers.values() if peer.subscriber is not None}
     for peer in peers.values():
         if registry.handles.get(peer.handle) is not peer:
-            yield f"peer {peer.id.hex()}: is not reached by its handle"
-        if peer.listener is not None and peer.listener.peer is not peer:
-            yield f"peer {peer.id.hex()}: what it subscribed to is another's"
+            yield f"peer {peer.id.hex()}: its handle does not lead to it"
+        if peer.subscriber is not None and peer.subscriber.peer is not peer:
+            yield f"peer {peer.id.hex()}: its subscriber belongs to another peer"
     for handle, listener in registry.away.items():
         if listener.peer is not None or listener.key is None or listener.handle != handle:
-            yield f"handle {handle.hex()}: waits, and nobody is away"
+            yield f"handle {handle.hex()}: is in `away`, but its session is present"
         if handle in registry.handles:
-            yield f"handle {handle.hex()}: waits for a client that is here"
+            yield f"handle {handle.hex()}: is in `away`, but its client is present"
     listeners.update(dict.fromkeys(registry.away.values()))
     sessions = {one.key: one for one in listeners if one.key is not None}
     if sessions != registry.sessions:
-        yield "the sessions differ from those that somebody has"
+        yield "the sessions differ from those of the subscribers"
     pairs = {(pattern, one) for one in listeners for pattern in one.patterns}
     if pairs != set(registry.topics.pairs()) or len(pairs) != len(registry.topics):
-        yield "the subscriptions differ from those that somebody has"
+        yield "the subscriptions differ from those of the subscribers"
     if any(len(one.patterns) > settings.max_client_topics for one in listeners):
-        yield "rule 4: a client has more subscriptions than it may"
+        yield "rule 4: a client has more subscriptions than allowed"
     if len(pairs) > settings.max_topics or len(sessions) > settings.max_sessions:
         yield "rule 4: more subscriptions or sessions than allowed"
 
 
 def _open_requests(machine: BrokerMachine) -> list[AcceptedRequest]:
-    """All open requests: of known peers, the broker's own, and ONE-WAY ones whose client has
-    left."""
+    """All open requests: those of known peers, the broker's own, and one-way requests whose client
+    has left."""
     registry = machine.registry
     seen: dict[AcceptedRequest, None] = dict.fromkeys(machine.calls.peer.open.values())
     if machine.hooks is not None:
-        seen.update(dict.fromkeys(machine.hooks.held))
+        seen.update(dict.fromkeys(machine.hooks.pending.waiting))
     for peer in registry.peers.values():
         seen.update(dict.fromkeys(peer.open.values()))
     for worker in registry.workers.values():
@@ -157,8 +158,9 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     if (registry.queued, registry.queued_bytes) != (len(queued), size):
         yield f"queued = {registry.queued}/{registry.queued_bytes}, not {len(queued)}/{size}"
     holding = sum(worker.holding for worker in registry.workers.values())
-    if registry.dispatched.count != holding:
-        yield f"{registry.dispatched.count} dispatches are known, and {holding} slots in use"
+    dispatches = registry.dispatch_table.count
+    if dispatches != holding:
+        yield f"{dispatches} dispatches are registered, but {holding} slots in use"
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -166,53 +168,55 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
         yield f"rule 4: {held} bytes wait in outboxes"
     served = {s for s in registry.services.values() if s.workers}
     if set(registry.served) != served:
-        yield "what is told to be served differs from what is served"
+        yield "`registry.served` differs from the services with workers"
     backlogged = {s for s in registry.services.values() if s.queue}
     if not backlogged <= set(registry.backlogged):
-        yield "a service has a queue and is not backlogged"
+        yield "a service has a queue, but is not backlogged"
     for service in registry.backlogged:
         if registry.services.get(service.name) is not service:
-            yield f"service {service.name!r}: is backlogged, and not known"
+            yield f"service {service.name!r}: is backlogged, but not registered"
     for service in registry.services.values():
         if not service.known:
-            yield f"service {service.name!r}: is known, and does not know it"
-    for guess in registry.foresight.guesses():
+            yield f"service {service.name!r}: is registered, but not marked as known"
+    for guess in registry.prefetcher.guessable():
         if registry.services.get(guess.name) is not guess:
-            yield f"service {guess.name!r}: may be guessed, and is not known"
+            yield f"service {guess.name!r}: may be predicted, but is not registered"
 
 
 def _hooks(machine: BrokerMachine, requests: list[AcceptedRequest]) -> Iterator[str]:
-    """What hooks hold is held once, in no other place, and will be let go by an answer or by
-    time."""
-    room = machine.hooks
+    """A request that waits for a hook waits in one place, and a decision or a timeout ends that."""
+    holding = machine.hooks
     held = {r for r in requests if r.state in (HELD, REPLIED)}
-    for request in held.symmetric_difference(room.held if room is not None else ()):
-        yield f"is open, and in no place: {story(request)}"
-    if room is None:
+    for request in held.symmetric_difference(
+        holding.pending.waiting if holding is not None else ()
+    ):
+        yield f"is open, but nothing holds it: {story(request)}"
+    if holding is None:
         return
-    waiting = {r for seen in room.seen.values() if seen.hold for r in seen.waiting}
-    for request, hold in room.held.items():
-        if hold is None and request not in waiting:
-            yield f"rule 11: waits for a client that nobody judges: {story(request)}"
-        if hold is not None and room.holds.get(hold.number) is not hold:
-            yield f"rule 11: waits for a question that nobody answers: {story(request)}"
-    if len(room.timers) != len(room.holds):
-        yield f"rule 11: {len(room.timers)} timeouts for {len(room.holds)} questions"
+    pending = holding.pending
+    waiting = {r for client in holding.clients.values() if client.decision for r in client.waiting}
+    for request, decision in pending.waiting.items():
+        if decision is None and request not in waiting:
+            yield f"rule 11: no decision about its client is pending: {story(request)}"
+        if decision is not None and pending.open.get(decision.number) is not decision:
+            yield f"rule 11: the decision that it waits for is not pending: {story(request)}"
+    if len(pending.deadlines) != len(pending.open):
+        yield f"rule 11: {len(pending.deadlines)} timeouts for {len(pending.open)} decisions"
     for service in machine.registry.services.values():
         own = [r for r in held if r.service is service]
         if (service.held, service.held_bytes) != (len(own), sum(r.size for r in own)):
-            yield f"service {service.name!r}: held = {service.held}, but hooks hold {len(own)}"
+            yield f"service {service.name!r}: held = {service.held}, but {len(own)} wait for hooks"
 
 
 def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
     if request.state not in OPEN:
-        yield f"is open, and in no place: {story(request)}"
+        yield f"is kept as open, but has ended: {story(request)}"
     if request.peer.open.get(request.key) is not request:
-        yield f"its client does not know it: {story(request)}"
+        yield f"is not among its client's open requests: {story(request)}"
     name = request.service.name
     if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
-        yield f"its service is not known: {story(request)}"
-    if request.slot is None or request not in request.slot:
+        yield f"its service is not registered: {story(request)}"
+    if request.bucket is None or request not in request.bucket:
         yield f"rule 5: it has no deadline: {story(request)}"
     if (request.queue is not None) != (request.state is QUEUED):
         yield f"queue and state differ: {story(request)}"
@@ -222,10 +226,10 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
         if own is None or request not in own:
             yield f"is not in its queue: {story(request)}"
     if request.state is QUEUED and request.worker is not None:
-        yield f"waits, and has a worker: {story(request)}"
+        yield f"is queued, but has a worker: {story(request)}"
     if request.state in AT_WORKER:
         worker = request.worker
-        if worker is None or registry.dispatched.of(worker, request.dispatch) is not request:
+        if worker is None or registry.dispatch_table.of(worker, request.dispatch_id) is not request:
             yield f"its worker does not hold it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
@@ -236,28 +240,28 @@ def _stream(request: AcceptedRequest) -> Iterator[str]:
     stream = request.stream
     if stream is None:
         if request.flags & spec.MORE and request.state is not REPLIED:
-            yield f"a stream is open and not kept: {story(request)}"
+            yield f"its flags announce a stream, but there is none: {story(request)}"
         return
     pieces = [*stream.waiting, *([stream.final] if stream.final else [])]
     sizes = sum(p.size for p in pieces), sum(len(p.body) for p in pieces)
     if (stream.size, stream.frames) != sizes:
-        yield f"its stream miscounts: {story(request)}"
+        yield f"its stream is miscounted: {story(request)}"
     if request.size != stream.size + sum(map(len, request.body)):
-        yield f"rule 4: the parts that wait do not count: {story(request)}"
+        yield f"rule 4: its waiting parts are not part of its size: {story(request)}"
     if stream.up < 0 or stream.room < 0 or stream.down > spec.MOST_CREDIT:
         yield f"its credit is out of bounds: {story(request)}"
     if stream.open == (stream.final is not None) and request.flags & spec.MORE:
-        yield f"its client's side is neither open nor closed: {story(request)}"
+        yield f"its client's stream is open and final, or neither: {story(request)}"
     if request.state not in AT_WORKER or request.worker is None:
         return
-    unsent = request.worker.is_undelivered(request.dispatch)
+    unsent = request.worker.is_undelivered(request.dispatch_id)
     if request.worker.dialect is not Dialect.MDP03:
         if stream.open and not unsent:
-            yield f"its worker has it before its client has said its last: {story(request)}"
+            yield f"its legacy worker has it before the client's last part: {story(request)}"
     elif stream.waiting and stream.room:
-        yield f"its worker takes parts, and they wait: {story(request)}"
+        yield f"its worker has credit, but parts wait: {story(request)}"
     elif stream.final_due and not stream.waiting:
-        yield f"its client's last word waits for nothing: {story(request)}"
+        yield f"its client's FINAL waits behind no part: {story(request)}"
 
 
 def _service(service: Service, is_open: int) -> Iterator[str]:
@@ -266,44 +270,43 @@ def _service(service: Service, is_open: int) -> Iterator[str]:
     if service.open != is_open:
         yield f"{name}: open = {service.open}, but {is_open} are"
     if not service.open and not service.workers:
-        yield f"{name}: is known, and nobody serves it or waits for it"
-    if service.only_worker is not None and [*service.workers.values()] != [service.only_worker]:
-        yield f"{name}: its only worker is not the only one"
+        yield f"{name}: is registered, but has no worker and no request"
+    if service.newest_worker is not next(reversed(service.workers.values()), None):
+        yield f"{name}: its newest worker is another one"
     free = [w for w in service.workers.values() if w.free]
     for request in service.queue if free else ():
         if any(worker not in (request.rejected or ()) for worker in free):
-            yield f"rule 6: a worker is free, and there waits {story(request)}"
+            yield f"rule 6: a worker is free, but this request waits: {story(request)}"
 
 
 def _queue(name: str, queue: FairQueue) -> Iterator[str]:
     waiting = list(queue)
     if (queue.count, queue.size) != (len(waiting), sum(r.size for r in waiting)):
-        yield f"{name}: its queue miscounts"
+        yield f"{name}: its queue is miscounted"
     if queue.declined != Counter(w for r in queue.front for w in r.rejected or ()):
-        yield f"{name}: its queue miscounts who declined"
+        yield f"{name}: the rejections in its queue are miscounted"
     for peer, own in queue.turns.items():
         if not own or any(request.peer is not peer for request in own):
-            yield f"rule 7: {name}: a turn of {peer.id.hex()} is not its own"
+            yield f"rule 7: {name}: a turn of {peer.id.hex()} holds requests of other peers"
 
 
 def _worker(worker: RegisteredWorker) -> Iterator[str]:
     name = f"worker {worker.id.hex()}"
     if worker.state is LOST or worker.peer.worker is not worker:
-        yield f"{name}: is registered, and lost"
+        yield f"{name}: is registered, but lost"
     if {s.name: s for s in worker.order} != worker.services:
         yield f"{name}: its services and their order differ"
-    if worker.only_service is not (worker.order[0] if len(worker.order) == 1 else None):
-        yield f"{name}: serves {len(worker.order)} services, and is known to serve another number"
     yield from _queue(name, worker.reserved)
     if worker.reserved and worker.free:
-        yield f"rule 6: {name} is free, and there waits {story(next(iter(worker.reserved)))}"
+        first = next(iter(worker.reserved))
+        yield f"rule 6: {name} is free, but this request waits: {story(first)}"
     for service in worker.order:
         if service.workers.get(worker.id) is not worker:
-            yield f"{name}: serves {service.name!r}, which does not know it"
+            yield f"{name}: serves {service.name!r}, which does not list it"
             continue
-        chosen = service.choose(_nobody_elses(service, worker))
+        chosen = service.choose(_only_for(service, worker))
         if (chosen is worker) != bool(worker.free):
-            yield f"{name}: free={worker.free}, and its strategy says otherwise"
+            yield f"{name}: free={worker.free}, but its strategy disagrees"
     handles = sorted(number for waiting in worker.handles.values() for number in waiting)
     if worker.dialect is not Dialect.MDP03 and handles != sorted(worker.held):
         yield f"{name}: its handles and its slots differ"
@@ -315,8 +318,8 @@ def _worker(worker: RegisteredWorker) -> Iterator[str]:
             yield f"rule 2: {name} holds dispatch {number:#x} of {story(request)}"
 
 
-def _nobody_elses(service: Service, worker: RegisteredWorker) -> AcceptedRequest:
-    """A request that `worker` alone may have."""
+def _only_for(service: Service, worker: RegisteredWorker) -> AcceptedRequest:
+    """A request that every other worker of `service` has rejected."""
     request = AcceptedRequest().ask(
         worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0
     )
@@ -327,7 +330,7 @@ def _nobody_elses(service: Service, worker: RegisteredWorker) -> AcceptedRequest
 def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
     name, settings = f"peer {peer.id.hex()}", registry.settings
     if peer.state is FORGOTTEN or registry.peers.get(peer.id) is not peer:
-        yield f"{name}: is forgotten, and known"
+        yield f"{name}: is forgotten, but registered"
     if peer.timer is None or peer not in peer.timer:
         yield f"{name}: has no timer"
     if peer.worker is not None and registry.workers.get(peer.id) is not peer.worker:
@@ -337,8 +340,8 @@ def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
     outbox = peer.outbox
     if outbox is None:
         return
-    if outbox.size != sum(len(frame) for frames in outbox.messages for frame in frames):
-        yield f"{name}: its outbox miscounts"
+    if outbox.size != sum(len(frame) for send in outbox.messages for frame in send[1]):
+        yield f"{name}: its outbox is miscounted"
     if (
         len(outbox.messages) > 2 * settings.max_outbox
         or outbox.size > 2 * settings.max_outbox_bytes

@@ -5,7 +5,10 @@ cimport majordomus.protocol.octets as octets
 cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
+from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.hooks.installed cimport InstalledHooks
+from majordomus.core.broker.queueing cimport Queueing
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
 from majordomus.core.broker.commands.legacy cimport LegacyCommands
 from majordomus.protocol.recognise cimport recognise
@@ -19,14 +22,18 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 cdef class BrokerMachine:
     cdef public object settings
+    cdef public Prefetcher prefetcher
     cdef public Registry registry
     cdef public Outgoing outgoing
+    cdef public InstalledHooks installed
     cdef public Dispatcher dispatcher
+    cdef public Completion completion
+    cdef public Queueing queueing
+    cdef public object retries
     cdef public Presence presence
     cdef public object authority
     cdef public object events
     cdef public Admission admission
-    cdef public object hooks
     cdef public object calls
     cdef public object enrolment
     cdef public double _promised
@@ -37,14 +44,7 @@ cdef class BrokerMachine:
     cdef public Fields _header
     cdef public Mdp03Commands _mdp03
     cdef public LegacyCommands _legacy
-    @cython.locals(
-        foresight=Prefetcher,
-        at=Py_ssize_t,
-        here=Py_ssize_t,
-        looked=Py_ssize_t,
-        peer_id=bytes,
-        frames=list,
-    )
+    @cython.locals(peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
     @cython.locals(request=AcceptedRequest)
     cpdef object tick(self, double now)

@@ -11,23 +11,30 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
+from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.admission import Admission
 from majordomus.core.broker.authorization import Authorization
+from majordomus.core.broker.balancing.registry import Strategies
+from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.commands.dependencies import Dependencies
 from majordomus.core.broker.commands.legacy import LegacyCommands
 from majordomus.core.broker.commands.mdp03 import Mdp03Commands
+from majordomus.core.broker.completion import Completion
 from majordomus.core.broker.contract import WorkerInfo
 from majordomus.core.broker.dispatch import Dispatcher
-from majordomus.core.broker.hooks.holding import Holding, NoHooks
+from majordomus.core.broker.hooks.holding import Holding
+from majordomus.core.broker.hooks.installed import InstalledHooks
+from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
-from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing
+from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing, disconnect_tag
 from majordomus.core.broker.presence import Presence
 from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
+from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
 from majordomus.core.broker.state.identity import NOBODY, Identity
-from majordomus.core.broker.state.peers import conversation
+from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
 
     from majordomus.core.broker.balancing.registry import Factory
     from majordomus.core.broker.hooks.actions import Action
-    from majordomus.core.broker.hooks.holding import Hooks
+    from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.access_rules import AccessRules
@@ -72,15 +79,33 @@ class BrokerMachine:
         strategies: Mapping[str, Factory] | None = None,
     ) -> None:
         self.settings = settings
-        self.registry = Registry(settings, ids, name or settings.name, strategies or {})
+        self.prefetcher = Prefetcher()
+        balancing = Strategies(
+            settings, RandomSource(ids(8)), strategies or {}, self._strategy_failed
+        )
+        name = name or settings.name
+        self.registry = Registry(settings, ids, name, balancing, self.prefetcher)
         self.outgoing = Outgoing(self.registry)
+        self.installed = InstalledHooks()
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
+        self.completion = Completion(self.registry, self.outgoing, self.dispatcher, self.installed)
+        self.queueing = self.completion.queueing
+        self.retries = Retries(self.registry, self.queueing, self.completion)
         self.events = PubSub(self.registry, self.outgoing)
-        self.presence = Presence(self.registry, self.outgoing, self.dispatcher, self.events)
-        self.authority = Authorization(self.registry, self.presence)
-        self.admission = Admission(self.registry, self.dispatcher, self.authority)
-        self.hooks: Holding | None = None
-        self.calls = InternalCalls(self.registry, self.dispatcher, self.admission, self.outgoing)
+        self.presence = Presence(
+            self.registry,
+            self.outgoing,
+            self.queueing,
+            self.completion,
+            self.retries,
+            self.events,
+            self.installed,
+        )
+        self.authority = Authorization(self.registry, self.presence, self.completion, self.events)
+        self.admission = Admission(
+            self.registry, self.queueing, self.completion, self.authority, self.installed
+        )
+        self.calls = InternalCalls(self.registry, self.completion, self.admission, self.outgoing)
         self._promised = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
@@ -88,15 +113,21 @@ class BrokerMachine:
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Registration(self.registry, self.presence, self.dispatcher, self.authority)
+        self.enrolment = Registration(
+            self.registry, self.presence, self.dispatcher, self.queueing, self.authority
+        )
         rooms = Dependencies(
             self.registry,
             self.outgoing,
             self.dispatcher,
+            self.queueing,
+            self.completion,
             self.presence,
             self.admission,
+            self.authority,
             self.enrolment,
             self.events,
+            self.installed,
         )
         self._header = mdp03.Fields()
         self._mdp03 = Mdp03Commands(rooms)
@@ -121,28 +152,23 @@ class BrokerMachine:
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
     ) -> list[tuple[bytes, Exception]]:
-        """Every message of a batch, in order. A fault of ours costs the one message at which it was
-        raised: the result is by whom each was, and what was raised."""
+        """Receive every message of a batch, in order. A fault of the broker costs only the message
+        at which it was raised. Returns the sender of each such message, and what was raised."""
         faults: list[tuple[bytes, Exception]] = []
-        foresight = self.registry.foresight
         peer_id: bytes = b""
         frames: list[Frame] = []
-        at = looked = 0
-        while at < len(batch):
+        messages = self.prefetcher.ahead(batch)
+        while True:  # the iterator continues behind a fault: one `try` a batch, not one a message
             try:
-                while at < len(batch):
-                    here = at
-                    at += 1
-                    if here == looked:
-                        looked = foresight.ahead(batch, here)
-                    peer_id, frames = batch[here]
+                for peer_id, frames in messages:
                     self.hear(peer_id, frames, now)
             except Exception as error:
                 try:
                     self._judge(peer_id, frames, error, now)
                 except Exception as fault:
                     faults.append((peer_id, fault))
-        return faults
+            else:
+                return faults
 
     def tick(self, now: float) -> None:
         """What time alone causes. The shell calls it at `next_deadline` or whenever it has
@@ -154,12 +180,13 @@ class BrokerMachine:
             self._draw_consequences(now)
         for request in self.registry.requests.due(now):
             if request.state in OPEN:
-                self.dispatcher.expire(request, now)
+                self.completion.expire(request, now)
         self.presence.tick(now)
         if self.events.away:
             self.events.tick(now)
-        if self.hooks is not None:
-            self.hooks.tick(now)
+        holding = self.installed.holding
+        if holding is not None:
+            holding.tick(now)
             self.authority.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
@@ -175,8 +202,9 @@ class BrokerMachine:
         )
         if self.events.away:
             self._promised = min(self._promised, self.events.next_deadline())
-        if self.hooks is not None:
-            hooks, authority = self.hooks.next_deadline(), self.authority.next_deadline()
+        holding = self.installed.holding
+        if holding is not None:
+            hooks, authority = holding.next_deadline(), self.authority.next_deadline()
             self._promised = min(self._promised, hooks, authority)
         if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
             return 0.0
@@ -192,19 +220,20 @@ class BrokerMachine:
             sends = self.calls.collect(sends)
         return self._writes, sends, facts
 
-    def refused(self, peer_id: bytes, frames: list[Frame], gone: bool, now: float) -> None:
-        """The socket refused a send (rule 9): its peer is `gone` (EHOSTUNREACH), or its queue is
-        full (EAGAIN).
+    def refused(self, send: Send, gone: bool, now: float) -> None:
+        """Act on a send that the socket refused (rule 9): its peer is `gone` (EHOSTUNREACH), or its
+        queue is full (EAGAIN). `send` is one that `take_effects` returned.
 
         Refusals of one batch are reported in the order of their sends.
         """
+        peer_id, frames, command, conversation = send
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             self.registry.drop("unsendable", peer_id)
         elif not gone:
-            self.outgoing.hold(peer, frames, now)
+            self.outgoing.hold(peer, frames, command, conversation, now)
         elif peer.worker is not None:
-            self.dispatcher.losses.never_left(peer.worker, frames)
+            self.retries.never_left(peer.worker, command, conversation)
             self.presence.suspect(peer, now)
         else:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
@@ -268,14 +297,20 @@ class BrokerMachine:
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
+    @property
+    def hooks(self) -> Holding | None:
+        """What asks the hooks; None before the first `use`."""
+        return self.installed.holding
+
     def use(self, hooks: Hooks | None) -> None:
-        """Ask `hooks` from now on. Questions that are open may still be answered."""
-        if self.hooks is not None:
-            self.hooks.hooks = hooks or NoHooks()
+        """Ask `hooks` from now on. Decisions that are pending may still be made."""
+        holding = self.installed.holding
+        if holding is not None:
+            holding.hooks = hooks or NoHooks()
         elif hooks is not None:
-            room = Holding(self.registry, self.dispatcher, self.admission, hooks)
-            self.hooks = self.dispatcher.hooks = self.admission.hooks = self.presence.hooks = room
-            room.push = self.push
+            self.installed.holding = Holding(
+                self.registry, self.admission, self.completion, self.authority, self.push, hooks
+            )
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
         """These settings hold from now on, for what comes from now on; what is open keeps its
@@ -283,13 +318,14 @@ class BrokerMachine:
         settings, left = merged(self.settings, settings)
         self.settings = self.registry.settings = settings
         self._mdp03.settings = self._legacy.settings = settings
-        self.dispatcher.streams.settings = settings
+        self.completion.streams.settings = settings
         self.admission.configure(settings)
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:
         """The answer to question `id` of the hooks; False when nobody waits for it any more."""
-        return self.hooks is not None and self.hooks.resume(id, action, now)
+        holding = self.installed.holding
+        return holding is not None and holding.resume(id, action, now)
 
     def call(
         self,
@@ -316,7 +352,7 @@ class BrokerMachine:
         self.registry.draining = True
         for peer in self.registry.peers.values():
             if self._hears_of_drain(peer):
-                self.outgoing.say(peer, [speech.DRAIN_03], now)
+                self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
 
     @property
     def drained(self) -> bool:
@@ -329,7 +365,8 @@ class BrokerMachine:
         for peer in list(self.registry.peers.values()):
             if peer.worker is not None or peer.state is PRESENT:
                 dialect = peer.worker.dialect if peer.worker else MDP03
-                self.outgoing.say(peer, speech.disconnect(dialect), now)
+                message, command = encoding.disconnect(dialect), disconnect_tag(dialect)
+                self.outgoing.send(peer, message, command, None, now)
 
     def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
         """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
@@ -362,7 +399,7 @@ class BrokerMachine:
         header.read(frames[at])
         peer = None
         if header.command == spec.FINAL:
-            peer = self.registry.dispatched.answerer(peer_id, header.id)
+            peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:
             peer = self.registry.peers.get(peer_id)
         if peer is None:
@@ -386,7 +423,8 @@ class BrokerMachine:
         if peer is None:
             self.registry.drop("too-many-peers", peer_id)
             if header.command in (spec.READY, spec.HELLO):
-                self.outgoing.say_to(peer_id, [*envelope, *speech.disconnect(dialect)], now)
+                message = [*envelope, *encoding.disconnect(dialect)]
+                self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
             elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
                 text = "the broker knows as many peers as it may"
                 self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
@@ -403,16 +441,17 @@ class BrokerMachine:
     ) -> None:
         """FINAL to whoever asked, known or not."""
         self.registry.counts.refused[status] += 1
-        self.outgoing.say_to(peer_id, speech.refusal(envelope, id, status, text), now)
+        message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
+        self.outgoing.send_to(peer_id, message, spec.FINAL, key, now)
 
     def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """Rule 4: whoever asks with metadata beyond their bound is told so."""
-        at = recognise(frames)[1]
-        envelope = tuple(frames[:at])
-        _, command, flags, _, id, _ = mdp03.HEAD.unpack_from(frames[at])
+        header = self._header  # `read` raised at the metadata: everything before them is there
+        id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
         peer = self.registry.peers.get(peer_id)
         is_open = peer is not None and conversation(id, envelope) in peer.open
-        if command != spec.REQUEST or flags & spec.ONE_WAY or not id or is_open:
+        wants_answer = header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and id
+        if not wants_answer or is_open:
             self._invalid(peer_id, "long-metadata", now)
             return
         self.registry.drop("long-metadata", peer_id)
@@ -468,7 +507,8 @@ class BrokerMachine:
         answered = now >= self._next_version_answer
         if answered:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
-            self.outgoing.say_to(peer_id, [speech.WRONG_VERSION_03], now)
+            message = [encoding.WRONG_VERSION_03]
+            self.outgoing.send_to(peer_id, message, spec.DISCONNECT, None, now)
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None:
             understood = answered and peer.worker.dialect is MDP03
@@ -482,14 +522,20 @@ class BrokerMachine:
         dialect, at = recognise(frames)
         self.registry.drop(error.reason, peer_id)
         if at:
-            self.outgoing.say(peer, [*frames[:at], *speech.disconnect(dialect)], now)
+            message = [*frames[:at], *encoding.disconnect(dialect)]
+            self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
         else:
             known_worker = peer.worker is not None
             self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
             if not known_worker:
-                self.outgoing.say_to(peer_id, speech.disconnect(dialect, *error.told), now)
+                message = encoding.disconnect(dialect, *error.told)
+                self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
+
+    def _strategy_failed(self, service: bytes, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}"
+        self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 
@@ -500,16 +546,16 @@ class BrokerMachine:
         for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
                 continue
-            to_worker = isinstance(key, int) and key & spec.BROKER_ID_BIT
+            to_worker = is_dispatch(key)
             if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)
             elif isinstance(key, int) and to_worker:
                 held = self.dispatcher.held_as(peer.worker, key)
                 if held is not None:
-                    self.dispatcher.give_up(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
+                    self.completion.fail_if_open(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
             elif (request := peer.open.get(key)) is not None:
-                self.dispatcher.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
+                self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _hears_of_drain(self, peer: Peer) -> bool:
         if peer.worker is not None:
@@ -524,7 +570,7 @@ class BrokerMachine:
 
     def is_pending(self, id: int) -> bool:
         """Return whether the decision `id` is still pending."""
-        return self.hooks is not None and id in self.hooks.holds
+        return self.hooks is not None and id in self.hooks.pending.open
 
     def worker_info(self, id: bytes) -> WorkerInfo | None:
         """Return a snapshot of the worker with this routing id. Any thread may call it."""

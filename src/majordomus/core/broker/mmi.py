@@ -1,8 +1,7 @@
-"""The management interface (RFC 8, docs/spec/mdp-0.3.md): names that start with `mmi.` are answered
-here.
+"""The management interface: the broker itself answers requests to names that start with `mmi.`.
 
-An answer is a FINAL with status 200 whose own status is body frame 0; data follow as JSON in frame
-1.
+An answer is a FINAL with status 200. Body frame 0 is the status of the answer, as digits; frame 1
+has the data as JSON (RFC 8, docs/spec/mdp-0.3.md).
 """
 
 from __future__ import annotations
@@ -28,17 +27,18 @@ Answer = list[bytes]
 def answer(
     registry: Registry, name: bytes, body: list[Frame], now: float, prefix: bytes = b""
 ) -> Answer:
-    """The body frames of the answer to a request for `name`; an unknown name answers 501.
+    """The body frames of the answer to a request to `name`; 501 for an unknown name.
 
-    A tenant, whose names begin with `prefix`, is told of its own services alone, without it.
+    `prefix` is the prefix of a tenant's names. A tenant gets its own services only, and their
+    names without the prefix.
     """
-    question = QUESTIONS.get(name)
-    if question is None:
+    query = QUERIES.get(name)
+    if query is None:
         return [b"501"]
     argument = bytes(body[0]) if body else b""
-    if prefix and name in OF_TENANTS:
-        return OF_TENANTS[name](registry, argument, now, prefix)
-    return question(registry, argument, now)
+    if prefix and name in TENANT_QUERIES:
+        return TENANT_QUERIES[name](registry, argument, now, prefix)
+    return query(registry, argument, now)
 
 
 def _data(value: Any) -> Answer:
@@ -71,11 +71,13 @@ def _row(service: Service) -> dict[str, Any]:
 
 
 def took(service: Service) -> list[int]:
-    """How many requests took how long: box n ends at 2**n ticks; boxes at the end may be left
-    out."""
-    boxes = service.took
-    last = max((n for n, count in enumerate(boxes) if count), default=-1)
-    return boxes[: last + 1]
+    """The histogram of response times, without the empty bins at its end.
+
+    Bin n counts requests that took less than 2**n ticks (`docs/spec/mdp-0.3.md`).
+    """
+    bins = service.took
+    last = max((n for n, count in enumerate(bins) if count), default=-1)
+    return bins[: last + 1]
 
 
 def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
@@ -147,7 +149,7 @@ def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
     )
 
 
-QUESTIONS: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
+QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
     b"mmi.service": _service,
     b"mmi.services": _services,
     b"mmi.workers": _workers,
@@ -157,44 +159,48 @@ QUESTIONS: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
 }
 
 
-# ── what a tenant sees ────────────────────────────────────────────────────────────────────────────
+# ── queries of tenants ────────────────────────────────────────────────────────────────────────────
 
 
-def _tenants_service(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+def _tenant_service(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
     return _service(registry, full_name(prefix, argument) if argument else b"", now)
 
 
-def _tenants_services(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
-    services = sorted(_of(prefix, registry.services.values()), key=lambda s: s.name)
+def _tenant_services(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+    services = sorted(_services_of(prefix, registry.services.values()), key=lambda s: s.name)
     rows = [_row(service) for service in services]
-    return _data([{**row, "service": _shown(prefix, row["service"])} for row in rows])
+    return _data([{**row, "service": _without_prefix(prefix, row["service"])} for row in rows])
 
 
-def _tenants_workers(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+def _tenant_workers(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
     name = full_name(prefix, argument)
     services = [
-        s for s in _of(prefix, registry.services.values()) if not argument or s.name == name
+        s
+        for s in _services_of(prefix, registry.services.values())
+        if not argument or s.name == name
     ]
     workers = dict.fromkeys(worker for service in services for worker in service.workers.values())
     rows = [_worker(worker, now) for worker in workers]
     for row in rows:
         row["services"] = [
-            _shown(prefix, one) for one in row["services"] if one.startswith(prefix.decode())
+            _without_prefix(prefix, one)
+            for one in row["services"]
+            if one.startswith(prefix.decode())
         ]
     return _data(rows)
 
 
-def _of(prefix: bytes, services: Iterable[Service]) -> list[Service]:
+def _services_of(prefix: bytes, services: Iterable[Service]) -> list[Service]:
     return [service for service in services if service.name.startswith(prefix)]
 
 
-def _shown(prefix: bytes, name: str) -> str:
+def _without_prefix(prefix: bytes, name: str) -> str:
     return name.removeprefix(prefix.decode())
 
 
-OF_TENANTS: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]] = {
-    b"mmi.service": _tenants_service,
-    b"mmi.services": _tenants_services,
-    b"mmi.workers": _tenants_workers,
+TENANT_QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]] = {
+    b"mmi.service": _tenant_service,
+    b"mmi.services": _tenant_services,
+    b"mmi.workers": _tenant_workers,
     b"mmi.explain": explain,
 }

@@ -11,7 +11,13 @@ cdef class Outgoing:
     cdef public list _taken
     cdef public dict overflow
     cpdef list take(self)
-    cpdef object say(self, Peer peer, list frames, double now)
-    cpdef object say_to(self, bytes peer_id, list frames, double now)
+    cpdef object send(
+        self, Peer peer, list frames, int command, object conversation, double now
+    )
+    cpdef object send_to(
+        self, bytes peer_id, list frames, int command, object conversation, double now
+    )
     cpdef object flush(self, Peer peer, double now)
-    cpdef object hold(self, Peer peer, list frames, double now)
+    cpdef object hold(
+        self, Peer peer, list frames, int command, object conversation, double now
+    )

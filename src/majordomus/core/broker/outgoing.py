@@ -1,14 +1,19 @@
 """What leaves the broker: sends in order, and the bounded outbox of a peer whose socket is full
-(rule 9)."""
+(rule 9).
+
+A send carries a tag, because nothing here reads what was encoded: the command, and the conversation
+that it belongs to. The conversation is the key that `conversation(id, envelope)` makes, the
+dispatch id for a worker, and None for a message of no conversation. The tag of a legacy message is
+`LEGACY`, except that of a REQUEST.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker import encoding as speech
-from majordomus.core.broker.state.peers import Peer, PeerOutbox, conversation
+from majordomus.core.broker import encoding
+from majordomus.core.broker.state.peers import Peer, PeerOutbox, id_and_envelope, is_dispatch
 from majordomus.protocol import spec
-from majordomus.protocol.recognise import recognise
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -19,17 +24,15 @@ FIRST_DELAY = 0.005
 LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
 OF_A_STREAM = frozenset((spec.PARTIAL, spec.CREDIT))
-"""What ends one conversation when it finds no room, and not its peer."""
+"""Commands that end one conversation, and not its peer, when an outbox has no room for them."""
+LEGACY = spec.FINAL
+"""The command in the tag of a legacy message that is no REQUEST. Without room for it the peer is
+lost, as without room for a FINAL: an older dialect has no way to tell the peer what is missing."""
 
 
-def command_of(frames: list[Frame]) -> tuple[int, int, tuple[Frame, ...]]:
-    """Command, id and envelope of a message of ours. What is not MDP/0.3 counts as a FINAL without
-    an id: a part that an older dialect loses cannot be told of, so it is as grave."""
-    dialect, at = recognise(frames)
-    if dialect is not Dialect.MDP03:
-        return spec.FINAL, 0, ()
-    header = frames[at]
-    return header[4], int.from_bytes(header[8:16], "big"), tuple(frames[:at])
+def disconnect_tag(dialect: Dialect) -> int:
+    """The command in the tag of a DISCONNECT."""
+    return spec.DISCONNECT if dialect is Dialect.MDP03 else LEGACY
 
 
 class Outgoing:
@@ -40,8 +43,8 @@ class Outgoing:
         self.sends: list[Send] = []
         self._taken: list[Send] = []
         self.overflow: dict[tuple[Peer, int, object], None] = {}
-        """What found no room in an outbox: peer, command and key of the conversation. The machine
-        draws the consequences before anything else happens."""
+        """Sends for which an outbox had no room: peer, command and conversation. The machine acts
+        on them before it does anything else."""
 
     def take(self) -> list[Send]:
         """The sends since the last call. The list is used again at the call after the next."""
@@ -50,40 +53,46 @@ class Outgoing:
         self.sends.clear()
         return taken
 
-    def say(self, peer: Peer, frames: list[Frame], now: float) -> None:
-        """Send `frames` to `peer`, behind whatever waits for it."""
+    def send(
+        self, peer: Peer, frames: list[Frame], command: int, conversation: object, now: float
+    ) -> None:
+        """Send `frames` to `peer`, behind everything that waits in its outbox."""
         peer.last_sent = now
         if peer.outbox is None:
-            self.sends.append((peer.id, frames))
+            self.sends.append((peer.id, frames, command, conversation))
         else:
-            self.hold(peer, frames, now)
+            self.hold(peer, frames, command, conversation, now)
 
-    def say_to(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+    def send_to(
+        self, peer_id: bytes, frames: list[Frame], command: int, conversation: object, now: float
+    ) -> None:
         """Send `frames` to a routing id that need not be a known peer."""
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            self.sends.append((peer_id, frames))
+            self.sends.append((peer_id, frames, command, conversation))
         else:
-            self.say(peer, frames, now)
+            self.send(peer, frames, command, conversation, now)
 
     def flush(self, peer: Peer, now: float) -> None:
-        """Try again what waits for `peer`. If it is refused once more, it comes back by `hold`."""
+        """Send again everything in the outbox of `peer`. What is refused once more comes back by
+        `hold`."""
         outbox = peer.outbox
         if outbox is None:
             return
         self.empty(peer)
         peer.last_delay = outbox.delay
         peer.flushed = now
-        self.sends += [(peer.id, frames) for frames in outbox.messages]
+        self.sends += outbox.messages
 
     def empty(self, peer: Peer) -> None:
-        """Nothing waits for `peer` any more."""
+        """Drop the outbox of `peer`."""
         if peer.outbox is not None:
             self.registry.outbox_bytes -= peer.outbox.size
             peer.outbox = None
 
     def has_room(self, peer: Peer, body: list[Frame]) -> bool:
-        """Whether an event may still wait for `peer`: answers come first."""
+        """Whether an event may be sent to `peer`. False, and counted, when its outbox is full:
+        events leave room for answers."""
         outbox = peer.outbox
         if outbox is None:
             return True
@@ -92,11 +101,13 @@ class Outgoing:
         self.registry.drop("outbox-full", peer.id)
         return False
 
-    def hold(self, peer: Peer, frames: list[Frame], now: float) -> None:
-        """Keep what a full socket refused; what finds no room goes to `overflow`.
+    def hold(
+        self, peer: Peer, frames: list[Frame], command: int, conversation: object, now: float
+    ) -> None:
+        """Keep a send that a full socket has refused; without room it goes to `overflow`.
 
-        Tried again after 5, 10, … 100 ms. A heartbeat is dropped: what waits in front of it says as
-        much.
+        It is sent again after 5, 10, … 100 ms. A HEARTBEAT is dropped: the sends in front of it
+        are traffic, which is as good.
         """
         outbox = peer.outbox
         if outbox is None:
@@ -104,13 +115,11 @@ class Outgoing:
             delay = min(peer.last_delay * 2, LONGEST_DELAY) if again else FIRST_DELAY
             outbox = peer.outbox = PeerOutbox(delay or FIRST_DELAY)
             self.registry.retries.add(peer, now + outbox.delay)
-        command, id, envelope = command_of(frames)
         if command == spec.HEARTBEAT:
             return
-        key = conversation(id, envelope)
-        lost_a_part = not id & spec.BROKER_ID_BIT and (peer, spec.PARTIAL, key) in self.overflow
-        if command == spec.FINAL and lost_a_part:
-            frames = speech.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
+        if command == spec.FINAL and self._lost_a_part(peer, conversation):
+            id, envelope = id_and_envelope(conversation)
+            frames = encoding.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
         room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
         size = sum(map(len, frames))
         if self._full(outbox, size, room):
@@ -119,14 +128,21 @@ class Outgoing:
                 self.registry.counts.delivered -= 1
                 self.registry.counts.undelivered += 1
                 return
-            self.overflow[peer, command, key] = None
+            self.overflow[peer, command, conversation] = None
             return
-        outbox.messages.append(frames)
+        outbox.messages.append((peer.id, frames, command, conversation))
         outbox.size += size
         self.registry.outbox_bytes += size
 
+    def _lost_a_part(self, peer: Peer, conversation: object) -> bool:
+        """Whether a part for this client found no room a moment ago: its stream has a gap, and may
+        not end as if it were whole."""
+        lost = (peer, spec.PARTIAL, conversation) in self.overflow
+        return lost and not is_dispatch(conversation)
+
     def _full(self, outbox: PeerOutbox, size: int, room: int) -> bool:
-        """Whether `size` bytes more break a bound: this peer's, or that of all outboxes."""
+        """Whether `size` more bytes exceed a bound, of this peer or of all outboxes; `room`: how
+        many times the bounds count."""
         settings = self.registry.settings
         return (
             len(outbox.messages) >= settings.max_outbox * room

@@ -1,8 +1,10 @@
 cimport cython
 
-cimport majordomus.core.broker.encoding as speech
-from majordomus.core.broker.dispatch cimport Dispatcher
+cimport majordomus.core.broker.encoding as encoding
+from majordomus.core.broker.completion cimport Completion
+from majordomus.core.broker.hooks.installed cimport InstalledHooks
 from majordomus.core.broker.outgoing cimport Outgoing
+from majordomus.core.broker.queueing cimport Queueing
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.workers cimport RegisteredWorker
@@ -12,9 +14,11 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 cdef class Presence:
     cdef public Registry registry
     cdef public Outgoing outgoing
-    cdef public Dispatcher dispatcher
+    cdef public Queueing queueing
+    cdef public Completion completion
+    cdef public object retries
     cdef public object events
-    cdef public object hooks
+    cdef public InstalledHooks hooks
     cdef public dict suspects
     cdef public list ended
     cdef public double _judge_from

@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
+from majordomus.core.broker.outgoing import LEGACY, disconnect_tag
 from majordomus.core.broker.state.identity import Identity, same
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.transitions import FORGOTTEN, PRESENT
@@ -19,10 +20,12 @@ from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.dispatch import Dispatcher
-    from majordomus.core.broker.hooks.holding import Holding
+    from majordomus.core.broker.completion import Completion
+    from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.pubsub import PubSub
+    from majordomus.core.broker.queueing import Queueing
+    from majordomus.core.broker.retries import Retries
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.workers import RegisteredWorker
 
@@ -36,13 +39,22 @@ class Presence:
     """Meets, greets, watches and forgets peers."""
 
     def __init__(
-        self, registry: Registry, outgoing: Outgoing, dispatcher: Dispatcher, events: PubSub
+        self,
+        registry: Registry,
+        outgoing: Outgoing,
+        queueing: Queueing,
+        completion: Completion,
+        retries: Retries,
+        events: PubSub,
+        hooks: InstalledHooks,
     ) -> None:
         self.registry = registry
         self.outgoing = outgoing
-        self.dispatcher = dispatcher
+        self.queueing = queueing
+        self.completion = completion
+        self.retries = retries
         self.events = events
-        self.hooks: Holding | None = None
+        self.hooks = hooks
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
         self._judge_from = -inf
@@ -107,9 +119,10 @@ class Presence:
 
     def greet(self, peer: Peer, interval: float, now: float) -> None:
         """WELCOME, and what a newcomer must know of a broker that drains."""
-        self.outgoing.say(peer, speech.welcome(peer.id, interval, self._welcome), now)
+        message = encoding.welcome(peer.id, interval, self._welcome)
+        self.outgoing.send(peer, message, spec.WELCOME, None, now)
         if self.registry.draining:
-            self.outgoing.say(peer, [speech.DRAIN_03], now)
+            self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
         self.watch(peer, now)
 
     def watch(self, peer: Peer, now: float) -> None:
@@ -131,8 +144,8 @@ class Presence:
         registry = self.registry
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
-            for frames in peer.outbox.messages:
-                self.dispatcher.losses.never_left(worker, frames)
+            for _, _, command, conversation in peer.outbox.messages:
+                self.retries.never_left(worker, command, conversation)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
@@ -141,23 +154,24 @@ class Presence:
         if peer.timer is not None:
             peer.timer.pop(peer, None)
             peer.timer = None
-        self.dispatcher.withdraw(peer.open.values(), now)
-        if self.hooks is not None:
-            self.hooks.forgotten(peer, why, now)
+        self.completion.withdraw(peer.open.values(), now)
+        if self.hooks.holding is not None:
+            self.hooks.holding.forgotten(peer, why, now)
         if worker is not None:
             self.lose(worker, why, now)
         elif was_present:
             registry.tell("client-lost", peer=peer.id, why=why)
         if tell:
             dialect = worker.dialect if worker else MDP03
-            self.outgoing.say(peer, speech.disconnect(dialect, *reason), now)
+            message = encoding.disconnect(dialect, *reason)
+            self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
 
     def lose(self, worker: RegisteredWorker, why: str, now: float) -> None:
         """`worker` serves no more; its peer may still be a client."""
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
-        self.dispatcher.losses.dismiss(worker, why, now)
+        self.retries.dismiss(worker, why, now)
         self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
@@ -230,7 +244,8 @@ class Presence:
         if worker is not None:
             worker.last_beat_sent = now
         dialect = worker.dialect if worker is not None else MDP03
-        self.outgoing.say(peer, speech.heartbeat(dialect), now)
+        command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
+        self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
 
     # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
 
@@ -240,7 +255,7 @@ class Presence:
         worker = peer.worker
         if worker is not None:
             worker.move("gone")
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
             self.suspects[peer] = None
 
     def connection_ended(self, peer: Peer, now: float) -> None:
@@ -254,7 +269,7 @@ class Presence:
         if peer.worker is not None or peer.state is PRESENT:
             self.beat(peer, now)
         elif peer.dialect is MDP03:
-            self.outgoing.say(peer, [speech.HEARTBEAT_03], now)
+            self.outgoing.send(peer, [encoding.HEARTBEAT_03], spec.HEARTBEAT, None, now)
         else:
             self.ended.append((peer, now))
 

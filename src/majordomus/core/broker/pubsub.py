@@ -11,12 +11,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.state.access_rules import shown_name
-from majordomus.core.broker.state.listeners import Subscriber
+from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.topics import full_topic, name_problem, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
 from majordomus.protocol import mdp03, spec
-from majordomus.protocol.codecs import LEGACY
+from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class PubSub:
                 registry.counts.undelivered += 1
                 return
             registry.counts.delivered += 1
-            self.outgoing.say(peer, LEGACY[DELPHI].b2c_final(service, body), now)
+            message = CODECS[DELPHI].b2c_final(service, body)
+            self.outgoing.send(peer, message, LEGACY, None, now)
         elif peer is not None and hears(peer):
             self._deliver(peer, b"", body, 0, b"", now)
         else:
@@ -132,7 +134,7 @@ class PubSub:
         if peer.prefix:
             topic = shown_topic(peer.prefix, topic)
         header = mdp03.pack(spec.EVENT, flags & spec.METADATA, service=topic, metadata=metadata)
-        self.outgoing.say(peer, [header, *body], now)
+        self.outgoing.send(peer, [header, *body], spec.EVENT, None, now)
         return True
 
     # ── subscriptions ─────────────────────────────────────────────────────────────────────────────
@@ -152,7 +154,7 @@ class PubSub:
     def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
         """`peer` hears of `pattern`, in full, from now on, as long as it has presence."""
         settings = self.registry.settings
-        listener = peer.listener
+        listener = peer.subscriber
         if listener is not None and pattern in listener.patterns:
             return None
         if listener is not None and len(listener.patterns) >= settings.max_client_topics:
@@ -162,20 +164,20 @@ class PubSub:
             had = len(self.topics)
             return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
         if listener is None:
-            listener = peer.listener = Subscriber(peer)
+            listener = peer.subscriber = Subscriber(peer)
         listener.patterns[pattern] = None
         self.topics.add(pattern, listener)
         return None
 
     def unsubscribe(self, peer: Peer, pattern: bytes) -> None:
         """`peer` does not hear of `pattern` any more; what it never subscribed to is no fault."""
-        listener = peer.listener
+        listener = peer.subscriber
         if listener is None or pattern not in listener.patterns:
             return
         del listener.patterns[pattern]
         self.topics.remove(pattern, listener)
         if not listener.patterns and listener.key is None:
-            peer.listener = None
+            peer.subscriber = None
 
     # ── peers come, return and go ─────────────────────────────────────────────────────────────────
 
@@ -187,7 +189,7 @@ class PubSub:
         """HELLO named a session: what belongs to it outlives the connection, and what was kept for
         it comes back. Another connection that had it loses it."""
         key = (peer.user, session)
-        mine, kept = peer.listener, self.sessions.get(key)
+        mine, kept = peer.subscriber, self.sessions.get(key)
         if kept is not None and kept.peer is None and kept.until <= now:
             self._discard(kept)
             kept = None
@@ -201,22 +203,22 @@ class PubSub:
             self.registry.drop("too-many-sessions", peer.id)
             return
         if mine is None:
-            mine = peer.listener = Subscriber(peer)
+            mine = peer.subscriber = Subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
     def _return(self, kept: Subscriber, peer: Peer, now: float) -> None:
         """The client of `kept` is back, as `peer`."""
-        before, mine = kept.peer, peer.listener
+        before, mine = kept.peer, peer.subscriber
         if before is not None:
-            before.listener = None
+            before.subscriber = None
             before.handle = self.registry.ids(len(kept.handle))
             self.handles[before.handle] = before
         if peer.handle != peer.own_handle:
             del self.handles[peer.handle]
         self.away.pop(kept.handle, None)
         kept.peer = peer
-        peer.listener = kept
+        peer.subscriber = kept
         peer.handle = kept.handle
         self.handles[kept.handle] = peer
         if mine is None:
@@ -233,7 +235,7 @@ class PubSub:
         for handle in (peer.own_handle, peer.handle):
             if self.handles.get(handle) is peer:
                 del self.handles[handle]
-        listener, peer.listener = peer.listener, None
+        listener, peer.subscriber = peer.subscriber, None
         if listener is None:
             return
         listener.peer = None

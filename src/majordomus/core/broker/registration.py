@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
     from majordomus.core.broker.dispatch import Dispatcher
     from majordomus.core.broker.presence import Presence
+    from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.protocol.spec import Dialect
@@ -42,12 +43,14 @@ class Registration:
         registry: Registry,
         presence: Presence,
         dispatcher: Dispatcher,
+        queueing: Queueing,
         authority: Authorization,
     ) -> None:
         self.authority = authority
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
+        self.queueing = queueing
 
     def check_claim(self, peer: Peer, worker: RegisteredWorker | None, called: bytes) -> bytes:
         """The full name of what `peer` would serve as `called`.
@@ -93,4 +96,5 @@ class Registration:
             capacity=worker.capacity,
             dialect=worker.dialect.value,
         )
-        self.dispatcher.enrol(worker, service, now)
+        self.dispatcher.enrol(worker, service)
+        self.queueing.feed(worker, now)

@@ -9,15 +9,17 @@ it. What belongs to a stream is made when the first part or credit comes: a plai
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.hooks.installed import InstalledHooks
+    from majordomus.core.broker.outgoing import Outgoing
+    from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue
     from majordomus.core.broker.state.workers import RegisteredWorker
@@ -32,6 +34,14 @@ STEP = spec.FIRST_CREDIT // 2
 OVERDRAWN_BY_WORKER = "the worker sent more parts than the client had given credit for"
 OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit for"
 JOINED_TOO_LARGE = "the joined parts are too large for one request"
+
+
+class EndsRequests(Protocol):
+    """How `Streams` and `Queueing` end a request. The class is `Completion`, which makes both."""
+
+    def fail(self, request: AcceptedRequest, status: int, text: str, now: float) -> None: ...
+
+    def expire(self, request: AcceptedRequest, now: float) -> None: ...
 
 
 class StreamPart(NamedTuple):
@@ -79,13 +89,16 @@ def stream_of(request: AcceptedRequest) -> RequestStream:
 
 
 class Streams:
-    """Counts credit and passes the client's parts on. Belongs to the dispatcher."""
+    """Counts credit and passes the client's parts on."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.dispatcher = dispatcher
-        self.registry = dispatcher.registry
-        self.settings = dispatcher.registry.settings
-        self.outgoing = dispatcher.outgoing
+    def __init__(
+        self, registry: Registry, outgoing: Outgoing, ends: EndsRequests, hooks: InstalledHooks
+    ) -> None:
+        self.registry = registry
+        self.settings = registry.settings
+        self.outgoing = outgoing
+        self.ends = ends
+        self.hooks = hooks
 
     # ── worker → client ───────────────────────────────────────────────────────────────────────────
 
@@ -99,7 +112,7 @@ class Streams:
         stream, worker = stream_of(request), request.worker
         slowed = worker is not None and worker.dialect is MDP03
         if stream.down <= (0 if slowed else -self.settings.max_outbox):
-            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
+            self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_WORKER, now)
             return False
         stream.down -= 1
         grants = request.dialect is MDP03 and not request.flags & spec.ONE_WAY and request.peer.id
@@ -113,7 +126,7 @@ class Streams:
         stream, worker = stream_of(request), request.worker
         stream.down += parts
         if worker is not None and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, parts), now)
+            self._credit_worker(request, worker, parts, now)
 
     def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
@@ -127,7 +140,7 @@ class Streams:
             return
         stream.down += added
         if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
-            self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+            self._credit_worker(request, worker, added, now)
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
@@ -138,7 +151,7 @@ class Streams:
             self.registry.drop("late-part", request.peer.id, count_only=True)
             return
         if stream.up < 1:
-            self.dispatcher.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
+            self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
             return
         stream.up -= 1
         stream.waiting.append(piece)
@@ -178,21 +191,14 @@ class Streams:
         stream.final_due = stream.final is not None
         if worker.dialect is MDP03:
             stream.room = spec.FIRST_CREDIT
-            self.outgoing.say(worker.peer, speech.request_to(worker, request, now), now)
+            message = encoding.request_to(worker, request, now)
+            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
             if stream.down > spec.FIRST_CREDIT:
                 added = stream.down - spec.FIRST_CREDIT
-                self.outgoing.say(worker.peer, speech.credit(request.dispatch, added), now)
+                self._credit_worker(request, worker, added, now)
         else:
-            worker.not_delivered(request.dispatch)
+            worker.not_delivered(request.dispatch_id)
         self._pass_on(request, stream, now)
-
-    def ended(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
-        """`request` has ended at `worker`. One that waited there for its client's last word has
-        left no trace at the worker: its slot is free."""
-        if worker.dialect is not MDP03 and worker.is_undelivered(request.dispatch):
-            worker.delivered(request.dispatch)
-            if self.dispatcher.release(worker, request.dispatch) is not None:
-                self.dispatcher.feed(worker, now)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,8 +211,8 @@ class Streams:
         stream.frames += len(piece.body)
         if request.queue is not None:
             full = self._grow(request, request.queue, piece.size)
-        elif request.state is HELD and self.dispatcher.hooks is not None:
-            full = self.dispatcher.hooks.grow(request, piece.size)
+        elif request.state is HELD and self.hooks.holding is not None:
+            full = self.hooks.holding.grow(request, piece.size)
         else:
             request.size += piece.size
             if request.state in AT_WORKER and not self._pass_on(request, stream, now):
@@ -214,7 +220,7 @@ class Streams:
             beyond = stream.size > self.settings.max_client_queue_bytes
             full = f"{stream.size} bytes of this stream wait already" if beyond else ""
         if full:
-            self.dispatcher.fail(request, spec.TOO_MANY, full, now)
+            self.ends.fail(request, spec.TOO_MANY, full, now)
 
     def _grow(self, request: AcceptedRequest, queue: FairQueue, size: int) -> str:
         """A request that waits has become larger: which bound that breaks; empty when none."""
@@ -247,30 +253,33 @@ class Streams:
             request.size -= piece.size
             request.move("part")
             self.registry.counts.parts += 1
-            self.outgoing.say(worker.peer, speech.part_to(request, piece), now)
+            message = encoding.part_to(request, piece)
+            self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch_id, now)
         if stream.final_due and not waiting and stream.final is not None:
             stream.final_due = False
-            self.outgoing.say(worker.peer, speech.final_to(request, stream.final), now)
+            message = encoding.final_to(request, stream.final)
+            self.outgoing.send(worker.peer, message, spec.FINAL, request.dispatch_id, now)
         return True
 
     def _join(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> bool:
         """One request for a worker that knows no parts, when the client has said its last."""
-        if not worker.is_undelivered(request.dispatch):
+        if not worker.is_undelivered(request.dispatch_id):
             return True
         frames, size = len(request.body) + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
-            self.dispatcher.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
+            self.ends.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
             return False
         if stream.open:
             if stream.up <= STEP:
                 self._grant(request, stream, STEP, now)
             return True
-        worker.delivered(request.dispatch)
+        worker.delivered(request.dispatch_id)
         stream.final_due = False
         body = stream.joined(request.body)
-        self.outgoing.say(worker.peer, speech.request_to(worker, request, now, body), now)
+        message = encoding.request_to(worker, request, now, body)
+        self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
         return True
 
     def _grant(
@@ -278,5 +287,11 @@ class Streams:
     ) -> None:
         if parts > 0:
             stream.up += parts
-            frames = [*request.envelope, *speech.credit(request.id, parts)]
-            self.outgoing.say(request.peer, frames, now)
+            frames = [*request.envelope, *encoding.credit(request.id, parts)]
+            self.outgoing.send(request.peer, frames, spec.CREDIT, request.key, now)
+
+    def _credit_worker(
+        self, request: AcceptedRequest, worker: RegisteredWorker, parts: int, now: float
+    ) -> None:
+        message = encoding.credit(request.dispatch_id, parts)
+        self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch_id, now)

@@ -172,11 +172,11 @@ class HookChain:
         for name in ("on_reply", "on_part"):
             self._links[name].reverse()
         self._lost: dict[bytes, WorkerInfo] = {}
-        self.asks = bool(self._links["on_request"])
-        self.hears = bool(self._links["on_reply"])
-        self.parts = bool(self._links["on_part"])
-        self.greets = bool(self._links["on_client_seen"] or self._links["on_client_lost"])
-        self.ends = bool(self._links["on_request_ended"])
+        self.has_on_request = bool(self._links["on_request"])
+        self.has_on_reply = bool(self._links["on_reply"])
+        self.has_on_part = bool(self._links["on_part"])
+        self.has_on_client = bool(self._links["on_client_seen"] or self._links["on_client_lost"])
+        self.has_on_end = bool(self._links["on_request_ended"])
         self.observes = bool(self._links["on_worker_ready"] or self._links["on_worker_lost"])
         self.may_wait = any(
             link.waits

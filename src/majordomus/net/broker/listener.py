@@ -6,7 +6,10 @@ and enforces the limits of each address. `open_listener` chooses the implementat
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.state.registry import Send
 
 PeerMessage = tuple[bytes, list[bytes]]
 """The routing id of a peer and the frames of one message."""
@@ -63,7 +66,7 @@ class Listener(Protocol):
     def tick(self, now: float) -> None:
         """Do what is due."""
 
-    def send(self, batch: list[PeerMessage], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         """Send a batch in order; return (index, errno) of each refused message.
 
         The errno is EHOSTUNREACH for an unknown peer, EAGAIN for a full one. After a refusal all

@@ -134,11 +134,10 @@ class BrokerLoop:
             refusals = self._listener.send(sends, now) if sends else ()
             if not refusals:
                 break
-            # Copied first: the machine reuses the list of sends.
-            for peer, frames, number in [(*sends[index], number) for index, number in refusals]:
+            for index, number in refusals:
                 gone = number == GONE
                 peer_gone = peer_gone or gone
-                self._machine.refused(peer, frames, gone, now)
+                self._machine.refused(sends[index], gone, now)
         return 0.0 if peer_gone else self._wait(now)
 
     def _wait(self, now: float) -> float:

@@ -20,6 +20,7 @@ if wires.OWN_ZMTP:
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine
+    from majordomus.core.broker.state.registry import Send
     from majordomus.net.broker.security.authentication import Authentication
 
 
@@ -83,8 +84,8 @@ class ListenerPair:
         self._zmtp.tick(now)
         self._zmq.tick(now)
 
-    def send(self, batch: list[PeerMessage], now: float) -> list[tuple[int, int]]:
-        by_zmtp = [self._zmtp.has_peer(peer) for peer, _ in batch]
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
+        by_zmtp = [self._zmtp.has_peer(send[0]) for send in batch]
         zmtp = [index for index, own in enumerate(by_zmtp) if own]
         zmq = [index for index, own in enumerate(by_zmtp) if not own]
         return sorted(
@@ -97,7 +98,7 @@ class ListenerPair:
 
 
 def _send_share(
-    listener: Listener, batch: list[PeerMessage], share: list[int], now: float
+    listener: Listener, batch: list[Send], share: list[int], now: float
 ) -> list[tuple[int, int]]:
     """Send the messages at these indices; the refusals keep the indices of the batch."""
     refusals = listener.send([batch[index] for index in share], now)

@@ -23,6 +23,7 @@ from majordomus.net.zmq.wire import GONE
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine
+    from majordomus.core.broker.state.registry import Send
 
 WATCHED: Final = (
     MonitorEvent.ACCEPTED,
@@ -101,7 +102,7 @@ class ZmqListener:
         for peer in self._probes.due(now):
             self._machine.connection_ended(peer, now)
 
-    def send(self, batch: list[PeerMessage], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         refusals = self._wire.send(batch)
         for index, number in refusals:
             if number == GONE:

@@ -27,6 +27,7 @@ from majordomus.net.zmtp.router import TcpRouter
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine
+    from majordomus.core.broker.state.registry import Send
 
 HANDSHAKE: Final = 3.0
 """Seconds for the ZMTP handshake; a connection that does not complete it is ended."""
@@ -120,7 +121,7 @@ class ZmtpListener:
             self._router.accept_again()
         self._set_due()
 
-    def send(self, batch: list[PeerMessage], now: float) -> list[tuple[int, int]]:
+    def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
 
     @property

@@ -355,9 +355,11 @@ cdef class _Outbound:
 
     cdef int make_chunk(self, list batch, Py_ssize_t start, dict stopped) except -1:
         cdef Py_ssize_t at
+        cdef tuple one
         for at in range(start, min(start + CHUNK, len(batch))):
             if self.routed:
-                peer, frames = batch[at]
+                one = <tuple>batch[at]
+                peer, frames = one[0], one[1]
             else:
                 peer, frames = None, batch[at]
             if stopped and peer in stopped:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
@@ -74,16 +74,18 @@ class RouterWire:
             pass
         return batch
 
-    def send(self, batch: list[tuple[bytes, list[bytes]]]) -> list[tuple[int, int]]:
+    def send(self, batch: list[Any]) -> list[tuple[int, int]]:
         """Send in order; return (index, errno) of each refused message, GONE or FULL.
 
+        Each entry is a tuple: a routing id, a list of frames, and what the caller adds to them.
         After a refusal all later messages to the same peer are refused too: order is kept.
         Raises: ValueError for a message without frames.
         """
         refused: list[tuple[int, int]] = []
         stopped: dict[bytes, int] = {}
         send = self._socket.send
-        for index, (peer, frames) in enumerate(batch):
+        for index, message in enumerate(batch):
+            peer, frames = message[0], message[1]
             if stopped and peer in stopped:
                 refused.append((index, stopped[peer]))
                 continue

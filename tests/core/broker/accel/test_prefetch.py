@@ -1,4 +1,4 @@
-"""What looks ahead changes nothing: a batch has the effects that its messages have one by one."""
+"""Prefetching changes nothing: a batch has the effects that its messages have one by one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.broker.accel import prefetch as foresight
+from majordomus.core.broker.accel import prefetch
 from majordomus.core.broker.accel import prefetch_hints as hints
 from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
@@ -14,6 +14,7 @@ from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.services import Service
 from majordomus.protocol import mdp03, spec
+from majordomus.protocol.mdp03 import called_service
 from majordomus.protocol.spec import Frame
 from tests.core import broker_harness as harness
 from tests.core.broker_harness import BrokerHarness, number
@@ -24,7 +25,7 @@ ECHO = b"service-007"
 
 
 @pytest.fixture(autouse=True)
-def python_looks_ahead_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def many_services_and_workers_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "MANY", 500)
     monkeypatch.setattr(hints, "RING", 32)
 
@@ -45,7 +46,7 @@ def request(name: bytes, id: int = 1, **fields: int) -> Frame:
 
 
 def messages() -> list[tuple[bytes, list[Frame]]]:
-    """What peers say, well-formed and not; made anew, for the machine keeps the lists."""
+    """Messages of peers, well-formed and not. Made anew: the machine keeps the lists."""
     final = mdp03.pack(spec.FINAL, code=200, id=number(1))
     good = [(b"client", [request(b"service-%03d" % (n * 7), n + 1), b"body"]) for n in range(40)]
     return [
@@ -91,28 +92,33 @@ def test_batch_has_the_effects_of_its_messages_one_by_one(services: int, sends: 
             made.receive(b"client", [mdp03.pack(spec.DISCONNECT)], 2.0)
 
 
-def test_look_ahead_goes_so_far_and_not_beyond_the_batch() -> None:
-    ahead, batch = broker(SERVICES).registry.foresight.ahead, messages()
-    assert ahead(batch, 0) == foresight.AT_ONCE
-    assert ahead(batch, len(batch) - 3) == len(batch)
+def test_messages_are_looked_at_together_and_not_beyond_the_batch() -> None:
+    batch = messages()
+    iterator: Any = broker(SERVICES).prefetcher.ahead(batch)
+    looked = []
+    for n, message in enumerate(iterator):
+        assert message is batch[n]
+        looked.append(iterator._looked)
+    assert looked[: prefetch.AT_ONCE] == [prefetch.AT_ONCE] * prefetch.AT_ONCE
+    assert looked[prefetch.AT_ONCE] == 2 * prefetch.AT_ONCE
+    assert looked[-1] == len(looked) == len(batch)
 
 
-def test_few_services_are_worth_no_look() -> None:
-    assert broker(3).registry.foresight.ahead(messages(), 0) == -1
+def test_batch_is_only_iterated_with_few_services() -> None:
+    batch = messages()
+    iterator = broker(3).prefetcher.ahead(batch)
+    assert type(iterator) is type(iter(batch))
+    assert list(iterator) == batch
 
 
 @pytest.mark.parametrize("services", [3, SERVICES])
-def test_what_is_no_message_stops_nobody(services: int) -> None:
+def test_entry_of_a_batch_that_is_no_message_stops_no_other(services: int) -> None:
     made = broker(services)
     first, second = calls([b"service-001", b"service-002"])
     batch: list[Any] = [first, None, second]
     faults = made.receive_all(batch, 2.0)
     assert 1 <= len(faults) <= 2
-    assert [peer for peer, _ in made.take_effects()[1]][-1:] == [b"worker-002"]
-
-
-def services_by_name(count: int = SERVICES) -> dict[bytes, Service]:
-    return {name: known(name) for name in (b"service-%03d" % n for n in range(count))}
+    assert [peer for peer, *_ in made.take_effects()[1]][-1:] == [b"worker-002"]
 
 
 def known(name: bytes) -> Service:
@@ -121,101 +127,113 @@ def known(name: bytes) -> Service:
     return service
 
 
-def foreseeing(services: dict[bytes, Service]) -> Prefetcher:
-    made = Prefetcher(services)
-    for service in services.values():
-        made.made(service)
+def new_prefetcher() -> Prefetcher:
+    """One that knows `SERVICES` services."""
+    made = Prefetcher()
+    for n in range(SERVICES):
+        made.add(known(b"service-%03d" % n))
     return made
+
+
+def look(prefetcher: Prefetcher, names: list[bytes]) -> None:
+    """Let it look at one request for each name."""
+    batch = calls(names)
+    assert next(prefetcher.ahead(batch)) is batch[0]
+
+
+def guessed(prefetcher: Prefetcher, name: bytes) -> Service | None:
+    """The service that is found by a guess; None where only the dictionary has it."""
+    before = prefetcher._next
+    found: Service | None = prefetcher.find(name)
+    return found if prefetcher._next > before else None
 
 
 def calls(names: list[bytes]) -> list[tuple[bytes, list[Frame]]]:
     return [(b"client", [request(name, n + 1)]) for n, name in enumerate(names)]
 
 
-def test_what_is_called_is_recalled_in_the_order_of_the_calls() -> None:
-    services = services_by_name()
-    foreseen = foreseeing(services)
+def test_called_services_are_guessed_in_the_order_of_the_requests() -> None:
+    prefetcher = new_prefetcher()
+    services = prefetcher.services
     names = list(services)[:10]
-    foreseen.ahead(calls(names), 0)
-    guesses = [foreseen.recall(name) for name in names]
-    alone = {hash(name) & foreseen._mask: name for name in services}.values()
+    look(prefetcher, names)
+    guesses = [guessed(prefetcher, name) for name in names]
+    alone = {hash(name) & prefetcher._mask: name for name in services}.values()
     assert guesses == [services[name] if name in alone else None for name in names]
     assert len([guess for guess in guesses if guess]) > 5
-    assert foreseen.recall(names[0]) is None
+    assert guessed(prefetcher, names[0]) is None
+    assert prefetcher.find(names[0]) is services[names[0]]
 
 
-def test_what_nobody_asks_for_is_passed_over() -> None:
-    services = services_by_name()
-    foreseen = foreseeing(services)
+def test_guess_that_is_not_asked_for_is_passed_over() -> None:
+    prefetcher = new_prefetcher()
+    services = prefetcher.services
     names = list(services)[:10]
     for name in names:
-        foreseen.made(services[name])
-    foreseen.ahead(calls(names), 0)
-    assert foreseen.recall(b"another") is None
-    assert foreseen.recall(names[9]) is services[names[9]]
-    assert foreseen.recall(names[8]) is None
+        prefetcher.add(services[name])
+    look(prefetcher, names)
+    assert prefetcher.find(b"another") is None
+    assert guessed(prefetcher, names[9]) is services[names[9]]
+    assert guessed(prefetcher, names[8]) is None
 
 
-def test_table_that_has_grown_has_them_all() -> None:
-    services = services_by_name()
-    foreseen = foreseeing(services)
-    small = len(foreseen._table)
+def test_table_that_has_grown_has_every_service() -> None:
+    prefetcher = new_prefetcher()
+    small = len(prefetcher._table)
     for n in range(20 * SERVICES):
-        name = b"another-%05d" % n
-        services[name] = known(name)
-        foreseen.made(services[name])
-    assert len(foreseen._table) > small
-    assert len(foreseen.guesses()) > 0.9 * len(services)
-    assert set(foreseen.guesses()) <= set(services.values())
+        prefetcher.add(known(b"another-%05d" % n))
+    assert len(prefetcher._table) > small
+    assert len(prefetcher.guessable()) > 0.9 * len(prefetcher.services)
+    assert set(prefetcher.guessable()) <= set(prefetcher.services.values())
 
 
-def test_what_is_known_no_more_is_not_recalled_and_not_kept() -> None:
-    services = services_by_name()
-    foreseen = foreseeing(services)
+def test_service_that_is_no_longer_known_is_neither_guessed_nor_kept() -> None:
+    prefetcher = new_prefetcher()
     name = b"service-001"
-    foreseen.made(services[name])
-    foreseen.ahead(calls([name]), 0)
-    services[name].known = False
-    assert foreseen.recall(name) is None
-    services[name].known = True
-    foreseen.forget(services[name])
-    foreseen.ahead(calls([name]), 0)
-    assert foreseen.recall(name) is None
+    service = prefetcher.services[name]
+    prefetcher.add(service)
+    look(prefetcher, [name])
+    service.known = False
+    assert guessed(prefetcher, name) is None
+    service.known = True
+    prefetcher.remove(service)
+    look(prefetcher, [name])
+    assert prefetcher.find(name) is None
 
 
 def test_services_that_share_an_entry_are_told_apart() -> None:
-    foreseen = foreseeing(services_by_name())
+    prefetcher = new_prefetcher()
     first: dict[int, bytes] = {}
     n = 0
-    while (at := hash(b"name-%d" % n) & foreseen._mask) not in first:
+    while (at := hash(b"name-%d" % n) & prefetcher._mask) not in first:
         first[at] = b"name-%d" % n
         n += 1
     one, other = known(first[at]), known(b"name-%d" % n)
-    foreseen.made(one)
-    foreseen.made(other)
-    foreseen.forget(one)
-    foreseen.ahead(calls([one.name, other.name]), 0)
-    assert foreseen.recall(one.name) is None
-    assert foreseen.recall(other.name) is other
+    prefetcher.add(one)
+    prefetcher.add(other)
+    prefetcher.remove(one)
+    look(prefetcher, [one.name, other.name])
+    assert prefetcher.find(one.name) is None
+    assert guessed(prefetcher, other.name) is other
 
 
-def test_of_few_nothing_is_remembered() -> None:
-    services = services_by_name()
-    foreseen = foreseeing(services)
-    foreseen.made(services[ECHO])
-    foreseen.ahead(calls([ECHO]), 0)
-    for name in list(services)[10:]:
-        foreseen.forget(services.pop(name))
-    foreseen.ahead(calls([ECHO]), 0)
-    assert foreseen.recall(ECHO) is None
+def test_no_guess_is_kept_when_few_services_are_left() -> None:
+    prefetcher = new_prefetcher()
+    prefetcher.add(prefetcher.services[ECHO])
+    look(prefetcher, [ECHO])
+    for service in list(prefetcher.services.values())[10:]:
+        prefetcher.remove(service)
+    look(prefetcher, [ECHO])
+    assert guessed(prefetcher, ECHO) is None
+    assert prefetcher.find(ECHO) is prefetcher.services[ECHO]
 
 
-def test_a_service_that_ended_within_the_batch_is_made_anew() -> None:
+def test_service_that_ended_within_the_batch_is_made_anew() -> None:
     made = broker(SERVICES)
     name = b"nobody's"
     assert made.receive_all([(b"client", [request(name, 1)])], 2.0) == []
     before = made.registry.services[name]
-    made.registry.foresight.made(before)  # whoever has taken its entry
+    made.prefetcher.add(before)  # takes its entry of the table from any other service
     cancel = mdp03.pack(spec.CANCEL, id=1)
     again = [(b"client", [cancel]), (b"client", [request(name, 2)])]
     assert made.receive_all(again, 2.0) == []
@@ -224,7 +242,7 @@ def test_a_service_that_ended_within_the_batch_is_made_anew() -> None:
     harness.invariants.check(made)
 
 
-class TestWhoAnswersIsKnownByTheDispatch:
+class TestPeerThatAnswersIsFoundByTheDispatch:
     def served(self) -> tuple[BrokerMachine, int]:
         made = broker(3)
         made.receive(b"client", [request(b"service-001")], 2.0)
@@ -232,14 +250,14 @@ class TestWhoAnswersIsKnownByTheDispatch:
 
     def test_by_its_number_and_its_routing_id(self) -> None:
         made, dispatch = self.served()
-        answerer, peers = made.registry.dispatched.answerer, made.registry.peers
+        answerer, peers = made.registry.dispatch_table.answerer, made.registry.peers
         assert answerer(b"worker-001", dispatch) is peers[b"worker-001"]
         assert answerer(b"worker-002", dispatch) is None
         assert answerer(b"client", dispatch) is None
 
     def test_not_by_a_number_that_only_has_the_same_place(self) -> None:
         made, dispatch = self.served()
-        ring = made.registry.dispatched
+        ring = made.registry.dispatch_table
         assert ring.answerer(b"worker-001", dispatch + ring._mask + 1) is None
         assert ring.answerer(b"worker-001", dispatch & ~spec.BROKER_ID_BIT) is None
         assert ring.answerer(b"worker-001", 0) is None
@@ -248,7 +266,7 @@ class TestWhoAnswersIsKnownByTheDispatch:
         made, dispatch = self.served()
         peer = made.registry.peers[b"worker-001"]
         peer.move("forget")
-        assert made.registry.dispatched.answerer(b"worker-001", dispatch) is None
+        assert made.registry.dispatch_table.answerer(b"worker-001", dispatch) is None
 
 
 @pytest.mark.parametrize(
@@ -268,10 +286,10 @@ class TestWhoAnswersIsKnownByTheDispatch:
 def test_name_is_that_of_a_request_whose_header_has_it(
     frames: list[Frame], name: bytes | None
 ) -> None:
-    assert foresight.called(frames) == name
+    assert called_service(frames) == name
 
 
-def test_of_many_workers_each_has_its_turn(harness: BrokerHarness) -> None:
+def test_each_of_many_workers_has_its_turn(harness: BrokerHarness) -> None:
     workers = [b"worker-%03d" % n for n in range(SERVICES)]
     for worker in workers:
         harness.worker(worker, capacity=2)

@@ -1,4 +1,4 @@
-"""A service with one worker asks its strategy nothing, and nobody notices."""
+"""A service with one worker is balanced as any other."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from tests.core.broker_harness import BrokerHarness
 C, V, W = b"client-c", b"worker-v", b"worker-w"
 
 
-def test_strategy_is_told_of_both_when_a_second_worker_comes(harness: BrokerHarness) -> None:
+def test_second_worker_gets_its_share_of_the_requests(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=2)
-    service = harness.machine.registry.services[b"echo"]
+    service, workers = (
+        harness.machine.registry.services[b"echo"],
+        harness.machine.registry.workers,
+    )
     harness.request(C, 1)
-    assert service.only_worker is harness.machine.registry.workers[W]
+    assert service.newest_worker is workers[W]
     harness.worker(V, capacity=2)
-    assert service.only_worker is None
+    assert service.newest_worker is workers[V]
     harness.request(C, 2)
     harness.request(C, 3)
-    held = {id: worker.holding for id, worker in harness.machine.registry.workers.items()}
-    assert held == {W: 2, V: 1}
+    assert {id: worker.holding for id, worker in workers.items()} == {W: 2, V: 1}
+
+
+def test_newest_worker_is_again_the_first_one_when_the_second_has_left(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W)
+    harness.worker(V)
+    harness.leave(V)
+    registry = harness.machine.registry
+    assert registry.services[b"echo"].newest_worker is registry.workers[W]
 
 
 def test_only_worker_with_no_free_slot_lets_requests_wait(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=1)
     harness.request(C, 1)
     harness.request(C, 2)
-    service = harness.machine.registry.services[b"echo"]
-    assert (service.queue.count, service.only_worker.holding) == (1, 1)
+    registry = harness.machine.registry
+    assert (registry.services[b"echo"].queue.count, registry.workers[W].holding) == (1, 1)

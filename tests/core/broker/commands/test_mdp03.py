@@ -163,7 +163,7 @@ def test_resend_of_an_open_request_is_dropped_and_counted(harness: BrokerHarness
 
 def test_id_with_bit_63_is_the_brokers(harness: BrokerHarness) -> None:
     harness.request(C, number(1))
-    text = b"bit 63 of an id is the broker's"
+    text = b"bit 63 of an id is reserved for the broker"
     assert harness.words() == [final(C, number(1), text, status=400)]
 
 

@@ -36,7 +36,7 @@ WORKERS = {b"worker-%d" % n: (b"echo", b"other")[n % 2] for n in range(6)}
 class RandomHooks:
     """Decides at random, at once or later; what it decided last for each body is remembered."""
 
-    asks = hears = parts = greets = ends = may_wait = True
+    has_on_request = has_on_reply = has_on_part = has_on_client = has_on_end = may_wait = True
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -204,7 +204,7 @@ class Flood:
     def turn(self) -> None:
         self.machine.tick(self.now)
         _, sends, _ = self.machine.take_effects()
-        for peer, frames in sends:
+        for peer, frames, *_ in sends:
             if peer not in self.open:
                 continue
             command, _, status, id, *_ = headers.parse(frames[0])

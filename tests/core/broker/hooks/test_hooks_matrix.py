@@ -1,5 +1,5 @@
-"""Whatever happens while a hook thinks, whatever it says then, of whatever request: one outcome, at
-most one answer, and nothing is left behind."""
+"""A request has one outcome and at most one answer, and the hooks keep nothing of it: for every
+event while a hook decides, every action and every combination of flags."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def test_request_has_one_outcome(
         assert not (hooks.decide(action) and hooks.decide(action))
         harness.check()
         harness.pass_time(120.0)
-        room, counts = harness.machine.hooks, harness.counts
+        holding, counts = harness.machine.hooks, harness.counts
         ended = counts.answered + counts.failed + counts.expired + counts.cancelled
         answers = [answer for answer in harness.finals() if answer[0] == C]
         assert (counts.accepted, ended, len(hooks.outcomes)) == (1, 1, 1), (action, flags)
         assert len(answers) <= (0 if flags & spec.ONE_WAY else 1), (action, flags)
-        assert room is not None
-        assert (len(room.held), len(room.holds), len(room.timers)) == (0, 0, 0), (action, flags)
+        assert holding is not None
+        pending = holding.pending
+        left = (len(pending.waiting), len(pending.open), len(pending.deadlines))
+        assert left == (0, 0, 0), (action, flags)

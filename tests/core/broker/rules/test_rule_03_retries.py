@@ -366,7 +366,9 @@ def test_request_that_waits_for_one_worker_alone_is_answered_404_when_it_leaves(
     harness.said()
     harness.leave(V)
     assert harness.words() == [
-        final(C, 1, b"the worker that was asked for is gone", status=404),
+        final(
+            C, 1, b"the requested worker is gone; call again without naming a worker", status=404
+        ),
         final(D, 1, b"worker lost (left) at attempt 1", status=502),
     ]
 

@@ -19,7 +19,7 @@ from majordomus.core.broker.hooks.actions import (
 from majordomus.core.broker.invariants import InvariantError
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.access_rules import AccessRules, Rule
-from majordomus.core.broker.state.callers import Caller
+from majordomus.core.broker.state.identity import Caller
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -37,10 +37,11 @@ def outcomes(harness: BrokerHarness) -> dict[str, int]:
 def settled(harness: BrokerHarness) -> None:
     """Nothing is open, held or counted any more."""
     harness.check()
-    registry, room = harness.machine.registry, harness.machine.hooks
+    registry, holding = harness.machine.registry, harness.machine.hooks
     assert (registry.open, registry.queued, registry.queued_bytes) == (0, 0, 0)
-    assert room is not None
-    assert (len(room.held), len(room.holds), len(room.timers)) == (0, 0, 0)
+    assert holding is not None
+    pending = holding.pending
+    assert (len(pending.waiting), len(pending.open), len(pending.deadlines)) == (0, 0, 0)
 
 
 class TestRequests:
@@ -374,12 +375,12 @@ class TestHeld:
     def test_invariants_notice_what_nobody_will_answer(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
-        room = harness.machine.hooks
-        assert room is not None
-        hold = room.holds.pop(hooks.seen[0][0])
-        with pytest.raises(InvariantError, match="waits for a question that nobody answers"):
+        holding = harness.machine.hooks
+        assert holding is not None
+        decision = holding.pending.open.pop(hooks.seen[0][0])
+        with pytest.raises(InvariantError, match="the decision that it waits for is not pending"):
             harness.check()
-        room.holds[hold.number] = hold
+        holding.pending.open[decision.number] = decision
 
 
 class TestReplies:
@@ -830,7 +831,7 @@ class TestReconfigure:
             machine.registry,
             machine._mdp03,
             machine._legacy,
-            machine.dispatcher.streams,
+            machine.completion.streams,
         )
         assert {id(room.settings) for room in rooms} == {id(machine.settings)}
 
@@ -848,7 +849,7 @@ class TestGoneMeanwhile:
         harness.worker(W2)
         harness.words()
         hooks.decide(FORWARD)
-        gone = b"the worker that was asked for is gone"
+        gone = b"the requested worker is gone; call again without naming a worker"
         assert harness.words() == [final(C, 1, gone, status=404)]
         settled(harness)
 
@@ -902,9 +903,9 @@ class TestGoneMeanwhile:
         token = {"flags": spec.METADATA, "metadata": metadata.pack({"token": "t"})}
         harness.say(C, spec.HELLO, **token)
         harness.leave(C)
-        room = harness.machine.hooks
-        assert room is not None
-        assert (room.tokens, room.seen, hooks.lost) == ({}, {}, [(C, "left")])
+        holding = harness.machine.hooks
+        assert holding is not None
+        assert (holding.tokens, holding.clients, hooks.lost) == ({}, {}, [(C, "left")])
 
 
 def test_answer_that_finds_no_room_to_wait_in_is_no_reason_to_ask_again(make_harness: Any) -> None:

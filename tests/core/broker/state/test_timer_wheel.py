@@ -48,7 +48,7 @@ def test_item_that_was_taken_out_leaves_nothing() -> None:
     assert len(wheel) == 0
     assert wheel.next() == inf
     assert wheel.due(9999.0) == []
-    assert (wheel._slots, wheel._steps) == ({}, [])
+    assert (wheel._buckets, wheel._steps) == ({}, [])
 
 
 def test_item_may_be_taken_out_twice_and_after_it_was_due() -> None:

@@ -1,1 +1,6 @@
-"""accel."""
+"""Knowledge of processor caches, and twins for the compiler. No rule lives here.
+
+arithmetic: integer functions that make no object where they are compiled.
+prefetch: the index of services by name, which looks ahead in a batch.
+prefetch_hints: the prefetch instruction, for each pointer that is followed.
+"""

@@ -1,4 +1,4 @@
-# The functions of arithmetic.py in C, for what is compiled. arithmetic.py itself is not.
+# The functions of arithmetic.py in C, for the compiled rules. arithmetic.py itself is not compiled.
 cdef inline long long whole(double number) noexcept:
     return <long long>number
 

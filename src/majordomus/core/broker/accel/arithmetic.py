@@ -1,13 +1,13 @@
-"""Whole numbers of numbers that are not, where the rules reckon with them.
+"""Integer functions of the rules that make no object where they are compiled.
 
-What is compiled calls the functions of the same names in arithmetic.pxd instead, which make no
-object (docs/adr/0008-compiled-rules.md).
+The compiled rules call the functions of the same names in arithmetic.pxd instead
+(docs/adr/0008-compiled-rules.md).
 """
 
 from __future__ import annotations
 
 whole = int
-"""A number of seconds, steps or milliseconds without its fraction."""
+"""Truncate a number of seconds, steps or milliseconds to an int."""
 
 bits = int.bit_length
-"""How many bits a number takes that is not negative."""
+"""The bit length of a number that is not negative."""

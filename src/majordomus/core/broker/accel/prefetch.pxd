@@ -1,31 +1,34 @@
 cimport cython
 
 cimport majordomus.core.broker.accel.prefetch_hints as hints
+# Upwards, for the layout alone (see prefetch_hints.pxd).
 from majordomus.core.broker.state.services cimport Service
-cimport majordomus.protocol.octets as octets
-cimport majordomus.protocol.spec as spec
+from majordomus.protocol.mdp03 cimport called_service
 
 
 @cython.final
 cdef class Prefetcher:
-    cdef public dict _services
+    cdef public dict services
     cdef public list _table
     cdef public Py_ssize_t _mask
-    cdef public list _guessed
+    cdef public list _guesses
     cdef public Py_ssize_t _next
-    cpdef object made(self, Service service)
-    cpdef object forget(self, Service service)
+    @cython.locals(guesses=list, n=Py_ssize_t, service=Service)
+    cpdef Service find(self, bytes name)
+    cpdef object add(self, Service service)
+    cpdef object remove(self, Service service)
+    cpdef object ahead(self, list batch)
+    @cython.locals(table=list, names=list, n=Py_ssize_t, frames=list, name=bytes)
+    cpdef object look(self, list batch, Py_ssize_t at, Py_ssize_t end)
+    @cython.locals(table=list, name=bytes, guesses=list, service=Service)
+    cdef object _guess(self, list names)
     @cython.locals(table=list, size=Py_ssize_t, service=Service)
     cdef object _grow(self)
-    @cython.locals(
-        table=list, names=list, end=Py_ssize_t, n=Py_ssize_t, frames=list, name=bytes
-    )
-    cpdef Py_ssize_t ahead(self, list batch, Py_ssize_t at) except -2
-    @cython.locals(table=list, name=bytes, guessed=list, service=Service)
-    cdef object _guess(self, list names)
-    @cython.locals(guessed=list, n=Py_ssize_t, service=Service)
-    cpdef Service recall(self, bytes name)
 
 
-@cython.locals(header=bytes, end=Py_ssize_t)
-cpdef bytes called(list frames)
+@cython.final
+cdef class _LookAhead:
+    cdef public Prefetcher _prefetcher
+    cdef public list _batch
+    cdef public Py_ssize_t _at
+    cdef public Py_ssize_t _looked

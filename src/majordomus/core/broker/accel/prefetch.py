@@ -1,130 +1,164 @@
-"""What the next messages of a batch will touch is fetched into the cache while there is time: hints
-to the processor, which no rule depends on and which change nothing.
+"""The index of services by name, which prefetches what the next requests of a batch will touch.
 
-Of ten thousand services no cache holds all, and what a request then waits for is memory, one object
-after the other: the service, its worker, the worker's peer. Of several requests the processor
-fetches them at the same time, if it is told early (docs/adr/0008-compiled-rules.md).
+No cache holds ten thousand services. A request then waits for memory, one object after the other:
+the service, its worker, the worker's peer. The processor fetches the objects of several requests at
+the same time, if it is asked early (docs/adr/0008-compiled-rules.md).
+
+No rule depends on a guess: it is compared with the name before it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.broker.accel import prefetch_hints as hints
-from majordomus.protocol import octets, spec
+from majordomus.protocol.mdp03 import called_service
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.services import Service
+    from collections.abc import Iterator
+
+    from majordomus.core.broker.accel.prefetch_hints import PrefetchedService
     from majordomus.protocol.spec import Frame
 
 AT_ONCE: Final = 16
-"""Messages: what they touch fits into the nearest cache."""
+"""Messages that are looked at together: what they touch fits into the nearest cache."""
 SPARSE: Final = 8
-"""Entries for each service, at least: so few have to share one."""
+"""Entries of the table for each service, at least, so that few services share one."""
 
 
 class Prefetcher:
-    """Guesses which services are called next. `services` are all that are known, by name.
+    """All known services by name, and a guess of which ones are called next.
 
-    Each has the entry that its name's hash names, unless another one took it: a table of which,
-    unlike of a dictionary, the place can be told without looking at it. It begins when many
-    services are known, and never shrinks. Names are those on the wire: where groups have prefixes,
-    and of the older dialects, nothing is guessed.
+    The guess is found in a table with an entry for each hash of a name; where two services share an
+    entry, it holds one of them. A dictionary would not do: the place of its entry is found only by
+    reading it. The table is made when many services are known, and never shrinks. Names are those
+    on the wire: nothing is guessed where groups have prefixes, nor for the older dialects.
+
+    services: every known service by name; only `add` and `remove` change it.
     """
 
-    __slots__ = ("_guessed", "_mask", "_next", "_services", "_table")
+    __slots__ = ("_guesses", "_mask", "_next", "_table", "services")
 
-    def __init__(self, services: dict[bytes, Service]) -> None:
-        self._services = services
-        self._table: list[Service | None] = []
+    def __init__(self) -> None:
+        self.services: dict[bytes, Any] = {}
+        self._table: list[Any] = []
         self._mask = 0
-        self._guessed: list[Service] = []
-        """What the messages that were looked at call, if the guess is right, in their order."""
+        self._guesses: list[Any] = []
+        """The services that the messages looked at call, in the order of the messages."""
         self._next = 0
+        """The first guess that has not been found yet."""
 
-    def made(self, service: Service) -> None:
-        """`service` is one of those that are known."""
-        if SPARSE * len(self._services) <= len(self._table):
+    def find(self, name: bytes) -> Any:
+        """The service called `name`; None when it is not known."""
+        guesses = self._guesses
+        for n in range(self._next, len(guesses)):
+            service = guesses[n]
+            if service.name == name and service.known:
+                self._next = n + 1
+                return service
+        return self.services.get(name)
+
+    def add(self, service: PrefetchedService) -> None:
+        """Make `service` known. It may be known already: then it takes its entry of the table."""
+        self.services[service.name] = service
+        if SPARSE * len(self.services) <= len(self._table):
             self._table[hash(service.name) & self._mask] = service
-        elif len(self._services) > hints.MANY:
+        elif len(self.services) > hints.MANY:
             self._grow()
 
-    def forget(self, service: Service) -> None:
-        """`service` is known no more."""
+    def remove(self, service: PrefetchedService) -> None:
+        """Forget `service`."""
+        self.services.pop(service.name, None)
         if self._table:
             at = hash(service.name) & self._mask
             if self._table[at] is service:
                 self._table[at] = None
 
-    def _grow(self) -> None:
-        size = 1
-        while size < 2 * SPARSE * len(self._services):
-            size *= 2
-        table: list[Service | None] = [None] * size
-        for service in self._services.values():
-            table[hash(service.name) & (size - 1)] = service
-        self._table = table
-        self._mask = size - 1
+    def ahead(self, batch: list[tuple[bytes, list[Frame]]]) -> Iterator[tuple[bytes, list[Frame]]]:
+        """Iterate `batch`, looking at messages before they are returned. With few services, and
+        always in plain Python, this is ``iter(batch)``."""
+        if len(self.services) <= hints.MANY:
+            self._guesses = []
+            return iter(batch)
+        return _LookAhead(self, batch)
 
-    def ahead(self, batch: list[tuple[bytes, list[Frame]]], at: int) -> int:
-        """Look at the messages of `batch` from `at` on. Up to where it has looked; −1 where so few
-        services are known that it is not worth a look."""
-        if len(self._services) <= hints.MANY:
-            if self._guessed:
-                self._guessed = []
-            return -1
-        end = min(at + AT_ONCE, len(batch))
+    def look(self, batch: list[tuple[bytes, list[Frame]]], at: int, end: int) -> None:
+        """Prefetch what the messages `at` to `end` of `batch` will touch."""
         table = self._table
         names = []
+        self._guesses = []
         for n in range(at, end):
             _, frames = batch[n]
-            name = called(frames)
+            name = called_service(frames)
             if name is not None:
                 hints.entry(table, hash(name) & self._mask)
                 names.append(name)
         self._guess(names)
-        return end
+
+    def guessable(self) -> list[Any]:
+        """Every service that may be guessed. For tests and invariants."""
+        return [service for service in self._table if service is not None]
 
     def _guess(self, names: list[bytes]) -> None:
-        """One step for all of them, then the next: so that none waits for another."""
+        """Prefetch step by step: one step for all services, then the next, so that no service waits
+        for another."""
         table = self._table
         for name in names:
-            hints.entered(table, hash(name) & self._mask)
-        guessed = self._guessed = []
+            hints.entry_object(table, hash(name) & self._mask)
+        guesses = self._guesses
         self._next = 0
         for name in names:
             service = table[hash(name) & self._mask]
             if service is not None:
-                hints.name_of(service)
-                hints.worker_of(service)
-                guessed.append(service)
-        for service in guessed:
-            if service.only_worker is not None:
-                hints.peer_of(service)
-                hints.id_of(service)
+                hints.service_name(service)
+                hints.service_strategy(service)
+                hints.service_worker(service)
+                guesses.append(service)
+        for service in guesses:
+            if service.newest_worker is not None:
+                hints.worker_peer(service)
+                hints.worker_id(service)
+                hints.worker_order(service)
+        for service in guesses:
+            if service.newest_worker is not None:
+                hints.worker_order_items(service)
 
-    def recall(self, name: bytes) -> Service | None:
-        """The service of that name, where it was guessed and is still the one; None says
-        nothing."""
-        guessed = self._guessed
-        for n in range(self._next, len(guessed)):
-            service = guessed[n]
-            if service.name == name and service.known:
-                self._next = n + 1
-                return service
-        return None
-
-    def guesses(self) -> list[Service]:
-        """All that may be guessed: for those that look on."""
-        return [service for service in self._table if service is not None]
+    def _grow(self) -> None:
+        size = 1
+        while size < 2 * SPARSE * len(self.services):
+            size *= 2
+        table: list[Any] = [None] * size
+        for service in self.services.values():
+            table[hash(service.name) & (size - 1)] = service
+        self._table = table
+        self._mask = size - 1
 
 
-def called(frames: list[Frame]) -> bytes | None:
-    """The name that a REQUEST calls; None where this is none, or stands behind an envelope."""
-    if not frames or type(frames[0]) is not bytes or not octets.is_mdp03(frames[0]):
-        return None
-    header = frames[0]
-    if len(header) <= 21 or header[4] != spec.REQUEST:
-        return None
-    end = 21 + header[20]
-    return octets.piece(header, 21, end) if end < len(header) else None
+class _LookAhead:
+    """The messages of a batch in order; `AT_ONCE` of them are looked at together.
+
+    An error raised by a look is raised once: the next call returns the message that was due.
+    """
+
+    __slots__ = ("_at", "_batch", "_looked", "_prefetcher")
+
+    def __init__(self, prefetcher: Prefetcher, batch: list[tuple[bytes, list[Frame]]]) -> None:
+        self._prefetcher = prefetcher
+        self._batch = batch
+        self._at = 0
+        """The message that is returned next."""
+        self._looked = 0
+        """The first message that has not been looked at."""
+
+    def __iter__(self) -> _LookAhead:
+        return self
+
+    def __next__(self) -> tuple[bytes, list[Frame]]:
+        at = self._at
+        if at >= len(self._batch):
+            raise StopIteration
+        if at == self._looked:
+            self._looked = min(at + AT_ONCE, len(self._batch))
+            self._prefetcher.look(self._batch, at, self._looked)
+        self._at = at + 1
+        return self._batch[at]

@@ -1,11 +1,16 @@
-# The functions of hints.py in C, for what is compiled. hints.py itself is not.
-from majordomus.core.broker.balancing.strategy cimport RingNode
+# The functions of prefetch_hints.py in C, for the compiled rules. prefetch_hints.py itself is not
+# compiled.
+#
+# These two cimports point upwards, and only here and in prefetch.pxd: a macro follows the pointers
+# of a struct, so the compiler has to know its layout. prefetch_hints.py needs Protocols alone.
+from majordomus.core.broker.balancing.ring cimport RingNode
 from majordomus.core.broker.state.services cimport Service
 
 
-# MAJORDOMUS_FETCH_OBJECT asks for the first hundred bytes, wherever lines of a cache begin: there all
-# that is looked at here has what every request touches. Macros, for a type may not be whole yet where
-# this is read. What hints.py says "must" of is read, and None has no such fields.
+# MAJORDOMUS_FETCH_OBJECT asks for the first hundred bytes of an object, wherever cache lines begin:
+# the attributes that every request touches are declared first. Macros rather than inline functions,
+# because a type may be incomplete where this file is read. A macro reads what prefetch_hints.py says
+# an object "must" have; None has no such fields.
 cdef extern from *:
     """
     #ifndef MAJORDOMUS_FETCH
@@ -20,28 +25,35 @@ cdef extern from *:
     #define MAJORDOMUS_FETCH_BYTES(wanted) \
         (MAJORDOMUS_FETCH(wanted), MAJORDOMUS_FETCH((const char *)(wanted) + 48))
     #define MAJORDOMUS_ENTRY(table, at) MAJORDOMUS_FETCH(((PyListObject *)(table))->ob_item + (at))
-    #define MAJORDOMUS_ENTERED(table, at) \
+    #define MAJORDOMUS_ENTRY_OBJECT(table, at) \
         MAJORDOMUS_FETCH_OBJECT(((PyListObject *)(table))->ob_item[at])
-    #define MAJORDOMUS_NAME_OF(service) MAJORDOMUS_FETCH_BYTES((service)->name)
-    #define MAJORDOMUS_WORKER_OF(service) MAJORDOMUS_FETCH_OBJECT((service)->only_worker)
-    #define MAJORDOMUS_PEER_OF(service) MAJORDOMUS_FETCH_OBJECT((service)->only_worker->peer)
-    #define MAJORDOMUS_ID_OF(service) MAJORDOMUS_FETCH_BYTES((service)->only_worker->id)
-    #define MAJORDOMUS_WORKER_AT(place) MAJORDOMUS_FETCH_OBJECT((place)->worker)
-    #define MAJORDOMUS_PEER_AT(place) MAJORDOMUS_FETCH_OBJECT((place)->worker->peer)
-    #define MAJORDOMUS_ID_AT(place) MAJORDOMUS_FETCH_BYTES((place)->worker->id)
-    #define MAJORDOMUS_PLACE_AFTER(place) MAJORDOMUS_FETCH_OBJECT((place)->after)
+    #define MAJORDOMUS_SERVICE_NAME(service) MAJORDOMUS_FETCH_BYTES((service)->name)
+    #define MAJORDOMUS_SERVICE_STRATEGY(service) MAJORDOMUS_FETCH_BYTES((service)->strategy)
+    #define MAJORDOMUS_SERVICE_WORKER(service) MAJORDOMUS_FETCH_OBJECT((service)->newest_worker)
+    #define MAJORDOMUS_WORKER_PEER(service) MAJORDOMUS_FETCH_OBJECT((service)->newest_worker->peer)
+    #define MAJORDOMUS_WORKER_ID(service) MAJORDOMUS_FETCH_BYTES((service)->newest_worker->id)
+    #define MAJORDOMUS_WORKER_ORDER(service) MAJORDOMUS_FETCH((service)->newest_worker->order)
+    #define MAJORDOMUS_WORKER_ORDER_ITEMS(service) \
+        MAJORDOMUS_FETCH(((PyListObject *)(service)->newest_worker->order)->ob_item)
+    #define MAJORDOMUS_NODE_WORKER(node) MAJORDOMUS_FETCH_OBJECT((node)->worker)
+    #define MAJORDOMUS_NODE_PEER(node) MAJORDOMUS_FETCH_OBJECT((node)->worker->peer)
+    #define MAJORDOMUS_NODE_ID(node) MAJORDOMUS_FETCH_BYTES((node)->worker->id)
+    #define MAJORDOMUS_NODE_AFTER(node) MAJORDOMUS_FETCH_OBJECT((node)->after)
     #endif
     """
     void entry "MAJORDOMUS_ENTRY"(list table, Py_ssize_t at) noexcept
-    void entered "MAJORDOMUS_ENTERED"(list table, Py_ssize_t at) noexcept
-    void name_of "MAJORDOMUS_NAME_OF"(Service service) noexcept
-    void worker_of "MAJORDOMUS_WORKER_OF"(Service service) noexcept
-    void peer_of "MAJORDOMUS_PEER_OF"(Service service) noexcept
-    void id_of "MAJORDOMUS_ID_OF"(Service service) noexcept
-    void worker_at "MAJORDOMUS_WORKER_AT"(RingNode place) noexcept
-    void peer_at "MAJORDOMUS_PEER_AT"(RingNode place) noexcept
-    void id_at "MAJORDOMUS_ID_AT"(RingNode place) noexcept
-    void place_after "MAJORDOMUS_PLACE_AFTER"(RingNode place) noexcept
+    void entry_object "MAJORDOMUS_ENTRY_OBJECT"(list table, Py_ssize_t at) noexcept
+    void service_name "MAJORDOMUS_SERVICE_NAME"(Service service) noexcept
+    void service_strategy "MAJORDOMUS_SERVICE_STRATEGY"(Service service) noexcept
+    void service_worker "MAJORDOMUS_SERVICE_WORKER"(Service service) noexcept
+    void worker_peer "MAJORDOMUS_WORKER_PEER"(Service service) noexcept
+    void worker_id "MAJORDOMUS_WORKER_ID"(Service service) noexcept
+    void worker_order "MAJORDOMUS_WORKER_ORDER"(Service service) noexcept
+    void worker_order_items "MAJORDOMUS_WORKER_ORDER_ITEMS"(Service service) noexcept
+    void node_worker "MAJORDOMUS_NODE_WORKER"(RingNode node) noexcept
+    void node_peer "MAJORDOMUS_NODE_PEER"(RingNode node) noexcept
+    void node_id "MAJORDOMUS_NODE_ID"(RingNode node) noexcept
+    void node_after "MAJORDOMUS_NODE_AFTER"(RingNode node) noexcept
 
 
 cdef enum:

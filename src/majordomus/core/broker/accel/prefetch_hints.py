@@ -1,62 +1,94 @@
-"""What will be looked at soon can be asked of memory now: a hint to the processor, which changes
-nothing.
+"""Prefetch instructions of the processor: hints that change nothing.
 
-What is compiled calls the functions of the same names in hints.pxd instead
-(docs/adr/0008-compiled-rules.md). Plain Python has no such hint: nothing is ever so many that it
-would be worth one. Each takes what holds the thing that is wanted, because counting a reference to
-an object touches it.
+The compiled rules call the functions of the same names in prefetch_hints.pxd instead
+(docs/adr/0008-compiled-rules.md). Plain Python has no such instruction: here every function is
+empty, and no number of objects is large enough to call one.
+
+Each function takes the object that holds the wanted one. Passing the wanted object itself would
+count a reference to it, and so touch the very memory that is asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from sys import maxsize
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.strategy import RingNode
-    from majordomus.core.broker.state.services import Service
+from typing import Final, Protocol
 
 MANY: Final = maxsize
-"""Of more services than this the caches do not hold what a request touches."""
+"""With more services than this, the caches do not hold what a request touches."""
 RING: Final = maxsize
-"""When the next of so many free workers has its turn, it has left the nearest cache."""
+"""With more free workers than this, the next one has left the nearest cache before its turn."""
 
 
-def entry(table: list[Service | None], at: int) -> None:
-    """Entry `at` of a table that has it will be looked at soon."""
+class PrefetchedService(Protocol):
+    """The attributes of a service that the prefetcher and its hints use."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def known(self) -> bool: ...
+    @property
+    def strategy(self) -> object: ...
+    @property
+    def newest_worker(self) -> object: ...
 
 
-def entered(table: list[Service | None], at: int) -> None:
-    """So will what stands there, if anything does."""
+class PrefetchedNode(Protocol):
+    """The attributes of a ring node that the hints use."""
+
+    @property
+    def worker(self) -> object: ...
+    @property
+    def after(self) -> object: ...
 
 
-def name_of(service: Service) -> None:
-    """The service's name."""
+def entry(table: Sequence[object], at: int) -> None:
+    """Ask for entry `at` of `table`, which must have it."""
 
 
-def worker_of(service: Service) -> None:
-    """Its only worker, if it has one."""
+def entry_object(table: Sequence[object], at: int) -> None:
+    """Ask for the object in entry `at` of `table`, which must have it."""
 
 
-def peer_of(service: Service) -> None:
-    """The peer of its only worker; it must have one."""
+def service_name(service: PrefetchedService) -> None:
+    """Ask for the name of `service`."""
 
 
-def id_of(service: Service) -> None:
-    """The routing id of its only worker; it must have one."""
+def service_strategy(service: PrefetchedService) -> None:
+    """Ask for the strategy of `service`."""
 
 
-def worker_at(place: RingNode) -> None:
-    """The worker that stands there, if one does."""
+def service_worker(service: PrefetchedService) -> None:
+    """Ask for the newest worker of `service`, if it has one."""
 
 
-def peer_at(place: RingNode) -> None:
-    """The peer of the worker that stands there; one must."""
+def worker_peer(service: PrefetchedService) -> None:
+    """Ask for the peer of the newest worker of `service`, which must have one."""
 
 
-def id_at(place: RingNode) -> None:
-    """The routing id of the worker that stands there; one must."""
+def worker_id(service: PrefetchedService) -> None:
+    """Ask for the routing id of the newest worker of `service`, which must have one."""
 
 
-def place_after(place: RingNode) -> None:
-    """The next place of the ring."""
+def worker_order(service: PrefetchedService) -> None:
+    """Ask for the list of services of the newest worker of `service`, which must have one."""
+
+
+def worker_order_items(service: PrefetchedService) -> None:
+    """Ask for the first entries of that list."""
+
+
+def node_worker(node: PrefetchedNode) -> None:
+    """Ask for the worker of `node`, if it has one."""
+
+
+def node_peer(node: PrefetchedNode) -> None:
+    """Ask for the peer of the worker of `node`, which must have one."""
+
+
+def node_id(node: PrefetchedNode) -> None:
+    """Ask for the routing id of the worker of `node`, which must have one."""
+
+
+def node_after(node: PrefetchedNode) -> None:
+    """Ask for the next node of the ring."""

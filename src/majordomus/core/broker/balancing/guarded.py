@@ -1,7 +1,7 @@
-"""What stands between the dispatcher and a strategy that is not ours: whatever that one does, every
-request gets a worker that may have it, as long as there is one.
+"""A wrapper for custom strategies: whatever the strategy returns or raises, a request gets a worker
+that may have it, as long as there is one.
 
-A strategy that raises is told of once and replaced by `least-outstanding`, for its service alone.
+A strategy that raises is reported once and replaced by `least-outstanding`, for its service alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Guarded(Strategy):
-    """`inner`, watched. `failed` gets the exception, once."""
+    """Wraps `inner`. `failed` is called with its first exception."""
 
     __slots__ = ("_failed", "_inner", "_weights", "by_load")
 
@@ -56,16 +56,16 @@ class Guarded(Strategy):
 
     def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights[worker] = weight
-        self._try(lambda who: self._inner.enter(who, weight), worker)
+        self._try(lambda entered: self._inner.enter(entered, weight), worker)
 
     def forget(self, worker: RegisteredWorker) -> None:
         self.free.pop(worker, None)
         self._weights.pop(worker, None)
         self._try(self._inner.forget, worker)
 
-    def _try(self, tell: Callable[[RegisteredWorker], None], worker: RegisteredWorker) -> None:
+    def _try(self, notify: Callable[[RegisteredWorker], None], worker: RegisteredWorker) -> None:
         try:
-            tell(worker)
+            notify(worker)
         except Exception as error:
             self._replace(error)
 

@@ -1,5 +1,4 @@
-"""`random-two`: two workers are drawn, the less busy one is taken. It needs no order of all of
-them."""
+"""`random-two`: of two random workers, the less busy one. It keeps no order of all workers."""
 
 from __future__ import annotations
 
@@ -15,29 +14,29 @@ if TYPE_CHECKING:
 
 
 class RandomTwo(Strategy):
-    """Of two workers at random the one that holds less for its weight. O(1)."""
+    """Of two random workers the one with fewer requests for its weight. O(1)."""
 
-    __slots__ = ("_places", "_weights", "_workers")
+    __slots__ = ("_indexes", "_weights", "_workers")
 
     def __init__(self, dice: RandomSource) -> None:
         self.dice = dice
         self._workers: list[RegisteredWorker] = []
-        self._places: dict[RegisteredWorker, int] = {}
+        self._indexes: dict[RegisteredWorker, int] = {}
         self._weights: dict[RegisteredWorker, float] = {}
 
     def put(self, worker: RegisteredWorker) -> None:
-        if worker not in self._places:
-            self._places[worker] = len(self._workers)
+        if worker not in self._indexes:
+            self._indexes[worker] = len(self._workers)
             self._workers.append(worker)
 
     def drop(self, worker: RegisteredWorker) -> None:
-        place = self._places.pop(worker, None)
-        if place is None:
+        index = self._indexes.pop(worker, None)
+        if index is None:
             return
         last = self._workers.pop()
         if last is not worker:
-            self._workers[place] = last
-            self._places[last] = place
+            self._workers[index] = last
+            self._indexes[last] = index
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         workers, count = self._workers, len(self._workers)
@@ -46,16 +45,16 @@ class RandomTwo(Strategy):
         first = self.dice(count)
         rejected = request.rejected
         if rejected:
-            places = chain(range(first, count), range(first))
-            return next((workers[p] for p in places if workers[p] not in rejected), None)
+            indexes = chain(range(first, count), range(first))
+            return next((workers[n] for n in indexes if workers[n] not in rejected), None)
         if count == 1:
             return workers[0]
         second = self.dice(count - 1)
         one, other = workers[first], workers[second + (second >= first)]
-        return one if self._burden(one) <= self._burden(other) else other
+        return one if self._cost(one) <= self._cost(other) else other
 
-    def _burden(self, worker: RegisteredWorker) -> float:
-        """What it would hold with one more."""
+    def _cost(self, worker: RegisteredWorker) -> float:
+        """The number of its requests with one more, divided by its weight."""
         return (worker.holding + 1) / self._weights.get(worker, 1.0)
 
     def enter(self, worker: RegisteredWorker, weight: float) -> None:

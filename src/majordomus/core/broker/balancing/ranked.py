@@ -1,8 +1,8 @@
 """The strategies that rank workers by one number: `round-robin`, `least-recently-used`,
 `least-load`.
 
-A worker's rank is in one heap; what has changed is put in anew, and what is stale is thrown out
-when it comes to the top, or when it is more than half of the heap.
+The ranks are in a heap with lazy deletion: a changed rank is a new entry. A stale entry is removed
+when it reaches the top, or when more than half of the heap is stale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Entry: TypeAlias = "tuple[float, int, RegisteredWorker]"
 SPARE: Final = 64
-"""Stale entries that a heap may always have."""
+"""Stale entries that any heap may have."""
 
 
 class Ranking:
@@ -49,7 +49,7 @@ class Ranking:
         self._entries.pop(worker, None)
 
     def first(self, rejected: set[RegisteredWorker] | None) -> RegisteredWorker | None:
-        """The lowest that is not in `rejected`: O(log n) for each of these."""
+        """Return the first worker that is not in `rejected`. O(log n) for each that is."""
         heap, entries = self._heap, self._entries
         aside: list[Entry] = []
         found = None
@@ -68,10 +68,10 @@ class Ranking:
 
 
 class RoundRobin(Strategy):
-    """Each worker in turn, in the order in which they came; one of weight 2 has two turns where
-    another has one. Who has no slot when its turn comes is passed over, and owed nothing.
+    """Each worker in turn, in the order of registration; weight 2 means twice as many turns. A
+    worker without a free slot loses its turn.
 
-    Every turn moves a worker on by 1/weight; the one that is furthest behind is next.
+    A turn adds 1/weight to the position of a worker; the lowest position is next.
     """
 
     __slots__ = ("_at", "_last", "_numbers", "_ranking", "_reached", "_weights")
@@ -83,7 +83,7 @@ class RoundRobin(Strategy):
         self._weights: dict[RegisteredWorker, float] = {}
         self._last = 0
         self._reached = 0.0
-        """Where the last one stood that was given something: nobody stands behind that."""
+        """The position of the last worker that got a request: the least position of any worker."""
 
     def put(self, worker: RegisteredWorker) -> None:
         at = max(self._at.get(worker, 0.0), self._reached)
@@ -119,8 +119,8 @@ class RoundRobin(Strategy):
 
 
 class LeastRecentlyUsed(Strategy):
-    """The worker whose last request of this service was given longest ago; first who never got
-    one. What the guide's "LRU queue" does."""
+    """The worker that got its last request of this service longest ago; first of all, workers that
+    never got one. The "LRU queue" of the ZeroMQ guide."""
 
     __slots__ = ("_given", "_last", "_ranking")
 
@@ -131,7 +131,7 @@ class LeastRecentlyUsed(Strategy):
 
     def put(self, worker: RegisteredWorker) -> None:
         given = self._given.get(worker)
-        if given is None:  # behind all that have waited unused for longer
+        if given is None:  # behind the workers that have waited unused for longer
             self._last += 1
             given = self._given[worker] = self._last - (1 << 62)
         if self._ranking.rank(worker) != given:
@@ -153,11 +153,11 @@ class LeastRecentlyUsed(Strategy):
 
 
 class LeastLoad(Strategy):
-    """The worker whose host is least loaded: the load that its last heartbeat told, and what it was
-    given since then, each request as one part of its slots (at most `MOST_SLOTS` parts, times its
-    weight). An unknown load is taken as the mean of the others'.
+    """The worker whose host is least loaded: the load of its last heartbeat, plus the requests that
+    it got since then. Each of these counts as one part of its slots (at most `MOST_SLOTS` parts,
+    times its weight). An unknown load is taken as the mean of the known ones.
 
-    A load alone would send everything to one worker until its next heartbeat.
+    The load alone would send every request to one worker until its next heartbeat.
     """
 
     __slots__ = ("_held", "_known", "_loads", "_sum", "_tie", "_unknown", "_weights")
@@ -170,7 +170,7 @@ class LeastLoad(Strategy):
         self._unknown = Ranking()
         self._loads: dict[RegisteredWorker, float] = {}
         self._held: dict[RegisteredWorker, int] = {}
-        """What each held when it told its load: that is part of it."""
+        """How many requests each worker held when it reported its load, which includes them."""
         self._weights: dict[RegisteredWorker, float] = {}
         self._sum = 0.0
         self._tie = 0

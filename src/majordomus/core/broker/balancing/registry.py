@@ -1,4 +1,4 @@
-"""The strategies by their names, and which service is balanced by which."""
+"""The strategies by name, and the strategy and weights of each service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Factory: TypeAlias = Callable[[RandomSource], Strategy]
 Failed: TypeAlias = Callable[[bytes, Exception], None]
-"""Told of a service whose strategy has failed."""
+"""Called with the name of a service whose strategy has raised, and the exception."""
 
 STRATEGIES: Final[dict[str, Factory]] = {
     "least-outstanding": LeastOutstanding,
@@ -36,9 +36,9 @@ STRATEGIES: Final[dict[str, Factory]] = {
 
 
 class Strategies:
-    """Makes the strategy of each service. `own` are strategies that are not ours, by name.
+    """Makes the strategy of each service. `own` holds custom strategies by name.
 
-    Raises: ConfigurationError for a setting that names none.
+    Raises: ConfigurationError for a setting that names an unknown strategy.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Strategies:
         return name
 
     def name(self, service: bytes) -> str:
-        """How `service` is balanced."""
+        """Return the name of the strategy of `service`."""
         return self._names.get(service, self._default)
 
     def make(self, service: bytes) -> Strategy:
-        """A new strategy for `service`."""
+        """Return a new strategy for `service`."""
         name = self.name(service)
         if name not in self._own:
             return self._known[name](self._dice)
@@ -77,7 +77,7 @@ class Strategies:
 
 
 def weight_of(field: bytes) -> float:
-    """The `weight` in the metadata of a READY, within bounds; 1 where there is none."""
+    """Return the `weight` in the metadata of a READY, within bounds; 1 without a valid one."""
     if not field:
         return 1.0
     try:
@@ -90,12 +90,12 @@ def weight_of(field: bytes) -> float:
 
 
 def set_weight(worker: RegisteredWorker, service: Service) -> None:
-    """Tell `service`'s strategy the share that `worker`'s READY asks for."""
+    """Pass the weight of `worker`'s registration to the strategy of `service`."""
     service.strategy.enter(worker, weight_of(worker.metadata.get(service.name, b"")))
 
 
 def hear_load(worker: RegisteredWorker) -> None:
-    """Tell the strategies that choose by it of the load that a heartbeat told."""
+    """Notify the strategies that choose by load of a new ``worker.load``."""
     for service in worker.order:
         if service.strategy.by_load:
             service.strategy.heard(worker)

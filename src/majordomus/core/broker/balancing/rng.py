@@ -1,5 +1,4 @@
-"""Chance for those rules that need some: one seed from outside, the same throws after it every
-time."""
+"""Random numbers for the strategies: one seed from outside, and the same numbers for each seed."""
 
 from __future__ import annotations
 
@@ -9,8 +8,8 @@ _MASK: Final = (1 << 64) - 1
 
 
 class RandomSource:
-    """``dice(n)`` is a number from 0 to n − 1. `seed` is whatever the shell holds for
-    unpredictable; the generator is splitmix64."""
+    """``dice(n)`` returns a number from 0 to n − 1. The generator is splitmix64; `seed` should be
+    unpredictable."""
 
     __slots__ = ("_state",)
 

@@ -1,8 +1,8 @@
-"""`sticky`: requests with one key go to one worker, as long as it is there and has a slot.
+"""`sticky`: requests with the same key go to the same worker, as long as it has a free slot.
 
-Consistent hashing with several probes: a worker has a few points on a ring, a key looks from
-several places for the next point, and the nearest one found is its worker. When a worker comes or
-goes, or is full, only the keys of that one worker move.
+Multi-probe consistent hashing: a worker has a few points on a ring, a key has several positions,
+and the point that follows one of them most closely is its worker. When a worker is added, removed
+or full, only the keys of that worker move.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Point: TypeAlias = "tuple[int, bytes, RegisteredWorker]"
 BITS: Final = 64
 PROBES: Final = 8
 POINTS: Final = 4
-"""Points of a worker of weight 1."""
+"""Points of a worker with weight 1."""
 _PROBES: Final = Struct(f">{PROBES}Q")
 
 
 class Ring:
-    """Points in the order of their places, parted into 2^n boxes by their first bits: adding,
-    removing and finding the next one cost O(1) on the average, whatever their number."""
+    """Points by position, in 2^n buckets by their first bits: adding, removing and finding the next
+    point cost O(1) on average."""
 
-    __slots__ = ("_boxes", "_count", "_shift")
+    __slots__ = ("_buckets", "_count", "_shift")
 
     def __init__(self) -> None:
-        self._boxes: list[list[Point]] = [[]]
+        self._buckets: list[list[Point]] = [[]]
         self._shift = BITS
         self._count = 0
 
@@ -44,42 +44,42 @@ class Ring:
         return self._count
 
     def add(self, point: Point) -> None:
-        insort(self._boxes[point[0] >> self._shift], point)
+        insort(self._buckets[point[0] >> self._shift], point)
         self._count += 1
-        if self._count > 4 * len(self._boxes):
-            self._part(self._shift - 1)
+        if self._count > 4 * len(self._buckets):
+            self._split(self._shift - 1)
 
     def remove(self, point: Point) -> None:
-        box = self._boxes[point[0] >> self._shift]
-        del box[bisect_left(box, point)]
+        bucket = self._buckets[point[0] >> self._shift]
+        del bucket[bisect_left(bucket, point)]
         self._count -= 1
-        if self._shift < BITS and 4 * self._count < len(self._boxes):
-            self._part(self._shift + 1)
+        if self._shift < BITS and 4 * self._count < len(self._buckets):
+            self._split(self._shift + 1)
 
-    def next(self, place: int, rejected: set[RegisteredWorker] | None) -> Point | None:
-        """The first point at or behind `place`, once around, of a worker not in `rejected`."""
-        boxes, first = self._boxes, place >> self._shift
-        box = boxes[first]
-        for at in range(bisect_left(box, (place,)), len(box)):
-            if not rejected or box[at][2] not in rejected:
-                return box[at]
-        for n in range(1, len(boxes) + 1):
-            for point in boxes[(first + n) % len(boxes)]:
+    def next(self, position: int, rejected: set[RegisteredWorker] | None) -> Point | None:
+        """Return the first point at or after `position`, once around the ring, of a worker that is
+        not in `rejected`; None without one."""
+        buckets, first = self._buckets, position >> self._shift
+        bucket = buckets[first]
+        for at in range(bisect_left(bucket, (position,)), len(bucket)):
+            if not rejected or bucket[at][2] not in rejected:
+                return bucket[at]
+        for n in range(1, len(buckets) + 1):
+            for point in buckets[(first + n) % len(buckets)]:
                 if not rejected or point[2] not in rejected:
                     return point
         return None
 
-    def _part(self, shift: int) -> None:
-        points = [point for box in self._boxes for point in box]
+    def _split(self, shift: int) -> None:
+        points = [point for bucket in self._buckets for point in bucket]
         self._shift = shift
-        self._boxes = [[] for _ in range(1 << (BITS - shift))]
+        self._buckets = [[] for _ in range(1 << (BITS - shift))]
         for point in points:
-            self._boxes[point[0] >> shift].append(point)
+            self._buckets[point[0] >> shift].append(point)
 
 
 class Sticky(Strategy):
-    """The worker of the request's key: of the metadata `key`, or of the client where there is
-    none."""
+    """The worker of the request's key: the metadata `key`, or the client without one."""
 
     __slots__ = ("_placed", "_points", "_ring", "_weights")
 
@@ -95,7 +95,7 @@ class Sticky(Strategy):
         self._placed.add(worker)
         points = self._points.get(worker)
         if points is None:
-            points = self._points[worker] = self._places(worker)
+            points = self._points[worker] = self._points_of(worker)
         for point in points:
             self._ring.add(point)
 
@@ -109,11 +109,11 @@ class Sticky(Strategy):
         ring, nearest, found = self._ring, 1 << BITS, None
         if not ring:
             return None
-        for place in _PROBES.unpack(blake2b(key_of(request), digest_size=_PROBES.size).digest()):
-            point = ring.next(place, request.rejected)
+        for position in _PROBES.unpack(blake2b(key_of(request), digest_size=_PROBES.size).digest()):
+            point = ring.next(position, request.rejected)
             if point is None:
                 return None
-            distance = (point[0] - place) % (1 << BITS)
+            distance = (point[0] - position) % (1 << BITS)
             if distance < nearest:
                 nearest, found = distance, point[2]
         return found
@@ -128,7 +128,7 @@ class Sticky(Strategy):
         self._points.pop(worker, None)
         self._weights.pop(worker, None)
 
-    def _places(self, worker: RegisteredWorker) -> list[Point]:
+    def _points_of(self, worker: RegisteredWorker) -> list[Point]:
         count = max(1, round(POINTS * self._weights.get(worker, 1.0)))
         hashes = (
             blake2b(worker.id, digest_size=8, salt=n.to_bytes(4, "big")).digest()
@@ -138,7 +138,7 @@ class Sticky(Strategy):
 
 
 def key_of(request: AcceptedRequest) -> bytes:
-    """What a request sticks by: its metadata `key`, else its client, also behind a proxy."""
+    """Return the key of a request: its metadata `key`, else its client, also behind a proxy."""
     if request.flags & spec.METADATA:
         key = metadata.unpack(request.metadata).get("key")
         if key is not None:

@@ -1,17 +1,17 @@
-"""Which of the workers that have a slot gets the next request. One strategy object a service.
+"""Which of the workers with a free slot gets the next request. One strategy object per service.
 
-A strategy is told of every change to a worker that it holds, and holds exactly the workers with a
-free slot. What it does costs O(1) or O(log n) of its workers (rule 10). Their names are in
-strategies.py.
+A strategy is notified of every change to the workers of its service, and holds exactly those with a
+free slot. A call costs O(1) or O(log n) of its workers (rule 10). The names of the strategies are
+in registry.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.accel import prefetch_hints as hints
+from majordomus.core.broker.balancing.ring import NO_LEVEL, RingNode
 
 if TYPE_CHECKING:
     from majordomus.core.broker.balancing.rng import RandomSource
@@ -22,10 +22,12 @@ HIGHEST_LEVEL: Final = 1 << 16
 
 
 class Strategy:
-    """What the dispatcher asks of a way to balance, and the base of one's own.
+    """The interface between a service and its way of balancing, and the base class of custom ones.
 
-    `choose` is all that has to be written; `free` holds the workers that it may return. One object
-    serves one service, and nobody else calls it. ``dice(n)`` is a random number below n.
+    Only `choose` must be written. One object serves one service, and only the broker calls it.
+
+    dice: ``dice(n)`` returns a random number from 0 to n − 1.
+    free: the workers that `choose` may return.
     """
 
     __slots__ = ("dice", "free")
@@ -38,140 +40,89 @@ class Strategy:
         self.free: dict[RegisteredWorker, None] = {}
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
-        """The worker for `request`: a free one, none that has rejected it; None only when there is
-        none. Asking changes nothing."""
+        """Return a free worker for `request` that has not rejected it; None only when there is
+        none. The call changes nothing."""
         raise NotImplementedError
 
     def willing(self, request: AcceptedRequest) -> Iterator[RegisteredWorker]:
-        """The free workers that have not rejected `request`."""
+        """Return the free workers that have not rejected `request`."""
         rejected = request.rejected
         return (worker for worker in self.free if not rejected or worker not in rejected)
 
     def put(self, worker: RegisteredWorker) -> None:
-        """`worker` has a free slot, or what it holds has changed. May be repeated."""
+        """`worker` has a free slot, or the number of its requests has changed. May be repeated."""
         self.free[worker] = None
 
     def drop(self, worker: RegisteredWorker) -> None:
-        """`worker` may not be given anything for now. May be repeated."""
+        """`worker` must not be chosen for now. May be repeated."""
         self.free.pop(worker, None)
 
     def given(self, worker: RegisteredWorker) -> None:
-        """A request of this service went to `worker`, chosen here or next in the queue. `put` or
-        `drop` follows."""
+        """A request of this service was dispatched to `worker`, whether it was chosen here or took
+        the request from the queue. `put` or `drop` follows."""
 
     def heard(self, worker: RegisteredWorker) -> None:
-        """A heartbeat of `worker` told ``worker.load``."""
+        """A heartbeat of `worker` has updated ``worker.load``."""
 
     def enter(self, worker: RegisteredWorker, weight: float) -> None:
-        """`worker` serves the service from now on with `weight`, or its weight has changed; `put`
+        """`worker` serves the service with `weight` from now on, or its weight has changed. `put`
         follows when it has a free slot."""
 
     def forget(self, worker: RegisteredWorker) -> None:
-        """`worker` has left."""
+        """`worker` no longer serves the service."""
         self.drop(worker)
 
-
-class RingNode:
-    """A worker's place in the ring of those that hold as much as it does. The head of a ring is a
-    place too, of no worker. ``giver``: the strategy whose ring it is; ``listed``: of a head,
-    whether its level is in the heap."""
-
-    __slots__ = ("after", "before", "giver", "level", "listed", "worker")
-
-    def __init__(
-        self, giver: LeastOutstanding, worker: RegisteredWorker | None, level: int
-    ) -> None:
-        self.giver = giver
-        self.worker = worker
-        self.level = level
-        self.listed = False
-        self.before: RingNode = self
-        self.after: RingNode = self
-
-    def stand_before(self, other: RingNode) -> None:
-        """Leave where one is; stand in the ring of `other`, right before it."""
-        self.before.after = self.after
-        self.after.before = self.before
-        self.before = other.before
-        self.after = other
-        other.before.after = self
-        other.before = self
-
-    def leave(self) -> None:
-        """Stand alone."""
-        self.before.after = self.after
-        self.after.before = self.before
-        self.before = self.after = self
+    @property
+    def notify_dispatch(self) -> Callable[[RegisteredWorker], None] | None:
+        """`given`; None where the class does not define it, so that a dispatch does not call it."""
+        return None if type(self).given is Strategy.given else self.given
 
 
 class LeastOutstanding(Strategy):
-    """The worker that holds the fewest requests for its weight; among equals, who has waited
-    longest. O(log n) of the numbers that are held."""
+    """The worker with the fewest requests for its weight; among equals, the one that has waited
+    longest. O(log n) of the different numbers of requests."""
 
-    __slots__ = ("_at", "_heap", "_levels", "_only", "_weights")
+    __slots__ = ("_heap", "_levels", "_nodes", "_only_worker", "_weights")
 
     def __init__(self, dice: RandomSource | None = None) -> None:
-        self._only: RegisteredWorker | None = None
-        """The one free worker, which needs no rank: all the tables are empty then."""
+        self._only_worker: RegisteredWorker | None = None
+        """The one free worker. It needs no rank: all tables are empty then."""
         self._levels: list[RingNode] = []
-        """The head of each level's ring: behind it stands who has waited longest."""
-        self._at: dict[RegisteredWorker, RingNode] = {}
+        """The head of the ring of each level. The worker after it has waited longest."""
+        self._nodes: dict[RegisteredWorker, RingNode] = {}
+        """The node of each free worker."""
         self._heap: list[int] = []
-        """Every level that is not empty, once, and perhaps some that are."""
+        """Every level that is not empty, once; a level that has become empty is removed late."""
         self._weights: dict[RegisteredWorker, float] = {}
-        """Of those whose weight is not 1."""
+        """The weights that are not 1."""
 
     def put(self, worker: RegisteredWorker) -> None:
-        only = self._only
+        only = self._only_worker
         if only is worker:
             return
         if only is not None:
-            self._only = None
+            self._only_worker = None
             self._rank(only)
-        elif not self._at:
-            self._only = worker
+        elif not self._nodes:
+            self._only_worker = worker
             return
         self._rank(worker)
 
-    def _rank(self, worker: RegisteredWorker) -> None:
-        level = worker.holding
-        if self._weights and worker in self._weights:
-            level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
-        place = worker.place
-        if place is None or place.giver is not self:
-            place = worker.place = self._place_of(worker)
-        if place.level == level:
-            return
-        while level >= len(self._levels):
-            self._levels.append(RingNode(self, None, len(self._levels)))
-        head = self._levels[level]
-        place.level = level
-        place.stand_before(head)
-        if not head.listed:
-            head.listed = True
-            heappush(self._heap, level)
-
-    def _place_of(self, worker: RegisteredWorker) -> RingNode:
-        place = self._at.get(worker)
-        if place is None:
-            place = self._at[worker] = RingNode(self, worker, -1)
-        return place
-
     def drop(self, worker: RegisteredWorker) -> None:
-        if self._only is worker:
-            self._only = None
+        if self._only_worker is worker:
+            self._only_worker = None
             return
-        place = self._at.pop(worker, None)
-        if place is not None:
-            place.leave()
-            if worker.place is place:
-                worker.place = None
+        node = self._nodes.pop(worker, None)
+        if node is not None:
+            node.unlink()
+            if worker.ring_node is node:
+                worker.ring_node = None
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
-        only = self._only
+        only = self._only_worker
         if only is not None:
             return None if request.rejected and only in request.rejected else only
-        if not self._at:
+        if not self._nodes:
             return None
         while True:
             lowest = self._heap[0]
@@ -181,28 +132,16 @@ class LeastOutstanding(Strategy):
             heappop(self._heap)
             head.listed = False
         if request.rejected is None:
-            place = head.after
-            if len(self._at) > hints.RING:
-                self._look_ahead(place.after)
-            return place.worker
+            node = head.after
+            node.prefetch_next(len(self._nodes))
+            return node.worker
         for level in sorted(self._heap):
-            place = self._levels[level].after
-            while place.worker is not None:
-                if place.worker not in request.rejected:
-                    return place.worker
-                place = place.after
+            node = self._levels[level].after
+            while node.worker is not None:
+                if node.worker not in request.rejected:
+                    return node.worker
+                node = node.after
         return None
-
-    def _look_ahead(self, place: RingNode) -> None:
-        """Fetch what the next one holds, the worker behind it, and the place after that: one step
-        each, so that every step finds what the last call fetched."""
-        if place.worker is not None:
-            hints.peer_at(place)
-            hints.id_at(place)
-            place = place.after
-        if place.worker is not None:
-            hints.worker_at(place)
-            hints.place_after(place)
 
     def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights.pop(worker, None)
@@ -212,3 +151,28 @@ class LeastOutstanding(Strategy):
     def forget(self, worker: RegisteredWorker) -> None:
         self.drop(worker)
         self._weights.pop(worker, None)
+
+    def _rank(self, worker: RegisteredWorker) -> None:
+        """Move `worker` to the end of the ring of its level, unless it is in that ring already."""
+        level = worker.holding
+        if self._weights and worker in self._weights:
+            level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
+        node = worker.ring_node
+        if node is None or node.owner is not self:
+            node = worker.ring_node = self._node_of(worker)
+        if node.level == level:
+            return
+        while level >= len(self._levels):
+            self._levels.append(RingNode(self, None, len(self._levels)))
+        head = self._levels[level]
+        node.level = level
+        node.move_before(head)
+        if not head.listed:
+            head.listed = True
+            heappush(self._heap, level)
+
+    def _node_of(self, worker: RegisteredWorker) -> RingNode:
+        node = self._nodes.get(worker)
+        if node is None:
+            node = self._nodes[worker] = RingNode(self, worker, NO_LEVEL)
+        return node

@@ -1,4 +1,7 @@
-"""What peers of the older dialects say, in terms of the same rules (docs/spec)."""
+"""The commands of MDP/0.1, MDP/0.2 (both framings) and Delphi, under the same rules as MDP/0.3.
+
+docs/spec has a page for each dialect.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load
 from majordomus.core.broker.commands.dependencies import Commands
+from majordomus.core.broker.outgoing import LEGACY as TAG
 from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.protocol import spec
@@ -23,7 +27,7 @@ DELPHI = Dialect.DELPHI
 
 
 class LegacyCommands(Commands):
-    """The commands of MDP/0.1, MDP/0.2 in both framings, and Delphi, as a broker reads them."""
+    """Handlers of the legacy commands."""
 
     def handle(
         self,
@@ -33,10 +37,10 @@ class LegacyCommands(Commands):
         command: Command,
         now: float,
     ) -> None:
-        """One message.
+        """Handle one message.
 
         Raises:
-            UnknownPeerError: the peer must be sent off.
+            UnknownPeerError: the peer must be disconnected.
         """
         if not command.from_worker:
             self._request(peer, dialect, envelope, command, now)
@@ -73,7 +77,7 @@ class LegacyCommands(Commands):
             if self.settings.legacy_errors == "reply":
                 body = [str(error.status).encode(), error.text.encode()]
                 own = LEGACY[dialect].b2c_final(command.service, body)
-                self.outgoing.say(peer, [*envelope, *own], now)
+                self.outgoing.send(peer, [*envelope, *own], TAG, None, now)
             else:
                 self.registry.counts.unanswered += 1
 
@@ -91,68 +95,77 @@ class LegacyCommands(Commands):
             self._reply(worker, command, now)
 
     def _ready(self, peer: Peer, dialect: Dialect, name: bytes, now: float) -> None:
-        """RFC 7: a second READY is an offence. A Delphi worker may say it again, also to move
-        (docs/spec/delphi.md)."""
+        """Register a worker.
+
+        A second READY is an error (RFC 7). A Delphi worker may repeat it, also with another
+        service, to move there (docs/spec/delphi.md).
+        """
         worker, moved = peer.worker, None
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:
                 raise UnknownPeerError("second-ready")
             if full_name(peer.prefix, name) not in worker.services:
-                self.enrolment.check_claim(peer, None, name)
+                self.registration.check_claim(peer, None, name)
                 self.presence.lose(worker, "moved to another service", now)
                 moved, worker = worker, None
         if worker is None:
-            name = self.enrolment.check_claim(peer, None, name)
+            name = self.registration.check_claim(peer, None, name)
             capacity = self.settings.delphi_capacity if dialect is DELPHI else 1
-            worker = self.enrolment.new_worker(peer, dialect, capacity, now)
+            worker = self.registration.new_worker(peer, dialect, capacity, now)
             worker.answered = moved.answered if moved is not None else None
             if dialect is DELPHI:
-                self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
-            self.enrolment.enrol(worker, name, now)
+                self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
+            self.registration.enrol(worker, name, now)
         elif dialect is DELPHI:
-            self.outgoing.say(peer, LEGACY[dialect].b2w_ready(peer.id), now)
+            self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
 
     def _heartbeat(self, worker: RegisteredWorker, command: Command, now: float) -> None:
-        if command.load is None:
+        if command.load is None:  # the load has not changed
             return
         was_excluded = worker.load == spec.LOAD_UNREADABLE
         worker.load = command.load
         if was_excluded != (worker.load == spec.LOAD_UNREADABLE):
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
         hear_load(worker)
 
     def _reply(self, worker: RegisteredWorker, command: Command, now: float) -> None:
-        """The handle names the dispatch; behind a Delphi client's handle it is the oldest
-        unanswered one."""
+        """Handle a PARTIAL or FINAL of a worker.
+
+        The handle names the dispatch. A Delphi worker knows only the client's handle: then it is
+        the oldest dispatch for that client without an answer.
+        """
         waiting = worker.handles.get(command.address)
         if not waiting:
             self._reply_again(worker, command, now)
             return
-        number = waiting[0]
+        dispatch_id = waiting[0]
         if command.number == spec.PARTIAL:
-            request = self.dispatcher.held_as(worker, number)
+            request = self.dispatcher.held_as(worker, dispatch_id)
             if request is None:
                 return
             if self.admission.too_large(command.body):
-                self.dispatcher.give_up(
+                self.completion.fail_if_open(
                     request, spec.TOO_LARGE, "a part is larger than allowed", now
                 )
             else:
-                self.dispatcher.part(request, command.body, 0, b"", now)
+                self.completion.pass_part(request, command.body, 0, b"", now)
             return
-        answered = self.dispatcher.release(worker, number)
+        answered = self.dispatcher.release(worker, dispatch_id)
         if answered is not None and self.admission.too_large(command.body):
-            self.dispatcher.give_up(
+            self.completion.fail_if_open(
                 answered, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         elif answered is not None:
-            self.dispatcher.answer(answered, spec.OK, command.body, 0, b"", now)
+            self.completion.pass_final(answered, spec.OK, command.body, 0, b"", now)
         if answered is not None and worker.dialect is DELPHI:
             self.events.answered(worker, command.address, answered.peer)
-        self.dispatcher.feed(worker, now)
+        self.queueing.feed(worker, now)
 
     def _reply_again(self, worker: RegisteredWorker, command: Command, now: float) -> None:
-        """To a handle that waits for no answer: an event, if this Delphi worker has answered it."""
+        """Handle a reply to a handle that expects none.
+
+        A Delphi worker may send it to a client that it has answered before: it becomes an event.
+        """
         if worker.answered is None:
             self.registry.drop("unasked-reply", worker.id)
         elif self.admission.too_large(command.body):

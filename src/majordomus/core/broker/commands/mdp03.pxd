@@ -3,7 +3,6 @@ cimport cython
 cimport majordomus.protocol.spec as spec
 from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
-from majordomus.core.broker.dispatch cimport Dispatcher
 from majordomus.core.broker.state.peers cimport Peer, conversation
 from majordomus.core.broker.commands.dependencies cimport Commands
 from majordomus.core.broker.state.requests cimport AcceptedRequest
@@ -12,7 +11,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef unsigned long long BROKER_ID_BIT
-cdef list NOTHING
+cdef list NO_BODY
 
 
 @cython.final
@@ -25,7 +24,7 @@ cdef class Mdp03Commands(Commands):
     cdef object _request(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     @cython.locals(
         flags=int,
-        number="unsigned long long",
+        dispatch_id="unsigned long long",
         metadata_field=bytes,
         worker=RegisteredWorker,
         request=AcceptedRequest,

@@ -1,14 +1,14 @@
-"""What MDP/0.3 peers say, command by command: each finds the rule that it is subject to.
+"""The commands of MDP/0.3, one handler each. docs/spec/mdp-0.3.md defines them.
 
-docs/spec/mdp-0.3.md says what every command means. A handler gets the header's fields, the envelope
-(empty for most), the body frames and the time.
+A handler checks the message and calls the rule. It gets the fields of the header, the envelope
+(usually empty), the body frames and the time.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import encoding as speech
+from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import hear_load, set_weight
 from majordomus.core.broker.commands.dependencies import Commands, Dependencies
@@ -33,19 +33,19 @@ MDP03 = Dialect.MDP03
 SERVED_BEHIND_ENVELOPE = frozenset(
     (spec.REQUEST, spec.PARTIAL, spec.FINAL, spec.CANCEL, spec.CREDIT)
 )
-GIVES_A_SLOT_BACK = frozenset((spec.FINAL, spec.REJECT))
-NOT_FOR_A_BROKER = frozenset((spec.WELCOME,))
-NOTHING: Final[list[Frame]] = []
-"""The body of what has none; nobody puts anything in."""
+FREES_A_SLOT = frozenset((spec.FINAL, spec.REJECT))
+SENT_BY_BROKERS = frozenset((spec.WELCOME,))
+NO_BODY: Final[list[Frame]] = []
+"""The body of messages without one. Never changed."""
 NEEDS_PRESENCE = frozenset((spec.HELLO, spec.EVENT, spec.SUBSCRIBE, spec.UNSUBSCRIBE))
 
 
 class Mdp03Commands(Commands):
-    """The commands of MDP/0.3, as a broker reads them."""
+    """Handlers of the commands of MDP/0.3."""
 
-    def __init__(self, rooms: Dependencies) -> None:
-        super().__init__(rooms)
-        events = self._events = EventCommands(rooms, self._refuse_event)
+    def __init__(self, dependencies: Dependencies) -> None:
+        super().__init__(dependencies)
+        events = self._events = EventCommands(dependencies, self._refuse_event)
         self._commands = {
             spec.READY: self._ready,
             spec.PARTIAL: self._partial,
@@ -69,25 +69,25 @@ class Mdp03Commands(Commands):
         at: int,
         now: float,
     ) -> None:
-        """One message, with its header at `at`; the list is ours.
+        """Handle one message, whose header is frame `at`. Takes ownership of `frames`.
 
         Raises:
-            UnknownPeerError: the peer must be sent off.
+            UnknownPeerError: the peer must be disconnected.
             RemoteProtocolError: the message is malformed.
         """
         command = header.command
-        if command == spec.REQUEST:  # these three make nearly all of the traffic
+        if command == spec.REQUEST:  # these three are nearly all of the traffic
             self._request(peer, header, frames, at, now)
             return
         if command == spec.FINAL and header.flags < spec.BROKER_METADATA:
             self._final(peer, header, frames, at, now)
             return
         if command == spec.HEARTBEAT and not at and header.flags < spec.BROKER_METADATA:
-            self._heartbeat(peer, header, (), NOTHING, now)
+            self._heartbeat(peer, header, (), NO_BODY, now)
             return
         envelope = tuple(frames[:at])
         if header.flags >= spec.BROKER_METADATA:
-            self._grave_flags(peer, envelope, header, now)
+            self._critical_flags(peer, envelope, header, now)
         elif (handler := self._commands.get(command)) is None:
             self._unknown(peer, envelope, header, now)
         elif envelope and command not in SERVED_BEHIND_ENVELOPE:
@@ -98,19 +98,24 @@ class Mdp03Commands(Commands):
     def _misplaced(
         self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
     ) -> None:
-        """What is not served behind an envelope: FINAL 501 for a client's command, DISCONNECT for a
-        worker's."""
+        """Refuse a command that is not allowed behind an envelope.
+
+        A client gets FINAL 501, a worker DISCONNECT.
+        """
         if header.command not in NEEDS_PRESENCE:
             raise UnknownPeerError("worker-behind-envelope")
         self.registry.drop("behind-envelope", peer.id)
-        self._not_implemented(peer, envelope, header.id, "no presence behind an envelope", now)
+        text = "not served behind an envelope: connect to the broker directly"
+        self._not_implemented(peer, envelope, header.id, text, now)
 
-    def _grave_flags(
+    def _critical_flags(
         self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float
     ) -> None:
-        """Flags that cannot be ignored, on anything but a REQUEST: 0x40 is the broker's own; 0x80:
-        "whoever does not know what it means answers 501". A reply that nobody understands fails its
-        request."""
+        """Refuse a message whose flags cannot be ignored; REQUESTs are checked at admission.
+
+        Only the broker may set 0x40. 0x80: "whoever does not know what it means answers 501"
+        (docs/spec/mdp-0.3.md). On a worker's reply it fails the request.
+        """
         id = header.id
         if header.flags & spec.BROKER_METADATA:
             raise RemoteProtocolError("forged-metadata")
@@ -121,16 +126,18 @@ class Mdp03Commands(Commands):
         if worker is None or held is None:
             self._not_implemented(peer, envelope, id, text, now)
             return
-        self.dispatcher.give_up(held, spec.NOT_IMPLEMENTED, text, now)
-        if header.command in GIVES_A_SLOT_BACK:
+        self.completion.fail_if_open(held, spec.NOT_IMPLEMENTED, text, now)
+        if header.command in FREES_A_SLOT:
             self.dispatcher.release(worker, id)
-            self.dispatcher.feed(worker, now)
+            self.queueing.feed(worker, now)
 
     def _unknown(self, peer: Peer, envelope: tuple[Frame, ...], header: Fields, now: float) -> None:
-        """ "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted"
-        (docs/spec/mdp-0.3.md)."""
+        """Refuse an unknown command.
+
+        "An unknown command is answered FINAL 501 if `id` ≠ 0, and counted" (docs/spec/mdp-0.3.md).
+        """
         command = header.command
-        if command in NOT_FOR_A_BROKER:
+        if command in SENT_BY_BROKERS:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
         self.registry.drop("unknown-command", peer.id)
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
@@ -139,12 +146,12 @@ class Mdp03Commands(Commands):
     def _not_implemented(
         self, peer: Peer, envelope: tuple[Frame, ...], id: int, text: str, now: float
     ) -> None:
-        """FINAL 501. Where `id` is open, that is its one outcome (rule 1)."""
+        """Send FINAL 501. When `id` is an open request, this is its one outcome (rule 1)."""
         request = peer.open.get(conversation(id, envelope))
         if request is None:
             self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
         else:
-            self.dispatcher.fail(request, spec.NOT_IMPLEMENTED, text, now)
+            self.completion.fail(request, spec.NOT_IMPLEMENTED, text, now)
 
     def _refuse(
         self,
@@ -156,16 +163,23 @@ class Mdp03Commands(Commands):
         now: float,
         flags: int = 0,
     ) -> None:
-        """FINAL for what never became a request; nothing when there is no id or no answer is
-        wanted."""
+        """Send FINAL for a message that is not accepted as a request.
+
+        Sends nothing when the message has no id, or when its client wants no answer.
+        """
         if flags & spec.ONE_WAY:
             self.registry.counts.unanswered += 1
         elif id:
             self.registry.counts.refused[status] += 1
-            self.outgoing.say(peer, speech.refusal(envelope, id, status, text), now)
+            message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
+            self.outgoing.send(peer, message, spec.FINAL, key, now)
 
     def _refuse_event(self, peer: Peer, id: int, status: int, text: str, now: float) -> None:
-        """FINAL for what has no answer of its own; not where it would be taken for another's."""
+        """Send FINAL for a command that success does not answer.
+
+        Sends nothing when the id is that of an open request or dispatch: the peer would take it
+        for the answer to that.
+        """
         if id not in peer.open and self.dispatcher.held_as(peer.worker, id) is None:
             self._refuse(peer, (), id, status, text, now)
 
@@ -180,7 +194,7 @@ class Mdp03Commands(Commands):
             self.registry.drop("no-id", peer.id)
             return
         if id >= BROKER_ID_BIT:
-            text = "bit 63 of an id is the broker's"
+            text = "bit 63 of an id is reserved for the broker"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
         key = conversation(id, envelope) if id else None
@@ -222,29 +236,29 @@ class Mdp03Commands(Commands):
         session = self._events.named_session(field)
         if session is None:
             self.registry.drop("bad-session", peer.id)
-            text = "a session is 16 bytes"
+            text = "a session must be 16 bytes"
             self._refuse_event(peer, id, spec.BAD_REQUEST, text, now)
             return
-        hooks = self.presence.hooks
+        hooks = self.hooks.holding
         if hooks is None:
-            self._enter(peer, session, now)
+            self._begin_presence(peer, session, now)
             return
 
         def then(action: Action, at: float) -> None:
             if isinstance(action, Reject):
                 self._refuse(peer, (), id, action.status, action.text, at)
             else:
-                self._enter(peer, session, at)
+                self._begin_presence(peer, session, at)
 
         hooks.hello(peer, metadata.unpack(field) if field else {}, then, now)
 
-    def _enter(self, peer: Peer, session: bytes, now: float) -> None:
-        """Presence begins, or is renewed."""
+    def _begin_presence(self, peer: Peer, session: bytes, now: float) -> None:
+        """Begin or renew presence."""
         first = peer.state is not PRESENT
         peer.move("hello")
         if session:
             self.events.keep(peer, session, now)
-            self.admission.authority.reconsider(peer, now)
+            self.authorization.reconsider(peer, now)
         interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
         self.presence.greet(peer, interval, now)
         if first:
@@ -262,9 +276,9 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.drop("late-cancel", peer.id, count_only=True)
         else:
-            self.dispatcher.cancel(request, now)
+            self.completion.cancel(request, now)
 
-    def _client_piece(
+    def _client_part(
         self,
         peer: Peer,
         header: Fields,
@@ -272,7 +286,7 @@ class Mdp03Commands(Commands):
         body: list[Frame],
         now: float,
     ) -> None:
-        """A part of a client's stream, or its end."""
+        """Handle a part of a client's stream, or its end."""
         flags, field = header.flags, header.metadata
         request = peer.open.get(conversation(header.id, envelope))
         if request is None:
@@ -282,16 +296,16 @@ class Mdp03Commands(Commands):
             if flags & spec.METADATA:
                 metadata.unpack(field)
         except RemoteProtocolError as error:
-            self.dispatcher.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
+            self.completion.fail(request, spec.BAD_REQUEST, f"metadata: {error}", now)
             return
         if self.admission.too_large(body):
-            self.dispatcher.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            self.completion.fail(request, spec.TOO_LARGE, "a part is larger than allowed", now)
             return
-        piece = StreamPart(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
+        part = StreamPart(body, flags, field, sum(map(len, body)) + len(field) + PART_COST)
         if header.command == spec.PARTIAL:
-            self.dispatcher.streams.client_part(request, piece, now)
+            self.completion.streams.client_part(request, part, now)
         else:
-            self.dispatcher.streams.client_final(request, piece, now)
+            self.completion.streams.client_final(request, part, now)
 
     # ── an MDP/0.3 worker ─────────────────────────────────────────────────────────────────────────
 
@@ -305,31 +319,31 @@ class Mdp03Commands(Commands):
     ) -> None:
         capacity, name, metadata_field = header.code, header.service, header.metadata
         if not capacity:
-            raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1..65535")
+            raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1 to 65535")
         if metadata_field:
             metadata.unpack(metadata_field)
         worker = peer.worker
         if worker is not None and worker.dialect is not MDP03:
             raise UnknownPeerError("changed-dialect")
-        name = self.enrolment.check_claim(peer, worker, name)
+        name = self.registration.check_claim(peer, worker, name)
         if worker is None:
-            worker = self.enrolment.new_worker(peer, MDP03, capacity, now)
+            worker = self.registration.new_worker(peer, MDP03, capacity, now)
             self.presence.greet(peer, self.settings.worker_interval, now)
         elif worker.capacity != capacity or worker.state is DRAINING:
             self._set_capacity(worker, capacity, now)
         before = worker.metadata.get(name)
         worker.metadata[name] = metadata_field
         if name not in worker.services:
-            self.enrolment.enrol(worker, name, now)
+            self.registration.enrol(worker, name, now)
         elif metadata_field != before:
             set_weight(worker, worker.services[name])
-            self.dispatcher.reweigh(worker, now)
+            self.queueing.reweigh(worker, now)
 
     def _set_capacity(self, worker: RegisteredWorker, capacity: int, now: float) -> None:
         if capacity:
             worker.capacity = capacity
         worker.move("capacity" if capacity else "drain")
-        self.dispatcher.reweigh(worker, now)
+        self.queueing.reweigh(worker, now)
 
     def _partial(
         self,
@@ -339,46 +353,48 @@ class Mdp03Commands(Commands):
         body: list[Frame],
         now: float,
     ) -> None:
-        flags, number, metadata_field = header.flags, header.id, header.metadata
-        if not number & spec.BROKER_ID_BIT:
-            self._client_piece(peer, header, envelope, body, now)
+        flags, dispatch_id, metadata_field = header.flags, header.id, header.metadata
+        if not dispatch_id & spec.BROKER_ID_BIT:
+            self._client_part(peer, header, envelope, body, now)
             return
         worker = self._worker(peer, envelope)
-        request = self.dispatcher.held_as(worker, number)
+        request = self.dispatcher.held_as(worker, dispatch_id)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
         if self.admission.too_large(body):
-            self.dispatcher.give_up(request, spec.TOO_LARGE, "a part is larger than allowed", now)
+            self.completion.fail_if_open(
+                request, spec.TOO_LARGE, "a part is larger than allowed", now
+            )
             return
-        self.dispatcher.part(request, body, flags, metadata_field, now)
+        self.completion.pass_part(request, body, flags, metadata_field, now)
 
     def _final(self, peer: Peer, header: Fields, frames: list[Frame], at: int, now: float) -> None:
-        flags, number, metadata_field = header.flags, header.id, header.metadata
-        if number < BROKER_ID_BIT:
-            self._client_piece(peer, header, tuple(frames[:at]), frames[at + 1 :], now)
+        flags, dispatch_id, metadata_field = header.flags, header.id, header.metadata
+        if dispatch_id < BROKER_ID_BIT:
+            self._client_part(peer, header, tuple(frames[:at]), frames[at + 1 :], now)
             return
         worker = peer.worker
         if worker is None or at or worker.dialect is not MDP03:
             raise UnknownPeerError("unknown-worker")
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
-        request = self.dispatcher.release(worker, number)
+        request = self.dispatcher.release(worker, dispatch_id)
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
         frames.pop(0)
         if self.admission.too_large(frames):
-            self.dispatcher.give_up(
+            self.completion.fail_if_open(
                 request, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         else:
-            self.dispatcher.answer(
+            self.completion.pass_final(
                 request, header.code or spec.HANDLER_FAILED, frames, flags, metadata_field, now
             )
-        self.dispatcher.feed(worker, now)
+        self.queueing.feed(worker, now)
 
     def _reject(
         self,
@@ -393,8 +409,8 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.drop("unasked-reply", peer.id)
             return
-        self.dispatcher.reject(request, worker, now)
-        self.dispatcher.feed(worker, now)
+        self.queueing.reject(request, worker, now)
+        self.queueing.feed(worker, now)
 
     def _capacity(
         self,
@@ -407,16 +423,16 @@ class Mdp03Commands(Commands):
         self._set_capacity(self._worker(peer, envelope), header.code, now)
 
     def _worker(self, peer: Peer, envelope: tuple[Frame, ...]) -> RegisteredWorker:
-        """The worker that `peer` is known as.
+        """The worker that `peer` has registered.
 
-        Raises: UnknownPeerError: it is not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
+        Raises: UnknownPeerError: it has not ("gets DISCONNECT", docs/spec/mdp-0.3.md).
         """
         worker = peer.worker
         if worker is None or envelope or worker.dialect is not MDP03:
             raise UnknownPeerError("unknown-worker")
         return worker
 
-    # ── both ──────────────────────────────────────────────────────────────────────────────────────
+    # ── both sides ────────────────────────────────────────────────────────────────────────────────
 
     def _heartbeat(
         self,
@@ -453,10 +469,13 @@ class Mdp03Commands(Commands):
         body: list[Frame],
         now: float,
     ) -> None:
-        """ "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
-        never answered" (docs/spec/mdp-0.3.md)."""
+        """Grant credit to a stream.
+
+        "What is said on an id that is no longer open, CREDIT included, is dropped and counted,
+        never answered" (docs/spec/mdp-0.3.md).
+        """
         parts, id = header.code, header.id
-        streams = self.dispatcher.streams
+        streams = self.completion.streams
         if id & spec.BROKER_ID_BIT:
             held = None if envelope else self.dispatcher.held_as(peer.worker, id)
             if held is not None:

@@ -1,7 +1,6 @@
-"""What a hook may decide about a message, as data. Nothing is done here:
-core/broker/hooks/holding.py does it.
+"""The actions that a hook may return, as data. Nothing is carried out here: holding.py does that.
 
-A body is a list of frames by the time the rules see it; the shell makes frames of whatever else.
+A body is a list of frames by the time it gets to the core: `net` encodes every other type.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ from majordomus.protocol import spec
 
 
 class Action:
-    """What a hook returns. `None` stands for `Forward()`."""
+    """The base of all actions. A hook that returns None means `Forward()`."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Forward(Action):
-    """Go on, with what the hook has made of the message."""
+    """Process the message further, with the changes that the hook has made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discard(Action):
-    """Drop the message. Its client hears nothing: its own deadline ends the call."""
+    """Drop the message without an answer. The client's call ends at its own deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendTo(Action):
-    """A request: to this worker alone. A reply: to this client, as an event.
+    """Send a request to one worker only, or a reply to another client as an event.
 
-    `peer` is the id of a worker or the handle of a client.
+    peer: the routing id of the worker, or the handle of the client.
     """
 
     peer: bytes
@@ -40,33 +39,47 @@ class SendTo(Action):
 
 @dataclass(frozen=True, slots=True)
 class Redirect(Action):
-    """A request: to another service. The client does not see that."""
+    """Send a request to another service. The client does not notice.
+
+    service: the full name of that service.
+    """
 
     service: str
 
 
 @dataclass(frozen=True, slots=True)
 class Replace(Action):
-    """A reply: this body instead of the worker's."""
+    """Replace the body of a reply or of a part.
+
+    body: the new body.
+    """
 
     body: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reject(Action):
-    """End the request with a status that is not 200, and a sentence for people."""
+    """End the request with an error.
+
+    status: 201 to 65535.
+    text: a sentence for people; the body of the answer.
+    """
 
     status: int
     text: str = ""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for what is no status of a failure."""
+        """Raises: ValueError when `status` is not one of a failure."""
         if not 201 <= self.status <= 65535:
-            raise ValueError(f"Reject needs the status of a failure, 201 to 65535: {self.status}")
+            raise ValueError(f"Reject needs a status from 201 to 65535, not {self.status}")
 
 
 class ReplyAction(Action):
-    """End the request with this answer of the broker's own."""
+    """End the request with an answer of the hook's own.
+
+    frames: the body.
+    status: 200 unless it is an error.
+    """
 
     __slots__ = ("frames", "status")
 
@@ -80,4 +93,4 @@ ON_REQUEST: Final = (Forward, Discard, SendTo, Redirect, ReplyAction, Reject)
 ON_REPLY: Final = (Forward, Discard, SendTo, Replace, ReplyAction, Reject)
 ON_PART: Final = (Forward, Discard, Replace)
 ON_CLIENT: Final = (Forward, Reject)
-"""Which actions mean something where."""
+"""The actions that are allowed for a request, a reply, a part and a client."""

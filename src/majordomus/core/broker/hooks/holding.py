@@ -1,218 +1,187 @@
-"""Hooks: a request, a reply or a client waits here for what a hook decides, and then goes its way.
+"""Ask the hooks about requests, replies, parts and clients, and do what they decide.
 
-Rule 11 lives here: limits come first, what is held counts toward them, and a hook that takes too
-long is a 500. The hooks themselves are somebody else's: an object that is asked, and that answers
-at once or by `resume`.
+Rule 11 lives here: the limits are checked before a hook is asked, a request that waits for a
+decision counts toward them, and a hook that takes too long ends its request with 500. A hook
+decides at once, or later through `resume` (pending.py holds the request meanwhile).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import bounds
-from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.hooks import actions
 from majordomus.core.broker.hooks.actions import Action
+from majordomus.core.broker.hooks.pending import Decide, PendingDecision, PendingDecisions
 from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookRequest, Outcome
-from majordomus.core.broker.state.callers import Caller
-from majordomus.core.broker.state.timer_wheel import Deadlines
+from majordomus.core.broker.state.identity import Caller
 from majordomus.core.broker.state.transitions import FORGOTTEN
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.admission import Admission
-    from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.hooks.effects import Ends, Identifies, Proceeds, Pushes
+    from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.protocol.spec import Frame
 
-TOO_LARGE: Final = "what a hook of the broker made of it is larger than allowed"
-NO_PATIENCE: Final = "the answer is there, and cannot wait for a hook of the broker: "
-NO_ACTION: Final = "a hook of the broker returned what is no action for it"
-
-Decide = Callable[[Action, float], None]
-
-
-class Hooks(Protocol):
-    """What the machine asks. Each question has a number; None for an answer means that `resume`
-    brings it later, under that number, at most once."""
-
-    asks: bool
-    """Whether there is an `on_request`; the others likewise."""
-    hears: bool
-    parts: bool
-    greets: bool
-    ends: bool
-    may_wait: bool
-    """Whether any of them may answer later."""
-
-    def on_request(self, number: int, request: HookRequest) -> Action | None: ...
-
-    def on_reply(self, number: int, reply: HookReply) -> Action | None: ...
-
-    def on_part(self, part: HookReply) -> Action: ...
-
-    def on_client(self, number: int, client: ClientInfo) -> Action | None: ...
-
-    def client_lost(self, client: ClientInfo, why: str) -> None: ...
-
-    def on_end(self, outcome: Outcome) -> None: ...
-
-    def abandon(self, number: int) -> None:
-        """Nobody waits for the answer to question `number` any more."""
-
-
-class PendingDecision:
-    """A question that is open, and what is to be done when it is answered."""
-
-    __slots__ = ("decide", "number", "peer", "request", "timer")
-
-    def __init__(
-        self, number: int, decide: Decide, request: AcceptedRequest | None, peer: Peer | None
-    ) -> None:
-        self.number = number
-        self.decide = decide
-        self.request = request
-        self.peer = peer
-        self.timer: dict[PendingDecision, None] | None = None
+TOO_LARGE: Final = "a hook of the broker made the body larger than allowed"
+CANNOT_WAIT: Final = "the answer cannot wait for a hook of the broker: "
+WRONG_ACTION: Final = "a hook of the broker returned an action that is not allowed here"
 
 
 class KnownClient:
-    """A client that the hooks were told of. ``barred``: why all its requests are refused.
-    ``waiting``: requests that came before the hooks had decided about it."""
+    """A client about which the hooks were asked.
 
-    __slots__ = ("barred", "hold", "info", "waiting")
+    info: the view of the client that the hooks have.
+    decision: the decision about it that is pending; None when there is none.
+    rejection: the status and text for all its requests; None when it is accepted.
+    waiting: requests that arrived before the decision, with their metadata as received.
+    """
+
+    __slots__ = ("decision", "info", "rejection", "waiting")
 
     def __init__(self, info: ClientInfo) -> None:
         self.info = info
-        self.hold: PendingDecision | None = None
-        self.barred: actions.Reject | None = None
+        self.decision: PendingDecision | None = None
+        self.rejection: actions.Reject | None = None
         self.waiting: dict[AcceptedRequest, bytes] = {}
 
 
 class Holding:
-    """Where the machine and the hooks meet. `hooks` may be replaced at any time."""
+    """Everything that waits for hooks, and the calls of the hooks.
+
+    hooks: the hooks that are asked from now on; may be replaced at any time.
+    push: sends an event to a client's handle; False when there is no such client.
+    pending: decisions that hooks have not made yet, and the requests that wait for them.
+    clients: clients about which the hooks were asked.
+    tokens: the token of each client's last HELLO, for requests without a token of their own.
+    """
 
     def __init__(
-        self, registry: Registry, dispatcher: Dispatcher, admission: Admission, hooks: Hooks
+        self,
+        registry: Registry,
+        admission: Proceeds,
+        completion: Ends,
+        authorization: Identifies,
+        push: Pushes,
+        hooks: Hooks,
     ) -> None:
         self.registry = registry
-        self.dispatcher = dispatcher
+        self.authorization = authorization
+        self.completion = completion
         self.admission = admission
         self.hooks = hooks
-        self.push: Callable[[bytes, list[Frame], float], bool] | None = None
-        self.holds: dict[int, PendingDecision] = {}
-        self.held: dict[AcceptedRequest, PendingDecision | None] = {}
-        """Requests that wait, for the answer to a question of their own or for their client's."""
-        self.timers: Deadlines = Deadlines()
-        self.seen: dict[Peer, KnownClient] = {}
+        self.push = push
+        self.pending = PendingDecisions(registry, admission)
+        self.clients: dict[Peer, KnownClient] = {}
         self.tokens: dict[Peer, str] = {}
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, request: AcceptedRequest, field: bytes, now: float) -> None:
-        """A request that was accepted; `field` is its metadata as it came, the token included."""
-        if self.hooks.greets:
-            seen = self.seen.get(request.peer)
-            if seen is None:
+    def request(self, request: AcceptedRequest, field: bytes, now: float) -> None:
+        """Ask about an accepted request; `field` is its metadata as received, token included."""
+        if self.hooks.has_on_client:
+            client = self.clients.get(request.peer)
+            if client is None:
                 values = packing.unpack(field) if field else {}
-                seen = self._meet(request.peer, ClientInfo(request.peer, values, False), None, now)
-            if seen.hold is not None:
-                if not self._no_room(request, now):
-                    seen.waiting[request] = field
-                    self._keep(request, None)
+                info = ClientInfo(request.peer, values, False)
+                client = self._ask_about_client(request.peer, info, None, now)
+            if client.decision is not None:
+                if not self._queue_full(request, now):
+                    client.waiting[request] = field
+                    self.pending.hold(request, None)
                 return
-            if seen.barred is not None:
-                self.dispatcher.fail(request, seen.barred.status, seen.barred.text, now)
+            if client.rejection is not None:
+                self.completion.fail(request, client.rejection.status, client.rejection.text, now)
                 return
-        self._ask(request, field, now)
+        self._ask_about_request(request, field, now)
 
-    def _ask(self, request: AcceptedRequest, field: bytes, now: float) -> None:
+    def _ask_about_request(self, request: AcceptedRequest, field: bytes, now: float) -> None:
         hooks = self.hooks
-        if not hooks.asks:
+        if not hooks.has_on_request:
             self.admission.proceed(request, now)
             return
-        # A service without a backlog may have a free worker: `place` judges whether it must wait.
-        if (hooks.may_wait or request.service.queue) and self._no_room(request, now):
+        # With an empty queue a worker may be free, so that `proceed` decides whether to queue it.
+        if (hooks.may_wait or request.service.queue) and self._queue_full(request, now):
             return
         view = HookRequest(request, field, self.tokens.get(request.peer, ""))
         number = self.registry.next_number()
         action = hooks.on_request(number, view)
         if action is not None:
-            self._judge(request, view, action, now)
+            self._apply_to_request(request, view, action, now)
             return
-        hold = PendingDecision(number, lambda a, t: self._judge(request, view, a, t), request, None)
-        self._keep(request, hold)
-        self._open(hold, now)
+        self._wait(request, number, lambda a, t: self._apply_to_request(request, view, a, t), now)
 
-    def _no_room(self, request: AcceptedRequest, now: float) -> bool:
-        """Rule 4, before the hooks: whether `request` had to be refused."""
-        full = bounds.broken(self.registry, request)
+    def _wait(self, request: AcceptedRequest, number: int, decide: Decide, now: float) -> None:
+        decision = PendingDecision(number, decide, request, None)
+        self.pending.hold(request, decision)
+        self.pending.add(decision, now)
+
+    def _queue_full(self, request: AcceptedRequest, now: float) -> bool:
+        """Check the limits of the queues before a hook is asked (rule 4).
+
+        True when `request` exceeds one; it has been refused then.
+        """
+        full = self.admission.exceeded_bound(request)
         if full:
-            self.dispatcher.fail(request, spec.TOO_MANY, full, now)
+            self.completion.fail(request, spec.TOO_MANY, full, now)
         return bool(full)
 
-    def _judge(
+    def _apply_to_request(
         self, request: AcceptedRequest, view: HookRequest, action: Action, now: float
     ) -> None:
-        dispatcher = self.dispatcher
+        completion = self.completion
         if isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Reject):
-            dispatcher.fail(request, action.status, action.text, now)
+            completion.fail(request, action.status, action.text, now)
         elif isinstance(action, actions.Discard):
-            dispatcher.discard(request, now)
+            completion.discard(request, now)
         elif not isinstance(action, actions.ON_REQUEST):
-            dispatcher.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
-        elif self._changed(request, view, now):
+            completion.fail(request, spec.HANDLER_FAILED, WRONG_ACTION, now)
+        elif self._take_changes(request, view, now):
             if isinstance(action, actions.SendTo):
-                self._aim(request, action.peer, now)
+                self.admission.proceed_to_worker(request, action.peer, now)
             elif isinstance(action, actions.Redirect):
                 self.admission.proceed(request, now, action.service.encode())
             else:
                 self.admission.proceed(request, now)
 
-    def _changed(self, request: AcceptedRequest, view: HookRequest, now: float) -> bool:
-        """Take over what the hook has changed; False when that has ended the request."""
+    def _take_changes(self, request: AcceptedRequest, view: HookRequest, now: float) -> bool:
+        """Copy the hook's changes from `view` to `request`.
+
+        False when they are not valid; the request has been failed then.
+        """
         if (view.user, view.groups) != (request.caller.user, request.caller.groups):
             old = request.caller
             request.caller = Caller(view.user, tuple(view.groups), old.prefix)
         try:
-            field = view.metadata_to_go_on()
+            field = view.changed_metadata()
         except LocalProtocolError as error:
             text = f"a hook of the broker set metadata that cannot be sent: {error}"
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, text, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, text, now)
             return False
         if field is not None:
             request.metadata = field
             request.flags &= ~spec.METADATA
             if field:
                 request.flags |= spec.METADATA
-        body = view.body_to_go_on()
+        body = view.final_body()
         if body is not request.body:
             if self.admission.too_large(body):
-                self.dispatcher.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
+                self.completion.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
                 return False
             request.size += sum(map(len, body)) - sum(map(len, request.body))
             request.body = body
         return True
 
-    def _aim(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
-        try:
-            request.target = self.admission.target(worker_id, request.service.name, request.called)
-        except RefusalError as error:
-            self.dispatcher.fail(request, error.status, error.text, now)
-        else:
-            self.admission.proceed(request, now)
-
     # ── a reply ───────────────────────────────────────────────────────────────────────────────────
 
-    def hear(
+    def reply(
         self,
         request: AcceptedRequest,
         status: int,
@@ -221,64 +190,71 @@ class Holding:
         field: bytes,
         now: float,
     ) -> bool:
-        """A worker's FINAL, its slot given back; whether the hooks have dealt with it."""
-        if not self.hooks.hears or not request.peer.id:
+        """Ask about a worker's FINAL, after its slot is free.
+
+        True when the hooks have decided, or decide later; False when there is nothing to ask, and
+        the caller answers. The broker's own calls have no routing id, and no hook sees them.
+        """
+        if not self.hooks.has_on_reply or not request.peer.id:
             return False
         view = HookReply(request, status, frames, field, now)
         number = self.registry.next_number()
         action = self.hooks.on_reply(number, view)
         if action is not None:
-            self._settle(request, view, flags, action, now)
+            self._apply_to_reply(request, view, flags, action, now)
             return True
-        # Nothing of the request is needed any more: what waits from here on is the reply.
+        # The request itself is not needed any more. From here on the reply waits, so only the
+        # reply counts.
         request.body, request.stream, request.size = [], None, sum(map(len, frames))
-        full = bounds.broken(self.registry, request)
-        if full:  # no 429: that asks for another try, and this one has run
+        full = self.admission.exceeded_bound(request)
+        if full:  # not 429: that invites a retry, and the handler has run already
             self.hooks.abandon(number)
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_PATIENCE + full, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, CANNOT_WAIT + full, now)
             return True
         request.move("reply")
-        hold = PendingDecision(
-            number, lambda a, t: self._settle(request, view, flags, a, t), request, None
+        self._wait(
+            request, number, lambda a, t: self._apply_to_reply(request, view, flags, a, t), now
         )
-        self._keep(request, hold)
-        self._open(hold, now)
         return True
 
     def part(
         self, request: AcceptedRequest, frames: list[Frame], flags: int, field: bytes, now: float
     ) -> tuple[list[Frame], int, bytes] | None:
-        """A worker's PARTIAL: its frames, flags and metadata as they go on; None when it is to be
-        dropped."""
-        if not self.hooks.parts or not request.peer.id:
+        """Ask about a worker's PARTIAL.
+
+        Returns the frames, flags and metadata to send; None when the part is dropped.
+        """
+        if not self.hooks.has_on_part or not request.peer.id:
             return frames, flags, field
         view = HookReply(request, 0, frames, field, now)
         action = self.hooks.on_part(view)
         if isinstance(action, actions.Discard):
             return None
         if not isinstance(action, actions.ON_PART):
-            self.dispatcher.fail(request, spec.HANDLER_FAILED, NO_ACTION, now)
+            self.completion.fail(request, spec.HANDLER_FAILED, WRONG_ACTION, now)
             return None
-        passed = self._passed(view, flags)
+        frames, flags, field = self._outgoing(view, flags)
         if isinstance(action, actions.Replace):
-            passed = (action.body, passed[1], passed[2])
-        if self.admission.too_large(passed[0]):
-            self.dispatcher.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
+            frames = action.body
+        if self.admission.too_large(frames):
+            self.completion.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
             return None
-        return passed
+        return frames, flags, field
 
-    def _passed(self, view: HookReply, flags: int) -> tuple[list[Frame], int, bytes]:
+    def _outgoing(self, view: HookReply, flags: int) -> tuple[list[Frame], int, bytes]:
+        """The frames, flags and metadata of `view` with the hook's changes. Metadata that cannot be
+        sent are replaced by the worker's."""
         try:
-            field = view.metadata_to_go_on()
+            field = view.changed_metadata()
         except LocalProtocolError:
             field = None
             self.registry.drop("hook-metadata", view.client)
         if field is None:
             field = view._field
         flags = flags | spec.METADATA if field else flags & ~spec.METADATA
-        return view.body_to_go_on(), flags, field
+        return view.final_body(), flags, field
 
-    def _settle(
+    def _apply_to_reply(
         self, request: AcceptedRequest, view: HookReply, flags: int, action: Action, now: float
     ) -> None:
         if isinstance(action, actions.Reject):
@@ -287,29 +263,29 @@ class Holding:
         elif isinstance(action, actions.ReplyAction):
             self._answer(request, action.status, action.frames, 0, b"", now)
         elif isinstance(action, actions.Discard):
-            self.dispatcher.discard(request, now)
+            self.completion.discard(request, now)
         elif not isinstance(action, actions.ON_REPLY):
-            self._answer(request, spec.HANDLER_FAILED, [NO_ACTION.encode()], 0, b"", now)
+            self._answer(request, spec.HANDLER_FAILED, [WRONG_ACTION.encode()], 0, b"", now)
         else:
-            frames, flags, field = self._passed(view, flags)
+            frames, flags, field = self._outgoing(view, flags)
             if isinstance(action, actions.Replace):
                 frames = action.body
             if isinstance(action, actions.SendTo):
-                self._hand_over(request, action.peer, frames, now)
+                self._send_to_client(request, action.peer, frames, now)
             elif self.admission.too_large(frames):
                 self._answer(request, spec.TOO_LARGE, [TOO_LARGE.encode()], 0, b"", now)
             else:
                 self._answer(request, view.status, frames, flags, field, now)
 
-    def _hand_over(
+    def _send_to_client(
         self, request: AcceptedRequest, client: bytes, frames: list[Frame], now: float
     ) -> None:
-        """The reply goes to another client; who asked gets an empty answer, or hears that it could
-        not be."""
-        if self.push is not None and self.push(client, frames, now):
+        """Send the reply to another client. The calling client gets an empty answer, or 404 when
+        there is no such client."""
+        if self.push(client, frames, now):
             self._answer(request, spec.OK, [], 0, b"", now)
         else:
-            text = "the client that the answer was meant for is not there"
+            text = "a hook of the broker sent the answer to a client that is not connected"
             self._answer(request, spec.NOT_FOUND, [text.encode()], 0, b"", now)
 
     def _answer(
@@ -321,183 +297,122 @@ class Holding:
         field: bytes,
         now: float,
     ) -> None:
-        self.dispatcher.answer(request, status, frames, flags, field, now, True)
+        self.completion.answer(request, status, frames, flags, field, now)
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────────
 
     def hello(self, peer: Peer, values: dict[str, object], then: Decide, now: float) -> None:
-        """HELLO. `then` is called with Forward or Reject, at once or later."""
+        """Ask about a client that sent HELLO. `then` gets Forward or Reject, now or later."""
         if "token" in values:
             self.tokens[peer] = str(values["token"])
-        if self.hooks.greets:
-            self._meet(peer, ClientInfo(peer, dict(values), True), then, now)
+        if self.hooks.has_on_client:
+            self._ask_about_client(peer, ClientInfo(peer, dict(values), True), then, now)
         else:
             then(actions.FORWARD, now)
 
-    def _meet(self, peer: Peer, info: ClientInfo, then: Decide | None, now: float) -> KnownClient:
-        seen = self.seen.get(peer)
-        if seen is None:
-            seen = self.seen[peer] = KnownClient(info)
-        elif seen.hold is not None:  # a new HELLO replaces the question that is open
-            self._abandon(seen.hold)
-            seen.hold = None
-        seen.info = info
+    def _ask_about_client(
+        self, peer: Peer, info: ClientInfo, then: Decide | None, now: float
+    ) -> KnownClient:
+        client = self.clients.get(peer)
+        if client is None:
+            client = self.clients[peer] = KnownClient(info)
+        elif client.decision is not None:  # a new HELLO replaces the pending question
+            self._abandon(client.decision)
+            client.decision = None
+        client.info = info
         number = self.registry.next_number()
 
         def decide(action: Action, at: float) -> None:
-            self._decided(peer, seen, info, action, at)
+            self._apply_to_client(peer, client, info, action, at)
             if then is not None and peer.state is not FORGOTTEN:
                 then(action, at)
 
         action = self.hooks.on_client(number, info)
         if action is None:
-            seen.hold = PendingDecision(number, decide, None, peer)
-            self._open(seen.hold, now)
+            client.decision = PendingDecision(number, decide, None, peer)
+            self.pending.add(client.decision, now)
         else:
             decide(action, now)
-        return seen
+        return client
 
-    def _decided(
-        self, peer: Peer, seen: KnownClient, info: ClientInfo, action: Action, now: float
+    def _apply_to_client(
+        self, peer: Peer, client: KnownClient, info: ClientInfo, action: Action, now: float
     ) -> None:
-        seen.hold = None
+        client.decision = None
         if not isinstance(action, actions.ON_CLIENT):
-            action = actions.Reject(spec.HANDLER_FAILED, NO_ACTION)
-        seen.barred = action if isinstance(action, actions.Reject) else None
-        if seen.barred is None:
+            action = actions.Reject(spec.HANDLER_FAILED, WRONG_ACTION)
+        client.rejection = action if isinstance(action, actions.Reject) else None
+        if client.rejection is None:
             if (info.user, info.groups) != (peer.user, peer.groups) or info.until < inf:
                 groups = tuple(info.groups)
-                self.admission.authority.identify(peer, info.user, groups, now, info.until)
-        elif seen.barred.status >= spec.HANDLER_FAILED:  # no verdict: its next message asks again
-            self.seen.pop(peer, None)
-        waiting, seen.waiting = seen.waiting, {}
+                self.authorization.identify(peer, info.user, groups, now, info.until)
+        elif client.rejection.status >= spec.HANDLER_FAILED:
+            # The hook has failed to decide, so that the client's next message asks again.
+            self.clients.pop(peer, None)
+        waiting, client.waiting = client.waiting, {}
         for request, field in waiting.items():
-            self._let_go(request)
-            if seen.barred is not None:
-                self.dispatcher.fail(request, seen.barred.status, seen.barred.text, now)
+            self.pending.release(request)
+            if client.rejection is not None:
+                self.completion.fail(request, client.rejection.status, client.rejection.text, now)
             else:
-                self._ask(request, field, now)
+                self._ask_about_request(request, field, now)
 
     def forgotten(self, peer: Peer, why: str, now: float) -> None:
-        """`peer` is no more."""
+        """Drop what is kept about `peer`, and cancel its requests that wait for a decision."""
         self.tokens.pop(peer, None)
-        self.admission.authority.forgotten(peer)
-        seen = self.seen.pop(peer, None)
-        if seen is not None:
-            if seen.hold is not None:
-                self._abandon(seen.hold)
-            waiting, seen.waiting = seen.waiting, {}
+        self.authorization.forgotten(peer)
+        client = self.clients.pop(peer, None)
+        if client is not None:
+            if client.decision is not None:
+                self._abandon(client.decision)
+            waiting, client.waiting = client.waiting, {}
             for request in waiting:
-                self._let_go(request)
-                self.dispatcher.cancel(request, now, tell=False)
-            self.hooks.client_lost(seen.info, why)
+                self.pending.release(request)
+                self.completion.cancel_silently(request, now)
+            self.hooks.client_lost(client.info, why)
 
-    # ── questions that wait ───────────────────────────────────────────────────────────────────────
+    # ── pending decisions ─────────────────────────────────────────────────────────────────────────
 
     def resume(self, number: int, action: Action, now: float) -> bool:
-        """The answer to question `number`; False when nobody waits for it any more."""
-        hold = self.holds.get(number)
-        if hold is None:
+        """Carry out the answer to question `number`; False when it is not pending any more."""
+        decision = self.pending.take(number)
+        if decision is None:
             return False
-        self._close(hold)
-        if hold.request is not None:
-            self._let_go(hold.request)
-        hold.decide(action, now)
+        decision.decide(action, now)
         return True
 
-    def _open(self, hold: PendingDecision, now: float) -> None:
-        self.holds[hold.number] = hold
-        hold.timer = self.timers.add(hold, now + self.registry.settings.hook_timeout)
-
-    def _close(self, hold: PendingDecision) -> None:
-        self.holds.pop(hold.number, None)
-        if hold.timer is not None:
-            hold.timer.pop(hold, None)
-
-    def _abandon(self, hold: PendingDecision) -> None:
-        self._close(hold)
-        self.hooks.abandon(hold.number)
-
-    def _keep(self, request: AcceptedRequest, hold: PendingDecision | None) -> None:
-        """From here on `request` waits, and counts as what is queued does."""
-        self.held[request] = hold
-        self._count(request, 1)
-
-    def _let_go(self, request: AcceptedRequest) -> None:
-        del self.held[request]
-        self._count(request, -1)
-
-    def _count(self, request: AcceptedRequest, sign: int) -> None:
-        registry, peer, service = self.registry, request.peer, request.service
-        size = sign * request.size
-        registry.queued += sign
-        registry.queued_bytes += size
-        peer.queued += sign
-        peer.queued_bytes += size
-        service.held += sign
-        service.held_bytes += size
+    def _abandon(self, decision: PendingDecision) -> None:
+        self.pending.remove(decision)
+        self.hooks.abandon(decision.number)
 
     def grow(self, request: AcceptedRequest, size: int) -> str:
-        """A part of the client's stream came while `request` is held: which bound that breaks;
-        empty when none."""
-        held = request in self.held
-        if held:
-            self._count(request, -1)
-        full = bounds.broken(self.registry, request, size)
-        request.size += size
-        if held:
-            self._count(request, 1)
-        return full
+        """As `PendingDecisions.grow`."""
+        return self.pending.grow(request, size)
 
     def ended(self, request: AcceptedRequest, status: int) -> None:
-        """`request` has ended. If it waited here, it does so no more."""
-        if self.hooks.ends and request.peer.id:
+        """Report the end of `request` to the hooks, and stop waiting for a decision about it."""
+        if self.hooks.has_on_end and request.peer.id:
             self.hooks.on_end(Outcome(request, status))
-        if request not in self.held:
+        if request not in self.pending.waiting:
             return
-        hold = self.held[request]
-        self._let_go(request)
-        if hold is not None:
-            self._abandon(hold)
+        decision = self.pending.waiting[request]
+        self.pending.release(request)
+        if decision is not None:
+            self._abandon(decision)
         else:
-            self.seen[request.peer].waiting.pop(request, None)
+            self.clients[request.peer].waiting.pop(request, None)
 
     def next_deadline(self) -> float:
-        """When a hook will have taken too long."""
-        return self.timers.next() if self.holds else inf
+        """When the next pending decision is overdue."""
+        return self.pending.next_deadline()
 
     def tick(self, now: float) -> None:
-        """Rule 11: `hook_timeout` → 500."""
-        for hold in self.timers.due(now):
-            hold.timer = None
-            if hold.number not in self.holds:
+        """End decisions that have taken longer than `hook_timeout` with 500 (rule 11)."""
+        for decision in self.pending.overdue(now):
+            if decision.number not in self.pending.open:  # one before it has ended this one, too
                 continue
-            self.registry.drop("hook-timeout", hold.peer.id if hold.peer else b"")
-            self.hooks.abandon(hold.number)
+            self.registry.drop("hook-timeout", decision.peer.id if decision.peer else b"")
+            self.hooks.abandon(decision.number)
             seconds = self.registry.settings.hook_timeout
             text = f"a hook of the broker did not decide within {seconds:g} s"
-            self.resume(hold.number, actions.Reject(spec.HANDLER_FAILED, text), now)
-
-
-class NoHooks:
-    """No hooks any more: whatever is asked already may still be answered."""
-
-    asks = hears = parts = greets = ends = may_wait = False
-
-    def on_request(self, number: int, request: HookRequest) -> Action:
-        return actions.FORWARD
-
-    def on_reply(self, number: int, reply: HookReply) -> Action:
-        return actions.FORWARD
-
-    def on_part(self, part: HookReply) -> Action:
-        return actions.FORWARD
-
-    def on_client(self, number: int, client: ClientInfo) -> Action:
-        return actions.FORWARD
-
-    def client_lost(self, client: ClientInfo, why: str) -> None: ...
-
-    def on_end(self, outcome: Outcome) -> None: ...
-
-    def abandon(self, number: int) -> None: ...
+            self.resume(decision.number, actions.Reject(spec.HANDLER_FAILED, text), now)

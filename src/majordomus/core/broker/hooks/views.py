@@ -1,6 +1,6 @@
-"""What hooks see of requests, replies and clients, and may change in them.
+"""The views of requests, replies and clients that hooks read and change.
 
-A view copies nothing until it is touched, and the rules take from it only what was changed.
+A view copies nothing before a hook reads it. The broker takes over only what a hook has changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class Frames(MutableSequence[bytes]):
-    """The frames of a body. One that is only passed on is never read, and never copied."""
+    """The frames of a body, as a list of bytes that may be changed.
+
+    items: the frames; not read and not copied unless a hook does so.
+    changed: whether a hook has changed them.
+    """
 
     __slots__ = ("changed", "items")
 
@@ -58,7 +62,7 @@ class Frames(MutableSequence[bytes]):
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, Iterable) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # frames may be changed
+    __hash__ = None  # type: ignore[assignment]  # mutable, as a list is
 
     def __repr__(self) -> str:
         return f"Frames({list(self)!r})"
@@ -69,22 +73,25 @@ def _frame(value: object) -> bytes:
         return value.encode()
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    raise TypeError(f"a frame is bytes or text, not {type(value).__name__}")
+    raise TypeError(f"a frame is bytes or str, not {type(value).__name__}")
 
 
 def check_status(status: object) -> None:
-    """Raises: ValueError for what is no status."""
+    """Check a status that a hook has set. Raises: ValueError unless it is 1 to 65535."""
     if type(status) is not int or not 0 < status <= 0xFFFF:
-        raise ValueError(f"a status is a number from 1 to 65535, not {status!r}")
+        raise ValueError(f"a status is an int from 1 to 65535, not {status!r}")
 
 
 def check_identity(user: object, groups: object) -> None:
-    """Raises: TypeError, ValueError for what cannot stand for somebody."""
+    """Check a user and groups that a hook has set.
+
+    Raises: TypeError for other types; ValueError for a user that is not valid Unicode.
+    """
     if not isinstance(user, str):
-        raise TypeError(f"a user is text, not {user!r}")
-    user.encode()
+        raise TypeError(f"a user is a str, not {user!r}")
+    user.encode()  # a lone surrogate cannot be sent
     if not isinstance(groups, tuple | list) or not all(isinstance(one, str) for one in groups):
-        raise TypeError(f"groups are a tuple of names, not {groups!r}")
+        raise TypeError(f"groups are a tuple of str, not {groups!r}")
 
 
 class View:
@@ -99,7 +106,7 @@ class View:
 
     @property
     def frames(self) -> Frames:
-        """The body's frames; what is changed here, or set, is what goes on."""
+        """The body's frames. The broker sends on what a hook changes here."""
         if self._frames is None:
             self._frames = Frames(self._body)
         return self._frames
@@ -111,7 +118,7 @@ class View:
 
     @property
     def body(self) -> bytes:
-        """All frames joined."""
+        """All frames joined, as a copy."""
         return b"".join(self._body if self._frames is None else self._frames.items)
 
     @property
@@ -121,25 +128,25 @@ class View:
 
     @property
     def size(self) -> int:
-        """Bytes of the body; nothing is read for that."""
+        """The size of the body in bytes; reads and copies nothing."""
         return sum(map(len, self._body if self._frames is None else self._frames.items))
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the sender said beside the body; what is changed here is what goes on."""
+        """The sender's metadata. The broker sends on what a hook changes here."""
         if self._metadata is None:
             self._metadata = packing.unpack(self._field) if self._field else {}
         return self._metadata
 
-    def body_to_go_on(self) -> list[Frame]:
-        """The body's frames, as the hook has left them: the same list when it changed none."""
+    def final_body(self) -> list[Frame]:
+        """The body's frames after the hook: the original list when the hook changed none."""
         frames = self._frames
         return self._body if frames is None or not frames.changed else frames.items
 
-    def metadata_to_go_on(self) -> bytes | None:
-        """The metadata packed anew; None when the hook changed nothing.
+    def changed_metadata(self) -> bytes | None:
+        """The packed metadata after the hook, without the token; None when it changed nothing.
 
-        Raises: LocalProtocolError for what cannot be packed.
+        Raises: LocalProtocolError when they cannot be packed.
         """
         changed = self._metadata
         if changed is None or changed == (packing.unpack(self._field) if self._field else {}):
@@ -149,11 +156,15 @@ class View:
 
 
 class HookRequest(View):
-    """A request, before any rule of queue and dispatch has seen it.
+    """A request, before it is queued or dispatched.
 
-    ``service``: the name that the client calls. ``client``: the handle that `push` takes.
-    ``dialect``: ``mdp03``, for instance. ``deadline``: monotonic seconds. ``user``, ``groups``: who
-    asks; they may be set. ``key``: the CURVE key of its connection, empty when there is none.
+    service: the name that the client calls.
+    client: the handle of the client, as `push` takes it.
+    user, groups: the identity of the caller. A hook may set them.
+    key: the CURVE public key of the client's connection; empty without CURVE.
+    dialect: the value of a `Dialect`, such as ``mdp03``.
+    deadline: when the request expires, in monotonic seconds.
+    flags: the flags of the request's header.
     """
 
     __slots__ = (
@@ -182,22 +193,22 @@ class HookRequest(View):
 
     @property
     def token(self) -> str:
-        """What came with the request, else with the connection; nobody has looked at it yet."""
+        """The token of the request, else of its client's HELLO. It has not been verified."""
         own = self.metadata.get("token", "") if self._field else ""
         return str(own) or self._token
 
     def check(self) -> None:
-        """Raises: TypeError, ValueError for what a hook has set and nobody can use."""
+        """Check what a hook has set. Raises: TypeError, ValueError."""
         check_identity(self.user, self.groups)
 
     @property
     def once(self) -> bool:
-        """Whether it may never be executed twice."""
+        """Whether the request must never be executed twice (the flag ONCE)."""
         return bool(self.flags & spec.ONCE)
 
     @property
     def one_way(self) -> bool:
-        """Whether nobody waits for an answer."""
+        """Whether the client expects no answer (the flag ONE_WAY)."""
         return bool(self.flags & spec.ONE_WAY)
 
     def __repr__(self) -> str:
@@ -205,15 +216,19 @@ class HookRequest(View):
 
 
 class HookReply(View):
-    """A worker's answer, or one part of it, before its client hears of it.
+    """A worker's answer, or one part of it, before it is sent to the client.
 
-    ``service``: the name that the client called. ``worker``: the id of the worker. ``client``: the
-    handle of the client, ``user``, ``groups`` and ``key`` its. ``seconds``: since the request was
-    accepted.
+    service: the name that the client called.
+    status: the status of the answer, 0 of a part. A hook may set it.
+    worker: the routing id of the worker; empty when it is gone.
+    client: the handle of the client.
+    user, groups: the identity of the caller.
+    key: the CURVE public key of the client's connection; empty without CURVE.
+    seconds: the time since the request was accepted.
     """
 
     __slots__ = (
-        "_given",
+        "_original_status",
         "client",
         "groups",
         "key",
@@ -229,7 +244,7 @@ class HookReply(View):
     ) -> None:
         super().__init__(frames, field)
         self.service = request.called.decode()
-        self.status = self._given = status
+        self.status = self._original_status = status
         self.worker = request.worker.id if request.worker else b""
         self.client = request.peer.handle
         self.user = request.caller.user
@@ -238,8 +253,8 @@ class HookReply(View):
         self.seconds = now - request.accepted
 
     def check(self) -> None:
-        """As `HookRequest.check`."""
-        if self.status is not self._given:
+        """Check what a hook has set. Raises: ValueError."""
+        if self.status is not self._original_status:
             check_status(self.status)
 
     def __repr__(self) -> str:
@@ -247,11 +262,17 @@ class HookReply(View):
 
 
 class ClientInfo:
-    """A client that was heard for the first time, or that says HELLO.
+    """A client that has sent its first request, or a HELLO.
 
-    ``client``: the handle that `push` takes. ``present``: whether it said HELLO. ``metadata``: what
-    it said with it. ``user``, ``groups``: who it is; they may be set, and hold ``until`` then, in
-    monotonic seconds. ``key``: the CURVE key of its connection, empty when there is none.
+    id: the routing id of its connection.
+    client: its handle, as `push` takes it.
+    dialect: the value of a `Dialect`, such as ``mdp03``.
+    present: whether it has sent HELLO.
+    metadata: the metadata of that message.
+    token: the token among the metadata; empty when there is none. It has not been verified.
+    user, groups: its identity. A hook may set them.
+    until: when an identity that a hook sets ends, in monotonic seconds; `inf` for never.
+    key: the CURVE public key of its connection; empty without CURVE.
     """
 
     __slots__ = (
@@ -280,7 +301,7 @@ class ClientInfo:
         self.until = inf
 
     def check(self) -> None:
-        """As `HookRequest.check`."""
+        """Check what a hook has set. Raises: TypeError, ValueError."""
         check_identity(self.user, self.groups)
         if not isinstance(self.until, int | float):
             raise TypeError(f"until is a number of seconds, not {self.until!r}")
@@ -290,11 +311,17 @@ class ClientInfo:
 
 
 class Outcome:
-    """What became of a request, told when it has ended, however that was.
+    """How a request has ended.
 
-    ``outcome``: answered, failed, expired or cancelled. ``status``: what its client was told, 0
-    when it was told nothing. ``attempts``: how often a worker had it. ``service``: what the client
-    called, ``served_as``: the name that it was queued for.
+    service: the name that the client called.
+    served_as: the full name of the service that it was queued for.
+    client: the handle of the client.
+    user, groups: the identity of the caller.
+    outcome: ``answered``, ``failed``, ``expired`` or ``cancelled``.
+    status: the status that the client received; 0 when it received none.
+    attempts: how many times the request was dispatched to a worker.
+    worker: the routing id of the last worker; empty when there was none.
+    accepted: when the broker accepted it, in monotonic seconds.
     """
 
     __slots__ = (
@@ -321,7 +348,6 @@ class Outcome:
         self.attempts = request.attempt
         self.worker = request.worker.id if request.worker else b""
         self.accepted = request.accepted
-        """Monotonic seconds."""
 
     def __repr__(self) -> str:
         return f"Outcome({self.service!r}, {self.outcome}, {self.status})"

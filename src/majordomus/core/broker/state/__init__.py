@@ -1,1 +1,16 @@
-"""state."""
+"""Entities and tables of the broker. No rule lives here.
+
+access_rules: rules over users, groups, actions and names; the names of tenants.
+dispatch_table: the requests that hold a slot, by dispatch id.
+history: ended requests that are kept for `mmi.explain`.
+identity: the user of a connection or of a request.
+peers: one peer, with its outbox.
+registry: all of these tables, and the counters.
+requests: one accepted request.
+services: one service, with its fair queue.
+subscribers: one subscriber, with its session.
+timer_wheel: deadlines, with O(1) for each item.
+topics: subscriptions by pattern, in a tree of tokens.
+transitions: the states of requests, workers and peers, as tables.
+workers: one registered worker.
+"""

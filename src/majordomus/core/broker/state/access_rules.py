@@ -1,7 +1,7 @@
-"""Who may do what: rules over users, groups, actions and names, and the names of tenants.
+"""Access rules over users, groups, actions and names; the prefixes of tenants' names.
 
-Once any rule exists, what no rule allows is denied, and a rule that denies wins over every one that
-allows. A question is asked once: the verdict is then found in a dictionary.
+Once there is any rule, an action that no rule allows is denied, and a rule that denies wins over
+every rule that allows. Verdicts are cached.
 """
 
 from __future__ import annotations
@@ -21,21 +21,29 @@ MANAGE: Final = "manage"
 ACTIONS: Final = (CALL, SERVE, PUBLISH, SUBSCRIBE, MANAGE)
 
 RESERVED: Final = (spec.MMI_PREFIX, b"titanic.", b"$")
-"""How the names begin that no peer can serve or publish, whatever the rules say."""
+"""Prefixes of the names that no peer can serve or publish, whatever the rules allow."""
 UNPREFIXED: Final = RESERVED
-"""Names that mean the same to every tenant."""
+"""Prefixes of the names that are the same for every tenant."""
 
 NOT_FOR_PEERS: Final = (SERVE, PUBLISH)
-"""What no peer may do with such a name. An event of that name would pass from one tenant to
-another."""
+"""Actions that no peer may do with a reserved name. An event of such a name would pass from one
+tenant to another."""
 
 MOST_VERDICTS: Final = 65_536
-"""Verdicts that are remembered. Who asks for ever new names makes the cache begin again."""
+"""Cached verdicts. The cache is cleared when it is full, so that new names cannot make it grow."""
 
 
 class Rule(NamedTuple):
-    """One rule. It speaks of whoever one of `users` or `groups` matches, and of everybody, known or
-    not, when it names neither. ``source`` tells people where it stands."""
+    """One access rule. It applies to a user that one of `users` or `groups` matches, and to every
+    user, authenticated or not, when both are empty.
+
+    allow: whether it allows or denies.
+    actions: the actions that it is about.
+    users: globs of user names; "" matches unauthenticated clients.
+    groups: globs of group names.
+    names: globs of full names of services or topics.
+    source: where it is written, for messages.
+    """
 
     allow: bool
     actions: frozenset[str]
@@ -46,14 +54,15 @@ class Rule(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether, and because of which rule. ``why`` is for operators: it is never told to peers."""
+    """Whether an action is allowed, and because of which rule. `why` is for operators: it is never
+    sent to peers."""
 
     allowed: bool
     why: str
 
 
 class HasAccessRules(Protocol):
-    """A caller or a peer."""
+    """The attributes of a caller or a peer that the rules use."""
 
     @property
     def user(self) -> str: ...
@@ -72,7 +81,7 @@ NO_ONE: Final = Verdict(
 
 
 class AccessRules:
-    """The rules of one broker, compiled. `tenants`: group → prefix of every name that it uses."""
+    """The rules of one broker, compiled. `tenants` maps a group to the prefix of its names."""
 
     def __init__(self, rules: Iterable[Rule], tenants: Mapping[str, str] | None = None) -> None:
         compiled = [_Compiled(rule) for rule in rules]
@@ -83,27 +92,25 @@ class AccessRules:
         self._verdicts: dict[tuple[str, tuple[str, ...], str, bytes], Verdict] = {}
 
     def allows(self, user: str, groups: tuple[str, ...], action: str, name: bytes) -> Verdict:
-        """Whether `user` (empty: nobody knows who it is) may do `action` with `name`, which is
-        written in full, a tenant's prefix included. For "subscribe", `name` is a pattern, and all
-        of its topics are asked for at once."""
+        """Decide whether `user` (empty when it is not authenticated) may do `action` with the full
+        `name`. For "subscribe", `name` is a pattern, and the verdict is about all of its topics."""
         key = (user, groups, action, name)
         verdict = self._verdicts.get(key)
         if verdict is None:
             if len(self._verdicts) >= MOST_VERDICTS:
                 self._verdicts.clear()
-            verdict = self._verdicts[key] = self._judge(user, groups, action, name)
+            verdict = self._verdicts[key] = self._decide(user, groups, action, name)
         return verdict
 
     def prefix(self, groups: tuple[str, ...]) -> bytes:
-        """What stands in front of the names of who is in `groups`: of the first that is a
-        tenant's; empty when none is."""
+        """Return the prefix of the first of `groups` that is a tenant; empty when none is."""
         for group in groups:
             if group in self._tenants:
                 return self._tenants[group]
         return b""
 
     def callable_by(self, caller: HasAccessRules, names: Iterable[bytes]) -> list[bytes]:
-        """Those of the full `names` that `caller` may call, as it calls them."""
+        """Return those of the full `names` that `caller` may call, without its prefix."""
         user, groups, prefix = caller.user, caller.groups, caller.prefix
         return [
             shown_name(prefix, name)
@@ -111,35 +118,35 @@ class AccessRules:
             if name.startswith(prefix) and self.allows(user, groups, CALL, name).allowed
         ]
 
-    def _judge(self, user: str, groups: tuple[str, ...], action: str, name: bytes) -> Verdict:
+    def _decide(self, user: str, groups: tuple[str, ...], action: str, name: bytes) -> Verdict:
         if action in NOT_FOR_PEERS and name.startswith(RESERVED):
             return NO_ONE
         if not self._any:
             return NO_RULES
         text = name.decode("utf-8", "replace")
         for one in self._denials:
-            if one.speaks_of(user, groups, action) and one.meets(action, text):
+            if one.applies_to(user, groups, action) and one.intersects(action, text):
                 return Verdict(False, f"{one.rule.source} denies it")
         for one in self._grants:
-            if one.speaks_of(user, groups, action) and one.covers(action, text):
+            if one.applies_to(user, groups, action) and one.covers(action, text):
                 return Verdict(True, f"{one.rule.source} allows it")
         return NO_RULE_ALLOWS
 
 
 def full_name(prefix: bytes, name: bytes) -> bytes:
-    """The name by which the broker knows what a tenant calls `name`."""
+    """Return the full name of what a tenant calls `name`."""
     if not prefix or name.startswith(UNPREFIXED):
         return name
     return prefix + name
 
 
 def shown_name(prefix: bytes, name: bytes) -> bytes:
-    """What a tenant calls the thing that the broker knows as `name`."""
+    """Return a tenant's name of the full `name`."""
     return name[len(prefix) :] if prefix and name.startswith(prefix) else name
 
 
 class _Compiled:
-    """A rule whose globs are ready to be used."""
+    """A rule with compiled globs."""
 
     def __init__(self, rule: Rule) -> None:
         unknown = sorted(rule.actions - set(ACTIONS))
@@ -148,30 +155,29 @@ class _Compiled:
                 f"{rule.source}: unknown action {unknown[0]!r}; there is: {', '.join(ACTIONS)}"
             )
         self.rule = rule
-        self._everybody = not rule.users and not rule.groups
+        self._every_user = not rule.users and not rule.groups
         self._users = [_glob(glob) for glob in rule.users if glob]
-        self._nobody = "" in rule.users
+        self._unauthenticated = "" in rule.users
         self._groups = [_glob(glob) for glob in rule.groups]
         self._names = [_glob(glob) for glob in rule.names]
 
-    def speaks_of(self, user: str, groups: tuple[str, ...], action: str) -> bool:
+    def applies_to(self, user: str, groups: tuple[str, ...], action: str) -> bool:
         if action not in self.rule.actions:
             return False
-        if self._everybody or (user and any(match(user) for match in self._users)):
+        if self._every_user or (user and any(match(user) for match in self._users)):
             return True
-        if self._nobody and not user:
+        if self._unauthenticated and not user:
             return True
         return any(match(group) for match in self._groups for group in groups)
 
     def covers(self, action: str, name: str) -> bool:
-        """Whether the names of this rule hold `name`; of a pattern, all that it may stand for."""
+        """Whether the names of this rule match `name`; for a pattern, all of its topics."""
         if action == SUBSCRIBE:
             name = _marked(name)
         return any(match(name) for match in self._names)
 
-    def meets(self, action: str, name: str) -> bool:
-        """Whether the names of this rule hold `name`; of a pattern, anything that it may stand
-        for."""
+    def intersects(self, action: str, name: str) -> bool:
+        """Whether the names of this rule match `name`; for a pattern, any of its topics."""
         if action == SUBSCRIBE:
             pattern = _symbols_of_pattern(name)
             return any(_intersect(_symbols_of_glob(glob), pattern) for glob in self.rule.names)
@@ -181,12 +187,12 @@ class _Compiled:
 # ── globs: * is any number of characters, ? is one ────────────────────────────────────────────────
 
 _MARK: Final = "\x00"
-"""Stands for the wild token of a pattern where only a `*` may hold it."""
+"""Replaces the wildcard token of a pattern; of a glob, only `*` matches it."""
 
 
 def _glob(glob: str) -> Matcher:
-    """Takes the first place where each part fits and never looks back: names are peers', and a rule
-    with many stars must not cost more for one of them than for another."""
+    """Compile a glob to a regular expression that takes the first match of each part and never
+    backtracks. Names come from peers: a rule with many stars must not cost more for some names."""
     first, *rest = (
         "".join(f"[^{_MARK}]" if char == "?" else re.escape(char) for char in part)
         for part in glob.split("*")
@@ -202,12 +208,12 @@ def _marked(pattern: str) -> str:
 
 
 WILD: Final = ("*", ">")
-"""The tokens of a pattern of topics that stand for others."""
+"""The wildcard tokens of a pattern."""
 _ANY: Final = "any"
 _MANY: Final = "many"
 _MANY_BUT_DOTS: Final = "many, and no dot"
 _Symbol: TypeAlias = tuple[str, str]
-"""(kind, character): one character that is fixed has the kind ""."""
+"""(kind, character): a literal character has the kind ""."""
 
 
 def _symbols_of_glob(glob: str) -> list[_Symbol]:
@@ -230,7 +236,7 @@ def _symbols_of_pattern(pattern: str) -> list[_Symbol]:
 
 
 def _intersect(one: list[_Symbol], other: list[_Symbol]) -> bool:
-    """Whether some text is described by both."""
+    """Whether any text matches both."""
     reached = {(0, 0)}
     waiting = [(0, 0)]
     while waiting:

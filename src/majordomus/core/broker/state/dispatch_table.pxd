@@ -7,7 +7,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 @cython.final
 cdef class DispatchTable:
-    cdef public list _places
+    cdef public list _entries
     cdef public unsigned long long _mask
     cdef public unsigned long long count
     @cython.locals(at=Py_ssize_t, number="unsigned long long")

@@ -1,9 +1,8 @@
-"""What has become of requests that have ended: for `mmi.explain`, and for the latencies that
-`mmi.services` tells.
+"""Ended requests that are kept for `mmi.explain`, and the latencies of `mmi.services`.
 
-An ended request is its own story: its times are kept where it is, and nothing is written down but
-what is out of the ordinary. All that ended last are kept, and longer those that were slow, tried
-again, or not answered with 200.
+The ended request itself is kept: its times are its attributes, so a normal request costs no record.
+The last ones are kept, and for longer those that were slow, dispatched again, or not answered with
+status 200.
 """
 
 from __future__ import annotations
@@ -18,15 +17,20 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 TICKS: Final = 16384.0
-"""Per second: the first box of latencies ends at 61 µs, each further one at twice that."""
+"""Ticks per second. The first bucket of latencies ends at 61 µs, each further one at twice that."""
 RECENT: Final = 256
-"""Ended requests that are kept whatever they were: as few as a processor's cache has room for."""
+"""How many of the last requests are kept: few enough for a processor's cache."""
 MOST_NOTES: Final = 64
+"""Past dispatches that are kept of one request."""
 _TICKS, _RECENT = TICKS, RECENT
 
 
 class History:
-    """The ended requests that are kept. `slow` is seconds, `most` a number of requests."""
+    """The ended requests that are kept.
+
+    slow: seconds after which a request is kept for longer.
+    notable: the requests that are kept for longer, oldest first.
+    """
 
     __slots__ = ("_at", "_recent", "notable", "slow")
 
@@ -35,23 +39,27 @@ class History:
         self.notable: deque[AcceptedRequest] = deque(maxlen=most)
         self._recent: list[AcceptedRequest | None] = [None] * RECENT
         self._at = 0
-        """Where the oldest of them is, which is the next to go."""
+        """The index of the oldest one, which is replaced next."""
 
     @property
     def recent(self) -> list[AcceptedRequest]:
-        """Those that ended last, oldest first."""
+        """The requests that ended last, oldest first."""
         ring = self._recent[self._at :] + self._recent[: self._at]
         return [request for request in ring if request is not None]
 
     def ended(self, request: AcceptedRequest, now: float) -> None:
-        """`request` has ended."""
+        """Keep `request`, which has ended."""
         request.ended = now
         took = now - request.accepted
-        if request.dispatch:
+        if request.dispatch_id:
             request.service.note(arithmetic.bits(arithmetic.whole(took * _TICKS)))
         elif request.state is ANSWERED:  # by the broker itself
             return
-        if took >= self.slow or request.state is not ANSWERED or request.story is not None:
+        if (
+            took >= self.slow
+            or request.state is not ANSWERED
+            or request.past_dispatches is not None
+        ):
             self.notable.append(request)
         else:
             self._recent[self._at] = request
@@ -59,8 +67,8 @@ class History:
 
 
 def note(request: AcceptedRequest, why: str, now: float) -> None:
-    """The worker that has `request` has it no more, and another one will get it."""
-    if request.story is None:
-        request.story = []
-    if request.worker is not None and len(request.story) < MOST_NOTES:
-        request.story.append((request.worker.id, request.given, now, why))
+    """Record that the present dispatch of `request` has ended without an answer."""
+    if request.past_dispatches is None:
+        request.past_dispatches = []
+    if request.worker is not None and len(request.past_dispatches) < MOST_NOTES:
+        request.past_dispatches.append((request.worker.id, request.given, now, why))

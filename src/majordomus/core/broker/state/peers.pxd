@@ -36,6 +36,6 @@ cdef class Peer:
     cdef public double last_delay
     cdef public double flushed
     cdef public dict timer
-    cdef public object listener
+    cdef public object subscriber
     cdef public bytes own_handle
     cpdef object move(self, str event)

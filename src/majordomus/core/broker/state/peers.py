@@ -1,4 +1,4 @@
-"""One peer: a routing id, how it speaks, what it has open, what waits for it. No rules."""
+"""One peer: its routing id, its dialect, its open requests and its outbox. No rule lives here."""
 
 from __future__ import annotations
 
@@ -7,39 +7,74 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
-from majordomus.protocol.spec import Dialect, Frame
+from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.listeners import Subscriber
+    from majordomus.core.broker.state.registry import Send
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
+    from majordomus.core.broker.state.subscribers import Subscriber
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
-    """The key of a conversation in `Peer.open`: behind one routing id several clients may stand,
-    each in its own envelope."""
+    """The key of a conversation in `Peer.open`. Behind a proxy, several clients share one routing
+    id; each has its own envelope."""
     return (id, envelope) if envelope else id
 
 
+def id_and_envelope(conversation: object) -> tuple[int, tuple[Frame, ...]]:
+    """The id and the envelope of which `conversation` made this key."""
+    if isinstance(conversation, tuple):
+        id, envelope = conversation
+        return id, envelope
+    return (conversation, ()) if isinstance(conversation, int) else (0, ())
+
+
+def is_dispatch(conversation: object) -> bool:
+    """Whether this key is the id of a dispatch: then the peer is the worker that has it."""
+    return isinstance(conversation, int) and bool(conversation & BROKER_ID_BIT)
+
+
 class PeerOutbox:
-    """What a full socket refused, in order. ``delay`` is seconds until the next try."""
+    """Sends that wait because the socket of their peer is full.
+
+    messages: the sends with their tags, in order.
+    size: bytes of their frames.
+    delay: seconds until they are sent again.
+    """
 
     __slots__ = ("delay", "messages", "size")
 
     def __init__(self, delay: float) -> None:
-        self.messages: deque[list[Frame]] = deque()
+        self.messages: deque[Send] = deque()
         self.size = 0
         self.delay = delay
 
 
 class Peer:
-    """A routing id that has spoken. ``last_heard``, ``last_sent``: monotonic seconds.
+    """A routing id that has sent a message. Times are monotonic seconds.
 
-    ``identity`` is what its connection has proved; ``user`` and ``groups`` are taken from there.
-    ``prefix`` stands in front of every name that it uses, unseen by it.
-    ``handle``: under which workers know it; its session's, once it named one. ``own_handle`` never
-    changes. ``asked``: the served one that it called last, which may be known no more.
+    id: the routing id.
+    dialect: the dialect of its first message.
+    worker: the worker that it has registered as; None for a client.
+    prefix: the prefix of every name that it uses, where a group is a tenant.
+    outbox: the messages that its full socket refused; None without any.
+    last_sent: when a message was last sent to it.
+    last_heard: when a message of it was last received.
+    state: its state (transitions.py).
+    open: its open requests by the key of their conversation.
+    asked: the service that it called last, if that was served; it may have been forgotten.
+    handle: the address by which workers know it; that of its session, if it has one.
+    own_handle: the handle that it got first; it never changes.
+    identity: what its connection has proved.
+    user, groups: those of `identity`.
+    queued: how many of its requests are queued.
+    queued_bytes: the bytes of their bodies.
+    last_delay: the delay of its last outbox.
+    flushed: when its outbox was last emptied.
+    timer: its bucket of the timer wheel.
+    subscriber: its subscriptions and session; None without any.
     """
 
     __slots__ = (
@@ -53,7 +88,6 @@ class Peer:
         "last_delay",
         "last_heard",
         "last_sent",
-        "listener",
         "open",
         "outbox",
         "own_handle",
@@ -61,6 +95,7 @@ class Peer:
         "queued",
         "queued_bytes",
         "state",
+        "subscriber",
         "timer",
         "user",
         "worker",
@@ -71,7 +106,7 @@ class Peer:
         self.dialect = dialect
         self.handle = handle
         self.own_handle = handle
-        self.listener: Subscriber | None = None
+        self.subscriber: Subscriber | None = None
         self.identity: Identity = NOBODY
         self.user = ""
         self.groups: tuple[str, ...] = ()
@@ -90,7 +125,7 @@ class Peer:
         self.timer: dict[Peer, None] | None = None
 
     def move(self, event: str) -> None:
-        """Follow `event` through the table of states."""
+        """Follow `event` through the table of states. Raises: LocalProtocolError if unlisted."""
         try:
             self.state = PEER[event][self.state]
         except KeyError:

@@ -3,7 +3,8 @@ cimport cython
 from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
 from majordomus.core.broker.state.dispatch_table cimport DispatchTable
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
-from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.services cimport FairQueue, Service
 from majordomus.core.broker.state.history cimport History
 
 
@@ -40,12 +41,12 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
-    cdef public Prefetcher foresight
+    cdef public Prefetcher prefetcher
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
-    cdef public DispatchTable dispatched
+    cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers
     cdef public Deadlines retries
@@ -54,7 +55,7 @@ cdef class Registry:
     cdef public Py_ssize_t queued_bytes
     cdef public Py_ssize_t outbox_bytes
     cdef public object strategies
-    cdef public History stories
+    cdef public History history
     cdef public unsigned long long last_number
     cdef public bint draining
     cdef public double started
@@ -65,4 +66,8 @@ cdef class Registry:
     cdef public object topics
     cpdef unsigned long long next_number(self) except? 0
     cpdef Service service(self, bytes name)
+    cpdef Service find_service(self, bytes name)
     cpdef object tidy(self, Service service)
+    cpdef object enter_queue(self, AcceptedRequest request)
+    @cython.locals(waiting=FairQueue)
+    cpdef object leave_queue(self, AcceptedRequest request)

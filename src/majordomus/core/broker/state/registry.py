@@ -1,41 +1,62 @@
-"""Everything that the broker knows: peers, workers, services, counters, wheels of deadlines. No
-rule lives here."""
+"""The tables that all modules of the broker share: peers, workers, services, deadlines, counters.
+
+No rule lives here, and nothing is made here that has rules: strategies and the prefetcher are
+handed in.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from majordomus.core.broker.accel.prefetch import Prefetcher
-from majordomus.core.broker.balancing.registry import Factory, Strategies
-from majordomus.core.broker.balancing.rng import RandomSource
-from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
-from majordomus.core.broker.state.listeners import Key, Subscriber
 from majordomus.core.broker.state.peers import Peer
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
+from majordomus.core.broker.state.subscribers import Key, Subscriber
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
 from majordomus.core.broker.state.topics import Topics
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
 
+if TYPE_CHECKING:
+    from majordomus.core.broker.accel.prefetch import Prefetcher
+    from majordomus.core.broker.balancing.registry import Strategies
+    from majordomus.core.broker.settings import BrokerSettings
+
 IdSource: TypeAlias = Callable[[int], bytes]
-Send: TypeAlias = tuple[bytes, list[Frame]]
+Send: TypeAlias = tuple[bytes, list[Frame], int, object]
+"""The routing id, the frames, and the tag: command and conversation (outgoing.py)."""
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
-"""A numbered write for a store. Its place is kept: no rule makes one yet."""
-
+"""A numbered write for a store. No rule makes one yet; the contract already has it."""
 
 RULES: Final = "python" if __file__.endswith(".py") else "compiled"
-"""How these rules run: docs/adr/0008-compiled-rules.md."""
+"""How the rules run: docs/adr/0008-compiled-rules.md."""
 
 
 class Counts:
-    """What happened since the start. Requests end in exactly one of the four outcomes (rule 1)."""
+    """Counters since the start. A request ends in exactly one of four outcomes (rule 1).
+
+    accepted: requests that were accepted.
+    answered, failed, expired, cancelled: requests by their outcome.
+    dispatched: dispatches.
+    retried: dispatches of requests that had lost a worker.
+    rejected: REJECTs.
+    parts: PARTIALs of workers.
+    unanswered: failures without a message: the dialect has none, or no answer was wanted.
+    refused: client messages that did not become requests, by status.
+    dropped: messages that were dropped, by reason.
+    handshakes: connections that were refused, by reason.
+    published: events for a topic.
+    pushed: events for the client of a handle.
+    delivered: events that were sent to a subscriber or client, one for each.
+    undelivered: events that were lost on the way to one.
+    """
 
     __slots__ = (
         "accepted",
@@ -69,54 +90,75 @@ class Counts:
         self.parts = 0
         self.pushed = 0
         self.published = 0
-        """Events that came, for the client of a handle and for a topic."""
         self.delivered = 0
         self.undelivered = 0
-        """What each of them was for one who was to hear it: on its way, or lost."""
         self.unanswered = 0
-        """Failures that nobody was told of: the dialect has no words, or no answer was wanted."""
         self.refused: Counter[int] = Counter()
-        """Messages of clients that never became a request, by the status they were answered."""
         self.dropped: Counter[str] = Counter()
-        """Messages that were dropped, by reason."""
         self.handshakes: Counter[str] = Counter()
-        """Connections that never came to be, by reason."""
 
 
 class Registry:
-    """The broker's memory, shared by its rooms. `ids` makes random bytes."""
+    """The tables of one broker.
+
+    settings: the settings in force.
+    ids: ``ids(n)`` returns n unpredictable bytes.
+    name, version, wire, started, restarts: what `mmi.broker` answers with.
+    rights: the access rules; None while there are none.
+    peers: every known peer by routing id.
+    identities: what live connections have proved, by routing id.
+    handles: peers by handle.
+    topics: the subscriptions.
+    sessions: the sessions of clients.
+    away: sessions without a client by handle; the one that has been away longest comes first.
+    workers: every registered worker by routing id.
+    prefetcher: the index of `services` that looks ahead in a batch.
+    services: every known service by full name; changed by `service` and `tidy` alone.
+    backlogged: services that may have queued requests, in the order in which they get their turn.
+    served: services that have a worker.
+    counts: the counters.
+    facts: rare events for observers, not taken yet.
+    dispatch_table: the requests that hold a slot, by dispatch id.
+    requests: the deadlines of open requests.
+    timers: the deadlines of peers.
+    retries: when outboxes are tried again.
+    open: how many requests are open.
+    queued, queued_bytes: how many of them are queued, and the bytes of their bodies.
+    outbox_bytes: the bytes in all outboxes.
+    strategies: makes the strategy of a new service.
+    history: ended requests that are kept.
+    last_number: the last number of `next_number` or of a dispatch.
+    draining: whether new requests are refused.
+    """
 
     def __init__(
         self,
         settings: BrokerSettings,
         ids: IdSource,
         name: str,
-        strategies: Mapping[str, Factory],
+        strategies: Strategies,
+        prefetcher: Prefetcher,
     ) -> None:
         self.settings = settings
         self.ids = ids
         self.name = name
         self.version = ""
-        """The package's version and the kind of wire: told by the shell, shown by `mmi.broker`."""
         self.wire = ""
         self.rights: AccessRules | None = None
-        """Who may do what; None while nobody asks."""
         self.peers: dict[bytes, Peer] = {}
         self.identities: dict[bytes, Identity] = {}
-        """Who is at the other end of a live connection, where it has proved that."""
         self.handles: dict[bytes, Peer] = {}
         self.topics: Topics[Subscriber] = Topics()
         self.sessions: dict[Key, Subscriber] = {}
         self.away: dict[bytes, Subscriber] = {}
-        """Sessions whose client is not there, by handle; who has been away longest comes first."""
         self.workers: dict[bytes, RegisteredWorker] = {}
-        self.services: dict[bytes, Service] = {}
-        self.foresight = Prefetcher(self.services)
+        self.prefetcher = prefetcher
+        self.services: dict[bytes, Service] = prefetcher.services
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
-        self.dispatched = DispatchTable()
+        self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
         self.retries: Deadlines = Deadlines()
@@ -124,43 +166,58 @@ class Registry:
         self.queued = 0
         self.queued_bytes = 0
         self.outbox_bytes = 0
-        self.strategies = Strategies(
-            settings, RandomSource(ids(8)), strategies, self._strategy_failed
-        )
-        self.stories = History(settings.slow, settings.max_stories)
+        self.strategies = strategies
+        self.history = History(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
         self.started = 0.0
         self.restarts = 0
 
     def next_number(self) -> int:
-        """A number that this broker never used before."""
+        """Return a number that this broker has not used before."""
         self.last_number += 1
         return self.last_number
 
     def service(self, name: bytes) -> Service | None:
-        """The service of that name, made when there is room for one more; else None."""
+        """Return the service called `name`, made if need be; None at the bound `max_services`."""
         service = self.services.get(name)
         if service is None and len(self.services) < self.settings.max_services:
-            service = self.services[name] = Service(name, self.strategies.make(name))
+            service = Service(name, self.strategies.make(name))
             service.known = True
-            self.foresight.made(service)
+            self.prefetcher.add(service)
         return service
 
-    def _strategy_failed(self, service: bytes, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}"
-        self.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
+    def enter_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` among those that wait."""
+        self.queued += 1
+        self.queued_bytes += request.size
+        request.peer.queued += 1
+        request.peer.queued_bytes += request.size
+
+    def leave_queue(self, request: AcceptedRequest) -> None:
+        """Count `request` no more; it has left the queue of its service or worker."""
+        self.queued -= 1
+        self.queued_bytes -= request.size
+        request.peer.queued -= 1
+        request.peer.queued_bytes -= request.size
+        waiting = request.service.waiting
+        if waiting is None or not waiting.count:
+            self.backlogged.pop(request.service, None)
+
+    def find_service(self, name: bytes) -> Service | None:
+        """Return the service called `name`; None when it is not known."""
+        service: Service | None = self.prefetcher.find(name)
+        return service
 
     def tidy(self, service: Service) -> None:
-        """Forget `service` when nobody serves it and nobody waits for it."""
+        """Forget `service` if it has neither a worker nor an open request."""
         if service.known and not service.workers and not service.open:
             service.known = False
-            self.services.pop(service.name, None)
-            self.foresight.forget(service)
+            self.prefetcher.remove(service)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
-        """Count a message that goes no further; a fact is told at each power of two, so none can
-        flood."""
+        """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer
+        can flood the observers."""
         dropped = self.counts.dropped
         dropped[reason] += 1
         times = dropped[reason]
@@ -168,5 +225,5 @@ class Registry:
             self.facts.append(("dropped", {"reason": reason, "peer": peer_id, "times": times}))
 
     def tell(self, fact: str, **data: object) -> None:
-        """Note a rare event for the observers."""
+        """Add a rare event for the observers."""
         self.facts.append((fact, data))

@@ -28,17 +28,17 @@ cdef class AcceptedRequest:
     cdef public double deadline
     cdef public object state
     cdef public int attempt
-    cdef public unsigned long long dispatch
+    cdef public unsigned long long dispatch_id
     cdef public RegisteredWorker worker
     cdef public RegisteredWorker target
     cdef public set rejected
     cdef public FairQueue queue
     cdef public AcceptedRequest older
     cdef public AcceptedRequest newer
-    cdef public Bucket slot
-    cdef public Py_ssize_t place
+    cdef public Bucket bucket
+    cdef public Py_ssize_t bucket_index
     cdef public object stream
-    cdef public list story
+    cdef public list past_dispatches
     cdef public double given
     cdef public double ended
     cdef public Py_ssize_t behind

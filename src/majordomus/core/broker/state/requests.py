@@ -1,5 +1,4 @@
-"""One request: what was asked, by whom, where it is, and what it has been through. No rule lives
-here."""
+"""One accepted request: its message, its state and its past. No rule lives here."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from majordomus.core.broker.state.transitions import (
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.callers import Caller
+    from majordomus.core.broker.state.identity import Caller
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.services import FairQueue, Service
     from majordomus.core.broker.state.timer_wheel import Bucket
@@ -25,10 +24,40 @@ if TYPE_CHECKING:
 
 
 class AcceptedRequest:
-    """A conversation that a client opened. ``deadline`` and ``accepted`` are monotonic seconds.
+    """A request that the broker has accepted. Times are monotonic seconds.
 
-    ``caller``: who asks, its peer unless it brought a token of its own. ``called``: what the client
-    calls the service.
+    peer: the client that sent it.
+    dialect: the dialect of its message.
+    envelope: the frames before its header, which the answer gets back.
+    key: the key of its conversation in `Peer.open`.
+    id: the client's id of the conversation; 0 in a dialect without ids.
+    caller: the user of the request: its peer, unless it brought a token or a hook named a user.
+    service: the service that it is for.
+    called: the client's name of the service, without the prefix of a tenant.
+    body: the frames of the body; empty once the request has ended.
+    size: the bytes of the body, and of the parts that wait.
+    flags: the flags that the worker gets.
+    metadata: the client's metadata, encoded; empty without any.
+    accepted: when it was accepted.
+    deadline: when it expires.
+    state: its state (transitions.py).
+    attempt: how many dispatches may have run; a dispatch that was rejected does not count.
+    dispatch_id: the id of its last dispatch; 0 before the first.
+    worker: the worker of its last dispatch; None while it is queued.
+    target: the worker that the client named; None when any worker will do.
+    rejected: workers that must not get it any more; None without any.
+    queue: the fair queue that it is in.
+    older, newer: its neighbours among the requests that hold a slot of its worker.
+    bucket: its bucket of the timer wheel.
+    bucket_index: its index in that bucket.
+    stream: the credit and the waiting parts of its streams; None for a plain request.
+    parts: parts that are joined for a client whose dialect has none.
+    parts_size: their bytes.
+    past_dispatches: dispatches that ended without an answer: worker id, begin, end and reason.
+    given: when it was dispatched last.
+    ended: when it ended.
+    behind: requests that were queued before it; −1 where no worker served the service.
+    outcome: status and text of its end, where that is not status 200.
     """
 
     __slots__ = (
@@ -36,11 +65,13 @@ class AcceptedRequest:
         "attempt",
         "behind",
         "body",
+        "bucket",
+        "bucket_index",
         "called",
         "caller",
         "deadline",
         "dialect",
-        "dispatch",
+        "dispatch_id",
         "ended",
         "envelope",
         "flags",
@@ -53,19 +84,21 @@ class AcceptedRequest:
         "outcome",
         "parts",
         "parts_size",
+        "past_dispatches",
         "peer",
-        "place",
         "queue",
         "rejected",
         "service",
         "size",
-        "slot",
         "state",
-        "story",
         "stream",
         "target",
         "worker",
     )
+
+    # ── construction ──────────────────────────────────────────────────────────────────────────────
+    # A positional method, not `__init__`: a compiled constructor takes its arguments as a tuple of
+    # Python objects, so numbers would be boxed and unboxed for every request.
 
     def ask(
         self,
@@ -82,8 +115,7 @@ class AcceptedRequest:
         accepted: float,
         deadline: float,
     ) -> AcceptedRequest:
-        """Fill in what a new request is: `Request().ask(…)`. Not `__init__`, which takes its
-        arguments as objects even where it is compiled."""
+        """Set every attribute of a new request: ``AcceptedRequest().ask(…)``."""
         self.peer = peer
         self.caller: Peer | Caller = peer
         self.dialect = dialect
@@ -100,40 +132,36 @@ class AcceptedRequest:
         self.deadline = deadline
         self.state: RequestState = HELD
         self.attempt = 0
-        self.dispatch = 0
+        self.dispatch_id = 0
         self.worker: RegisteredWorker | None = None
         self.target: RegisteredWorker | None = None
         self.rejected: set[RegisteredWorker] | None = None
         self.queue: FairQueue | None = None
         self.older: AcceptedRequest | None = None
         self.newer: AcceptedRequest | None = None
-        """Its neighbours among those that hold a slot of its worker."""
-        self.slot: Bucket | None = None
-        self.place = 0
-        """Where it stands in that."""
+        self.bucket: Bucket | None = None
+        self.bucket_index = 0
         self.parts: list[Frame] | None = None
         self.parts_size = 0
         self.stream: RequestStream | None = None
-        self.story: list[tuple[bytes, float, float, str]] | None = None
-        """Workers that had it and have it no more: id, from, until, why."""
+        self.past_dispatches: list[tuple[bytes, float, float, str]] | None = None
         self.given = 0.0
-        """When its worker got it."""
         self.ended = 0.0
         self.behind = 0
-        """Requests that waited when it began to wait; −1 where nobody served it."""
         self.outcome: tuple[int, str] | None = None
-        """Status and sentence, where it was not answered with 200."""
         return self
 
+    # ── states ────────────────────────────────────────────────────────────────────────────────────
+
     def move(self, event: str) -> None:
-        """Follow `event` through the table of states."""
+        """Follow `event` through the table of states. Raises: LocalProtocolError if unlisted."""
         steps = STEPS.get(event)
         if steps is None:
             raise unlisted("request", event, self.state)
         self.follow(steps)
 
     def follow(self, steps: RequestSteps) -> None:
-        """The same, for an event whose steps are at hand."""
+        """`move` for an event whose steps have been looked up already."""
         at = self.state
         after = steps[at]
         if after is None:

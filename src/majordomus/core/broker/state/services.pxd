@@ -25,7 +25,7 @@ cdef class FairQueue:
 @cython.final
 cdef class Service:
     cdef public bytes name
-    cdef public RegisteredWorker only_worker
+    cdef public RegisteredWorker newest_worker
     cdef public Py_ssize_t open
     cdef public Py_ssize_t served
     cdef public int _box
@@ -41,7 +41,6 @@ cdef class Service:
     cdef public Py_ssize_t held_bytes
     cdef public double last_worker
     cpdef RegisteredWorker choose(self, AcceptedRequest request)
-    @cython.locals(only=RegisteredWorker)
     cpdef object enter(self, RegisteredWorker worker)
     cpdef object weigh(self, RegisteredWorker worker)
     cpdef object leave(self, RegisteredWorker worker)

@@ -1,5 +1,4 @@
-"""One service: its name, its workers, and the queue in front of them, fair over routing ids (rule
-7)."""
+"""One service: its name, its workers and its queue, which is fair over routing ids (rule 7)."""
 
 from __future__ import annotations
 
@@ -7,29 +6,36 @@ from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
 from majordomus.protocol.spec import MMI_PREFIX
 
 BOXES: Final = 64
+"""Buckets of the histogram of latencies."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from majordomus.core.broker.balancing.strategy import Strategy
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 class FairQueue:
-    """Requests that wait: those that came back first, then one request of each peer in turn."""
+    """Requests that wait: first those that came back from a worker, then one of each peer in turn.
+
+    front: the requests that came back from a worker.
+    declined: for each worker, how many requests in `front` it has rejected. A worker that has
+        rejected all of them need not search `front`.
+    turns: the other requests of each peer; the peer whose turn it is comes first.
+    count: the number of requests.
+    size: the bytes of their bodies.
+    """
 
     __slots__ = ("count", "declined", "front", "size", "turns")
 
     def __init__(self) -> None:
         self.front: OrderedDict[AcceptedRequest, None] = OrderedDict()
         self.declined: Counter[RegisteredWorker] = Counter()
-        """How many requests at the front each worker has rejected: who rejected all of them need
-        not look through them."""
         self.turns: OrderedDict[Peer, OrderedDict[AcceptedRequest, None]] = OrderedDict()
         self.count = 0
         self.size = 0
@@ -38,13 +44,13 @@ class FairQueue:
         return self.count
 
     def __iter__(self) -> Iterator[AcceptedRequest]:
-        """All that waits; front first, then peer by peer."""
+        """Every request; `front` first, then peer by peer."""
         yield from self.front
         for own in self.turns.values():
             yield from own
 
     def push(self, request: AcceptedRequest) -> None:
-        """Put `request` behind its peer's others."""
+        """Add `request` behind the others of its peer."""
         own = self.turns.get(request.peer)
         if own is None:
             own = self.turns[request.peer] = OrderedDict()
@@ -52,14 +58,14 @@ class FairQueue:
         self._entered(request)
 
     def push_front(self, request: AcceptedRequest) -> None:
-        """Put `request` before everything else."""
+        """Add `request` before all others."""
         self.front[request] = None
         self.front.move_to_end(request, last=False)
         self.declined.update(request.rejected or ())
         self._entered(request)
 
     def pop_for(self, worker: RegisteredWorker) -> AcceptedRequest | None:
-        """Take the next request that `worker` may have: it has not rejected it."""
+        """Remove and return the next request that `worker` has not rejected; None without one."""
         if self.declined.get(worker, 0) < len(self.front):
             for request in self.front:
                 if request.rejected is None or worker not in request.rejected:
@@ -75,7 +81,7 @@ class FairQueue:
         return request
 
     def remove(self, request: AcceptedRequest) -> None:
-        """Take `request` out, wherever it stands."""
+        """Remove `request`, which is in this queue."""
         if request in self.front:
             del self.front[request]
             self._forget_rejections(request)
@@ -104,9 +110,26 @@ class FairQueue:
 
 
 class Service:
-    """A name that clients call. ``last_worker``: when a live worker was last there (monotonic
-    seconds). ``only_worker``: the one that it has, where its strategy would say no more of one than
-    that it is there; that one is not told to the strategy until another one comes."""
+    """A name that clients call.
+
+    name: the full name, with the prefix of a tenant.
+    newest_worker: of `workers`, the one that registered last; None while no worker serves it. It
+        says whether the service is served without reading the dictionary, and is the worker that
+        the prefetcher fetches: of one worker it is the right one.
+    open: how many open requests it has.
+    served: how many requests were answered with status 200.
+    known: whether it is the registry's service of its name.
+    own: whether the broker answers it itself (`mmi.`).
+    given: called with the worker of each dispatch; None where the strategy does not use it.
+    strategy: the strategy that chooses among its workers.
+    workers: its registered workers by routing id, oldest first.
+    waiting: its queue; made when `queue` is first read.
+    held: how many of its requests are held by hooks; they count as queued ones do.
+    held_bytes: the bytes of their bodies.
+    last_worker: when its last worker was lost, in monotonic seconds.
+    _took, _box, _in_box: the histogram of latencies, the bucket of the last latencies, and how many
+        of these are not in the histogram yet.
+    """
 
     __slots__ = (
         "_box",
@@ -118,7 +141,7 @@ class Service:
         "known",
         "last_worker",
         "name",
-        "only_worker",
+        "newest_worker",
         "open",
         "own",
         "served",
@@ -130,73 +153,54 @@ class Service:
     def __init__(self, name: bytes, strategy: Strategy) -> None:
         self.name = name
         self.strategy = strategy
-        self.given = None if type(strategy).given is Strategy.given else strategy.given
-        """Told of each dispatch; None where the strategy does not care."""
-        self.only_worker: RegisteredWorker | None = None
+        self.given = strategy.notify_dispatch
+        self.newest_worker: RegisteredWorker | None = None
         self.waiting: FairQueue | None = None
-        """Its queue, made when one is first asked for."""
         self.workers: dict[bytes, RegisteredWorker] = {}
         self.open = 0
         self.held = 0
         self.held_bytes = 0
-        """What hooks hold of it: it counts as what is queued does."""
         self.known = False
-        """Whether it is the registry's service of that name."""
         self.own = name.startswith(MMI_PREFIX)
-        """Whether the broker answers it itself."""
         self.served = 0
         self._took: list[int] | None = None
         self._box = 0
         self._in_box = 0
-        """How many of those that ended last fell into the same box; not yet in `_took`."""
         self.last_worker = -inf
 
     @property
     def queue(self) -> FairQueue:
-        """What waits for it, whoever may have it."""
+        """The queue of the requests that any of its workers may get."""
         if self.waiting is None:
             self.waiting = FairQueue()
         return self.waiting
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
-        """The worker for `request`, as its strategy says; None when none may have it now."""
-        only = self.only_worker
-        if only is None:
-            return self.strategy.choose(request)
-        if not only.has_room() or (request.rejected is not None and only in request.rejected):
-            return None
-        return only
+        """Return the worker for `request`; None when no worker may have it now."""
+        return self.strategy.choose(request)
 
     def enter(self, worker: RegisteredWorker) -> None:
-        """`worker` serves it from now on. The strategy is told of those that were there."""
+        """`worker` serves this service from now on."""
         self.workers[worker.id] = worker
-        if len(self.workers) == 1 and type(self.strategy) is LeastOutstanding:
-            self.only_worker = worker
-            return
-        only = self.only_worker
-        self.only_worker = None
-        if only is not None and only.has_room():
-            self.strategy.put(only)
+        self.newest_worker = worker
 
     def weigh(self, worker: RegisteredWorker) -> None:
-        """Tell its strategy what `worker`, one of its own, holds now."""
-        if self.only_worker is not None:
-            return
+        """Notify the strategy of the number of requests that `worker`, one of its own, holds."""
         if worker.has_room():
             self.strategy.put(worker)
         else:
             self.strategy.drop(worker)
 
     def leave(self, worker: RegisteredWorker) -> None:
-        """`worker` serves it no more."""
+        """`worker` no longer serves this service."""
         self.strategy.forget(worker)
         self.workers.pop(worker.id, None)
-        if self.only_worker is worker:
-            self.only_worker = None
+        if self.newest_worker is worker:
+            self.newest_worker = next(reversed(self.workers.values()), None)
 
     def note(self, box: int) -> None:
-        """One more took so long that it falls into `box`, by powers of two of a tick
-        (stories.py)."""
+        """Count one more latency in bucket `box`; each bucket is twice as wide as the one before
+        (history.py)."""
         if box == self._box:
             self._in_box += 1
         else:
@@ -211,7 +215,7 @@ class Service:
 
     @property
     def took(self) -> list[int]:
-        """How many took so long from acceptance to end, box by box."""
+        """The histogram of the times from acceptance to end."""
         boxes = [0] * BOXES if self._took is None else self._took.copy()
         boxes[self._box] += self._in_box
         return boxes

@@ -8,21 +8,21 @@ cdef double _PER_SECOND
 
 
 cdef class TimerWheel:
-    cdef public dict _slots
+    cdef public dict _buckets
     cdef public list _steps
     cdef public long long _last_step
     cdef public object _last
-    cdef object _new_slot(self)
-    cdef object _slot(self, long long step)
+    cdef object _new_bucket(self)
+    cdef object _bucket(self, long long step)
     cdef object _drop(self)
     cpdef list due(self, double now)
     cpdef double next(self) except? -1
 
 
 cdef class Deadlines(TimerWheel):
-    @cython.locals(step="long long", slot=dict)
+    @cython.locals(step="long long", bucket=dict)
     cpdef dict add(self, object item, double when)
-    cdef object _new_slot(self)
+    cdef object _new_bucket(self)
 
 
 @cython.final
@@ -30,11 +30,11 @@ cdef class Bucket:
     cdef public list requests
     cdef public Py_ssize_t count
     cpdef object remove(self, AcceptedRequest request)
-    @cython.locals(place=Py_ssize_t, waiting=list, request=AcceptedRequest)
-    cdef object _close_ranks(self)
+    @cython.locals(index=Py_ssize_t, waiting=list, request=AcceptedRequest)
+    cdef object _close_gaps(self)
 
 
 cdef class RequestDeadlines(TimerWheel):
-    @cython.locals(step="long long", slot=Bucket)
+    @cython.locals(step="long long", bucket=Bucket)
     cpdef object add(self, AcceptedRequest request)
-    cdef object _new_slot(self)
+    cdef object _new_bucket(self)

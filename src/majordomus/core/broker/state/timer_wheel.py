@@ -1,9 +1,10 @@
-"""One wheel of deadlines: adding, removing and finding what is due cost O(1) an item.
+"""A timer wheel: adding, removing and finding what is due cost O(1) for each item.
 
-Everything that waits for a point in time waits in one of these. An item that ended early is removed
-at once, so a wheel never holds more than what is open, however long the deadlines are.
+Every deadline of the broker is in one of these wheels. An item that ends early is removed at once,
+so a wheel holds no more than what is open, however long the deadlines are.
 
-Requests have a wheel of their own: each knows its place in it, so nothing has to be looked up.
+Requests have a wheel of their own: each knows its bucket and its index there, so that removing one
+needs no look-up.
 """
 
 from __future__ import annotations
@@ -25,80 +26,84 @@ _PER_SECOND = STEPS_PER_SECOND
 
 
 class TimerWheel:
-    """What all wheels have in common: a slot for each step in which something is due."""
+    """The base of all wheels: a bucket for each step in which an item is due. Steps without one
+    take no memory; a heap finds the next."""
 
-    __slots__ = ("_last", "_last_step", "_slots", "_steps")
+    __slots__ = ("_buckets", "_last", "_last_step", "_steps")
 
     def __init__(self) -> None:
-        self._slots: dict[int, Any] = {}
+        self._buckets: dict[int, Any] = {}
         self._steps: list[int] = []
         self._last_step = -1
         """The step of the item that was added last: the next one often has the same."""
         self._last: Any = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._slots.values()))
+        return sum(map(len, self._buckets.values()))
 
-    def _new_slot(self) -> Any:
+    def _new_bucket(self) -> Any:
         raise NotImplementedError
 
-    def _slot(self, step: int) -> Any:
-        slot = self._slots.get(step)
-        if slot is None:
-            slot = self._slots[step] = self._new_slot()
+    def _bucket(self, step: int) -> Any:
+        bucket = self._buckets.get(step)
+        if bucket is None:
+            bucket = self._buckets[step] = self._new_bucket()
             heappush(self._steps, step)
-        self._last = slot
+        self._last = bucket
         self._last_step = step
-        return slot
+        return bucket
 
     def _drop(self) -> Any:
-        """Forget the first step; what it holds."""
+        """Remove the first step and return its bucket."""
         step = heappop(self._steps)
         if step == self._last_step:
             self._last_step = -1
-        return self._slots.pop(step)
+        return self._buckets.pop(step)
 
     def due(self, now: float) -> list[Any]:
-        """Take out everything whose time has come, oldest first."""
+        """Remove and return every item that is due, oldest first."""
         items: list[Any] = []
         steps = self._steps
         last = now * STEPS_PER_SECOND
         while steps and steps[0] <= last:
-            slot = self._drop()
-            items.extend(slot)
-            slot.clear()
+            bucket = self._drop()
+            items.extend(bucket)
+            bucket.clear()
         return items
 
     def next(self) -> float:
-        """When `due` next has something to return; infinity when nothing is held."""
+        """When `due` next has an item to return; infinity when no item is held."""
         steps = self._steps
         while steps:
-            if self._slots[steps[0]]:
+            if self._buckets[steps[0]]:
                 return steps[0] / STEPS_PER_SECOND
             self._drop()
         return inf
 
 
 class Deadlines(TimerWheel):
-    """Items by their time in monotonic seconds. Items are told apart by identity or hash."""
+    """Items by their time in monotonic seconds. Items are keys of a dictionary."""
 
     __slots__ = ()
 
     def add(self, item: Any, when: float) -> dict[Any, None]:
-        """Hold `item` until `when`. The slot that holds it is returned: ``slot.pop(item, None)``
-        removes it."""
+        """Hold `item` until `when`. Returns its bucket: ``bucket.pop(item, None)`` removes it."""
         step = arithmetic.whole(when * _PER_SECOND) + 1
-        slot: dict[Any, None] = self._last if step == self._last_step else self._slot(step)
-        slot[item] = None
-        return slot
+        bucket: dict[Any, None] = self._last if step == self._last_step else self._bucket(step)
+        bucket[item] = None
+        return bucket
 
-    def _new_slot(self) -> dict[Any, None]:
+    def _new_bucket(self) -> dict[Any, None]:
         return {}
 
 
 class Bucket:
-    """The requests that are due in one step, in the order in which they came. Where one has ended
-    there is a gap, until there are as many of these as requests."""
+    """The requests that are due in one step, in the order in which they were added.
+
+    requests: the requests; None in place of one that has been removed. These gaps are closed when
+        they are more than the requests.
+    count: how many requests there are.
+    """
 
     __slots__ = ("count", "requests")
 
@@ -113,44 +118,44 @@ class Bucket:
         return iter([request for request in self.requests if request is not None])
 
     def remove(self, request: AcceptedRequest) -> None:
-        """Take `request` out, which stands here."""
-        request.slot = None
-        self.requests[request.place] = None
+        """Remove `request`, which is in this bucket."""
+        request.bucket = None
+        self.requests[request.bucket_index] = None
         self.count -= 1
         if 2 * self.count < len(self.requests):
-            self._close_ranks()
+            self._close_gaps()
 
-    def _close_ranks(self) -> None:
-        place = 0
+    def _close_gaps(self) -> None:
+        index = 0
         waiting: list[AcceptedRequest | None] = []
         for request in self.requests:
             if request is not None:
-                request.place = place
-                place += 1
+                request.bucket_index = index
+                index += 1
                 waiting.append(request)
         self.requests = waiting
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Remove every request."""
         for request in self:
-            request.slot = None
+            request.bucket = None
         self.requests = []
         self.count = 0
 
 
 class RequestDeadlines(TimerWheel):
-    """The wheel of requests. Each knows its slot: ``request.slot.remove(request)`` removes it."""
+    """The wheel of requests. ``request.bucket.remove(request)`` removes one."""
 
     __slots__ = ()
 
     def add(self, request: AcceptedRequest) -> None:
         """Hold `request` until its deadline."""
         step = arithmetic.whole(request.deadline * _PER_SECOND) + 1
-        slot: Bucket = self._last if step == self._last_step else self._slot(step)
-        request.slot = slot
-        request.place = len(slot.requests)
-        slot.requests.append(request)
-        slot.count += 1
+        bucket: Bucket = self._last if step == self._last_step else self._bucket(step)
+        request.bucket = bucket
+        request.bucket_index = len(bucket.requests)
+        bucket.requests.append(request)
+        bucket.count += 1
 
-    def _new_slot(self) -> Bucket:
+    def _new_bucket(self) -> Bucket:
         return Bucket()

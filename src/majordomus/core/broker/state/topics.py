@@ -1,7 +1,7 @@
-"""Topics and patterns, and who subscribed to what: a tree of tokens, walked token by token.
+"""Subscriptions by pattern: a tree of tokens, walked token by token.
 
-Finding the subscribers of a topic costs by its own tokens and by the patterns that agree with them,
-however many other patterns there are. What nobody subscribes to any more leaves no node behind.
+Finding the subscribers of a topic costs by its own tokens and by the patterns that match them,
+however many other patterns there are. A pattern without subscribers leaves no node behind.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ S = TypeVar("S")
 
 
 class _Node(Generic[S]):
-    """The patterns that begin with the tokens on the way here. ``here``: who subscribed to exactly
-    these tokens."""
+    """The patterns that begin with the tokens on the path to this node.
+
+    parent, token: the node before it, and the token that leads here.
+    children: the nodes after it, by token.
+    here: the subscribers of exactly these tokens.
+    """
 
     __slots__ = ("children", "here", "parent", "token")
 
@@ -32,8 +36,8 @@ class _Node(Generic[S]):
 
 
 class Topics(Generic[S]):
-    """Subscribers by pattern; subscribers are told apart by identity or hash. `len`: pairs of a
-    pattern and a subscriber. Names are checked by `name_problem` before they come here."""
+    """Subscribers by pattern. Subscribers are keys of dictionaries; `len` counts pairs of a pattern
+    and a subscriber. Names must have passed `name_problem`."""
 
     __slots__ = ("_nodes", "_pairs", "_root")
 
@@ -47,7 +51,7 @@ class Topics(Generic[S]):
 
     @property
     def nodes(self) -> int:
-        """Nodes of the tree that stand for a token."""
+        """The number of nodes, the root not counted."""
         return self._nodes
 
     def add(self, pattern: bytes, subscriber: S) -> bool:
@@ -84,8 +88,8 @@ class Topics(Generic[S]):
         return True
 
     def match(self, topic: bytes) -> Collection[S]:
-        """Who gets an event of `topic`: each subscriber once, whatever number of its patterns
-        agree. To be read before anybody subscribes or unsubscribes."""
+        """Return the subscribers of `topic`: each once, however many of its patterns match. The
+        result is valid until the next `add` or `remove`."""
         found: list[dict[S, None]] = []
         level = [self._root]
         for token in topic.split(SEPARATOR):
@@ -112,7 +116,7 @@ class Topics(Generic[S]):
         return once
 
     def pairs(self) -> Iterator[tuple[bytes, S]]:
-        """Every pattern with every subscriber that it has. For tests and tools: it walks the whole
+        """Yield every pattern with each of its subscribers. For tests and tools: it walks the whole
         tree."""
         waiting = [(b"", child) for child in self._root.children.values()]
         while waiting:
@@ -124,22 +128,22 @@ class Topics(Generic[S]):
 
 
 def full_topic(prefix: bytes, called: bytes) -> bytes:
-    """The topic, or pattern, that a tenant calls `called`: its prefix is whole tokens."""
+    """Return the full topic or pattern that a tenant calls `called`. A prefix is whole tokens."""
     return full_name(topic_prefix(prefix), called)
 
 
 def shown_topic(prefix: bytes, topic: bytes) -> bytes:
-    """What a tenant calls `topic`."""
+    """Return a tenant's name of the full `topic`."""
     return shown_name(topic_prefix(prefix), topic)
 
 
 def topic_prefix(prefix: bytes) -> bytes:
-    """`prefix` in front of topics: a dot parts it from them."""
+    """Return `prefix` as a prefix of topics: with a dot at its end."""
     return prefix if not prefix or prefix.endswith(SEPARATOR) else prefix + SEPARATOR
 
 
 def agrees(pattern: bytes, topic: bytes) -> bool:
-    """Whether `pattern` holds for `topic`: the same rule as the tree's, for one pattern."""
+    """Whether `pattern` matches `topic`, by the rule of the tree."""
     wanted, tokens = pattern.split(SEPARATOR), topic.split(SEPARATOR)
     if wanted[-1] == REST:
         wanted.pop()
@@ -152,8 +156,8 @@ def agrees(pattern: bytes, topic: bytes) -> bool:
 
 
 def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> str:
-    """What is wrong with a topic, or with a pattern; empty when nothing is. `longest`: bytes,
-    `deepest`: tokens."""
+    """Return what is wrong with a topic or a pattern; empty when it is valid. `longest` is a number
+    of bytes, `deepest` of tokens."""
     what = "pattern" if pattern else "topic"
     if not name:
         return f"a {what} needs a name"

@@ -1,6 +1,6 @@
 """The states of a request, a worker and a peer, as tables: event → {state: next state}.
 
-Everything that says which state may follow which lives here. A pair that is not listed is an error.
+Every transition lives here, and a pair that is not listed is an error.
 The diagrams in docs/states.md are generated from these tables.
 """
 
@@ -13,8 +13,7 @@ from majordomus.errors import LocalProtocolError
 
 
 class RequestState(IntEnum):
-    """Where a request is. HELD is the place of hooks: accepted, and no rule has seen it yet.
-    REPLIED is another: its worker has answered, and a hook looks at that."""
+    """HELD: accepted, and at the hooks. REPLIED: answered by its worker, and at the hooks again."""
 
     HELD = 0
     QUEUED = 1
@@ -26,28 +25,29 @@ class RequestState(IntEnum):
     CANCELLED = 7
     REPLIED = 8
 
-    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
+    __hash__ = int.__hash__  # the hash of Enum is a Python function: slow as a key
 
 
 class WorkerState(IntEnum):
-    """What a worker may be given. SUSPECT: its socket is gone, its last replies may be here."""
+    """SUSPECT: its connection has ended, but replies that it sent before may not have been
+    received yet."""
 
     SERVING = 0
     DRAINING = 1
     SUSPECT = 2
     LOST = 3
 
-    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
+    __hash__ = int.__hash__  # the hash of Enum is a Python function: slow as a key
 
 
 class PeerState(IntEnum):
-    """What a routing id means to us. PRESENT: a client that said HELLO."""
+    """SEEN: it has sent a message. PRESENT: a client with presence, which has sent HELLO."""
 
     SEEN = 0
     PRESENT = 1
     FORGOTTEN = 2
 
-    __hash__ = int.__hash__  # the hash of an Enum is a call of Python
+    __hash__ = int.__hash__  # the hash of Enum is a Python function: slow as a key
 
 
 HELD, QUEUED, DISPATCHED, STREAMING = (
@@ -85,11 +85,11 @@ def _steps(pairs: dict[RequestState, RequestState]) -> RequestSteps:
 
 
 STEPS: Final[dict[str, RequestSteps]] = {event: _steps(pairs) for event, pairs in REQUEST.items()}
-"""The table of requests once more: of each event, what follows every state, by its number."""
+"""`REQUEST` by number: for each event, the next state of every state, or None."""
 
 
 def event_of(steps: RequestSteps) -> str:
-    """The event that has these steps."""
+    """Return the event that has these steps."""
     return next(event for event, known in STEPS.items() if known is steps)
 
 
@@ -116,5 +116,5 @@ PEER: Final[dict[str, dict[PeerState, PeerState]]] = {
 
 
 def unlisted(table: str, event: str, state: IntEnum) -> LocalProtocolError:
-    """The error for a pair that its table does not list."""
+    """Return the error for a pair that its table does not list."""
     return LocalProtocolError("unlisted-transition", f"{table}: {event} in {state.name}")

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core.broker.balancing.strategy cimport RingNode
+from majordomus.core.broker.balancing.ring cimport RingNode
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport FairQueue, Service
@@ -18,10 +18,9 @@ cdef class RegisteredWorker:
     cdef public Py_ssize_t holding
     cdef public AcceptedRequest oldest
     cdef public AcceptedRequest newest
-    cdef public Service only_service
-    cdef public RingNode place
-    cdef public double busy_since
     cdef public list order
+    cdef public RingNode ring_node
+    cdef public double busy_since
     cdef public dict services
     cdef public dict metadata
     cdef public dict handles

@@ -1,4 +1,4 @@
-"""One worker: what it serves, what it holds, how loaded it says it is. No rule lives here."""
+"""One registered worker: its services, its slots and its load. No rule lives here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,35 @@ from majordomus.core.broker.state.transitions import SERVING, WORKER, WorkerStat
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.balancing.strategy import RingNode
+    from majordomus.core.broker.balancing.ring import RingNode
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import Service
 
 
 class RegisteredWorker:
-    """A peer that serves. ``holding``: how many of its slots are in use, those of ended requests
-    included; ``oldest`` and ``newest``: the requests that have them, each of which knows its
-    neighbours. ``place``: where the strategy that last had it in a ring keeps it. ``answered``: of
-    a Delphi worker, the handles that it may use again, with the handles of their clients.
-    ``only_service``: the one that it serves, where it serves one."""
+    """A peer that has registered for services. Times are monotonic seconds.
+
+    peer: the peer.
+    id: the routing id of the peer.
+    dialect: the dialect of its registration.
+    capacity: how many slots it has.
+    state: its state (transitions.py).
+    services: the services that it is registered for, by name.
+    metadata: the metadata of each registration, by service; encoded.
+    order: the same services, in the order in which their queues are looked at next.
+    holding: how many slots are in use, also by requests that have ended.
+    oldest, newest: the ends of the list of requests that hold its slots.
+    handles: of a 0.1 or 0.2 worker: the dispatch ids of each client's handle.
+    undelivered: ids of dispatches whose message was refused by the socket; None without any.
+    answered: of a Delphi worker: the handles that it may use again, with their clients' handles.
+    waiting: the queue of requests that name it; made when `reserved` is first read.
+    reserved_last: whether its last request came from that queue.
+    ring_node: its node in the ring of the strategy that last ranked it.
+    load: the load of its last heartbeat; -1.0 when it takes nothing, None when unknown.
+    busy_since: when it last changed from idle to busy.
+    last_beat_sent: when the last heartbeat was sent to it.
+    """
 
     __slots__ = (
         "answered",
@@ -36,11 +53,10 @@ class RegisteredWorker:
         "metadata",
         "newest",
         "oldest",
-        "only_service",
         "order",
         "peer",
-        "place",
         "reserved_last",
+        "ring_node",
         "services",
         "state",
         "undelivered",
@@ -61,32 +77,29 @@ class RegisteredWorker:
         self.newest: AcceptedRequest | None = None
         self.handles: dict[bytes, deque[int]] = {}
         self.undelivered: set[int] | None = None
-        """Dispatches whose message never left: nobody has seen them."""
         self.answered: dict[bytes, bytes] | None = None
-        self.only_service: Service | None = None
         self.waiting: FairQueue | None = None
-        """What asks for it alone; made when a queue is first asked for."""
         self.reserved_last = False
-        self.place: RingNode | None = None
+        self.ring_node: RingNode | None = None
         self.load: float | None = None
         self.busy_since = now
         self.last_beat_sent = now
 
     @property
     def reserved(self) -> FairQueue:
-        """The requests that wait for this worker and no other."""
+        """The queue of the requests that name this worker."""
         if self.waiting is None:
             self.waiting = FairQueue()
         return self.waiting
 
     def has_room(self) -> bool:
-        """Whether a slot may be given out now."""
+        """Whether a request may be dispatched to it now."""
         if self.state is not SERVING or (self.load is not None and self.load == -1.0):
             return False
         return self.holding < self.capacity
 
     def hold(self, request: AcceptedRequest) -> None:
-        """`request` has one of its slots from now on."""
+        """`request` takes a slot."""
         newest = request.older = self.newest
         if newest is None:
             self.oldest = request
@@ -96,7 +109,7 @@ class RegisteredWorker:
         self.holding += 1
 
     def let_go(self, request: AcceptedRequest) -> None:
-        """`request` has given its slot back."""
+        """`request` gives its slot back."""
         older, newer = request.older, request.newer
         if older is None:
             self.oldest = newer
@@ -111,7 +124,7 @@ class RegisteredWorker:
         self.holding -= 1
 
     def not_delivered(self, number: int) -> None:
-        """Dispatch `number` never left: nothing of it can have run."""
+        """The socket refused the message of dispatch `number`: nothing of it can have run."""
         if self.undelivered is None:
             self.undelivered = set()
         self.undelivered.add(number)
@@ -120,29 +133,29 @@ class RegisteredWorker:
         return self.undelivered is not None and number in self.undelivered
 
     def delivered(self, number: int) -> None:
-        """Dispatch `number` is of no interest any more, or has left after all."""
+        """Dispatch `number` has been sent after all, or has ended."""
         if self.undelivered is not None:
             self.undelivered.discard(number)
 
     @property
     def held(self) -> dict[int, AcceptedRequest]:
-        """Who has its slots, by number of dispatch, oldest first: for those that look on."""
+        """The requests that hold its slots by dispatch id, oldest first. For tests and tools."""
         held = {}
         request = self.oldest
         while request is not None:
-            held[request.dispatch] = request
+            held[request.dispatch_id] = request
             request = request.newer
         return held
 
     @property
     def free(self) -> int:
-        """Slots that may be given out now."""
+        """How many requests may be dispatched to it now."""
         if self.state is not WorkerState.SERVING or self.load == -1.0:
             return 0
         return max(0, self.capacity - self.holding)
 
     def move(self, event: str) -> None:
-        """Follow `event` through the table of states."""
+        """Follow `event` through the table of states. Raises: LocalProtocolError if unlisted."""
         try:
             self.state = WORKER[event][self.state]
         except KeyError:
