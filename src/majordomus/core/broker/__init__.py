@@ -1,1 +1,28 @@
-"""broker."""
+"""The broker's machine: every rule of a broker, without a socket, a clock or a thread.
+
+machine: the contract with the shell, and which rule a message is subject to.
+admission: what a request must pass before it is accepted (rules 4 and 11), hedges included.
+queueing: a request waits; the choice of a worker and of the next request (rules 3, 6 and 7).
+dispatch: a request takes a slot of a worker, and the slot comes back (rule 2).
+completion: a request gets exactly one outcome, and its client the answer (rules 1 and 5).
+retries: which requests of a lost worker are tried again (rule 3).
+streams: credit and parts of both directions of a conversation.
+registration: a worker's claim to a service is checked and entered.
+presence: new and forgotten peers, heartbeats, silence, lost connections (rules 8, 9 and 10).
+pubsub: events, subscriptions and sessions.
+outgoing: sends with their tags, and the outbox of a peer whose socket is full (rule 9).
+encoding: messages to peers, in the dialect of each.
+error_texts: texts of a 503 that name services.
+authorization: what a user may do, and what follows when the access rules change.
+internal_calls: requests that the broker makes itself.
+mmi: answers to the services `mmi.…`.
+explain: the answer to `mmi.explain`.
+settings: the settings of a broker, and which of them a running broker can change.
+invariants: what must be true between any two calls; tests alone use it.
+
+commands: what a message of each dialect means.
+hooks: what the embedding program decides about requests, replies and clients.
+state: entities and tables, without a rule.
+balancing: strategies that choose a worker.
+accel: what is there for the processor's caches and the compiler alone.
+"""
