@@ -341,7 +341,7 @@ def test_renewal_gives_a_new_token_of_the_same_session_until_that_is_over(
     old, _ = key.sign("ann", [], time.time(), since=time.time() - 50_000)
     peer.send(mdp03.pack(spec.REQUEST, id=2, ttl=5000, service=b"login"), old.encode())
     header, body = peer.receive(10)
-    assert (header[2], body) == (401, [b"the session is over: log in again"])
+    assert (header[2], body) == (401, [b"the session has ended: log in again"])
 
 
 # ── keys ──────────────────────────────────────────────────────────────────────────────────────────
@@ -387,7 +387,7 @@ def test_other_broker_needs_only_the_public_key(
 def test_what_cannot_be_meant_is_refused(key: SigningKey, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs a key"):
         TokenAuth()
-    with pytest.raises(ConfigurationError, match="lives 1 to"):
+    with pytest.raises(ConfigurationError, match="must be 1 to"):
         TokenAuth(key=key, lifetime=0)
     with pytest.raises(ConfigurationError, match="cannot read"):
         TokenAuth(key=tmp_path / "nothing.jwk_secret")

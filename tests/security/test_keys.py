@@ -50,8 +50,8 @@ KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (entry(KEY) + entry(KEY), "there twice"),
-        (entry("short"), r"number 1: public has 40 characters"),
+        (entry(KEY) + entry(KEY), "listed twice"),
+        (entry("short"), r"number 1: public must have 40 characters"),
         (f'[[key]]\npublic = "{KEY}"\n', "a user's name"),
         (entry(KEY, user=""), "a user's name"),
         (entry(KEY, user="a\\u001b"), "printable"),
@@ -60,7 +60,7 @@ KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
         (entry(KEY) + 'usr = "x"\n', "unknown key 'usr'"),
         ('[key]\npublic = "x"\n', r"only tables \[\[key\]\]"),
         ("[[keys]]\n", r"only tables \[\[key\]\]"),
-        ("key = [1]", "a table is wanted"),
+        ("key = [1]", "this must be a table"),
         ("[[key", "keys.toml:"),
     ],
 )
