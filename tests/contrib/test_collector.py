@@ -139,7 +139,7 @@ async def test_what_is_no_record_is_refused_and_counted() -> None:
     assert (collector.invalid, collector.ring.end) == (5, 0)
     with pytest.raises(BadRequest):
         await anext(collector.tail(request(b"\xff")))
-    with pytest.raises(BadRequest, match="no regular expression"):
+    with pytest.raises(BadRequest, match="not a regular expression"):
         await anext(collector.tail(request(Query(grep="(").to_bytes())))
 
 

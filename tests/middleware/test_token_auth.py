@@ -292,7 +292,7 @@ def test_token_of_hello_expires_while_the_connection_stays(
     assert ask(peer, "", 2)[0] == 401
 
 
-def test_revoked_token_is_refused_and_its_connection_is_nobodys(
+def test_revoked_token_is_refused_and_its_connection_becomes_anonymous(
     place: Place, key: SigningKey, peers: Peers
 ) -> None:
     token, claims = key.sign("ann", [], time.time())
@@ -384,7 +384,7 @@ def test_other_broker_needs_only_the_public_key(
         assert ask(peer, "", 2, b"login")[0] == 501
 
 
-def test_what_cannot_be_meant_is_refused(key: SigningKey, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(key: SigningKey, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs a key"):
         TokenAuth()
     with pytest.raises(ConfigurationError, match="must be 1 to"):
@@ -407,7 +407,7 @@ def test_open_services_and_anonymous_callers_pass_without_a_token(
     assert ask(peers(free_place.url), "rubbish")[0] == 401
 
 
-def test_auth_service_that_approves_nobody_makes_no_token(place: Place, peers: Peers) -> None:
+def test_invalid_approval_yields_no_token(place: Place, peers: Peers) -> None:
     place.worker.stop()
     peer, client = peers(place.url), peers(place.url)
     peer.ready(b"auth", capacity=9)

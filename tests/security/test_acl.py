@@ -93,7 +93,7 @@ def test_file_without_rules_allows_everything(file: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_the_number_of_the_rule(
+def test_error_is_one_line_with_the_number_of_the_rule(
     file: Path, text: str, complaint: str
 ) -> None:
     file.write_text(text)
@@ -139,7 +139,9 @@ def test_change_of_the_same_size_is_seen_by_its_time(file: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["[[rule]]\nallow = ['fly']\n", None])
-def test_broken_change_is_told_once_and_the_old_rights_stay(file: Path, broken: str | None) -> None:
+def test_invalid_change_is_reported_once_and_the_old_rights_stay(
+    file: Path, broken: str | None
+) -> None:
     file.write_text(GOOD)
     watched = acl.AclFile(file)
     before = watched.rights

@@ -196,7 +196,7 @@ def test_secret_of_another_key_is_refused(tmp_path: Path, pair: Certificate) -> 
         (f'curve\n    public-key = "{"#" * 40}"\n', "not Z85"),
     ],
 )
-def test_what_is_no_certificate_is_refused_with_the_reason(
+def test_invalid_certificate_is_refused_with_the_reason(
     tmp_path: Path, text: str, what: str
 ) -> None:
     path = tmp_path / "x.key"

@@ -17,7 +17,7 @@ def entry(public: str, user: str = "ann", groups: str = '["ops"]') -> str:
     return f'[[key]]\npublic = "{public}"\nuser = "{user}"\ngroups = {groups}\n'
 
 
-def test_file_says_who_each_key_is(tmp_path: Path, pair: Certificate) -> None:
+def test_file_has_the_identity_of_each_key(tmp_path: Path, pair: Certificate) -> None:
     other = curve.make()
     path = tmp_path / "keys.toml"
     path.write_text(entry(pair.public) + f'[[key]]\npublic = "{other.public}"\nuser = "bob"\n')
@@ -27,7 +27,7 @@ def test_file_says_who_each_key_is(tmp_path: Path, pair: Certificate) -> None:
     }
 
 
-def test_folder_says_who_each_key_is(tmp_path: Path) -> None:
+def test_folder_has_the_identity_of_each_key(tmp_path: Path) -> None:
     ann, bob = curve.make({"user": "ann", "groups": "ops, admins"}), curve.make()
     certificates.write(tmp_path / "laptop", ann)
     certificates.write(tmp_path / "bob", bob)

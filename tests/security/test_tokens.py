@@ -60,7 +60,7 @@ def signed(key: SigningKey, **changes: Any) -> str:
     return jwt.encode(header, claims, key._key, algorithms=["Ed25519"])
 
 
-def test_token_says_what_was_signed(key: SigningKey, checker: Checker) -> None:
+def test_token_has_the_claims_that_were_signed(key: SigningKey, checker: Checker) -> None:
     token, claims = key.sign("ann", ["staff", "größe"], NOW, curve=CURVE)
     assert checker.check(token, NOW + 899, CURVE) == claims
     assert (claims.user, claims.groups, claims.curve) == ("ann", ("staff", "größe"), CURVE)
@@ -164,7 +164,7 @@ def test_token_of_another_kind_of_key_is_refused(
     "text",
     ["", ".", "..", "a.b.c", "a.b", "a.b.c.d", "é.b.c", "x" * 4000, "e30.e30.", "\0.\0.\0"],
 )
-def test_what_is_no_token_is_refused(checker: Checker, text: str) -> None:
+def test_malformed_token_is_refused(checker: Checker, text: str) -> None:
     assert refusal(checker, text) in ("malformed", "other-algorithm")
 
 
