@@ -40,7 +40,7 @@ def test_levels_of_the_original_are_compared_as_what_they_mean() -> None:
 
 
 def test_expression_that_is_none_is_refused_with_the_reason() -> None:
-    with pytest.raises(ConfigurationError, match=r"'\(' is no regular expression: missing \)"):
+    with pytest.raises(ConfigurationError, match=r"'\(' is not a regular expression: missing \)"):
         Sieve(grep="(")
     with pytest.raises(ConfigurationError):
         for_collector(0, [], "[")

@@ -23,31 +23,31 @@ def seen(board: Watchboard, version: int = 0) -> dict[int, dict[str, str]]:
 
 def test_last_word_of_a_process_takes_the_place_of_the_one_before() -> None:
     board = Watchboard()
-    assert board.tell(entry(1, a="1", b="2"), 0.0)
-    assert board.tell(entry(1, a="3"), 0.0)
+    assert board.update(entry(1, a="1", b="2"), 0.0)
+    assert board.update(entry(1, a="3"), 0.0)
     assert seen(board) == {1: {"a": "3"}}
 
 
 def test_viewer_asks_for_what_is_newer_than_what_it_has_seen() -> None:
     board = Watchboard()
-    board.tell(entry(1, a="1"), 0.0)
+    board.update(entry(1, a="1"), 0.0)
     version = board.version
-    board.tell(entry(2, a="2"), 0.0)
+    board.update(entry(2, a="2"), 0.0)
     assert seen(board, version) == {2: {"a": "2"}}
     assert seen(board, board.version) == {}
 
 
 def test_same_word_again_is_no_news_but_keeps_it_alive() -> None:
     board = Watchboard(expiry=10.0)
-    board.tell(entry(1, a="1"), 0.0)
-    assert not board.tell(entry(1, a="1"), 9.0)
+    board.update(entry(1, a="1"), 0.0)
+    assert not board.update(entry(1, a="1"), 9.0)
     assert not board.expire(15.0, 0.0)
     assert seen(board) == {1: {"a": "1"}}
 
 
 def test_process_that_says_nothing_any_more_has_no_watches_and_viewers_hear_it() -> None:
     board = Watchboard(expiry=10.0)
-    board.tell(entry(1, a="1"), 0.0)
+    board.update(entry(1, a="1"), 0.0)
     version = board.version
     assert board.expire(10.0, 0.0)
     assert seen(board, version) == {1: {}}
@@ -60,12 +60,12 @@ def test_processes_are_bounded_and_so_is_the_word_of_each(monkeypatch: pytest.Mo
     monkeypatch.setattr(watchboard, "MOST_PROCESSES", 2)
     board = Watchboard()
     for process_id in (1, 2, 3):
-        board.tell(entry(process_id, a="1"), 0.0)
+        board.update(entry(process_id, a="1"), 0.0)
     assert set(seen(board)) == {2, 3}
     with pytest.raises(RecordError, match="bytes of watches"):
-        board.tell(entry(4, a="x" * 300_000), 0.0)
+        board.update(entry(4, a="x" * 300_000), 0.0)
 
 
 def test_entry_that_holds_no_watches_is_refused() -> None:
     with pytest.raises(RecordError):
-        Watchboard().tell(LogEntry(text="x"), 0.0)
+        Watchboard().update(LogEntry(text="x"), 0.0)

@@ -45,7 +45,7 @@ class TestRateLimit:
         clock.now += 0.5
         assert refused(limit, request()) is None
         assert refused(limit, request()) == Reject(
-            429, "more than 2 requests a second; the next one in 0.5 s"
+            429, "more than 2 requests a second; try again in 0.5 s"
         )
         clock.now += 1000
         assert [refused(limit, request()) is None for _ in range(4)] == [True] * 3 + [False]
@@ -171,7 +171,7 @@ class TestCircuitBreaker:
         self.fail(breaker)
         clock.now += 4
         assert refused(breaker, request()) == Reject(
-            503, "'echo' has failed too often; the next try in 6 s"
+            503, "'echo' has failed too often; try again in 6 s"
         )
         assert refused(breaker, request("other")) is None
         clock.now += 6

@@ -50,7 +50,7 @@ def forged(header: dict[str, object], payload: str, signature: str = "AAAA") -> 
     return f"{text}.{payload}.{signature}"
 
 
-def test_nobody_publishes_or_subscribes_without_a_token(
+def test_anonymous_peer_may_not_publish_or_subscribe(
     place: Place, key: SigningKey, peers: Peers
 ) -> None:
     stranger, friend = peers(place.url), peers(place.url)
@@ -66,7 +66,7 @@ def test_nobody_publishes_or_subscribes_without_a_token(
     assert (header[0], header[5], body) == (spec.EVENT, b"news", [b"hello"])
 
 
-def test_anonymous_callers_may_hear_of_events_where_that_is_said(
+def test_anonymous_peers_may_subscribe_when_the_option_allows_it(
     make_place: Callable[..., Place], peers: Peers
 ) -> None:
     peer = peers(make_place(anonymous=True).url)
@@ -77,7 +77,7 @@ def test_anonymous_callers_may_hear_of_events_where_that_is_said(
     assert peer.receive(10)[0][0] == spec.EVENT
 
 
-def test_token_of_a_retired_key_makes_its_connection_nobodys_at_once(
+def test_connection_becomes_anonymous_when_the_key_of_its_token_is_retired(
     make_place: Callable[..., Place], peers: Peers
 ) -> None:
     stolen, fresh = tokens.new_key(), tokens.new_key()
@@ -94,7 +94,7 @@ def test_token_of_a_retired_key_makes_its_connection_nobodys_at_once(
     assert ask(friend) == (200, b"ann x")
 
 
-def test_key_that_leaves_the_folder_makes_its_connections_nobodys(
+def test_connections_become_anonymous_when_their_key_leaves_the_folder(
     key: SigningKey, peers: Peers, tmp_path: Path
 ) -> None:
     folder = tmp_path / "keys"
@@ -143,7 +143,7 @@ def test_headers_that_would_choose_another_key_or_algorithm_are_refused(
 
 
 @pytest.mark.parametrize("size", [3071, 3072, 3073, 4000])
-def test_token_as_large_as_may_be_is_refused_and_harms_nobody(
+def test_forged_token_of_the_largest_size_is_refused_without_harm(
     place: Place, key: SigningKey, peers: Peers, size: int
 ) -> None:
     peer = peers(place.url)
@@ -195,10 +195,10 @@ def test_request_of_an_older_dialect_does_not_borrow_a_token(
     assert machine.registry.counts.answered == 0
 
 
-def test_nobody_serves_or_calls_under_the_name_of_the_login(
+def test_worker_that_registers_the_login_name_gets_no_login(
     place: Place, key: SigningKey, peers: Peers
 ) -> None:
-    """A worker that calls itself `login` hears nothing, and what it would approve is no token."""
+    """A worker with the service name `login` gets no request, so that it can approve nothing."""
     impostor = peers(place.url)
     impostor.ready(b"login", 9)
     with Client(place.url, login=("ann", "secret")) as client:

@@ -292,7 +292,7 @@ def test_token_of_hello_expires_while_the_connection_stays(
     assert ask(peer, "", 2)[0] == 401
 
 
-def test_revoked_token_is_refused_and_its_connection_is_nobodys(
+def test_revoked_token_is_refused_and_its_connection_becomes_anonymous(
     place: Place, key: SigningKey, peers: Peers
 ) -> None:
     token, claims = key.sign("ann", [], time.time())
@@ -341,7 +341,7 @@ def test_renewal_gives_a_new_token_of_the_same_session_until_that_is_over(
     old, _ = key.sign("ann", [], time.time(), since=time.time() - 50_000)
     peer.send(mdp03.pack(spec.REQUEST, id=2, ttl=5000, service=b"login"), old.encode())
     header, body = peer.receive(10)
-    assert (header[2], body) == (401, [b"the session is over: log in again"])
+    assert (header[2], body) == (401, [b"the session has ended: log in again"])
 
 
 # ── keys ──────────────────────────────────────────────────────────────────────────────────────────
@@ -384,10 +384,10 @@ def test_other_broker_needs_only_the_public_key(
         assert ask(peer, "", 2, b"login")[0] == 501
 
 
-def test_what_cannot_be_meant_is_refused(key: SigningKey, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(key: SigningKey, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs a key"):
         TokenAuth()
-    with pytest.raises(ConfigurationError, match="lives 1 to"):
+    with pytest.raises(ConfigurationError, match="must be 1 to"):
         TokenAuth(key=key, lifetime=0)
     with pytest.raises(ConfigurationError, match="cannot read"):
         TokenAuth(key=tmp_path / "nothing.jwk_secret")
@@ -407,7 +407,7 @@ def test_open_services_and_anonymous_callers_pass_without_a_token(
     assert ask(peers(free_place.url), "rubbish")[0] == 401
 
 
-def test_auth_service_that_approves_nobody_makes_no_token(place: Place, peers: Peers) -> None:
+def test_invalid_approval_yields_no_token(place: Place, peers: Peers) -> None:
     place.worker.stop()
     peer, client = peers(place.url), peers(place.url)
     peer.ready(b"auth", capacity=9)

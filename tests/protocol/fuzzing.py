@@ -9,7 +9,7 @@ from hypothesis import settings
 FULL = os.environ.get("FUZZ") == "full"
 
 few = settings(max_examples=60, deadline=None)
-"""For round trips, which differ little from one example to the next."""
+"""For round trips, whose examples differ little."""
 
 many = settings(max_examples=4000 if FULL else 150, deadline=None)
 """For each of the five properties of total parsers: 20,000 in the full form."""

@@ -76,7 +76,7 @@ def _legacy(random: Random) -> Message:
     number, direction = random.choice(sides.COMMANDS[dialect])
     load = random.choice((None, 0.0, 0.42, -1.0))
     handle = random.choice((random.randbytes(8), _id(random).to_bytes(8, "big")))
-    said = sides.Said(random.choice(NAMES), handle, _body(random), load, b"\x00worker")
+    said = sides.Content(random.choice(NAMES), handle, _body(random), load, b"\x00worker")
     return sides.WRITERS[number, direction](LEGACY[dialect], said)
 
 

@@ -1,4 +1,4 @@
-"""Who reads and who writes each legacy message: the one table for vectors and properties."""
+"""The reader and the writer of each legacy message: one table for vectors and properties."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from majordomus.protocol.command import Codec, Command
 from majordomus.protocol.spec import Dialect, Frame
 
 
-class Said(NamedTuple):
-    """What a writer may be told. Each takes what it needs."""
+class Content(NamedTuple):
+    """The content of a message. Each writer uses the fields that its message has."""
 
     service: bytes = b"echo"
     address: bytes = b"\xc0\xff\xee"
@@ -20,7 +20,7 @@ class Said(NamedTuple):
     worker_id: bytes = b"\x00\x6b\x8b"
 
 
-Writer = Callable[[Codec, Said], list[Frame]]
+Writer = Callable[[Codec, Content], list[Frame]]
 
 WRITERS: dict[tuple[int, str], Writer] = {
     (spec.REQUEST, "c>b"): lambda codec, s: codec.c2b_request(s.service, s.body),
@@ -37,29 +37,29 @@ WRITERS: dict[tuple[int, str], Writer] = {
     (spec.DISCONNECT, "b>w"): lambda codec, s: codec.b2w_disconnect(),
 }
 
-LACKING = {
+MISSING = {
     Dialect.MDP01: {(spec.PARTIAL, "b>c"), (spec.PARTIAL, "w>b"), (spec.READY, "b>w")},
     Dialect.MDP02: {(spec.READY, "b>w")},
     Dialect.MDP02D: {(spec.READY, "b>w")},
     Dialect.DELPHI: {(spec.PARTIAL, "b>c"), (spec.PARTIAL, "w>b")},
 }
-"""What a dialect has no words for."""
+"""The messages that a dialect does not have."""
 
 COMMANDS = {
-    dialect: [key for key in WRITERS if key not in lacking] for dialect, lacking in LACKING.items()
+    dialect: [key for key in WRITERS if key not in lacking] for dialect, lacking in MISSING.items()
 }
-"""What it has words for."""
+"""The messages that a dialect has."""
 
 
 def read(codec: Codec, direction: str, frames: list[Frame]) -> Command:
-    """As the receiver of `direction` reads."""
+    """Read `frames` as the receiver of `direction` does."""
     if direction in ("c>b", "w>b"):
         return codec.read_broker(frames)
     return codec.read_client(frames) if direction == "b>c" else codec.read_worker(frames)
 
 
-def understood(dialect: Dialect, number: int, direction: str, said: Said) -> Command:
-    """What the receiver must make of `said`: only what the dialect carries."""
+def expected(dialect: Dialect, number: int, direction: str, content: Content) -> Command:
+    """The Command that the receiver must read: the fields that the dialect transports."""
     delphi = dialect is Dialect.DELPHI
     from_worker = direction == "w>b"
     names_service = (
@@ -68,16 +68,16 @@ def understood(dialect: Dialect, number: int, direction: str, said: Said) -> Com
         or (delphi and from_worker)
     )
     addressed = number in (spec.REQUEST, spec.PARTIAL, spec.FINAL) and "w" in direction
-    address = said.address if addressed else b""
+    address = content.address if addressed else b""
     if (number, direction) == (spec.READY, "b>w"):
-        address = said.worker_id.hex().upper().encode()
+        address = content.worker_id.hex().upper().encode()
     has_body = number in (spec.REQUEST, spec.PARTIAL, spec.FINAL)
     has_load = delphi and number == spec.HEARTBEAT and from_worker
     return Command(
         number,
         from_worker,
-        said.service if names_service else b"",
+        content.service if names_service else b"",
         address,
-        (said.body or [b""]) if has_body else [],
-        said.load if has_load else None,
+        (content.body or [b""]) if has_body else [],
+        content.load if has_load else None,
     )

@@ -81,7 +81,7 @@ def test_load_text_of_more_than_4_kib_is_malformed() -> None:
 
 
 @pytest.mark.parametrize("no_load", [-0.1, -1.0, math.nan, math.inf, -math.inf])
-def test_what_is_no_load_is_written_as_excluded(no_load: float) -> None:
+def test_invalid_load_is_written_as_minus_one(no_load: float) -> None:
     assert write_load(no_load) == b"-1"
     assert read_load(write_load(no_load)) == spec.LOAD_UNREADABLE
 

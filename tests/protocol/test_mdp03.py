@@ -52,9 +52,7 @@ def test_header_that_is_cut_anywhere_is_truncated(packed: tuple[Any, ...], data:
     assert caught.value.reason == "truncated-header"
 
 
-def test_every_cut_of_a_header_with_metadata_is_refused_for_the_first_part_that_is_missing() -> (
-    None
-):
+def test_header_with_metadata_that_is_cut_is_refused_for_its_first_missing_part() -> None:
     header = mdp03.pack(spec.READY, spec.METADATA, 1, 0, 0, b"echo", b"\x01", b"\x80")
     reasons = []
     for cut in range(len(header)):
@@ -87,7 +85,7 @@ def test_fixed_part_is_twenty_bytes_that_other_code_may_patch() -> None:
     ],
     ids=str,
 )
-def test_field_out_of_its_range_is_our_fault(wrong: dict[str, Any]) -> None:
+def test_field_out_of_range_raises_a_local_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         mdp03.pack(**{"command": spec.READY, **wrong})
     assert caught.value.reason == "out-of-range"
@@ -122,5 +120,5 @@ def test_both_maps_may_fill_eight_kib_together() -> None:
     assert headers.parse(mdp03.pack(spec.REQUEST, 0x41, metadata=metadata))[7] == metadata
 
 
-def test_service_that_is_not_utf8_is_parsed_for_its_reader_to_judge() -> None:
+def test_service_that_is_not_utf8_is_parsed_unchecked() -> None:
     assert headers.parse(mdp03.pack(spec.REQUEST, service=b"\xff"))[5] == b"\xff"

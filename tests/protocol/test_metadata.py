@@ -1,4 +1,4 @@
-"""Metadata: limits, types, and the border between the broker's map and the sender's."""
+"""Metadata: limits, types, and the end of the broker's map before the sender's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_map_is_unpacked_as_it_was_packed(values: dict[str, Any]) -> None:
 
 @few
 @given(maps, maps)
-def test_two_maps_are_parted_where_the_first_ends(
+def test_two_maps_are_split_where_the_first_ends(
     ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     raw = (metadata.pack(ours), metadata.pack(theirs))
@@ -77,7 +77,7 @@ def test_two_maps_are_parted_where_the_first_ends(
     ],
     ids=lambda value: f"{type(value).__name__}-{len(value)}",
 )
-def test_border_is_found_behind_each_form_that_messagepack_has(value: Any) -> None:
+def test_end_of_a_map_is_found_for_every_messagepack_form(value: Any) -> None:
     ours = metadata.pack({"value": value})
     assert metadata.split_raw(ours + b"\x80", BOTH) == (ours, b"\x80")
 
@@ -97,7 +97,7 @@ def test_border_is_found_behind_each_form_that_messagepack_has(value: Any) -> No
         "df00000001a16101",
     ],
 )
-def test_border_is_found_behind_forms_that_we_never_write(form: str) -> None:
+def test_end_of_a_map_is_found_for_forms_that_we_never_write(form: str) -> None:
     """Long forms of short values, and extension types, which are refused."""
     ours = b"\x81\xa1a" + bytes.fromhex(form)
     if form[:2] in ("c7", "c8", "c9"):
@@ -125,12 +125,12 @@ def test_four_levels_are_allowed_and_five_are_not() -> None:
         metadata.unpack(msgspec.msgpack.encode(five))
 
 
-def test_nesting_that_would_exhaust_the_stack_is_only_deep() -> None:
+def test_nesting_that_would_exhaust_the_stack_is_refused_as_deep() -> None:
     with pytest.raises(RemoteProtocolError, match="deep-metadata"):
         metadata.unpack(b"\x81\xa1a" * 1300 + b"\x80")
 
 
-def test_map_that_contains_itself_is_only_deep() -> None:
+def test_map_that_contains_itself_is_refused_as_deep() -> None:
     endless: dict[str, Any] = {}
     endless["self"] = endless
     with pytest.raises(LocalProtocolError, match="deep-metadata"):
@@ -169,7 +169,7 @@ def test_each_map_has_the_limit_for_itself() -> None:
     ],
     ids=repr,
 )
-def test_what_no_reader_would_take_is_not_packed(values: Any) -> None:
+def test_values_that_readers_refuse_are_not_packed(values: Any) -> None:
     with pytest.raises(LocalProtocolError, match="bad-metadata"):
         metadata.pack(values)
 

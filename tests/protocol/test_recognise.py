@@ -1,4 +1,4 @@
-"""Recognition: the rules that vectors show one by one, here for every dialect at once."""
+"""Recognition: the rules of the vectors, for every dialect."""
 
 from __future__ import annotations
 
@@ -64,20 +64,20 @@ def test_envelope_frame_of_255_bytes_is_the_longest() -> None:
 
 
 @pytest.mark.parametrize("version", [v for v in range(256) if v not in (3, ord("C"), ord("W"))])
-def test_other_version_is_told_with_its_number(version: int) -> None:
+def test_error_for_another_version_has_its_number(version: int) -> None:
     with pytest.raises(UnsupportedVersion) as caught:
         recognise([b"MDP" + bytes([version]) + bytes(18), b"body"])
     assert caught.value.version == version
     assert caught.value.reason == "unsupported-version"
 
 
-def test_large_first_frame_of_another_version_is_told_as_well() -> None:
+def test_error_for_a_large_first_frame_of_another_version_has_its_number() -> None:
     with pytest.raises(UnsupportedVersion):
         recognise([b"MDP\x04" + bytes(1000)])
 
 
 @pytest.mark.parametrize("command", range(256))
-def test_half_of_an_mdp03_message_is_told_only_by_commands_of_one_side(command: int) -> None:
+def test_half_of_an_mdp03_message_is_known_only_for_commands_of_one_side(command: int) -> None:
     frames = [mdp03.pack(command)]
     worker = {spec.READY: True, spec.REJECT: True, spec.CAPACITY: True}
     client = {spec.HELLO: False, spec.REQUEST: False, spec.CANCEL: False}

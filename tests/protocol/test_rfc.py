@@ -1,4 +1,4 @@
-"""MDP/0.1, MDP/0.2 and delimited 0.2: what vectors do not show."""
+"""MDP/0.1, MDP/0.2 and delimited 0.2, beyond the vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.protocol.fuzzing import few
 services = st.text(min_size=1, max_size=60).map(str.encode)
 bodies = st.lists(st.binary(max_size=20), max_size=5)
 said = st.builds(
-    sides.Said,
+    sides.Content,
     service=services,
     address=st.binary(min_size=1, max_size=20),
     body=bodies,
@@ -26,27 +26,27 @@ said = st.builds(
 )
 
 EVERY = [(dialect, *key) for dialect, keys in sides.COMMANDS.items() for key in keys]
-LACKING = [(dialect, *key) for dialect, keys in sides.LACKING.items() for key in keys]
+MISSING = [(dialect, *key) for dialect, keys in sides.MISSING.items() for key in keys]
 
 
 @pytest.mark.parametrize(("dialect", "number", "direction"), EVERY)
 @few
 @given(said=said)
-def test_reader_understands_what_the_writer_of_its_dialect_was_told(
-    dialect: Dialect, number: int, direction: str, said: sides.Said
+def test_reader_returns_the_content_that_the_writer_got(
+    dialect: Dialect, number: int, direction: str, said: sides.Content
 ) -> None:
     codec = LEGACY[dialect]
     frames = sides.WRITERS[number, direction](codec, said)
-    expected = sides.understood(dialect, number, direction, said)
+    expected = sides.expected(dialect, number, direction, said)
     assert sides.read(codec, direction, frames) == expected
 
 
-@pytest.mark.parametrize(("dialect", "number", "direction"), LACKING)
-def test_writer_refuses_what_its_dialect_has_no_words_for(
+@pytest.mark.parametrize(("dialect", "number", "direction"), MISSING)
+def test_writer_refuses_a_message_that_its_dialect_does_not_have(
     dialect: Dialect, number: int, direction: str
 ) -> None:
     with pytest.raises(LocalProtocolError):
-        sides.WRITERS[number, direction](LEGACY[dialect], sides.Said())
+        sides.WRITERS[number, direction](LEGACY[dialect], sides.Content())
 
 
 @pytest.mark.parametrize("codec", LEGACY.values(), ids=lambda codec: codec.dialect)
@@ -54,7 +54,7 @@ def test_writer_refuses_what_its_dialect_has_no_words_for(
     ("service", "reason"),
     [(b"", "empty-service"), (b"\xff", "bad-utf8"), (b"a" * 256, "long-service")],
 )
-def test_writer_refuses_a_service_that_no_reader_takes(
+def test_writer_refuses_a_service_name_that_readers_refuse(
     codec: Codec, service: bytes, reason: str
 ) -> None:
     for write in (codec.w2b_ready, lambda name: codec.c2b_request(name, [b"x"])):

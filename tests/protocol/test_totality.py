@@ -1,4 +1,4 @@
-"""Whatever the frames: a result, or RemoteProtocolError for a reason that a page lists.
+"""For any frames: a result, or RemoteProtocolError for a documented reason.
 
 FUZZ=full takes 20,000 examples in all; `python -m tests.protocol.mutator` a million messages.
 """
@@ -41,20 +41,24 @@ def _survives(frames: list[bytes]) -> None:
 
 @many
 @given(arbitrary)
-def test_arbitrary_frames_raise_nothing_else(frames: list[bytes]) -> None:
+def test_arbitrary_frames_raise_only_documented_errors(frames: list[bytes]) -> None:
     _survives(frames)
 
 
 @many
 @given(arbitrary)
-def test_arbitrary_frames_with_a_right_hash_raise_nothing_else(frames: list[bytes]) -> None:
+def test_arbitrary_frames_with_a_valid_hash_raise_only_documented_errors(
+    frames: list[bytes],
+) -> None:
     frames = [b"", *frames]
     _survives([*frames, delphi.digest(frames)])
 
 
 @many
 @given(st.binary(max_size=60), st.binary(max_size=40))
-def test_arbitrary_header_and_metadata_raise_nothing_else(head: bytes, rest: bytes) -> None:
+def test_arbitrary_header_and_metadata_raise_only_documented_errors(
+    head: bytes, rest: bytes
+) -> None:
     _survives([spec.MDP03_MAGIC + head])
     flags = head[0] if head else 0
     _survives([spec.MDP03_MAGIC + bytes([2, flags, *bytes(16)]) + rest])
@@ -62,7 +66,7 @@ def test_arbitrary_header_and_metadata_raise_nothing_else(head: bytes, rest: byt
 
 @many
 @given(st.sampled_from(VALID), st.data())
-def test_truncated_messages_raise_nothing_else(frames: list[bytes], data: Any) -> None:
+def test_truncated_messages_raise_only_documented_errors(frames: list[bytes], data: Any) -> None:
     count = data.draw(st.integers(0, len(frames)))
     cut = frames[:count]
     if cut:
@@ -72,7 +76,7 @@ def test_truncated_messages_raise_nothing_else(frames: list[bytes], data: Any) -
 
 @many
 @given(st.sampled_from(VALID), st.integers(0, 2**32), st.integers(1, 5), st.booleans())
-def test_mutated_messages_raise_nothing_else(
+def test_mutated_messages_raise_only_documented_errors(
     frames: list[bytes], seed: int, rounds: int, hashed: bool
 ) -> None:
     random = Random(seed)

@@ -51,9 +51,9 @@ def _malformed(*pages: str, named: tuple[str, ...] = ()) -> list[Vector]:
     return [vector for vector in every if (vector.name in named) == bool(named)]
 
 
-def _said(vector: Vector) -> sides.Said:
+def _said(vector: Vector) -> sides.Content:
     worker_id = bytes.fromhex(vector.fields.get("worker-id", ""))
-    return sides.Said(vector.service, vector.address, vector.body, vector.load, worker_id)
+    return sides.Content(vector.service, vector.address, vector.body, vector.load, worker_id)
 
 
 # Nothing is without a vector

@@ -1,4 +1,4 @@
-"""The vectors of docs/spec are read here: fenced blocks tagged `vectors`, one message a line.
+"""Read the vectors of docs/spec: fenced blocks tagged `vectors`, one message a line.
 
     NAME | direction | frames in hex, - = empty | key=value key=value flag
 
@@ -51,7 +51,7 @@ class Vector(NamedTuple):
 
     @property
     def read_only(self) -> bool:
-        """Accepted from a peer, but never written by us in this form."""
+        """Whether we accept it from a peer, but never write it in this form."""
         return "read-only" in self.fields
 
     @property

@@ -52,22 +52,25 @@ def test_file_without_rules_allows_everything(file: Path) -> None:
     ("text", "complaint"),
     [
         ("[rule]\nallow = ['call']", "rules are written as [[rule]], with two brackets"),
-        ("[[rules]]", "unknown table 'rules'; there is: rule, tenants"),
+        ("[[rules]]", "unknown table 'rules'; the known ones are rule and tenants"),
         ("rule = ['x']", "rule 1: Expected `object`, got `str`"),
-        ("[[rule]]", "rule 1: either allow = [...] or deny = [...] is wanted"),
+        ("[[rule]]", "rule 1: write either allow = [...] or deny = [...]"),
         (
             "[[rule]]\nallow = ['call']\ndeny = ['call']",
-            "rule 1: either allow = [...] or deny = [...] is wanted",
+            "rule 1: write either allow = [...] or deny = [...]",
         ),
         (
             "[[rule]]\nallow = ['call']\n[[rule]]\nallow = ['run']",
-            "rule 2: unknown action 'run'; there is: call, serve, publish, subscribe, manage",
+            (
+                "rule 2: unknown action 'run'; "
+                "the known ones are call, serve, publish, subscribe, manage"
+            ),
         ),
         ("[[rule]]\nallow = 'call'", "rule 1: Expected `array | null`, got `str` - at `$.allow`"),
-        ("[[rule]]\nallow = []", "rule 1: allow is empty; left out it means all"),
+        ("[[rule]]\nallow = []", "rule 1: allow is empty; leave it out to match all"),
         (
             "[[rule]]\nallow = ['call']\nusers = []",
-            "rule 1: users is empty; left out it means all",
+            "rule 1: users is empty; leave it out to match all",
         ),
         (
             "[[rule]]\nallow = ['call']\nuser = ['ann']",
@@ -80,14 +83,17 @@ def test_file_without_rules_allows_everything(file: Path) -> None:
         ("tenants = 5", "tenants: Expected `object`, got `int`"),
         ("[tenants]\na = ''", "tenants: a: a prefix has 1 to 100 printable characters"),
         ('[tenants]\na = "x\\n"', "tenants: a: a prefix has 1 to 100 printable characters"),
-        ("[tenants]\na = '$x'", "tenants: a: '$x' begins like the broker's own names"),
+        (
+            "[tenants]\na = '$x'",
+            "tenants: a: '$x' is reserved: the broker's own names begin with it",
+        ),
         (
             "[tenants]\na = 'x'\nb = 'x.'",
-            "tenants: b: 'x.' begins with 'x', the prefix of a: they would meet",
+            "tenants: b: 'x.' begins with 'x', the prefix of a: their names would overlap",
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_the_number_of_the_rule(
+def test_error_is_one_line_with_the_number_of_the_rule(
     file: Path, text: str, complaint: str
 ) -> None:
     file.write_text(text)
@@ -133,7 +139,9 @@ def test_change_of_the_same_size_is_seen_by_its_time(file: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["[[rule]]\nallow = ['fly']\n", None])
-def test_broken_change_is_told_once_and_the_old_rights_stay(file: Path, broken: str | None) -> None:
+def test_invalid_change_is_reported_once_and_the_old_rights_stay(
+    file: Path, broken: str | None
+) -> None:
     file.write_text(GOOD)
     watched = acl.AclFile(file)
     before = watched.rights

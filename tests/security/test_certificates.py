@@ -93,7 +93,7 @@ def test_file_that_is_there_is_never_overwritten(
 ) -> None:
     there = certificates.paths(tmp_path / "ann", style)[half]
     there.write_text("mine")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         write(tmp_path, pair, style)
     assert [path.name for path in tmp_path.iterdir()] == [there.name]
     assert there.read_text() == "mine"
@@ -103,7 +103,7 @@ def test_symbolic_link_that_leads_nowhere_is_not_followed(
     tmp_path: Path, pair: Certificate
 ) -> None:
     (tmp_path / "ann.key_secret").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         write(tmp_path, pair)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -167,7 +167,7 @@ def test_secret_that_others_can_read_is_not_used(
 ) -> None:
     _, secret = write(tmp_path, pair)
     secret.chmod(mode)
-    with pytest.raises(ConfigurationError, match=r"others can read .* chmod 600"):
+    with pytest.raises(ConfigurationError, match=r"other users can read .* chmod 600"):
         certificates.read_pair(secret)
 
 
@@ -188,7 +188,7 @@ def test_secret_of_another_key_is_refused(tmp_path: Path, pair: Certificate) -> 
     ("text", "what"),
     [
         ("", "no public-key"),
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("{}", "no public-key"),
         ('{"curve": []}', "no public-key"),
         ('curve\n    public-key = "short"\n', "40 characters of Z85, not 5"),
@@ -196,7 +196,7 @@ def test_secret_of_another_key_is_refused(tmp_path: Path, pair: Certificate) -> 
         (f'curve\n    public-key = "{"#" * 40}"\n', "not Z85"),
     ],
 )
-def test_what_is_no_certificate_is_refused_with_the_reason(
+def test_invalid_certificate_is_refused_with_the_reason(
     tmp_path: Path, text: str, what: str
 ) -> None:
     path = tmp_path / "x.key"
@@ -224,7 +224,7 @@ def test_unknown_format_is_refused_and_the_known_ones_are_named(
 
 def test_metadata_that_would_break_the_file_is_refused(tmp_path: Path, pair: Certificate) -> None:
     for value in ('a"b', "a\nb"):
-        with pytest.raises(ConfigurationError, match="cannot stand"):
+        with pytest.raises(ConfigurationError, match="cannot be written"):
             write(tmp_path, pair._replace(metadata={"user": value}))
     assert list(tmp_path.iterdir()) == []
 
@@ -261,7 +261,7 @@ def test_broker_takes_a_certificate_of_any_format(
 def test_broker_whose_secret_others_can_read_does_not_make_another(tmp_path: Path) -> None:
     _, secret, _ = curve.kept(tmp_path / "broker")
     secret.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="others can read"):
+    with pytest.raises(ConfigurationError, match="other users can read"):
         curve.kept(tmp_path / "broker")
 
 

@@ -17,7 +17,7 @@ def entry(public: str, user: str = "ann", groups: str = '["ops"]') -> str:
     return f'[[key]]\npublic = "{public}"\nuser = "{user}"\ngroups = {groups}\n'
 
 
-def test_file_says_who_each_key_is(tmp_path: Path, pair: Certificate) -> None:
+def test_file_has_the_identity_of_each_key(tmp_path: Path, pair: Certificate) -> None:
     other = curve.make()
     path = tmp_path / "keys.toml"
     path.write_text(entry(pair.public) + f'[[key]]\npublic = "{other.public}"\nuser = "bob"\n')
@@ -27,7 +27,7 @@ def test_file_says_who_each_key_is(tmp_path: Path, pair: Certificate) -> None:
     }
 
 
-def test_folder_says_who_each_key_is(tmp_path: Path) -> None:
+def test_folder_has_the_identity_of_each_key(tmp_path: Path) -> None:
     ann, bob = curve.make({"user": "ann", "groups": "ops, admins"}), curve.make()
     certificates.write(tmp_path / "laptop", ann)
     certificates.write(tmp_path / "bob", bob)
@@ -50,8 +50,8 @@ KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (entry(KEY) + entry(KEY), "there twice"),
-        (entry("short"), r"number 1: public has 40 characters"),
+        (entry(KEY) + entry(KEY), "listed twice"),
+        (entry("short"), r"number 1: public must have 40 characters"),
         (f'[[key]]\npublic = "{KEY}"\n', "a user's name"),
         (entry(KEY, user=""), "a user's name"),
         (entry(KEY, user="a\\u001b"), "printable"),
@@ -60,7 +60,7 @@ KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
         (entry(KEY) + 'usr = "x"\n', "unknown key 'usr'"),
         ('[key]\npublic = "x"\n', r"only tables \[\[key\]\]"),
         ("[[keys]]\n", r"only tables \[\[key\]\]"),
-        ("key = [1]", "a table is wanted"),
+        ("key = [1]", "this must be a table"),
         ("[[key", "keys.toml:"),
     ],
 )

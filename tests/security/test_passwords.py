@@ -34,7 +34,7 @@ def test_file_holds_no_password_and_only_its_owner_can_read_it(tmp_path: Path) -
     assert "correct horse" not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(0o640)
-    with pytest.raises(ConfigurationError, match="others can read"):
+    with pytest.raises(ConfigurationError, match="other users can read"):
         passwords.load(path)
 
 
@@ -69,7 +69,7 @@ def test_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "passwords"
     path.write_text(f"# a remark\n\n{line}\n")
     path.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="line 3: user:groups:"):
+    with pytest.raises(ConfigurationError, match="line 3: write user:groups:"):
         passwords.load(path)
 
 

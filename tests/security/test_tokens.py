@@ -60,7 +60,7 @@ def signed(key: SigningKey, **changes: Any) -> str:
     return jwt.encode(header, claims, key._key, algorithms=["Ed25519"])
 
 
-def test_token_says_what_was_signed(key: SigningKey, checker: Checker) -> None:
+def test_token_has_the_claims_that_were_signed(key: SigningKey, checker: Checker) -> None:
     token, claims = key.sign("ann", ["staff", "größe"], NOW, curve=CURVE)
     assert checker.check(token, NOW + 899, CURVE) == claims
     assert (claims.user, claims.groups, claims.curve) == ("ann", ("staff", "größe"), CURVE)
@@ -164,7 +164,7 @@ def test_token_of_another_kind_of_key_is_refused(
     "text",
     ["", ".", "..", "a.b.c", "a.b", "a.b.c.d", "é.b.c", "x" * 4000, "e30.e30.", "\0.\0.\0"],
 )
-def test_what_is_no_token_is_refused(checker: Checker, text: str) -> None:
+def test_malformed_token_is_refused(checker: Checker, text: str) -> None:
     assert refusal(checker, text) in ("malformed", "other-algorithm")
 
 
@@ -273,10 +273,10 @@ def test_key_is_read_as_it_was_saved(key: SigningKey, tmp_path: Path) -> None:
 def test_key_takes_no_other_files_place(key: SigningKey, tmp_path: Path) -> None:
     key.save(tmp_path / "tokens")
     before = (tmp_path / "tokens.jwk_secret").read_bytes()
-    with pytest.raises(ConfigurationError, match=r"tokens\.jwk is there already"):
+    with pytest.raises(ConfigurationError, match=r"tokens\.jwk exists already"):
         new_key().save(tmp_path / "tokens")
     (tmp_path / "tokens.jwk").unlink()
-    with pytest.raises(ConfigurationError, match=r"tokens\.jwk_secret is there already"):
+    with pytest.raises(ConfigurationError, match=r"tokens\.jwk_secret exists already"):
         new_key().save(tmp_path / "tokens")
     assert (tmp_path / "tokens.jwk_secret").read_bytes() == before
 
@@ -284,14 +284,14 @@ def test_key_takes_no_other_files_place(key: SigningKey, tmp_path: Path) -> None
 def test_secret_that_others_can_read_is_refused(key: SigningKey, tmp_path: Path) -> None:
     _, secret = key.save(tmp_path / "tokens")
     secret.chmod(0o640)
-    with pytest.raises(ConfigurationError, match="others can read"):
+    with pytest.raises(ConfigurationError, match="other users can read"):
         tokens.read_secret(secret)
 
 
 def test_halves_are_not_taken_for_each_other(key: SigningKey, tmp_path: Path) -> None:
     public, secret = key.save(tmp_path / "tokens")
     public.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="is a public key; the secret one is wanted"):
+    with pytest.raises(ConfigurationError, match="is a public key; the secret key is needed"):
         tokens.read_secret(public)
     with pytest.raises(ConfigurationError, match="give other brokers the public one"):
         tokens.read_public(secret)
@@ -309,13 +309,13 @@ def test_file_that_is_no_key_is_refused_without_its_text(
     path.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         tokens.read_public(path)
-    assert str(caught.value) == f"{path} is no Ed25519 key (a JWK of RFC 8037)"
+    assert str(caught.value) == f"{path} is not an Ed25519 key (a JWK of RFC 8037)"
 
 
 def test_key_of_another_curve_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.jwk"
     path.write_text(json.dumps(OKPKey.generate_key("X25519").as_dict(private=False)))
-    with pytest.raises(ConfigurationError, match="is no Ed25519 key"):
+    with pytest.raises(ConfigurationError, match="is not an Ed25519 key"):
         tokens.read_public(path)
 
 
@@ -335,7 +335,7 @@ def test_folder_of_keys_is_looked_at_while_it_is_used(key: SigningKey, tmp_path:
 
 
 def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is no folder of public keys"):
+    with pytest.raises(ConfigurationError, match="is not a folder of public keys"):
         Checker(folder=tmp_path / "nowhere")
 
 
@@ -343,5 +343,5 @@ def test_token_that_would_be_too_long_is_not_made(key: SigningKey) -> None:
     groups = [os.urandom(100).hex() for _ in range(20)]
     with pytest.raises(TokenError, match="at most 3072 bytes"):
         key.sign("ann", groups, NOW)
-    with pytest.raises(TokenError, match="no proper name"):
+    with pytest.raises(TokenError, match="has an invalid name"):
         key.sign("", [], NOW)

@@ -1,1 +1,4 @@
-"""Small applications on the public API. Nothing in the house imports them, but the commands."""
+"""Applications on the public API. Only the command-line interface imports them.
+
+cloudlog: a logging handler, a collector of log entries, and live watches.
+"""

@@ -1,6 +1,11 @@
 """Hooks that any broker can use: ``Broker(middleware=[RateLimit(100), RequestLog()])``.
 
-One small class a file. Each may be limited to some services, and takes its clock as an argument.
+circuit_breaker: refuses requests to a service that keeps failing.
+rate_limit: limits the requests per second of each client or user.
+request_log: logs each request when it has ended.
+shadow: copies a share of the requests to another service.
+size_limit: limits the size of bodies by service.
+token_auth: logins and tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A service that fails again and again gets a rest: its requests are refused at once, with 503."""
+"""Circuit breaker: refuse requests to a service that keeps failing, with 503."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ FAILURES: Final = (
 
 
 class _Circuit:
-    """``failures`` in a row. While it is ``open``, ``next_try`` is when one is let through."""
+    """The state of one service.
+
+    failures: consecutive failures.
+    open: whether requests are refused.
+    next_try: while open, when one request passes; in seconds of the middleware's clock.
+    """
 
     __slots__ = ("failures", "next_try", "open")
 
@@ -31,11 +36,11 @@ class _Circuit:
 
 
 class CircuitBreaker(Middleware):
-    """After `failures` in a row at its workers a service is left alone: for `rest` seconds all its
-    requests get 503. Then one is let through, and every `rest` seconds another, until one is
-    answered: that closes it.
+    """Refuses all requests to a service for `rest` seconds after `failures` consecutive failures.
 
-    A failure is a request that a worker had and that ended with one of `statuses`.
+    A refused request gets 503. After `rest` seconds one request passes, and one more every `rest`
+    seconds. The first answer closes the circuit. A failure is a request that was dispatched to a
+    worker and ended with one of `statuses`.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class CircuitBreaker(Middleware):
             circuit.next_try = now + self.rest
             return None
         wait = circuit.next_try - now
-        text = f"'{request.service}' has failed too often; the next try in {wait:.3g} s"
+        text = f"'{request.service}' has failed too often; try again in {wait:.3g} s"
         return Reject(spec.UNAVAILABLE, text)
 
     def on_request_ended(self, outcome: Outcome) -> None:

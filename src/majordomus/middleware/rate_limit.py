@@ -1,4 +1,4 @@
-"""So many requests a second for each client or user, by a token bucket; beyond it, 429."""
+"""Rate limit: a token bucket for each client or user; requests beyond it get 429."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from majordomus.protocol import spec
 
 
 class RateLimit(Middleware):
-    """`rate` requests a second for each client, and `burst` at once (as many as in a second, unless
-    told otherwise).
+    """Allows `rate` requests a second for each client, and `burst` at once.
 
-    `by` is "client" or "user". A client that connects anew is a new client, so only users are held
-    to their rate whatever they do; who is not known as a user counts as the client that it is.
-    `most` buckets are remembered; the one that was used least lately is forgotten first.
+    `burst` defaults to `rate`. `by` is "client" or "user". A client that reconnects gets a new
+    bucket, so that only a limit by user cannot be evaded. An anonymous client counts as a client in
+    both cases. At most `most` buckets are kept; the least recently used one is dropped first.
     """
 
     def __init__(
@@ -32,14 +31,14 @@ class RateLimit(Middleware):
         most: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: ConfigurationError for a rate that lets nothing through."""
+        """Raises: ConfigurationError for a rate of 0 or less, or another `by`."""
         self.rate, self.burst = rate, max(1.0, rate if burst is None else burst)
         if rate <= 0 or by not in ("client", "user"):
             raise ConfigurationError('RateLimit needs a rate above 0, by "client" or "user"')
         self.by, self.services, self.most = by, services, most
         self._clock = clock
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
-        """Of each client or user: what is left, and when that was so."""
+        """For each client or user: the tokens left, and the time of that number."""
 
     def on_request(self, request: HookRequest) -> Reject | None:
         if self.services is not None and request.service not in self.services:
@@ -55,5 +54,5 @@ class RateLimit(Middleware):
         if allowed:
             return None
         wait = (1.0 - left) / self.rate
-        text = f"more than {self.rate:g} requests a second; the next one in {wait:.3g} s"
+        text = f"more than {self.rate:g} requests a second; try again in {wait:.3g} s"
         return Reject(spec.TOO_MANY, text)

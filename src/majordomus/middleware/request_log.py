@@ -1,4 +1,4 @@
-"""A line of the log for each request, when it has ended."""
+"""Log each request when it has ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from majordomus.net.broker.hooks import Middleware
 
 
 class RequestLog(Middleware):
-    """`request service=… status=… seconds=…` on the logger `majordomus.requests`: answered ones at
-    INFO, others, and those that took `slow` seconds or more, at WARNING.
+    """Logs `request service=… status=… seconds=…` to the logger `majordomus.requests`.
 
-    No body and no metadata is ever written.
+    The level is INFO for answered requests. It is WARNING for others, and for requests that took
+    `slow` seconds or more. Bodies and metadata are never logged.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class RequestLog(Middleware):
         level = logging.INFO if well else logging.WARNING
         if not self.logger.isEnabledFor(level):
             return
-        told: dict[str, object] = {"service": outcome.service}
+        fields: dict[str, object] = {"service": outcome.service}
         if outcome.served_as != outcome.service:
-            told["served_as"] = outcome.served_as
-        told |= {"outcome": outcome.outcome, "status": outcome.status, "seconds": seconds}
-        told["client"] = outcome.client.hex()
+            fields["served_as"] = outcome.served_as
+        fields |= {"outcome": outcome.outcome, "status": outcome.status, "seconds": seconds}
+        fields["client"] = outcome.client.hex()
         if outcome.user:
-            told["user"] = outcome.user
+            fields["user"] = outcome.user
         if outcome.worker:
-            told |= {"worker": outcome.worker.hex(), "attempts": outcome.attempts}
-        self.logger.log(level, "%s", line("request", told))
+            fields |= {"worker": outcome.worker.hex(), "attempts": outcome.attempts}
+        self.logger.log(level, "%s", line("request", fields))

@@ -1,5 +1,4 @@
-"""A share of the requests goes to another service as well, to try it out; nobody hears of its
-replies."""
+"""Shadow traffic: copy a share of the requests to another service and drop its replies."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from majordomus.net.broker.hooks import Middleware
 class Shadow(Middleware):
     """Copies `share` (0 to 1) of the requests for `service` to the service `to`.
 
-    The copy is the broker's own request: without the client's metadata, user and deadline, and
-    whatever becomes of it is dropped. The request itself is not touched, and does not wait.
-    `dice` returns a number from 0 up to 1.
+    The copy is a request of the broker's own: it has no metadata, user or deadline of the client,
+    and its outcome is ignored. The original request is not changed and does not wait. `dice`
+    returns a random number from 0 to 1, exclusive.
     """
 
     def __init__(
@@ -27,9 +26,9 @@ class Shadow(Middleware):
         *,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        """Raises: ConfigurationError for what is no share, or a service that would copy itself."""
+        """Raises: ConfigurationError for a share out of range, or twice the same service."""
         if not 0.0 <= share <= 1.0:
-            raise ConfigurationError(f"the share of Shadow is from 0 to 1, not {share}")
+            raise ConfigurationError(f"the share of Shadow must be from 0 to 1, not {share}")
         if service == to:
             raise ConfigurationError(f"Shadow cannot copy '{service}' to itself")
         self.service, self.to, self.share = service, to, share

@@ -1,4 +1,4 @@
-"""Smaller bodies than the broker as a whole allows, by service; beyond it, 413."""
+"""Size limit: the largest body for each service; a larger one gets 413."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from majordomus.protocol import spec
 
 
 class SizeLimit(Middleware):
-    """At most `most` bytes of a request's body; `services` has other numbers for some of them.
+    """Allows at most `most` bytes in the body of a request.
 
-    `replies` is the same for answers, all services alike.
+    `services` has other limits for some services. `replies` limits the answers of all services.
+    The limits of the broker's settings still apply.
     """
 
     def __init__(

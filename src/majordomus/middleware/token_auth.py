@@ -1,12 +1,12 @@
-"""Tokens at the broker: a login goes to an auth service, whose word makes a token, and from then on
-nothing passes without one.
+"""Token authentication at the broker: a login at an auth service yields a token, which every later
+request must carry.
 
     Broker(middleware=[TokenAuth(auth_service="auth", key="signing.jwk_secret")])
 
-A call of `login` is handed to the auth service as it is, unless its body is one frame: that is a
-token, which is renewed. The auth service approves with the body `200`, user, groups…; then the
-client gets a token and the seconds that it is good for. A call of `logout` with a token revokes it.
-Nothing is stored: any broker with the public key accepts the token.
+A call of `login` goes to the auth service unchanged. When its body is one frame, this is a token,
+and the broker renews it. The auth service approves with the body `200`, user, groups…; then the
+client gets a token and its lifetime in seconds. A call of `logout` with a token revokes it. Nothing
+is stored: any broker with the public key accepts the token.
 """
 
 from __future__ import annotations
@@ -39,42 +39,52 @@ if TYPE_CHECKING:
     from majordomus.net.broker.program import Programmable
 
 APPROVED: Final = b"200"
-NO_TOKEN: Final = "log in first: there is no token, and nobody knows who you are"  # noqa: S105
-NOT_HERE: Final = "this broker makes no tokens: it has no secret key"
-SESSION_OVER: Final = "the session is over: log in again"
+NO_TOKEN: Final = "log in first: the request has no token"  # noqa: S105
+NOT_HERE: Final = "this broker issues no tokens: it has no secret key"
+SESSION_OVER: Final = "the session has ended: log in again"
 BAD_APPROVAL: Final = "the auth service did not approve"
 
 
-KNOWN_HEAR: Final = AccessRules(
+EVENTS_FOR_USERS: Final = AccessRules(
     (
         Rule(True, frozenset((CALL, SERVE)), source="TokenAuth"),
         Rule(True, frozenset((PUBLISH, SUBSCRIBE, MANAGE)), users=("*",), source="TokenAuth"),
     )
 )
-"""What holds where there are no access rules: requests ask for their token themselves."""
+"""The access rules for a broker without any: anonymous peers may only call and serve, and the
+middleware checks the token of each call."""
 
 
-class _Shown(NamedTuple):
-    """What a HELLO brought. ``key``: of its connection."""
+class _Presented(NamedTuple):
+    """A token that a client has sent with HELLO.
+
+    token: the token itself.
+    key: the CURVE public key of its connection; empty without CURVE.
+    claims: the verified claims of the token.
+    """
 
     token: str
     key: str
     claims: Claims
 
 
-def _guard_events(machine: Machine, now: float) -> None:
-    machine.set_default_rights(KNOWN_HEAR, now)
+def _restrict_events(machine: Machine, now: float) -> None:
+    machine.set_default_rights(EVENTS_FOR_USERS, now)
 
 
 class TokenAuth(Middleware):
-    """Makes tokens and checks them.
+    """Issues tokens and checks them.
 
-    `key`: the secret key, or its file; without it this broker makes no tokens and only checks them.
-    `public_keys`: further keys whose tokens are accepted, or their files, or a folder of them that
-    is looked at while the broker runs. `lifetime`: seconds of a token; `session`: how long after
-    the login it may be renewed. `legacy`: requests of the older dialects carry their token as the
-    first frame of the body. `open_services` need none, and with `anonymous` nothing does: requests
-    without one go on as nobody's, and the access rules decide.
+    auth_service: the service that checks logins.
+    key: the secret key, or its file. Without it this broker issues no tokens and only checks them.
+    public_keys: more keys whose tokens are accepted, or their files, or a folder of such files. A
+        folder is read again when it changes.
+    login, logout: the service names that clients call to log in and out.
+    lifetime: seconds until a token expires.
+    session: seconds after a login during which its tokens may be renewed.
+    legacy: requests of the older dialects carry their token as the first frame of the body.
+    anonymous: requests without a token pass as anonymous, and the access rules decide.
+    open_services: services that need no token.
     """
 
     def __init__(
@@ -93,58 +103,67 @@ class TokenAuth(Middleware):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises: ConfigurationError for a key that cannot be used, or none at all."""
+        """Raises: ConfigurationError for a key that cannot be used, or without any key."""
         if not 1 <= lifetime <= session:
-            raise ConfigurationError(f"a token lives 1 to {session:g} s, not {lifetime:g}")
+            raise ConfigurationError(
+                f"the lifetime of a token must be 1 to {session:g} s, not {lifetime:g}"
+            )
         self._key = tokens.read_secret(Path(key)) if isinstance(key, str | Path) else key
         self._checker = _checker(public_keys)
         if self._key is not None:
             self._checker.add(self._key.public)
         elif not self._checker.kids and isinstance(public_keys, tuple | list):
-            raise ConfigurationError("TokenAuth needs a key that makes tokens, or public_keys")
+            raise ConfigurationError("TokenAuth needs a key, or public_keys")
         self._auth, self._login, self._logout = auth_service, login, logout
         self._lifetime, self._session = lifetime, session
         self._legacy, self._anonymous = legacy, anonymous
         self._open = frozenset(open_services)
         self._clock, self._monotonic = clock, monotonic
-        self._present: dict[bytes, _Shown] = {}
-        """Who said HELLO with a token, by routing id."""
+        self._present: dict[bytes, _Presented] = {}
+        """Clients that have sent HELLO with a valid token, by routing id."""
         self._version = self._checker.version
 
     def attach(self, broker: Programmable) -> None:
-        """Told once. Where no access rules say otherwise, events are for who is known, too."""
+        """As `Middleware.attach`. Without access rules, only authenticated peers get events."""
         super().attach(broker)
         if not self._anonymous:
-            broker._program().post(_guard_events)
+            broker._program().post(_restrict_events)
 
-    # ── for the program ───────────────────────────────────────────────────────────────────────────
+    # ── called by the program ─────────────────────────────────────────────────────────────────────
 
     def revoke(self, id: str) -> None:
-        """Refuse the token of that id, or all tokens of that session, from now on; who is connected
-        with one is nobody any more. From any thread; known to this broker alone."""
+        """Revoke the token with the id `id`, or all tokens of the session `id`.
+
+        Connected clients that have presented one become anonymous. Any thread may call this. Other
+        brokers do not learn of it.
+        """
         now = self._clock()
         self._checker.revoke(id, now, now + self._lifetime + tokens.LEEWAY)
-        for peer_id, shown in list(self._present.items()):
-            if id in (shown.claims.id, shown.claims.session):
+        for peer_id, presented in list(self._present.items()):
+            if id in (presented.claims.id, presented.claims.session):
                 self._expel(peer_id)
 
     def rotate(self, key: SigningKey | Path | str) -> None:
-        """Sign with this key from now on. What the last one has signed is accepted until
-        `retire`."""
-        made = tokens.read_secret(Path(key)) if isinstance(key, str | Path) else key
-        self._checker.add(made.public)
-        self._key = made
+        """Sign with `key` from now on. Tokens of the previous key are accepted until `retire`.
+
+        Raises: ConfigurationError for a key that cannot be used.
+        """
+        signing = tokens.read_secret(Path(key)) if isinstance(key, str | Path) else key
+        self._checker.add(signing.public)
+        self._key = signing
 
     def retire(self, kid: str) -> None:
-        """Accept nothing any more that the key of that name has signed; who is connected with it is
-        nobody any more. From any thread."""
+        """Refuse all tokens that the key `kid` has signed.
+
+        Connected clients that have presented one become anonymous. Any thread may call this.
+        """
         self._checker.remove(kid)
         self._review()
 
     # ── hooks ─────────────────────────────────────────────────────────────────────────────────────
 
     def on_request(self, request: HookRequest) -> Action | None:
-        """A login goes to the auth service; anything else passes with a token that is good."""
+        """Redirect a login to the auth service; check the token of any other request."""
         if request.service == self._login:
             return self._log_in(request)
         token = request.token
@@ -163,7 +182,7 @@ class TokenAuth(Middleware):
         return None
 
     def on_reply(self, reply: HookReply) -> Action | None:
-        """When the auth service has approved a login, its client gets a token instead."""
+        """Replace the approval of a login by a token."""
         if reply.service != self._login or reply.status != spec.OK:
             return None
         frames = reply.frames
@@ -179,11 +198,14 @@ class TokenAuth(Middleware):
                 user, groups, now, lifetime=self._lifetime, curve=reply.key
             )
         except (UnicodeDecodeError, TokenError):
-            return Reject(spec.HANDLER_FAILED, "the auth service approved what cannot be a user")
+            return Reject(
+                spec.HANDLER_FAILED,
+                "the auth service approved a user or group with an invalid name",
+            )
         return Replace(self._answer(token, claims, now))
 
     def on_client_seen(self, client: ClientInfo) -> Action | None:
-        """HELLO with a token says who the connection is, for as long as the token is good."""
+        """Set the identity of a client that sent HELLO with a token, until the token expires."""
         if not client.present or not client.token:
             return None
         now = self._clock()
@@ -193,13 +215,13 @@ class TokenAuth(Middleware):
             return Reject(spec.UNAUTHENTICATED, str(error))
         client.user, client.groups = claims.user, claims.groups
         client.until = self._monotonic() + claims.expires - now
-        self._present[client.id] = _Shown(client.token, client.key, claims)
+        self._present[client.id] = _Presented(client.token, client.key, claims)
         return None
 
     def on_client_lost(self, client: ClientInfo) -> None:
         self._present.pop(client.id, None)
 
-    # ── inside ────────────────────────────────────────────────────────────────────────────────────
+    # ── internal ──────────────────────────────────────────────────────────────────────────────────
 
     def _log_in(self, request: HookRequest) -> Action:
         if self._key is None:
@@ -246,25 +268,25 @@ class TokenAuth(Middleware):
                 self._review()
 
     def _review(self) -> None:
-        """Keys were taken away: who is connected with a token of theirs is nobody any more."""
+        """Make clients anonymous whose token is refused now, because a key was removed."""
         now = self._clock()
-        for peer_id, shown in list(self._present.items()):
+        for peer_id, presented in list(self._present.items()):
             try:
-                self._checker.check(shown.token, now, shown.key)
+                self._checker.check(presented.token, now, presented.key)
             except TokenError:
                 self._expel(peer_id)
 
     def _expel(self, peer_id: bytes) -> None:
         self._present.pop(peer_id, None)
 
-        def job(machine: Machine, now: float) -> None:
+        def expel(machine: Machine, now: float) -> None:
             machine.restore_identity(peer_id, now)
 
-        self.broker._program().post(job)
+        self.broker._program().post(expel)
 
 
 def _text(frame: bytes) -> str:
-    """A frame that is to be text; what is none becomes text that is no token."""
+    """A frame as text. Bytes that are not UTF-8 become characters that no token has."""
     return frame[: tokens.MOST_BYTES + 1].decode("utf-8", "replace")
 
 

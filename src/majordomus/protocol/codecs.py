@@ -1,4 +1,4 @@
-"""The table of the legacy codecs lives here, and nothing else does."""
+"""The table of the legacy codecs."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from majordomus.protocol.spec import Dialect
 LEGACY: dict[Dialect, Codec] = {
     codec.dialect: codec for codec in (mdp01.CODEC, mdp02.CODEC, mdp02d.CODEC, delphi.CODEC)
 }
-"""Every dialect but MDP/0.3. Delphi is the verified codec; `delphi.UNVERIFIED` is the other."""
+"""All dialects except MDP/0.3. The Delphi codec requires the hash, unlike `delphi.UNVERIFIED`."""

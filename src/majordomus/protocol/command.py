@@ -1,8 +1,8 @@
-"""What a message of a legacy dialect means, and what every legacy codec offers, live here.
+"""A message of a legacy dialect as data, and the interface of the legacy codecs.
 
-A reader is total: whatever the frames hold, it returns a `Command` or raises `RemoteProtocolError`.
-A writer returns every frame of the dialect itself (delimiter and hash included, routing id and
-envelope not), or raises `LocalProtocolError` for what the dialect cannot say.
+A reader is total: for any frames it returns a `Command` or raises `RemoteProtocolError`. A writer
+returns all frames of the dialect, delimiter and hash included, but no routing id and no envelope.
+It raises `LocalProtocolError` when the dialect has no such message.
 """
 
 from __future__ import annotations
@@ -12,45 +12,51 @@ from typing import NamedTuple, Protocol, cast
 from majordomus.protocol.spec import Dialect, Frame
 
 _NO_BODY = cast("list[Frame]", ())
-"""Default of a command made by hand: nothing can be appended to it by mistake."""
+"""The default of `body`. A tuple, so that nothing can be appended to it by mistake."""
 
 
 class Command(NamedTuple):
-    """One legacy message, in the terms of MDP/0.3. Readers always build `body` as a new list."""
+    """One legacy message, in the terms of MDP/0.3."""
 
     number: int
-    """READY, REQUEST, PARTIAL, FINAL, HEARTBEAT or DISCONNECT of `spec`."""
+    """The command: READY, REQUEST, PARTIAL, FINAL, HEARTBEAT or DISCONNECT of `spec`."""
     from_worker: bool = False
-    """At a broker: a worker sent it. False in what clients and workers read."""
+    """Whether a worker sent it to a broker. False in messages that clients and workers read."""
     service: bytes = b""
+    """The name of the service; empty in messages without one."""
     address: bytes = b""
-    """The dispatch handle; in a Delphi broker's READY the worker id as text."""
+    """The handle of the dispatch; in a Delphi broker's READY, the worker's id as text."""
     body: list[Frame] = _NO_BODY
+    """The frames of the body. Readers always build a new list."""
     load: float | None = None
-    """Delphi HEARTBEAT only: a load, -1.0 when unreadable, None to leave the last one as it was."""
+    """The load in a Delphi HEARTBEAT: -1.0 when unreadable, None when it is unchanged."""
 
 
 of_all_fields = tuple.__new__
-"""`of_all_fields(Command, (…))` is `Command(…)` without the call of Python's that makes a named
-tuple: readers make one for each message."""
+"""`of_all_fields(Command, (…))` makes a Command without the Python call of `Command(…)`.
+
+Readers make one for each message, so that the call would cost."""
 
 
 class Codec(Protocol):
-    """A legacy dialect. Stateless: one instance may serve any number of peers and threads."""
+    """Reader and writer of a legacy dialect. Stateless: all peers and threads may share one.
+
+    Readers raise RemoteProtocolError; writers raise LocalProtocolError.
+    """
 
     @property
     def dialect(self) -> Dialect: ...
 
     def read_broker(self, frames: list[Frame]) -> Command:
-        """What a broker reads from a client or a worker; `from_worker` says which."""
+        """Read what a client or worker has sent to a broker; see `from_worker`."""
         ...
 
     def read_client(self, frames: list[Frame]) -> Command:
-        """What a client reads: a PARTIAL or a FINAL."""
+        """Read what a broker has sent to a client: PARTIAL or FINAL."""
         ...
 
     def read_worker(self, frames: list[Frame]) -> Command:
-        """What a worker reads: a REQUEST, HEARTBEAT or DISCONNECT (Delphi: READY as well)."""
+        """Read what a broker has sent to a worker: REQUEST, HEARTBEAT, DISCONNECT, Delphi READY."""
         ...
 
     def c2b_request(self, service: bytes, body: list[Frame]) -> list[Frame]: ...
@@ -70,7 +76,7 @@ class Codec(Protocol):
     def w2b_disconnect(self, service: bytes) -> list[Frame]: ...
 
     def b2w_ready(self, worker_id: bytes) -> list[Frame]:
-        """Delphi only; `worker_id` is the raw routing id, written in upper-case hex."""
+        """Write READY (Delphi only). `worker_id` is the raw routing id, sent in upper-case hex."""
         ...
 
     def b2w_request(self, address: bytes, body: list[Frame]) -> list[Frame]: ...

@@ -1,4 +1,4 @@
-"""The dialect of grijjy/DelphiZeroMQ lives here; docs/spec/delphi.md is its page.
+"""The dialect of grijjy/DelphiZeroMQ (docs/spec/delphi.md).
 
 Every message ends with the MurmurHash2A of all its other frames, little-endian.
 """
@@ -28,16 +28,18 @@ _TOKEN_END = re.compile(rb"[ \x00\t\r\n]")
 
 
 def digest(frames: list[Frame]) -> Frame:
-    """The frame that closes a message of `frames` (from the ∅ on, never an envelope)."""
+    """The hash frame that ends a message of `frames`. An envelope is not part of them."""
     return murmur2a(frames).to_bytes(spec.DELPHI_HASH_SIZE, "little")
 
 
 def read_load(text: Frame) -> float | None:
-    """The load in a HEARTBEAT: None for an empty frame, -1.0 for what is no load.
+    """The load in a HEARTBEAT: None for an empty frame, -1.0 when it is not a number.
 
-    Linux workers send /proc/loadavg in 1,024 bytes, rubbish behind the text; Windows workers one
-    number, with the decimal sign of their locale. Only the first token counts.
-    Raises: RemoteProtocolError("long-load") beyond 4 KiB.
+    Linux workers send /proc/loadavg in a buffer of 1,024 bytes, with garbage after the text.
+    Windows workers send one number, with the decimal separator of their locale. Only the first
+    token counts.
+
+    Raises: RemoteProtocolError("long-load") for more than 4 KiB.
     """
     if not text:
         return None
@@ -51,7 +53,7 @@ def read_load(text: Frame) -> float | None:
 
 
 def write_load(load: float | None) -> Frame:
-    """The frame for `load`; what is no load (negative, NaN, infinite) is -1: never chosen."""
+    """The frame for `load`. A negative, NaN or infinite load is -1: the worker is never chosen."""
     if load is None:
         return b""
     if not 0 <= load < math.inf:
@@ -60,11 +62,11 @@ def write_load(load: float | None) -> Frame:
 
 
 class DelphiCodec:
-    """Reader and writer of Delphi messages; see `command.Codec` for the duties of each method."""
+    """Reader and writer of Delphi messages. `command.Codec` documents the methods."""
 
     def __init__(self, *, verified: bool) -> None:
         self.verified = verified
-        """False: a closing hash of 0 is taken as well, as peers without verification send it."""
+        """False: a hash of 0 is accepted, too, as peers without verification send it."""
 
     @property
     def dialect(self) -> Dialect:
@@ -117,7 +119,7 @@ class DelphiCodec:
         raise _unexpected(command)
 
     def _open(self, frames: list[Frame]) -> tuple[Frame, list[Frame]]:
-        """The command frame, and the frames without the hash, which has been checked."""
+        """Check the hash. Returns the command frame, and the frames without the hash."""
         if len(frames) < 3:
             raise RemoteProtocolError("truncated", f"{len(frames)} frames")
         if frames[0]:
@@ -176,14 +178,14 @@ class DelphiCodec:
 
 
 def _closed(*frames: Frame) -> list[Frame]:
-    """∅, `frames`, and the hash over all of them."""
+    """An empty frame, `frames`, and the hash of all of them."""
     covered = [b"", *frames]
     covered.append(digest(covered))
     return covered
 
 
 def _read_reply(frames: list[Frame]) -> Command:
-    """`service client [∅] body*`: an ∅ directly behind `client` is the delimiter, never body."""
+    """`service client [∅] body*`: an empty frame (∅) after `client` is the delimiter, not body."""
     service = read_service(frames, 2)
     client = read_address(frames, 3)
     at = 5 if len(frames) > 4 and not frames[4] else 4

@@ -1,6 +1,7 @@
-"""The checks that every legacy dialect makes of a service, an address and a body live here.
+"""Checks of service, address and body that all legacy dialects share.
 
-The same law holds both ways: what a writer refuses (our fault), a reader refuses (theirs).
+Readers and writers apply the same limits. A reader raises RemoteProtocolError (the peer's fault), a
+writer LocalProtocolError (ours).
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ def frame_at(frames: list[Frame], at: int) -> Frame:
 
 
 def no_more(frames: list[Frame], at: int) -> None:
-    """The message ends before frame `at`. Raises: RemoteProtocolError("extra-frames")."""
+    """Check that the message ends before `at`. Raises: RemoteProtocolError("extra-frames")."""
     if len(frames) > at:
         raise RemoteProtocolError("extra-frames", f"{len(frames)} frames where {at} are allowed")
 
 
 def read_service(frames: list[Frame], at: int) -> bytes:
-    """The service name in frame `at`, valid: UTF-8, 1 to 255 bytes."""
+    """The service name in frame `at`: UTF-8 of 1 to 255 bytes. Raises: RemoteProtocolError."""
     service = frame_at(frames, at)
     _check_service(service, RemoteProtocolError)
     return service
 
 
 def read_address(frames: list[Frame], at: int) -> bytes:
-    """The address in frame `at`: opaque, but never empty."""
+    """The address in frame `at`, never empty. Raises: RemoteProtocolError("empty-address")."""
     address = frame_at(frames, at)
     if not address:
         raise RemoteProtocolError("empty-address")
@@ -38,20 +39,20 @@ def read_address(frames: list[Frame], at: int) -> bytes:
 
 
 def written_service(service: bytes) -> bytes:
-    """The same name. Raises: LocalProtocolError when no reader would take it."""
+    """The same name, checked. Raises: LocalProtocolError when a reader would refuse it."""
     _check_service(service, LocalProtocolError)
     return service
 
 
 def written_address(address: bytes) -> bytes:
-    """The same address. Raises: LocalProtocolError("empty-address")."""
+    """The same address, checked. Raises: LocalProtocolError("empty-address")."""
     if not address:
         raise LocalProtocolError("empty-address")
     return address
 
 
 def written_body(body: list[Frame]) -> list[Frame]:
-    """The same frames, or one empty frame: legacy grammars say `body+`."""
+    """The same frames, or one empty frame: the legacy grammars require `body+`."""
     return body or [b""]
 
 

@@ -1,4 +1,4 @@
-"""The layout of MDP/0.1 (RFC 7) lives here; docs/spec/mdp-0.1.md is its page."""
+"""The layout of MDP/0.1 (RFC 7, docs/spec/mdp-0.1.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of MDP/0.2 (RFC 18) lives here; docs/spec/mdp-0.2.md is its page."""
+"""The layout of MDP/0.2 (RFC 18, docs/spec/mdp-0.2.md)."""
 
 from __future__ import annotations
 

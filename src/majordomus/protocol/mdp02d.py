@@ -1,6 +1,6 @@
-"""The layout of delimited 0.2, as the PyPI package `majortomo` speaks it, lives here.
+"""The layout of MDP/0.2 with delimiters, as the PyPI package `majortomo` uses it.
 
-docs/spec/mdp-0.2-delimited.md is its page.
+docs/spec/mdp-0.2-delimited.md defines it.
 """
 
 from __future__ import annotations

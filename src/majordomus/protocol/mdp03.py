@@ -1,8 +1,7 @@
-"""The header frame of MDP/0.3 lives here: bytes to fields and back, and no rule of a conversation.
+"""The header frame of MDP/0.3: bytes to fields and back (docs/spec/mdp-0.3.md).
 
-docs/spec/mdp-0.3.md is its page. `Fields.read` is the hottest function of the project: it is called
-for every message, so it does what the layout asks for and leaves the meaning of the fields to
-others.
+Only the layout is checked here, not the meaning of the fields. `Fields.read` runs for every
+message, so it must stay short.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MAPS = METADATA | BROKER_METADATA
 
 
 class LongMetadataError(RemoteProtocolError):
-    """The metadata of a header are longer than any may be; all other fields could be read."""
+    """The metadata of a header are too long. All other fields of `Fields` have been read."""
 
     def __init__(self, size: int) -> None:
         super().__init__("long-metadata", f"{size} bytes")
@@ -54,11 +53,11 @@ class Fields:
     __slots__ = ("address", "code", "command", "flags", "id", "metadata", "service", "ttl")
 
     def read(self, header: Frame) -> None:
-        """Take over the fields of `header`. Unknown commands and flags are read all the same.
+        """Read the fields of `header`. Unknown commands and flags are no error.
 
-        Neither the service's UTF-8 nor the metadata is looked into: see `metadata.split_raw`.
-        Raises: RemoteProtocolError, and nothing else, whatever the bytes; then only what is of
-        fixed size may have been read.
+        Does not check the UTF-8 of the service, nor the metadata: see `metadata.split_raw`.
+
+        Raises: RemoteProtocolError, for any bytes. Then only the fixed fields may be valid.
         """
         whole = header if type(header) is bytes else bytes(header)
         size = len(whole)
@@ -114,8 +113,8 @@ def pack(
 ) -> Frame:
     """The header frame of these fields.
 
-    Raises: LocalProtocolError for a field out of its range, a name of over 255 bytes, metadata
-    without its flag, a flag without its metadata.
+    Raises: LocalProtocolError for a field out of range, a name over 255 bytes, metadata without
+    their flag, or a flag without metadata.
     """
     try:
         header = octets.header(command, flags, code, id, index(ttl), service, address)
@@ -147,7 +146,7 @@ def split_tail(tail: bytes) -> tuple[bytes, bytes]:
 
 
 def _check_rest(size: int, flags: int) -> None:
-    """Metadata are there exactly when a flag says so, and at most 4 KiB for each flag."""
+    """Check that metadata are present exactly when a flag is set: at most 4 KiB for each flag."""
     if size < 0:
         raise RemoteProtocolError("truncated-header", f"{-size} bytes are missing")
     maps = (flags & METADATA != 0) + (flags & BROKER_METADATA != 0)

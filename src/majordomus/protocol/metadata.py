@@ -1,8 +1,8 @@
-"""The MessagePack maps behind an MDP/0.3 header live here: packed, unpacked, parted, and bounded.
+"""The MessagePack maps behind an MDP/0.3 header: pack, unpack, split and check them.
 
-A map is at most 4 KiB and 4 deep (the map itself is the first level), its keys are strings at
-every level, none twice at the first, and its values are nil, booleans, numbers, strings, binary,
-arrays and maps: no extension types.
+A map has at most 4 KiB and at most 4 levels; the map itself is the first. Its keys are strings at
+every level, and unique at the first. Its values are nil, booleans, numbers, strings, binary, arrays
+and maps; extension types are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 def pack(values: Mapping[str, Any]) -> bytes:
-    """`values` as one map. Raises: LocalProtocolError for what no reader would take."""
+    """`values` as one packed map. Raises: LocalProtocolError when a reader would refuse it."""
     _check_value(dict(values), 1, LocalProtocolError)
     try:
         data = _encode(dict(values))
@@ -38,7 +38,7 @@ def pack(values: Mapping[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The one map in `data`. Raises: RemoteProtocolError, and nothing else, whatever the bytes."""
+    """The single map in `data`. Raises: RemoteProtocolError, for any bytes that are not valid."""
     if not data:
         raise RemoteProtocolError("no-metadata", "a flag announces metadata")
     if len(data) > MAX_METADATA:
@@ -56,9 +56,9 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def without(data: bytes, key: str) -> bytes:
-    """The same map, already known to be valid, without `key`; `b""` when nothing is left of it.
+    """The map `data`, which must be valid, without `key`; `b""` when nothing is left.
 
-    What stays is not written anew: other values pass byte for byte.
+    The other pairs are copied byte for byte, not packed again.
     """
     first = at = _HEADS.get(data[0], 1)
     pairs = _pairs(data)
@@ -73,7 +73,10 @@ def without(data: bytes, key: str) -> bytes:
 
 
 def split(data: bytes, flags: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The broker's own map and the sender's; an empty one where the flag is not set. Total."""
+    """The broker's map and the sender's; an empty map when its flag is not set.
+
+    Raises: RemoteProtocolError.
+    """
     ours, theirs = _part(data, flags)
     return (
         unpack(ours) if flags & BROKER_METADATA else {},
@@ -82,7 +85,10 @@ def split(data: bytes, flags: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def split_raw(data: bytes, flags: int) -> tuple[bytes, bytes]:
-    """The same two maps, still packed but checked; `b""` where the flag is not set. Total."""
+    """The same two maps, packed and checked; `b""` when its flag is not set.
+
+    Raises: RemoteProtocolError.
+    """
     ours, theirs = _part(data, flags)
     if flags & BROKER_METADATA:
         unpack(ours)
@@ -106,7 +112,7 @@ def _part(data: bytes, flags: int) -> tuple[bytes, bytes]:
 
 
 def _check_value(value: Any, depth: int, fault: type[ProtocolError]) -> None:
-    """Types, keys and depth of one value; ends at the first level that is too deep."""
+    """Check the types, keys and depth of one value. Stops at the first level that is too deep."""
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return
     if depth > MAX_METADATA_DEPTH:
@@ -125,7 +131,7 @@ def _check_value(value: Any, depth: int, fault: type[ProtocolError]) -> None:
 
 
 def _pairs(data: bytes) -> int:
-    """How many pairs the head of a map, already known to be valid, announces."""
+    """The number of pairs in a valid map, from its head."""
     head = data[0]
     if head == 0xDE:
         return int.from_bytes(data[1:3], "big")
@@ -135,17 +141,18 @@ def _pairs(data: bytes) -> int:
 
 
 _HEADS = {0xDE: 3, 0xDF: 5}
-"""Bytes of the head of a map, by its first byte, where they are more than one."""
+"""The size of a map's head in bytes, by its first byte; one byte for all others."""
 
 
 def _head(pairs: int) -> bytes:
-    """The head of a map of `pairs`. No map within the bounds needs the third, 32-bit form."""
+    """The head of a map of `pairs`. A map of at most 4 KiB never needs the 32-bit form."""
     return bytes((0x80 | pairs,)) if pairs < 16 else b"\xde" + pairs.to_bytes(2, "big")
 
 
-# Where a MessagePack value ends, by its first byte: bytes of payload; bytes of a length that counts
-# bytes; bytes of a length that counts values, and how many values one count stands for. Extension
-# types are in none of them: they are refused.
+# How to find the end of a MessagePack value, by its first byte.
+# _FIXED: the size of the payload. _SIZED: the size of a length field that counts bytes.
+# _COUNTED: the size of a length field that counts elements, and the number of values in each
+# element. Extension types are in none of them, so they are refused.
 _FIXED = {
     0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8,
     0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
@@ -155,7 +162,7 @@ _COUNTED = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def _end_of_first(data: bytes, at: int = 0) -> int:
-    """The index after the MessagePack value at `at`: every step consumes a byte, so this ends."""
+    """The index after the value at `at`. Each step consumes a byte, so that the loop ends."""
     open_values = 1
     while open_values:
         if at >= len(data):
@@ -166,7 +173,7 @@ def _end_of_first(data: bytes, at: int = 0) -> int:
 
 
 def _skip(data: bytes, at: int) -> tuple[int, int]:
-    """The index after the head and payload at `at`, and how many values are nested in it."""
+    """The index after the head and payload at `at`, and the number of values nested in it."""
     head = data[at]
     at += 1
     if head <= 0x7F or head >= 0xE0:

@@ -1,7 +1,7 @@
-"""MurmurHash2A, the hash that closes every Delphi message, lives here.
+"""MurmurHash2A with 32 bits, little-endian words and seed 0: the checksum of Delphi messages.
 
-The incremental hash of several buffers equals the hash of their concatenation, so the frames are
-joined and hashed at once. Little-endian words, 32 bits, seed 0.
+The incremental hash of several buffers equals the hash of their concatenation. So the frames are
+joined and hashed at once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
 _BLOCK = 1 << 16
-"""Bytes turned into words at a time, so that a large message is not held twice."""
+"""Bytes that are converted to words at a time, so that a large message is not copied as a whole."""
 
 
 def murmur2a(frames: Iterable[bytes]) -> int:
-    """The hash of `frames` in their order, as an unsigned 32-bit number."""
+    """The hash of the concatenation of `frames`, as an unsigned 32-bit number."""
     data = memoryview(b"".join(frames))
     size = len(data)
     whole = size & ~3
@@ -32,7 +32,7 @@ def murmur2a(frames: Iterable[bytes]) -> int:
 
 
 def _mix(state: int, block: memoryview) -> int:
-    """`state` after the words of `block`: the one loop of this module."""
+    """`state` after the words of `block`. The constants are literals because this loop is hot."""
     words = array("I", block.tobytes())
     if sys.byteorder == "big":
         words.byteswap()

@@ -1,7 +1,6 @@
-"""Which dialect a message is in is decided here, by its first frames alone.
+"""Recognise the dialect of a message by its first frames (docs/spec/recognition.md).
 
-docs/spec/recognition.md is its page. Total: any list of frames gives a dialect and the size of
-its envelope, or `RemoteProtocolError`.
+Total: for any frames the result is a dialect and the size of the envelope, or RemoteProtocolError.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 
-# A member of an enumeration is looked up by a call of Python's; these are at hand.
+# Reading a member of an Enum is a Python call. This runs for every message.
 _DIALECT_03, _DIALECT_02 = Dialect.MDP03, Dialect.MDP02
 _MDP03: tuple[Dialect, int] = (_DIALECT_03, 0)
 _PLAIN = frozenset((spec.MDP02_CLIENT, spec.MDP02_WORKER))
@@ -28,15 +27,15 @@ _DELIMITED = {
 _LEGACY_NAMES = (b"MDPC", b"MDPW")
 _LONGEST_KEY = 6
 _CLIENT_HALVES = frozenset((spec.MDP01_CLIENT, spec.MDP02_CLIENT, spec.DELPHI_CLIENT_MESSAGE))
-"""One frame tells the halves of a legacy dialect apart: what is not a client's is a worker's."""
+"""The frames that mark a client's half of a legacy dialect. Any other frame is a worker's."""
 _MDP03_WORKER = frozenset((spec.READY, spec.REJECT, spec.CAPACITY))
 _MDP03_CLIENT = frozenset((spec.HELLO, spec.REQUEST, spec.CANCEL))
 
 
 class UnsupportedVersion(RemoteProtocolError):
-    """A first frame of `MDP` and a version byte that is not 3.
+    """The first frame is `MDP` and a version byte other than 3.
 
-    A broker answers it by a DISCONNECT that lists the versions it speaks, rate-limited.
+    A broker answers with a DISCONNECT that lists its versions. The answer is rate-limited.
     """
 
     def __init__(self, version: int) -> None:
@@ -45,10 +44,12 @@ class UnsupportedVersion(RemoteProtocolError):
 
 
 def recognise(frames: list[Frame]) -> tuple[Dialect, int]:
-    """The dialect, and how many leading frames are the envelope that every reply must repeat.
+    """The dialect, and the number of leading frames that are the envelope.
 
-    `frames[at:]` is what the dialect's reader takes. The envelope includes an ∅ only directly
-    before an MDP/0.3 header. Raises: RemoteProtocolError, UnsupportedVersion.
+    Every reply repeats the envelope. The remaining frames are for the dialect's reader. An empty
+    frame belongs to the envelope only directly before an MDP/0.3 header.
+
+    Raises: RemoteProtocolError, UnsupportedVersion.
     """
     if not frames:
         raise RemoteProtocolError("empty", "no frames")
@@ -68,10 +69,10 @@ def recognise(frames: list[Frame]) -> tuple[Dialect, int]:
 
 
 def client_or_worker(frames: list[Frame], dialect: Dialect, at: int) -> bool | None:
-    """Whose half of the dialect a message for a broker is: True a worker's, False a client's.
+    """Whether a worker (True) or a client (False) has sent a message to a broker.
 
-    None when the frames alone do not tell: MDP/0.3 HEARTBEATs, PARTIALs and others come from both,
-    and a truncated message from anyone. `dialect` and `at` are what `recognise` returned.
+    None when the frames do not show it: workers and clients send HEARTBEAT, PARTIAL and others in
+    MDP/0.3, and a message may be truncated. `dialect` and `at` are the result of `recognise`.
     """
     if dialect is Dialect.MDP02:
         return frames[at] not in _CLIENT_HALVES
@@ -84,7 +85,10 @@ def client_or_worker(frames: list[Frame], dialect: Dialect, at: int) -> bool | N
 
 
 def _behind_delimiter(frames: list[Frame], at: int) -> tuple[Dialect, int]:
-    """The row of an ∅ at `at`: 0.1, delimited 0.2, Delphi, or an envelope's end before MDP/0.3."""
+    """The result for an empty frame at `at`.
+
+    It begins MDP/0.1, delimited MDP/0.2 or Delphi, or it ends an envelope before MDP/0.3.
+    """
     if len(frames) <= at + 1:
         raise _unrecognised(frames)
     frame = frames[at + 1]
@@ -98,8 +102,10 @@ def _behind_delimiter(frames: list[Frame], at: int) -> tuple[Dialect, int]:
 
 
 def _unrecognised(frames: list[Frame]) -> RemoteProtocolError:
-    """Why no row fits. Only what no row takes is asked for its version: an envelope may start
-    with any bytes, also with `MDP`."""
+    """The error for frames of no dialect.
+
+    The version is checked last, because an envelope may start with any bytes, also with `MDP`.
+    """
     first = frames[0]
     if first[:3] == b"MDP" and len(first) > 3 and first[:4] not in _LEGACY_NAMES:
         return UnsupportedVersion(first[3])

@@ -1,7 +1,7 @@
-"""The one implementation of the three dialects of the Majordomo RFCs lives here.
+"""The codec of the three dialects of the Majordomo RFCs.
 
-MDP/0.1 (RFC 7), MDP/0.2 (RFC 18) and the delimited 0.2 of the `majortomo` package differ in a
-`Layout` and in nothing else.
+MDP/0.1 (RFC 7), MDP/0.2 (RFC 18) and the delimited 0.2 of the package `majortomo` differ only in
+their `Layout`.
 """
 
 from __future__ import annotations
@@ -32,22 +32,26 @@ from majordomus.protocol.spec import (
 
 
 class Layout(NamedTuple):
-    """Where one dialect differs from the other two."""
+    """The differences between the three dialects."""
 
     dialect: Dialect
+    """The dialect of this layout."""
     delimited: bool
-    """An empty frame stands before everything."""
+    """Whether each message starts with an empty frame."""
     client: bytes
+    """The frame that names the protocol in a client's half."""
     worker: bytes
+    """The frame that names the protocol in a worker's half."""
     client_commands: dict[int, bytes]
-    """Empty: the client's half has no command frame, and replies are FINALs."""
+    """The command frames of the client's half. Empty when it has none; then replies are FINALs."""
     worker_commands: dict[int, bytes]
+    """The command frames of the worker's half."""
     replies_name_service: bool
-    """The broker's replies to clients repeat the service."""
+    """Whether the broker's replies to clients repeat the service."""
 
 
 class RfcCodec:
-    """Reader and writer of one `Layout`; see `command.Codec` for the duties of each method."""
+    """Reader and writer of one `Layout`. `command.Codec` documents the methods."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -99,7 +103,7 @@ class RfcCodec:
         return Command(number, False, b"", b"", [])
 
     def _open(self, frames: list[Frame]) -> tuple[Frame, int]:
-        """The frame that names protocol and half, and the index of the one after it."""
+        """The frame that names the protocol and the half, and the index of the next frame."""
         start = self._start
         name = frame_at(frames, start)
         if start and frames[0]:
@@ -109,7 +113,7 @@ class RfcCodec:
     def _client_number(
         self, frames: list[Frame], at: int, numbers: dict[bytes, int], implied: int
     ) -> tuple[int, int]:
-        """The command of a client's frames and the index after it; 0.1 implies its command."""
+        """The command in the client's half and the index after it. MDP/0.1 has no command frame."""
         if not self._client_commands:
             return implied, at
         return _number(frames, at, numbers), at + 1
@@ -201,7 +205,7 @@ def _number(frames: list[Frame], at: int, numbers: dict[bytes, int]) -> int:
 
 
 def _read_addressed(number: int, from_worker: bool, frames: list[Frame], at: int) -> Command:
-    """`address ∅ body*`, which REQUEST, PARTIAL and REPLY share on the worker's side."""
+    """`address ∅ body*` (∅ is an empty frame): REQUEST, PARTIAL and REPLY in the worker's half."""
     address = read_address(frames, at)
     if frame_at(frames, at + 1):
         raise RemoteProtocolError("no-delimiter", "an empty frame follows the address")

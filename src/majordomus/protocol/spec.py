@@ -1,6 +1,6 @@
-"""Every literal of every dialect lives here, and nothing else does.
+"""The literals of all dialects.
 
-A command is known inside the house by its MDP/0.3 number, whatever dialect brought it.
+The code names a command of any dialect by its MDP/0.3 number.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 Frame: TypeAlias = bytes
-"""One ZeroMQ message part. A body frame is never looked into, only counted and passed on."""
+"""One ZeroMQ message part. Frames of a body are counted and passed on, never parsed."""
 
 
 class Dialect(StrEnum):
-    """How a peer speaks. The value is what `dialect=` takes."""
+    """The dialect of a peer. The values are those of the argument `dialect`."""
 
     MDP01 = "mdp01"
     MDP02 = "mdp02"
@@ -92,7 +92,7 @@ MAX_CAPACITY: Final = 0xFFFF
 FIRST_CREDIT: Final = 16
 """Parts that each direction of a stream may send before the first CREDIT."""
 MOST_CREDIT: Final = 0xFFFF
-"""Credit that is held at a time; what is granted beyond it is lost."""
+"""Most credit that a stream can have. A grant beyond it is lost."""
 LEAST_WEIGHT: Final = 0.01
 """Bounds of a worker's `weight` in the metadata of READY: its share of a service's requests."""
 MOST_WEIGHT: Final = 100.0
@@ -121,7 +121,7 @@ MDP02_WORKER_COMMANDS: Final[dict[int, bytes]] = {
     DISCONNECT: b"\x06",
 }
 MDP01_CLIENT_COMMANDS: Final[dict[int, bytes]] = {}
-"""A 0.1 client's frames carry no command: the direction says what they are."""
+"""Frames of an MDP/0.1 client have no command: the direction implies it."""
 MDP02_CLIENT_COMMANDS: Final[dict[int, bytes]] = {
     REQUEST: b"\x01",
     PARTIAL: b"\x02",

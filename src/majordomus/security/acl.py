@@ -1,16 +1,16 @@
-"""Access rules as people write them: a TOML file, checked, and read again when it changes.
+"""Access rules in a TOML file, which is read again when it changes.
 
     [[rule]]
     allow = ["call"]              # or deny = …: call, serve, publish, subscribe, manage
-    users = ["ann", "build-*"]    # who one of these or one of `groups` matches;
-    groups = ["staff"]            #   everybody, known or not, when both are left out
+    users = ["ann", "build-*"]    # the rule applies if one of `users` or `groups` matches;
+    groups = ["staff"]            #   without both it applies to all peers, also anonymous ones
     names = ["shop.*"]            # services and topics; all when left out
 
     [tenants]
-    acme = "acme."                # group = what stands in front of the names that it uses
+    acme = "acme."                # group = prefix of the names that its users see
 
-In a glob `*` is any number of characters and `?` is one; the user `""` is who is not known. Nothing
-here looks at a clock: whoever wants to see changes asks again.
+In a pattern, `*` matches any number of characters and `?` one. The user `""` matches
+unauthenticated peers. Nothing here uses a clock: the caller decides when to check for changes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from majordomus.errors import ConfigurationError
 from majordomus.security import files
 
 LONGEST_PREFIX: Final = 100
-"""Bytes. What is left of a name's 255 is the tenant's own."""
+"""Bytes of a prefix. The rest of a name's 255 bytes is the tenant's."""
 
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True):
-    """One [[rule]]."""
+    """One table [[rule]] as written. Its fields are those of the module's docstring."""
 
     allow: list[str] | None = None
     deny: list[str] | None = None
@@ -41,14 +41,16 @@ class _Written(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load(path: Path) -> AccessRules:
-    """The rules in `path`. Raises: ConfigurationError, one line that says where what is wrong."""
+    """Read the rules in `path`. Raises: ConfigurationError with the place of the mistake."""
     try:
         document = tomllib.loads(files.read(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     for name in document:
         if name not in ("rule", "tenants"):
-            raise ConfigurationError(f"{path}: unknown table {name!r}; there is: rule, tenants")
+            raise ConfigurationError(
+                f"{path}: unknown table {name!r}; the known ones are rule and tenants"
+            )
     written = document.get("rule", [])
     if not isinstance(written, list):
         raise ConfigurationError(f"{path}: rules are written as [[rule]], with two brackets")
@@ -57,7 +59,7 @@ def load(path: Path) -> AccessRules:
 
 
 def _stamp(path: Path) -> files.Stamp | None:
-    """Of the file as it is now. Raises nothing: a file that cannot be seen is not there."""
+    """The stamp of the file now; None when it cannot be read."""
     try:
         return files.stamp(path)
     except OSError:
@@ -65,24 +67,27 @@ def _stamp(path: Path) -> files.Stamp | None:
 
 
 class AclFile:
-    """The rules of one file. `changed` finds out whether it says something else by now.
+    """The access rules of one file, read again when it changes.
 
-    No rules allow everything, and who writes a file anew leaves it empty for a moment: that counts
-    only when it is so at two looks, as it is with keys and passwords (watched.py).
+    An empty file allows everything, and a file is empty for a moment while an editor writes it. So
+    an empty file counts only when two consecutive checks find it (as in watched.py).
+
+    path: the file.
+    rights: the rules of the last valid version.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises: ConfigurationError when it cannot be read; a broker does not begin without."""
+        """Read the file. Raises: ConfigurationError when it cannot be read."""
         self.path = path
         self._seen = _stamp(path)
         self._doubtful = False
         self.rights = load(path)
 
     def changed(self) -> bool:
-        """Whether `rights` are new since the last look.
+        """Read the file again if it has changed. True when `rights` are new.
 
-        Raises: ConfigurationError, once for each change, when the file is broken now, or gone:
-        the rights stay as they were.
+        Raises: ConfigurationError, once for each change, when the file is now invalid or missing.
+            Then `rights` stay as they were.
         """
         now = _stamp(self.path)
         if now == self._seen:
@@ -104,15 +109,15 @@ def _rule(path: Path, number: int, written: Any) -> Rule:
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     if (one.allow is None) == (one.deny is None):
-        raise ConfigurationError(f"{where}: either allow = [...] or deny = [...] is wanted")
+        raise ConfigurationError(f"{where}: write either allow = [...] or deny = [...]")
     for name in ("allow", "deny", "users", "groups", "names"):
         if getattr(one, name) == []:
-            raise ConfigurationError(f"{where}: {name} is empty; left out it means all")
+            raise ConfigurationError(f"{where}: {name} is empty; leave it out to match all")
     actions = one.allow if one.allow is not None else one.deny or []
     for action in actions:
         if action not in ACTIONS:
             raise ConfigurationError(
-                f"{where}: unknown action {action!r}; there is: {', '.join(ACTIONS)}"
+                f"{where}: unknown action {action!r}; the known ones are {', '.join(ACTIONS)}"
             )
     return Rule(
         allow=one.allow is not None,
@@ -136,11 +141,13 @@ def _tenants(path: Path, written: object) -> Mapping[str, str]:
                 f"{where}: a prefix has 1 to {LONGEST_PREFIX} printable characters"
             )
         if prefix.encode().startswith(RESERVED):
-            raise ConfigurationError(f"{where}: {prefix!r} begins like the broker's own names")
+            raise ConfigurationError(
+                f"{where}: {prefix!r} is reserved: the broker's own names begin with it"
+            )
         for other, theirs in tenants.items():
             if other != group and prefix.startswith(theirs) and prefix != theirs:
                 raise ConfigurationError(
                     f"{where}: {prefix!r} begins with {theirs!r}, the prefix of {other}: "
-                    "they would meet"
+                    "their names would overlap"
                 )
     return tenants

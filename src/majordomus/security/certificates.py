@@ -1,11 +1,11 @@
-"""Certificates: a CURVE key pair and what is said about it, in three formats of file.
+"""Certificates: a CURVE key pair with metadata, in three file formats.
 
     pyzmq       NAME.key, NAME.key_secret       ZPL text, as zmq.auth writes and reads it
     czmq        NAME, NAME_secret               ZPL text, as CZMQ's zcert writes and reads it
     delphi      NAME.json, NAME.json_secret     JSON, as DelphiZeroMQ writes and reads it
 
-Keys are Z85 text of 40 characters here. Which format a file has is seen from its content. Making
-a pair needs libzmq: net/broker/security/curve.py does.
+Keys are Z85 text of 40 characters. The format of a file is recognised by its content. Key pairs are
+generated in net/broker/security/curve.py, which needs libzmq.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEY_SIZE: Final = 40
 Z85: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 OTHER_HALF: Final = "_secret"
 SUFFIXES: Final[Mapping[str, str]] = {"pyzmq": ".key", "czmq": "", "delphi": ".json"}
-"""The formats, and how a public file's name ends."""
+"""The formats, and the suffix of a public file in each."""
 
 _LINE = re.compile(r"\s*(?P<name>[^\s=#][^\s=]*)\s*=\s*(?P<value>.*?)\s*")
 _PUBLIC_REMARK: Final = """\
@@ -39,42 +39,46 @@ _REMARK_OF_BOTH: Final = """\
 
 
 class Certificate(NamedTuple):
-    """A pair, or its public half alone: then `secret` is empty. Keys are Z85."""
+    """A CURVE key pair, or its public key only. Keys are Z85 text.
+
+    public: the public key.
+    secret: the secret key; empty when only the public key is known.
+    metadata: names and values that the file has beside the keys.
+    """
 
     public: str
     secret: str = ""
     metadata: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
-        """Without the secret: representations end up in logs."""
+        """Leaves out the secret key, because a repr may be logged."""
         half = "with its secret" if self.secret else "public half"
         return f"<Certificate {self.public} ({half})>"
 
 
 def check_key(key: str, what: str = "a key") -> str:
-    """`key`, when it can be a CURVE key.
+    """Check that `key` can be a CURVE key, and return it.
 
-    Raises: ConfigurationError; the key itself is not in the text, for it may be a secret.
+    Raises: ConfigurationError. The text does not contain the key, which may be a secret.
     """
     if not isinstance(key, str):
-        raise ConfigurationError(f"{what} is text, not {type(key).__name__}")
+        raise ConfigurationError(f"{what} must be a str, not {type(key).__name__}")
     if len(key) != KEY_SIZE:
-        raise ConfigurationError(f"{what} has {KEY_SIZE} characters of Z85, not {len(key)}")
+        raise ConfigurationError(f"{what} must have {KEY_SIZE} characters of Z85, not {len(key)}")
     if not set(Z85).issuperset(key) or not _fits(key):
         raise ConfigurationError(f"{what} has characters that are not Z85")
     return key
 
 
 def write(path: Path, certificate: Certificate, style: str = "pyzmq") -> tuple[Path, Path]:
-    """Writes a pair as two files; `path` is the public one without the suffix of its format.
+    """Write a pair as two new files. `path` is the public file without the suffix of its format.
 
-    Returns both paths, the public first. Neither takes the place of another file.
-    Raises: ConfigurationError.
+    Returns both paths, the public first. Raises: ConfigurationError, also when a file exists.
     """
     public, secret = paths(path, style)
     for there in (public, secret):
         if there.exists() or there.is_symlink():
-            raise ConfigurationError(f"{there} is there already; it is not overwritten")
+            raise ConfigurationError(f"{there} exists already; it is not overwritten")
     check_key(certificate.public, "a public key")
     check_key(certificate.secret, "a secret key")
     form = _json if style == "delphi" else _zpl
@@ -88,18 +92,20 @@ def write(path: Path, certificate: Certificate, style: str = "pyzmq") -> tuple[P
 
 
 def paths(path: Path, style: str) -> tuple[Path, Path]:
-    """The public and the secret file of the name `path`.
+    """The public and the secret file for the name `path`.
 
-    Raises: ConfigurationError for a format that there is not.
+    Raises: ConfigurationError for an unknown format.
     """
     if style not in SUFFIXES:
-        raise ConfigurationError(f"there is no format {style!r}; there are {', '.join(SUFFIXES)}")
+        raise ConfigurationError(
+            f"unknown format {style!r}; the known ones are {', '.join(SUFFIXES)}"
+        )
     public = path.with_name(path.name + SUFFIXES[style])
     return public, public.with_name(public.name + OTHER_HALF)
 
 
 def read(path: Path) -> Certificate:
-    """What is public of a certificate, from either of its files, in any of the formats.
+    """Read the public part of a certificate from either of its files, in any format.
 
     Raises: ConfigurationError.
     """
@@ -109,10 +115,9 @@ def read(path: Path) -> Certificate:
 
 
 def read_pair(path: Path) -> Certificate:
-    """A whole pair: `path` is the secret file, the public one beside it, or its name without the
-    suffix of its format.
+    """Read a key pair. `path` is its secret file, its public file, or the name of both.
 
-    Raises: ConfigurationError when others can read the secret, or there is none.
+    Raises: ConfigurationError when other users can read the secret file, or there is none.
     """
     found = secret_file(path) or path
     certificate = _parsed(found, files.read_secret(found))
@@ -122,9 +127,7 @@ def read_pair(path: Path) -> Certificate:
 
 
 def secret_file(path: Path) -> Path | None:
-    """The file with the secret half of what `path` names, as `read_pair` takes it, if there is
-    one.
-    """
+    """The secret file for `path`, as in `read_pair`; None when there is none."""
     if path.name.endswith(OTHER_HALF):
         return path if path.exists() else None
     for suffix in SUFFIXES.values():
@@ -139,7 +142,7 @@ def _parsed(path: Path, text: str) -> Certificate:
     curve, metadata = fields
     public, secret = curve.get("public-key", ""), curve.get("secret-key", "")
     if not public:
-        raise ConfigurationError(f"{path} is no certificate: it has no public-key")
+        raise ConfigurationError(f"{path} is not a certificate: it has no public-key")
     check_key(public, f"{path}: public-key")
     if secret:
         check_key(secret, f"{path}: secret-key")
@@ -153,7 +156,7 @@ def _zpl(certificate: Certificate, remark: str) -> str:
     lines = ["metadata"]
     for name, value in certificate.metadata.items():
         if not re.fullmatch(r"[\w.+-]+", name) or not value.isprintable() or '"' in value:
-            raise ConfigurationError(f"{name} = {value!r} cannot stand in a certificate")
+            raise ConfigurationError(f"{name} = {value!r} cannot be written to a certificate")
         lines.append(f'    {name} = "{value}"')
     lines += ["curve", f'    public-key = "{certificate.public}"']
     if certificate.secret:
@@ -176,7 +179,7 @@ def _from_zpl(text: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _unquoted(value: str) -> str:
-    """A value without its quotes, and what stands behind the second of them; `#` is in Z85."""
+    """A value without its quotes and without a comment after them. `#` is a character of Z85."""
     for quote in "\"'":
         if value.startswith(quote) and quote in value[1:]:
             return value[1:].partition(quote)[0]
@@ -200,7 +203,7 @@ def _from_json(path: Path, text: str) -> tuple[dict[str, str], dict[str, str]]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no certificate: not JSON") from error
+        raise ConfigurationError(f"{path} is not a certificate: not valid JSON") from error
     return _texts(document.get("curve")), _texts(document.get("metadata"))
 
 
@@ -211,7 +214,7 @@ def _texts(found: object) -> dict[str, str]:
 
 
 def _fits(key: str) -> bool:
-    """Five characters of Z85 are four bytes: at most 2³² - 1."""
+    """Whether each five characters are a number of four bytes, which is at most 2³² - 1."""
     for at in range(0, KEY_SIZE, 5):
         number = 0
         for character in key[at : at + 5]:

@@ -1,7 +1,7 @@
-"""Files that hold secrets: written so that nobody else can ever read them, read only when nobody
-else can.
+"""Files that hold secrets. Only their owner can read them, at any time while they are written.
 
-A new file appears under its name complete or not at all, and takes no other's place.
+A secret file that other users can read is refused. A new file appears complete under its name, or
+not at all, and never replaces another one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ LARGEST: Final = 16 << 20
 
 
 Stamp: TypeAlias = tuple[int, int, int]
-"""When a file was written, its size and which file it is: it changes when the file does."""
+"""Modification time in nanoseconds, size and inode of a file: it changes when the file does."""
 
 
 def stamp(path: Path | os.DirEntry[str]) -> Stamp:
-    """Of a file as it is now. Raises: OSError."""
+    """The stamp of a file now. Raises: OSError."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def create(path: Path, text: str, mode: int) -> None:
-    """Makes a new file; its mode holds from its first byte on.
+    """Create a file with the given mode, which holds before the first byte is written.
 
-    Raises: ConfigurationError when there is such a file already, or it cannot be written.
+    Raises: ConfigurationError when the file exists already or cannot be written.
     """
     part = _write_part(path, text, mode)
     try:
         try:
-            os.link(part, path)  # unlike a rename, this takes nobody's place
+            os.link(part, path)  # unlike a rename, this never replaces a file
         except FileExistsError:
-            raise ConfigurationError(f"{path} is there already; it is not overwritten") from None
+            raise ConfigurationError(f"{path} exists already; it is not overwritten") from None
         except OSError:  # a file system without links
             _create_in_place(path, text, mode)
     finally:
@@ -50,7 +50,7 @@ def create(path: Path, text: str, mode: int) -> None:
 
 
 def replace(path: Path, text: str, mode: int) -> None:
-    """Makes the file, or takes the place of the one that is there. Raises: ConfigurationError."""
+    """Create or replace a file, atomically. Raises: ConfigurationError."""
     part = _write_part(path, text, mode)
     try:
         part.replace(path)
@@ -60,20 +60,20 @@ def replace(path: Path, text: str, mode: int) -> None:
 
 
 def read_secret(path: Path) -> str:
-    """The text of a file that only its owner can read.
+    """Read the text of a file that only its owner can read.
 
-    Raises: ConfigurationError when others can, or when it cannot be read.
+    Raises: ConfigurationError when other users can read it, or when it cannot be read.
     """
     return _read(path, secret=True)
 
 
 def read(path: Path) -> str:
-    """The text of a file. Raises: ConfigurationError when it cannot be read."""
+    """Read the text of a file. Raises: ConfigurationError when it cannot be read."""
     return _read(path, secret=False)
 
 
 def make_folder(path: Path) -> None:
-    """The folder with those above it, for us alone where it is new. Raises: ConfigurationError."""
+    """Create a folder and its parents if needed, with mode 700. Raises: ConfigurationError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +90,7 @@ def _write_part(path: Path, text: str, mode: int) -> Path:
 
 
 def _create_in_place(path: Path, text: str, mode: int) -> None:
-    # The mode is given to open: a chmod afterwards would leave a moment for others.
+    # The mode is passed to open: before a chmod, other users could read the file for a moment.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     fd = os.open(path, flags, mode)
     try:
@@ -107,9 +107,9 @@ def _create_in_place(path: Path, text: str, mode: int) -> None:
 def _read(path: Path, *, secret: bool) -> str:
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())  # of what is open: the name may change hands meanwhile
+            found = os.fstat(file.fileno())  # of the open file: its name may be replaced meanwhile
             if not stat.S_ISREG(found.st_mode):
-                raise ConfigurationError(f"{path} is no file")
+                raise ConfigurationError(f"{path} is not a regular file")
             if secret:
                 _check_owner_alone(path, found)
             data = file.read(LARGEST + 1)
@@ -120,15 +120,15 @@ def _read(path: Path, *, secret: bool) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8 text") from error
+        raise ConfigurationError(f"{path} is not UTF-8 text") from error
 
 
 def _check_owner_alone(path: Path, found: os.stat_result) -> None:
     if stat.S_IMODE(found.st_mode) & OTHERS:
         mode = stat.S_IMODE(found.st_mode)
         raise ConfigurationError(
-            f"{path} holds a secret that others can read (mode {mode:04o}): chmod 600 {path}, "
-            "and make a new one if somebody may have read it"
+            f"{path} holds a secret that other users can read (mode {mode:04o}): chmod 600 {path}, "
+            "and replace the secret if one of them may have read it"
         )
     if found.st_uid not in (os.geteuid(), 0):
         raise ConfigurationError(f"{path} holds a secret, and belongs to another user")

@@ -1,4 +1,4 @@
-"""Which CURVE keys may connect, and who each one is: a TOML file, or a folder of public
+"""The CURVE keys that may connect, and the identity of each: a TOML file, or a folder of public
 certificates.
 
     [[key]]
@@ -6,8 +6,9 @@ certificates.
     user = "ann"
     groups = ["operators"]
 
-In a folder every `*.key` counts, with its metadata `user` (by default the file's name) and
-`groups` (parted by commas). Nothing here looks at a clock: whoever wants to see changes asks again.
+In a folder, every file `*.key` counts. Its metadata are `user` (by default the name of the file)
+and `groups` (separated by commas). Nothing here uses a clock: the caller decides when to check for
+changes.
 """
 
 from __future__ import annotations
@@ -27,37 +28,44 @@ LONGEST: Final = 255
 TABLE: Final = "key"
 FIELDS: Final = ("public", "user", "groups")
 MOST: Final = 1_000_000
-"""Keys that are read."""
+"""Most keys that are read."""
 
 Keys: TypeAlias = Mapping[str, Identity]
-"""Who each public key is."""
+"""The identity for each public key."""
 Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
-"""What changes when the files do: name, time of the last change, size, inode of each."""
+"""Name, modification time, size and inode of each file: it changes when a file does."""
 
 
 def check_user(name: str) -> str:
-    """`name`, when a user may be called so. Raises: ConfigurationError."""
+    """Check the name of a user, and return it. Raises: ConfigurationError."""
     return _checked(name, "a user's name")
 
 
 def check_group(name: str) -> str:
-    """`name`, when a group may be called so. Raises: ConfigurationError."""
+    """Check the name of a group, and return it. Raises: ConfigurationError."""
     checked = _checked(name, "a group's name")
     if "," in name or name != name.strip():
-        raise ConfigurationError(f"{name!r}: a group's name has no comma, nor blanks around it")
+        raise ConfigurationError(
+            f"{name!r}: a group's name must have no comma and no blanks around it"
+        )
     return checked
 
 
 def _checked(name: str, what: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
-        raise ConfigurationError(f"{what} is text of 1 to {LONGEST} characters, not {name!r:.60}")
+        raise ConfigurationError(f"{what} must be 1 to {LONGEST} characters, not {name!r:.60}")
     if not name.isprintable() or '"' in name:
-        raise ConfigurationError(f"{name!r}: {what} has only printable characters and no quotes")
+        raise ConfigurationError(
+            f"{name!r}: {what} must have printable characters only, and no quotes"
+        )
     return name
 
 
 def signature(path: Path) -> Signature:
-    """Of what `load` would read; empty when there is nothing. Raises: ConfigurationError."""
+    """The signature of the files that `load` reads; empty without any.
+
+    Raises: ConfigurationError.
+    """
     try:
         if path.is_dir():
             return tuple(sorted((one.name, *files.stamp(one)) for one in _certificates(path)))
@@ -69,17 +77,18 @@ def signature(path: Path) -> Signature:
 
 
 def load(path: Path, problems: list[str] | None = None) -> Keys:
-    """All keys that may connect.
+    """Read all keys that may connect.
 
-    A file of a folder that cannot be used is left out, and added to `problems`, if that is given:
-    one that is being written must not keep the others from being taken away.
-    Raises: ConfigurationError that says where what is wrong.
+    With `problems`, an invalid file of a folder is skipped, and its error is added there. A file
+    that is just being written must not delay the removal of other keys.
+
+    Raises: ConfigurationError with the place of the mistake.
     """
     pairs = _from_folder(path, problems) if path.is_dir() else _from_file(path)
     known: dict[str, Identity] = {}
     for where, identity in pairs:
         if identity.key in known:
-            raise ConfigurationError(f"{where}: the key {identity.key} is there twice")
+            raise ConfigurationError(f"{where}: the key {identity.key} is listed twice")
         if len(known) >= MOST:
             raise ConfigurationError(f"{path}: more than {MOST:,} keys")
         known[identity.key] = identity
@@ -126,7 +135,7 @@ def _from_file(path: Path) -> Iterator[tuple[str, Identity]]:
         raise ConfigurationError(f"{path}: {error}") from error
     entries = document.pop(TABLE, [])
     if document or not isinstance(entries, list):
-        raise ConfigurationError(f"{path}: only tables [[{TABLE}]] are known here")
+        raise ConfigurationError(f"{path}: only tables [[{TABLE}]] are allowed")
     for number, entry in enumerate(entries, 1):
         where = f"{path}: [[{TABLE}]] number {number}"
         try:
@@ -137,13 +146,15 @@ def _from_file(path: Path) -> Iterator[tuple[str, Identity]]:
 
 def _identity(entry: object) -> Identity:
     if not isinstance(entry, dict):
-        raise ConfigurationError("a table is wanted")
+        raise ConfigurationError("this must be a table")
     for name in entry:
         if name not in FIELDS:
-            raise ConfigurationError(f"unknown key {name!r}; there are {', '.join(FIELDS)}")
+            raise ConfigurationError(
+                f"unknown key {name!r}; the known ones are {', '.join(FIELDS)}"
+            )
     groups = entry.get("groups", [])
     if not isinstance(groups, list):
-        raise ConfigurationError("groups is a list of names")
+        raise ConfigurationError("groups must be a list of names")
     return Identity(
         check_user(entry.get("user", "")),
         tuple(check_group(group) for group in groups),

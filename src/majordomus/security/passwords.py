@@ -1,6 +1,7 @@
-"""Passwords of users, as scrypt hashes in a file: one line `user:group,group:n:r:p:salt:hash` each.
+"""Password hashes (scrypt) of users in a file: one line `user:group,group:n:r:p:salt:hash` each.
 
-For brokers on this machine alone (PLAIN sends the password as it is). The file is a secret.
+Only for brokers on the same machine, because PLAIN sends the password unencrypted. The file is a
+secret.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from majordomus.security import files, keys
 N: Final = 1 << 14
 R: Final = 8
 P: Final = 1
-"""scrypt's costs: 16 MiB and about 50 ms for each try."""
+"""The costs of scrypt: 16 MiB and about 50 ms for each attempt."""
 MOST_MEMORY: Final = 256 << 20
 SALT_SIZE: Final = 16
 HASH_SIZE: Final = 32
@@ -27,7 +28,13 @@ SHORTEST: Final = 8
 
 
 class Entry(NamedTuple):
-    """One user. ``mark`` changes with the password, and tells nothing of it."""
+    """The password hash of one user.
+
+    groups: the groups of the user.
+    n, r, p: the cost parameters of scrypt.
+    salt: random bytes.
+    digest: the hash.
+    """
 
     groups: tuple[str, ...]
     n: int
@@ -38,7 +45,7 @@ class Entry(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Names this password among all that its user ever had."""
+        """An id of this password, which does not reveal it: it changes when the password does."""
         return hashlib.sha256(self.salt + self.digest).hexdigest()[:16]
 
 
@@ -46,9 +53,9 @@ Passwords = Mapping[str, Entry]
 
 
 def hashed(password: str, groups: Iterable[str] = ()) -> Entry:
-    """The entry of a new password. Raises: ConfigurationError for one that is too short."""
+    """Hash a new password. Raises: ConfigurationError when it is too short."""
     if len(password) < SHORTEST:
-        raise ConfigurationError(f"a password has at least {SHORTEST} characters")
+        raise ConfigurationError(f"a password must have at least {SHORTEST} characters")
     salt = os.urandom(SALT_SIZE)
     names = tuple(keys.check_group(group) for group in groups)
     for name in names:
@@ -57,7 +64,7 @@ def hashed(password: str, groups: Iterable[str] = ()) -> Entry:
 
 
 def fits(entry: Entry | None, password: bytes) -> bool:
-    """Whether it is the user's password. A user that there is not costs as much time."""
+    """Whether `password` is the user's. An unknown user (None) takes the same time."""
     if entry is None:
         _scrypt(password, bytes(SALT_SIZE), N, R, P)
         return False
@@ -66,7 +73,7 @@ def fits(entry: Entry | None, password: bytes) -> bool:
 
 
 def load(path: Path) -> Passwords:
-    """Every user of the file. Raises: ConfigurationError, also when others can read it."""
+    """Read all users. Raises: ConfigurationError, also when other users can read the file."""
     users: dict[str, Entry] = {}
     for number, line in enumerate(files.read_secret(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -74,21 +81,21 @@ def load(path: Path) -> Passwords:
         try:
             user, entry = _parsed(line)
         except ValueError as error:
-            text = "user:groups:n:r:p:salt:hash is wanted"
+            text = "write user:groups:n:r:p:salt:hash"
             raise ConfigurationError(f"{path}: line {number}: {text}") from error
         if user in users:
-            raise ConfigurationError(f"{path}: line {number}: {user} is there twice")
+            raise ConfigurationError(f"{path}: line {number}: {user} is listed twice")
         users[user] = entry
     return users
 
 
 def store(path: Path, user: str, entry: Entry | None) -> None:
-    """Sets a user's entry, or takes it away, and leaves the others. Raises: ConfigurationError."""
+    """Set or remove (None) the entry of one user in the file. Raises: ConfigurationError."""
     _check_no_colon(keys.check_user(user))
     users = dict(load(path)) if path.exists() else {}
     if entry is None:
         if user not in users:
-            raise ConfigurationError(f"{path}: there is no user {user}")
+            raise ConfigurationError(f"{path} has no user {user}")
         del users[user]
     else:
         users[user] = entry
@@ -106,11 +113,11 @@ def _parsed(line: str) -> tuple[str, Entry]:
     user, groups, *costs, salt, digest = line.split(":")
     n, r, p = (int(cost) for cost in costs)
     if n < 2 or n & (n - 1) or not 1 <= r <= 64 or not 1 <= p <= 16 or 128 * n * r > MOST_MEMORY:
-        raise ValueError("costs that are none")
+        raise ValueError("invalid costs")
     names = tuple(keys.check_group(group) for group in groups.split(",") if group)
     entry = Entry(names, n, r, p, bytes.fromhex(salt), bytes.fromhex(digest))
     if len(entry.digest) != HASH_SIZE or not entry.salt:
-        raise ValueError("a hash of another size")
+        raise ValueError("invalid hash size")
     return keys.check_user(user), entry
 
 
@@ -122,4 +129,4 @@ def _scrypt(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 def _check_no_colon(name: str) -> None:
     if ":" in name:
-        raise ConfigurationError(f"{name!r}: no colon can be in a name of the password file")
+        raise ConfigurationError(f"{name!r}: a name in the password file must have no colon")

@@ -1,16 +1,17 @@
-"""Tokens: signed sentences "this is USER, in GROUPS, until then", which any broker can check that
-has the public key.
+"""Tokens: signed statements of a user, its groups and an expiry time.
+
+Any broker that has the public key can verify a token.
 
 A token is a JWT (RFC 7519) signed with Ed25519 (RFC 8037, RFC 9864). Its claims:
 
     sub, groups          the user and its groups
-    iat, exp             made, and good until; whole seconds since 1970
-    jti, sid             its id, and that of the login that it and its renewals come from
+    iat, exp             issued at and expires at, in whole seconds since 1970
+    jti, sid             the id of the token, and that of its session: one login and its renewals
     auth_time            when that login was
-    cnf                  {"curve": KEY}: only over the connection with this CURVE key (RFC 7800)
+    cnf                  {"curve": KEY}: valid only on connections with this CURVE key (RFC 7800)
 
-The header's `kid` is the thumbprint (RFC 7638) of the key. Nothing but Ed25519 is ever accepted.
-joserfc (the extra `tokens`) does the arithmetic; it is imported when the first key is used.
+The header's `kid` is the thumbprint (RFC 7638) of the key. Only Ed25519 is accepted. The signatures
+are those of joserfc (the extra `tokens`), which is imported when the first key is used.
 """
 
 from __future__ import annotations
@@ -34,30 +35,30 @@ if TYPE_CHECKING:
 
 ALGORITHM: Final = "Ed25519"
 LIFETIME: Final = 900.0
-"""Seconds that a token is good for."""
+"""Seconds until a token expires."""
 SESSION: Final = 43_200.0
 """Seconds after a login until which its tokens may be renewed."""
 LEEWAY: Final = 5.0
-"""Seconds by which the clocks of two brokers may differ: a token of the future is refused."""
+"""Seconds by which the clocks of two brokers may differ. Tokens of a later time are refused."""
 
 MOST_BYTES: Final = 3072
-"""Of a token: it has to fit into metadata beside other things."""
+"""Most bytes of a token: it must fit into metadata, beside other entries."""
 MOST_GROUPS: Final = 64
 LONGEST_NAME: Final = 255
 MOST_KNOWN: Final = 20_000
-"""Tokens of which it is remembered that their signature is right."""
+"""Most tokens in the cache of verified signatures."""
 MOST_REVOKED: Final = 100_000
-"""Ids that are revoked, each until the last token of that id would have ended."""
+"""Most revoked ids; each is kept until its last token has expired."""
 
 PUBLIC_SUFFIX: Final = ".jwk"
 OTHER_HALF: Final = "_secret"
 PARTS: Final = ("kty", "crv", "x", "d")
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at a folder of keys."""
+"""Seconds between two checks of a folder of keys."""
 
 
 class TokenError(MajordomusError):
-    """A token is refused. ``reason`` is a short, stable key; the text says it to people."""
+    """A token is refused. `reason` is a short, stable key; the text is for people."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -65,18 +66,30 @@ class TokenError(MajordomusError):
 
 
 MALFORMED: Final = ("malformed", "the token cannot be read")
-UNKNOWN_KEY: Final = ("unknown-key", "the token was signed with a key that is not known here")
+UNKNOWN_KEY: Final = (
+    "unknown-key",
+    "the token was signed with a key that this broker does not accept",
+)
 FORGED: Final = ("bad-signature", "the signature of the token is wrong")
 OTHER_ALGORITHM: Final = ("other-algorithm", f"tokens are signed with {ALGORITHM}")
 EXPIRED: Final = ("expired", "the token has expired")
-TOO_EARLY: Final = ("too-early", "the token is of the future: a clock is wrong")
+TOO_EARLY: Final = ("too-early", "the token was issued in the future: check the clocks")
 REVOKED: Final = ("revoked", "the token was revoked")
-OTHER_CONNECTION: Final = ("other-key", "the token belongs to a connection with another key")
+OTHER_CONNECTION: Final = ("other-key", "the token is valid only on a connection with another key")
 
 
 class Claims(NamedTuple):
-    """What a token says. Times are seconds since 1970; ``curve`` is the key of the connection that
-    it is good for, empty for any."""
+    """The claims of a token. Times are in seconds since 1970.
+
+    user: the user.
+    groups: the groups of the user.
+    issued: when the token was made.
+    expires: when it ends.
+    id: the id of this token.
+    session: the id of the login that it comes from, directly or by renewals.
+    since: when that login was.
+    curve: the CURVE key of the only connections on which it is valid; empty for all.
+    """
 
     user: str
     groups: tuple[str, ...]
@@ -108,7 +121,7 @@ class _Header(msgspec.Struct):
 
 
 class SigningKey:
-    """The secret half: makes tokens. ``kid`` names it in every token."""
+    """A secret key, which signs tokens. `kid` is its id in every token."""
 
     def __init__(self, key: OKPKey) -> None:
         self._key = key
@@ -119,7 +132,7 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKey:
-        """The half that other brokers need."""
+        """The public key, which other brokers need."""
         from joserfc.jwk import OKPKey
 
         return PublicKey(OKPKey.import_key(self._key.as_dict(private=False)))
@@ -135,10 +148,11 @@ class SigningKey:
         session: str = "",
         since: float | None = None,
     ) -> tuple[str, Claims]:
-        """A token for `user`, good for `lifetime` seconds from `now` (since 1970). `session` and
-        `since` are those of the login that it renews; without them it is a login of its own.
+        """Sign a token for `user` that is valid for `lifetime` seconds from `now` (since 1970).
 
-        Raises: TokenError when the claims are beyond their bounds.
+        A renewal passes the `session` and `since` of its login; without them a session begins.
+
+        Raises: TokenError when a claim is out of its bounds.
         """
         from joserfc import jwt
 
@@ -168,17 +182,19 @@ class SigningKey:
         header = {"alg": ALGORITHM, "kid": self.kid}
         token = jwt.encode(header, payload, self._key, algorithms=[ALGORITHM])
         if len(token) > MOST_BYTES:
-            raise TokenError("too-long", f"a token has at most {MOST_BYTES} bytes")
+            raise TokenError("too-long", f"a token must have at most {MOST_BYTES} bytes")
         return token, claims
 
     def save(self, path: Path) -> tuple[Path, Path]:
-        """Writes both halves beside each other, as `path`.jwk and `path`.jwk_secret; neither takes
-        the place of another file. Raises: ConfigurationError."""
+        """Write both keys to new files, `path`.jwk and `path`.jwk_secret.
+
+        Raises: ConfigurationError, also when a file exists.
+        """
         public = path.with_name(path.name + PUBLIC_SUFFIX)
         secret = public.with_name(public.name + OTHER_HALF)
         for there in (public, secret):
             if there.exists() or there.is_symlink():
-                raise ConfigurationError(f"{there} is there already; it is not overwritten")
+                raise ConfigurationError(f"{there} exists already; it is not overwritten")
         named = {"kid": self.kid, "use": "sig", "alg": ALGORITHM}
         text = json.dumps({**self._key.as_dict(private=True), **named}, indent=2)
         files.create(secret, text + "\n", files.SECRET)
@@ -187,7 +203,7 @@ class SigningKey:
 
 
 class PublicKey:
-    """The public half: checks signatures."""
+    """A public key, which verifies signatures. `kid` is its id."""
 
     def __init__(self, key: OKPKey) -> None:
         self._key = key
@@ -197,7 +213,7 @@ class PublicKey:
         return f"<PublicKey {self.kid}>"
 
     def payload_of(self, token: str) -> bytes:
-        """What was signed. Raises: TokenError for whatever this key has not signed."""
+        """The signed payload. Raises: TokenError unless this key has signed it."""
         from joserfc import jws
         from joserfc.errors import JoseError
 
@@ -213,20 +229,20 @@ class PublicKey:
 
 
 def new_key() -> SigningKey:
-    """A pair that nobody else has. Raises: ConfigurationError when joserfc is not installed."""
+    """Generate a key pair. Raises: ConfigurationError when joserfc is not installed."""
     return SigningKey(_okp().generate_key("Ed25519"))
 
 
 def read_secret(path: Path) -> SigningKey:
-    """The secret half in `path`. Raises: ConfigurationError, also when others can read the file."""
+    """Read a secret key. Raises: ConfigurationError, also when other users can read the file."""
     key = _read(path, files.read_secret(path))
     if not key.is_private:
-        raise ConfigurationError(f"{path} is a public key; the secret one is wanted")
+        raise ConfigurationError(f"{path} is a public key; the secret key is needed")
     return SigningKey(key)
 
 
 def read_public(path: Path) -> PublicKey:
-    """The public half in `path`. Raises: ConfigurationError."""
+    """Read a public key. Raises: ConfigurationError."""
     key = _read(path, files.read(path))
     if key.is_private:
         raise ConfigurationError(f"{path} is a secret key; give other brokers the public one")
@@ -239,10 +255,10 @@ def _read(path: Path, text: str) -> OKPKey:
         found = json.loads(text)
         key = kind.import_key({name: found[name] for name in PARTS if name in found})
         fits = found["crv"] == "Ed25519" and found.get("kid", key.thumbprint()) == key.thumbprint()
-    except Exception:  # of json, of joserfc, of cryptography; none is told: the text is a secret
+    except Exception:  # of json, joserfc or cryptography; not chained, as it may show the secret
         fits = False
     if not fits:
-        raise ConfigurationError(f"{path} is no {ALGORITHM} key (a JWK of RFC 8037)")
+        raise ConfigurationError(f"{path} is not an {ALGORITHM} key (a JWK of RFC 8037)")
     return key
 
 
@@ -259,13 +275,15 @@ def _okp() -> type[OKPKey]:
 
 
 class Checker:
-    """Checks tokens against several public keys: while keys are changed there are two of them.
+    """Verifies tokens with several public keys: while keys are rotated, there are two.
 
-    A folder may be among them: each of its files `*.jwk` counts, also one that comes later.
+    Keys may also come from the files `*.jwk` of a folder, which is read again when it changes.
+
+    version: grows when a key is removed, or when the folder has changed.
     """
 
     def __init__(self, keys: Iterable[PublicKey] = (), folder: Path | None = None) -> None:
-        """Raises: ConfigurationError for a folder that cannot be read."""
+        """Raises: ConfigurationError when the folder cannot be read."""
         self._keys = {key.kid: key for key in keys}
         self._folder = folder
         self._from_folder: Mapping[str, PublicKey] = {}
@@ -276,25 +294,24 @@ class Checker:
         self._known: dict[str, Claims] = {}
         self._revoked: dict[str, float] = {}
         self.version = 0
-        """Rises when a key was taken away, or when the folder has changed."""
 
     @property
     def kids(self) -> frozenset[str]:
-        """The keys whose tokens are accepted now."""
+        """The ids of the keys whose tokens are accepted now."""
         return frozenset((*self._keys, *self._from_folder))
 
     def add(self, key: PublicKey) -> None:
-        """Accept what `key` has signed, too."""
+        """Accept tokens that `key` has signed, too."""
         self._keys[key.kid] = key
 
     def remove(self, kid: str) -> None:
-        """Accept nothing any more that this key has signed."""
+        """Refuse tokens that this key has signed."""
         self._keys.pop(kid, None)
         self._known.clear()
         self.version += 1
 
     def check(self, token: str, now: float, curve: str = "") -> Claims:
-        """What `token` says at `now` (since 1970), over a connection with the key `curve`.
+        """Verify `token` at the time `now` (since 1970) on a connection with the key `curve`.
 
         Raises: TokenError.
         """
@@ -317,7 +334,7 @@ class Checker:
         return claims
 
     def revoke(self, id: str, now: float, until: float) -> None:
-        """Refuse the token of that id, or all of that session, `until` none is good any more."""
+        """Refuse the token or session `id` until the time `until`, when its tokens have expired."""
         if len(self._revoked) >= MOST_REVOKED:
             self._revoked = {one: end for one, end in self._revoked.items() if end > now}
         if len(self._revoked) >= MOST_REVOKED:
@@ -328,28 +345,28 @@ class Checker:
         if len(token) > MOST_BYTES or not token.isascii() or token.count(".") != 2:
             raise TokenError(*MALFORMED)
         try:
-            header = msgspec.json.decode(_unarmoured(token.partition(".")[0]), type=_Header)
+            header = msgspec.json.decode(_base64_decoded(token.partition(".")[0]), type=_Header)
         except (ValueError, msgspec.MsgspecError):
             raise TokenError(*MALFORMED) from None
         if header.alg != ALGORITHM:
             raise TokenError(*OTHER_ALGORITHM)
         payload = self._key(header.kid).payload_of(token)
         try:
-            said = msgspec.json.decode(payload, type=_Payload)
+            payload_fields = msgspec.json.decode(payload, type=_Payload)
         except msgspec.MsgspecError:
             raise TokenError(*MALFORMED) from None
         claims = Claims(
-            said.sub,
-            tuple(said.groups),
-            said.iat,
-            said.exp,
-            said.jti,
-            said.sid,
-            said.auth_time,
-            said.cnf.get("curve", ""),
+            payload_fields.sub,
+            tuple(payload_fields.groups),
+            payload_fields.iat,
+            payload_fields.exp,
+            payload_fields.jti,
+            payload_fields.sid,
+            payload_fields.auth_time,
+            payload_fields.cnf.get("curve", ""),
         )
-        if said.cnf and not claims.curve:
-            raise TokenError(*OTHER_CONNECTION)  # bound to something that is not known here
+        if payload_fields.cnf and not claims.curve:
+            raise TokenError(*OTHER_CONNECTION)  # bound to something that we cannot check
         _check(claims)
         return claims
 
@@ -360,8 +377,7 @@ class Checker:
         return key
 
     def _look(self, folder: Path, now: float) -> None:
-        """Whether keys have come to the folder, or left it. One that cannot be read changes
-        nothing."""
+        """Read the folder again if it has changed. An unreadable one changes nothing."""
         self._looked = now
         with contextlib.suppress(ConfigurationError, OSError):
             seen = _signature(folder)
@@ -372,24 +388,24 @@ class Checker:
 
 
 def _check(claims: Claims) -> None:
-    """Raises: TokenError for names beyond their bounds."""
+    """Check the names of a token. Raises: TokenError."""
     names = (claims.user, *claims.groups)
     good = all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in names)
     if not good or len(claims.groups) > MOST_GROUPS:
-        raise TokenError("bad-name", "a user or group of the token has no proper name")
+        raise TokenError("bad-name", "a user or group of the token has an invalid name")
 
 
-def _unarmoured(text: str) -> bytes:
+def _base64_decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _signature(folder: Path) -> object:
-    """What changes when the keys in `folder` do. Raises: OSError."""
+    """The stamps of the key files in `folder`. Raises: OSError."""
     return [(path.name, files.stamp(path)) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
 
 
 def _read_folder(folder: Path) -> Mapping[str, PublicKey]:
     if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder of public keys")
+        raise ConfigurationError(f"{folder} is not a folder of public keys")
     keys = [read_public(path) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
     return {key.kid: key for key in keys}

@@ -1,7 +1,7 @@
-"""Files that are read again when they change. Whoever owns one says when to look.
+"""Files that are read again when they change. The caller decides when to check.
 
-What is not there any more, or is empty, counts only when it is so at two looks: editors and `>`
-leave such a moment. What is broken changes nothing.
+A missing or empty file counts only when two consecutive checks find it: editors and `>` leave a
+file empty for a moment. An invalid file changes nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ NEVER: Final[Signature] = (("", -1, -1, -1),)
 
 
 class Watched(Generic[V]):
-    """What `load` makes of `path`: `value`. `problems` are those of the last look.
+    """The content of a file or folder, read again when it changes.
 
-    Raises: ConfigurationError when it cannot be read at first.
+    path: the file or folder.
+    value: the result of `load` for the last valid version.
+    problems: the errors of the last check.
     """
 
     def __init__(self, path: Path, load: Callable[[Path, list[str]], Mapping[str, V]]) -> None:
+        """Read `path`. Raises: ConfigurationError when it cannot be read."""
         self.path = path
         self._load = load
         self.problems: list[str] = []
@@ -33,7 +36,7 @@ class Watched(Generic[V]):
         self._doubtful = False
 
     def look(self) -> bool:
-        """Whether something has changed: `value`, or `problems`."""
+        """Check the files once. True when `value` or `problems` have changed."""
         try:
             found = signature(self.path)
         except ConfigurationError as error:
@@ -47,7 +50,7 @@ class Watched(Generic[V]):
         self._doubtful = False
         if not found:
             self._seen, self.value = found, {}
-            self.problems = [f"{self.path} is empty, or not there: nobody is known by it"]
+            self.problems = [f"{self.path} is empty or missing: it admits no peer"]
             return True
         problems: list[str] = []
         try:
@@ -59,6 +62,6 @@ class Watched(Generic[V]):
 
     def _broken(self, seen: Signature, problem: str) -> bool:
         self._seen = seen
-        told = self.problems == [problem]
+        is_new = self.problems != [problem]
         self.problems = [problem]
-        return not told
+        return is_new

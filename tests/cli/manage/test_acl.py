@@ -54,7 +54,7 @@ def test_broken_file_is_one_line_and_exit_code_2(shell: Shell) -> None:
     shell.write("rights.toml", RULES + "[[rule]]\nallow = ['fly']\n")
     complaint = (
         "majordomus acl: rights.toml: rule 3: unknown action 'fly'; "
-        "there is: call, serve, publish, subscribe, manage\n"
+        "the known ones are call, serve, publish, subscribe, manage\n"
     )
     assert shell.run("acl", "check", "rights.toml") == (2, b"", complaint)
     done = shell.run("acl", "test", "ann", "call", "echo", "--acl", "rights.toml")

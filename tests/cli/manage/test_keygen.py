@@ -34,7 +34,7 @@ def test_keygen_overwrites_nothing(shell: Shell) -> None:
     before = (shell.folder / "ann.key").read_text()
     done = shell.run("keygen", "ann")
     assert (done.code, done.out) == (2, b"")
-    assert done.err == ("majordomus keygen: ann.key is there already; it is not overwritten\n")
+    assert done.err == ("majordomus keygen: ann.key exists already; it is not overwritten\n")
     assert (shell.folder / "ann.key").read_text() == before
 
 

@@ -20,7 +20,7 @@ def test_pair_of_keys_is_made_once(shell: Shell) -> None:
     ]
     assert (shell.folder / "signing.jwk_secret").stat().st_mode & 0o777 == 0o600
     again = shell.run("token", "key", "signing")
-    text = "majordomus token: signing.jwk is there already; it is not overwritten\n"
+    text = "majordomus token: signing.jwk exists already; it is not overwritten\n"
     assert again == (2, b"", text)
 
 
@@ -73,7 +73,7 @@ def test_login_through_the_commands_from_nothing(shell: Shell) -> None:
     done = shell.run("call", "whoami", "--broker", url, "--login", "eve", "--timeout", "20")
     assert done == (1, b"", "majordomus call: 401 user or secret is wrong\n")
     done = shell.run("call", "whoami", "--broker", url, "--timeout", "20")
-    text = "majordomus call: 401 log in first: there is no token, and nobody knows who you are\n"
+    text = "majordomus call: 401 log in first: the request has no token\n"
     assert done == (1, b"", text)
 
 
@@ -81,7 +81,7 @@ def test_file_with_a_login_that_others_can_read_is_refused(shell: Shell) -> None
     shell.write("ann", "ann:secret\n").chmod(0o644)
     done = shell.run("call", "whoami", "--broker", "tcp://127.0.0.1:1", "--login", "ann")
     assert (done.code, done.out) == (2, b"")
-    assert "others can read" in done.err
+    assert "other users can read" in done.err
     assert "secret\n" not in done.err
 
 

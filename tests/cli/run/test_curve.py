@@ -74,7 +74,7 @@ def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None
         (["--bind", "tcp://*:0", "--curve", "--certificate", "b"], "name the keys that may"),
         (["--clients", "keys"], "needs curve (--curve"),
         (["--curve", "--certificate", "b", "--clients", "nowhere"], "cannot read nowhere"),
-        (["--curve", "--certificate", "open.key"], "others can read"),
+        (["--curve", "--certificate", "open.key"], "other users can read"),
         (["--curve", "--certificate", "b", "--passwords", "p"], "not both"),
         (["--passwords", "nowhere"], "cannot read nowhere"),
         (["--curve", "maybe"], "expected true or false, not 'maybe'"),
@@ -115,7 +115,7 @@ def test_broker_with_passwords_asks_for_them(shell: Shell) -> None:
     short = shell.run("passwd", "users", "bob", stdin=b"short\n")
     assert (short.code, short.err) == (
         2,
-        "majordomus passwd: a password has at least 8 characters\n",
+        "majordomus passwd: a password must have at least 8 characters\n",
     )
     broker = shell.broker("--passwords", "users")
     shell.write("login", "ann:correct horse\n").chmod(0o600)

@@ -99,7 +99,7 @@ def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: BrokerHarne
     }
 
 
-def test_handle_that_was_not_given_reaches_nobody(tenants: BrokerHarness) -> None:
+def test_unknown_handle_reaches_no_client(tenants: BrokerHarness) -> None:
     guesses = [B, X, bytes(16), b"", tenants.handles[B][:15], tenants.handles[B] + b"\0"]
     for guess in guesses:
         tenants.say(A, spec.EVENT, b"hello", address=guess, id=7)
@@ -166,7 +166,7 @@ def test_management_is_not_reached_in_the_name_of_a_service_that_may_be_called(
     assert [status for _, _, status, _ in harness.finals()] == [401] * len(attempts)
 
 
-def test_forged_broker_metadata_make_nobody_somebody(harness: BrokerHarness) -> None:
+def test_forged_broker_metadata_give_no_identity(harness: BrokerHarness) -> None:
     harness.worker(W)
     said = metadata.pack({"user": "root", "attempt": 1})
     harness.said()
@@ -228,7 +228,7 @@ def test_rules_that_vanish_while_a_hook_decides_lead_to_no_worker_of_another_ser
 # ── after a right is gone ─────────────────────────────────────────────────────────────────────────
 
 
-def test_stream_of_who_may_call_no_more_ends_on_both_sides(harness: BrokerHarness) -> None:
+def test_stream_ends_on_both_sides_when_its_caller_loses_the_right(harness: BrokerHarness) -> None:
     harness.machine.set_rights(AccessRules([EVERYTHING]), harness.now)
     known(harness, A, "ann")
     known(harness, W, "wes")
@@ -287,7 +287,7 @@ def test_reserved_names_are_for_no_peer_whatever_the_rules_say() -> None:
 
 
 @pytest.mark.parametrize("command", [spec.HELLO, spec.SUBSCRIBE, spec.EVENT, spec.READY])
-def test_identity_and_presence_are_not_had_from_behind_an_envelope(
+def test_identity_and_presence_cannot_be_set_behind_an_envelope(
     make_harness: Callable[..., BrokerHarness], command: int
 ) -> None:
     harness = make_harness()

@@ -106,7 +106,7 @@ def test_glob_matches_the_whole_name(glob: str, name: bytes, matches: bool) -> N
 
 
 @pytest.mark.parametrize("name", [b"mmi.", b"mmi.service", b"titanic.request", b"$", b"$log"])
-def test_no_one_can_serve_a_name_of_the_brokers_own(name: bytes) -> None:
+def test_peer_cannot_serve_a_reserved_name(name: bytes) -> None:
     for rights in (AccessRules(()), AccessRules([Rule(True, EVERYTHING)])):
         assert not rights.allows("root", ("wheel",), SERVE, name).allowed
         assert rights.allows("root", ("wheel",), CALL, name).allowed

@@ -1,10 +1,22 @@
-"""The cloud logger: a logging.Handler that never makes a program wait, a collector, live watches.
+"""The cloud logger: a logging.Handler that never blocks, a collector, and live watches.
 
     logging.getLogger().addHandler(CloudLogHandler("tcp://127.0.0.1:5555"))
     majordomus worker majordomus.contrib.cloudlog:collector
     majordomus logs --follow
 
-Nothing is loaded before it is asked for: a program that logs needs no collector.
+Modules are imported on first use: a program that logs does not load the collector.
+
+encode: encodes queued records as one Batch.
+handler: the logging.Handler, and watches of a program.
+journal: the file to which a collector appends entries.
+record: the records on the wire, their time, levels and data.
+ring: the last entries of a collector, in memory.
+sender: the queue of a handler, and the thread that sends it.
+service: the collector.
+sieve: filters of entries, by level, application and regular expression.
+tail: the viewer's side of a stream.
+tally: counts entries that did not arrive.
+watchboard: the live watches of all processes.
 """
 
 from __future__ import annotations
@@ -32,7 +44,7 @@ __all__ = [
     "watch",
 ]
 
-_HOMES: Final = {
+_MODULES: Final = {
     "CloudLogHandler": "handler",
     "watch": "handler",
     "LogEntry": "record",
@@ -44,13 +56,13 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """`collector` is made when it is first asked for: a worker with the defaults of Collector."""
+    """Import `name` on first use. `collector` is a worker with the defaults of Collector."""
     if name == "collector":
         from majordomus.contrib.cloudlog.service import make_collector
 
         found: Any = make_collector()
-    elif name in _HOMES:
-        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found

@@ -1,7 +1,7 @@
-"""From what a handler queued to the bytes of one Batch.
+"""Encode queued records as one Batch.
 
-The sender's thread shares the interpreter with the program that logs, so this is the dearest part
-of a record: it fills the upb message behind Batch directly, which a test holds equal to
+The sender's thread shares the interpreter lock with the program, and this is the most expensive
+step of a record. So it fills the upb message behind Batch directly. A test compares the result with
 `Batch.to_bytes`.
 """
 
@@ -17,25 +17,32 @@ _MOST: Final = 1 << 63
 
 
 class Queued(NamedTuple):
-    """One record of a program, formatted, in the order in which it is cheapest to keep."""
+    """One formatted record of a program."""
 
     number: int
+    """Its number in the process, from 0."""
     text: str
+    """The formatted text."""
     level: int
+    """The level of `logging`."""
     process_id: int
+    """The process that logged it."""
     thread_id: int
+    """The operating system's id of the thread."""
     seconds: float
-    """Since 1970."""
+    """When it was logged, in seconds since 1970."""
     data_format: int = 0
+    """A `DataFormat`."""
     data: bytes = b""
+    """The data of the record; empty for none."""
 
 
 def encode(
     sender: bytes, dropped: int, entries: Sequence[tuple[Any, ...]], application: str
 ) -> bytes:
-    """The Batch of at least one `Queued`, numbered without a gap.
+    """Encode at least one `Queued`, whose numbers have no gap.
 
-    A text that is no UTF-8 is escaped; nothing is raised for what a program may log.
+    Text that cannot be encoded as UTF-8 is escaped. Raises nothing for any record.
     """
     batch = codec_of(Batch).message(sender=sender, dropped=dropped, first=entries[0][0])
     records = batch.records
@@ -53,7 +60,7 @@ def encode(
                 data_format=data_format,
             )
         except (ValueError, TypeError, OverflowError):
-            del records[count:]  # it may be there in part
+            del records[count:]  # `add` may have left a partial entry
             entry = add(
                 text=str(text).encode("utf-8", "backslashreplace").decode(),
                 level=max(-_MOST, min(_MOST - 1, int(level))),

@@ -1,8 +1,7 @@
 """The logging.Handler of the cloud logger.
 
-`emit` formats at once and queues: arguments may be mutable, and may change before the sender's
-thread gets to them. Nothing here waits for a broker but `flush` and `close`, and these not longer
-than `flush_timeout`.
+`emit` formats at once and queues the text: arguments may be mutable, and change before the sender's
+thread runs. Only `flush` and `close` wait for a broker, at most `flush_timeout` seconds.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ LINGER: Final = 0.05
 TTL: Final = 30.0
 FLUSH_TIMEOUT: Final = 1.0
 MOST_TEXT: Final = 16 * 1024
-"""Characters of one record's text; the rest is left out, and the text says so."""
+"""Most characters of a record's text. The rest is cut off, with a note."""
 MOST_DATA: Final = 64 * 1024
-"""Bytes of one record's data."""
+"""Most bytes of a record's data."""
 
 _DEFAULT: Final = logging.Formatter("%(name)s: %(message)s")
 _get_ident = threading.get_ident
@@ -42,12 +41,15 @@ _get_ident = threading.get_ident
 class CloudLogHandler(logging.Handler):
     """Sends records to the collectors at `broker`, in batches, one-way.
 
-    `application`: what the program is called, by default its file's name. `capacity`: records that
-    wait at most; beyond it the oldest are dropped, and the viewers are told how many. `linger`:
-    seconds for which records are gathered. `ttl`: seconds that a batch waits at the broker for a
-    collector. Without a formatter the text is the logger's name and the message. With
-    ``extra={"data": …}`` a record carries data: bytes, or whatever JSON can say. `server_key` and
-    `certificate` are those of `Client`, for an encrypted broker.
+    application: the name of the program; by default that of its file.
+    capacity: most records in the queue. When it is full, the oldest are dropped; viewers see how
+        many.
+    linger: seconds for which records are collected before a batch is sent.
+    ttl: seconds that a batch waits at the broker for a collector.
+    server_key, certificate: as in `Client`, for an encrypted broker.
+
+    Without a formatter the text is the logger's name and the message. A record that is logged with
+    ``extra={"data": …}`` carries data: bytes, or any value that JSON can represent.
     """
 
     def __init__(
@@ -64,13 +66,15 @@ class CloudLogHandler(logging.Handler):
         certificate: Certificate | str | Path | None = None,
     ) -> None:
         """Raises: ConfigurationError. Nothing is connected before the first record."""
-        Access(broker, server_key, certificate)  # judged now, not with the first record
+        Access(
+            broker, server_key, certificate
+        )  # check the arguments now, not with the first record
         if capacity < 1 or linger < 0 or ttl <= 0 or flush_timeout < 0:
             raise ConfigurationError(
-                "capacity is at least 1, ttl more than 0, linger and flush_timeout at least 0"
+                "capacity must be 1 or more, ttl above 0, linger and flush_timeout 0 or more"
             )
         super().__init__(level)
-        self.setFormatter(_DEFAULT)  # else logging.basicConfig sets one of its own
+        self.setFormatter(_DEFAULT)  # otherwise logging.basicConfig sets its own
         self.flush_timeout = flush_timeout
         name = program() if application is None else application
         self._options = Options(
@@ -85,15 +89,15 @@ class CloudLogHandler(logging.Handler):
     # ── logging's own interface ───────────────────────────────────────────────────────────────────
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """What the sender's own thread logs (a lost broker, perhaps) is not for this handler: each
-        attempt to send it would be the cause of more.
+        """Ignore records of the sender's own thread, such as a lost broker: each attempt to send
+        one would log more.
         """
         if _get_ident() == self._sender.ident:
             return False
         return super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Formats and queues. Never waits, and never raises but for recursion without end."""
+        """Format and queue a record. Never blocks. Raises: RecursionError only."""
         try:
             if (
                 self.formatter is _DEFAULT
@@ -125,18 +129,19 @@ class CloudLogHandler(logging.Handler):
             self.handleError(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """By the formatter, or the logger's name, the message, and an exception's traceback."""
+        """Format with the formatter, or as logger's name, message and traceback."""
         return (self.formatter or _DEFAULT).format(record)
 
     def flush(self) -> None:
-        """Waits until everything logged so far is handed to a broker, `flush_timeout` at most."""
+        """Wait until all records so far are handed to a broker, at most `flush_timeout` seconds."""
         if not self._closed:
             self._sender.flush(self.flush_timeout)
 
     def close(self) -> None:
-        """Sends what is left, `flush_timeout` at most, and ends. Says on stderr what was lost.
+        """Send the remaining records, for at most `flush_timeout` seconds, and end the thread.
 
-        May be repeated. Logging does it itself when the program ends.
+        Writes the number of lost records to stderr. May be repeated. `logging` calls it when the
+        program ends.
         """
         if not self._closed:
             self._closed = True
@@ -148,10 +153,10 @@ class CloudLogHandler(logging.Handler):
                 sockets.flush_at_exit(os.getpid())
         super().close()
 
-    # ── ours ──────────────────────────────────────────────────────────────────────────────────────
+    # ── additions ─────────────────────────────────────────────────────────────────────────────────
 
     def watch(self, name: str, value: object) -> None:
-        """Shows `value` at the viewers under `name`, in place of what was there; None ends it.
+        """Show `value` under `name` to viewers, instead of the last value; None removes it.
 
         Raises: ConfigurationError for more than 256 names.
         """
@@ -159,7 +164,7 @@ class CloudLogHandler(logging.Handler):
 
     @property
     def pending(self) -> int:
-        """Records that wait."""
+        """Records in the queue."""
         return self._sender.pending
 
     @property
@@ -169,12 +174,12 @@ class CloudLogHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """Records that were thrown away, because more than `capacity` had to wait."""
+        """Records that were dropped because the queue was full."""
         return self._sender.dropped
 
     def _thread_id(self, record: logging.LogRecord) -> int:
-        """The system's number of the thread, which fits 32 bits; Python's own identity does not."""
-        if record.thread != _get_ident():  # from another process or thread, by way of a queue
+        """The system's id of the thread. It fits 32 bits; Python's identity does not."""
+        if record.thread != _get_ident():  # logged by another process or thread, and queued since
             return (record.thread or 0) & 0xFFFFFFFF
         try:
             known: int = self._thread_ids.native
@@ -183,7 +188,7 @@ class CloudLogHandler(logging.Handler):
         return known
 
     def _after_fork(self) -> None:
-        """In the child: what is queued is the parent's, and so are thread and connection."""
+        """Replace the sender in a forked child. Queue, thread and connection are the parent's."""
         _of_parents.append(self._sender)  # its sockets must not be closed by this process
         self._pid = os.getpid()
         self._thread_ids = threading.local()
@@ -191,13 +196,13 @@ class CloudLogHandler(logging.Handler):
 
 
 def watch(name: str, value: object) -> None:
-    """`CloudLogHandler.watch` of every handler that there is in this process."""
+    """Call `CloudLogHandler.watch` of every handler in this process."""
     for handler in list(_handlers):
         handler.watch(name, value)
 
 
 def program() -> str:
-    """The name of the program that runs."""
+    """The name of the running program."""
     path = Path(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c") else None
     if path is None:
         return "python"
@@ -212,7 +217,7 @@ def _connect(
     return Client(broker, server_key=server_key, certificate=certificate)
 
 
-# ── the ends of processes, and their beginnings ───────────────────────────────────────────────────
+# ── exit and fork of the process ──────────────────────────────────────────────────────────────────
 
 _handlers: weakref.WeakSet[CloudLogHandler] = weakref.WeakSet()
 _of_parents: list[Sender] = []
@@ -220,8 +225,8 @@ _exiting = False
 
 
 def _note_exit() -> None:
-    """Runs before logging closes its handlers: functions are called in reverse order at exit, and
-    logging was imported first.
+    """Runs before `logging` closes its handlers: atexit calls functions in reverse order, and
+    `logging` was imported first.
     """
     global _exiting  # noqa: PLW0603
     _exiting = True
@@ -230,14 +235,14 @@ def _note_exit() -> None:
 def _in_child() -> None:
     for handler in list(_handlers):
         handler._after_fork()
-    if "multiprocessing.util" in sys.modules:  # whose children forget what was registered before
+    if "multiprocessing.util" in sys.modules:  # its children clear what was registered before
         from multiprocessing.util import register_after_fork
 
         register_after_fork(_note_exit, _in_multiprocessing_child)
 
 
 def _close_all() -> None:
-    """The end of a process that multiprocessing forked: it leaves without asking logging."""
+    """Close the handlers of a process that multiprocessing forked: it does not run atexit."""
     _note_exit()
     for handler in list(_handlers):
         with contextlib.suppress(Exception):

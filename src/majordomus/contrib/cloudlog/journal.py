@@ -1,7 +1,7 @@
-"""A file to which a collector appends its entries: JSON, one line each.
+"""The file to which a collector appends entries, one JSON document per line.
 
-At `max_bytes` the file is renamed to the same name with `.1`, in place of an earlier one, so at
-most twice as much lies on the disk. One thread at a time.
+At `max_bytes` the file is renamed to its name with `.1`, which replaces an earlier one. So at most
+twice that size is on the disk. One thread at a time may use it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ logger = logging.getLogger("majordomus.cloudlog")
 
 
 class Journal:
-    """``lost`` counts entries that could not be written; of failures in a row one is logged."""
+    """A journal file. Only the first of consecutive failures is logged.
+
+    path: the file.
+    max_bytes: the size at which it is renamed.
+    lost: entries that could not be written.
+    """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path = path
@@ -29,7 +34,7 @@ class Journal:
         self._failing = False
 
     def write(self, entries: Iterable[bytes]) -> None:
-        """Appends entries and hands them to the system. Blocks; never raises for a bad disk."""
+        """Append entries. Blocks. An OSError is logged and counted, not raised."""
         encode = msgspec.json.encode
         lines = [encode(entry_json(LogEntry.from_bytes(entry))) for entry in entries]
         try:
@@ -43,7 +48,7 @@ class Journal:
             self._failing = True
 
     def close(self) -> None:
-        """May be repeated; the next `write` opens the file again."""
+        """Close the file. May be repeated; the next `write` opens it again."""
         file, self._file = self._file, None
         if file is not None:
             file.close()

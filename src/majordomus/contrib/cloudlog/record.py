@@ -1,11 +1,11 @@
-"""What the cloud logger says on the wire: every record, its tags, and the meaning of its numbers.
+"""The records of the cloud logger on the wire, with their tags, and the meaning of their numbers.
 
-`LogEntry`, `Watch` and `Watches` are byte for byte those of the original, so its programs can write
-to our collector and ours to its viewer; the rest is between our handler, collector and viewer.
+`LogEntry`, `Watch` and `Watches` equal those of the original (CloudLogger of DelphiZeroMQ) byte for
+byte, so that its programs work with our collector, and ours with its viewer. The other records are
+used between our handler, collector and viewer only.
 
-Time is what Delphi writes: days since 1899-12-30 as a double, about 1 µs exact in this century. We
-write UTC. The original writes the local time of its machine and does not say which that is: its
-records are shown as they come.
+Times are those of Delphi: days since 1899-12-30 as a double, exact to about 1 µs in this century.
+We write UTC. The original writes local time without a time zone, which is shown unchanged.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from majordomus.errors import RecordError
 from majordomus.messages import Record, fixed32, uint32, uint64
 
 SERVICE: Final = "cloudlog"
-"""What the names of all services begin with."""
+"""The prefix of all service names."""
 WRITE: Final = f"{SERVICE}.write"
 """One-way: each body frame is a LogEntry. This is the original's own form."""
 BATCH: Final = f"{SERVICE}.batch"
 """One-way: one body frame, a Batch."""
 TAIL: Final = f"{SERVICE}.tail"
-"""A Query; answered by a stream of Parts."""
+"""A Query. The answer is a stream of Parts."""
 MORE: Final = f"{SERVICE}.more"
-"""One-way: a Credit, without which a stream comes to a halt after FIRST_CREDIT parts."""
+"""One-way: a Credit. Without it a stream stops after FIRST_CREDIT parts."""
 STATUS: Final = f"{SERVICE}.status"
-"""Answers the collector's counters as JSON."""
+"""The answer has the collector's counters as JSON."""
 
 FIRST_CREDIT: Final = 16
-"""Parts that a viewer gets before it has said that it has read any."""
+"""Parts that a viewer gets before its first Credit."""
 
 DAY: Final = 86400.0
 UNIX_EPOCH: Final = 25569.0
@@ -45,11 +45,11 @@ UNIX_EPOCH: Final = 25569.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST_INFLATED: Final = 1024 * 1024
-"""Bytes of an unpacked object that are looked at: what is packed may be a bomb."""
+"""Most bytes that are decompressed: compressed data may be a bomb."""
 
 
 class DataFormat(IntEnum):
-    """What `LogEntry.data` holds. Negative formats are no lines of the log."""
+    """The format of `LogEntry.data`. Entries with a negative format are not lines of the log."""
 
     NONE = 0
     STRINGS = 1
@@ -57,15 +57,15 @@ class DataFormat(IntEnum):
     MEMORY = 2
     """Bytes."""
     OBJECT = 3
-    """JSON, packed by zlib."""
+    """JSON, compressed with zlib."""
     CONNECTED = -1
     MEMORY_USAGE = -2
     LIVE_WATCHES = -3
-    """Watches: all that the process has, in place of those it had before."""
+    """Watches: all watches of the process, which replace the earlier ones."""
 
 
 class Align(IntEnum):
-    """Where in its column a watch's value is shown."""
+    """The alignment of a watch's value in its column."""
 
     LEFT = 0
     CENTER = 1
@@ -77,7 +77,7 @@ class LogEntry(Record):
 
     text: Annotated[str, 1] = ""
     level: Annotated[int, 2] = 0
-    """Python's numbers; the original's are read as well, see `python_level`."""
+    """A level of `logging`; those of the original are read, too, see `python_level`."""
     process_id: Annotated[fixed32, 3] = 0
     thread_id: Annotated[fixed32, 4] = 0
     application: Annotated[str, 5] = ""
@@ -97,15 +97,15 @@ class Watch(Record):
 class Watches(Record):
     """All live watches of one process."""
 
-    watches: Annotated[list[Watch], 1] = ()  # type: ignore[assignment]  # an empty list, each time
+    watches: Annotated[list[Watch], 1] = ()  # type: ignore[assignment]  # a new empty list each time
 
 
 class Batch(Record):
-    """Entries of one process, in order.
+    """Entries of one process, in order. A sender numbers all its entries from 0.
 
-    `first` is the number of the first one: a sender numbers all that it was given, from 0.
-    `dropped` entries directly before it were thrown away by the sender; other numbers that a
-    collector misses were lost on the way.
+    first: the number of the first entry.
+    dropped: entries directly before it that the sender has dropped. Other missing numbers were lost
+        on the way.
     """
 
     sender: Annotated[bytes, 1] = b""
@@ -116,41 +116,41 @@ class Batch(Record):
 
 
 class Query(Record):
-    """What a viewer wants to see."""
+    """The entries that a viewer wants."""
 
     level: Annotated[int, 1] = 0
     """The least level."""
     applications: Annotated[list[str], 2] = ()  # type: ignore[assignment]
-    """Only these; none: all."""
+    """Only entries of these; all when empty."""
     grep: Annotated[str, 3] = ""
-    """A regular expression. A sieve: what the collector cannot decide cheaply it lets through."""
+    """A regular expression. Entries that the collector cannot decide cheaply pass, too."""
     last: Annotated[uint32, 4] = 0
-    """At most this many of the entries that are there already."""
+    """Most entries from before the query."""
     follow: Annotated[bool, 5] = False
-    """And then those that come."""
+    """Whether new entries follow."""
     watch: Annotated[bool, 6] = False
     """Live watches instead of entries."""
     epoch: Annotated[bytes, 7] = b""
     position: Annotated[uint64, 8] = 0
-    """With the epoch of an earlier Part: go on where that one ended."""
+    """With the epoch of an earlier Part: continue where that one ended."""
 
 
 class Part(Record):
-    """One part of the answer to a Query. The first comes at once, even when it is empty."""
+    """One part of the answer to a Query. The first is sent at once, even when it is empty."""
 
     records: Annotated[list[LogEntry], 1] = ()  # type: ignore[assignment]
     left_out: Annotated[uint64, 2] = 0
-    """Entries that the viewer missed since the last part, being slower than the log."""
+    """Entries since the last part that the viewer missed because it was too slow."""
     epoch: Annotated[bytes, 3] = b""
-    """The collector's life; positions of another one mean nothing."""
+    """The id of this run of the collector. Positions of another run are not valid."""
     position: Annotated[uint64, 4] = 0
     """The collector's number of the next entry."""
     viewer: Annotated[bytes, 5] = b""
-    """What a Credit has to name."""
+    """The id of the viewer, for a Credit."""
 
 
 class Credit(Record):
-    """The viewer has read this many parts and takes as many more."""
+    """The number of parts that a viewer has read; it accepts as many more."""
 
     viewer: Annotated[bytes, 1] = b""
     parts: Annotated[uint32, 2] = 0
@@ -170,7 +170,7 @@ def to_seconds(days: float) -> float:
 
 
 def to_datetime(days: float) -> datetime | None:
-    """The moment, in UTC; None for numbers that are none. Before 1899 Delphi counts otherwise."""
+    """The time in UTC; None when out of range. Delphi counts differently before 1899."""
     try:
         return _EPOCH + timedelta(seconds=round(to_seconds(days), 6))
     except (OverflowError, ValueError):  # out of range, infinite or not a number
@@ -183,8 +183,8 @@ _ORIGINAL: Final[Mapping[int, int]] = {
     0: logging.INFO,
     1: logging.WARNING,
     2: logging.ERROR,
-    3: logging.INFO,  # a method is entered
-    4: logging.INFO,  # and left
+    3: logging.INFO,  # enter a method
+    4: logging.INFO,  # exit a method
 }
 
 
@@ -194,7 +194,7 @@ def python_level(level: int) -> int:
 
 
 def level_name(level: int) -> str:
-    """INFO and the like; a number that has no name is its own."""
+    """The name of a level, such as INFO; the number itself when it has no name."""
     known = logging.getLevelName(python_level(level))
     return str(level) if known.startswith("Level ") else str(known)
 
@@ -203,9 +203,10 @@ def level_name(level: int) -> str:
 
 
 def pack_data(value: object, most: int) -> tuple[int, bytes]:
-    """Format and bytes for whatever a program gives as data; never raises.
+    """The format and the bytes for any value; never raises.
 
-    Bytes stay bytes, the rest becomes JSON. What is longer than `most` is cut or left out.
+    Bytes stay bytes; other values become JSON. Bytes beyond `most` are cut off, and longer JSON is
+    left out.
     """
     if value is None:
         return DataFormat.NONE, b""
@@ -214,7 +215,7 @@ def pack_data(value: object, most: int) -> tuple[int, bytes]:
     try:
         text = msgspec.json.encode(value, enc_hook=str)
     except Exception:
-        text = msgspec.json.encode(_shown(value))
+        text = msgspec.json.encode(_safe_repr(value))
     packed = zlib.compress(text, 1)
     if len(packed) > most:
         packed = zlib.compress(msgspec.json.encode(f"({len(text)} bytes of JSON left out)"))
@@ -222,7 +223,10 @@ def pack_data(value: object, most: int) -> tuple[int, bytes]:
 
 
 def unpack_data(data_format: int, data: bytes) -> Any:
-    """The value that JSON can show; None when there is none. Bytes become ``{"base64": …}``."""
+    """The value of `data`, as JSON can represent it; None without data.
+
+    Bytes become ``{"base64": …}``.
+    """
     if not data:
         return None
     try:
@@ -230,12 +234,12 @@ def unpack_data(data_format: int, data: bytes) -> Any:
             return data.decode()
         if data_format == DataFormat.OBJECT:
             return msgspec.json.decode(zlib.decompressobj().decompress(data, MOST_INFLATED))
-    except (ValueError, zlib.error):  # somebody else's idea of the format: shown as it is
+    except (ValueError, zlib.error):  # not valid in this format: shown as bytes
         pass
     return {"base64": base64.b64encode(data).decode()}
 
 
-def _shown(value: object) -> str:
+def _safe_repr(value: object) -> str:
     try:
         return repr(value).encode("utf-8", "backslashreplace").decode()
     except Exception:
@@ -243,7 +247,7 @@ def _shown(value: object) -> str:
 
 
 def entry_json(entry: LogEntry) -> dict[str, Any]:
-    """An entry as one JSON document. Its time is UTC, or null when it is none."""
+    """An entry as one JSON document. Its time is UTC; null when out of range."""
     moment = to_datetime(entry.time)
     shown = {
         "time": moment and moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -263,7 +267,7 @@ def entry_json(entry: LogEntry) -> dict[str, Any]:
 def watches_entry(
     watches: Iterable[Watch], application: str, process_id: int, seconds: float
 ) -> LogEntry:
-    """The entry that says what all live watches of a process are now."""
+    """The entry with all live watches of a process."""
     return LogEntry(
         process_id=process_id,
         application=application,
@@ -274,7 +278,7 @@ def watches_entry(
 
 
 def watches_of(entry: LogEntry) -> list[Watch]:
-    """Raises: RecordError when the entry's data are no Watches."""
+    """The watches in an entry. Raises: RecordError when it has none."""
     if entry.data_format != DataFormat.LIVE_WATCHES:
         raise RecordError("LogEntry", "data_format", f"{entry.data_format} is no watches")
     return Watches.from_bytes(entry.data).watches

@@ -1,8 +1,7 @@
-"""The last entries that a collector was given, as bytes, by their number.
+"""The last entries of a collector, as bytes, by number. Bounded in entries and in bytes.
 
-Bounded twice, in entries and in bytes. A reader has a position and nothing else: what was thrown
-away before it came is a difference of numbers, so a slow reader costs nothing and knows what it
-missed.
+A reader is only a position. The number of entries that it missed is a difference of numbers, so
+that a slow reader costs nothing.
 """
 
 from __future__ import annotations
@@ -13,44 +12,51 @@ from typing import Final
 from majordomus.errors import ConfigurationError
 
 CHUNK_BYTES: Final = 512 * 1024
-"""Bytes that one `read` returns, one entry more or less."""
+"""Bytes that one `read` returns, up to one entry more."""
 
 
 class Ring:
-    """``first`` is the number of the oldest entry, ``end`` that of the next one."""
+    """A ring buffer of entries.
+
+    capacity: most entries.
+    max_bytes: most bytes of all entries.
+    first: the number of the oldest entry.
+    end: the number of the next entry.
+    size: bytes of all entries.
+    """
 
     def __init__(self, capacity: int, max_bytes: int) -> None:
         if capacity < 1 or max_bytes < 1:
-            raise ConfigurationError("a ring holds at least 1 entry and 1 byte")
+            raise ConfigurationError("a ring must hold at least 1 entry and 1 byte")
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.first = 0
         self.end = 0
         self.size = 0
-        self._slots: list[bytes] = []  # grows to `capacity`, then entry n is at n modulo capacity
+        self._entries: list[bytes] = []  # grows to `capacity`, then entry n is at n modulo capacity
 
     def append(self, entries: Sequence[bytes]) -> None:
-        """Adds entries; as many of the oldest go as is needed."""
-        slots, capacity = self._slots, self.capacity
+        """Add entries, and drop the oldest ones as needed."""
+        stored, capacity = self._entries, self.capacity
         for entry in entries:
             if self.end - self.first == capacity:
                 self._drop()
-            if len(slots) < capacity:
-                slots.append(entry)
+            if len(stored) < capacity:
+                stored.append(entry)
             else:
-                slots[self.end % capacity] = entry
+                stored[self.end % capacity] = entry
             self.end += 1
             self.size += len(entry)
         while self.size > self.max_bytes and self.first < self.end:
             self._drop()
 
     def read(self, at: int, most: int) -> list[bytes]:
-        """Up to `most` entries from number `at` on, which must lie within first and end."""
-        slots, capacity = self._slots, self.capacity
+        """Up to `most` entries from number `at`, which must be within `first` and `end`."""
+        stored, capacity = self._entries, self.capacity
         found: list[bytes] = []
         size = 0
         for number in range(at, min(at + most, self.end)):
-            entry = slots[number % capacity]
+            entry = stored[number % capacity]
             found.append(entry)
             size += len(entry)
             if size >= CHUNK_BYTES:
@@ -59,6 +65,6 @@ class Ring:
 
     def _drop(self) -> None:
         at = self.first % self.capacity
-        self.size -= len(self._slots[at])
-        self._slots[at] = b""
+        self.size -= len(self._entries[at])
+        self._entries[at] = b""
         self.first += 1

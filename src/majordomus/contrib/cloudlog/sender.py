@@ -1,11 +1,11 @@
-"""One process's queue of log entries, and the thread that sends them.
+"""The queue of log entries of one process, and the thread that sends them.
 
-`put` never waits: it appends to a deque that drops its oldest entry when it is full. Every entry
-has a number, so what was dropped is seen as a gap, exactly and in its place.
-The thread sleeps while there is nothing to do, gathers for `linger` seconds, and sends batches
-one-way. While no broker is there it waits with the batch in its hands.
+`put` never blocks: it appends to a deque that drops its oldest entry when it is full. Every entry
+has a number, so that dropped entries are an exact gap in the numbers. The thread sleeps while the
+queue is empty, collects entries for `linger` seconds, and sends batches one-way. While no broker is
+connected, it keeps the batch and waits.
 
-A process that was forked has none of its parent's threads: it makes a Sender of its own.
+A forked process has none of its parent's threads, so it needs a Sender of its own.
 """
 
 from __future__ import annotations
@@ -26,30 +26,37 @@ from majordomus.errors import ConfigurationError, DeadlineExceeded
 MOST_RECORDS: Final = 1000
 """Records of one batch."""
 MOST_CHARACTERS: Final = 256 * 1024
-"""Of text and data in one batch, one record more or less."""
+"""Characters and bytes of data in one batch, up to one record more."""
 MOST_WATCHES: Final = 256
 WATCH_NAME: Final = 128
 WATCH_VALUE: Final = 256
-"""Characters of a watch's name and value that are sent."""
+"""Most characters of a watch's value; WATCH_NAME is the same for its name."""
 WATCH_REFRESH: Final = 5.0
-"""Seconds after which watches are told again: collectors forget those of who says nothing."""
+"""Seconds after which watches are sent again: collectors forget those of silent processes."""
 WATCH_INTERVAL: Final = 0.1
-"""Seconds between two updates of watches at least."""
+"""Least seconds between two updates of watches."""
 RETRY: Final = 0.5
-"""Seconds until a client that broke is replaced."""
+"""Seconds until a broken client is replaced."""
 
 logger = logging.getLogger("majordomus.cloudlog")
 
 
 class OneWay(Protocol):
-    """The part of `Client` that is needed here."""
+    """The methods of `Client` that a sender uses."""
 
     def send(self, service: str, body: bytes, /, *, timeout: float | None = None) -> None: ...
     def close(self) -> None: ...
 
 
 class Options(NamedTuple):
-    """What a sender is told. Durations are seconds."""
+    """The options of a sender. Durations are in seconds.
+
+    connect: makes a client.
+    application: the name of the program.
+    capacity: most entries in the queue.
+    linger: how long entries are collected before a batch is sent.
+    ttl: how long a batch waits at the broker for a collector.
+    """
 
     connect: Callable[[], OneWay]
     application: str
@@ -59,7 +66,7 @@ class Options(NamedTuple):
 
 
 class Sender:
-    """`put` is for one thread at a time; everything else may be called from any thread."""
+    """The queue and the thread. Only one thread at a time may call `put`; any may call the rest."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -70,7 +77,7 @@ class Sender:
         self._held: tuple[Any, ...] | None = None  # taken from the queue, not yet part of a batch
         self._expected = 0  # number of the next entry that is taken, if none is dropped
         self._in_hand = 0
-        self._taking = False  # the numbers above are in motion
+        self._taking = False  # the thread is changing the numbers above
         self._dropped = 0  # in gaps that the thread has seen
         self._sent = 0
         self._settled = 0  # all entries below this number are handed over, or dropped
@@ -80,16 +87,16 @@ class Sender:
         self._asleep = True
         self._closing = False
         self._cut_short = False
-        self._lock = threading.Lock()  # of watches, and of who starts the thread
+        self._lock = threading.Lock()  # guards the watches and the start of the thread
         self._bell = threading.Event()
         self._hurry = threading.Event()
         self._progress = threading.Condition()
         self._thread: threading.Thread | None = None
         self._client: OneWay | None = None
         self.ident = 0
-        """The thread's identity: what is logged by it must not come back here."""
+        """The identity of the thread. The handler ignores what this thread logs."""
         self.away = False
-        """Whether the last attempt to hand something over found no broker."""
+        """Whether the last attempt to send found no broker."""
 
     # ── the program's threads ─────────────────────────────────────────────────────────────────────
 
@@ -103,7 +110,7 @@ class Sender:
         data_format: int = 0,
         data: bytes = b"",
     ) -> None:
-        """Queues one entry. Where the queue is full, its oldest entry is dropped."""
+        """Queue one entry. When the queue is full, its oldest entry is dropped."""
         number = self._next
         self._queue.append((number, text, level, process_id, thread_id, seconds, data_format, data))
         self._next = number + 1
@@ -111,7 +118,7 @@ class Sender:
             self._wake()
 
     def watch(self, name: str, value: object) -> None:
-        """Shows `value` under `name` from now on; None takes it away.
+        """Show `value` under `name` from now on; None removes it.
 
         Raises: ConfigurationError for more than MOST_WATCHES names.
         """
@@ -131,7 +138,7 @@ class Sender:
 
     @property
     def pending(self) -> int:
-        """Entries that wait to be handed over."""
+        """Entries that wait to be sent."""
         return len(self._queue) + self._in_hand
 
     @property
@@ -141,17 +148,17 @@ class Sender:
 
     @property
     def dropped(self) -> int:
-        """Entries that were thrown away so far."""
+        """Entries that were dropped so far."""
         held, expected, dropped = self._held, self._expected, self._dropped
         if self._taking or not self._queue:
             return dropped
-        with contextlib.suppress(IndexError):  # taken meanwhile
+        with contextlib.suppress(IndexError):  # the thread has taken it meanwhile
             gap = int(self._queue[0][0]) - expected - (held is not None)
             return dropped + max(0, gap)
         return dropped
 
     def flush(self, timeout: float) -> bool:
-        """Waits until all that was put before is handed over, or dropped. False: not in time."""
+        """Wait until all entries so far are sent or dropped. False when `timeout` passes first."""
         wanted = self._next
         if self._settled >= wanted and not self._watches_dirty:
             return True
@@ -167,9 +174,9 @@ class Sender:
             return self._progress.wait_for(lambda: done() or not self._alive(), timeout) and done()
 
     def close(self, timeout: float) -> int:
-        """Sends what is there, for `timeout` seconds at most, and ends the thread.
+        """Send the remaining entries, for at most `timeout` seconds, and end the thread.
 
-        May be repeated. Returns how many entries were thrown away or are left over.
+        May be repeated. Returns the number of entries that were not sent.
         """
         with self._lock:
             self._closing = True
@@ -181,14 +188,14 @@ class Sender:
             self._cut_short = True
             client = self._client
             if thread.is_alive() and client is not None:
-                client.close()  # ends its wait for a broker
+                client.close()  # interrupts its wait for a broker
             thread.join(1.0)
         return self._next - self._sent
 
     def _wake(self) -> None:
         self._asleep = False
         if self._thread is None:
-            with self._lock, contextlib.suppress(RuntimeError):  # the interpreter is at its end
+            with self._lock, contextlib.suppress(RuntimeError):  # the interpreter is shutting down
                 if self._thread is None and not self._closing:
                     thread = threading.Thread(
                         target=self._run, name="majordomus-cloudlog", daemon=True
@@ -208,11 +215,11 @@ class Sender:
             while not self._cut_short:
                 self._sleep()
                 hurried = self._closing or self._hurry.wait(self._options.linger)
-                self._hurry.clear()  # before looking: who hurries from now on is for the next turn
+                self._hurry.clear()  # first: a later flush is for the next turn
                 self._send_all()
                 if not self._cut_short:
                     self._send_watches(hurried)
-                self._tell_progress()
+                self._notify_progress()
                 if self._closing and not self._left():
                     return
         except Exception:
@@ -220,17 +227,17 @@ class Sender:
         finally:
             if self._client is not None:
                 self._client.close()
-            self._tell_progress()
+            self._notify_progress()
 
     def _sleep(self) -> None:
-        self._asleep = True  # from here on, who puts wakes
+        self._asleep = True  # from here on, `put` wakes the thread
         if not (self._left() or self._closing):
             self._bell.wait(self._until_watches())
         self._asleep = False
         self._bell.clear()
 
     def _until_watches(self) -> float | None:
-        """Seconds until they are due to be sent; None: never."""
+        """Seconds until watches are due to be sent; None for never."""
         if not (self._watches_dirty or self._watches):
             return None
         interval = WATCH_INTERVAL if self._watches_dirty else WATCH_REFRESH
@@ -251,16 +258,16 @@ class Sender:
                 self._sent += len(entries)
                 self._settled = self._expected
                 self._in_hand -= len(entries)
-                self._tell_progress()
+                self._notify_progress()
         self._taking = False
 
-    def _tell_progress(self) -> None:
-        """To those who wait in `flush`."""
+    def _notify_progress(self) -> None:
+        """Wake the threads that wait in `flush`."""
         with self._progress:
             self._progress.notify_all()
 
     def _take(self) -> list[tuple[Any, ...]]:
-        """The entries of one batch: as many as may be, up to the next gap."""
+        """Take the entries of one batch: as many as allowed, up to the next gap."""
         self._taking = True
         entries: list[tuple[Any, ...]] = []
         size = 0
@@ -284,7 +291,7 @@ class Sender:
         return entries
 
     def _deliver(self, service: str, body: bytes) -> bool:
-        """Hands one message to a broker's connection, whenever there is one. False: never."""
+        """Send one message as soon as a broker is connected. False when closed before."""
         while not self._cut_short:
             try:
                 self._send(service, body)
@@ -301,13 +308,13 @@ class Sender:
     def _send(self, service: str, body: bytes) -> None:
         if self._client is None:
             self._client = self._options.connect()
-        if self._cut_short:  # `close` may have seen no client that it could interrupt
+        if self._cut_short:  # `close` may have run before there was a client to interrupt
             raise DeadlineExceeded
         self._client.send(service, body, timeout=self._options.ttl)
 
     def _failed(self, error: Exception) -> None:
-        """No descriptor is left, or the like: told once, and tried again with a new client."""
-        if self._cut_short:  # it was closed under our hands
+        """Log an unexpected error once, and retry with a new client."""
+        if self._cut_short:  # `close` has closed the client
             return
         if not self.away:
             logger.error("log entries cannot be sent for the moment: %r", error)

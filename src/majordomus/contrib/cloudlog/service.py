@@ -1,8 +1,7 @@
-"""The collector: a worker that takes batches in, remembers the last entries, and serves viewers.
+"""The collector: a worker that receives batches, keeps the last entries, and serves viewers.
 
-One process of it serves a broker: a second one would be given half of the entries. It runs on one
-event loop. Whatever is expensive for a viewer is done in slices, so that nobody's regular
-expression keeps entries from coming in.
+Run one process for a broker: a second one would get half of the entries. It runs on one event loop.
+Expensive work for a viewer is done in slices, so that no regular expression delays new entries.
 """
 
 from __future__ import annotations
@@ -38,21 +37,21 @@ MEMORY: Final = 64 * 1024 * 1024
 FILE_BYTES: Final = 256 * 1024 * 1024
 VIEWERS: Final = 64
 BATCHES: Final = 64
-"""Batches that a collector works on at a time; more wait at the broker."""
+"""Batches that a collector handles at a time; more wait at the broker."""
 CHUNK: Final = 500
-"""Entries of one part."""
+"""Most entries of one part."""
 SLICE: Final = 0.005
-"""Seconds of work for one viewer, after which it rests as long."""
+"""Seconds of work for one viewer, after which it pauses as long."""
 IDLE: Final = 1.0
-"""Seconds after which a viewer's stream looks whether it is over, if nothing comes."""
+"""Seconds after which an idle stream checks whether it has ended."""
 DRAIN: Final = 2.0
-"""Seconds at the end for batches that are being written; then viewers are cut off."""
+"""Seconds at the end for batches that are being written; then streams are cancelled."""
 LAST_SECOND: Final = 1.0
-"""A stream ends by itself this long before its deadline, so that the viewer can ask again."""
+"""Seconds before its deadline at which a stream ends, so that the viewer can ask again."""
 
 
 class PackedBatch(Record, name="Batch"):
-    """A Batch whose entries are left as the bytes that they are: the same on the wire."""
+    """A Batch whose entries stay encoded. It is the same on the wire, and cheaper to read."""
 
     sender: Annotated[bytes, 1] = b""
     first: Annotated[uint64, 2] = 0
@@ -61,7 +60,7 @@ class PackedBatch(Record, name="Batch"):
 
 
 class PackedPart(Record, name="Part"):
-    """A Part whose entries are left as the bytes that they are: the same on the wire."""
+    """A Part whose entries stay encoded. It is the same on the wire, and cheaper to write."""
 
     records: Annotated[list[bytes], 1] = ()  # type: ignore[assignment]
     left_out: Annotated[uint64, 2] = 0
@@ -71,7 +70,17 @@ class PackedPart(Record, name="Part"):
 
 
 class Viewer:
-    """One stream. `position` is where it reads next."""
+    """One stream to a viewer.
+
+    id: the id that a Credit names.
+    sieve: the filter of its query.
+    position: the number of the next entry that it reads.
+    credit: parts that it may still send.
+    left_out: entries that it missed since the last part.
+    version: the version of the watches that it has sent.
+    news: set when entries, watches or credit have arrived.
+    slice: seconds of work since its last pause.
+    """
 
     __slots__ = ("credit", "id", "left_out", "news", "position", "sieve", "slice", "version")
 
@@ -87,10 +96,11 @@ class Viewer:
 
 
 class Collector:
-    """The services' functions and what they share; all of it belongs to the worker's loop.
+    """The handlers of the services, and their state. All of it belongs to the worker's loop.
 
-    `records` and `memory` (bytes) bound what is remembered. `file`: entries are appended to it as
-    lines of JSON, up to `file_bytes`, then it is renamed to `.1`. `viewers`: streams at a time.
+    records, memory: most entries that are kept, and most bytes of them.
+    file: entries are appended to it as lines of JSON. At `file_bytes` it is renamed to `.1`.
+    viewers: most streams at a time.
     """
 
     def __init__(
@@ -104,7 +114,7 @@ class Collector:
     ) -> None:
         """Raises: ConfigurationError."""
         if viewers < 0 or file_bytes < 1:
-            raise ConfigurationError("viewers is at least 0, file_bytes at least 1")
+            raise ConfigurationError("viewers must be at least 0, file_bytes at least 1")
         self.epoch = os.urandom(8)
         self.ring = Ring(records, memory)
         self.board = Watchboard()
@@ -118,10 +128,10 @@ class Collector:
         self._writing = asyncio.Lock()
         self._parse = codec_of(LogEntry).message.FromString
 
-    # ── what programs send ────────────────────────────────────────────────────────────────────────
+    # ── requests of programs ──────────────────────────────────────────────────────────────────────
 
     async def write(self, request: Request) -> None:
-        """Each frame is a LogEntry: the original's form. Raises: BadRequest, for all of them."""
+        """Add LogEntries, one a frame: the original's form. Raises: BadRequest, and adds none."""
         try:
             entries = [LogEntry.from_bytes(frame) for frame in request.frames]
             lines = [
@@ -137,10 +147,10 @@ class Collector:
         await self._add(lines)
 
     async def batch(self, request: Request) -> None:
-        """A Batch. Raises: BadRequest."""
+        """Add the entries of a Batch. Raises: BadRequest."""
         body = request.body
         try:
-            Batch.from_bytes(body)  # reads all of it, and makes none of it: malformed ones end here
+            Batch.from_bytes(body)  # checks all of it; the result is not used
             batch = PackedBatch.from_bytes(body)
         except RecordError as error:
             raise self._refusal(error) from None
@@ -154,7 +164,7 @@ class Collector:
             self._notice(records[0], f"{count} records {what}")
             for count, what in (
                 (missing.lost, "were lost on the way"),
-                (missing.dropped, "were dropped: no broker took them in time"),
+                (missing.dropped, "were dropped: no broker accepted them in time"),
             )
             if count
         ]
@@ -164,21 +174,21 @@ class Collector:
         if not entries:
             return
         self.ring.append(entries)
-        self._tell_viewers()
+        self._notify_viewers()
         if self.journal is not None:
-            async with self._writing:  # in order; while it waits, the broker sends no more
+            async with self._writing:  # keeps the order; meanwhile the broker sends no more
                 await asyncio.to_thread(self.journal.write, entries)
 
     def _show(self, entry: LogEntry) -> None:
-        if self.board.tell(entry, time.monotonic()):
-            self._tell_viewers()
+        if self.board.update(entry, time.monotonic()):
+            self._notify_viewers()
 
-    def _tell_viewers(self) -> None:
+    def _notify_viewers(self) -> None:
         for viewer in self._viewers.values():
             viewer.news.set()
 
     def _notice(self, about: bytes, text: str) -> bytes:
-        """An entry of our own, in the name of the process that `about` comes from."""
+        """An entry of the collector itself, in the name of the process of the entry `about`."""
         entry = LogEntry.from_bytes(about)
         return LogEntry(
             text=f"cloudlog: {text}",
@@ -193,17 +203,17 @@ class Collector:
         self.invalid += 1
         return BadRequest(str(error))
 
-    # ── what viewers ask ──────────────────────────────────────────────────────────────────────────
+    # ── requests of viewers ───────────────────────────────────────────────────────────────────────
 
     async def tail(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """A Query; Parts. Raises: BadRequest, Conflict when too many follow already."""
+        """Answer a Query by a stream of Parts. Raises: BadRequest; Conflict at the limit."""
         try:
             query = Query.from_bytes(request.body)
             sieve = for_collector(query.level, query.applications, query.grep)
         except (RecordError, ConfigurationError) as error:
             raise BadRequest(str(error)) from None
         if len(self._viewers) >= self.most_viewers:
-            raise Conflict(f"{self.most_viewers} viewers are there already, no more are allowed")
+            raise Conflict(f"{self.most_viewers} viewers are connected, no more are allowed")
         viewer = Viewer(sieve, self.ring.end)
         self._viewers[viewer.id] = viewer
         try:
@@ -217,7 +227,7 @@ class Collector:
             del self._viewers[viewer.id]
 
     async def more(self, request: Request) -> None:
-        """A Credit. Of viewers that are gone nothing is said. Raises: BadRequest."""
+        """Add a Credit. An unknown viewer is ignored. Raises: BadRequest."""
         try:
             credit = Credit.from_bytes(request.body)
             viewer = self._viewers.get(credit.viewer)
@@ -232,7 +242,7 @@ class Collector:
         return msgspec.json.encode(self.counters())
 
     def counters(self) -> dict[str, Any]:
-        """What came in, what did not, and what is held."""
+        """The counters of this collector, by name."""
         return {
             "received": self.ring.end,
             "held": self.ring.end - self.ring.first,
@@ -253,33 +263,33 @@ class Collector:
         if query.position and query.epoch == self.epoch:
             viewer.position = min(query.position, self.ring.end)
         elif query.epoch:
-            viewer.position = self.ring.first  # of what an earlier collector had nothing is known
+            viewer.position = self.ring.first  # the position is one of an earlier collector
         else:
             backlog = await self._backlog(viewer, query.last)
         yield self._part(viewer, _pop(backlog))
         while backlog:
             while viewer.credit <= 0:
-                await _news(viewer, IDLE)
+                await _wait_for_news(viewer, IDLE)
             yield self._part(viewer, _pop(backlog))
-        while query.follow and _goes_on(request):
+        while query.follow and _continues(request):
             if viewer.credit > 0 and (chunk := await self._next(viewer)):
                 yield self._part(viewer, chunk)
             elif viewer.credit <= 0 or viewer.position == self.ring.end:
-                await _news(viewer, IDLE)
+                await _wait_for_news(viewer, IDLE)
 
     async def _watches(
         self, viewer: Viewer, query: Query, request: Request
     ) -> AsyncGenerator[bytes, None]:
         yield self._part(viewer, self._changes(viewer))
-        while query.follow and _goes_on(request):
+        while query.follow and _continues(request):
             if viewer.credit > 0 and (changes := self._changes(viewer)):
                 yield self._part(viewer, changes)
             else:
-                await _news(viewer, IDLE)
+                await _wait_for_news(viewer, IDLE)
 
     def _changes(self, viewer: Viewer) -> list[bytes]:
         if self.board.expire(time.monotonic(), time.time()):
-            self._tell_viewers()
+            self._notify_viewers()
         applications = viewer.sieve.applications
         changes = [
             entry.to_bytes()
@@ -290,7 +300,7 @@ class Collector:
         return changes
 
     async def _next(self, viewer: Viewer) -> list[bytes]:
-        """The next chunk of what `viewer` wants, empty when nothing is there or wanted."""
+        """The next entries for `viewer`; empty when there are none, or none passes its filter."""
         viewer.news.clear()
         self._catch_up(viewer)
         chunk = self.ring.read(viewer.position, CHUNK)
@@ -305,13 +315,13 @@ class Collector:
             viewer.position = self.ring.first
 
     async def _backlog(self, viewer: Viewer, last: int) -> deque[bytes]:
-        """The last entries that the viewer wants, from the newest back; it reads on behind them."""
+        """The last entries that pass the filter, searched from the newest. Sets the position."""
         found: deque[bytes] = deque()
         at = viewer.position = self.ring.end
         while len(found) < last and at > self.ring.first:
             begin = max(self.ring.first, at - CHUNK)
             chunk: list[bytes] = []
-            while begin + len(chunk) < at:  # a read may end early, when entries are large
+            while begin + len(chunk) < at:  # a read ends early when entries are large
                 chunk += self.ring.read(begin + len(chunk), at - begin - len(chunk))
             at = begin
             wanted = await self._sift(viewer, chunk)
@@ -319,7 +329,7 @@ class Collector:
         return found
 
     async def _sift(self, viewer: Viewer, chunk: list[bytes]) -> list[bytes]:
-        """Those that may pass; after a slice of work the viewer rests as long as it has worked."""
+        """The entries that may pass. After a slice of work, pause as long as the work took."""
         if viewer.sieve.open:
             await asyncio.sleep(0)
             return chunk
@@ -352,11 +362,11 @@ def _pop(backlog: deque[bytes]) -> list[bytes]:
     return [backlog.popleft() for _ in range(min(CHUNK, len(backlog)))]
 
 
-def _goes_on(request: Request) -> bool:
+def _continues(request: Request) -> bool:
     return request.remaining > LAST_SECOND
 
 
-async def _news(viewer: Viewer, seconds: float) -> None:
+async def _wait_for_news(viewer: Viewer, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await viewer.news.wait()
@@ -374,7 +384,7 @@ def make_collector(
     file_bytes: int = FILE_BYTES,
     viewers: int = VIEWERS,
 ) -> Worker:
-    """A worker that collects; the arguments are those of `Collector`.
+    """A worker that is a collector. The arguments are those of `Collector`.
 
     Raises: ConfigurationError.
     """

@@ -1,8 +1,7 @@
-"""Which entries somebody wants to see: a level, applications, a regular expression.
+"""Filters of entries, by level, applications and a regular expression.
 
-The viewer decides with `passes`. The collector, which must not stand still for anybody's
-expression, uses `may_pass`: it lets through what it cannot decide cheaply, and the viewer decides
-that too.
+A viewer decides with `passes`. A collector uses `may_pass`, because a viewer's expression must not
+block it: entries that it cannot decide cheaply pass, and the viewer filters them again.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from majordomus.contrib.cloudlog.record import python_level
 from majordomus.errors import ConfigurationError
 
 MOST_STEPS: Final = 1e6
-"""Steps of a search, at worst, that a collector may spend on one text: some milliseconds."""
+"""Most steps, in the worst case, of a search in one text at a collector: some milliseconds."""
 LONGEST: Final = 1000
-"""Characters of an expression that a collector looks at."""
+"""Most characters of an expression that a collector uses."""
 
 
 class Line(Protocol):
-    """The part of a LogEntry that is looked at."""
+    """The fields of a LogEntry that a filter reads."""
 
     @property
     def text(self) -> str: ...
@@ -33,33 +32,40 @@ class Line(Protocol):
 
 
 class Sieve:
-    """`level`: the least; `applications`: none is all; `grep`: searched for in the text."""
+    """A filter.
+
+    level: the least level.
+    applications: only entries of these; all when empty.
+    grep: a regular expression that is searched in the text; empty for none.
+    """
 
     def __init__(self, level: int = 0, applications: Iterable[str] = (), grep: str = "") -> None:
-        """Raises: ConfigurationError for what is no regular expression."""
+        """Raises: ConfigurationError when `grep` is not a regular expression."""
         self.level = level
         self.applications = frozenset(applications)
         self.grep = grep
         self.exponent = exponent(grep)
         try:
-            with warnings.catch_warnings(action="ignore"):  # of what may change in later Pythons
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # about syntax that may change in later Python versions
                 self.pattern = re.compile(grep) if grep else None
         except (re.error, OverflowError, RecursionError) as error:
-            raise ConfigurationError(f"{grep!r} is no regular expression: {error}") from error
+            raise ConfigurationError(f"{grep!r} is not a regular expression: {error}") from error
 
     @property
     def open(self) -> bool:
-        """Whether everything passes."""
+        """Whether all entries pass."""
         return not (self.level or self.applications or self.pattern)
 
     def passes(self, line: Line) -> bool:
-        """Whether the line is wanted. May take as long as the expression does."""
+        """Whether the line passes. May take as long as the expression needs."""
         if not self._rough(line):
             return False
         return self.pattern is None or self.pattern.search(line.text) is not None
 
     def may_pass(self, line: Line) -> bool:
-        """False only for a line that is not wanted. Takes a bounded time."""
+        """False only for a line that does not pass. Takes a bounded time."""
         if not self._rough(line):
             return False
         if self.pattern is None or self.exponent is None:
@@ -76,8 +82,9 @@ class Sieve:
 
 
 def for_collector(level: int, applications: Iterable[str], grep: str) -> Sieve:
-    """A sieve that may be built from what a stranger sent: an expression whose cost is not known is
-    not even compiled. Raises: ConfigurationError.
+    """A filter from the query of an untrusted viewer.
+
+    An expression of unknown cost is not compiled, and then not applied. Raises: ConfigurationError.
     """
     known = len(grep) <= LONGEST and exponent(grep) is not None
     return Sieve(level, applications, grep if known else "")
@@ -93,10 +100,11 @@ _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{\d*,?\d*\})[?+]?")
 
 
 def exponent(pattern: str) -> int | None:
-    """The power of n + 1 that bounds the steps of a search in n characters; None: unknown.
+    """The power of n + 1 that bounds the steps of a search in n characters; None when unknown.
 
-    Every quantifier multiplies by at most n + 1, every choice within a group by 2, as long as no
-    group is repeated itself; the search begins at n + 1 places. Coarse, but never too low.
+    Each quantifier multiplies the steps by at most n + 1, and each alternative within a group by 2,
+    as long as no group is repeated. The search starts at n + 1 positions. The bound is coarse, but
+    never too low.
     """
     if any(match[0][1:].isdigit() for match in _ATOMS.finditer(pattern) if match[0][0] == "\\"):
         return None

@@ -1,4 +1,4 @@
-"""The viewer's side: the Parts of a Query, and a stream that outlives its broker and collector."""
+"""The viewer's side of a stream, which survives the loss of its broker and collector."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from majordomus.errors import BrokerLost, Cancelled, DeadlineExceeded, Unavailab
 from majordomus.net.client.async_client import AsyncClient
 
 LONGEST: Final = 3000.0
-"""Seconds that one stream may take; a broker allows an hour unless it is told otherwise."""
+"""Seconds of one stream. The default limit of a broker is an hour."""
 PAUSE: Final = 0.5
-"""Seconds between two attempts to find broker and collector again."""
+"""Seconds between two attempts to reach the broker and the collector again."""
 
 AWAY = (BrokerLost, WorkerLost, Unavailable, DeadlineExceeded, Cancelled)
-"""What may be over soon. A collector that ends cancels its streams."""
+"""Errors that may be temporary. A collector that ends cancels its streams."""
 
 
 async def follow(
@@ -28,11 +28,13 @@ async def follow(
     timeout: float = 5.0,
     interrupted: Callable[[Exception], object] = lambda _error: None,
 ) -> AsyncGenerator[Part, None]:
-    """The parts of the answer. With `query.follow` they go on for ever: when the collector, or the
-    broker, is gone, `interrupted` is told, and the stream goes on where it was as soon as there is
-    one again.
+    """Yield the parts of the answer to `query`.
 
-    `timeout`: seconds to the first part. Raises: as `AsyncClient.call`, when that does not come.
+    With `query.follow` the stream never ends. When the collector or the broker is lost,
+    `interrupted` is called with the error, and the stream continues at its position when there is
+    one again. `timeout`: seconds until the first part.
+
+    Raises: as `AsyncClient.call`, when the first part does not arrive.
     """
     begun = False
     while True:
@@ -54,7 +56,7 @@ async def follow(
 
 
 async def _stream(client: AsyncClient, query: Query, timeout: float) -> AsyncGenerator[Part, None]:
-    await client.ping(timeout=timeout)  # an unreachable broker is told by its name
+    await client.ping(timeout=timeout)  # an error for an unreachable broker has its address
     unread = 0
     stream = client.stream(TAIL, query.to_bytes(), timeout=LONGEST, fail_fast=True)
     async with contextlib.aclosing(stream) as replies:

@@ -1,4 +1,4 @@
-"""What became of the entries that a collector was not given: told by the numbers of the batches."""
+"""Count the entries that did not arrive at a collector, by the numbers of the batches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ MOST_SENDERS: Final = 10_000
 
 
 class Missing(NamedTuple):
-    """`dropped`: by the sender itself, before a batch. `lost`: on the way, or with a broker."""
+    """Missing entries.
+
+    dropped: those that the sender dropped.
+    lost: those that were lost on the way, or with a broker.
+    """
 
     dropped: int
     lost: int
 
 
 class Tally:
-    """Remembers for each sender which number comes next; of the last MOST_SENDERS senders."""
+    """The next expected number of each of the last MOST_SENDERS senders."""
 
     def __init__(self) -> None:
         self._next: dict[bytes, int] = {}
 
     def count(self, sender: bytes, first: int, dropped: int, size: int) -> Missing:
-        """A batch of `size` entries from number `first` on has come.
+        """Count a batch of `size` entries from number `first`.
 
-        What was lost before the first batch of a sender is not known. A batch that comes again, or
-        late, misses nothing.
+        Losses before the first batch of a sender are not known. A repeated or late batch counts as
+        no loss.
         """
         expected = self._next.pop(sender, None)
         lost = 0 if expected is None else max(0, first - dropped - expected)
