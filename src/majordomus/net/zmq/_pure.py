@@ -14,7 +14,7 @@ from typing import Final
 
 import zmq
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 
 GONE: Final = errno.EHOSTUNREACH
 FULL: Final = errno.EAGAIN

@@ -7,7 +7,7 @@ Only the NULL mechanism is spoken: what is encrypted or asks for a password is l
 docs/adr/0011-own-zmtp.md tells why it is as it is. Linux alone has what it waits with (epoll).
 """
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
