@@ -27,10 +27,10 @@ LARGE = 24 * 1024 * 1024
 PROGRAM = f"""
 import sys, time
 from majordomus.net.zmtp import tcp
-from majordomus.net.connection.zmtp_link import TcpLink
+from majordomus.net.connection.zmtp_link import ZmtpLink
 
 url = sys.argv[1]
-link = TcpLink(url, tcp.look_up(url))
+link = ZmtpLink(url, tcp.look_up(url))
 while not link.news():
     link.receive(1)
     time.sleep(0.001)
@@ -40,7 +40,7 @@ link.close()
 SCARCE = """
 import errno, os, resource, sys
 from majordomus.net.zmtp import tcp
-from majordomus.net.connection.zmtp_link import TcpLink
+from majordomus.net.connection.zmtp_link import ZmtpLink
 
 url, left = sys.argv[1], int(sys.argv[2])
 place = tcp.look_up(url)
@@ -52,7 +52,7 @@ _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], most))
 made = True
 try:
-    TcpLink(url, place).close()
+    ZmtpLink(url, place).close()
 except OSError as error:
     if error.errno != errno.EMFILE:
         raise
