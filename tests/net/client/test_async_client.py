@@ -23,7 +23,7 @@ from majordomus.errors import (
 )
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
-from majordomus.net.client.calls import PendingCall, PendingCalls, make_ask, make_call
+from majordomus.net.client.calls import PendingCall, PendingCalls, make_call, make_options
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -316,7 +316,7 @@ def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(r
 
 def test_answer_may_come_in_the_turn_in_which_its_caller_is_cancelled(run: Run) -> None:
     async def scene() -> None:
-        call = PendingCall(make_ask("echo", b"", 1.0))
+        call = PendingCall(make_options("echo", b"", 1.0))
         waiter = asyncio.get_running_loop().create_future()
         call.wait_on(waiter)
         waiter.cancel()

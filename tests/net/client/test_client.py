@@ -78,7 +78,7 @@ def test_calls_of_one_thread_need_no_other_thread(client: Client) -> None:
 def received_before_sends(client: Client) -> list[int]:
     """How many receives there were before the sends of two calls, one after the other."""
     client.call("echo", b"this connects")
-    link = client._driver._line.link
+    link = client._runner.driver._connection.link
     assert link is not None
     before, receives, receive, send = [], 0, link.receive, link.send
 
@@ -105,19 +105,19 @@ class TestConnectionIsLookedAtBeforeASend:
     def test_call_that_follows_another_at_once_sends_before_it_receives(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
         assert received_before_sends(client) == [0, 0]
 
     def test_call_after_a_pause_receives_before_it_sends(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 0.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 0.0)
         assert received_before_sends(client) == [1, 1]
 
     def test_what_is_sent_once_is_always_sent_after_a_look(
         self, client: Client, seen: Seen, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
 
         def call() -> None:
             assert client.call("echo", b"1", timeout=20.0, once=True).body == b"1"
@@ -131,24 +131,24 @@ class TestConnectionIsLookedAtBeforeASend:
 
         for sent_once in (call, stream, send):
             assert client.call("echo", b"before", timeout=20.0).body == b"before"
-            link = client._driver._line.link
+            link = client._runner.driver._connection.link
             assert isinstance(link, ZmtpLink)
             cut(link)
             sent_once()
-            assert client._driver._line.link is not link
+            assert client._runner.driver._connection.link is not link
         # the worker's connection was cut as well: it may take a while to be back
         eventually(lambda: seen.bodies == [b"noted"], within=20.0)
 
     def test_call_into_a_connection_that_has_just_ended_is_sent_again(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
         assert client.call("echo", b"before").body == b"before"
-        link = client._driver._line.link
+        link = client._runner.driver._connection.link
         assert isinstance(link, ZmtpLink)
         cut(link)
         assert client.call("echo", b"after").body == b"after"
-        assert client._driver._line.link is not link
+        assert client._runner.driver._connection.link is not link
 
 
 def cut(link: ZmtpLink) -> None:

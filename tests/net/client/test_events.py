@@ -222,7 +222,7 @@ def test_refused_subscription_raises_and_leaves_nothing(broker: Broker, client: 
     machine.registry.rights = AccessRules([Rule(True, frozenset(("call",)))])
     with pytest.raises((Forbidden, Unauthenticated), match="subscribe 'secret'"):
         client.subscribe("secret")
-    assert client._calls.hub.of(b"secret") == []
+    assert client._runner.calls.hub.of(b"secret") == []
     assert client._session.events.patterns == {}
 
 
@@ -259,7 +259,7 @@ def test_each_of_several_threads_hears_that_its_publication_is_refused(
     for thread in threads:
         thread.join(60)
     assert len(refused) == 200
-    assert client._calls.hub._watched == {}
+    assert client._runner.calls.hub._watched == {}
 
 
 def test_publishing_without_a_broker_ends_at_its_deadline() -> None:
@@ -331,7 +331,7 @@ def test_handler_that_is_slow_loses_the_oldest_events(client: Client) -> None:
     client.publish("a", b"first")
     assert begun.wait(WAIT)
     for number in range(MOST_WAITING + 5):
-        client._calls.hub.put(Heard(b"a", [b"%d" % number], b""))
+        client._runner.calls.hub.put(Heard(b"a", [b"%d" % number], b""))
     go_on.set()
     eventually(lambda: len(seen) == 1 + MOST_WAITING, WAIT)
     assert seen[:2] == ["first", "5"]
@@ -437,7 +437,7 @@ def test_client_keeps_its_handle_and_topics_through_a_reconnect(
     """The connection breaks; the broker knows the session again."""
     with client.events() as events, client.subscribe("a") as topic:
         client.call("slow")
-        client._driver.post(client._driver._line.give_up)
+        client._runner.driver.post(client._runner.driver._connection.give_up)
         client.ping()
         pusher.push(b"x")
         assert events.get(WAIT).body == b"x"

@@ -144,7 +144,7 @@ def test_stall_ends_it_when_nobody_answers_for_so_long(fleet: Fleet, gather: Gat
     assert [reply.body for reply in replies] == [b"fast"]
     (error,) = gathering.failures.values()
     assert isinstance(error, DeadlineExceeded)
-    assert str(error) == "408 nobody answered for 0.5 s"
+    assert str(error) == "408 no worker answered for 0.5 s"
     eventually(lambda: fleet.cancelled == ["slow"], within=FOREVER)
 
 

@@ -11,11 +11,11 @@ import pytest
 import zmq
 
 from majordomus.core.client.session import ClientEvent, ClientSession, ClientSettings
-from majordomus.net.connection.link import LAST_RETRY, Line, Link
+from majordomus.net.connection.link import LAST_RETRY, Link, SessionConnection
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 
-Make = Callable[[str], Line[ClientEvent]]
+Make = Callable[[str], SessionConnection[ClientEvent]]
 
 
 @pytest.fixture(params=[True, False], ids=["zmtp", "libzmq"])
@@ -24,11 +24,11 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     if request.param and not wires.OWN_ZMTP:
         pytest.skip("our own ZMTP is not built, or another wire was asked for")
     monkeypatch.setattr(wires, "OWN_ZMTP", request.param)
-    made: list[Line[ClientEvent]] = []
+    made: list[SessionConnection[ClientEvent]] = []
 
-    def begin(url: str) -> Line[ClientEvent]:
+    def begin(url: str) -> SessionConnection[ClientEvent]:
         session = ClientSession(ClientSettings(), random.randbytes, random.random)
-        made.append(Line(session, lambda: url, opened.append, closed.append))
+        made.append(SessionConnection(session, lambda: url, opened.append, closed.append))
         return made[-1]
 
     opened.clear()
@@ -42,7 +42,9 @@ opened: list[Link] = []
 closed: list[Link] = []
 
 
-def drive(line: Line[ClientEvent], until: Callable[[], object], within: float = 3.0) -> None:
+def drive(
+    line: SessionConnection[ClientEvent], until: Callable[[], object], within: float = 3.0
+) -> None:
     end = time.monotonic() + within
     while not until():
         now = time.monotonic()
@@ -50,14 +52,14 @@ def drive(line: Line[ClientEvent], until: Callable[[], object], within: float = 
         line.open(now)
         link = line.link
         time.sleep(0.005)
-        if link is not None and link.tells_once:
-            line.heard_of_connection(now)
+        if link is not None and link.edge_triggered:
+            line.read_monitor(now)
         else:
             line.receive(now)
         line.flush(now)
 
 
-def id_at(router: zmq.Socket[bytes], line: Line[ClientEvent]) -> bytes:
+def id_at(router: zmq.Socket[bytes], line: SessionConnection[ClientEvent]) -> bytes:
     """By which routing id the router knows the line."""
     assert line.link is not None
     line.link.send([[b"hello"]])

@@ -26,7 +26,7 @@ from majordomus.core.worker.session import (
     WorkerSession,
     WorkerSettings,
 )
-from majordomus.net.connection.async_link import AsyncLine
+from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.events import EngineEvents
@@ -85,7 +85,7 @@ class Post(ConnectionDesk):
         self.capacity = settings.capacity
         """What was announced last."""
         self._sent_off = ""
-        self.line: AsyncLine[WorkerEvent] = AsyncLine(
+        self.line: AsyncSessionConnection[WorkerEvent] = AsyncSessionConnection(
             self.session,
             lambda: url,
             take=lambda events: engine.take(self, events),

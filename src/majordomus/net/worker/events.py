@@ -15,7 +15,7 @@ from majordomus.core.session.events import EventReceived as Heard
 from majordomus.core.session.events import SubscriptionRefused, check_name
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net.bodies import Body, to_frames
-from majordomus.net.events import Handler, Hub, Listening, Receiver, TaskQueue, name_of
+from majordomus.net.events import Handler, HandlerSubscription, Hub, Receiver, TaskQueue, name_of
 from majordomus.protocol import metadata as packing
 from majordomus.protocol.spec import Dialect
 
@@ -37,7 +37,7 @@ class EngineEvents:
         self.lost = 0
         """Events that found no connection."""
         for pattern, handler in handlers.items():
-            self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
+            self._hub.add(HandlerSubscription(pattern, handler, self._queue.put, self._forget))
             for post in self._firsts():
                 post.session.subscribe(pattern, time.monotonic())
 
@@ -48,7 +48,7 @@ class EngineEvents:
         self._say(lambda session, now: session.publish(topic, frames, now, field))
 
     def subscribe(self, pattern: bytes, handler: Handler) -> None:
-        self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
+        self._hub.add(HandlerSubscription(pattern, handler, self._queue.put, self._forget))
         self._each(lambda session, now: session.subscribe(pattern, now))
 
     def unsubscribe(self, pattern: bytes) -> None:

@@ -15,7 +15,7 @@ from majordomus.net.worker.request import Request
 
 if TYPE_CHECKING:
     from majordomus.core.worker.session import WorkerEvent
-    from majordomus.net.connection.async_link import AsyncLine
+    from majordomus.net.connection.async_link import AsyncSessionConnection
     from majordomus.net.worker.flow import Outflow
 
 logger = logging.getLogger("majordomus.worker")
@@ -25,7 +25,7 @@ class ConnectionDesk:
     """Where the requests of one connection come in. ``running``: those that go on, by job."""
 
     session: WorkerSession
-    line: AsyncLine[WorkerEvent]
+    line: AsyncSessionConnection[WorkerEvent]
 
     def __init__(self) -> None:
         self.running: dict[int, Invocation] = {}
