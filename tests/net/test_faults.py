@@ -1,4 +1,4 @@
-"""A fault of our own in a session: whoever waits is told, and nothing stays open."""
+"""A fault of the session itself: every waiting call raises it, and no call stays open."""
 
 from __future__ import annotations
 
