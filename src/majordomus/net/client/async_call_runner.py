@@ -39,6 +39,8 @@ class AsyncCallRunner:
         self.calls = PendingCalls(session, access.urls, self._is_up, self._refusal)
         self._access = access
         self._connection: AsyncSessionConnection[ClientEvent] | None = None
+        self._usable: AsyncSessionConnection[ClientEvent] | None = None
+        """The same connection, until the end: one check for both on the hot path."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._generation = forks.generation
@@ -53,10 +55,9 @@ class AsyncCallRunner:
 
         Raises: LocalProtocolError after the end, and in another loop or process.
         """
-        connection = self._connection
+        connection = self._usable
         if (
             connection is not None
-            and not self._closed
             and forks.generation == self._generation  # first: no loop runs in a child
             and connection.loop is get_running_loop()
         ):
@@ -160,7 +161,7 @@ class AsyncCallRunner:
         """
         if self._closed:
             return False
-        self._closed = True
+        self._closed, self._usable = True, None
         if self._connection is None or forks.generation != self._generation:
             return False
         self.calls.close(time.monotonic())
@@ -194,8 +195,9 @@ class AsyncCallRunner:
             access=self._access,
         )
         self._connection.open()
+        self._usable = None if self._closed else self._connection
         return self._connection
 
     def _fail(self, error: Exception) -> None:
-        self._closed = True
+        self._closed, self._usable = True, None
         self.calls.fail(error)
