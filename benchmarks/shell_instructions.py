@@ -23,8 +23,7 @@ from typing import Any, Final
 
 from benchmarks.instructions import count_process, kind
 from majordomus import AsyncClient, AsyncWorker, Client, Request
-from majordomus.net.connection import async_link as async_line
-from majordomus.net.connection import link
+from majordomus.net.connection import async_link, link
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.protocol import mdp03, spec
 
@@ -36,8 +35,8 @@ HEAD, TAIL = (mdp03.pack(spec.FINAL, code=200)[part] for part in (slice(8), slic
 
 
 class Loopback:
-    """Stands where a line's connection does (net/connection/link.py, `Line`). `peer` gets what is
-    sent, and what it returns comes in, all together, in the next turn of the loop."""
+    """Takes the place of a `SessionConnection` (net/connection/link.py). `peer` gets what is sent;
+    what it returns is received, all together, in the next turn of the loop."""
 
     peer: Callable[[list[list[bytes]]], list[list[bytes]]]
     last: Loopback
@@ -97,7 +96,7 @@ class Answering:
 class AnsweringLink:
     """A link (net/connection/link.py, `Link`) whose other end answers at once."""
 
-    tells_once = False
+    edge_triggered = False
     due = inf
     unsent = 0
     fds: tuple[int, ...] = ()
@@ -142,8 +141,7 @@ async def client(calls: int) -> None:
     """`IN_FLIGHT` tasks that call one after the other."""
     Loopback.peer = staticmethod(Answering())
     async with AsyncClient() as caller:
-        assert caller._line is not None
-        Loopback.last.work = caller._line._work
+        Loopback.last.work = caller._runner.connection()._work
 
         async def ask() -> None:
             for _ in range(calls // IN_FLIGHT):
@@ -197,7 +195,7 @@ async def worker(calls: int, handler: Callable[[Request], Awaitable[bytes]] = ec
 
 def serve(end: str, calls: int, handler: Callable[[Request], Awaitable[bytes]] = echo) -> None:
     """The workload. `handler` is the worker's."""
-    async_line.Line = Loopback  # type: ignore[assignment,misc]
+    async_link.SessionConnection = Loopback  # type: ignore[assignment,misc]
     gc.freeze()
     if end == "sync":
         sync(calls)

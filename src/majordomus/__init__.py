@@ -1,7 +1,8 @@
-"""majordomus: clients call named services, workers serve them, a broker routes, balances and heals
-between them.
+"""majordomus: clients call named services, workers serve them, and a broker routes and balances the
+requests between them.
 
-Everything public is here; nothing is loaded before it is asked for.
+Every public name is here. Its module is imported with the first use of the name, so that a program
+loads only what it uses.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ __all__ = [
     "WorkerLost",
 ]
 
-_HOMES: Final[dict[str, str]] = {
+_MODULES: Final[dict[str, str]] = {
     "Action": "majordomus.core.broker.hooks.actions",
     "AsyncClient": "majordomus.net.client.async_client",
     "AsyncWorker": "majordomus.net.worker.async_worker",
@@ -131,13 +132,13 @@ _HOMES: Final[dict[str, str]] = {
     "Strategy": "majordomus.core.broker.balancing.strategy",
     "Worker": "majordomus.net.worker.worker",
 }
-"""Where each name lives; what is not listed is an error class."""
+"""The module of each public name; a name that is not listed is a class of majordomus.errors."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOMES.get(name, "majordomus.errors")), name)
+    found = getattr(import_module(_MODULES.get(name, "majordomus.errors")), name)
     globals()[name] = found
     return found
 

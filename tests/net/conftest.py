@@ -1,4 +1,4 @@
-"""Brokers and raw peers for the tests of net/, which wait for real time, but never long."""
+"""Brokers, workers and raw peers for the tests of net/, which wait in real time, but never long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from majordomus.protocol import mdp03, spec
 from tests import headers
 
 QUICK = BrokerSettings(worker_interval=0.2, client_interval=0.2, drain_timeout=2.0)
-"""Silence is noticed within a second."""
+"""Settings with which a silent peer expires within a second."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def url(broker: Broker) -> str:
 
 
 def eventually(condition: Callable[[], object], within: float = 3.0) -> None:
-    """Waits until `condition` is true. Fails after `within` seconds."""
+    """Wait until `condition` is true. Fails after `within` seconds."""
     until = time.monotonic() + within
     while not condition():
         assert time.monotonic() < until, f"not within {within} s"
@@ -44,7 +44,7 @@ def eventually(condition: Callable[[], object], within: float = 3.0) -> None:
 
 
 def complaints(stderr: str) -> list[str]:
-    """What a program of ours wrote to stderr, but for the remark that its wire is the slow one."""
+    """Return the lines of stderr without the warning about the slow wire."""
     return [line for line in stderr.splitlines() if "slow wire" not in line]
 
 
@@ -61,7 +61,7 @@ class RawPeer:
         self.socket.send_multipart(frames)
 
     def ready(self, service: bytes, capacity: int = 1) -> headers.Header:
-        """READY; returns the WELCOME."""
+        """Send READY and return the WELCOME."""
         self.send(mdp03.pack(spec.READY, code=capacity, service=service))
         header, _ = self.receive()
         assert header[0] == spec.WELCOME
@@ -76,7 +76,7 @@ class RawPeer:
         self.send(mdp03.pack(spec.FINAL, code=status, id=id), *body)
 
     def receive(self, within: float = 3.0) -> tuple[headers.Header, list[bytes]]:
-        """The next message that is no HEARTBEAT."""
+        """Return the next message that is not a HEARTBEAT."""
         until = time.monotonic() + within
         while True:
             left = max(0.0, until - time.monotonic())
@@ -92,7 +92,7 @@ class RawPeer:
 
 @pytest.fixture
 def peers() -> Iterator[Callable[[str], RawPeer]]:
-    """Makes raw peers, and closes them."""
+    """Return a function that makes raw peers; they are closed at the end."""
     made: list[RawPeer] = []
 
     def make(url: str) -> RawPeer:
@@ -105,7 +105,7 @@ def peers() -> Iterator[Callable[[str], RawPeer]]:
 
 
 class Seen:
-    """What the handlers of a `Serving` have seen, for asserts."""
+    """What the handlers of `serve_all` have observed."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -116,7 +116,7 @@ class Seen:
 
 
 def serve_all(worker: WorkerBase, seen: Seen) -> None:
-    """Services for every kind of test."""
+    """Add the services that the tests of net/ call."""
 
     @worker.service("echo")
     async def echo(request: Request) -> list[bytes]:
@@ -189,7 +189,7 @@ def seen() -> Iterator[Seen]:
 
 @pytest.fixture
 def worker(url: str, seen: Seen) -> Iterator[Worker]:
-    """A worker of ours with the services of `serve_all`, registered."""
+    """A registered worker with the services of `serve_all`."""
     made = Worker(url, capacity=100, threads=8)
     serve_all(made, seen)
     with made:

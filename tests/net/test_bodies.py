@@ -1,4 +1,4 @@
-"""A reply is its frames; a request knows its time."""
+"""Bodies, replies and requests: their frames, their deadline and their metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Client and Worker in every dialect, bridged by the broker, as a program sees it."""
+"""Clients and workers of every pair of dialects, through one broker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture(scope="module", params=DIALECTS)
 def worker(request: pytest.FixtureRequest, broker: Broker) -> Iterator[str]:
-    """A worker of the dialect; returns the dialect, with which the names of its services begin."""
+    """Start a worker of a dialect. Yields the dialect, with which its services' names begin."""
     dialect: str = request.param
     made = Worker(broker.endpoints, dialect=dialect)
 
@@ -77,7 +77,7 @@ def test_parts_reach_every_client_as_its_dialect_allows(
 
 
 @pytest.mark.parametrize("dialect", LEGACY)
-def test_late_answer_of_a_legacy_call_is_never_taken_for_the_next_ones(
+def test_late_answer_of_a_legacy_call_is_never_the_answer_of_the_next_call(
     broker: Broker, dialect: str
 ) -> None:
     worker = Worker(broker.endpoints)

@@ -1,4 +1,4 @@
-"""The pages about balancing, many workers at once and watching say what is true."""
+"""The programs on the pages about balancing, gathering and watching print what the pages show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints are checked where they are given, and the error says what would be right."""
+"""Endpoints are checked when they are given, and the error shows a correct form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_endpoint_that_can_be_bound_is_normalised(given: str | list[str], bound:
         "inproc://",
     ],
 )
-def test_what_is_no_endpoint_is_refused_with_its_own_text_in_the_error(wrong: str) -> None:
+def test_invalid_endpoint_is_refused_and_named_in_the_error(wrong: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         endpoints.to_bind(wrong)
     assert repr(wrong) in str(raised.value)
@@ -61,7 +61,7 @@ def test_no_endpoint_at_all_is_refused() -> None:
         endpoints.to_connect([])
 
 
-def test_endpoint_that_is_no_text_is_refused() -> None:
+def test_endpoint_of_another_type_than_text_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="not bytes"):
         endpoints.to_connect([b"tcp://localhost:1"])  # type: ignore[list-item]
 

@@ -1,4 +1,4 @@
-"""A fault of our own in a session: whoever waits is told, and nothing stays open."""
+"""A fault of the session itself: every waiting call raises it, and no call stays open."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_calls_in_the_background_raise_the_fault(url: str, monkeypatch: pytest.M
         for future in futures:
             with pytest.raises(RuntimeError, match=FAULT):
                 future.result(2)
-        eventually(lambda: client._driver.ended)
+        eventually(lambda: client._runner.driver.ended)
         with pytest.raises(LocalProtocolError, match="closed"):
             client.call("mmi.service")
 

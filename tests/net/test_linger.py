@@ -1,5 +1,5 @@
-"""A connection of our own ZMTP that is closed while the kernel has not taken everything, and one
-that cannot be made for want of descriptors."""
+"""A link of our own ZMTP that is closed before the kernel has taken everything, and one that finds
+no descriptor left."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def connected(url: str) -> ZmtpLink:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """As a program has whose next one is beyond what `select` can watch."""
+    """Hold so many descriptors that the next one is beyond the limit of `select`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip(f"the limit of descriptors is {hard}")
@@ -99,7 +99,7 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def check_all_leaves(router: zmq.Socket[bytes]) -> None:
+def check_all_is_sent(router: zmq.Socket[bytes]) -> None:
     link = connected(url_of(router))
     assert link.send([[bytes(LARGE)]]) == []
     assert link.unsent, "the kernel took everything: nothing is tried here"
@@ -107,24 +107,26 @@ def check_all_leaves(router: zmq.Socket[bytes]) -> None:
     assert len(router.recv_multipart()[1]) == LARGE
 
 
-def test_what_the_kernel_did_not_take_leaves_after_the_close(router: zmq.Socket[bytes]) -> None:
-    check_all_leaves(router)
+def test_closed_link_sends_what_the_kernel_had_not_taken(router: zmq.Socket[bytes]) -> None:
+    check_all_is_sent(router)
 
 
-def test_so_it_does_beyond_descriptor_1024(
+def test_closed_link_beyond_descriptor_1024_sends_what_the_kernel_had_not_taken(
     router: zmq.Socket[bytes], many_descriptors: None
 ) -> None:
-    check_all_leaves(router)
+    check_all_is_sent(router)
 
 
-def test_so_it_does_when_the_program_ends_at_once(router: zmq.Socket[bytes]) -> None:
+def test_program_that_ends_at_once_sends_what_the_kernel_had_not_taken(
+    router: zmq.Socket[bytes],
+) -> None:
     subprocess.run([sys.executable, "-c", PROGRAM, url_of(router)], check=True, timeout=20)
     assert len(router.recv_multipart()[1]) == LARGE
 
 
 @pytest.mark.parametrize(("left", "made"), [(0, False), (1, False), (2, True)])
 def test_connection_that_finds_no_descriptor_left_keeps_none(left: int, made: bool) -> None:
-    """A socket and what waits for it are two. In a process of its own: nobody else opens any."""
+    """A link needs a socket and an epoll. In a process of its own, which opens nothing else."""
     with plain.create_server(("127.0.0.1", 0)) as server:  # it never accepts
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         command = [sys.executable, "-c", SCARCE, url, str(left)]

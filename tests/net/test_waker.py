@@ -1,4 +1,4 @@
-"""A wake-up ends a wait once, however often it was given, and may come too late."""
+"""Many wake-ups end one wait, and a wake-up after the close has no effect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_many_wake_ups_are_cleared_together() -> None:
         waker.close()
 
 
-def test_wake_up_after_the_close_is_nothing() -> None:
+def test_wake_after_close_has_no_effect() -> None:
     waker = Waker()
     waker.close()
     waker.close()

@@ -64,7 +64,7 @@ def test_five_commands_lead_from_nothing_to_a_broker_that_asks_for_keys_tokens_a
         (["call", "hello", "x", *key, "--login", "wrong"], "user or secret is wrong"),
         (["call", "auth", "x", *key, "--login", "login"], "'ann' may not call 'auth'"),
         (["services", *key, "--login", "login"], "'ann' may not manage"),
-        (["call", "hello", "x", "--login", "login"], "lets in only keys that it knows"),
+        (["call", "hello", "x", "--login", "login"], "accepts only the keys in its list"),
     ):
         refused = shell.run(*arguments, "--timeout", "10", MAJORDOMUS_BROKER=url)
         assert (refused.code, refused.out) == (1, b""), arguments

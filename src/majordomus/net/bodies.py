@@ -1,9 +1,13 @@
-"""What callers and handlers give as a body, and what they get: frames in, `Reply` out."""
+"""Bodies: what callers and handlers may send, and the `Reply` that a caller receives.
+
+`to_frames` is the only conversion of a body to frames. A `Cut` stands for frames that a wire
+dropped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -16,14 +20,14 @@ from majordomus.messages.message import Message
 
 @runtime_checkable
 class HasFrames(Protocol):
-    """A `Message`, a `Reply`, a `Request`: whatever can say what its frames are."""
+    """An object with frames: a `Message`, a `Reply` or a `Request`."""
 
     @property
     def frames(self) -> Sequence[bytes]: ...
 
 
 class HasBytes(Protocol):
-    """A record."""
+    """A record (majordomus.messages)."""
 
     def to_bytes(self) -> bytes: ...
 
@@ -37,13 +41,16 @@ class HasSerialized(Protocol):
 Part: TypeAlias = bytes | bytearray | memoryview | str
 Typed: TypeAlias = HasBytes | HasSerialized | msgspec.Struct
 Body: TypeAlias = Part | Sequence[Part] | Frames | HasFrames | Typed | None
-"""None is no frame; bytes, text (as UTF-8) and typed values are one frame; a list is one frame for
-each of its parts.
+"""None has no frames. Bytes, text (as UTF-8) and typed values are one frame. A list has one frame
+for each of its parts.
 """
 
 
 def to_frames(body: object) -> list[bytes]:
-    """The frames of a `Body`. Raises: LocalProtocolError for what is none."""
+    """Return the frames of a `Body`.
+
+    Raises: LocalProtocolError for a value of any other type.
+    """
     if body is None:
         return []
     if isinstance(body, bytes):
@@ -78,10 +85,13 @@ def _no_body(found: object) -> LocalProtocolError:
 
 
 class Reply(actions.ReplyAction):
-    """What came back: an answer, or one part of a streamed one.
+    """The reply to a call, or one part of a streamed reply.
 
-    A handler may return one as well, and a hook of the broker to answer itself. `frames` is a list
-    of frames, or any `Body`.
+    A handler may return one. A hook of the broker returns one to answer the request itself.
+
+    frames: the frames of the body; the constructor takes a list of frames or any `Body`.
+    status: the status code; 200 is success.
+    worker: the id of the worker that answered, as `to=` takes it; empty when it is not known.
     """
 
     __slots__ = ("worker",)
@@ -90,14 +100,10 @@ class Reply(actions.ReplyAction):
         self.frames = frames if isinstance(frames, list) else to_frames(frames)
         self.status = status
         self.worker = worker
-        """The id of the worker that answered, as the broker calls it;
-
-        `to=` takes it. Empty where nobody said.
-        """
 
     @property
     def body(self) -> bytes:
-        """All frames joined."""
+        """The frames, joined."""
         frames = self.frames
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -117,3 +123,24 @@ class Reply(actions.ReplyAction):
     def __repr__(self) -> str:
         shown = self.body if len(self.body) <= 40 else self.body[:40] + b"..."
         return f"Reply(status={self.status}, frames={len(self.frames)}, body={shown!r})"
+
+
+class Cut(bytes):
+    """The last frame of a message from which a wire dropped frames that broke its bounds.
+
+    It has no content. Its `len()` is the number of dropped bytes. So the rule that refuses any
+    message that is too large refuses this one as well: it counts frames and adds up their lengths.
+    """
+
+    dropped: int
+
+    def __new__(cls, dropped: int) -> Self:
+        made = super().__new__(cls)
+        made.dropped = dropped
+        return made
+
+    def __len__(self) -> int:
+        return self.dropped
+
+    def __repr__(self) -> str:
+        return f"Cut({self.dropped})"

@@ -1,8 +1,8 @@
-"""The deadline of the request that is being handled: what a handler asks of others has no more time
-than it has itself.
+"""The deadline of the request that is handled now: a call of a handler has no more time than the
+handler has itself.
 
-A worker sets it around each handler; it goes along into coroutines, tasks and `asyncio.to_thread`,
-but not into threads that a handler starts itself.
+A worker sets the deadline around each handler. Coroutines, tasks and `asyncio.to_thread` inherit
+it; threads that a handler starts itself do not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from math import inf
 from typing import Final
 
 HANDLING: Final[ContextVar[float]] = ContextVar("majordomus_deadline", default=inf)
-"""Monotonic seconds; infinite where no request with a deadline is handled."""
+"""Monotonic seconds; infinite if no request with a deadline is handled."""
 LEAST: Final = 0.001
-"""What is left when nothing is left: such a call fails with DeadlineExceeded, as any that is too
-late."""
+"""Seconds of a call that is made after the deadline. Not 0: that would be a wrong argument, and the
+call must fail with DeadlineExceeded as every late call."""
 
 
 def within(timeout: float) -> float:
-    """`timeout` seconds, or what is left of the request that is being handled, if that is less."""
+    """Return `timeout`, or what is left to the request that is handled now, if that is less."""
     deadline = HANDLING.get()
     if deadline == inf:
         return timeout

@@ -1,5 +1,4 @@
-"""Endpoints and dialects as text: what may be bound, connected to and spoken, and the error that
-says which is wrong.
+"""Endpoints and dialects as text: checks them, and explains what is wrong with an invalid one.
 
 An endpoint is `tcp://host:port`, `ipc://path` or `inproc://name`. Nothing here opens a socket.
 """
@@ -18,7 +17,8 @@ from majordomus.protocol.spec import Dialect
 DEFAULT: Final = "tcp://127.0.0.1:5555"
 TRANSPORTS: Final = ("tcp", "ipc", "inproc")
 SCHEME: Final = "majordomus://"
-"""tcp, with the broker's public key: `majordomus://host:port?key=…`. For who connects."""
+"""tcp with the broker's public key: `majordomus://host:port?key=…`.
+For clients and workers only."""
 KEY_SIZE: Final = 40
 MAX_IPC_PATH: Final = 107  # sun_path of Linux, less its NUL
 
@@ -26,16 +26,16 @@ _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\[\]:/\s]+):(?P<port>\d+|\*
 
 
 def to_bind(endpoints: str | Sequence[str]) -> list[str]:
-    """What a broker binds: wildcards are allowed for tcp's host and port (`0` is `*`) and ipc's
-    path.
+    """Check the endpoints that a broker binds.
 
+    Wildcards are allowed for the host and port of tcp (`0` is `*`) and the path of ipc.
     Raises: ConfigurationError.
     """
     return [_checked(url, wildcard=True) for url in several(endpoints)]
 
 
 def key_of(url: str) -> str:
-    """The public key that a `majordomus://host:port?key=…` brings; "" for any other.
+    """Return the public key in a `majordomus://host:port?key=…`; "" for any other URL.
 
     Raises: ConfigurationError.
     """
@@ -47,24 +47,25 @@ def key_of(url: str) -> str:
     name, _, value = query.partition("=")
     if name != "key" or not value:
         raise ConfigurationError(f"{url!r} is no endpoint: behind ? comes key=KEY alone")
-    # Z85 has %, & and #: escaped it is longer than a key, and one that was not escaped is read too.
+    # Z85 uses %, & and #. An escaped key is longer than KEY_SIZE; a key that is not escaped is
+    # accepted too.
     return value if len(value) == KEY_SIZE else urllib.parse.unquote(value)
 
 
 def without_key(url: str) -> str:
-    """`majordomus://host:port?key=…` as the `tcp://host:port` that is connected to."""
+    """Convert `majordomus://host:port?key=…` to the `tcp://host:port` to connect to."""
     if not isinstance(url, str) or not url.startswith(SCHEME):
         return url
     return "tcp://" + url.removeprefix(SCHEME).partition("?")[0].removesuffix("/")
 
 
 def with_key(url: str, key: str) -> str:
-    """`tcp://host:port` as the URL that brings the broker's public key along."""
+    """Convert `tcp://host:port` to the URL that carries the broker's public key."""
     return f"{SCHEME}{url.removeprefix('tcp://')}?key={urllib.parse.quote(key, safe='')}"
 
 
 def is_local(url: str) -> bool:
-    """Whether nobody but this machine can reach what is bound to `url`."""
+    """Return whether only this machine can reach what is bound to `url`."""
     if not url.startswith("tcp://"):
         return True
     host = url.removeprefix("tcp://").rpartition(":")[0].strip("[]")
@@ -77,7 +78,7 @@ def is_local(url: str) -> bool:
 
 
 def to_connect(endpoints: str | Sequence[str]) -> list[str]:
-    """What a client or worker connects to, in the order in which it is tried.
+    """Check the endpoints that a client or worker connects to, in the order of attempts.
 
     Raises: ConfigurationError.
     """
@@ -85,7 +86,7 @@ def to_connect(endpoints: str | Sequence[str]) -> list[str]:
 
 
 def dialect(name: str) -> Dialect:
-    """The dialect of this name. Raises: ConfigurationError."""
+    """Return the dialect of this name. Raises: ConfigurationError."""
     try:
         return Dialect(name)
     except ValueError:
@@ -94,17 +95,20 @@ def dialect(name: str) -> Dialect:
 
 
 def is_inproc(url: str) -> bool:
-    """Such a connection is there at once, and the socket's monitor says nothing about it."""
+    """Return whether `url` is inproc.
+
+    Such a connection is made at once, and the monitor of the socket does not report it.
+    """
     return url.startswith("inproc://")
 
 
 def needs_ipv6(url: str) -> bool:
-    """A literal IPv6 address; libzmq wants to be told before it parses one."""
+    """Return whether `url` has a literal IPv6 address: libzmq parses one only with ZMQ_IPV6 set."""
     return url.startswith("tcp://[")
 
 
 def several(endpoints: str | Sequence[str]) -> list[str]:
-    """One or more, as a list. Raises: ConfigurationError for none, or for what is no text."""
+    """Return one or more endpoints as a list. Raises: ConfigurationError for none, or no text."""
     urls = [endpoints] if isinstance(endpoints, str) else list(endpoints)
     if not urls:
         raise ConfigurationError(f"no endpoint given; one looks like {DEFAULT}")
@@ -120,7 +124,9 @@ def _checked(url: str, *, wildcard: bool) -> str:
     transport, found, rest = url.partition("://")
     if not found or transport not in TRANSPORTS or not rest:
         if wildcard and url.startswith(SCHEME):
-            raise ConfigurationError(f"{url!r} is for who connects; bind tcp:// with --curve")
+            raise ConfigurationError(
+                f"{url!r} is for clients and workers: bind tcp:// with --curve"
+            )
         known = ", ".join(f"{name}://" for name in TRANSPORTS)
         raise ConfigurationError(f"{url!r} is no endpoint: it has to start with one of {known}")
     if transport == "tcp":

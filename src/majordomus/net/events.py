@@ -1,7 +1,8 @@
-"""Events as their receivers see them: iterators and handlers, each with a bounded queue.
+"""Events of clients and workers: they are distributed to subscriptions and handlers, each with a
+bounded queue.
 
-Whoever drives the session puts events in and never waits: what is not taken in time makes room for
-what is newer, the oldest first, and is counted in `dropped`.
+The thread that drives the session puts events in and never waits. A full queue drops its oldest
+event, and counts it in `dropped`.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 from majordomus.core.broker.state.topics import agrees
-from majordomus.core.session.events import PUBLISH, SUBSCRIBE, SubscriptionRefused
-from majordomus.core.session.events import EventReceived as Heard
+from majordomus.core.session.events import PUBLISH, SUBSCRIBE, EventReceived, SubscriptionRefused
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
 from majordomus.protocol import metadata
 
 MOST_WAITING: Final = 1000
-"""Events that wait for one receiver, unless it says otherwise."""
+"""Events that wait for one receiver, unless it has a limit of its own."""
 
 logger = logging.getLogger("majordomus.events")
 
 
 class Event:
-    """What somebody published to a topic that we hear of, or pushed to us alone.
+    """An event that was published to a topic, or pushed to this client alone.
 
-    `topic` is empty for a push.
+    topic: the topic; empty for a push.
+    frames: the body.
+    metadata: the metadata of the sender.
     """
 
     def __init__(self, topic: str, frames: list[bytes], packed: bytes = b"") -> None:
@@ -42,7 +44,7 @@ class Event:
 
     @property
     def body(self) -> bytes:
-        """All frames joined."""
+        """The frames, joined."""
         return self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
 
     @property
@@ -52,7 +54,7 @@ class Event:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """What the sender sent with it."""
+        """The metadata of the sender."""
         return metadata.unpack(self._packed) if self._packed else {}
 
     def __repr__(self) -> str:
@@ -63,31 +65,35 @@ Handler: TypeAlias = Callable[[Event], object]
 
 
 class Receiver(Protocol):
-    """One who hears events: of `pattern`, or of all when that is empty."""
+    """Receives the events of `pattern`, or all events when it is empty."""
 
     pattern: bytes
 
     def put(self, event: Event) -> None:
-        """An event for this one. It must not wait."""
+        """Take an event. It must not wait."""
 
     def end(self, error: Exception | None) -> None:
-        """Nothing more will come; `error` says why, if that is a fault. May be repeated."""
+        """End it: no more events come, because of `error` if there is one. May be repeated."""
 
 
-class Sent(Protocol):
-    """An event that was published under `id`."""
+class Publication(Protocol):
+    """An event that was published with the number `id`."""
 
     id: int
 
 
 class Hub:
-    """The receivers of one client or worker. `put` is for whoever drives the session; the rest may
-    come from any thread. ``unheard``: events that no receiver wanted."""
+    """The receivers of one client or worker.
+
+    `put` belongs to the thread that drives the session; the other methods to any thread.
+
+    unclaimed: the number of events that matched no receiver.
+    """
 
     def __init__(self) -> None:
-        self.unheard = 0
+        self.unclaimed = 0
         self._receivers: dict[Receiver, None] = {}
-        self._watched: dict[Sent, Exception | None] = {}
+        self._watched: dict[Publication, Exception | None] = {}
         self._lock = threading.Lock()
 
     def add(self, receiver: Receiver) -> None:
@@ -95,22 +101,22 @@ class Hub:
             self._receivers[receiver] = None
 
     def remove(self, receiver: Receiver) -> bool:
-        """Whether somebody else still hears of the same pattern."""
+        """Remove a receiver. Returns whether another one has the same pattern."""
         with self._lock:
             self._receivers.pop(receiver, None)
             return any(one.pattern == receiver.pattern for one in self._receivers)
 
     def of(self, pattern: bytes) -> list[Receiver]:
-        """The receivers of `pattern`; of an empty one, those of everything."""
+        """Return the receivers of `pattern`; of an empty one, the receivers of all events."""
         with self._lock:
             return [one for one in self._receivers if one.pattern == pattern]
 
-    def put(self, heard: Heard | SubscriptionRefused) -> None:
-        """What the session heard."""
-        if isinstance(heard, SubscriptionRefused):
-            self._refused(heard)
+    def put(self, received: EventReceived | SubscriptionRefused) -> None:
+        """Distribute what the session received."""
+        if isinstance(received, SubscriptionRefused):
+            self._refused(received)
             return
-        topic = heard.topic
+        topic = received.topic
         with self._lock:
             wanted = [
                 one
@@ -118,18 +124,18 @@ class Hub:
                 if not one.pattern or (topic and agrees(one.pattern, topic))
             ]
         if not wanted:
-            self.unheard += 1
+            self.unclaimed += 1
             return
-        event = Event(topic.decode("utf-8", "replace"), heard.frames, heard.metadata)
+        event = Event(topic.decode("utf-8", "replace"), received.frames, received.metadata)
         for one in wanted:
             one.put(event)
 
-    def watch(self, sent: Sent) -> None:
-        """Somebody wants to know whether `sent` is refused, and asks by `seen`."""
+    def watch(self, sent: Publication) -> None:
+        """Remember a refusal of `sent` until `check_refused` is called."""
         self._watched[sent] = None
 
-    def seen(self, sent: Sent) -> None:
-        """Raises: the StatusError with which it was refused."""
+    def check_refused(self, sent: Publication) -> None:
+        """End `watch`. Raises: the StatusError with which `sent` was refused."""
         error = self._watched.pop(sent, None)
         if error is not None:
             raise error
@@ -146,48 +152,87 @@ class Hub:
                 self._watched[sent] = error
                 return
         name = refused.name.decode("utf-8", "replace")
-        told = f"to {name}" if refused.what == PUBLISH else f"to {refused.name.hex()}"
-        logger.warning("an event %s was refused: %s", told, error)
+        target = name if refused.what == PUBLISH else refused.name.hex()
+        logger.warning("an event to %s was refused: %s", target, error)
 
     def close(self, error: Exception | None = None) -> None:
-        """Nothing more will come for anybody."""
+        """End all receivers: no more events come."""
         with self._lock:
             receivers, self._receivers = list(self._receivers), {}
         for one in receivers:
             one.end(error)
 
 
-class Subscription(Iterator[Event]):
-    """Events as they come, for any thread. It ends when it, or its client, is closed."""
+class SubscriptionBase:
+    """The bounded queue of one subscription, without a wait. The subclass makes it safe.
 
-    def __init__(self, pattern: bytes, limit: int, leave: Callable[[Receiver], None]) -> None:
+    pattern: the pattern of its topics; empty for all events.
+    dropped: the number of events that were dropped because the queue was full.
+    """
+
+    def __init__(self, pattern: bytes, limit: int, remove: Callable[[Receiver], None]) -> None:
+        if limit < 1:
+            raise ConfigurationError(f"at least 1 event waits for its receiver, not {limit}")
         self.pattern = pattern
         self.dropped = 0
-        """Events that nobody took in time."""
-        self._limit, self._leave = _checked(limit), leave
+        self._limit, self._remove = limit, remove
         self._waiting: deque[Event] = deque()
-        self._news = threading.Condition()
         self._over = False
         self._error: Exception | None = None
 
     def put(self, event: Event) -> None:
-        with self._news:
-            if self._over:
-                return
-            if len(self._waiting) >= self._limit:
-                self._waiting.popleft()
-                self.dropped += 1
-            self._waiting.append(event)
-            self._news.notify()
+        """Take an event. The oldest one is dropped when the queue is full."""
+        if self._over:
+            return
+        if len(self._waiting) >= self._limit:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(event)
+        self._wake()
 
     def end(self, error: Exception | None) -> None:
-        with self._news:
-            if not self._over:
-                self._over, self._error = True, error
-                self._news.notify_all()
+        """End it: no more events come, because of `error` if there is one. May be repeated."""
+        if not self._over:
+            self._over, self._error = True, error
+            self._wake()
+
+    def check(self) -> None:
+        """Raises: the error that has ended it."""
+        if self._error is not None:
+            raise self._error
+
+    def _wake(self) -> None:
+        """Wake what waits for an event or the end."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if not self._over:
+            self.end(None)
+            self._remove(self)
+
+    def _is_over(self) -> bool:
+        """Return whether the empty queue has ended. Raises: the error that has ended it."""
+        self.check()
+        return self._over
+
+
+class Subscription(SubscriptionBase, Iterator[Event]):
+    """Events as they come, for any thread. It ends when it, or its client, is closed."""
+
+    def __init__(self, pattern: bytes, limit: int, remove: Callable[[Receiver], None]) -> None:
+        super().__init__(pattern, limit, remove)
+        self._changed = threading.Condition()
+
+    def put(self, event: Event) -> None:
+        with self._changed:
+            super().put(event)
+
+    def end(self, error: Exception | None) -> None:
+        with self._changed:
+            super().end(error)
 
     def get(self, timeout: float | None = None) -> Event:
-        """The next event, within `timeout` seconds.
+        """Return the next event, within `timeout` seconds.
 
         Raises: TimeoutError; LocalProtocolError when it is closed; a StatusError when the broker
         has refused the subscription.
@@ -199,21 +244,21 @@ class Subscription(Iterator[Event]):
 
     def _next(self, timeout: float | None) -> Event | None:
         until = None if timeout is None else time.monotonic() + timeout
-        with self._news:
+        with self._changed:
             while not self._waiting:
-                self.check()
-                if self._over:
+                if self._is_over():
                     return None
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"no event came within {timeout:g} s")
-                self._news.wait(left)
+                self._changed.wait(left)
             return self._waiting.popleft()
 
-    def check(self) -> None:
-        """Raises: what has ended it."""
-        if self._error is not None:
-            raise self._error
+    def _wake(self) -> None:
+        if self._over:
+            self._changed.notify_all()
+        else:
+            self._changed.notify()
 
     def __next__(self) -> Event:
         event = self._next(None)
@@ -222,10 +267,8 @@ class Subscription(Iterator[Event]):
         return event
 
     def close(self) -> None:
-        """Hears nothing more. May be repeated."""
-        if not self._over:
-            self.end(None)
-            self._leave(self)
+        """End it: no more events come. May be repeated."""
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -239,40 +282,15 @@ class Subscription(Iterator[Event]):
         self.close()
 
 
-class AsyncSubscription(AsyncIterator[Event]):
+class AsyncSubscription(SubscriptionBase, AsyncIterator[Event]):
     """Events as they come, for the tasks of one loop. It ends when it, or its client, is closed."""
 
-    def __init__(self, pattern: bytes, limit: int, leave: Callable[[Receiver], None]) -> None:
-        self.pattern = pattern
-        self.dropped = 0
-        """Events that nobody took in time."""
-        self._limit, self._leave = _checked(limit), leave
-        self._waiting: deque[Event] = deque()
+    def __init__(self, pattern: bytes, limit: int, remove: Callable[[Receiver], None]) -> None:
+        super().__init__(pattern, limit, remove)
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._over = False
-        self._error: Exception | None = None
-
-    def put(self, event: Event) -> None:
-        if self._over:
-            return
-        if len(self._waiting) >= self._limit:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(event)
-        self._wake()
-
-    def end(self, error: Exception | None) -> None:
-        if not self._over:
-            self._over, self._error = True, error
-            self._wake()
-
-    def check(self) -> None:
-        """Raises: what has ended it."""
-        if self._error is not None:
-            raise self._error
 
     async def get(self, timeout: float | None = None) -> Event:
-        """The next event, within `timeout` seconds. Raises: as `Events.get`."""
+        """Return the next event, within `timeout` seconds. Raises: as `Subscription.get`."""
         async with asyncio.timeout(timeout):
             event = await self._next()
         if event is None:
@@ -281,8 +299,7 @@ class AsyncSubscription(AsyncIterator[Event]):
 
     async def _next(self) -> Event | None:
         while not self._waiting:
-            self.check()
-            if self._over:
+            if self._is_over():
                 return None
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -302,10 +319,8 @@ class AsyncSubscription(AsyncIterator[Event]):
         return event
 
     async def aclose(self) -> None:
-        """Hears nothing more. May be repeated."""
-        if not self._over:
-            self.end(None)
-            self._leave(self)
+        """End it: no more events come. May be repeated."""
+        self._close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -319,7 +334,7 @@ class AsyncSubscription(AsyncIterator[Event]):
         await self.aclose()
 
 
-class Listening:
+class HandlerSubscription:
     """A handler that is called with events, one after the other, until `close`."""
 
     def __init__(
@@ -327,12 +342,12 @@ class Listening:
         pattern: bytes,
         handler: Handler,
         queue: Callable[[Handler, Event], None],
-        leave: Callable[[Receiver], None],
+        remove: Callable[[Receiver], None],
     ) -> None:
         if not callable(handler):
             raise ConfigurationError(f"a handler is a function, not {type(handler).__name__}")
         self.pattern = pattern
-        self._handler, self._queue, self._leave = handler, queue, leave
+        self._handler, self._queue, self._remove = handler, queue, remove
         self._over = False
         self._error: Exception | None = None
 
@@ -344,36 +359,50 @@ class Listening:
         self._over, self._error = True, self._error or error
 
     def check(self) -> None:
-        """Raises: what has ended it."""
+        """Raises: the error that has ended it."""
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """The handler is called no more. May be repeated."""
+        """End it: the handler is not called any more. May be repeated."""
         if not self._over:
             self.end(None)
-            self._leave(self)
+            self._remove(self)
 
 
-class ThreadQueue:
-    """Calls handlers in one thread of its own, which begins with the first event."""
+class HandlerQueue:
+    """The bounded queue of handlers to be called. The subclass calls them.
+
+    dropped: the number of events that were dropped because the queue was full.
+    """
 
     def __init__(self) -> None:
         self.dropped = 0
         self._waiting: deque[tuple[Handler, Event]] = deque()
-        self._news = threading.Condition()
+
+    def _append(self, handler: Handler, event: Event) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append((handler, event))
+
+
+class ThreadQueue(HandlerQueue):
+    """Calls handlers in one thread of its own, which starts with the first event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
         self._over = False
         self._thread: threading.Thread | None = None
 
     def put(self, handler: Handler, event: Event) -> None:
-        with self._news:
+        """Have `handler(event)` called. From any thread."""
+        with self._changed:
             if self._over:
                 return
-            if len(self._waiting) >= MOST_WAITING:
-                self._waiting.popleft()
-                self.dropped += 1
-            self._waiting.append((handler, event))
-            self._news.notify()
+            self._append(handler, event)
+            self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="majordomus-events", daemon=True
@@ -381,19 +410,19 @@ class ThreadQueue:
                 self._thread.start()
 
     def close(self) -> None:
-        """What waits is not handled any more; what runs is waited for, unless it closes us."""
-        with self._news:
+        """Drop what waits, and wait for the running handler, unless that handler calls this."""
+        with self._changed:
             self._over = True
             self._waiting.clear()
-            self._news.notify()
+            self._changed.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            with self._news:
+            with self._changed:
                 while not self._waiting and not self._over:
-                    self._news.wait()
+                    self._changed.wait()
                 if self._over:
                     return
                 handler, event = self._waiting.popleft()
@@ -403,27 +432,25 @@ class ThreadQueue:
                 logger.exception("a handler of events failed")
 
 
-class TaskQueue:
-    """Calls handlers in one task, which begins with the first event and ends with the last that
-    waits. With `in_threads`, what is no coroutine function runs beside the loop."""
+class TaskQueue(HandlerQueue):
+    """Calls handlers in one task, which starts with the first event and ends when none waits.
+
+    With `in_threads` a handler that is not a coroutine function runs in a thread beside the loop.
+    """
 
     def __init__(self, *, in_threads: bool = False) -> None:
-        self.dropped = 0
+        super().__init__()
         self._in_threads = in_threads
-        self._waiting: deque[tuple[Handler, Event]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, handler: Handler, event: Event) -> None:
-        """In the loop's thread."""
-        if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append((handler, event))
+        """Have `handler(event)` called. In the loop's thread."""
+        self._append(handler, event)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
-        """What waits is not handled any more, what runs is cancelled, unless it closes us."""
+        """Drop what waits, and cancel the running handler, unless that handler calls this."""
         self._waiting.clear()
         if self._task is not None and self._task is not _current_task():
             self._task.cancel()
@@ -455,12 +482,6 @@ def _current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def _checked(limit: int) -> int:
-    if limit < 1:
-        raise ConfigurationError(f"at least 1 event waits for its receiver, not {limit}")
-    return limit
-
-
 def name_of(topic: str | bytes) -> bytes:
-    """A topic or a pattern as it goes over the wire."""
+    """Encode a topic or a pattern."""
     return topic.encode() if isinstance(topic, str) else bytes(topic)

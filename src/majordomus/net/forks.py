@@ -1,15 +1,18 @@
-"""Which process this is, without a system call: what belongs to the parent is told apart by it."""
+"""Counts the forks of this process, so that an object of the parent is recognized in a child.
+
+That costs no system call, as `os.getpid` does.
+"""
 
 from __future__ import annotations
 
 import os
 
 generation = 0
-"""How many forks lie between the first process that loaded this module and this one."""
+"""The number of forks between the first process that loaded this module and this one."""
 
 
 def _forked() -> None:
-    global generation  # noqa: PLW0603 - one number a process is what this module is
+    global generation  # noqa: PLW0603 - the module holds one number for the process
     generation += 1
 
 

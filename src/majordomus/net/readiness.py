@@ -1,7 +1,8 @@
-"""Which of a few descriptors is readable, in one system call.
+"""Waits for a few descriptors in one system call.
 
-The descriptor of a ZeroMQ socket tells of a change once, and using the socket may take that news
-away: who waits for one here asks the socket itself after it was used (see `Line.stale`).
+The descriptor of a ZeroMQ socket is edge-triggered: it reports a change once, and the use of the
+socket may consume that report. So after each use the caller must ask the socket itself whether it
+is readable (see `SessionConnection.stale`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import select
 
 
 class Readiness:
-    """Called with milliseconds to wait; the result has bit n set when descriptor n is readable."""
+    """Called with milliseconds to wait. Bit n of the result is set if descriptor n is readable.
+
+    It uses poll(2), which has no limit of descriptors; select(2) only where there is no poll.
+    """
 
     def __init__(self, *descriptors: int) -> None:
         self._bits = {fd: 1 << n for n, fd in enumerate(descriptors)}

@@ -1,4 +1,4 @@
-"""What version of this package runs."""
+"""The version of this package, as it was installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import metadata
 
 
 def version() -> str:
-    """Of this package; empty when it runs from a source tree that was never installed."""
+    """Return the version; empty in a source tree that was never installed."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version("majordomus")
     return ""

@@ -1,4 +1,7 @@
-"""A descriptor that another thread, or a signal handler, makes readable to end somebody's wait."""
+"""A descriptor that another thread, or a signal handler, makes readable to end a wait.
+
+It is a socket pair, because `signal.set_wakeup_fd` of Windows takes sockets only.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import socket
 
 
 class Waker:
-    """`wake` may be called from any thread and from signal handlers, any number of times; one wait
-    takes all.
+    """Ends the wait of one thread.
 
-    The writing end may be given to `signal.set_wakeup_fd`, which writes bytes of its own.
+    `wake` may be called from any thread and from signal handlers, any number of times; one `clear`
+    takes all wake-ups.
+
+    fd: the descriptor to wait on.
+    writer_fd: the writing end, which may be given to `signal.set_wakeup_fd`.
     """
 
     def __init__(self) -> None:
@@ -21,17 +27,17 @@ class Waker:
         self.writer_fd = self._writer.fileno()
 
     def wake(self) -> None:
-        """After `close` it does nothing: who was to be woken is gone."""
-        with contextlib.suppress(OSError):  # full: the wake-up is there already
+        """Make `fd` readable. Has no effect after `close`."""
+        with contextlib.suppress(OSError):  # full: it is readable already
             self._writer.send(b"\0")
 
     def clear(self) -> None:
-        """Takes all wake-ups that are there."""
+        """Take all wake-ups: `fd` is not readable afterwards."""
         with contextlib.suppress(OSError):
             while len(self._reader.recv(4096)) == 4096:
                 pass
 
     def close(self) -> None:
-        """May be repeated."""
+        """Close both ends. May be repeated."""
         self._reader.close()
         self._writer.close()

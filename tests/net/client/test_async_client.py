@@ -23,7 +23,7 @@ from majordomus.errors import (
 )
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
-from majordomus.net.client.calls import PendingCall, PendingCalls, make_ask, make_call
+from majordomus.net.client.calls import PendingCall, PendingCalls, make_call, make_options
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -35,7 +35,7 @@ HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine on a loop of that kind."""
+    """Return a function that runs a coroutine on a loop of each kind."""
     if request.param == "asyncio":
         return asyncio.run
     if not HAS_UVLOOP:
@@ -83,7 +83,7 @@ def test_two_thousand_calls_at_once_are_all_answered(run: Run, url: str, worker:
     run(program())
 
 
-def test_big_bodies_both_ways_leave_no_edge_unseen(run: Run, url: str, worker: Worker) -> None:
+def test_big_bodies_both_ways_lose_no_readable_edge(run: Run, url: str, worker: Worker) -> None:
     async def program() -> None:
         async with AsyncClient(url, timeout=20.0) as client:
             for size in (1, 100_000, 3_000_000):
@@ -113,7 +113,7 @@ def test_cancelled_task_cancels_the_handler(run: Run, url: str, worker: Worker, 
     run(program())
 
 
-def test_loop_over_a_stream_that_is_left_early_cancels_it(
+def test_leaving_a_loop_over_a_stream_early_cancels_the_stream(
     run: Run, url: str, worker: Worker, seen: Seen
 ) -> None:
     async def program() -> None:
@@ -131,7 +131,7 @@ def test_loop_over_a_stream_that_is_left_early_cancels_it(
     run(program())
 
 
-def test_task_cancelled_within_a_stream_cancels_it(
+def test_cancelling_a_task_that_reads_a_stream_cancels_the_stream(
     run: Run, url: str, worker: Worker, seen: Seen
 ) -> None:
     async def consume(client: AsyncClient) -> None:
@@ -161,7 +161,9 @@ def test_deadline_that_passes_without_a_broker_names_the_endpoints(run: Run) -> 
     run(program())
 
 
-def test_closing_ends_what_is_open(run: Run, url: str, worker: Worker, seen: Seen) -> None:
+def test_closing_the_client_ends_its_open_calls(
+    run: Run, url: str, worker: Worker, seen: Seen
+) -> None:
     async def program() -> None:
         client = AsyncClient(url)
         task = asyncio.create_task(client.call("sleep", b"30"))
@@ -177,7 +179,7 @@ def test_closing_ends_what_is_open(run: Run, url: str, worker: Worker, seen: See
     eventually(lambda: seen.cancelled == ["sleep"])
 
 
-def test_client_of_another_loop_says_so(url: str, worker: Worker) -> None:
+def test_client_used_in_another_loop_raises_other_loop(url: str, worker: Worker) -> None:
     client = AsyncClient(url)
 
     async def use() -> bytes:
@@ -193,7 +195,7 @@ def test_client_of_another_loop_says_so(url: str, worker: Worker) -> None:
         first.run(close())
 
 
-def test_presence_is_there_from_the_start(run: Run, url: str) -> None:
+def test_client_announces_presence_when_it_connects(run: Run, url: str) -> None:
     async def program() -> None:
         async with AsyncClient(url) as client:
             await until(lambda: client._session.welcome)
@@ -202,7 +204,7 @@ def test_presence_is_there_from_the_start(run: Run, url: str) -> None:
     run(program())
 
 
-def test_lost_broker_is_noticed_while_nothing_is_called_and_the_next_one_found(
+def test_client_without_calls_notices_a_lost_broker_and_connects_to_the_next_one(
     run: Run, seen: Seen
 ) -> None:
     async def program() -> None:
@@ -279,7 +281,7 @@ def test_forked_process_is_told_to_make_its_own(url: str, worker: Worker) -> Non
 
 
 class Turn:
-    """What a call does to its line."""
+    """Records what a call does to its connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, calls: PendingCalls) -> None:
         self.loop, self.calls = loop, calls
@@ -297,7 +299,7 @@ class Turn:
         return call
 
 
-def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(run: Run) -> None:
+def test_lone_call_is_sent_at_once_and_others_at_the_end_of_their_turn(run: Run) -> None:
     async def scene() -> None:
         session = ClientSession(ClientSettings(), os.urandom, random.random)
         turn = Turn(asyncio.get_running_loop(), PendingCalls(session, [], lambda: True))
@@ -305,7 +307,7 @@ def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(r
         first, second = turn.launch(), turn.launch()
         turn.calls.take([Final(call.id, 200, [], b"") for call in (first, second)])
         assert first.waiter is second.waiter is None
-        third = turn.launch()  # two callers were woken: the other one may call again as well
+        third = turn.launch()  # the last batch had two answers: the other caller may call again
         turn.calls.take([])
         turn.calls.take([Final(third.id, 200, [], b"")])
         turn.launch()
@@ -316,7 +318,7 @@ def test_call_that_is_alone_leaves_at_once_and_others_with_those_of_their_turn(r
 
 def test_answer_may_come_in_the_turn_in_which_its_caller_is_cancelled(run: Run) -> None:
     async def scene() -> None:
-        call = PendingCall(make_ask("echo", b"", 1.0))
+        call = PendingCall(make_options("echo", b"", 1.0))
         waiter = asyncio.get_running_loop().create_future()
         call.wait_on(waiter)
         waiter.cancel()

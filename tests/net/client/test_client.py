@@ -1,4 +1,4 @@
-"""The sync client: inline in its only thread, in the background for more; what its calls become."""
+"""The sync client: calls in its only thread or in the background thread, and their outcomes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import select as wires
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
 
-NOBODY = "tcp://127.0.0.1:1"
+NO_BROKER = "tcp://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_calls_of_one_thread_need_no_other_thread(client: Client) -> None:
 
 
 def received_before_sends(client: Client) -> list[int]:
-    """How many receives there were before the sends of two calls, one after the other."""
+    """Count the receives before the send of each of two calls, one after the other."""
     client.call("echo", b"this connects")
-    link = client._driver._line.link
+    link = client._runner.driver._connection.link
     assert link is not None
     before, receives, receive, send = [], 0, link.receive, link.send
 
@@ -100,24 +100,24 @@ def received_before_sends(client: Client) -> list[int]:
     return before
 
 
-@pytest.mark.skipif(not wires.OWN_ZMTP, reason="a link of libzmq's is always asked")
-class TestConnectionIsLookedAtBeforeASend:
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="a link of libzmq is always checked")
+class TestConnectionIsCheckedBeforeASend:
     def test_call_that_follows_another_at_once_sends_before_it_receives(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
         assert received_before_sends(client) == [0, 0]
 
     def test_call_after_a_pause_receives_before_it_sends(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 0.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 0.0)
         assert received_before_sends(client) == [1, 1]
 
-    def test_what_is_sent_once_is_always_sent_after_a_look(
+    def test_request_that_is_sent_once_is_always_sent_after_a_check(
         self, client: Client, seen: Seen, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
 
         def call() -> None:
             assert client.call("echo", b"1", timeout=20.0, once=True).body == b"1"
@@ -131,28 +131,28 @@ class TestConnectionIsLookedAtBeforeASend:
 
         for sent_once in (call, stream, send):
             assert client.call("echo", b"before", timeout=20.0).body == b"before"
-            link = client._driver._line.link
+            link = client._runner.driver._connection.link
             assert isinstance(link, ZmtpLink)
             cut(link)
             sent_once()
-            assert client._driver._line.link is not link
-        # the worker's connection was cut as well: it may take a while to be back
+            assert client._runner.driver._connection.link is not link
+        # the worker's connection was cut as well: it may take a while to reconnect
         eventually(lambda: seen.bodies == [b"noted"], within=20.0)
 
     def test_call_into_a_connection_that_has_just_ended_is_sent_again(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "JUST_SEEN", 3600.0)
+        monkeypatch.setattr(driver, "JUST_CHECKED", 3600.0)
         assert client.call("echo", b"before").body == b"before"
-        link = client._driver._line.link
+        link = client._runner.driver._connection.link
         assert isinstance(link, ZmtpLink)
         cut(link)
         assert client.call("echo", b"after").body == b"after"
-        assert client._driver._line.link is not link
+        assert client._runner.driver._connection.link is not link
 
 
 def cut(link: ZmtpLink) -> None:
-    """Ends the connection, as a network does: nobody has been told yet."""
+    """End the connection as a network does, without the knowledge of the link."""
     for name in [one.name for one in Path("/proc/self/fd").iterdir()]:
         with contextlib.suppress(OSError):
             there = socket.socket(fileno=os.dup(int(name)))
@@ -167,7 +167,7 @@ def place_of(url: str) -> tuple[str, int]:
 
 
 def test_nothing_is_connected_before_the_first_call() -> None:
-    with Client(NOBODY):
+    with Client(NO_BROKER):
         assert threads() == []
 
 
@@ -183,13 +183,13 @@ class TestErrors:
             client.call("absent", "spoon")
         assert raised.value.text == "no spoon here"
 
-    def test_service_that_nobody_serves_fails_at_the_deadline(self, client: Client) -> None:
+    def test_call_of_a_service_without_workers_fails_at_its_deadline(self, client: Client) -> None:
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no worker"):
             client.call("nothing", timeout=0.3)
         assert 0.2 < time.monotonic() - began < 1.0
 
-    def test_service_that_nobody_serves_fails_at_once_if_that_is_wanted(
+    def test_call_of_a_service_without_workers_fails_at_once_with_fail_fast(
         self, client: Client
     ) -> None:
         began = time.monotonic()
@@ -197,7 +197,7 @@ class TestErrors:
             client.call("nothing", timeout=5.0, fail_fast=True)
         assert time.monotonic() - began < 1.0
 
-    def test_deadline_that_passes_is_a_timeout_error_and_stops_the_handler(
+    def test_call_past_its_deadline_raises_a_timeout_error_and_cancels_the_handler(
         self, client: Client, seen: Seen
     ) -> None:
         with pytest.raises(TimeoutError) as raised:
@@ -206,7 +206,7 @@ class TestErrors:
         eventually(lambda: seen.cancelled == ["sleep"])
 
     def test_without_a_broker_the_error_names_the_endpoints(self) -> None:
-        client = Client([NOBODY, "tcp://127.0.0.1:2"])
+        client = Client([NO_BROKER, "tcp://127.0.0.1:2"])
         with client, pytest.raises(DeadlineExceeded) as raised:
             client.call("echo", timeout=0.3)
         assert raised.value.text == (
@@ -227,7 +227,7 @@ class TestErrors:
             ({"service": "echo", "metadata": {"x": b"y" * 5000}}, LocalProtocolError),
         ],
     )
-    def test_call_that_cannot_be_made_is_refused_here(
+    def test_call_with_invalid_arguments_is_refused_by_the_client(
         self, client: Client, arguments: dict[str, object], error: type[Exception]
     ) -> None:
         with pytest.raises(error):
@@ -236,10 +236,10 @@ class TestErrors:
 
     def test_unknown_dialect_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="no dialect 'mdp04'"):
-            Client(NOBODY, dialect="mdp04")
+            Client(NO_BROKER, dialect="mdp04")
 
 
-def test_worker_asked_for_is_the_one_that_answers(url: str, seen: Seen) -> None:
+def test_call_to_a_worker_id_is_answered_by_that_worker(url: str, seen: Seen) -> None:
     workers = [Worker(url), Worker(url)]
     for worker in workers:
         serve_all(worker, seen)
@@ -268,7 +268,7 @@ def test_metadata_and_deadline_reach_the_handler(client: Client, seen: Seen) -> 
     assert len(request.client) > 0
 
 
-def test_broker_answers_for_itself(client: Client) -> None:
+def test_broker_answers_ping_and_serves(client: Client) -> None:
     assert client.serves("echo")
     assert not client.serves("nothing")
     assert 0.0 < client.ping() < 1.0
@@ -316,7 +316,7 @@ class TestStreams:
         assert parts == list(range(len(parts)))
         assert len(parts) > 3
 
-    def test_two_streams_and_a_call_in_turns(self, client: Client) -> None:
+    def test_two_streams_and_a_call_take_turns(self, client: Client) -> None:
         one, two = client.stream("count", b"50"), client.stream("count", b"50")
         for number in range(50):
             assert next(one).body == next(two).body == b"%d" % number
@@ -354,7 +354,7 @@ class TestThreads:
         assert done.result().body == b"x"
         assert not done.cancel()
 
-    def test_second_thread_takes_nothing_from_a_call_that_is_under_way(
+    def test_second_thread_does_not_disturb_a_call_in_progress(
         self, client: Client, seen: Seen
     ) -> None:
         with ThreadPoolExecutor(1) as first:
@@ -394,7 +394,9 @@ class TestThreads:
         assert done.wait(5)
         assert found == ["nested", b"2"]
 
-    def test_presence_begins_with_the_thread(self, client: Client, broker: Broker) -> None:
+    def test_client_announces_presence_when_its_thread_starts(
+        self, client: Client, broker: Broker
+    ) -> None:
         client.call("echo")
         assert client._session.peer_id == b""
         client.submit("echo").result()
@@ -402,7 +404,7 @@ class TestThreads:
 
 
 class TestEnd:
-    def test_closed_client_says_so(self, url: str) -> None:
+    def test_closed_client_raises_closed(self, url: str) -> None:
         client = Client(url)
         client.close()
         client.close()
@@ -487,12 +489,12 @@ class TestOneWay:
             eventually(lambda: len(seen.bodies) == 100)
             assert sorted(map(int, seen.bodies)) == list(range(100))
 
-    def test_it_waits_for_a_broker_and_gives_up_at_its_deadline(self) -> None:
+    def test_send_waits_for_a_broker_until_its_deadline(self) -> None:
         text = r"no broker was reachable within 0\.2 s"
-        with Client(NOBODY) as client, pytest.raises(DeadlineExceeded, match=text):
+        with Client(NO_BROKER) as client, pytest.raises(DeadlineExceeded, match=text):
             client.send("log", b"x", timeout=0.2)
 
-    def test_it_can_be_sent_from_any_thread(
+    def test_one_way_request_can_be_sent_from_any_thread(
         self, client: Client, worker: Worker, seen: Seen
     ) -> None:
         with ThreadPoolExecutor(5) as pool:
@@ -515,7 +517,7 @@ class TestBrokers:
                 assert future.result().body == b"x"
                 assert time.monotonic() - began < 2.0
 
-    def test_broker_that_was_replaced_between_two_calls_is_not_missed(self, seen: Seen) -> None:
+    def test_call_after_a_broker_was_replaced_reaches_the_new_broker(self, seen: Seen) -> None:
         with Broker(QUICK, bind="tcp://127.0.0.1:0") as broker:
             (url,) = broker.endpoints
             worker = Worker(url)
@@ -526,10 +528,10 @@ class TestBrokers:
         with Broker(QUICK, bind=url), worker, client:
             assert client.call("echo", b"2", timeout=5.0).body == b"2"
 
-    def test_next_broker_is_taken_when_the_first_is_not_there(
+    def test_client_uses_the_next_broker_when_the_first_is_down(
         self, url: str, worker: Worker
     ) -> None:
-        with Client([NOBODY, url]) as client:
+        with Client([NO_BROKER, url]) as client:
             assert client.call("echo", b"x", timeout=5.0).body == b"x"
 
     def test_call_that_may_not_be_sent_again_is_lost_with_its_broker(self, seen: Seen) -> None:
@@ -544,7 +546,9 @@ class TestBrokers:
             with pytest.raises(BrokerLost, match="sleep was called"):
                 once.result(3)
 
-    def test_broker_that_was_replaced_behind_inproc_is_not_missed(self, seen: Seen) -> None:
+    def test_call_after_a_broker_was_replaced_behind_inproc_reaches_the_new_broker(
+        self, seen: Seen
+    ) -> None:
         worker = Worker("inproc://replaced")
         serve_all(worker, seen)
         client = Client("inproc://replaced", timeout=5.0)

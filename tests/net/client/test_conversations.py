@@ -28,14 +28,14 @@ from tests.net.conftest import RawPeer, eventually
 
 LONG = 5000
 AHEAD = 2 * spec.FIRST_CREDIT + 2
-"""Parts that a sender may be ahead of a reader that does not read: the credit, those that a thread
-is ahead of its loop, and those in hand."""
+"""Parts that a sender may be ahead of a reader that does not read: its credit, the parts that a
+thread is ahead of its loop, and one in each of both."""
 SOON = 0.1
-"""Seconds within which a cancelled handler must know."""
+"""Seconds within which a handler must notice that it is cancelled."""
 
 
-class Told:
-    """What the handlers have seen."""
+class Observed:
+    """What the handlers have observed."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -49,7 +49,7 @@ class Told:
         self.cancelled_at = time.monotonic()
 
 
-def serve(worker: WorkerBase, told: Told) -> None:
+def serve(worker: WorkerBase, observed: Observed) -> None:
     @worker.service("chat")
     async def chat(request: Request) -> AsyncIterator[bytes]:
         yield b"hello " + request.body
@@ -75,87 +75,87 @@ def serve(worker: WorkerBase, told: Told) -> None:
     @worker.service("count")
     async def count(request: Request) -> AsyncIterator[bytes]:
         for number in range(int(request.body)):
-            told.sent = number + 1
+            observed.sent = number + 1
             yield b"%d" % number
 
     @worker.service("count-in-thread")
     def count_in_thread(request: Request) -> Iterator[bytes]:
         for number in range(int(request.body)):
-            told.sent = number + 1
+            observed.sent = number + 1
             yield b"%d" % number
 
     @worker.service("deaf")
     async def deaf(request: Request) -> None:
-        told.began.set()
+        observed.began.set()
         await asyncio.sleep(60)
 
     @worker.service("slow-reader")
     def slow_reader(request: Request) -> bytes:
-        told.began.set()
+        observed.began.set()
         for part in request.parts:
-            told.got.append(part.body)
+            observed.got.append(part.body)
             time.sleep(0.001)
-        return b"%d" % len(told.got)
+        return b"%d" % len(observed.got)
 
     @worker.service("wait")
     async def wait(request: Request) -> None:
-        told.began.set()
+        observed.began.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            told.cancelled()
+            observed.cancelled()
             raise
 
     @worker.service("wait-for-parts")
     async def wait_for_parts(request: Request) -> None:
-        told.began.set()
+        observed.began.set()
         try:
             async for _ in request.parts:
                 pass
         except asyncio.CancelledError:
-            told.cancelled()
+            observed.cancelled()
             raise
 
     @worker.service("wait-in-thread")
     def wait_in_thread(request: Request) -> None:
-        told.began.set()
+        observed.began.set()
         if request.wait_cancelled(60):
-            told.cancelled()
+            observed.cancelled()
 
     @worker.service("wait-for-parts-in-thread")
     def wait_for_parts_in_thread(request: Request) -> None:
-        told.began.set()
+        observed.began.set()
         try:
             for _ in request.parts:
                 pass
         except Cancelled:
-            told.cancelled()
+            observed.cancelled()
 
     @worker.service("endless")
     async def endless(request: Request) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"again"
-                told.began.set()
+                observed.began.set()
         finally:
-            told.cancelled()
+            observed.cancelled()
 
     @worker.service("endless-in-thread")
     def endless_in_thread(request: Request) -> Iterator[bytes]:
         try:
             while True:
                 yield b"again"
-                told.began.set()
+                observed.began.set()
         finally:
-            told.cancelled()
+            observed.cancelled()
 
     @worker.service("later")
     async def later(request: Request) -> None:
-        told.later.append(request.reply_later())
+        observed.later.append(request.reply_later())
 
     @worker.service("later-in-thread")
     def later_in_thread(request: Request) -> None:
-        told.later.append(request.reply_later())
+        observed.later.append(request.reply_later())
 
     @worker.service("dropped")
     async def dropped(request: Request) -> None:
@@ -168,23 +168,23 @@ def serve(worker: WorkerBase, told: Told) -> None:
 
     @worker.service("promise")
     async def promise(request: Request) -> None:
-        told.later.append(request.reply_later())
+        observed.later.append(request.reply_later())
 
     @worker.service("promise-and-fail")
     async def promise_and_fail(request: Request) -> None:
-        told.later.append(request.reply_later())
+        observed.later.append(request.reply_later())
         raise ValueError("after all")
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def observed() -> Observed:
+    return Observed()
 
 
 @pytest.fixture
-def worker(url: str, told: Told) -> Iterator[Worker]:
+def worker(url: str, observed: Observed) -> Iterator[Worker]:
     made = Worker(url, capacity=100, threads=8, drain_timeout=2.0)
-    serve(made, told)
+    serve(made, observed)
     with made:
         made.wait_ready()
         yield made
@@ -221,12 +221,12 @@ class TestSync:
             assert conv.result(b"1000").body == b"5950"
         assert client.open("sum" + where).result().body == b"0"
 
-    def test_parts_may_be_sent_before_there_is_a_worker(self, url: str, told: Told) -> None:
+    def test_parts_may_be_sent_before_there_is_a_worker(self, url: str, observed: Observed) -> None:
         with Client(url, timeout=20.0) as client, client.open("sum") as conv:
             for number in range(spec.FIRST_CREDIT):
                 conv.send(b"%d" % number)
             late = Worker(url)
-            serve(late, told)
+            serve(late, observed)
             with late:
                 assert conv.result(b"0").body == b"120"
 
@@ -252,30 +252,32 @@ class TestSync:
             with pytest.raises(LocalProtocolError, match="ended"):
                 conv.send(b"1")
 
-    def test_part_that_nobody_took_before_a_good_end_is_told_of(
-        self, client: Client, told: Told
+    def test_sender_of_a_part_that_was_not_taken_before_the_end_gets_an_error(
+        self, client: Client, observed: Observed
     ) -> None:
         conv = client.open("promise")
         sent = 0
         with pytest.raises(LocalProtocolError, match="ended"):
             for _ in range(10_000):
-                if sent == spec.FIRST_CREDIT:  # the next one waits, for credit that never comes
-                    eventually(lambda: bool(told.later), 20)
-                    threading.Timer(0.1, told.later[0].reply).start()
+                if sent == spec.FIRST_CREDIT:  # the next one waits for credit, which never comes
+                    eventually(lambda: bool(observed.later), 20)
+                    threading.Timer(0.1, observed.later[0].reply).start()
                 conv.send(b"x")
                 sent += 1
         assert sent == spec.FIRST_CREDIT
 
-    def test_failure_of_the_handler_reaches_who_sends(self, client: Client, told: Told) -> None:
+    def test_failure_of_the_handler_is_raised_in_the_sender(
+        self, client: Client, observed: Observed
+    ) -> None:
         conv = client.open("promise-and-fail")
         with pytest.raises(HandlerFailed, match="after all"):
             for _ in range(10_000):
                 conv.send(b"x")
-        assert told.later[0].cancelled is False
+        assert observed.later[0].cancelled is False
         with pytest.raises(LocalProtocolError, match="answered"):
-            told.later[0].reply()
+            observed.later[0].reply()
 
-    def test_conversation_needs_a_dialect_that_knows_it(self, url: str) -> None:
+    def test_conversation_in_a_legacy_dialect_is_refused(self, url: str) -> None:
         client = Client(url, dialect="mdp02")
         with client, pytest.raises(LocalProtocolError, match="a stream from the client"):
             client.open("sum").result()
@@ -299,7 +301,7 @@ class TestAsync:
 
         asyncio.run(program())
 
-    def test_result_finishes(self, url: str, worker: Worker) -> None:
+    def test_result_finishes_the_conversation(self, url: str, worker: Worker) -> None:
         async def program() -> None:
             client = AsyncClient(url, timeout=20.0)
             async with client, client.open("sum-in-thread") as conv:
@@ -311,10 +313,10 @@ class TestAsync:
 
         asyncio.run(program())
 
-    def test_worker_in_the_same_loop(self, url: str, told: Told) -> None:
+    def test_worker_in_the_same_loop(self, url: str, observed: Observed) -> None:
         async def program() -> None:
             made = AsyncWorker(url)
-            serve(made, told)
+            serve(made, observed)
             async with made, AsyncClient(url, timeout=20.0) as client:
                 await made.wait_ready()
                 async with client.open("chat") as conv:
@@ -328,30 +330,30 @@ class TestAsync:
 class TestBackPressure:
     @BOTH
     def test_slow_reader_slows_down_the_handler_and_gets_everything(
-        self, client: Client, told: Told, where: str
+        self, client: Client, observed: Observed, where: str
     ) -> None:
         with client.stream("count" + where, b"%d" % LONG) as stream:
             assert next(stream).body == b"0"
             before = -1
-            while told.sent != before:  # until it stands still
-                before = told.sent
+            while observed.sent != before:  # until the handler waits
+                before = observed.sent
                 time.sleep(0.2)
-            assert told.sent <= AHEAD
+            assert observed.sent <= AHEAD
             for number in range(1, 100):
                 assert int(next(stream).body) == number
                 time.sleep(0.002)
-                assert told.sent <= number + AHEAD + spec.FIRST_CREDIT
+                assert observed.sent <= number + AHEAD + spec.FIRST_CREDIT
             assert [int(part.body) for part in stream] == list(range(100, LONG))
 
-    def test_slow_handler_slows_down_who_sends(self, client: Client, told: Told) -> None:
+    def test_slow_handler_slows_down_the_sender(self, client: Client, observed: Observed) -> None:
         with client.open("slow-reader") as conv:
             for number in range(300):
                 conv.send(b"%d" % number)
-                assert number - len(told.got) <= AHEAD
+                assert number - len(observed.got) <= AHEAD
             assert conv.result().body == b"300"
-        assert told.got == [b"%d" % number for number in range(300)]
+        assert observed.got == [b"%d" % number for number in range(300)]
 
-    def test_handler_that_reads_nothing_stops_who_sends(self, url: str, worker: Worker) -> None:
+    def test_handler_that_reads_nothing_stops_the_sender(self, url: str, worker: Worker) -> None:
         with Client(url, timeout=1.0) as client, client.open("deaf") as conv:
             sent = 0
             with pytest.raises(DeadlineExceeded):
@@ -365,7 +367,7 @@ class TestBackPressure:
 
     @BOTH
     def test_slow_stream_stalls_no_other_on_its_connection(
-        self, client: Client, told: Told, where: str
+        self, client: Client, observed: Observed, where: str
     ) -> None:
         slow = client.stream("count" + where, b"%d" % LONG)
         assert next(slow).body == b"0"
@@ -390,23 +392,25 @@ class TestBackPressure:
         assert frames == [b"102", b"head", *(b"%d" % n for n in range(100)), b"end"]
 
 
-def seen_soon(told: Told, attempt: Callable[[], float]) -> None:
-    """The handler knows within 100 ms of the moment that `attempt` returns: in one of a few
-    attempts, for others may have this machine for longer than that."""
+def check_cancelled_soon(observed: Observed, attempt: Callable[[], float]) -> None:
+    """Check that the handler is cancelled within 100 ms of the time that `attempt` returns.
+
+    One of a few attempts must succeed, because other processes may delay this one for longer.
+    """
     took = []
     for _ in range(5):
-        told.cancelled_at = 0.0
-        told.began.clear()
+        observed.cancelled_at = 0.0
+        observed.began.clear()
         left_at = attempt()
-        eventually(lambda: told.cancelled_at, within=10.0)
-        took.append(told.cancelled_at - left_at)
+        eventually(lambda: observed.cancelled_at, within=10.0)
+        took.append(observed.cancelled_at - left_at)
         if took[-1] < SOON:
             return
     raise AssertionError(f"seen after {took} s")
 
 
 class TestCancelling:
-    """The handler knows within 100 ms."""
+    """The handler is cancelled within 100 ms."""
 
     @pytest.mark.parametrize(
         "service",
@@ -420,13 +424,13 @@ class TestCancelling:
         ],
     )
     @pytest.mark.parametrize("how", ["leave the context", "close", "drop"])
-    def test_leaving_is_seen_by_the_handler(
-        self, client: Client, told: Told, service: str, how: str
+    def test_leaving_a_conversation_cancels_the_handler(
+        self, client: Client, observed: Observed, service: str, how: str
     ) -> None:
         def attempt() -> float:
             conv = client.open(service)
             conv.send(b"x")
-            assert told.began.wait(5.0)
+            assert observed.began.wait(5.0)
             left_at = time.monotonic()
             if how == "leave the context":
                 with conv:
@@ -437,26 +441,28 @@ class TestCancelling:
                 del conv
             return left_at
 
-        seen_soon(told, attempt)
+        check_cancelled_soon(observed, attempt)
 
-    def test_leaving_the_loop_is_seen_by_the_handler(self, client: Client, told: Told) -> None:
+    def test_leaving_a_loop_over_parts_cancels_the_handler(
+        self, client: Client, observed: Observed
+    ) -> None:
         def attempt() -> float:
             for part in client.stream("endless"):
                 assert part.body == b"again"
                 break
             return time.monotonic()
 
-        seen_soon(told, attempt)
+        check_cancelled_soon(observed, attempt)
 
     @pytest.mark.parametrize("service", ["wait", "endless", "wait-for-parts-in-thread"])
     @pytest.mark.parametrize("how", ["leave the context", "cancel the task"])
-    def test_leaving_on_an_event_loop_is_seen_by_the_handler(
-        self, url: str, worker: Worker, told: Told, service: str, how: str
+    def test_leaving_an_async_conversation_cancels_the_handler(
+        self, url: str, worker: Worker, observed: Observed, service: str, how: str
     ) -> None:
         async def talk(client: AsyncClient) -> float:
             async with client.open(service) as conv:
                 await conv.send(b"x")
-                assert await asyncio.to_thread(told.began.wait, 5.0)
+                assert await asyncio.to_thread(observed.began.wait, 5.0)
                 if how == "cancel the task":
                     await asyncio.sleep(60)
                 return time.monotonic()
@@ -467,29 +473,29 @@ class TestCancelling:
                 if how == "leave the context":
                     left_at = await task
                 else:
-                    assert await asyncio.to_thread(told.began.wait, 5.0)
+                    assert await asyncio.to_thread(observed.began.wait, 5.0)
                     left_at = time.monotonic()
                     task.cancel()
-                await asyncio.to_thread(eventually, lambda: told.cancelled_at, 10.0)
+                await asyncio.to_thread(eventually, lambda: observed.cancelled_at, 10.0)
                 return left_at
 
-        seen_soon(told, lambda: asyncio.run(program()))
+        check_cancelled_soon(observed, lambda: asyncio.run(program()))
 
 
 class TestLater:
     @BOTH
     def test_answer_is_given_from_another_thread_after_the_handler_has_returned(
-        self, client: Client, told: Told, where: str
+        self, client: Client, observed: Observed, where: str
     ) -> None:
         futures = [client.submit("later" + where, b"%d" % n) for n in range(3)]
-        eventually(lambda: len(told.later) == 3)
+        eventually(lambda: len(observed.later) == 3)
         assert not any(future.done() for future in futures)
 
         def answer() -> None:
-            told.later[0].reply(Reply([b"zero"], 200))
-            told.later[1].fail(404, "no such thing")
-            told.later[2].part(b"a")
-            told.later[2].reply(b"b")
+            observed.later[0].reply(Reply([b"zero"], 200))
+            observed.later[1].fail(404, "no such thing")
+            observed.later[2].part(b"a")
+            observed.later[2].reply(b"b")
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -499,20 +505,20 @@ class TestLater:
         assert futures[2].result(5.0).frames == [b"a", b"b"]
         thread.join()
         with pytest.raises(LocalProtocolError, match="answered"):
-            told.later[0].reply(b"again")
+            observed.later[0].reply(b"again")
 
-    def test_slot_is_held_until_the_answer(self, url: str, told: Told) -> None:
+    def test_slot_is_held_until_the_answer(self, url: str, observed: Observed) -> None:
         one = Worker(url, capacity=1)
-        serve(one, told)
+        serve(one, observed)
         with one, Client(url, timeout=20.0) as client:
             one.wait_ready()
             first, second = client.submit("later"), client.submit("later")
-            eventually(lambda: told.later)
+            eventually(lambda: observed.later)
             time.sleep(0.1)
-            assert len(told.later) == 1
-            told.later[0].reply(b"1")
-            eventually(lambda: len(told.later) == 2)
-            told.later[1].reply(b"2")
+            assert len(observed.later) == 1
+            observed.later[0].reply(b"1")
+            eventually(lambda: len(observed.later) == 2)
+            observed.later[1].reply(b"2")
             assert (first.result(5.0).body, second.result(5.0).body) == (b"1", b"2")
 
     def test_answer_that_is_dropped_is_a_failure(self, client: Client) -> None:
@@ -522,26 +528,30 @@ class TestLater:
     def test_answer_given_before_the_handler_has_returned_counts(self, client: Client) -> None:
         assert client.call("at-once").frames == [b"early", b"word"]
 
-    def test_later_knows_that_nobody_waits(self, client: Client, told: Told) -> None:
+    def test_deferred_reply_reports_that_the_call_was_cancelled(
+        self, client: Client, observed: Observed
+    ) -> None:
         future = client.submit("later")
-        eventually(lambda: told.later)
-        assert not told.later[0].cancelled
+        eventually(lambda: observed.later)
+        assert not observed.later[0].cancelled
         future.cancel()
-        eventually(lambda: told.later[0].cancelled)
+        eventually(lambda: observed.later[0].cancelled)
         with pytest.raises(Cancelled):
-            told.later[0].part(b"x")
-        told.later[0].reply(b"for the slot")
+            observed.later[0].part(b"x")
+        observed.later[0].reply(b"for the slot")
 
-    def test_parts_wait_for_a_slow_client_in_a_thread(self, client: Client, told: Told) -> None:
+    def test_parts_wait_for_a_slow_client_in_a_thread(
+        self, client: Client, observed: Observed
+    ) -> None:
         stream = client.stream("later")
-        eventually(lambda: told.later)
+        eventually(lambda: observed.later)
         sent: list[int] = []
 
         def talk() -> None:
             for number in range(200):
-                told.later[0].part(b"%d" % number)
+                observed.later[0].part(b"%d" % number)
                 sent.append(number)
-            told.later[0].reply()
+            observed.later[0].reply()
 
         thread = threading.Thread(target=talk)
         thread.start()
@@ -551,7 +561,7 @@ class TestLater:
         assert [int(part.body) for part in stream] == list(range(200))
         thread.join()
 
-    def test_parts_on_the_loop_never_wait(self, url: str, told: Told) -> None:
+    def test_parts_on_the_loop_never_wait(self, url: str, observed: Observed) -> None:
         refused: list[TooManyRequests] = []
 
         async def program() -> None:
@@ -576,12 +586,12 @@ class TestLater:
 
 
 class TestDeadlines:
-    """What a handler asks of others has no more time than it has itself."""
+    """A call of a handler has no more time than the handler has itself."""
 
     @pytest.fixture
     def relay(self, url: str, worker: Worker) -> Iterator[Callable[[str], float]]:
-        """Calls a relay with 0.5 s, which calls `wait` with 30 s; seconds until the relay gave
-        up."""
+        """Return a function that calls a relay with 0.5 s, which calls `wait` with 30 s. It returns
+        the seconds until the call of the relay ended."""
         took: dict[str, float] = {}
         with Client(url) as inner:
             middle = Worker(url)
@@ -620,7 +630,7 @@ class TestDeadlines:
     ) -> None:
         assert relay("relay" + where) < 2.0
 
-    def test_nothing_is_cut_where_no_request_is_handled(self, client: Client) -> None:
+    def test_call_outside_a_handler_keeps_its_own_deadline(self, client: Client) -> None:
         assert client.call("at-once", timeout=5.0).frames
 
 
@@ -638,9 +648,9 @@ def len_of_body(request: Request) -> bytes:
 
 
 def test_stream_that_is_never_read_holds_no_more_than_its_credit(
-    url: str, peers: Callable[[str], RawPeer], told: Told, worker: Worker
+    url: str, peers: Callable[[str], RawPeer], observed: Observed, worker: Worker
 ) -> None:
-    """By hand: 16 parts come, and then nothing until CREDIT."""
+    """By hand: 16 parts come, and no other before CREDIT is sent."""
     peer = peers(url)
     peer.request(b"count", b"100")
     for number in range(16):

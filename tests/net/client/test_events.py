@@ -1,4 +1,4 @@
-"""Events through the shells: pushes, topics, handlers and iterators, in threads and on loops."""
+"""Events of clients and workers: pushes, topics, handlers and iterators, in threads and tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from majordomus.core.broker.state.access_rules import AccessRules, Rule
-from majordomus.core.session.events import EventReceived as Heard
+from majordomus.core.session.events import EventReceived
 from majordomus.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -32,11 +32,11 @@ from tests.docs_runner import run_page
 from tests.net.conftest import eventually
 
 WAIT = 10.0
-"""Seconds for what comes at once on a machine that has time."""
+"""Seconds in which an event must come; on an idle machine it comes at once."""
 
 
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """A test that is a coroutine function, on a loop of its own."""
+    """Run a test that is a coroutine function on a loop of its own."""
 
     @functools.wraps(test)
     def run(**fixtures: Any) -> None:
@@ -46,7 +46,7 @@ def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 class Pusher:
-    """A worker that acknowledges and remembers who asked."""
+    """A worker that acknowledges each request and keeps the handle of its client."""
 
     def __init__(self, url: str) -> None:
         self.worker = Worker(url)
@@ -152,7 +152,7 @@ def test_worker_that_does_not_run_cannot_push(url: str) -> None:
 # ── topics ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_subscriber_hears_what_workers_and_clients_publish(
+def test_subscriber_receives_events_of_workers_and_clients(
     url: str, pusher: Pusher, client: Client
 ) -> None:
     with client.subscribe("prices.*") as prices, Client(url) as other:
@@ -169,7 +169,7 @@ def test_subscriber_hears_what_workers_and_clients_publish(
         assert (event.topic, event.frames) == ("prices.usd", [b"1", b"2"])
 
 
-def test_event_reaches_each_receiver_whose_pattern_agrees(client: Client) -> None:
+def test_event_reaches_each_receiver_whose_pattern_matches(client: Client) -> None:
     seen: list[str] = []
     with client.events() as all_, client.subscribe("a.*") as one, client.subscribe("*.b") as two:
         listening = client.subscribe("a.>", lambda event: seen.append(event.topic))
@@ -212,7 +212,7 @@ def test_iterator_ends_with_its_client(url: str) -> None:
         events.get()
 
 
-def test_nobody_hears_within_the_time_is_a_timeout(client: Client) -> None:
+def test_get_without_an_event_raises_timeout_error(client: Client) -> None:
     with client.subscribe("a") as events, pytest.raises(TimeoutError, match=r"0\.01 s"):
         events.get(0.01)
 
@@ -222,7 +222,7 @@ def test_refused_subscription_raises_and_leaves_nothing(broker: Broker, client: 
     machine.registry.rights = AccessRules([Rule(True, frozenset(("call",)))])
     with pytest.raises((Forbidden, Unauthenticated), match="subscribe 'secret'"):
         client.subscribe("secret")
-    assert client._calls.hub.of(b"secret") == []
+    assert client._runner.calls.hub.of(b"secret") == []
     assert client._session.events.patterns == {}
 
 
@@ -240,7 +240,7 @@ def test_refused_publication_is_logged_or_raised(
     assert "an event to a was refused: 401 authenticate first" in caplog.text
 
 
-def test_each_of_several_threads_hears_that_its_publication_is_refused(
+def test_each_of_several_threads_gets_the_refusal_of_its_own_publication(
     broker: Broker, client: Client
 ) -> None:
     machine = broker._loop._machine  # type: ignore[union-attr]
@@ -259,7 +259,7 @@ def test_each_of_several_threads_hears_that_its_publication_is_refused(
     for thread in threads:
         thread.join(60)
     assert len(refused) == 200
-    assert client._calls.hub._watched == {}
+    assert client._runner.calls.hub._watched == {}
 
 
 def test_publishing_without_a_broker_ends_at_its_deadline() -> None:
@@ -269,7 +269,7 @@ def test_publishing_without_a_broker_ends_at_its_deadline() -> None:
         client.subscribe("a", timeout=0.2)
 
 
-def test_names_and_handlers_that_are_none_are_refused_at_once(client: Client, url: str) -> None:
+def test_invalid_names_and_handlers_are_refused_at_once(client: Client, url: str) -> None:
     with pytest.raises(LocalProtocolError, match="one topic"):
         client.publish("a.*", b"x")
     with pytest.raises(LocalProtocolError, match="last token"):
@@ -286,7 +286,7 @@ def test_names_and_handlers_that_are_none_are_refused_at_once(client: Client, ur
         old.subscribe("a")
 
 
-def test_worker_hears_topics_beside_its_services(url: str, client: Client) -> None:
+def test_worker_receives_events_beside_its_services(url: str, client: Client) -> None:
     seen: list[tuple[str, str]] = []
     worker = Worker(url)
 
@@ -307,14 +307,14 @@ def test_worker_hears_topics_beside_its_services(url: str, client: Client) -> No
 
 
 @pytest.mark.parametrize("kind", [Subscription, AsyncSubscription])
-def test_oldest_event_makes_room_for_the_newest_and_is_counted(
+def test_full_queue_drops_the_oldest_event_and_counts_it(
     kind: type[Subscription] | type[AsyncSubscription],
 ) -> None:
     hub = Hub()
     events = kind(b"", 3, lambda _: None)
     hub.add(events)
     for number in range(5):
-        hub.put(Heard(b"a", [b"%d" % number], b""))
+        hub.put(EventReceived(b"a", [b"%d" % number], b""))
     assert events.dropped == 2
     assert [event.body for event in events._waiting] == [b"2", b"3", b"4"]
 
@@ -331,16 +331,16 @@ def test_handler_that_is_slow_loses_the_oldest_events(client: Client) -> None:
     client.publish("a", b"first")
     assert begun.wait(WAIT)
     for number in range(MOST_WAITING + 5):
-        client._calls.hub.put(Heard(b"a", [b"%d" % number], b""))
+        client._runner.calls.hub.put(EventReceived(b"a", [b"%d" % number], b""))
     go_on.set()
     eventually(lambda: len(seen) == 1 + MOST_WAITING, WAIT)
     assert seen[:2] == ["first", "5"]
     assert client._handlers.dropped == 5
 
 
-def test_event_that_nobody_wants_is_counted() -> None:
+def test_event_without_a_receiver_is_counted() -> None:
     hub = Hub()
-    hub.put(Heard(b"a", [b"x"], b""))
+    hub.put(EventReceived(b"a", [b"x"], b""))
     assert hub.unheard == 1
 
 
@@ -348,7 +348,7 @@ def test_event_that_nobody_wants_is_counted() -> None:
 
 
 @on_loop
-async def test_asyncio_client_hears_pushes_and_topics(url: str, pusher: Pusher) -> None:
+async def test_asyncio_client_receives_pushes_and_topics(url: str, pusher: Pusher) -> None:
     async with AsyncClient(url) as client:
         events = client.events()
         await client.call("slow")
@@ -434,10 +434,10 @@ async def test_asyncio_refusal_raises(broker: Broker, url: str) -> None:
 def test_client_keeps_its_handle_and_topics_through_a_reconnect(
     pusher: Pusher, client: Client
 ) -> None:
-    """The connection breaks; the broker knows the session again."""
+    """The connection breaks; the broker finds the session again."""
     with client.events() as events, client.subscribe("a") as topic:
         client.call("slow")
-        client._driver.post(client._driver._line.give_up)
+        client._runner.driver.post(client._runner.driver._connection.give_up)
         client.ping()
         pusher.push(b"x")
         assert events.get(WAIT).body == b"x"
@@ -445,5 +445,5 @@ def test_client_keeps_its_handle_and_topics_through_a_reconnect(
         assert topic.get(WAIT).body == b"y"
 
 
-def test_page_does_what_it_says(tmp_path: Path) -> None:
+def test_program_of_the_events_page_prints_what_the_page_shows(tmp_path: Path) -> None:
     run_page(Path(__file__).parents[3] / "docs/events.md", tmp_path)

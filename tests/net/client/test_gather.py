@@ -1,5 +1,5 @@
-"""One request to every worker of a service, replies as they come, and what is not awaited any more
-is cancelled."""
+"""Gathering: one request to every worker of a service, replies as they come, and the cancelling of
+calls whose replies are no longer needed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fleet(url: str) -> Iterator[Fleet]:
 
 @pytest.fixture(params=["sync", "async"])
 def gather(request: pytest.FixtureRequest, url: str) -> Gather:
-    """All replies of a `gather`, of either client, and the gathering itself."""
+    """Return a function that gathers with either client, which returns replies and gathering."""
 
     def run_sync(*arguments: Any, **options: Any) -> Outcome:
         with Client(url, timeout=FOREVER) as client:
@@ -61,7 +61,7 @@ def bodies(outcome: Outcome) -> list[str]:
     return sorted(reply.text for reply in outcome[0])
 
 
-def test_every_worker_is_asked_once_and_its_reply_says_whose_it_is(
+def test_every_worker_is_asked_once_and_each_reply_names_its_worker(
     fleet: Fleet, gather: Gather
 ) -> None:
     for name in ("a", "b", "c"):
@@ -73,7 +73,7 @@ def test_every_worker_is_asked_once_and_its_reply_says_whose_it_is(
     assert outcome[1].failures == {}
 
 
-def test_replies_come_as_they_are_there(fleet: Fleet, url: str) -> None:
+def test_gathering_yields_each_reply_as_it_comes(fleet: Fleet, url: str) -> None:
     fleet.add("slow")
     fleet.add("fast", lambda request: b"fast")
     with Client(url, timeout=FOREVER) as client:
@@ -93,7 +93,7 @@ def test_first_reply_is_enough_and_the_others_are_cancelled(fleet: Fleet, gather
     eventually(lambda: sorted(fleet.cancelled) == ["slow", "slower"], within=FOREVER)
 
 
-def test_so_many_replies_are_enough(fleet: Fleet, gather: Gather) -> None:
+def test_gathering_ends_with_the_wanted_number_of_replies(fleet: Fleet, gather: Gather) -> None:
     fleet.add("slow")
     fleet.add("a", fleet.when_asked(3, b"a"))
     fleet.add("b", lambda request: b"b")
@@ -101,7 +101,7 @@ def test_so_many_replies_are_enough(fleet: Fleet, gather: Gather) -> None:
     eventually(lambda: fleet.cancelled == ["slow"], within=FOREVER)
 
 
-def test_who_fails_is_told_and_stops_nobody(fleet: Fleet, gather: Gather) -> None:
+def test_worker_that_fails_is_in_failures_and_stops_no_other(fleet: Fleet, gather: Gather) -> None:
     def refuse(request: Request) -> bytes:
         raise BadRequest("not me")
 
@@ -128,7 +128,7 @@ def test_failure_after_which_the_replies_cannot_suffice_is_raised(
     eventually(lambda: fleet.cancelled == ["slow"], within=FOREVER)
 
 
-def test_first_that_works_is_first(fleet: Fleet, gather: Gather) -> None:
+def test_wait_for_the_first_reply_skips_failed_workers(fleet: Fleet, gather: Gather) -> None:
     def refuse(request: Request) -> bytes:
         raise BadRequest("not me")
 
@@ -137,18 +137,18 @@ def test_first_that_works_is_first(fleet: Fleet, gather: Gather) -> None:
     assert bodies(gather("svc", wait="first")) == ["kind"]
 
 
-def test_stall_ends_it_when_nobody_answers_for_so_long(fleet: Fleet, gather: Gather) -> None:
+def test_gathering_ends_when_no_worker_answers_within_stall(fleet: Fleet, gather: Gather) -> None:
     fleet.add("slow")
     fleet.add("fast", lambda request: b"fast")
     replies, gathering = gather("svc", stall=0.5)
     assert [reply.body for reply in replies] == [b"fast"]
     (error,) = gathering.failures.values()
     assert isinstance(error, DeadlineExceeded)
-    assert str(error) == "408 nobody answered for 0.5 s"
+    assert str(error) == "408 no worker answered for 0.5 s"
     eventually(lambda: fleet.cancelled == ["slow"], within=FOREVER)
 
 
-def test_timeout_ends_it_whatever_comes(fleet: Fleet, gather: Gather) -> None:
+def test_gathering_ends_at_its_timeout(fleet: Fleet, gather: Gather) -> None:
     fleet.add("slow")
     replies, gathering = gather("svc", timeout=0.5)
     assert replies == []
@@ -167,12 +167,12 @@ def test_fewer_workers_than_wanted_are_unavailable(fleet: Fleet, gather: Gather)
 
 
 @pytest.mark.parametrize("options", [{"wait": 0}, {"wait": "some"}, {"stall": 0}, {"timeout": -1}])
-def test_impossible_wishes_are_refused(gather: Gather, options: dict[str, Any]) -> None:
+def test_invalid_options_of_gather_are_refused(gather: Gather, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         gather("svc", **options)
 
 
-def test_leaving_it_cancels_what_has_not_come(fleet: Fleet, url: str) -> None:
+def test_leaving_a_gathering_cancels_its_open_calls(fleet: Fleet, url: str) -> None:
     fleet.add("slow")
     fleet.add("fast", fleet.when_asked(2, b"fast"))
     with Client(url, timeout=FOREVER) as client:
@@ -182,7 +182,7 @@ def test_leaving_it_cancels_what_has_not_come(fleet: Fleet, url: str) -> None:
         assert list(gathering) == []
 
 
-def test_dropping_it_cancels_what_has_not_come(fleet: Fleet, url: str) -> None:
+def test_dropping_a_gathering_cancels_its_open_calls(fleet: Fleet, url: str) -> None:
     fleet.add("slow")
     with Client(url, timeout=FOREVER) as client:
         gathering = client.gather("svc")
@@ -192,7 +192,7 @@ def test_dropping_it_cancels_what_has_not_come(fleet: Fleet, url: str) -> None:
         eventually(lambda: fleet.cancelled == ["slow"], within=FOREVER)
 
 
-def test_leaving_the_async_loop_cancels_what_has_not_come(fleet: Fleet, url: str) -> None:
+def test_leaving_an_async_gathering_cancels_its_open_calls(fleet: Fleet, url: str) -> None:
     fleet.add("slow")
     fleet.add("fast", fleet.when_asked(2, b"fast"))
 

@@ -32,7 +32,7 @@ FOREVER = 20.0
 
 
 class Fleet:
-    """Workers of "svc" on the same broker; each does what it was given until it is released."""
+    """Workers of "svc" at one broker. Each one answers by a function, or not before `release`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -42,7 +42,7 @@ class Fleet:
         self.release = threading.Event()
 
     def add(self, name: str, answer: Callable[[Request], Any] | None = None) -> None:
-        """`answer` None: it answers nothing before the release or its cancellation."""
+        """Start a worker. Without `answer` it waits for `release` or its cancellation."""
         worker = Worker(self.url, capacity=1)
 
         @worker.service("svc")
@@ -52,7 +52,7 @@ class Fleet:
                 return answer(request)
             while not (self.release.wait(0.005) or request.cancelled):
                 pass
-            if request.cancelled:  # at the deadline too: an answer would come just in time
+            if request.cancelled:  # also at the deadline, where an answer would come just in time
                 self.cancelled.append(name)
                 self.release.wait(FOREVER)
             return name
@@ -62,7 +62,7 @@ class Fleet:
         self.workers.append(worker)
 
     def when_asked(self, count: int, body: bytes) -> Callable[[Request], bytes]:
-        """Answers `body` when so many workers have been asked."""
+        """Return an answer that waits until `count` workers have been asked."""
 
         def answer(request: Request) -> bytes:
             eventually(lambda: len(self.asked) >= count, within=FOREVER)
@@ -85,7 +85,7 @@ def fleet(url: str) -> Iterator[Fleet]:
 
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest, url: str) -> Iterator[Call]:
-    """`client.call`, of either client."""
+    """Return `client.call` of either client."""
     if request.param == "sync":
         with Client(url, timeout=FOREVER) as client:
             yield client.call
@@ -132,9 +132,7 @@ def test_first_answer_counts_when_there_is_no_second_worker(fleet: Fleet, call: 
     assert fleet.asked == ["only"]
 
 
-def test_what_a_worker_answers_is_an_answer_also_when_it_is_an_error(
-    fleet: Fleet, call: Call
-) -> None:
+def test_error_of_a_worker_is_the_answer_of_a_hedged_call(fleet: Fleet, call: Call) -> None:
     def refuse(request: Request) -> bytes:
         raise BadRequest("no such colour")
 
@@ -144,7 +142,7 @@ def test_what_a_worker_answers_is_an_answer_also_when_it_is_an_error(
         call("svc", hedge_after=0.05)
 
 
-def test_deadline_is_that_of_the_call_whoever_is_asked(fleet: Fleet, call: Call) -> None:
+def test_second_attempt_has_the_deadline_of_the_call(fleet: Fleet, call: Call) -> None:
     fleet.add("slow")
     fleet.add("slower")
     with pytest.raises(DeadlineExceeded):
@@ -153,7 +151,7 @@ def test_deadline_is_that_of_the_call_whoever_is_asked(fleet: Fleet, call: Call)
     eventually(lambda: sorted(fleet.cancelled) == ["slow", "slower"], within=FOREVER)
 
 
-def test_metadata_reach_both_workers(fleet: Fleet, call: Call) -> None:
+def test_metadata_reaches_both_workers(fleet: Fleet, call: Call) -> None:
     seen: list[Any] = []
 
     def look(request: Request) -> bytes:
@@ -170,17 +168,19 @@ def test_metadata_reach_both_workers(fleet: Fleet, call: Call) -> None:
     "options",
     [{"hedge_after": 0}, {"hedge_after": 1, "once": True}, {"hedge_after": 1, "to": b"worker"}],
 )
-def test_what_cannot_be_asked_twice_is_refused(call: Call, options: dict[str, Any]) -> None:
+def test_hedged_call_that_may_not_be_sent_twice_is_refused(
+    call: Call, options: dict[str, Any]
+) -> None:
     with pytest.raises(ConfigurationError, match="hedge_after"):
         call("svc", **options)
 
 
-def test_call_that_nobody_can_answer_fails_as_any_other(call: Call) -> None:
+def test_hedged_call_of_a_service_without_workers_fails_as_any_other(call: Call) -> None:
     with pytest.raises(StatusError):
         call("svc", hedge_after=0.02, fail_fast=True, timeout=1.0)
 
 
-def test_cancelled_task_cancels_both_tries(fleet: Fleet, url: str) -> None:
+def test_cancelled_task_cancels_both_attempts(fleet: Fleet, url: str) -> None:
     fleet.add("slow")
     fleet.add("slower")
 
@@ -206,7 +206,7 @@ def test_client_that_is_closed_cannot_hedge(url: str) -> None:
         client.call("svc", hedge_after=0.05)
 
 
-def test_timer_that_fires_a_little_early_is_believed(
+def test_timer_that_fires_a_little_early_starts_the_second_attempt(
     fleet: Fleet, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hedge, "time", SimpleNamespace(monotonic=lambda: 0.0))

@@ -1,4 +1,4 @@
-"""Whoever is not let in is told why and what to do, in one line, and not by a deadline alone."""
+"""A client or worker that a broker refuses gets the reason and the remedy, in one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVER = curve.make()
 
 @pytest.fixture
 def encrypted() -> Iterator[str]:
-    """A CURVE socket that lets everybody in and answers nothing."""
+    """A CURVE socket that accepts every key and answers nothing."""
     with sockets.router(1000, 10) as router:
         router.setsockopt(zmq.LINGER, 0)
         router.setsockopt(zmq.CURVE_SERVER, 1)
@@ -89,7 +89,7 @@ def test_majordomus_url_cannot_be_bound() -> None:
         ("tcp://127.0.0.1.example.com:5555", False),
     ],
 )
-def test_what_others_can_reach_is_known(url: str, local: bool) -> None:
+def test_is_local_tells_endpoints_of_this_machine_from_others(url: str, local: bool) -> None:
     assert endpoints.is_local(url) is local
 
 
@@ -117,20 +117,20 @@ def test_client_without_a_key_is_told_that_the_broker_is_encrypted(encrypted: st
 
 
 def test_client_with_the_wrong_key_is_told_at_its_deadline(encrypted: str) -> None:
-    """Not before: what breaks off the handshake may be a proxy whose broker is about to come."""
+    """Not earlier: a proxy whose broker is about to start breaks off the handshake as well."""
     wrong = curve.make().public
     with Client(encrypted, timeout=1, server_key=wrong) as client:
-        with pytest.raises(DeadlineExceeded, match="probably another key than") as told:
+        with pytest.raises(DeadlineExceeded, match="probably has another key than") as raised:
             client.call("echo")
-        with pytest.raises(DeadlineExceeded, match="probably another key"):
+        with pytest.raises(DeadlineExceeded, match="probably has another key"):
             client.submit("echo").result(30)
-        with pytest.raises(DeadlineExceeded, match="probably another key"):
+        with pytest.raises(DeadlineExceeded, match="probably has another key"):
             client.send("echo")
-    assert str(told.value).endswith(wrong)
-    assert "\n" not in str(told.value)
+    assert str(raised.value).endswith(wrong)
+    assert "\n" not in str(raised.value)
 
 
-def test_asyncio_client_is_told_likewise(encrypted: str) -> None:
+def test_asyncio_client_without_a_key_is_told_that_the_broker_is_encrypted(encrypted: str) -> None:
     async def ask() -> None:
         async with AsyncClient(encrypted, timeout=3) as client:
             await client.call("echo")
@@ -152,7 +152,7 @@ def test_client_of_several_brokers_goes_on_to_the_next(encrypted: str, worker: W
         assert client.call("echo", b"there").body == b"there"
 
 
-def test_client_of_several_brokers_that_all_refuse_hears_why_at_its_deadline(
+def test_client_refused_by_all_brokers_gets_the_reason_at_its_deadline(
     encrypted: str,
 ) -> None:
     with (
@@ -162,7 +162,7 @@ def test_client_of_several_brokers_that_all_refuse_hears_why_at_its_deadline(
         client.call("echo")
 
 
-def test_worker_that_is_not_let_in_says_so_once(
+def test_worker_that_is_refused_logs_the_reason_once(
     encrypted: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "majordomus.net")
@@ -170,5 +170,5 @@ def test_worker_that_is_not_let_in_says_so_once(
     worker.add("echo", lambda request: request.body)
     with worker:
         eventually(lambda: "is encrypted" in caplog.text)
-        threading.Event().wait(0.5)  # it goes on trying
+        threading.Event().wait(0.5)  # it connects again and again
     assert caplog.text.count("is encrypted") == 1

@@ -16,7 +16,7 @@ from majordomus.errors import BadRequest, ConfigurationError
 from majordomus.messages import Message, Record, record
 from majordomus.net.bodies import Reply, to_frames
 from majordomus.net.broker.broker import Broker
-from majordomus.net.client.calls import make_ask
+from majordomus.net.client.calls import make_options
 from majordomus.net.client.client import Client
 from majordomus.net.worker.handlers import Handler, Shape, make_handler
 from majordomus.net.worker.outcomes import outcome_of_result
@@ -225,12 +225,12 @@ class Handlers:
 
 
 def test_call_takes_typed_bodies_and_sends_their_content_type() -> None:
-    ask = make_ask("create", User("Erik", 3), 1.0)
+    ask = make_options("create", User("Erik", 3), 1.0)
     assert (ask.frames, ask.metadata) == ([ERIK], b"")
     assert metadata.unpack(ask.implied) == {"type": "application/protobuf"}
-    ask = make_ask("add", Sum(5), 1.0, metadata={"key": "k"})
+    ask = make_options("add", Sum(5), 1.0, metadata={"key": "k"})
     assert metadata.unpack(ask.metadata) == {"type": "application/msgpack", "key": "k"}
-    assert make_ask("x", b"raw", 1.0).implied == b""
+    assert make_options("x", b"raw", 1.0).implied == b""
 
 
 def test_typed_call_goes_through_a_broker(url: str) -> None:

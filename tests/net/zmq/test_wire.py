@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zmq
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent

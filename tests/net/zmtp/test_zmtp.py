@@ -19,7 +19,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.wire import FULL, GONE

@@ -19,18 +19,18 @@ cdef class CallOptions:
 
 @cython.freelist(64)
 cdef class PendingCall:
-    cdef public CallOptions ask
+    cdef public CallOptions options
     cdef public bint reads
-    cdef public Py_ssize_t unsaid
+    cdef public Py_ssize_t unreported
     cdef public double began
     cdef public object id
     cdef public object parts
     cdef public object outcome
     cdef public object notify
     cdef public object waiter
-    cpdef object prepare(self, CallOptions ask, notify, bint reads)
+    cpdef object prepare(self, CallOptions options, notify, bint reads)
     cpdef object end(self, outcome)
-    cpdef object tell(self)
+    cpdef object wake(self)
 
 
 cdef class ConversationCall(PendingCall):
@@ -45,22 +45,22 @@ cdef class PendingCalls:
     cdef public object _urls
     cdef public object _up
     cdef public object _refusal
-    cdef public bint _speaks_new
+    cdef public bint _has_metadata
     cdef public dict _open
     cdef public object _fault
-    cdef public list _leaving
+    cdef public list _unsent
     cdef public object hub
-    @cython.locals(ask=CallOptions, left=double, metadata=bytes)
+    cdef public Py_ssize_t _last_answers
+    @cython.locals(options=CallOptions, left=double, metadata=bytes)
     cpdef object begin(self, PendingCall call, double now, bint restart=*)
-    cdef public Py_ssize_t _told
-    cpdef object launch(self, PendingCall call, line)
+    cpdef object launch(self, PendingCall call, connection)
     cpdef object take(self, list events)
     @cython.locals(ended=PendingCall)
-    cpdef object _answered(self, Final event)
+    cpdef object _handle_final(self, Final event)
 
 
-@cython.locals(name=bytes, ask=CallOptions)
-cpdef CallOptions pack_ask(service, body, double timeout, int flags, bytes to, metadata)
+@cython.locals(name=bytes, options=CallOptions)
+cpdef CallOptions pack_options(service, body, double timeout, int flags, bytes to, metadata)
 @cython.locals(flags=int, call=PendingCall)
 cpdef PendingCall make_call(service, body, double timeout, bint fail_fast, bint once, bytes to, metadata)
 cpdef object result(PendingCall call)

@@ -1,7 +1,8 @@
-"""The calls of one client: what goes into its session, and what the session's events mean to who
-waits.
+"""The calls of one client: packs their options, gives them to the session, and turns the session's
+events into their outcomes.
 
-Client and AsyncClient share all of this; they differ in how they wait. One thread at a time.
+Client and AsyncClient share this module and differ only in how they wait. Nothing here waits. One
+thread at a time may use the objects of one client. The types are in calls.pxd.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from majordomus.core.client.session import (
     SubscriptionRefused,
 )
 from majordomus.core.session.events import check_name
-from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
@@ -42,7 +42,7 @@ from majordomus.protocol.spec import Dialect
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from majordomus.net.connection.async_link import AsyncLine
+    from majordomus.net.connection.async_link import AsyncSessionConnection
 
 Outcome: TypeAlias = Final | Lost | Exception
 
@@ -54,13 +54,24 @@ _TOO_LATE: Constant = spec.DEADLINE_EXCEEDED
 _LEAST: Constant = 0.001
 _new: Constant = Reply.__new__
 _NO_PARTS: Constant[deque[list[bytes]]] = deque(maxlen=0)
-"""Stands for the parts of a call that none have come for."""
+"""The `parts` of every call that has received no part yet: most calls never need a deque."""
 
 NOT_SENT = b"the connection took nothing before the deadline"
 
 
 class CallOptions:
-    """What one call asks for, checked and packed."""
+    """The options of one call, checked and packed.
+
+    service: the name of the service; the topic of a publication.
+    frames: the body.
+    timeout: seconds from the start of the call.
+    flags: the flags of the REQUEST header (protocol/spec.py).
+    to: the id of the one worker that is to answer; empty for any worker.
+    metadata: the packed metadata that the caller gave; empty for none.
+    implied: the packed metadata that a typed body adds. It is left out, without an error, in a
+        dialect that has no metadata.
+    command: the command that is sent: REQUEST, or EVENT for a publication.
+    """
 
     __slots__ = ("command", "flags", "frames", "implied", "metadata", "service", "timeout", "to")
 
@@ -70,18 +81,18 @@ class CallOptions:
     flags: int
     to: bytes
     metadata: bytes
-    implied: bytes  # metadata that nobody asked for: left out where a dialect has none
+    implied: bytes
     command: int
 
-    def but(self, **changes: Any) -> CallOptions:
-        """The same with `changes`."""
+    def replace(self, **changes: Any) -> CallOptions:
+        """Return a copy with `changes` to its fields."""
         other = CallOptions.__new__(CallOptions)
         for name in CallOptions.__slots__:
             setattr(other, name, changes.get(name, getattr(self, name)))
         return other
 
 
-def make_ask(
+def make_options(
     service: str | bytes,
     body: Body,
     timeout: float,
@@ -93,19 +104,19 @@ def make_ask(
     to: bytes = b"",
     metadata: Mapping[str, Any] | None = None,
 ) -> CallOptions:
-    """Raises:
+    """Check and pack the options of a call.
 
-    LocalProtocolError for a body, name or metadata that cannot be sent, ConfigurationError for a
-    timeout.
+    Raises: LocalProtocolError for a body, name or metadata that cannot be sent; ConfigurationError
+    for a timeout that is not more than 0.
     """
     flags = spec.FAIL_FAST if fail_fast else 0
     flags |= spec.ONCE if once else 0
     flags |= spec.ONE_WAY if one_way else 0
     flags |= spec.MORE if more else 0
-    return pack_ask(service, body, timeout, flags, to, metadata)
+    return pack_options(service, body, timeout, flags, to, metadata)
 
 
-def pack_ask(
+def pack_options(
     service: str | bytes,
     body: Body,
     timeout: float,
@@ -113,45 +124,45 @@ def pack_ask(
     to: bytes,
     metadata: Mapping[str, Any] | None,
 ) -> CallOptions:
-    """`make_ask`, with its flags as they are sent, by position."""
+    """Do the work of `make_options`, with flags as in the header and every argument positional."""
     if not timeout > 0:
-        raise ConfigurationError(f"a timeout is more than 0 seconds, not {timeout}")
+        raise ConfigurationError(f"a timeout must be more than 0 seconds, not {timeout}")
     name = service.encode() if isinstance(service, str) else bytes(service)
     if not 0 < len(name) <= spec.MAX_NAME:
         raise LocalProtocolError(
-            "bad-name", f"a service's name has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
+            "bad-name", f"the name of a service has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
         )
-    ask = CallOptions.__new__(CallOptions)
-    ask.service = name
-    ask.timeout = timeout
-    ask.flags = flags
-    ask.to = to
-    ask.metadata = ask.implied = b""
-    ask.command = _REQUEST
+    options = CallOptions.__new__(CallOptions)
+    options.service = name
+    options.timeout = timeout
+    options.flags = flags
+    options.to = to
+    options.metadata = options.implied = b""
+    options.command = _REQUEST
     if metadata is None and isinstance(body, bytes):
-        ask.frames = [body]
-        return ask
+        options.frames = [body]
+        return options
     typed = typed_body(body)
     if typed is None:
-        ask.frames = to_frames(body)
+        options.frames = to_frames(body)
         if metadata:
-            ask.metadata = packing.pack(metadata)
+            options.metadata = packing.pack(metadata)
     else:
-        ask.frames = typed.frames
-        ask.implied = packing.pack({"type": typed.type, **(metadata or {})})
+        options.frames = typed.frames
+        options.implied = packing.pack({"type": typed.type, **(metadata or {})})
         if metadata:
-            ask.metadata = ask.implied
-    return ask
+            options.metadata = options.implied
+    return options
 
 
 def make_publication(
     topic: bytes, body: Body, timeout: float, metadata: Mapping[str, Any] | None
 ) -> CallOptions:
-    """An event to be published. Raises: as `make_ask`."""
+    """Pack an event that is to be published. Raises: as `make_options`."""
     check_name(topic, pattern=False)
-    ask = make_ask(topic, body, timeout, one_way=True, metadata=metadata)
-    ask.command = spec.EVENT
-    return ask
+    options = make_options(topic, body, timeout, one_way=True, metadata=metadata)
+    options.command = spec.EVENT
+    return options
 
 
 def make_call(
@@ -163,79 +174,106 @@ def make_call(
     to: bytes,
     metadata: Mapping[str, Any] | None,
 ) -> PendingCall:
-    """A call that has one reply. Raises: as `make_ask`."""
+    """Make a call whose parts are joined to one reply. Raises: as `make_options`."""
     flags = 0
     if fail_fast or once:
         flags = (spec.FAIL_FAST if fail_fast else 0) | (spec.ONCE if once else 0)
     call = PendingCall.__new__(PendingCall)
-    call.prepare(pack_ask(service, body, timeout, flags, to, metadata), None, False)
+    call.prepare(pack_options(service, body, timeout, flags, to, metadata), None, False)
     return call
 
 
 class PendingCall:
     """One call as its caller sees it.
 
-    `notify` is called, by whoever drives the session, when something has come.
+    options: what was asked.
+    began: when the call was made, in monotonic seconds; its timeout counts from here.
+    id: the session's number of the call; 0 before the session has it.
+    reads: True if the caller reads the parts one by one. If False, parts get credit as they come,
+        and `result` joins them.
+    parts: the parts that came and were not read.
+    unreported: parts that were read and not yet reported to the session.
+    outcome: the FINAL, the loss or the error that ended the call; None before the end.
+    notify: called after each part and after the end, by the thread that drives the session.
+    waiter: a future that is completed once by the same changes, for asyncio callers.
     """
 
-    __slots__ = ("ask", "began", "id", "notify", "outcome", "parts", "reads", "unsaid", "waiter")
+    __slots__ = (
+        "began",
+        "id",
+        "notify",
+        "options",
+        "outcome",
+        "parts",
+        "reads",
+        "unreported",
+        "waiter",
+    )
 
     def __init__(
-        self, ask: CallOptions, notify: Callable[[], object] | None = None, *, reads: bool = False
+        self,
+        options: CallOptions,
+        notify: Callable[[], object] | None = None,
+        *,
+        reads: bool = False,
     ) -> None:
-        self.prepare(ask, notify, reads)
+        self.prepare(options, notify, reads)
 
-    def prepare(self, ask: CallOptions, notify: Callable[[], object] | None, reads: bool) -> None:
-        """Fill in what a new call is."""
-        self.ask = ask
+    def prepare(
+        self, options: CallOptions, notify: Callable[[], object] | None, reads: bool
+    ) -> None:
+        """Set every field of a new call. Separate from `__init__` because a positional call of a
+        compiled method is cheaper."""
+        self.options = options
         self.reads = reads
-        """Whether parts are read one by one; if not, they are taken as they come, and joined."""
-        self.unsaid = 0
+        self.unreported = 0
         self.began = monotonic()
         self.id = 0
         self.parts = _NO_PARTS
         self.outcome: Outcome | None = None
         self.notify = notify
         self.waiter: Future[None] | None = None
-        """Set with the next thing that comes, and let go of: an asyncio caller's way to wait."""
 
     def ended(self) -> bool:
-        """Whether the outcome is there; parts may still be to be taken."""
+        """Return whether the call has its outcome. Unread parts may remain."""
         return self.outcome is not None
 
-    def has_news(self) -> bool:
-        """Whether a part or the outcome is there."""
+    def is_readable(self) -> bool:
+        """Return whether a part or the outcome can be read."""
         return bool(self.parts) or self.outcome is not None
 
     def read_one(self) -> tuple[list[bytes], int]:
-        """Take a part. And how many were read that the session is to be told of now, if any: see
-        `Calls.was_read`."""
-        frames = self.parts.popleft()
-        self.unsaid += 1
-        if self.unsaid < CREDIT_STEP or self.ended():
-            return frames, 0
-        unsaid, self.unsaid = self.unsaid, 0
-        return frames, unsaid
+        """Take one part.
 
-    def watch(self, notify: Callable[[], object], who: int) -> None:
-        """`notify` is called by `tell` from now on. `who` waits for it."""
+        Returns its frames, and the number of read parts that must be reported now by
+        `PendingCalls.was_read`: 0 until STEP parts have been read, and after the end.
+        """
+        frames = self.parts.popleft()
+        self.unreported += 1
+        if self.unreported < CREDIT_STEP or self.ended():
+            return frames, 0
+        unreported, self.unreported = self.unreported, 0
+        return frames, unreported
+
+    def watch(self, notify: Callable[[], object], watcher: int) -> None:
+        """Call `notify` after each change from now on. `watcher` names the waiting thread."""
         self.notify = notify
 
-    def unwatch(self, who: int) -> None:
-        """`who` waits no more."""
+    def unwatch(self, watcher: int) -> None:
+        """Do not notify `watcher` any more. A call with one watcher may still notify it."""
 
     def wait_on(self, waiter: Future[None] | None) -> None:
-        """`waiter` is set with the next thing that comes; None: nobody waits any more."""
+        """Complete `waiter` with the next change. None removes the waiter."""
         self.waiter = waiter
 
     def end(self, outcome: Outcome) -> None:
-        """The first outcome counts."""
+        """Set the outcome. Only the first one counts."""
         if self.outcome is None:
             self.outcome = outcome
-            self.tell()
+            self.wake()
 
-    def tell(self) -> None:
-        """Sets `waiter`, calls `notify`."""
+    def wake(self) -> None:
+        """Complete `waiter` and call `notify`."""
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
@@ -246,31 +284,32 @@ class PendingCall:
 
 
 class ConversationCall(PendingCall):
-    """A call with a stream of the client's own. A reader and a sender may wait for it at once.
+    """A call whose client sends a stream too. A reader and a sender may wait for it at once.
 
-    ``sends``: parts that wait for credit. ``last``: the body of our end, behind them.
+    sends: parts that wait for credit.
+    last: the body of the FINAL of this side, sent after `sends`; None until `finish`.
     """
 
     __slots__ = ("_waiters", "_watchers", "last", "sends")
 
-    def __init__(self, ask: CallOptions) -> None:
-        super().__init__(ask, reads=True)
+    def __init__(self, options: CallOptions) -> None:
+        super().__init__(options, reads=True)
         self.sends: deque[list[bytes]] = deque()
         self.last: list[bytes] | None = None
         self._watchers: dict[int, Callable[[], object]] = {}
         self._waiters: list[Future[None]] = []
 
-    def watch(self, notify: Callable[[], object], who: int) -> None:
-        self._watchers[who] = notify
+    def watch(self, notify: Callable[[], object], watcher: int) -> None:
+        self._watchers[watcher] = notify
 
-    def unwatch(self, who: int) -> None:
-        self._watchers.pop(who, None)
+    def unwatch(self, watcher: int) -> None:
+        self._watchers.pop(watcher, None)
 
     def wait_on(self, waiter: Future[None] | None) -> None:
         if waiter is not None:
             self._waiters.append(waiter)
 
-    def tell(self) -> None:
+    def wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -280,7 +319,11 @@ class ConversationCall(PendingCall):
 
 
 class PendingCalls:
-    """The open calls over one session, by the session's number for them."""
+    """The open calls of one session, by the session's number of each call.
+
+    session: the client's state machine.
+    hub: distributes the events that the session receives to their subscribers.
+    """
 
     def __init__(
         self,
@@ -292,122 +335,130 @@ class PendingCalls:
         self.session = session
         self._urls = urls
         self._up, self._refusal = up, refusal
-        self._speaks_new = session.settings.dialect is Dialect.MDP03
+        self._has_metadata = session.settings.dialect is Dialect.MDP03
         self._open: dict[int, PendingCall] = {}
         self._fault: Exception | None = None
-        self._leaving: list[PendingCall] = []  # one-way, not yet handed to the socket
-        self._told = 0  # calls that had their answer in the last batch of events with any
+        self._unsent: list[PendingCall] = []  # one-way calls that the socket has not taken yet
+        self._last_answers = 0  # events in the last batch that had any
         self.hub = Hub()
-        """Who hears the events that come."""
 
     def begin(self, call: PendingCall, now: float, restart: bool = True) -> None:
-        """Gives the call to the session. What the session refuses is the call's outcome.
+        """Give the call to the session. An error of the session becomes the call's outcome.
 
-        `restart` False: it is sent once, whatever becomes of it.
+        `restart`: whether the session may send the call again after its connection is lost.
         """
-        ask = call.ask
+        options = call.options
         if self._fault is not None:
             call.end(self._fault)
             return
-        left = call.began + ask.timeout - now
+        left = call.began + options.timeout - now
         if left < _LEAST:
             left = _LEAST
-        metadata = ask.metadata
-        if ask.implied and not metadata and self._speaks_new:
-            metadata = ask.implied
+        metadata = options.metadata
+        if options.implied and not metadata and self._has_metadata:
+            metadata = options.implied
         try:
-            if ask.command == _EVENT:
+            if options.command == _EVENT:
                 self._publish(call, now, left, metadata)
                 return
             call.id = self.session.ask(
-                ask.service, ask.frames, now, left, ask.flags, ask.to, metadata, restart
+                options.service,
+                options.frames,
+                now,
+                left,
+                options.flags,
+                options.to,
+                metadata,
+                restart,
             )
         except Exception as error:
             call.end(error)
             return
-        if ask.flags & _ONE_WAY:
-            self._leaving.append(call)
+        if options.flags & _ONE_WAY:
+            self._unsent.append(call)
         else:
             self._open[call.id] = call
 
-    def launch(self, call: PendingCall, line: AsyncLine[ClientEvent]) -> Future[None] | None:
-        """Begins a call on a loop; what it waits on, None where its outcome is there already.
+    def launch(
+        self, call: PendingCall, connection: AsyncSessionConnection[ClientEvent]
+    ) -> Future[None] | None:
+        """Begin a call on an event loop. Return the future to wait on, or None after its end.
 
-        It leaves at once if it is the only one: where the last batch of answers woke nobody else
-        and no other call is open, no other is likely to come in this turn of the loop.
+        A lone call is sent at once. When no other call is open, and the last batch had at most one
+        answer, another call in the same turn of the loop is unlikely. Other calls are sent
+        together at the end of the turn.
         """
         self.begin(call, call.began)
-        if len(self._open) == 1 and self._told <= 1:
-            line.send()
+        if len(self._open) == 1 and self._last_answers <= 1:
+            connection.send()
         else:
-            line.touch()
+            connection.touch()
         if call.outcome is not None:
             return None
-        call.waiter = waiter = line.loop.create_future()
+        call.waiter = waiter = connection.loop.create_future()
         return waiter
 
     def _publish(self, call: PendingCall, now: float, ttl: float, metadata: bytes) -> None:
-        ask = call.ask
-        call.id = self.session.publish(ask.service, ask.frames, now, ttl=ttl, metadata=metadata)
-        self._leaving.append(call)
+        options = call.options
+        call.id = self.session.publish(
+            options.service, options.frames, now, ttl=ttl, metadata=metadata
+        )
+        self._unsent.append(call)
 
     def cancel(self, call: PendingCall, now: float) -> None:
-        """Nobody waits for it any more. May be repeated, also for one that has ended."""
+        """Cancel the call at the broker. May be repeated; has no effect after the end."""
         if call.id and not call.ended():
             self.session.cancel(call.id, now)
 
     def was_read(self, call: PendingCall, parts: int) -> None:
-        """The parts that were read of `call` make room for others."""
+        """Report that `parts` parts of `call` were read: the session sends credit for others."""
         if not call.ended():
             self.session.streams.was_read(call.id, parts)
 
     def push(self, call: ConversationCall) -> None:
-        """Hand over what `call` has to send, as far as there is credit."""
+        """Give the session the parts that `call` has to send, as far as there is credit."""
         streams, sends = self.session.streams, call.sends
         before = len(sends)
         while sends and not call.ended() and streams.room(call.id):
             streams.part(call.id, sends.popleft())
         if len(sends) < before:
-            call.tell()
+            call.wake()
         if call.last is not None and not sends and not call.ended():
             streams.finish(call.id, call.last)
             call.last = None
 
     def close(self, now: float) -> None:
-        """Ends the session and with it every call, also what was to leave one-way and has not."""
-        leaving, self._leaving = self._leaving, []
+        """End the session and every call, one-way calls that were not sent included."""
+        unsent, self._unsent = self._unsent, []
         self.session.close(now)
-        for call in leaving:
-            call.end(Cancelled("the client was closed before this could leave"))
+        for call in unsent:
+            call.end(Cancelled("the client was closed before the request was sent"))
         self.hub.close()
 
     def take(self, events: Sequence[ClientEvent]) -> None:
-        """Hands the session's events to the calls that they belong to.
-
-        To be called after every flush.
-        """
+        """Hand each event of the session to its call. Must be called after every flush."""
         refusal = self._refusal()
         if refusal is not None and refusal.final and len(self._urls) == 1:
             self._end_refused(refusal)
-        if self._leaving:
-            self._look_after_leaving(monotonic())
+        if self._unsent:
+            self._end_sent(monotonic())
         if events:
-            self._told = len(events)
+            self._last_answers = len(events)
         for event in events:
             if isinstance(event, Final):
-                self._answered(event)
+                self._handle_final(event)
             else:
-                self._on_the_way(event)
+                self._handle_other(event)
 
-    def _answered(self, event: Final) -> None:
+    def _handle_final(self, event: Final) -> None:
         ended = self._open.pop(event.call, None)
         if ended is not None:
-            ended.end(self._named(event, ended) if event.status == _TOO_LATE else event)
+            ended.end(self._explained(event, ended) if event.status == _TOO_LATE else event)
 
-    def _on_the_way(
+    def _handle_other(
         self, event: Lost | Part | CallCredit | EventReceived | SubscriptionRefused
     ) -> None:
-        """Everything but an answer."""
+        """Handle an event that is not a FINAL."""
         if isinstance(event, Lost):
             ended = self._open.pop(event.call, None)
             if ended is not None:
@@ -420,57 +471,61 @@ class PendingCalls:
                 call.parts = deque()
             call.parts.append(event.frames)
             if call.reads:
-                call.tell()
+                call.wake()
             else:
                 self.session.streams.was_read(call.id, 1)
         elif isinstance(event, CallCredit):
             sender = self._open.get(event.call)
             if isinstance(sender, ConversationCall):
                 self.push(sender)
-                sender.tell()
+                sender.wake()
         else:
             self.hub.put(event)
 
-    def _look_after_leaving(self, now: float) -> None:
-        """The session has no event for what leaves one-way: it forgets it, sent or too late."""
-        leaving, self._leaving = self._leaving, []
-        for call in leaving:
+    def _end_sent(self, now: float) -> None:
+        """End the one-way calls that the session has sent or dropped at their deadline.
+
+        The session has no event for either: `has_left` is true after both.
+        """
+        unsent, self._unsent = self._unsent, []
+        for call in unsent:
             if not self.session.has_left(call.id):
-                self._leaving.append(call)
-            elif now < call.began + call.ask.timeout:
+                self._unsent.append(call)
+            elif now < call.began + call.options.timeout:
                 call.end(Final(call.id, spec.OK, [], b""))
             else:
-                call.end(self._named(Final(call.id, spec.DEADLINE_EXCEEDED, [NOT_SENT], b""), call))
+                late = Final(call.id, spec.DEADLINE_EXCEEDED, [NOT_SENT], b"")
+                call.end(self._explained(late, call))
 
     def _end_refused(self, refusal: Refusal) -> None:
-        """The only broker does not let us in: what was open then need not wait for its deadline."""
-        for call in [*self._open.values(), *self._leaving]:
+        """The only broker refused the handshake: end the calls that were open then, at once."""
+        for call in [*self._open.values(), *self._unsent]:
             if call.began <= refusal.at:
                 self.cancel(call, refusal.at)
                 call.end(Unauthenticated(refusal.text))
 
     def fail(self, error: Exception) -> None:
-        """Whatever drives the session has broken: all calls end with `error`, later ones too."""
+        """The driver of the session has failed: end all calls with `error`, later ones too."""
         self._fault = error
-        calls, self._open, self._leaving = [*self._open.values(), *self._leaving], {}, []
+        calls, self._open, self._unsent = [*self._open.values(), *self._unsent], {}, []
         for call in calls:
             call.end(error)
         self.hub.close(error)
 
-    def _named(self, event: Final, call: PendingCall) -> Outcome:
-        """A deadline that passed without any broker says which ones were tried."""
+    def _explained(self, event: Final, call: PendingCall) -> Outcome:
+        """Return `event`, or an error that lists the brokers if none is connected."""
         if self._up():
             return event
         tried = ", ".join(self._urls)
         refusal = self._refusal()
         why = f": {refusal.text}" if refusal is not None else ""
         return DeadlineExceeded(
-            f"no broker was reachable within {call.ask.timeout:g} s at {tried}{why}"
+            f"no broker was reachable within {call.options.timeout:g} s at {tried}{why}"
         )
 
 
 def result(call: PendingCall) -> Reply:
-    """The reply of a call that has ended; parts of a stream that were not taken come first, joined.
+    """Return the reply of an ended call: the unread parts, then the FINAL, joined.
 
     Raises: a StatusError for every status but 200, BrokerLost.
     """
@@ -482,13 +537,13 @@ def result(call: PendingCall) -> Reply:
 
 
 def final(call: PendingCall) -> Reply:
-    """The FINAL alone. Raises: as `result`."""
+    """Return the FINAL alone. Raises: as `result`."""
     outcome = call.outcome
     if isinstance(outcome, Final):
         return _reply(outcome)
     if isinstance(outcome, Exception):
         raise outcome
-    service = call.ask.service.decode("utf-8", "backslashreplace")
+    service = call.options.service.decode("utf-8", "backslashreplace")
     raise BrokerLost(
         f"the broker was lost while {service} was called, and the call may not be sent again"
     )
@@ -502,8 +557,3 @@ def _reply(outcome: Final) -> Reply:
     reply.status = _OK
     reply.worker = outcome.worker
     return reply
-
-
-def closed() -> LocalProtocolError:
-    """For who uses a client after its `close`."""
-    return LocalProtocolError("closed", "this client is closed")

@@ -1,39 +1,59 @@
-"""Conversations as a client has them: parts go both ways on one call.
+"""Conversations: parts go both ways on one call.
 
-Sending waits for the other side to take parts, so a slow reader slows down who writes, and what
+`send` waits until the other side takes the part. So a slow reader slows down the sender, and what
 waits in between is bounded. One thread (or task) may read while another one sends.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from majordomus.errors import LocalProtocolError
 from majordomus.net.bodies import Body, Reply, to_frames
-from majordomus.net.client.async_client import AsyncStream
+from majordomus.net.client.async_call_runner import AsyncCallRunner
+from majordomus.net.client.call_runner import CallRunner
 from majordomus.net.client.calls import ConversationCall, final
-from majordomus.net.client.client import Stream
-
-if TYPE_CHECKING:
-    from majordomus.net.client.async_client import AsyncClient
-    from majordomus.net.client.client import Client
+from majordomus.net.client.streams import AsyncStream, Stream
 
 
-def _say(call: ConversationCall, frames: list[bytes], finished: bool) -> None:
-    """Puts a part where the session takes it from. Raises: what the call has ended with."""
-    if call.ended():
-        final(call)
-        raise LocalProtocolError("ended", "the other side has ended this conversation")
-    if finished:
-        raise LocalProtocolError("finished", "this side of the conversation is finished")
-    call.sends.append(frames)
+class SendingSide:
+    """The client's side of a conversation: what may be sent, and when. It does not wait.
 
+    call: the call of the conversation.
+    finished: whether `finish` was called: this side sends no more parts.
+    """
 
-def _check_said(call: ConversationCall) -> None:
-    """After a wait. Raises: what the call has ended with, if a part was not taken before."""
-    if call.ended() and call.sends:
-        call.sends.clear()
-        final(call)
+    def __init__(self, call: ConversationCall) -> None:
+        self.call = call
+        self.finished = False
+
+    def put(self, body: Body) -> None:
+        """Queue a part.
+
+        Raises: what the call has ended with; LocalProtocolError after its end or `finish`.
+        """
+        frames = to_frames(body)
+        if self.call.ended():
+            self._raise_end()
+        if self.finished:
+            raise LocalProtocolError("finished", "this side of the conversation is finished")
+        self.call.sends.append(frames)
+
+    def check_sent(self) -> None:
+        """Check after the wait that the part was sent. Raises: what the call has ended with."""
+        if self.call.ended() and self.call.sends:
+            self.call.sends.clear()
+            self._raise_end()
+
+    def finish(self, body: Body) -> bool:
+        """Queue the FINAL. Return False where there is nothing to send: it may be repeated."""
+        if self.finished or self.call.ended():
+            self.finished = True
+            return False
+        self.finished = True
+        self.call.last = to_frames(body)
+        return True
+
+    def _raise_end(self) -> None:
+        final(self.call)
         raise LocalProtocolError("ended", "the other side has ended this conversation")
 
 
@@ -44,89 +64,65 @@ def _joined(parts: list[Reply]) -> Reply:
 
 
 class Conversation(Stream):
-    """Send with `send`, read by iterating; `finish` ends this side, leaving the context both."""
+    """Send with `send`, read by iterating. `finish` ends this side; leaving the context ends both
+    sides."""
 
-    def __init__(self, client: Client, call: ConversationCall) -> None:
-        self._talk = call
-        self._finished = False
-        super().__init__(client, call)
-        self._let_go()
+    def __init__(self, runner: CallRunner, call: ConversationCall) -> None:
+        self._side = SendingSide(call)
+        super().__init__(runner, call)
+        runner.flush_parts(call)
 
     def send(self, body: Body) -> None:
-        """One part. Waits until the other side takes it.
+        """Send one part. Waits until the other side takes it.
 
         Raises: what the conversation has ended with; LocalProtocolError after its end or `finish`.
         """
-        call, client = self._talk, self._client
-        _say(call, to_frames(body), self._finished)
-        client._wait(
-            call,
-            lambda: not call.sends or call.ended(),
-            lambda now: client._calls.push(call),
-        )
-        self._let_go()
-        _check_said(call)
+        side = self._side
+        side.put(body)
+        self._runner.send_part(side.call)
+        side.check_sent()
 
     def finish(self, body: Body = None) -> None:
-        """No more parts come from here; `body` is the last one, if there is one. The other side may
-        go on. May be repeated."""
-        call, client = self._talk, self._client
-        if self._finished or call.ended():
-            self._finished = True
-            return
-        self._finished = True
-        call.last = to_frames(body)
-        client._soon(lambda now: client._calls.push(call))
-        self._let_go()
+        """End this side; `body`, if there is one, is its last part. The other side may go on.
+
+        May be repeated.
+        """
+        if self._side.finish(body):
+            self._runner.send_last(self._side.call)
 
     def result(self, body: Body = None) -> Reply:
-        """Finishes, and waits for the end of the answer: what was not read of it, joined."""
+        """Finish, wait for the end of the answer, and return its unread parts, joined."""
         self.finish(body)
         return _joined(list(self))
 
-    def _let_go(self) -> None:
-        """What was said leaves now, and does not wait here for the next word; if there is no
-        connection yet, it is waited for."""
-        call, streams = self._talk, self._client._session.streams
-        if not call.ended() and streams.pending(call.id):
-            self._client._soon(
-                lambda now: None, lambda: call.ended() or not streams.pending(call.id)
-            )
-
 
 class AsyncConversation(AsyncStream):
-    """Send with `send`, read with `async for`; `finish` ends this side, leaving the context
-    both."""
+    """Send with `send`, read with `async for`. `finish` ends this side; leaving the context ends
+    both sides."""
 
-    def __init__(self, client: AsyncClient, call: ConversationCall) -> None:
-        super().__init__(client, call)
-        self._talk = call
-        self._finished = False
+    def __init__(self, runner: AsyncCallRunner, call: ConversationCall) -> None:
+        self._side = SendingSide(call)
+        super().__init__(runner, call)
 
     async def send(self, body: Body) -> None:
-        """One part. Waits until the other side takes it.
+        """Send one part. Waits until the other side takes it.
 
         Raises: what the conversation has ended with; LocalProtocolError after its end or `finish`.
         """
-        call, client = self._talk, self._client
-        _say(call, to_frames(body), self._finished)
-        client._push(call)
-        while call.sends and not call.ended():
-            await client._news(call)
-        _check_said(call)
+        side = self._side
+        side.put(body)
+        await self._runner.send_part(side.call)
+        side.check_sent()
 
     async def finish(self, body: Body = None) -> None:
-        """No more parts come from here; `body` is the last one, if there is one. The other side may
-        go on. May be repeated."""
-        call = self._talk
-        if self._finished or call.ended():
-            self._finished = True
-            return
-        self._finished = True
-        call.last = to_frames(body)
-        self._client._push(call)
+        """End this side; `body`, if there is one, is its last part. The other side may go on.
+
+        May be repeated.
+        """
+        if self._side.finish(body):
+            self._runner.push(self._side.call)
 
     async def result(self, body: Body = None) -> Reply:
-        """Finishes, and waits for the end of the answer: what was not read of it, joined."""
+        """Finish, wait for the end of the answer, and return its unread parts, joined."""
         await self.finish(body)
         return _joined([part async for part in self])

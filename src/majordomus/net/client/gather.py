@@ -1,8 +1,9 @@
-"""One request to every worker of a service: replies as they come, with a total and a stall limit.
+"""Gathering: one request to every worker of a service, replies as they come, with a total and a
+stall limit.
 
-Who the workers are is asked of the broker (`mmi.workers`); each is then called by its id, so one
-that has left meanwhile fails with NotFound, and one that comes later is not asked. What is not
-awaited any more is cancelled.
+The broker lists the workers (`mmi.workers`). Each worker is then called by its id. So a worker that
+has left meanwhile fails with NotFound, and a worker that comes later is not asked. Calls whose
+replies are no longer needed are cancelled.
 """
 
 from __future__ import annotations
@@ -11,141 +12,141 @@ import asyncio
 import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import msgspec
 
 from majordomus.errors import ConfigurationError, DeadlineExceeded, Unavailable, error_for
 from majordomus.net.bodies import Reply
-from majordomus.net.client.calls import CallOptions, PendingCall, result
+from majordomus.net.client.async_call_runner import AsyncCallRunner
+from majordomus.net.client.call_runner import CallLauncher, CallRunner
+from majordomus.net.client.calls import CallOptions, PendingCall, make_options, result
 from majordomus.protocol import spec
-
-if TYPE_CHECKING:
-    from majordomus.net.client.async_client import AsyncClient
-    from majordomus.net.client.client import Client
 
 Wait: TypeAlias = Literal["all", "first"] | int
 WORKERS: Final = "mmi.workers"
 
 
 class _Row(msgspec.Struct):
-    """What matters here of a row of `mmi.workers`."""
+    """The fields of a row of `mmi.workers` that a gathering needs."""
 
     id: str
     state: str
     load: float | None
 
 
-class Tally:
-    """What has come, what is open, and whether it is enough.
+class GatherTally:
+    """Counts replies and failures, and decides when they are enough. It does not wait.
 
-    `failures` are the workers that did not answer, and why. With ``wait="all"`` they are the
-    caller's matter; otherwise the gathering fails when the answers that are wanted cannot come any
-    more.
+    workers: the ids of the workers that were asked.
+    failures: the workers that did not answer, and why. With ``wait="all"`` the caller handles
+        them. Otherwise the gathering fails when the wanted number of replies cannot come any more.
+    open: the calls that have not ended.
     """
 
     def __init__(self, wait: Wait, timeout: float, stall: float | None) -> None:
         if wait not in ("all", "first") and (not isinstance(wait, int) or wait < 1):
             raise ConfigurationError(f'wait is "all", "first" or a number from 1, not {wait!r}')
         if stall is not None and not stall > 0:
-            raise ConfigurationError(f"stall is more than 0 seconds, not {stall}")
+            raise ConfigurationError(f"stall must be more than 0 seconds, not {stall}")
         self.workers: list[bytes] = []
         self.failures: dict[bytes, Exception] = {}
         self.open: dict[bytes, PendingCall] = {}
         self._all = wait == "all"
         self._wanted = 0 if wait == "all" else 1 if wait == "first" else int(wait)
-        self._got = 0
+        self._replies = 0
         self._timeout = timeout
         self._stall = inf if stall is None else stall
         self._until = time.monotonic() + timeout
-        self._news = inf
+        self._last_change = inf
 
-    def ask(self, ask: CallOptions, listed: Reply) -> list[tuple[bytes, CallOptions]]:
-        """What every worker is asked; `listed` is the broker's answer to `mmi.workers`.
+    def options(self, options: CallOptions, listed: Reply) -> list[tuple[bytes, CallOptions]]:
+        """Return each worker with the options of its call.
 
-        Raises: Unavailable when there are not so many, a StatusError when the broker did not say.
+        `listed`: the broker's reply to `mmi.workers`. Raises: Unavailable when there are fewer
+        workers than wanted; a StatusError when the broker refuses to list them.
         """
         if listed.frames[:1] != [b"200"]:
-            raise error_for(int(listed.frames[0]), [b"the broker does not tell its workers"])
+            raise error_for(int(listed.frames[0]), [b"the broker does not list its workers"])
         rows = msgspec.json.decode(listed.frames[1], type=list[_Row])
         fit = (row for row in rows if row.state == "serving" and row.load != spec.LOAD_UNREADABLE)
         self.workers = [bytes.fromhex(row.id) for row in fit]
-        count, name = len(self.workers), ask.service.decode("utf-8", "backslashreplace")
+        count, name = len(self.workers), options.service.decode("utf-8", "backslashreplace")
         if count < max(1, self._wanted):
             raise Unavailable(
                 f"{count} workers serve '{name}' now, {max(1, self._wanted)} are wanted"
             )
         now = time.monotonic()
-        self._news = now
+        self._last_change = now
         left = max(0.001, self._until - now)
-        return [(worker, ask.but(to=worker, timeout=left)) for worker in self.workers]
+        return [(worker, options.replace(to=worker, timeout=left)) for worker in self.workers]
 
     @property
     def over(self) -> bool:
         """Whether nothing more is to be waited for."""
-        return not self.open or (not self._all and self._got >= self._wanted)
+        return not self.open or (not self._all and self._replies >= self._wanted)
 
     @property
     def left(self) -> float:
         """Seconds until a limit is reached; 0 when one is."""
-        return max(0.0, min(self._until, self._news + self._stall) - time.monotonic())
+        return max(0.0, min(self._until, self._last_change + self._stall) - time.monotonic())
 
     def take(self, worker: bytes) -> Reply | None:
-        """The reply of a call that has ended; None when it failed. Raises: see the class."""
+        """Return the reply of an ended call, or None if the call failed.
+
+        Raises: its error, if the wanted number of replies cannot come any more.
+        """
         call = self.open.pop(worker)
-        self._news = time.monotonic()
+        self._last_change = time.monotonic()
         try:
             reply = result(call)
         except Exception as error:
             self.failures[worker] = error
-            self._check(error)
+            self._check_failure(error)
             return None
-        self._got += 1
+        self._replies += 1
         return reply
 
-    def run_out(self) -> list[PendingCall]:
-        """A limit is reached: the open calls fail with DeadlineExceeded; they are to be cancelled.
+    def expire(self) -> list[PendingCall]:
+        """End the wait at a limit: the open calls fail with DeadlineExceeded.
 
-        Raises nothing: see `check_limit`.
+        Returns these calls, which must be cancelled. Raises nothing; see `check_limit`.
         """
         if time.monotonic() >= self._until:
             text = f"no answer within {self._timeout:g} s"
         else:
-            text = f"nobody answered for {self._stall:g} s"
+            text = f"no worker answered for {self._stall:g} s"
         calls = list(self.open.values())
         self.failures.update((worker, DeadlineExceeded(text)) for worker in self.open)
         self.open.clear()
         return calls
 
     def check_limit(self) -> None:
-        """After `run_out`. Raises: DeadlineExceeded where that was not enough."""
-        if not self._all and self._got < self._wanted:
+        """Check the replies after `expire`. Raises: DeadlineExceeded if they are not enough."""
+        if not self._all and self._replies < self._wanted:
             raise next(e for e in self.failures.values() if isinstance(e, DeadlineExceeded))
 
-    def _check(self, error: Exception) -> None:
-        if not self._all and self._got + len(self.open) < self._wanted:
+    def _check_failure(self, error: Exception) -> None:
+        if not self._all and self._replies + len(self.open) < self._wanted:
             raise error
 
 
-class Gathering(Iterator[Reply]):
-    """The replies of many workers, as they come; `worker` of each says whose it is.
+def _report_end(put: Callable[[bytes], object], worker: bytes, call: PendingCall) -> None:
+    """Put `worker` into the queue of ended calls. Not a method: an open call must not keep its
+    gathering alive, because dropping the gathering cancels the call."""
+    if call.ended():
+        put(worker)
 
-    `workers` are the ids that were asked, `failures` those that failed, and why. Closing it,
-    leaving its `with` or dropping it cancels what has not come yet. For one thread at a time.
-    """
 
-    def __init__(self, client: Client, ask: CallOptions, wait: Wait, stall: float | None) -> None:
-        self._client = client
-        self._tally = tally = Tally(wait, ask.timeout, stall)
-        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        listed = client.call(WORKERS, ask.service, timeout=ask.timeout)
-        for worker, one in tally.ask(ask, listed):
-            call = tally.open[worker] = PendingCall(one)
-            call.notify = self._teller(worker, call)
-        for call in list(tally.open.values()):
-            client._launch(call)
+class BaseGathering:
+    """What both gatherings share: everything but the waiting."""
+
+    _launcher: CallLauncher
+    _options: CallOptions
+    _tally: GatherTally
 
     @property
     def workers(self) -> list[bytes]:
@@ -157,16 +158,55 @@ class Gathering(Iterator[Reply]):
         """The workers that did not answer so far, and why."""
         return self._tally.failures
 
+    def _list_workers(self) -> CallOptions:
+        """Return the options of the call that lists the workers."""
+        return make_options(WORKERS, self._options.service, self._options.timeout)
+
+    def _launch(self, listed: Reply, put: Callable[[bytes], object]) -> None:
+        """Call every listed worker. `put` gets the id of each worker whose call has ended."""
+        tally = self._tally
+        for worker, options in tally.options(self._options, listed):
+            call = tally.open[worker] = PendingCall(options)
+            call.notify = partial(_report_end, put, worker, call)
+        for call in list(tally.open.values()):
+            self._launcher.launch(call)
+
+    def _expire(self) -> None:
+        """Cancel the open calls at a limit. Raises: as `GatherTally.check_limit`."""
+        for call in self._tally.expire():
+            self._launcher.cancel(call)
+        self._tally.check_limit()
+
+    def _cancel_open(self) -> None:
+        calls = list(self._tally.open.values())
+        self._tally.open.clear()
+        for call in calls:
+            self._launcher.cancel(call)
+
+
+class Gathering(BaseGathering, Iterator[Reply]):
+    """The replies of many workers, as they come; `worker` of each names its worker.
+
+    `workers` are the ids that were asked, `failures` those that failed, and why. Closing it,
+    leaving its `with` or dropping it cancels what has not come yet. For one thread at a time.
+    """
+
+    def __init__(
+        self, runner: CallRunner, options: CallOptions, wait: Wait, stall: float | None
+    ) -> None:
+        self._launcher, self._options = runner, options
+        self._tally = GatherTally(wait, options.timeout, stall)
+        self._ended: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._launch(runner.call(self._list_workers()), self._ended.put)
+
     def __next__(self) -> Reply:
         tally = self._tally
         try:
             while not tally.over:
                 try:
-                    worker = self._arrived.get(timeout=tally.left)
+                    worker = self._ended.get(timeout=tally.left)
                 except queue.Empty:
-                    for call in tally.run_out():
-                        self._client._cancel(call)
-                    tally.check_limit()
+                    self._expire()
                     break
                 reply = tally.take(worker)
                 if reply is not None:
@@ -178,11 +218,8 @@ class Gathering(Iterator[Reply]):
         raise StopIteration
 
     def close(self) -> None:
-        """Cancels what has not come yet. May be repeated."""
-        calls = list(self._tally.open.values())
-        self._tally.open.clear()
-        for call in calls:
-            self._client._cancel(call)
+        """Cancel what has not come yet. May be repeated."""
+        self._cancel_open()
 
     def __enter__(self) -> Self:
         return self
@@ -199,46 +236,32 @@ class Gathering(Iterator[Reply]):
         if hasattr(self, "_tally"):
             self.close()
 
-    def _teller(self, worker: bytes, call: PendingCall) -> Callable[[], None]:
-        arrived = self._arrived  # not self: a call that is open must not keep this alive
-        return lambda: arrived.put(worker) if call.ended() else None
 
-
-class AsyncGathering(AsyncIterator[Reply]):
-    """The same for `async for`; the workers are asked at the first step."""
+class AsyncGathering(BaseGathering, AsyncIterator[Reply]):
+    """The same for `async for`. The workers are listed and asked at the first step."""
 
     def __init__(
-        self, client: AsyncClient, ask: CallOptions, wait: Wait, stall: float | None
+        self, runner: AsyncCallRunner, options: CallOptions, wait: Wait, stall: float | None
     ) -> None:
-        self._client, self._ask = client, ask
-        self._tally = Tally(wait, ask.timeout, stall)
-        self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self._launcher = self._runner = runner
+        self._options = options
+        self._tally = GatherTally(wait, options.timeout, stall)
+        self._ended: asyncio.Queue[bytes] = asyncio.Queue()
         self._begun = False
-
-    @property
-    def workers(self) -> list[bytes]:
-        """The ids of the workers that were asked."""
-        return self._tally.workers
-
-    @property
-    def failures(self) -> dict[bytes, Exception]:
-        """The workers that did not answer so far, and why."""
-        return self._tally.failures
 
     async def __anext__(self) -> Reply:
         tally = self._tally
         try:
             if not self._begun:
                 self._begun = True
-                await self._begin()
+                listed = await self._runner.call(self._list_workers())
+                self._launch(listed, self._ended.put_nowait)
             while not tally.over:
                 try:
                     async with asyncio.timeout(tally.left):
-                        worker = await self._arrived.get()
+                        worker = await self._ended.get()
                 except TimeoutError:
-                    for call in tally.run_out():
-                        self._client._cancel(call)
-                    tally.check_limit()
+                    self._expire()
                     break
                 reply = tally.take(worker)
                 if reply is not None:
@@ -250,12 +273,9 @@ class AsyncGathering(AsyncIterator[Reply]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancels what has not come yet. May be repeated."""
+        """Cancel what has not come yet. May be repeated."""
         self._begun = True
-        calls = list(self._tally.open.values())
-        self._tally.open.clear()
-        for call in calls:
-            self._client._cancel(call)
+        self._cancel_open()
 
     async def __aenter__(self) -> Self:
         return self
@@ -270,17 +290,4 @@ class AsyncGathering(AsyncIterator[Reply]):
 
     def __del__(self) -> None:
         for call in self._tally.open.values() if hasattr(self, "_tally") else ():
-            self._client._cancel_from_anywhere(call)
-
-    async def _begin(self) -> None:
-        client, tally, ask = self._client, self._tally, self._ask
-        listed = await client.call(WORKERS, ask.service, timeout=ask.timeout)
-        for worker, one in tally.ask(ask, listed):
-            call = tally.open[worker] = PendingCall(one)
-            call.notify = self._teller(worker, call)
-        for call in list(tally.open.values()):
-            client._launch(call)
-
-    def _teller(self, worker: bytes, call: PendingCall) -> Callable[[], None]:
-        arrived = self._arrived
-        return lambda: arrived.put_nowait(worker) if call.ended() else None
+            self._runner.cancel_unreferenced(call)

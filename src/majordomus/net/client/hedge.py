@@ -1,7 +1,7 @@
-"""Hedged calls: where an answer takes long, another worker is asked as well, and the first answer
-that comes counts. The other one is cancelled.
+"""Hedged calls: a second worker is asked when the first answer takes long. The first answer counts,
+and the other attempt is cancelled.
 
-The rules are here, in `Hedge`; the two waits differ in how they wait.
+The rules are in `Hedge`; `hedged` and `hedged_async` differ only in how they wait.
 """
 
 from __future__ import annotations
@@ -9,118 +9,129 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from majordomus.core.client.session import Final as Outcome
 from majordomus.errors import Cancelled, ConfigurationError
 from majordomus.net.bodies import Reply
-from majordomus.net.client.calls import CallOptions, PendingCall, PendingCalls, result
+from majordomus.net.client.async_call_runner import AsyncCallRunner
+from majordomus.net.client.call_runner import CallLauncher, CallRunner
+from majordomus.net.client.calls import CallOptions, PendingCall, result
 from majordomus.protocol import metadata, spec
 
-if TYPE_CHECKING:
-    from majordomus.net.client.async_client import AsyncClient
-    from majordomus.net.client.client import Client
-
 NO_ANSWERS: Final = frozenset((spec.TOO_MANY, spec.WORKER_LOST, spec.UNAVAILABLE))
-"""Statuses by which nobody has answered: the other try may still."""
+"""Statuses that are not the answer of a worker: the other attempt may still get one."""
 
 
 class Hedge:
-    """The first try, and the second when there is one.
+    """The attempts of one hedged call.
 
-    Raises: ConfigurationError for what cannot be asked twice.
+    first: the first attempt.
+    second: the second attempt; None before `start_second`.
+
+    Raises: ConfigurationError for a call that may not be sent twice.
     """
 
-    def __init__(self, ask: CallOptions, after: float) -> None:
+    def __init__(
+        self,
+        launcher: CallLauncher,
+        options: CallOptions,
+        after: float,
+        notify: Callable[[], object],
+    ) -> None:
         if not after > 0:
-            raise ConfigurationError(f"hedge_after is more than 0 seconds, not {after}")
-        if ask.flags & spec.ONCE:
+            raise ConfigurationError(f"hedge_after must be more than 0 seconds, not {after}")
+        if options.flags & spec.ONCE:
             raise ConfigurationError("hedge_after asks twice, once=True asks once: choose one")
-        if ask.to:
+        if options.to:
             raise ConfigurationError("hedge_after asks another worker, to= asks one: choose one")
-        self.after = after
-        self.first = PendingCall(ask)
+        self._launcher = launcher
+        self._notify = notify
+        self.first = PendingCall(options, notify)
         self.second: PendingCall | None = None
 
-    def make_second(self) -> PendingCall:
-        """The second try: it has the deadline of the first."""
-        second = self.second = PendingCall(self.first.ask)
-        second.began = self.first.began
-        return second
+    def start(self) -> None:
+        """Begin the first attempt."""
+        self._launcher.launch(self.first)
 
-    def begin_second(self, calls: PendingCalls, second: PendingCall, now: float) -> None:
-        """Sends the second try, if there is a first one for it to differ from."""
-        wire = calls.session.wire(self.first.id)
-        if not wire:
-            second.end(Cancelled("the first try is not on its way"))
-            return
-        ask = self.first.ask
-        field = ask.metadata or ask.implied
-        values = {**(metadata.unpack(field) if field else {}), "hedge": wire}
-        second.ask = ask.but(metadata=metadata.pack(values))
-        calls.begin(second, now, restart=False)
+    def start_second(self) -> None:
+        """Begin the second attempt. It has the deadline of the first."""
+        second = self.second = PendingCall(self.first.options, self._notify)
+        second.began = self.first.began
+        self._launcher.launch(second, partial(self._begin_second, second))
 
     def decided(self) -> PendingCall | None:
-        """The try whose outcome is the answer; None as long as one may still be it."""
-        tries = [self.first] if self.second is None else [self.first, self.second]
-        for call in tries:
-            if _answers(call):
+        """Return the attempt whose outcome is the answer; None while one may still come."""
+        attempts = [self.first] if self.second is None else [self.first, self.second]
+        for call in attempts:
+            if _is_answer(call):
                 return call
-        return self.first if all(call.ended() for call in tries) else None
+        return self.first if all(call.ended() for call in attempts) else None
 
-    def open(self) -> list[PendingCall]:
-        """The tries that nobody waits for any more when the other has answered."""
-        return [call for call in (self.first, self.second) if call and not call.ended()]
+    def cancel_open(self) -> None:
+        """Cancel the attempts that have not ended."""
+        for call in (self.first, self.second):
+            if call and not call.ended():
+                self._launcher.cancel(call)
+
+    def _begin_second(self, second: PendingCall, now: float) -> None:
+        """Give the second attempt to the session. Its metadata names the first attempt, so that
+        the broker chooses another worker. It is sent only where the first one was."""
+        calls = self._launcher.calls
+        wire = calls.session.wire(self.first.id)
+        if not wire:
+            second.end(Cancelled("the first attempt is not sent"))
+            return
+        options = self.first.options
+        field = options.metadata or options.implied
+        values = {**(metadata.unpack(field) if field else {}), "hedge": wire}
+        second.options = options.replace(metadata=metadata.pack(values))
+        calls.begin(second, now, restart=False)
 
 
-def _answers(call: PendingCall) -> bool:
+def _is_answer(call: PendingCall) -> bool:
     return isinstance(call.outcome, Outcome) and call.outcome.status not in NO_ANSWERS
 
 
-def hedged(client: Client, ask: CallOptions, after: float) -> Reply:
-    """`Client.call` with `hedge_after`. Raises: as `Client.call`."""
-    hedge, news = Hedge(ask, after), threading.Event()
-    hedge.first.notify = news.set
-    client._launch(hedge.first)
+def hedged(runner: CallRunner, options: CallOptions, after: float) -> Reply:
+    """Make a hedged call in this thread. Raises: as `Client.call`."""
+    changed = threading.Event()
+    hedge = Hedge(runner, options, after, changed.set)
+    hedge.start()
     try:
         until = time.monotonic() + after
         while (winner := hedge.decided()) is None:
             if hedge.second is None and time.monotonic() >= until:
-                second = hedge.make_second()
-                second.notify = news.set
-                client._launch(second, partial(hedge.begin_second, client._calls, second))
+                hedge.start_second()
             left = until - time.monotonic()
-            news.wait(left if hedge.second is None else None)
-            news.clear()
+            changed.wait(left if hedge.second is None else None)
+            changed.clear()
         return result(winner)
     finally:
-        for call in hedge.open():
-            client._cancel(call)
+        hedge.cancel_open()
 
 
-async def hedged_async(client: AsyncClient, ask: CallOptions, after: float) -> Reply:
-    """`AsyncClient.call` with `hedge_after`. Raises: as `Client.call`."""
-    hedge, news = Hedge(ask, after), asyncio.Event()
-    hedge.first.notify = news.set
-    client._launch(hedge.first)
-    late = asyncio.Event()
+async def hedged_async(runner: AsyncCallRunner, options: CallOptions, after: float) -> Reply:
+    """Make a hedged call in this task. Raises: as `Client.call`."""
+    changed, late = asyncio.Event(), asyncio.Event()
+    hedge = Hedge(runner, options, after, changed.set)
+    hedge.start()
 
-    def is_late() -> None:
+    def on_late() -> None:
         late.set()
-        news.set()
+        changed.set()
 
-    timer = asyncio.get_running_loop().call_later(after, is_late)
+    # The timer alone decides: the clock may not have reached `after` when the timer fires.
+    timer = asyncio.get_running_loop().call_later(after, on_late)
     try:
         while (winner := hedge.decided()) is None:
             if hedge.second is None and late.is_set():
-                second = hedge.make_second()
-                second.notify = news.set
-                client._launch(second, partial(hedge.begin_second, client._calls, second))
-            await news.wait()
-            news.clear()
+                hedge.start_second()
+            await changed.wait()
+            changed.clear()
         return result(winner)
     finally:
         timer.cancel()
-        for call in hedge.open():
-            client._cancel(call)
+        hedge.cancel_open()

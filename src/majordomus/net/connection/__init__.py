@@ -1,1 +1,8 @@
-"""connection."""
+"""Connections of a session to its broker.
+
+credentials: the keys, certificates and passwords of a client or worker; why a handshake failed.
+link: the connection of one session, over one link after another.
+async_link: the same on an asyncio event loop.
+zmtp_link: a link of our own ZMTP over plain TCP.
+zmq_link: a link of libzmq.
+"""

@@ -1,8 +1,8 @@
-"""A line on an asyncio loop: descriptors registered with the loop itself, batches drained, sends of
-one turn together.
+"""A SessionConnection on an asyncio loop: the loop watches the descriptors, and what is sent in one
+turn of the loop is sent together.
 
-The descriptor of a ZeroMQ socket is edge-triggered: it tells of a change once, and a send may take
-that news away. So after every flush libzmq is asked whether there is something to read.
+The descriptor of a ZeroMQ socket is edge-triggered: it reports a change once, and a send may
+consume that report. So after every flush libzmq is asked whether there is something to receive.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from math import inf
 from typing import Generic, TypeVar
 
 from majordomus.net.connection.credentials import Access, Refusal
-from majordomus.net.connection.link import Line, Link, Session
+from majordomus.net.connection.link import Link, Session, SessionConnection
 
 logger = logging.getLogger("majordomus.net")
 
 E = TypeVar("E")
 
 
-class AsyncLine(Generic[E]):
-    """Drives one session on `loop`; everything is called in the loop's thread.
+class AsyncSessionConnection(Generic[E]):
+    """Drives one session on `loop`. All methods must be called in the loop's thread.
 
-    `take` gets the session's events, after every flush; `broken` gets the exception that has ended
-    the line, closed by then.
+    `where` returns the URL to connect to. `take` gets the session's events, after every flush.
+    `broken` gets an exception of the session or of `take`; the connection is closed by then.
     """
 
     def __init__(
@@ -41,61 +41,62 @@ class AsyncLine(Generic[E]):
         self.session = session
         self.loop = loop
         self._take, self._broken = take, broken
-        self._line: Line[E] = Line(session, where, self._opened, self._closing, access)
+        self._connection: SessionConnection[E] = SessionConnection(
+            session, where, self._opened, self._closing, access
+        )
         self._planned = False
-        self._at_work = False
+        self._working = False
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection at this moment."""
-        return self._line.up
+        """Whether there is a connection now."""
+        return self._connection.up
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why a broker did not let us in, the last time that it was tried."""
-        return self._line.refusal
+        """Why the broker refused the last handshake; None if it did not."""
+        return self._connection.refusal
 
     def open(self) -> None:
-        """Starts to connect."""
-        self._line.open(time.monotonic())
+        """Begin to connect."""
+        self._connection.open(time.monotonic())
         self.touch()
 
     def touch(self) -> None:
-        """Something was asked of the session: it is flushed when this turn of the loop is over."""
+        """Flush at the end of this turn of the loop. To be called after a change of the session."""
         if not self._planned:
             self._planned = True
-            if not self._at_work:  # else it is flushed at the end of this work
+            if not self._working:  # otherwise `_work` flushes at its end
                 self.loop.call_soon(self._planned_flush)
 
     def send(self) -> None:
-        """The same, and flushed at once, unless more is to be flushed in this turn anyway."""
-        if self._planned or self._at_work:
+        """Flush at once, unless a flush is planned for this turn anyway."""
+        if self._planned or self._working:
             self.touch()
         else:
             self._work()
 
     def flush(self) -> None:
-        """The same at once: what was asked of the session is sent when this returns, if there is a
-        connection.
-        """
-        self._flush()
+        """Flush at once: what the session has to send is sent when this returns, if there is a
+        connection."""
+        self._work()
 
     def close(self) -> None:
-        """Closes the socket, without a word to the session. May be repeated."""
+        """Close the connection. The session is not informed. May be repeated."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, inf
         self._closed = True
-        self._line.close()
+        self._connection.close()
 
     def _opened(self, link: Link) -> None:
         self.loop.add_reader(link.fds[0], self._socket_ready, link)
-        if link.tells_once:
+        if link.edge_triggered:
             self.loop.add_reader(link.fds[-1], self._monitor_ready, link)
-            # An edge that was there before the registration is not told again.
+            # An edge before the registration is not reported again.
             self.loop.call_soon(self._monitor_ready, link)
 
     def _closing(self, link: Link) -> None:
@@ -103,42 +104,40 @@ class AsyncLine(Generic[E]):
             self.loop.remove_reader(fd)
 
     def _socket_ready(self, link: Link) -> None:
-        if self._line.link is link:
-            self._work(self._line.receive)
+        if self._connection.link is link:
+            self._work(self._connection.receive)
 
     def _monitor_ready(self, link: Link) -> None:
-        if self._line.link is link:
-            self._work(self._line.heard_of_connection)
+        if self._connection.link is link:
+            self._work(self._connection.read_monitor)
 
     def _planned_flush(self) -> None:
-        if self._planned:  # else it was done meanwhile
+        if self._planned:  # otherwise another flush came first
             self._work()
 
-    def _flush(self) -> None:
-        self._work()
-
     def _work(self, first: Callable[[float], object] | None = None) -> None:
-        """`first`, and a flush; and another one, for what the events of that have asked for.
+        """Run `first`, flush, and flush again if the handling of events changed the session.
 
-        A failure here would leave everybody waiting for ever: the loop only logs it.
+        Every exception is caught and reported to `broken`: the loop would only log it, and the
+        waiting calls would never end.
         """
         if self._closed:
             return
-        line = self._line
-        self._at_work = True
+        connection = self._connection
+        self._working = True
         try:
             now = time.monotonic()
             if first is not None:
                 first(now)
             self._planned = False
-            self._take(line.flush(now))
+            self._take(connection.flush(now))
             if self._planned:
                 self._planned = False
-                self._take(line.flush(now))
-            link = line.link
-            if line.stale and link is not None:
-                line.stale = link.readable()
-                if line.stale:
+                self._take(connection.flush(now))
+            link = connection.link
+            if connection.stale and link is not None:
+                connection.stale = link.readable()
+                if connection.stale:
                     self.loop.call_soon(self._socket_ready, link)
             self._arm()
         except Exception as error:
@@ -146,20 +145,20 @@ class AsyncLine(Generic[E]):
             self.close()
             self._broken(error)
         finally:
-            self._at_work = False
+            self._working = False
             if self._planned and not self._closed:
                 self.loop.call_soon(self._planned_flush)
 
     def _arm(self) -> None:
-        """The timer may ring too early, never too late: it is moved only to an earlier time."""
-        deadline = self._line.next_deadline()
+        """Set the timer. It may fire too early, never too late: it only moves to earlier times."""
+        deadline = self._connection.next_deadline()
         if deadline >= self._timer_at or self._closed:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._on_timer)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, self._timer_at = None, inf
-        self._flush()
+        self._work()

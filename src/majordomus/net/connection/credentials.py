@@ -1,5 +1,5 @@
-"""What a client or worker brings to its brokers: their public keys, its own pair, or a password;
-and what it means when one of them breaks off the handshake.
+"""The credentials of a client or worker: the brokers' public keys, its own key pair, or a password;
+and the explanation of a failed handshake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zmq
 from majordomus.core.session.login import Credentials
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
-from majordomus.net.broker.security import curve
+from majordomus.net.zmq import key_pairs
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
 from majordomus.security import certificates
 from majordomus.security.certificates import Certificate
@@ -25,17 +25,18 @@ GIVE_KEY: Final = (
     "give its public key (server_key=…, --server-key KEY, majordomus://host:port?key=…)"
 )
 TEMPORARY: Final = 300
-"""ZAP's status of a failure that is the handler's, not the key's."""
-
-
+"""The status of ZAP (RFC 27) for a temporary failure of the handler: the key may be valid."""
 MOST_CREDENTIALS: Final = 16
-"""Frames of a login; one alone would be a token that is to be renewed."""
+"""Frames of a login, at most; one frame alone would be a token to be renewed."""
 
 
 class Refusal(NamedTuple):
-    """Why an endpoint let us not in, and what to do, in one line. ``at``: monotonic seconds.
-    Unless it is ``final``, it is a guess, and the next try may well be let in: a proxy in front of
-    a broker that is not there breaks off as one does that has another key.
+    """Why an endpoint refused the handshake.
+
+    text: the reason and the remedy, in one line.
+    at: when it was refused, in monotonic seconds.
+    final: False if the text is a guess and the next attempt may succeed. A proxy without a broker
+        behind it closes the connection just as a broker with another key does.
     """
 
     text: str
@@ -44,11 +45,13 @@ class Refusal(NamedTuple):
 
 
 class Access:
-    """The endpoints, plain, and how to get in there.
+    """The endpoints of the brokers, and the credentials for each.
 
-    `server_key` is the brokers' public key, where a URL brings none. `certificate` is a pair, or a
-    file of one; without it a new pair is made, which proves nothing but keeps secrets. `plain` is a
-    user's name and password, for brokers on this machine that ask for them.
+    urls: the endpoints, without keys.
+
+    `server_key` is the brokers' public key, for URLs without a key. `certificate` is a key pair, or
+    its file. Without it a new pair is made, which encrypts but proves no identity. `plain` is the
+    name and password of a user, for brokers on this machine that ask for them.
     Raises: ConfigurationError.
     """
 
@@ -72,22 +75,22 @@ class Access:
         self._given = certificate is not None
         if self._given and not self._keys:
             raise ConfigurationError(
-                "a certificate of one's own is of use with the broker's public key: "
+                "a certificate needs the broker's public key beside it: "
                 "server_key=…, --server-key, or majordomus://host:port?key=…"
             )
         if plain is not None and self._keys:
-            raise ConfigurationError("there is either a server key or a password, not both")
+            raise ConfigurationError("give either a server key or a password, not both")
         self._pair: Certificate | None = None
         if self._keys:
-            self._pair = curve.make() if certificate is None else curve.pair(certificate)
+            self._pair = key_pairs.make() if certificate is None else key_pairs.pair(certificate)
         self._plain = plain
 
-    def asked(self, url: str) -> bool:
-        """Whether `url` is to be shown a key or a password."""
+    def needed(self, url: str) -> bool:
+        """Return whether a connection to `url` needs a key or a password."""
         return url in self._keys or self._plain is not None
 
     def secure(self, socket: zmq.Socket[bytes], url: str) -> None:
-        """What the socket needs before it connects to `url`."""
+        """Set the keys or the password of `socket`. To be called before it connects to `url`."""
         key = self._keys.get(url)
         if key is not None and self._pair is not None:
             socket.setsockopt(zmq.CURVE_SERVERKEY, key.encode())
@@ -99,14 +102,14 @@ class Access:
             socket.setsockopt(zmq.PLAIN_PASSWORD, password.encode())
 
     def refusal(self, url: str, seen: MonitorRecord, now: float) -> Refusal | None:
-        """What a failed handshake means; None when it says nothing about keys."""
+        """Explain a failed handshake; None when it has nothing to do with keys."""
         encrypted = url in self._keys
         final = True
         if seen.event is MonitorEvent.AUTH_FAILED and seen.value == TEMPORARY:
-            text = f"{url} cannot judge keys at this moment"
+            text = f"{url} cannot check keys at this moment"
             final = False
         elif seen.event is MonitorEvent.AUTH_FAILED:
-            text = self._unknown(url, encrypted)
+            text = self._rejected(url, encrypted)
         elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == MISMATCH:
             if encrypted:
                 text = f"{url} is not encrypted, and a server key was given: leave it out"
@@ -116,7 +119,7 @@ class Access:
                 text = f"{url} is encrypted: {GIVE_KEY}"
         elif encrypted:
             text = (
-                f"{url} broke off the handshake: it has probably another key than {self._keys[url]}"
+                f"{url} broke off the handshake: it probably has another key than {self._keys[url]}"
             )
             final = False
         elif seen.value in CLOSED:
@@ -128,25 +131,25 @@ class Access:
             return None
         return Refusal(text, now, final)
 
-    def _unknown(self, url: str, encrypted: bool) -> str:
+    def _rejected(self, url: str, encrypted: bool) -> str:
         if not encrypted or self._pair is None:
             return f"{url} refuses this user or password"
         if self._given:
             return (
-                f"{url} does not let in the key {self._pair.public}: "
-                "it is unknown there, or was removed; whoever runs the broker can add it"
+                f"{url} refuses the key {self._pair.public}: "
+                "it is unknown there, or was removed; the broker's operator can add it"
             )
         return (
-            f"{url} lets in only keys that it knows, and none was given: "
-            "make one with majordomus keygen, have it added, and bring it "
+            f"{url} accepts only the keys in its list, and none was given: "
+            "make one with majordomus keygen, have it added there, and use it "
             "(certificate=…, --key FILE)"
         )
 
 
 def credentials(login: Sequence[str | bytes]) -> Credentials:
-    """What the broker's auth service is told.
+    """Check and encode a login for the broker's auth service.
 
-    Raises: ConfigurationError; nothing of `login` is in the text.
+    Raises: ConfigurationError, whose text contains nothing of `login`.
     """
     if isinstance(login, str | bytes) or not 2 <= len(login) <= MOST_CREDENTIALS:
         raise ConfigurationError("login is a tuple such as (user, secret)")

@@ -1,8 +1,9 @@
-"""One session and the socket that it speaks through: the whole of what a client's or worker's shell
-does to a socket.
+"""The connection of one session to its broker: all that a client or worker does to a socket.
 
-A `Line` belongs to one thread at a time. It never waits: whoever owns it waits on `pollable`, tells
-it what became readable, and calls `flush` after everything that was asked of the session.
+A `Link` is one connection to one endpoint. A `SessionConnection` drives a session over one link
+after another: it reconnects when a link ends. It belongs to one thread at a time and never waits.
+Its owner waits on the descriptors of the link, calls `receive` or `read_monitor` when they are
+readable, and calls `flush` after every change of the session.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRe
 from majordomus.net.zmtp import tcp
 
 BATCH: Final = 256
-"""Messages read before sends and deadlines get their turn."""
+"""Messages that are received before sends and deadlines are handled."""
 NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors of a system that has no descriptor or memory for another socket."""
 FIRST_RETRY: Final = 0.05
 LAST_RETRY: Final = 0.5
-"""Seconds between tries of an endpoint where nobody listens yet: growing, with some chance in it.
-"""
+"""Seconds between two attempts to connect: the delay doubles from the first to the last value, and
+each delay is randomized."""
 
 logger = logging.getLogger("majordomus.net")
 
@@ -38,7 +40,7 @@ E = TypeVar("E")
 
 
 class Session(Protocol[E]):
-    """What the client's and the worker's machine have in common (docs/rules.md)."""
+    """The contract of the client's and the worker's session (docs/rules.md)."""
 
     def connected(self, now: float) -> None: ...
     def lost(self, now: float) -> None: ...
@@ -51,69 +53,76 @@ class Session(Protocol[E]):
 
 
 class Link(Protocol):
-    """A connection to one endpoint, or the way to it.
+    """One connection to one endpoint, or the attempt to make it.
 
-    `fds` become readable: the first when there is something to receive, the last when there is news
-    of the connection (they may be one). Where `tells_once` is true the first tells of a change
-    once, and using the link may take that news away: then `readable` has to be asked. `due`: when
-    `look` is next needed, in monotonic seconds.
+    url: the endpoint.
+    up: whether the connection is made; the SessionConnection sets it.
+    due: when `tick` is next needed, in monotonic seconds.
+    edge_triggered: True if the first descriptor reports a change only once, and the use of the link
+        may consume that report. Then `readable` must be asked after each use.
+    fds: descriptors to wait on. The first is readable when there is something to receive, the last
+        when `news` has something. They may be one.
     """
 
     url: str
     up: bool
     due: float
-    tells_once: bool
+    edge_triggered: bool
     fds: tuple[int, ...]
 
     @property
     def unsent(self) -> int:
-        """Bytes that leave only while somebody waits on `fds`; 0 where a thread of libzmq's sees to
-        it."""
+        """Bytes that are sent only while the owner waits on `fds`; 0 where libzmq's own thread
+        sends them."""
 
     def wait_with(self, fd: int) -> Callable[[int], int]:
-        """What waits for `fd` and `fds`, once for a link: see `readiness.Readiness`, where `fd` is
-        the first."""
+        """Return a function that waits for `fd` and `fds`, as `readiness.Readiness` with `fd`
+        first. May be called once for a link."""
 
     def receive(self, most: int) -> list[list[bytes]]:
-        """As `wire.DealerWire.receive`."""
+        """Receive at most `most` messages, without waiting; see `net.zmq.select.Dealer`."""
 
     def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
-        """As `wire.DealerWire.send`."""
+        """Send messages, without waiting. Returns index and errno of each one not taken."""
 
     def readable(self) -> bool:
-        """Whether something is there to receive that `fds` do not tell of."""
+        """Return whether there is something to receive that `fds` no longer report."""
 
     def news(self) -> Sequence[MonitorRecord]:
-        """What has happened to the connection since the last call, in order."""
+        """Return the changes of the connection since the last call, in order."""
 
-    def look(self, now: float) -> None:
-        """What time alone causes."""
+    def tick(self, now: float) -> None:
+        """Handle what time alone causes."""
 
     def close(self) -> None:
-        """What was sent may still leave, for a second at most. May be repeated."""
+        """Close the connection. Sent messages may still leave for a second. May be repeated."""
 
 
 def open_link(url: str, access: Access | None, place: tcp.Address | None) -> Link:
-    """The way to this endpoint: our own ZMTP over plain TCP where that was built, else libzmq.
+    """Begin a connection to `url`: by our own ZMTP over plain TCP where it was built, else by
+    libzmq.
 
-    `place` is where a name was found to be; without it the link may be one that looks it up.
+    `place` is the resolved address. Without it, a link that resolves the name may be returned.
     """
-    if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.asked(url)):
+    if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.needed(url)):
         return ZmqLink(url, access)
+    # Imported here because it needs native modules that exist only where OWN_ZMTP is true.
     from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
 
     there = place or tcp.parse_address(url)
     return ResolvingLink(url) if there is None else ZmtpLink(url, there)
 
 
-class Line(Generic[E]):
-    """Drives one session over one link after the other.
+class SessionConnection(Generic[E]):
+    """Drives one session over one link after another.
 
-    `where` says which endpoint the next link goes to. `opened` and `closing` tell the owner, who
-    waits on the link's sockets, of each change; between `closing` and `opened` there is nothing to
-    wait on. `refusal` is why the last try was in vain, where a broker did not let us in. `stale`:
-    something may be there to read of which the socket's descriptor does not tell any more, because
-    a full batch was read, or because something was sent; `Link.readable` finds out.
+    session: the state machine of the client or worker.
+    refusal: why the last handshake was refused; None after a connection was made.
+    stale: whether there may be something to receive that the descriptors of the link no longer
+        report: a full batch was received, or something was sent. `Link.readable` decides.
+
+    `where` returns the URL of the next link. `opened` and `closing` are called with each link, so
+    that the owner knows which descriptors to wait on. There are none between the two calls.
     """
 
     def __init__(
@@ -134,57 +143,61 @@ class Line(Generic[E]):
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
         self._found: tuple[str, tcp.Address] | None = None
-        """Where the name of an endpoint was found to be, for the next try."""
+        """The URL and the resolved address of an endpoint, for the next attempt."""
 
     @property
     def link(self) -> Link | None:
-        """The link of this moment; None before `open` and after `close`."""
+        """The current link; None before `open` and after `close`."""
         return self._link
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection."""
+        """Whether there is a connection now."""
         return self._link is not None and self._link.up
 
     def open(self, now: float) -> None:
-        """Starts to connect. Only the first time counts: from then on the session decides."""
+        """Begin to connect. Only the first call has an effect; later the session decides."""
         if not self._begun:
             self._begun = True
-            self._again(now)
+            self._reconnect(now)
 
     def give_up(self, now: float) -> None:
-        """What has been read of the connection may be incomplete: it is lost, and another begun."""
+        """Close the link and connect again, because a message may have been cut in two."""
         self.close()
         self.session.lost(now)
         self._retry_at = now
 
     def close(self) -> None:
-        """Closes the socket, without a word to the session. May be repeated."""
+        """Close the link. The session is not informed. May be repeated."""
         self._retry_at = inf
         if self._link is not None:
             link, self._link = self._link, None
             self._closing(link)
             link.close()
 
-    def heard_of_connection(self, now: float) -> None:
-        """The monitor is readable."""
+    def read_monitor(self, now: float) -> None:
+        """Handle the changes of the connection. To be called when the link's last descriptor is
+        readable."""
         link = self._link
         if link is None:
             return
-        self.stale = link.tells_once
+        self.stale = link.edge_triggered
         for seen in link.news():
-            self._hear(link, seen, now)
+            self._handle(link, seen, now)
             if self._link is not link:
                 return
 
     def receive(self, now: float) -> bool:
-        """The socket is readable: one batch of it. True when there may be more."""
+        """Receive one batch. To be called when the link's first descriptor is readable.
+
+        Returns whether there may be more.
+        """
         link = self._link
         if link is None:
             return False
         batch = link.receive(BATCH)
         self.stale = len(batch) == BATCH
-        news = () if link.tells_once else link.news()
+        news = () if link.edge_triggered else link.news()
         for seen in news:
             if seen.event is MonitorEvent.CONNECTED:
                 self._connected(link, now)
@@ -193,19 +206,20 @@ class Line(Generic[E]):
             receive(frames, now)
         for seen in news:
             if seen.event is not MonitorEvent.CONNECTED and self._link is link:
-                self._hear(link, seen, now)
+                self._handle(link, seen, now)
         return self.stale
 
     def flush(self, now: float) -> list[E]:
-        """Judges the time, sends what is to be sent, changes the link when the session says so;
-        returns its events.
+        """Run the timers, send what the session has to send, and reconnect when it asks for that.
+
+        Returns the events of the session.
         """
         session = self.session
         if self._retry_at <= now:
-            self._again(now)
+            self._reconnect(now)
         if self._link is not None and self._link.due <= now:
-            self._link.look(now)
-            self.heard_of_connection(now)
+            self._link.tick(now)
+            self.read_monitor(now)
         if session.next_deadline() <= now:
             session.tick(now)
         events: list[E] = []
@@ -218,22 +232,22 @@ class Line(Generic[E]):
             if not renew:
                 return events
             self._retry_delay = FIRST_RETRY
-            self._again(now)
+            self._reconnect(now)
 
     def next_deadline(self) -> float:
-        """When `flush` is next needed, in monotonic seconds."""
+        """Return when `flush` is next needed, in monotonic seconds."""
         deadline = min(self.session.next_deadline(), self._retry_at)
         return deadline if self._link is None else min(deadline, self._link.due)
 
-    def _hear(self, link: Link, seen: MonitorRecord, now: float) -> None:
-        """One thing that has happened to the connection."""
+    def _handle(self, link: Link, seen: MonitorRecord, now: float) -> None:
+        """Handle one change of the connection."""
         if seen.event is MonitorEvent.ATTACHED and sockets.is_self_connected(seen.value):
             self.close()
             self._retry_later(now)
         elif seen.event is MonitorEvent.CONNECTED:
             self._connected(link, now)
         elif seen.event is MonitorEvent.LOST and link.up:
-            while self.receive(now):  # what arrived before the end counts
+            while self.receive(now):  # messages that arrived before the end are delivered
                 pass
             self.close()  # before libzmq connects anew by itself
             logger.info("the connection to %s has ended", link.url)
@@ -253,14 +267,14 @@ class Line(Generic[E]):
         self.refusal = None
         self._retry_at, self._retry_delay = inf, FIRST_RETRY
         logger.info("connected to %s", link.url)
-        if link.tells_once:
+        if link.edge_triggered:
             link.readable()
         self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
         link = self._link
         if link is not None and link.up:
-            self.stale = self.stale or link.tells_once
+            self.stale = self.stale or link.edge_triggered
             refused: Iterable[int] = [index for index, _ in link.send(sends)]
         else:
             refused = range(len(sends))
@@ -268,7 +282,11 @@ class Line(Generic[E]):
             self.session.refused(sends[index], tags[index], now)
 
     def _refused(self, link: Link, seen: MonitorRecord, now: float) -> None:
-        """libzmq tries no more after what it takes for a verdict; a key may be added any time."""
+        """Handle a refused handshake.
+
+        libzmq does not try again after it, but a key may be added to the broker at any time. So
+        the link is replaced later.
+        """
         refusal = self._access.refusal(link.url, seen, now) if self._access is not None else None
         if refusal is not None:
             if self.refusal is None or self.refusal.text != refusal.text:
@@ -281,24 +299,24 @@ class Line(Generic[E]):
         self._retry_at = now + self._retry_delay * (0.5 + random.random())  # noqa: S311
         self._retry_delay = min(2 * self._retry_delay, LAST_RETRY)
 
-    def _again(self, now: float) -> None:
+    def _reconnect(self, now: float) -> None:
         self.close()
         try:
-            self._make(now)
+            self._connect(now)
         except (zmq.ZMQError, OSError) as error:
             if error.errno in NO_ROOM:
                 logger.warning("no socket: %s", error)
                 self._retry_at = now + LAST_RETRY
-            else:  # as an endpoint where nobody listens
+            else:  # as after a refused connection
                 self._retry_later(now)
 
-    def _make(self, now: float) -> None:
+    def _connect(self, now: float) -> None:
         found, self._found = self._found, None
         url = self._where()
         place = found[1] if found is not None and found[0] == url else None
         link = self._link = open_link(url, self._access, place)
-        self.stale = link.tells_once
+        self.stale = link.edge_triggered
         self._opened(link)
         if endpoints.is_inproc(link.url):
-            link.up = True  # there is no handshake, and no monitor event
+            link.up = True  # there is no handshake, and the monitor reports nothing
             self.session.connected(now)

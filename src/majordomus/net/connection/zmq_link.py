@@ -1,4 +1,4 @@
-"""A link through libzmq: one DEALER, its monitor and its wire, on the way to one endpoint."""
+"""A link through libzmq: one DEALER socket to one endpoint, its monitor and its wire."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ WATCHED: Final = (
     MonitorEvent.FAILED,
     *HANDSHAKE_FAILED,
 )
+"""Changes of the connection that the monitor reports."""
 
 
 class ZmqLink:
-    """See `link.Link`. Its first descriptor tells of messages, its second of the connection."""
+    """See `link.Link`. Its first descriptor reports messages, its second changes of the
+    connection."""
 
     due = inf
-    tells_once = True
+    edge_triggered = True
     unsent = 0
 
     def __init__(self, url: str, access: Access | None = None) -> None:
@@ -50,11 +52,11 @@ class ZmqLink:
     def wait_with(self, fd: int) -> Callable[[int], int]:
         return Readiness(fd, *self.fds)
 
-    def look(self, now: float) -> None:
-        """libzmq looks at the time itself."""
+    def tick(self, now: float) -> None:
+        """Do nothing: libzmq has timers of its own."""
 
     def close(self) -> None:
-        """What was sent may still leave, for LINGER at most. May be repeated."""
+        """Close the socket. Sent messages may still leave for LINGER. May be repeated."""
         self.monitor.close()
         self.socket.close()
 

@@ -1,5 +1,7 @@
-"""A link that speaks our own ZMTP over plain TCP, in the thread of whoever owns it; and what stands
-in its place as long as a name is being looked up.
+"""Links of our own ZMTP over plain TCP, in the thread that owns them.
+
+`ZmtpLink` is the connection. `ResolvingLink` takes its place while a host name is resolved. A
+closed link whose data the kernel has not taken yet lingers in a thread of its own.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ from majordomus.net.zmtp.engine import (
 )
 
 CONNECT: Final = 5.0
-"""Seconds for the kernel to have a connection."""
+"""Seconds for the TCP connection."""
 HANDSHAKE: Final = 3.0
-"""Seconds for the handshake of ZMTP, once the kernel has a connection."""
+"""Seconds for the handshake of ZMTP, after the TCP connection."""
 LINGER: Final = 1.0
-"""Seconds that a closed connection may still need for what was handed to it."""
+"""Seconds in which a closed connection may still send what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 _FAILURES: Final = {
     UNREACHED: MonitorRecord(MonitorEvent.FAILED, 0),
@@ -47,13 +49,13 @@ _NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 
 class ZmtpLink:
-    """See `link.Link`. Its one descriptor tells of messages and of the connection, as long as there
-    is something to tell.
+    """See `link.Link`. Its one descriptor reports messages and changes of the connection, and is
+    level-triggered.
 
     Raises: OSError when no connection can be begun.
     """
 
-    tells_once = False
+    edge_triggered = False
 
     def __init__(self, url: str, place: tcp.Address) -> None:
         self.url = url
@@ -78,22 +80,22 @@ class ZmtpLink:
         return self._dealer.waiting
 
     def news(self) -> Sequence[MonitorRecord]:
-        told = self._dealer.events()
-        if not told:
+        changes = self._dealer.events()
+        if not changes:
             return ()
-        if told[0][0] == CONNECTION_OPENED:
+        if changes[0][0] == CONNECTION_OPENED:
             self.due = time.monotonic() + HANDSHAKE
-            told = told[1:]
-        return [self._seen(*one) for one in told]
+            changes = changes[1:]
+        return [self._record(*change) for change in changes]
 
-    def look(self, now: float) -> None:
-        """Ends a handshake that takes too long."""
+    def tick(self, now: float) -> None:
+        """End a handshake that takes too long."""
         if now >= self.due:
             self.due = inf
             self._dealer.expire()
 
     def close(self) -> None:
-        """What was sent may still leave, for LINGER at most. May be repeated."""
+        """Close the connection. Sent messages may still leave for LINGER. May be repeated."""
         if self._closed:
             return
         self._closed = True
@@ -106,7 +108,7 @@ class ZmtpLink:
         else:
             self._dealer.close()
 
-    def _seen(self, what: int, _fd: int, _peer: bytes | None, why: str) -> MonitorRecord:
+    def _record(self, what: int, _fd: int, _peer: bytes | None, why: str) -> MonitorRecord:
         if what == HANDSHAKE_DONE:
             self.due = inf
             return MonitorRecord(MonitorEvent.CONNECTED, 0)
@@ -118,12 +120,13 @@ class ZmtpLink:
 
 
 class ResolvingLink:
-    """Looks a name up in a thread of its own, for that may take seconds; `place` is what it found.
+    """Resolves a host name in a thread of its own, because that may take seconds.
 
-    Its one descriptor becomes readable when that is known.
+    place: the address, or None if there is none. The one descriptor becomes readable when the name
+        is resolved; `news` then reports a failed connection, and the next attempt uses `place`.
     """
 
-    tells_once = False
+    edge_triggered = False
     due = inf
     unsent = 0
 
@@ -131,14 +134,14 @@ class ResolvingLink:
         self.url = url
         self.up = False
         self.place: tcp.Address | None = None
-        self._known = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.fds: tuple[int, ...] = (self._known,)
+        self._resolved = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.fds: tuple[int, ...] = (self._resolved,)
         self._lock = threading.Lock()
         try:
-            threading.Thread(target=self._look_up, name="majordomus-name", daemon=True).start()
+            threading.Thread(target=self._resolve, name="majordomus-name", daemon=True).start()
         except RuntimeError as error:
             self.close()
-            raise OSError(0, f"no thread to look up {url}: {error}") from error
+            raise OSError(0, f"no thread to resolve {url}: {error}") from error
 
     def receive(self, most: int) -> list[list[bytes]]:
         return []
@@ -154,36 +157,39 @@ class ResolvingLink:
 
     def news(self) -> Sequence[MonitorRecord]:
         try:
-            os.eventfd_read(self._known)
+            os.eventfd_read(self._resolved)
         except BlockingIOError:
             return ()
         return (MonitorRecord(MonitorEvent.FAILED, 0),)
 
-    def look(self, now: float) -> None:
-        """Nothing is due."""
+    def tick(self, now: float) -> None:
+        """Do nothing: nothing is due."""
 
     def close(self) -> None:
-        """May be repeated."""
+        """Close the descriptor. May be repeated."""
         with self._lock:
-            if self._known >= 0:
-                os.close(self._known)
-            self._known = -1
+            if self._resolved >= 0:
+                os.close(self._resolved)
+            self._resolved = -1
 
-    def _look_up(self) -> None:
+    def _resolve(self) -> None:
         try:
             self.place = tcp.resolve(self.url)
         except OSError:
             self.place = None
         with self._lock:
-            if self._known >= 0:
-                os.eventfd_write(self._known, 1)
+            if self._resolved >= 0:
+                os.eventfd_write(self._resolved, 1)
 
 
 _lingering: set[threading.Thread] = set()
 
 
 def _let_linger(dealer: TcpDealer) -> None:
-    """In a thread of its own; at the interpreter's end, where none can be had, in this one."""
+    """Let `dealer` send its rest in a thread of its own.
+
+    At the end of the interpreter no thread can start: then in this one.
+    """
     thread = threading.Thread(target=_linger, args=(dealer,), name="majordomus-linger", daemon=True)
     _lingering.add(thread)
     try:
@@ -193,7 +199,7 @@ def _let_linger(dealer: TcpDealer) -> None:
 
 
 def _linger(dealer: TcpDealer) -> None:
-    """Writes what the kernel did not take at once."""
+    """Send what the kernel has not taken yet, for LINGER at most, and close."""
     ready = Readiness(dealer.fd)
     until = time.monotonic() + LINGER
     while dealer.open and dealer.unsent and (left := until - time.monotonic()) > 0:
@@ -204,7 +210,7 @@ def _linger(dealer: TcpDealer) -> None:
 
 
 def _wait_for_lingering() -> None:
-    """What was handed to a connection leaves before the process does."""
+    """Wait at the end of the process until closed connections have sent their rest."""
     for thread in list(_lingering):
         if thread.ident is not None:
             thread.join(LINGER)

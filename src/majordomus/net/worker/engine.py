@@ -26,7 +26,7 @@ from majordomus.core.worker.session import (
     WorkerSession,
     WorkerSettings,
 )
-from majordomus.net.connection.async_link import AsyncLine
+from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.events import EngineEvents
@@ -98,7 +98,7 @@ class Registration(WorkerConnection):
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
         self._last_disconnect = ""
-        self.line: AsyncLine[WorkerEvent] = AsyncLine(
+        self.line: AsyncSessionConnection[WorkerEvent] = AsyncSessionConnection(
             self.session,
             lambda: url,
             take=lambda events: engine.take_events(self, events),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net.bodies import Body, to_frames
-from majordomus.net.events import Handler, Hub, Listening, Receiver, TaskQueue, name_of
+from majordomus.net.events import Handler, HandlerSubscription, Hub, Receiver, TaskQueue, name_of
 from majordomus.protocol import metadata as packing
 from majordomus.protocol.spec import Dialect
 
@@ -40,7 +40,7 @@ class EngineEvents:
         self._queue = TaskQueue(in_threads=True)
         self.lost = 0
         for pattern, handler in handlers.items():
-            self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
+            self._hub.add(HandlerSubscription(pattern, handler, self._queue.put, self._forget))
             for connection in self._first_connections():
                 connection.session.subscribe(pattern, time.monotonic())
 
@@ -54,7 +54,7 @@ class EngineEvents:
 
     def subscribe(self, pattern: bytes, handler: Handler) -> None:
         """Call `handler` with the events of the topics that match `pattern`."""
-        self._hub.add(Listening(pattern, handler, self._queue.put, self._forget))
+        self._hub.add(HandlerSubscription(pattern, handler, self._queue.put, self._forget))
         self._for_each_broker(lambda session, now: session.subscribe(pattern, now))
 
     def unsubscribe(self, pattern: bytes) -> None:

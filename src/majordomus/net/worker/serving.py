@@ -48,7 +48,7 @@ from majordomus.net.worker.thread_pool import ThreadPool
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.net.connection.async_link import AsyncLine
+    from majordomus.net.connection.async_link import AsyncSessionConnection
     from majordomus.net.worker.processes.pool import ProcessPool
 
 NO_STREAM: Final = b"a handler that runs in a process takes no stream from its client"
@@ -72,7 +72,7 @@ class WorkerConnection:
 
     url: str
     session: WorkerSession
-    line: AsyncLine[WorkerEvent]
+    line: AsyncSessionConnection[WorkerEvent]
 
     def __init__(self) -> None:
         self.invocations: dict[int, Invocation] = {}

@@ -12,7 +12,7 @@ import ctypes
 import zmq
 import zmq.backend
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 from majordomus.net.zmq.wire import MAX_INPROC, NO_FRAMES
 
 from cpython.buffer cimport (

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import zmq
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 
 GONE: Final = errno.EHOSTUNREACH
 FULL: Final = errno.EAGAIN

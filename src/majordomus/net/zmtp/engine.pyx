@@ -9,7 +9,7 @@ In libzmq an I/O thread owns the connections, and every message crosses two queu
 Here a message is bytes in a buffer: docs/adr/0011-own-zmtp.md.
 """
 
-from majordomus.net.cut import Cut
+from majordomus.net.bodies import Cut
 from majordomus.net.zmtp.mechanisms import (
     GREETING_REST,
     MALFORMED,

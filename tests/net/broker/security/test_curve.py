@@ -145,9 +145,9 @@ def test_peer_in_the_core_has_user_groups_and_key(encrypted: Broker, people: Peo
     ("kind", "reason", "told"),
     [
         ("no key", "another-mechanism", "is encrypted: give its public key"),
-        ("unknown key", "unknown-key", "does not let in the key"),
+        ("unknown key", "unknown-key", "refuses the key"),
         ("no key of one's own", "unknown-key", "none was given: make one with majordomus keygen"),
-        ("wrong server key", "wrong-server-key", "probably another key than"),
+        ("wrong server key", "wrong-server-key", "probably has another key than"),
     ],
 )
 def test_unknown_key_is_refused_counted_and_logged_and_the_client_gets_the_reason(

@@ -10,42 +10,16 @@ from typing import Final
 
 import zmq
 
-from majordomus.errors import ConfigurationError
+from majordomus.net.zmq.key_pairs import make, pair, public_of
 from majordomus.security import certificates, files
 from majordomus.security.certificates import Certificate
+
+__all__ = ["enforce", "kept", "make", "pair", "public_of", "serve", "state_folder"]
 
 ENFORCE_DOMAIN: Final = 93
 """ZMQ_ZAP_ENFORCE_DOMAIN, which pyzmq does not name: without a ZAP handler libzmq refuses every
 connection."""
 BROKER_NAME: Final = "broker"
-
-
-def make(metadata: Mapping[str, str] | None = None) -> Certificate:
-    """Make a new key pair. Raises: ConfigurationError where libzmq was built without CURVE."""
-    _check()
-    public, secret = zmq.curve_keypair()
-    return Certificate(public.decode(), secret.decode(), dict(metadata or {}))
-
-
-def public_of(secret: str) -> str:
-    """Return the public key of a secret key."""
-    return zmq.curve_public(certificates.check_key(secret, "a secret key").encode()).decode()
-
-
-def pair(given: Certificate | str | Path) -> Certificate:
-    """Return a key pair that is given, or read from its file.
-
-    Raises: ConfigurationError when the secret key is missing, belongs to another public key, or is
-    in a file that other users can read.
-    """
-    _check()
-    found = given if isinstance(given, Certificate) else certificates.read_pair(Path(given))
-    certificates.check_key(found.public, "a public key")
-    if not found.secret:
-        raise ConfigurationError(f"of the key {found.public} the secret half is needed")
-    if public_of(found.secret) != found.public:
-        raise ConfigurationError(f"the secret key does not belong to the public key {found.public}")
-    return found
 
 
 def state_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
@@ -87,8 +61,3 @@ def enforce(socket: zmq.Socket[bytes], domain: str) -> None:
     """Let the ZAP handler decide about each connection; without a handler all are refused."""
     socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
     socket.setsockopt(ENFORCE_DOMAIN, 1)
-
-
-def _check() -> None:
-    if not zmq.has("curve"):
-        raise ConfigurationError("this libzmq was built without CURVE: install pyzmq's own wheel")
