@@ -22,6 +22,7 @@ from majordomus.core.client.session import (
     SubscriptionRefused,
 )
 from majordomus.core.session.events import check_name
+from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import (
     BrokerLost,
     Cancelled,
