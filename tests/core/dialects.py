@@ -1,5 +1,5 @@
-"""The five dialects as their pages write them, frame by frame, without our codecs: what a client
-and a worker of each says to the broker, and what each must hear."""
+"""The five dialects as their pages write them, frame by frame, without our codecs: the messages of
+clients and workers, and those that they must receive."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def ask(dialect: Dialect, service: Frame, body: list[Frame], id: int = 1) -> lis
 def asked(
     dialect: Dialect, address: Frame, body: list[Frame], number: int, service: Frame, client: Frame
 ) -> list[Frame]:
-    """What a worker hears: `address` in the older dialects; `number`, `service` and the client's
-    handle in MDP/0.3."""
+    """The REQUEST that a worker receives.
+
+    It carries `address` in the older dialects, and `number`, `service` and `client` in MDP/0.3.
+    """
     some = body or [b""]
     return {
         MDP01: [b"", b"MDPW01", b"\x02", address, b"", *some],
@@ -78,7 +80,7 @@ def end(
 
 
 def part_heard(dialect: Dialect, service: Frame, body: list[Frame], id: int = 1) -> list[Frame]:
-    """What a client hears of a PARTIAL, if its dialect knows one."""
+    """The PARTIAL that a client receives, if its dialect has one."""
     some = body or [b""]
     return {
         MDP02: [b"MDPC02", b"\x02", service, *some],
@@ -90,7 +92,7 @@ def part_heard(dialect: Dialect, service: Frame, body: list[Frame], id: int = 1)
 def end_heard(
     dialect: Dialect, service: Frame, body: list[Frame], worker: Frame, id: int = 1
 ) -> list[Frame]:
-    """What a client hears of a FINAL with status 200."""
+    """The FINAL with status 200 that a client receives."""
     some = body or [b""]
     return {
         MDP01: [b"", b"MDPC01", service, *some],
@@ -102,7 +104,7 @@ def end_heard(
 
 
 def farewell(dialect: Dialect) -> list[Frame]:
-    """What a worker hears when the broker parts from it."""
+    """The DISCONNECT that a worker receives."""
     return {
         MDP01: [b"", b"MDPW01", b"\x05"],
         MDP02: [b"MDPW02", b"\x06"],

@@ -32,19 +32,19 @@ Handler = Callable[["WorkerEnd", Dispatch], None]
 MOST_ROUNDS = 10_000
 
 
-def echo(worker: WorkerEnd, job: Dispatch) -> None:
+def echo(worker: WorkerEnd, dispatch: Dispatch) -> None:
     """Answers with the body of the request."""
-    worker.final(job, *job.frames)
+    worker.final(dispatch, *dispatch.frames)
 
 
-def hold(worker: WorkerEnd, job: Dispatch) -> None:
-    """Leaves the job in `held`, for the test to answer."""
+def hold(worker: WorkerEnd, dispatch: Dispatch) -> None:
+    """Leaves the dispatch in `held`, for the test to answer."""
 
 
-def reject(worker: WorkerEnd, job: Dispatch) -> None:
-    """Declines whatever comes."""
-    worker.held.remove(job)
-    worker.session.reject(job.id, worker.world.now)
+def reject(worker: WorkerEnd, dispatch: Dispatch) -> None:
+    """Rejects every dispatch."""
+    worker.held.remove(dispatch)
+    worker.session.reject(dispatch.id, worker.world.now)
 
 
 class ConnectionDesk:
@@ -90,7 +90,7 @@ class ConnectionDesk:
         return moved or bool(sent)
 
     def kill(self) -> None:
-        """kill -9: the connections break, and nobody is there until `restart`."""
+        """kill -9: the connections break, and the address refuses connections until `restart`."""
         self.alive = False
         self.inbox.clear()
         for end in list(self.connections.values()):
@@ -105,7 +105,7 @@ class ConnectionDesk:
         self.machine.drain(self.world.now)
 
     def close(self) -> None:
-        """The orderly end: DISCONNECT to all that have a word for it, and then nobody is there."""
+        """The orderly end: DISCONNECT to all whose dialect has it; then as `kill`."""
         self.machine.close(self.world.now)
         self.turn()
         for end in list(self.connections.values()):
@@ -266,7 +266,7 @@ class ClientEnd(End):
 
 
 class WorkerEnd(End):
-    """A worker; `handler` is called for each job, `held` are those that have no answer yet."""
+    """A worker; `handler` is called for each dispatch; `held`: those without an answer."""
 
     session: WorkerSession
 
@@ -293,12 +293,12 @@ class WorkerEnd(End):
             self.begun.append(event)
             self.handler(self, event)
 
-    def partial(self, job: Dispatch, *frames: Frame) -> bool:
-        return self.session.partial(job.id, list(frames), self.world.now)
+    def partial(self, dispatch: Dispatch, *frames: Frame) -> bool:
+        return self.session.partial(dispatch.id, list(frames), self.world.now)
 
-    def final(self, job: Dispatch, *frames: Frame, status: int = 200) -> bool:
-        self.held.remove(job)
-        return self.session.final(job.id, status, list(frames), self.world.now)
+    def final(self, dispatch: Dispatch, *frames: Frame, status: int = 200) -> bool:
+        self.held.remove(dispatch)
+        return self.session.final(dispatch.id, status, list(frames), self.world.now)
 
 
 class World:
@@ -312,7 +312,7 @@ class World:
         self.desks = [ConnectionDesk(self, settings) for _ in range(brokers)]
 
     def name(self) -> str:
-        """A name that nobody had before."""
+        """A name that was not used before."""
         return f"peer-{next(self._names)}"
 
     def client(self, **settings: Any) -> ClientEnd:

@@ -1,7 +1,7 @@
-"""A session on a virtual clock, and the shell and the broker around it played by the test.
+"""A session on a virtual clock; the test plays the owner of its socket and the broker.
 
-The broker is nothing but what the test lets the session hear. What the session sends is read back
-into short tuples, so that a test can compare the whole list of outputs.
+The broker is only the messages that the test hands to the session. What the session sends is read
+back into short tuples, so that a test can compare the whole list of outputs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def word(frames: list[Frame]) -> Word:
 
 
 class Script(Generic[S]):
-    """One session, its shell, and what came out since the last look."""
+    """One session, its shell, and what came out since the last call."""
 
     def __init__(self, session: S) -> None:
         self.session = session
@@ -134,17 +134,17 @@ class Script(Generic[S]):
     # what came out
 
     def said(self) -> list[Word]:
-        """What was sent since the last look."""
+        """What was sent since the last call."""
         said, self._words = self._words, []
         return said
 
     def events(self) -> list[Any]:
-        """What the session reported since the last look."""
+        """What the session reported since the last call."""
         events, self._events = self._events, []
         return events
 
     def out(self) -> tuple[list[Word], list[Any], list[int]]:
-        """Everything since the last look: sends, events, renewals."""
+        """Everything since the last call: sends, events, renewals."""
         renewals, self.renewals = self.renewals, []
         return self.said(), self.events(), renewals
 
@@ -172,7 +172,7 @@ class ClientScript(Script[ClientSession]):
         self.turn()
 
     def final(self, id: int, *body: Frame, status: int = 200, **fields: Any) -> None:
-        """The broker says FINAL."""
+        """The broker sends FINAL."""
         self.say(spec.FINAL, *body, id=id, code=status, **fields)
 
 
@@ -184,31 +184,31 @@ class WorkerScript(Script[WorkerSession]):
         super().__init__(WorkerSession(WorkerSettings(**settings), ids(), shortest))
 
     def request(self, number: int, *body: Frame, ttl: int = 5000, **fields: Any) -> None:
-        """The broker says REQUEST; `number` is its id without bit 63."""
+        """The broker sends REQUEST; `number` is its id without bit 63."""
         fields = {"service": b"echo", "address": b"client", **fields}
         self.say(spec.REQUEST, *body, id=spec.BROKER_ID_BIT + number, ttl=ttl, **fields)
 
     def welcome(self, interval: int = 2500, **fields: Any) -> None:
-        """The broker says WELCOME; `interval` in milliseconds."""
+        """The broker sends WELCOME; `interval` in milliseconds."""
         self.say(spec.WELCOME, ttl=interval, address=b"me", **fields)
 
     def job(self) -> int:
-        """The number of the one job that has come since the last look."""
+        """The dispatch_id of the one dispatch that came since the last call."""
         (event,) = self.events()
         return int(event.id)
 
-    def final(self, job: int, *body: Frame, status: int = 200) -> bool:
-        done = self.session.final(job, status, list(body), self.now)
+    def final(self, dispatch_id: int, *body: Frame, status: int = 200) -> bool:
+        done = self.session.final(dispatch_id, status, list(body), self.now)
         self.turn()
         return done
 
-    def partial(self, job: int, *body: Frame) -> bool:
-        done = self.session.partial(job, list(body), self.now)
+    def partial(self, dispatch_id: int, *body: Frame) -> bool:
+        done = self.session.partial(dispatch_id, list(body), self.now)
         self.turn()
         return done
 
-    def reject(self, job: int) -> bool:
-        done = self.session.reject(job, self.now)
+    def reject(self, dispatch_id: int) -> bool:
+        done = self.session.reject(dispatch_id, self.now)
         self.turn()
         return done
 

@@ -1,5 +1,4 @@
-"""What is compiled can be compiled: every attribute that a class gives itself is declared in the
-`.pxd` beside its module, and what is compiled behaves as what is not."""
+"""Modules with a `.pxd` can be compiled: every attribute that their classes assign is declared."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from majordomus.protocol import spec
 
 SOURCE = Path(__file__).parents[2] / "src"
 DECLARATIONS = [path for path in sorted(SOURCE.rglob("*.pxd")) if path.with_suffix(".py").exists()]
-"""Those of modules of Python; the wires' are Cython's alone."""
+"""Declarations of Python modules; a wire's belong to a module of Cython."""
 CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
 ATTRIBUTE = re.compile(r"    cdef (?:public |readonly )?([\w\[\] ]*?[\w\]]) (\w+(?:, \w+)*)$")
 NUMBERS = re.compile(r"\b(double|int|bint|long|Py_ssize_t|char)\b")

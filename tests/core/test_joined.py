@@ -141,7 +141,7 @@ def test_worker_that_was_paused_shortly_keeps_its_job() -> None:
     assert caller.answer(call) == (200, [b"done"])
 
 
-def test_broker_that_was_paused_loses_nobody() -> None:
+def test_broker_that_was_paused_loses_no_peer() -> None:
     world = World()
     worker = world.worker(hold)
     caller = world.client(presence=True)
@@ -290,7 +290,7 @@ def test_call_without_a_worker_waits_for_one_or_fails_fast() -> None:
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_call_that_nobody_serves_ends_at_its_deadline(dialect: Dialect) -> None:
+def test_call_of_a_service_without_workers_ends_at_its_deadline(dialect: Dialect) -> None:
     world = World()
     caller = world.client(dialect=dialect)
     call = caller.call(ttl=2.0)
@@ -331,7 +331,7 @@ def test_deadline_reaches_the_worker_as_a_cancel() -> None:
     assert caller.answer(call)[0] == 408
 
 
-def test_one_way_message_is_served_and_nobody_is_told() -> None:
+def test_one_way_message_is_served_and_not_answered() -> None:
     world = World()
     worker = world.worker()
     caller = world.client()

@@ -35,7 +35,7 @@ def connected(**settings: Any) -> ClientScript:
 
 
 def welcome(script: ClientScript, interval: int = 30_000, **facts: Any) -> None:
-    """The broker says WELCOME; `interval` in milliseconds."""
+    """The broker sends WELCOME; `interval` in milliseconds."""
     fields = {"flags": spec.METADATA, "metadata": metadata.pack(facts)} if facts else {}
     script.say(spec.WELCOME, ttl=interval, address=b"me", **fields)
 
@@ -227,7 +227,7 @@ def test_what_the_old_socket_reports_before_the_shell_changes_it_is_ignored() ->
 # ── presence ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_client_with_presence_says_hello_first_on_each_connection() -> None:
+def test_client_with_presence_sends_hello_first_on_each_connection() -> None:
     script = ClientScript(presence=True)
     script.call(b"x")
     script.connect()
@@ -237,7 +237,7 @@ def test_client_with_presence_says_hello_first_on_each_connection() -> None:
     assert script.out() == ([HELLO, request(2, b"x")], [], [0])
 
 
-def test_client_that_takes_on_presence_says_hello_at_once_and_later() -> None:
+def test_client_that_becomes_present_sends_hello_at_once_and_later() -> None:
     script = connected()
     script.session.set_presence(script.now)
     script.session.set_presence(script.now)
@@ -248,7 +248,7 @@ def test_client_that_takes_on_presence_says_hello_at_once_and_later() -> None:
     assert script.said() == [HELLO]
 
 
-def test_client_without_presence_neither_heartbeats_nor_judges() -> None:
+def test_client_without_presence_neither_heartbeats_nor_checks_for_silence() -> None:
     script = connected()
     script.pass_time(1000.0)
     assert script.out() == ([], [], [])
@@ -291,7 +291,7 @@ def test_welcome_with_rubbish_for_metadata_is_counted() -> None:
     assert script.session.invalid == {"bad-metadata": 1}
 
 
-def test_client_heartbeats_only_when_it_said_nothing_else_for_an_interval() -> None:
+def test_client_heartbeats_only_when_it_sent_nothing_else_for_an_interval() -> None:
     script = connected(presence=True, interval=10.0)
     script.pass_time(6.0)
     script.call(flags=spec.ONE_WAY)
@@ -306,7 +306,7 @@ def test_client_heartbeats_only_when_it_said_nothing_else_for_an_interval() -> N
 
 
 @pytest.mark.parametrize("heard", [mdp03.pack(spec.HEARTBEAT), b"rubbish"])
-def test_anything_that_the_broker_says_is_its_heartbeat(heard: bytes) -> None:
+def test_any_message_of_the_broker_counts_as_heartbeat(heard: bytes) -> None:
     script = connected(presence=True, interval=10.0)
     for _ in range(10):
         script.pass_time(29.0)
@@ -356,7 +356,7 @@ def test_session_that_was_a_little_late_judges_as_always() -> None:
     assert script.out() == ([DISCONNECT], [], [0])
 
 
-def test_client_with_presence_says_goodbye() -> None:
+def test_client_with_presence_sends_disconnect() -> None:
     script = connected(presence=True)
     call = script.call()
     script.said()
@@ -368,7 +368,7 @@ def test_client_with_presence_says_goodbye() -> None:
     )
 
 
-def test_client_without_a_connection_has_nobody_to_say_goodbye_to() -> None:
+def test_client_without_a_connection_sends_no_disconnect() -> None:
     script = ClientScript(presence=True)
     script.close()
     assert script.out() == ([], [], [])
@@ -484,7 +484,7 @@ def test_client_with_one_broker_stays_until_it_is_sent_off() -> None:
     assert script.events() == [Final(call, 200, [], b"")]
 
 
-def test_capacity_that_is_not_0_says_nothing_to_a_client() -> None:
+def test_client_ignores_a_capacity_above_0() -> None:
     script = draining(endpoints=2)
     script.say(spec.CAPACITY, code=5)
     assert script.out() == ([], [], [])

@@ -230,7 +230,7 @@ def test_legacy_client_has_no_presence(dialect: Dialect) -> None:
 @pytest.mark.parametrize(
     "options", [{"to": b"w"}, {"metadata": b"\x80"}, {"flags": spec.DURABLE}, {"service": b""}]
 )
-def test_legacy_call_cannot_say_what_the_dialect_has_no_words_for(
+def test_legacy_call_cannot_use_features_that_the_dialect_lacks(
     dialect: Dialect, options: dict[str, Any]
 ) -> None:
     script = connected(dialect)

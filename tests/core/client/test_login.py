@@ -89,7 +89,7 @@ def test_calls_own_metadata_stay_beside_the_token() -> None:
         client.call(b"x", metadata=b"m" * (MOST_METADATA + 1))
 
 
-def test_client_with_presence_says_the_token_with_hello_alone() -> None:
+def test_client_with_presence_sends_the_token_with_hello_alone() -> None:
     client = LoginScript(presence=True)
     client.call(b"x")
     client.connect()
@@ -101,7 +101,7 @@ def test_client_with_presence_says_the_token_with_hello_alone() -> None:
     assert call == ("REQUEST", {"id": 1, "ttl": 5000, "service": b"echo"}, b"x")
 
 
-def test_client_that_becomes_present_later_says_hello_with_its_token() -> None:
+def test_client_that_becomes_present_later_sends_hello_with_its_token() -> None:
     client = LoginScript()
     client.connect()
     client.session.set_presence(client.now)
@@ -129,7 +129,7 @@ def test_token_is_renewed_after_two_thirds_of_its_life_and_calls_go_on() -> None
     assert client.said() == [call_word(4, b"y", said="t2")]
 
 
-def test_present_client_says_hello_again_with_the_new_token() -> None:
+def test_present_client_sends_hello_again_with_the_new_token() -> None:
     client = LoginScript(presence=True, interval=10_000.0)
     client.connect()
     client.approve(1, b"t1", b"90")
@@ -151,7 +151,7 @@ def test_refused_renewal_logs_in_with_the_credentials() -> None:
     assert client.said() == [question(3)]
 
 
-def test_renewal_that_nobody_answers_is_tried_until_the_token_has_expired() -> None:
+def test_renewal_without_an_answer_is_tried_until_the_token_has_expired() -> None:
     client = LoginScript()
     client.connect()
     client.approve(1, b"t1", b"90")
@@ -291,7 +291,7 @@ def test_client_of_an_older_dialect_has_the_token_in_its_first_frame(dialect: Di
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_refused_login_of_an_older_dialect_is_told_where_the_broker_tells_it(
+def test_refused_login_of_an_older_dialect_is_reported_with_its_status(
     dialect: Dialect,
 ) -> None:
     client = LoginScript(dialect=dialect)

@@ -96,9 +96,7 @@ def test_call_with_options_leaves_nothing_behind_for_the_next_one(script: Client
 
 
 @pytest.mark.parametrize("ttl", [inf, 1e9])
-def test_longest_time_that_a_header_can_say_stands_for_any_longer_one(
-    script: ClientScript, ttl: float
-) -> None:
+def test_ttl_above_the_maximum_is_sent_as_the_maximum(script: ClientScript, ttl: float) -> None:
     script.call(ttl=ttl)
     assert script.said() == [request(1, ttl=0xFFFFFFFF)]
 
@@ -194,7 +192,7 @@ def test_call_that_finds_no_broker_ends_at_its_deadline() -> None:
     assert script.out() == ([], [], [])
 
 
-def test_broker_gets_a_grace_to_say_itself_that_the_deadline_passed(script: ClientScript) -> None:
+def test_broker_gets_a_grace_to_answer_after_the_deadline(script: ClientScript) -> None:
     call = script.call(ttl=1.0)
     script.pass_time(1.05)
     script.final(1, b"no worker came", status=408)
@@ -354,14 +352,14 @@ def test_last_refusal_is_delivered_when_the_broker_goes_while_the_call_rests(
     assert script.out() == ([], [Final(call, 503, [b"draining"], b"")], [0])
 
 
-def test_503_is_delivered_to_who_wanted_to_fail_fast(script: ClientScript) -> None:
+def test_503_ends_a_fail_fast_call(script: ClientScript) -> None:
     call = script.call(flags=spec.FAIL_FAST)
     script.said()
     script.final(1, b"nobody", status=503)
     assert script.out() == ([], [Final(call, 503, [b"nobody"], b"")], [])
 
 
-def test_429_is_tried_again_even_for_who_wanted_to_fail_fast(script: ClientScript) -> None:
+def test_429_is_tried_again_even_for_a_fail_fast_call(script: ClientScript) -> None:
     script.call(flags=spec.FAIL_FAST)
     script.final(1, status=429)
     script.pass_time(FIRST_REST)
@@ -401,7 +399,7 @@ def test_call_that_must_not_restart_is_sent_once(script: ClientScript, status: i
 # ── messages that make no sense ───────────────────────────────────────────────────────────────────
 
 
-def test_answers_that_nobody_waits_for_are_counted(script: ClientScript) -> None:
+def test_answers_to_calls_that_are_not_open_are_counted(script: ClientScript) -> None:
     script.final(7)
     script.say(spec.PARTIAL, b"x", id=7)
     script.final(0)

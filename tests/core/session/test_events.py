@@ -26,7 +26,7 @@ def unsubscribe(id: int, pattern: bytes) -> Word:
 # ── the client ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_client_that_subscribes_takes_on_presence_and_says_so_on_every_connection() -> None:
+def test_client_that_subscribes_sends_hello_on_every_connection() -> None:
     script = connected()
     script.session.subscribe(b"prices.*", script.now)
     script.turn()
@@ -49,7 +49,7 @@ def test_client_subscribes_before_what_it_asks_on_the_same_connection() -> None:
     assert words[2][1]["id"] == call
 
 
-def test_client_that_unsubscribed_without_a_connection_tells_the_session_that_was_kept() -> None:
+def test_client_that_unsubscribed_without_a_connection_sends_it_to_a_kept_session() -> None:
     script = connected(presence=True)
     script.session.subscribe(b"a", script.now)
     script.turn()
@@ -190,7 +190,7 @@ def test_worker_pushes_and_publishes_under_ids_of_its_own() -> None:
     ]
 
 
-def test_worker_without_a_connection_loses_its_events_and_says_so() -> None:
+def test_worker_without_a_connection_loses_its_events_and_reports_it() -> None:
     script = serving()
     script.cut()
     assert script.session.push(b"handle", [b"x"], script.now) is False
@@ -200,7 +200,7 @@ def test_worker_without_a_connection_loses_its_events_and_says_so() -> None:
     assert [word[0] for word in script.said()] == ["READY"]
 
 
-def test_worker_that_is_refused_a_push_is_told_whose() -> None:
+def test_refused_push_of_a_worker_is_reported_with_its_handle() -> None:
     script = serving()
     script.session.push(b"handle", [b"x"], script.now)
     script.say(spec.FINAL, b"gone", id=1, code=404)

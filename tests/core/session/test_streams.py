@@ -203,7 +203,7 @@ def test_credit_is_given_for_what_was_read_when_that_is_half_of_what_was_granted
     assert client.said() == []
 
 
-def test_answer_that_nobody_reads_ends_when_it_is_too_far_ahead() -> None:
+def test_answer_with_too_many_unread_parts_ends() -> None:
     script = Streaming(max_unread=20)
     script.out()
     for _ in range(21):
@@ -233,7 +233,7 @@ def test_worker_sends_sixteen_parts_and_more_as_credit_comes(worker: WorkerScrip
     assert (worker.events(), worker.session.late) == ([], 1)
 
 
-def test_worker_that_is_cancelled_may_send_what_nobody_gets(worker: WorkerScript) -> None:
+def test_worker_may_send_parts_of_a_cancelled_dispatch(worker: WorkerScript) -> None:
     worker.request(7)
     job = worker.job()
     for _ in range(16):
@@ -245,7 +245,7 @@ def test_worker_that_is_cancelled_may_send_what_nobody_gets(worker: WorkerScript
     assert worker.said() == []
 
 
-def test_worker_hears_the_clients_parts_and_gives_credit_for_what_was_read(
+def test_worker_receives_the_clients_parts_and_grants_credit_for_those_read(
     worker: WorkerScript,
 ) -> None:
     worker.request(7, **MORE)
@@ -286,7 +286,7 @@ def test_part_of_a_request_that_is_no_stream_is_counted(worker: WorkerScript) ->
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_five_hundred_parts_go_each_way_whatever_the_worker_speaks(dialect: Dialect) -> None:
+def test_five_hundred_parts_go_each_way_with_a_worker_of_any_dialect(dialect: Dialect) -> None:
     world = World(max_frames=2000)
     server = world.worker(hold, dialect=dialect)
     caller = world.client()

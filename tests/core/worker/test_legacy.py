@@ -221,7 +221,7 @@ def test_legacy_worker_heartbeats_every_interval_whatever_else_it_sent(dialect: 
 
 
 @pytest.mark.parametrize("interval", [30.0, 2.5])
-def test_delphi_worker_heartbeats_every_2500_ms_whatever_it_was_told(interval: float) -> None:
+def test_delphi_worker_heartbeats_every_2500_ms_whatever_its_settings(interval: float) -> None:
     script = registered(Dialect.DELPHI, interval=interval)
     script.session.set_load(0.42, script.now)
     script.pass_time(5.0)
@@ -402,7 +402,7 @@ def test_legacy_worker_that_has_left_does_not_mind_the_end_of_its_connection(
 
 
 @ALL
-def test_legacy_worker_that_closes_says_goodbye(dialect: Dialect) -> None:
+def test_legacy_worker_that_closes_sends_disconnect(dialect: Dialect) -> None:
     script = registered(dialect)
     ask(script, dialect)
     job = script.job()

@@ -42,7 +42,7 @@ def registered(**settings: Any) -> WorkerScript:
 # ── registration ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_worker_says_ready_for_each_service_once_it_is_connected() -> None:
+def test_worker_sends_ready_for_each_service_once_it_is_connected() -> None:
     script = WorkerScript(services=(b"echo", b"time"), capacity=8)
     script.turn()
     assert script.out() == ([], [], [])
@@ -131,7 +131,7 @@ def test_socket_that_does_not_connect_is_changed_for_another() -> None:
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_job_carries_all_that_the_request_says(script: WorkerScript) -> None:
+def test_dispatch_carries_all_fields_of_the_request(script: WorkerScript) -> None:
     script.request(7, b"a", b"", ttl=1500, flags=spec.ONCE)
     (job,) = script.events()
     assert job == Dispatch(
@@ -406,7 +406,7 @@ def test_silent_broker_is_lost_after_interval_times_liveness(script: WorkerScrip
     assert script.out() == ([ready()], [], [])
 
 
-def test_broker_that_says_anything_is_not_silent(script: WorkerScript) -> None:
+def test_broker_that_sends_any_message_is_not_silent(script: WorkerScript) -> None:
     for number in range(20):
         script.pass_time(7.0)
         script.request(number)
@@ -581,7 +581,7 @@ def test_worker_called_back_after_it_lost_its_broker_registers(script: WorkerScr
     assert script.said() == [ready(capacity=2)]
 
 
-def test_worker_hears_that_the_broker_drains_and_goes_on(script: WorkerScript) -> None:
+def test_worker_of_a_draining_broker_goes_on(script: WorkerScript) -> None:
     script.request(7)
     job = script.job()
     script.say(spec.CAPACITY)
@@ -590,7 +590,9 @@ def test_worker_hears_that_the_broker_drains_and_goes_on(script: WorkerScript) -
     assert script.out() == ([final(7)], [], [])
 
 
-def test_worker_that_closes_gives_up_what_it_holds_and_says_goodbye(script: WorkerScript) -> None:
+def test_worker_that_closes_cancels_its_dispatches_and_sends_disconnect(
+    script: WorkerScript,
+) -> None:
     script.request(7)
     job = script.job()
     script.close()
@@ -688,7 +690,7 @@ def test_reason_of_a_disconnect_is_told(script: WorkerScript) -> None:
     "values",
     [{}, {"versions": [3]}, {"status": "403", "reason": "x"}, {"status": 403, "reason": 5}],
 )
-def test_disconnect_without_a_reason_tells_none(
+def test_disconnect_without_a_reason_reports_none(
     script: WorkerScript, values: dict[str, Any]
 ) -> None:
     script.say(spec.DISCONNECT, flags=spec.BROKER_METADATA, metadata=metadata.pack(values))
