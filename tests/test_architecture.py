@@ -241,6 +241,8 @@ def circles(tree: Tree) -> list[str]:
     """Modules that import each other in a circle while the program runs."""
     after: dict[str, set[str]] = defaultdict(set)
     for one in imports(tree):
+        if one.kind == "late" and one.module in LATE_IMPORTS:
+            continue
         if one.kind != "types" and one.module.startswith("majordomus.") and ".py" in one.file:
             name = one.file.rpartition(".")[0].removesuffix("/__init__").replace("/", ".")
             after[name].add(one.module.removeprefix("majordomus."))

@@ -47,7 +47,7 @@ COMMANDS: Final = {
     "workers": "List the workers of a broker.",
     "top": "Watch the services and workers of a broker.",
     "explain": "Show what happened to a request.",
-    "logs": "Show the entries of the cloud logger, and follow them.",
+    "logs": "Show or follow the entries of the cloud logger.",
     "doctor": "Check this machine and installation.",
     "token": "Make keys for tokens, and check a token.",
     "acl": "Check access rules, and show which one decides.",

@@ -89,8 +89,8 @@ def test_one_record_alone_is_written_into_a_file(modules: Shell) -> None:
     ("target", "said"),
     [
         ("nowhere", "no module 'nowhere' in "),
-        ("people:Nope", "people has no record Nope (there is Person, Pet)"),
-        ("people:Place", "people has no record Place (there is Person, Pet)"),
+        ("people:Nope", "people has no record Nope (it has Person, Pet)"),
+        ("people:Place", "people has no record Place (it has Person, Pet)"),
         ("empty", "empty has no records: decorate a class with @record"),
         ("broken", "broken cannot be imported: ConfigurationError: Bad.a has no tag"),
         (":x", "':x': expected MODULE or MODULE:NAME"),

@@ -163,7 +163,7 @@ def test_second_signal_ends_at_once(shell: Shell, broker: Running) -> None:
         began = time.monotonic()
         assert running.stop() == 1
         assert time.monotonic() - began < 5
-        assert running.err.rest() == ["majordomus worker: killed before all work was done"]
+        assert running.err.rest() == ["majordomus worker: killed before all requests were answered"]
         assert all(gone(pid) for pid in children)
         with pytest.raises(StatusError):
             future.result(LIMIT)
@@ -184,7 +184,7 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
     with Client(broker.url) as client:
         assert client.call("hello", b"you", timeout=LIMIT).body == b"hello, you"
         shell.write("mine.py", "this is no Python")
-        assert running.err.next() == "majordomus worker: mine.py changed, starting again"
+        assert running.err.next() == "majordomus worker: mine.py changed, restarting"
         assert running.err.next().startswith(
             "majordomus worker: mine cannot be imported: SyntaxError"
         )
@@ -193,7 +193,7 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
             == "majordomus worker: waiting for a changed file before the next start"
         )
         shell.write("mine.py", ASYNC_WORKER.replace("hello, ", "good morning, "))
-        assert running.err.next() == "majordomus worker: mine.py changed, starting again"
+        assert running.err.next() == "majordomus worker: mine.py changed, restarting"
         assert running.out.next().startswith("serving ")
         assert client.call("hello", b"you", timeout=LIMIT).body == b"good morning, you"
     assert running.stop() == 0
@@ -205,7 +205,7 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
         ("mine", "'mine': expected MODULE:NAME, as in worker:worker"),
         ("mine:", "'mine:': expected MODULE:NAME, as in worker:worker"),
         ("nowhere:worker", "no module 'nowhere' in {folder}"),
-        ("mine:wrker", "'mine:wrker': mine has no wrker (there is worker)"),
+        ("mine:wrker", "'mine:wrker': mine has no wrker (it has worker)"),
         (
             "mine:nothing",
             "'mine:nothing': nothing is of type int, not a Worker or AsyncWorker (it has worker)",
