@@ -3,21 +3,29 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+INSTALLED := .venv/installed
 COMPILED := build/compiled
 BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.py
 NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit compiled instructions fuzz simulate bench audit clean
+.PHONY: setup demo test check lint types unit compiled instructions fuzz simulate bench audit wheel clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml setup.py $(shell find src -name "*.pyx")
+# majordomus with its wires, and what it needs to run: enough for `make demo`.
+$(INSTALLED): pyproject.toml setup.py $(shell find src -name "*.pyx")
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "majordomus needs Python 3.11 or newer: make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# The tools that `make test` needs besides. Installed by name: the extra would build the wires again.
+$(READY): $(INSTALLED)
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")' > .venv/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/dev.txt
 	@touch $@
 
 # The Node peers are other people's ZeroMQ; without npm their tests skip, and say so.
@@ -25,7 +33,7 @@ $(NODE_READY): $(NODE_PEERS)/package.json $(NODE_PEERS)/package-lock.json
 	@if command -v npm >/dev/null; then cd $(NODE_PEERS) && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
 	else echo "npm is not here: the tests with Node peers will skip"; fi
 
-demo: $(READY)
+demo: $(INSTALLED)
 	@$(BIN)/majordomus demo
 
 test: check
@@ -36,6 +44,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline .github/workflows
 
 types: $(READY)
 	$(BIN)/mypy
@@ -77,6 +87,12 @@ $(BENCH)/ready: benchmarks/requirements.txt pyproject.toml setup.py $(shell find
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation .
 	MAJORDOMUS_RULES=python $(BENCH)/bin/python setup.py -q build --build-lib build/bench/plain
 	@touch $@
+
+# A wheel of this machine's CPython with compiled rules in dist/, installed and tried where there is no compiler.
+wheel: $(READY)
+	rm -f dist/majordomus-*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python packaging/check_wheel.py dist/majordomus-*.whl
 
 # Known holes in what we depend on; it asks a public data base.
 audit: $(READY)

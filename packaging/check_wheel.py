@@ -1,0 +1,104 @@
+"""Install a wheel in a fresh virtual environment without a compiler, and try it.
+
+    python packaging/check_wheel.py dist/majordomus-*.whl [--most-seconds 10]
+
+What is checked: the install ends within `--most-seconds`; `majordomus doctor` reports the native
+wire and the compiled rules (`--pure`: the plain ones); `majordomus demo` passes. The environment's
+PATH holds its own programs and nothing else, so that a compiler cannot be found.
+
+Prints the seconds of the install and the sizes of the wheel and of what it installed. Exit status 1
+with one line when a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+
+class CheckFailedError(Exception):
+    """A check of the wheel failed; the text says which."""
+
+
+def run(command: list[str], environment: dict[str, str]) -> str:
+    """The output of `command`. Raises: CheckFailedError when it fails."""
+    done = subprocess.run(  # noqa: S603 - programs of the environment that was made here
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode:
+        raise CheckFailedError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}".strip())
+    return done.stdout
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`, without the bytecode that an install writes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sum(path.stat().st_size for path in files)
+
+
+def check(wheel: Path, most_seconds: float, pure: bool) -> None:
+    """Install `wheel` and try it. Raises: CheckFailedError."""
+    with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
+        home = Path(folder, "venv")
+        venv.create(home, with_pip=True, symlinks=os.name != "nt")
+        programs = home / ("Scripts" if os.name == "nt" else "bin")
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAJORDOMUS_", "PYTHONPATH", "CC", "CXX"))
+        }
+        environment |= {"PATH": str(programs), "NO_COLOR": "1"}
+        python = str(programs / "python")
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+        before = time.monotonic()
+        run([*install, "--only-binary", ":all:", str(wheel)], environment)
+        seconds = time.monotonic() - before
+        if seconds > most_seconds:
+            raise CheckFailedError(f"the install took {seconds:.1f} s, over {most_seconds:g} s")
+
+        report = run([str(programs / "majordomus"), "doctor", "--json"], environment)
+        states = {one["check"]: one for one in json.loads(report)["checks"]}
+        rules = states["rules"]["value"]
+        if rules.startswith("compiled") is pure:
+            raise CheckFailedError(f"doctor reports the rules as: {rules}")
+        run([str(programs / "majordomus"), "demo"], environment)
+
+        packages = Path(
+            run(
+                [python, "-c", "import majordomus; print(majordomus.__path__[0])"], environment
+            ).strip()
+        )
+        print(
+            f"{wheel.name}: {wheel.stat().st_size / MIB:.1f} MiB, installed in {seconds:.1f} s, "
+            f"{size_of(packages) / MIB:.1f} MiB on disk; rules: {rules.split(',')[0]}; demo passed"
+        )
+
+
+def main() -> int:
+    """Check the wheel that the command line names."""
+    parser = argparse.ArgumentParser(description="Install and try a wheel of majordomus.")
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--most-seconds", type=float, default=10.0)
+    parser.add_argument("--pure", action="store_true", help="expect rules in plain Python")
+    given = parser.parse_args()
+    try:
+        check(given.wheel, given.most_seconds, given.pure)
+    except CheckFailedError as error:
+        print(f"check_wheel: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
