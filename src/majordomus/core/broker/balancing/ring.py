@@ -6,14 +6,12 @@ to is decided by the strategy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from majordomus.core.broker.accel import prefetch_hints as hints
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.workers import RegisteredWorker
-
-NO_LEVEL: Final = -1
 
 
 class RingNode:
@@ -21,7 +19,7 @@ class RingNode:
 
     owner: the strategy whose ring it is.
     worker: the worker; None in the head of a ring.
-    level: the number of the ring, by what its workers hold; `NO_LEVEL` before the first ring.
+    level: the number of the ring, by what its workers hold; −1 before the first ring.
     listed: of a head: whether its level is in the strategy's heap.
     before, after: the neighbours; the node itself where it is alone.
     """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.balancing.ring import NO_LEVEL, RingNode
+from majordomus.core.broker.balancing.ring import RingNode
 
 if TYPE_CHECKING:
     from majordomus.core.broker.balancing.rng import RandomSource
@@ -174,5 +174,5 @@ class LeastOutstanding(Strategy):
     def _node_of(self, worker: RegisteredWorker) -> RingNode:
         node = self._nodes.get(worker)
         if node is None:
-            node = self._nodes[worker] = RingNode(self, worker, NO_LEVEL)
+            node = self._nodes[worker] = RingNode(self, worker, -1)
         return node
