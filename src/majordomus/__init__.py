@@ -3,6 +3,16 @@ requests between them.
 
 Every public name is here. Its module is imported with the first use of the name, so that a program
 loads only what it uses.
+
+errors: the one tree of exceptions.
+protocol: bytes to commands and back, as pure functions over frames.
+core: the rules: the machines of the broker, the client's session and the worker's session.
+messages: `Message`, `Frame` and records: what a body may be made of.
+security: certificates, keys, passwords, tokens and access rules in files.
+net: sockets, loops and threads around the machines.
+middleware: hooks of a broker that are ready to use.
+contrib: programs on top of majordomus: the cloud logger.
+cli: the command `majordomus`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from majordomus.core.broker.state.topics import agrees
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
+from majordomus.protocol.topics import agrees
 from tests import headers
 from tests.simulation.world import World
 

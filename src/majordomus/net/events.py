@@ -18,10 +18,10 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
 
-from majordomus.core.broker.state.topics import agrees
 from majordomus.core.session.events import PUBLISH, SUBSCRIBE, EventReceived, SubscriptionRefused
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
 from majordomus.protocol import metadata
+from majordomus.protocol.topics import agrees
 
 MOST_WAITING: Final = 1000
 """Events that wait for one receiver, unless it has a limit of its own."""

@@ -14,4 +14,5 @@ octets: the fixed fields of an MDP/0.3 header, bytes to numbers and back.
 recognise: finds the dialect of a message.
 rfc: the codec of mdp01, mdp02 and mdp02d.
 spec: the literals of all dialects.
+topics: names of topics and patterns, and what a pattern matches.
 """

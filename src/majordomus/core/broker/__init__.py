@@ -1,5 +1,6 @@
 """The broker's machine: every rule of a broker, without a socket, a clock or a thread.
 
+contract: what the program around the machine may use, as a Protocol.
 machine: the contract with the shell, and which rule a message is subject to.
 admission: what a request must pass before it is accepted (rules 4 and 11), hedges included.
 queueing: a request waits; the choice of a worker and of the next request (rules 3, 6 and 7).

@@ -178,7 +178,7 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     for service in registry.services.values():
         if not service.known:
             yield f"service {service.name!r}: is registered, but not marked as known"
-    for guess in registry.prefetcher.guessable():
+    for guess in registry.service_index.guessable():
         if registry.services.get(guess.name) is not guess:
             yield f"service {guess.name!r}: may be predicted, but is not registered"
 

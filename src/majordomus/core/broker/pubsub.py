@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.state.access_rules import shown_name
 from majordomus.core.broker.state.subscribers import Subscriber
-from majordomus.core.broker.state.topics import full_topic, name_problem, shown_topic
+from majordomus.core.broker.state.topics import full_topic, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect
+from majordomus.protocol.topics import name_problem
 
 if TYPE_CHECKING:
     from majordomus.core.broker.outgoing import Outgoing

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from majordomus.core.broker.state.topics import name_problem
 from majordomus.core.session.outbox import SessionOutbox
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
+from majordomus.protocol.topics import name_problem
 
 MOST_EXPECTED: Final = 1024
 """Messages whose refusal is still recognised; the refusal of an older one counts as late."""

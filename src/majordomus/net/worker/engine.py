@@ -72,7 +72,7 @@ class EngineSettings(NamedTuple):
     login: Credentials | None = None
 
 
-class Registration(WorkerConnection):
+class BrokerRegistration(WorkerConnection):
     """A connection to a broker, and the services that are registered over it.
 
     in_process: its services run in handler processes
@@ -83,7 +83,7 @@ class Registration(WorkerConnection):
         self,
         url: str,
         settings: WorkerSettings,
-        engine: Engine,
+        engine: WorkerEngine,
         loop: asyncio.AbstractEventLoop,
         access: Access | None = None,
         login: Credentials | None = None,
@@ -117,7 +117,7 @@ class Registration(WorkerConnection):
             logger.warning("%s sent us off: %.300s", self.url, shown)
 
 
-class Engine(Serving):
+class WorkerEngine(Serving):
     """Serves from `open` to `close`. `on_failure` gets the exception after which it cannot go
     on."""
 
@@ -258,16 +258,16 @@ class Engine(Serving):
         """Handle an event that belongs to no request."""
         if not isinstance(event, Disconnected):
             self.events.put(event)
-        elif isinstance(connection, Registration):
+        elif isinstance(connection, BrokerRegistration):
             connection.log_disconnect(event)
 
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
-    def _new_registration(self, url: str, services: tuple[bytes, ...]) -> Registration:
+    def _new_registration(self, url: str, services: tuple[bytes, ...]) -> BrokerRegistration:
         capacity = self._capacity(self.in_process(services))
         settings = _replace(self._settings.session, services=services, capacity=max(1, capacity))
         access, login = self._settings.access, self._settings.login
-        registration = Registration(url, settings, self, self._loop, access, login)
+        registration = BrokerRegistration(url, settings, self, self._loop, access, login)
         registration.session.set_load(self._load, time.monotonic())
         return registration
 

@@ -12,7 +12,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 
-from majordomus.net.worker.engine import Engine, EngineSettings
+from majordomus.net.worker.engine import EngineSettings, WorkerEngine
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 
@@ -33,7 +33,7 @@ class WorkerRun:
         self._drain_timeout = drain_timeout
         self._stop_requested, self._abort_requested = asyncio.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
+        self._engine: WorkerEngine | None = None
         self._failure: Exception | None = None
 
     @property
@@ -49,7 +49,7 @@ class WorkerRun:
         SIGTERM are handled. Raises: the failure of a connection or of the handler processes.
         """
         loop = self._loop = asyncio.get_running_loop()
-        engine = self._engine = Engine(self._settings, self._handlers, loop, self._fail)
+        engine = self._engine = WorkerEngine(self._settings, self._handlers, loop, self._fail)
         if started is not None:
             started()
         with self._signals(loop) if signals else contextlib.nullcontext():

@@ -1,5 +1,6 @@
 """Everything that uses libzmq: the portable wire, inproc, and the proxies.
 
+key_pairs: makes and checks CURVE key pairs
 sockets: makes sockets; every option of a socket is set there
 wire: receives and sends batches of messages, on pyzmq
 _native: the same on libzmq itself, compiled

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from majordomus.core.broker.state.topics import Topics, agrees, name_problem
+from majordomus.core.broker.state.topics import Topics
+from majordomus.protocol.topics import agrees, name_problem
 from tests.core.broker.rules.test_rule_10_cost import lines_of
 
 MANY = 100_000

@@ -15,4 +15,4 @@ cdef class RingNode:
     cpdef object move_before(self, RingNode other)
     cpdef object unlink(self)
     @cython.locals(node=RingNode)
-    cpdef object prefetch_next(self, Py_ssize_t workers)
+    cpdef object look_ahead(self, Py_ssize_t workers)

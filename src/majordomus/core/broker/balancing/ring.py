@@ -49,7 +49,7 @@ class RingNode:
         self.after.before = self.before
         self.before = self.after = self
 
-    def prefetch_next(self, workers: int) -> None:
+    def look_ahead(self, workers: int) -> None:
         """Ask memory for the next two workers after this one, in a ring of many `workers`.
 
         Each call does one step for each of them, so that every step finds what the call before it

@@ -133,7 +133,7 @@ class LeastOutstanding(Strategy):
             head.listed = False
         if request.rejected is None:
             node = head.after
-            node.prefetch_next(len(self._nodes))
+            node.look_ahead(len(self._nodes))
             return node.worker
         for level in sorted(self._heap):
             node = self._levels[level].after

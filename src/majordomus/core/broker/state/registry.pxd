@@ -41,7 +41,7 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
-    cdef public Prefetcher prefetcher
+    cdef public Prefetcher service_index
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts

@@ -1,14 +1,14 @@
 """The tables that all modules of the broker share: peers, workers, services, deadlines, counters.
 
-No rule lives here, and nothing is made here that has rules: strategies and the prefetcher are
-handed in.
+No rule lives here, and nothing is made here that has rules: the strategies and the index of
+services are handed in.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.core.broker.state.dispatch_table import DispatchTable
@@ -24,7 +24,6 @@ from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.accel.prefetch import Prefetcher
     from majordomus.core.broker.balancing.registry import Strategies
     from majordomus.core.broker.settings import BrokerSettings
 
@@ -37,6 +36,24 @@ Write: TypeAlias = tuple[int, object]
 
 RULES: Final = "python" if __file__.endswith(".py") else "compiled"
 """How the rules run: docs/adr/0008-compiled-rules.md."""
+
+
+class ServiceIndex(Protocol):
+    """The services by full name. The machine makes it, because it also knows the next messages."""
+
+    services: dict[bytes, Service]
+
+    def find(self, name: bytes) -> Service | None:
+        """Return the service called `name`; None when it is not known."""
+
+    def add(self, service: Service) -> None:
+        """Make `service` known."""
+
+    def remove(self, service: Service) -> None:
+        """Forget `service`."""
+
+    def guessable(self) -> list[Service]:
+        """Return the services that a look-ahead may find, for the invariants."""
 
 
 class Counts:
@@ -112,7 +129,7 @@ class Registry:
     sessions: the sessions of clients.
     away: sessions without a client by handle; the one that has been away longest comes first.
     workers: every registered worker by routing id.
-    prefetcher: the index of `services` that looks ahead in a batch.
+    service_index: finds, adds and removes `services`.
     services: every known service by full name; changed by `service` and `tidy` alone.
     backlogged: services that may have queued requests, in the order in which they get their turn.
     served: services that have a worker.
@@ -137,7 +154,7 @@ class Registry:
         ids: IdSource,
         name: str,
         strategies: Strategies,
-        prefetcher: Prefetcher,
+        service_index: ServiceIndex,
     ) -> None:
         self.settings = settings
         self.ids = ids
@@ -152,8 +169,8 @@ class Registry:
         self.sessions: dict[Key, Subscriber] = {}
         self.away: dict[bytes, Subscriber] = {}
         self.workers: dict[bytes, RegisteredWorker] = {}
-        self.prefetcher = prefetcher
-        self.services: dict[bytes, Service] = prefetcher.services
+        self.service_index = service_index
+        self.services: dict[bytes, Service] = service_index.services
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
@@ -184,7 +201,7 @@ class Registry:
         if service is None and len(self.services) < self.settings.max_services:
             service = Service(name, self.strategies.make(name))
             service.known = True
-            self.prefetcher.add(service)
+            self.service_index.add(service)
         return service
 
     def enter_queue(self, request: AcceptedRequest) -> None:
@@ -206,14 +223,13 @@ class Registry:
 
     def find_service(self, name: bytes) -> Service | None:
         """Return the service called `name`; None when it is not known."""
-        service: Service | None = self.prefetcher.find(name)
-        return service
+        return self.service_index.find(name)
 
     def tidy(self, service: Service) -> None:
         """Forget `service` if it has neither a worker nor an open request."""
         if service.known and not service.workers and not service.open:
             service.known = False
-            self.prefetcher.remove(service)
+            self.service_index.remove(service)
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer

@@ -115,7 +115,7 @@ class Service:
     name: the full name, with the prefix of a tenant.
     newest_worker: of `workers`, the one that registered last; None while no worker serves it. It
         says whether the service is served without reading the dictionary, and is the worker that
-        the prefetcher fetches: of one worker it is the right one.
+        the processor is told to fetch: of one worker it is the right one.
     open: how many open requests it has.
     served: how many requests were answered with status 200.
     known: whether it is the registry's service of its name.

@@ -10,10 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 from majordomus.core.broker.state.access_rules import full_name, shown_name
-
-ONE = b"*"
-REST = b">"
-SEPARATOR = b"."
+from majordomus.protocol.topics import ONE, REST, SEPARATOR
 
 S = TypeVar("S")
 
@@ -37,7 +34,8 @@ class _Node(Generic[S]):
 
 class Topics(Generic[S]):
     """Subscribers by pattern. Subscribers are keys of dictionaries; `len` counts pairs of a pattern
-    and a subscriber. Names must have passed `name_problem`."""
+    and a subscriber. Names must have passed
+    `protocol.topics.name_problem`."""
 
     __slots__ = ("_nodes", "_pairs", "_root")
 
@@ -140,45 +138,3 @@ def shown_topic(prefix: bytes, topic: bytes) -> bytes:
 def topic_prefix(prefix: bytes) -> bytes:
     """Return `prefix` as a prefix of topics: with a dot at its end."""
     return prefix if not prefix or prefix.endswith(SEPARATOR) else prefix + SEPARATOR
-
-
-def agrees(pattern: bytes, topic: bytes) -> bool:
-    """Whether `pattern` matches `topic`, by the rule of the tree."""
-    wanted, tokens = pattern.split(SEPARATOR), topic.split(SEPARATOR)
-    if wanted[-1] == REST:
-        wanted.pop()
-        if len(tokens) <= len(wanted):
-            return False
-        tokens = tokens[: len(wanted)]
-    return len(wanted) == len(tokens) and all(
-        want in (ONE, token) for want, token in zip(wanted, tokens, strict=True)
-    )
-
-
-def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> str:
-    """Return what is wrong with a topic or a pattern; empty when it is valid. `longest` is a number
-    of bytes, `deepest` of tokens."""
-    what = "pattern" if pattern else "topic"
-    if not name:
-        return f"a {what} needs a name"
-    if len(name) > longest:
-        return f"a {what} has at most {longest} bytes"
-    if not name.isascii():
-        try:
-            name.decode()
-        except UnicodeDecodeError:
-            return f"a {what} must be UTF-8"
-    tokens = name.split(SEPARATOR)
-    if len(tokens) > deepest:
-        return f"a {what} has at most {deepest} tokens"
-    if b"" in tokens:
-        return f"a {what} has no empty token: its tokens are parted by single dots"
-    if ONE not in name and REST not in name:
-        return ""
-    if not pattern:
-        return "an event has one topic: '*' and '>' are for patterns"
-    if REST in tokens[:-1]:
-        return "'>' stands for the rest: it is the last token of a pattern"
-    if any(len(token) > 1 and (ONE in token or REST in token) for token in tokens):
-        return "'*' and '>' stand for whole tokens"
-    return ""

@@ -55,7 +55,7 @@ class Door(Protocol):
         """Called every LOOK seconds."""
 
 
-class Request(NamedTuple):
+class ZapRequest(NamedTuple):
     """What libzmq asks."""
 
     sender: bytes
@@ -66,7 +66,7 @@ class Request(NamedTuple):
     credentials: list[bytes]
 
 
-class Handler:
+class ZapHandler:
     """Answers for all doors until `close`. `deaths` counts what the watching thread has seen."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class Handler:
         with contextlib.suppress(zmq.ZMQError):  # who asked has gone
             socket.send_multipart(answer, zmq.NOBLOCK)
 
-    def _judge(self, request: Request) -> tuple[bytes, bytes]:
+    def _judge(self, request: ZapRequest) -> tuple[bytes, bytes]:
         door = self._doors.get(request.domain)
         if door is None:
             return REFUSED, b""
@@ -195,22 +195,22 @@ def _guarded_look(door: Door) -> None:
         logger.critical("the files of a broker cannot be looked at", exc_info=True)
 
 
-def _parsed(frames: list[bytes]) -> Request | None:
+def _parsed(frames: list[bytes]) -> ZapRequest | None:
     """RFC 27: "A version frame, which SHALL contain the three octets "1.0"."""
     if len(frames) < FRAMES or frames[1] or frames[2] != VERSION:
         return None
     domain, address, _identity, mechanism = (
         frame.decode("utf-8", "replace") for frame in frames[4:8]
     )
-    return Request(frames[0], frames[3], domain, address, mechanism, frames[8:])
+    return ZapRequest(frames[0], frames[3], domain, address, mechanism, frames[8:])
 
 
 _lock = threading.Lock()
-_handlers: dict[int, Handler] = {}
+_handlers: dict[int, ZapHandler] = {}
 """By process: after a fork the parent's threads are not there."""
 
 
-def open_door(domain: str, door: Door) -> Handler:
+def open_door(domain: str, door: Door) -> ZapHandler:
     """Has `door` judge who comes by `domain`; the handler is started for the first.
 
     Raises: ConfigurationError when somebody else's handler is there.
@@ -218,7 +218,7 @@ def open_door(domain: str, door: Door) -> Handler:
     with _lock:
         handler = _handlers.get(os.getpid())
         if handler is None:
-            handler = Handler()
+            handler = ZapHandler()
             _handlers.clear()
             _handlers[os.getpid()] = handler
         handler.open(domain, door)
