@@ -24,7 +24,7 @@ from majordomus.core.client.session import (
     Part,
     SubscriptionRefused,
 )
-from majordomus.core.session.events import MOST_ASKED
+from majordomus.core.session.events import MOST_EXPECTED
 from majordomus.core.session.transitions import CallState
 from majordomus.core.worker.session import Cancel, Dispatch, WorkerSession, WorkerSettings
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
@@ -141,7 +141,7 @@ def speak_of_events(session: Any, what: str, name: bytes, now: float) -> None:
 
 def check_events(session: Any) -> None:
     """What is remembered of events stays within its bounds."""
-    assert len(session.events._asked) <= MOST_ASKED
+    assert len(session.events._expected) <= MOST_EXPECTED
     assert set(session.events.patterns) <= {b"a", b"a.b"}
 
 
