@@ -1,5 +1,7 @@
 cimport cython
 
+cimport majordomus.protocol.spec as spec
+
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 

@@ -1,5 +1,7 @@
 cimport cython
 
+cimport majordomus.protocol.spec as spec
+
 cimport majordomus.core.broker.encoding as encoding
 from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.hooks.installed cimport InstalledHooks
