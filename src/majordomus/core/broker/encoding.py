@@ -13,9 +13,9 @@ from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.state.request_stream import StreamPart
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.core.broker.streams import StreamPart
 
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 WITHOUT_PARTS = (Dialect.MDP01, Dialect.DELPHI)

@@ -8,10 +8,10 @@ it. What belongs to a stream is made when the first part or credit comes: a plai
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.state.request_stream import RequestStream
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
+    from majordomus.core.broker.state.request_stream import StreamPart
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
 PART_COST = 64
@@ -42,42 +42,6 @@ class EndsRequests(Protocol):
     def fail(self, request: AcceptedRequest, status: int, text: str, now: float) -> None: ...
 
     def expire(self, request: AcceptedRequest, now: float) -> None: ...
-
-
-class StreamPart(NamedTuple):
-    """A PARTIAL or the FINAL of a client."""
-
-    body: list[Frame]
-    flags: int
-    metadata: bytes
-    size: int
-
-
-class RequestStream:
-    """What one conversation's streams have come to.
-
-    ``down``: parts that the client still accepts. ``up``: parts that the client may still send,
-    ``room``: those that the worker still accepts. ``open``: the client's side is. ``waiting``: the
-    client's parts that no worker has got, ``size`` and ``frames`` theirs and the FINAL's.
-    """
-
-    __slots__ = ("down", "final", "final_due", "frames", "open", "room", "size", "up", "waiting")
-
-    def __init__(self, is_open: bool) -> None:
-        self.down = spec.FIRST_CREDIT
-        self.up = spec.FIRST_CREDIT if is_open else 0
-        self.room = 0
-        self.open = is_open
-        self.waiting: deque[StreamPart] = deque()
-        self.final: StreamPart | None = None
-        self.final_due = False
-        self.size = 0
-        self.frames = 0
-
-    def joined(self, body: list[Frame]) -> list[Frame]:
-        """`body`, every part and the end: one request for a worker that knows no parts."""
-        last = [self.final] if self.final is not None else []
-        return [*body, *(frame for piece in [*self.waiting, *last] for frame in piece.body)]
 
 
 def stream_of(request: AcceptedRequest) -> RequestStream:

@@ -16,8 +16,9 @@ from majordomus.core.broker.commands.events import EventCommands
 from majordomus.core.broker.hooks.actions import Reject
 from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.peers import conversation
+from majordomus.core.broker.state.request_stream import StreamPart
 from majordomus.core.broker.state.transitions import DRAINING, PRESENT
-from majordomus.core.broker.streams import PART_COST, StreamPart
+from majordomus.core.broker.streams import PART_COST
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect

@@ -17,10 +17,10 @@ from majordomus.protocol.spec import Dialect, Frame
 if TYPE_CHECKING:
     from majordomus.core.broker.state.identity import Caller
     from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.request_stream import RequestStream
     from majordomus.core.broker.state.services import FairQueue, Service
     from majordomus.core.broker.state.timer_wheel import Bucket
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.core.broker.streams import RequestStream
 
 
 class AcceptedRequest:
