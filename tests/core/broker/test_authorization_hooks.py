@@ -190,5 +190,5 @@ def test_identity_that_is_said_again_lasts_on(harness: BrokerHarness, hooks: Tok
     harness.pass_time(4)
     assert harness.machine.registry.peers[C].user == "ann"
     harness.leave(C)
-    assert not harness.machine.authority.leases
-    assert len(harness.machine.authority.ends) == 0
+    assert not harness.machine.authorization.leases
+    assert len(harness.machine.authorization.ends) == 0

@@ -217,7 +217,7 @@ class Queueing:
         while request is not None and request.state in OPEN:
             request = request.newer
         if request is not None:
-            self.registry.drop("never-answered", worker.id)
+            self.registry.count_dropped("never-answered", worker.id)
             self.dispatcher.release(worker, request.dispatch_id)
             self.feed(worker, now)
 

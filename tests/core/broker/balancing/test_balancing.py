@@ -34,7 +34,7 @@ def asks(*rejected: RegisteredWorker, metadata: bytes = b"") -> AcceptedRequest:
     client = Peer(C, Dialect.MDP03, b"handle-c", 0.0)
     service = Service(b"echo", LeastOutstanding())
     flags = spec.METADATA if metadata else 0
-    request = AcceptedRequest().ask(
+    request = AcceptedRequest().fill(
         client, Dialect.MDP03, (), 1, 1, service, [], 0, flags, metadata, 0.0, 60.0
     )
     request.rejected = set(rejected) or None

@@ -633,7 +633,7 @@ class TestOrder:
 
         hooks = ScriptedHooks(harness, on_request=name)
         peer = harness.machine.registry.peers[W]
-        harness.machine.authority.identify(peer, "ada", (), harness.now)
+        harness.machine.authorization.identify(peer, "ada", (), harness.now)
         harness.machine.set_rights(self.RULES, harness.now)
         harness.words()
         harness.request(C, 1, flags=spec.METADATA, metadata=metadata.pack({"token": "a"}))
@@ -945,4 +945,4 @@ def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(harness: Bro
     harness.turn()
     harness.machine.withdraw_call(number, harness.now)
     harness.turn()
-    assert (told, calls.waiting, calls.peer.open) == ([], {}, {})
+    assert (told, calls.pending, calls.peer.open) == ([], {}, {})
