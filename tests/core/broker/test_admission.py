@@ -278,7 +278,7 @@ def test_peers_are_bounded(make_harness: MakeHarness) -> None:
     harness.request(D, 1)
     harness.request(D, 0, flags=spec.ONE_WAY)
     harness.receive_03(D, spec.CANCEL, id=1)
-    text = b"the broker knows as many peers as it may"
+    text = b"this broker has reached its limit of peers"
     assert harness.messages() == [final(D, 1, text, status=429)]
     harness.worker(W)
     harness.receive_03(D, spec.HELLO)

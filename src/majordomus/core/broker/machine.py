@@ -1,9 +1,9 @@
-"""The broker machine: what comes in, by dialect and command, and the contract with its shell
-(docs/rules.md).
+"""The broker machine: the methods of the contract, and the handler of each incoming message.
 
-Here a message finds the rule that it is subject to; the rules themselves live beside this file:
-admission (what may become a request), dispatch (requests and slots), presence (peers and silence),
-outgoing (sends).
+No rule of docs/rules.md is here. A message is recognised, its peer is looked up, and the command
+handlers of its dialect call the rules, which are in the modules beside this one (see the map in
+`majordomus.core.broker`). Errors of peers become DISCONNECT, FINAL or a counted drop in one place,
+`_handle_error`.
 """
 
 from __future__ import annotations
@@ -69,11 +69,28 @@ WORKER_READS_TOO_SLOWLY = "the worker reads more slowly than the client sends"
 
 
 class BrokerMachine:
-    """All rules of a broker, without a socket, a clock or a thread. Not for several threads at
-    once.
+    """All rules of a broker, without a socket, a clock or a thread. One thread may use it at a
+    time.
 
-    `ids(n)` returns n unpredictable bytes; `strategies` are ways to balance that are not ours, by
-    name. Every `now` is monotonic seconds and never goes back.
+    The methods of the contract are documented in contract.py too. Every `now` is monotonic seconds
+    and never goes back. `ids(n)` returns n unpredictable bytes. `strategies` holds custom
+    strategies by name.
+
+    settings: the settings in force.
+    prefetcher: the index of services, which looks ahead in a batch.
+    registry: the tables that all parts share.
+    outgoing: sends and outboxes.
+    installed: the hooks in force, if there are any.
+    dispatcher: takes slots of workers and gives them back.
+    completion: accepts requests and ends them.
+    queueing: queues requests and feeds workers.
+    retries: tries the requests of lost workers again.
+    events: pushes, topics and sessions.
+    presence: peers, heartbeats and silence.
+    authorization: checks what a peer may do.
+    admission: checks new requests.
+    calls: requests of the broker itself.
+    registration: registers workers for services.
     """
 
     def __init__(
@@ -141,16 +158,18 @@ class BrokerMachine:
         self._legacy = LegacyCommands(dependencies)
 
     def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
-        """What MMI tells of this broker: the package's version, the kind of wire, since when, and
-        how often it was started again by who watches over it."""
+        """Set what MMI reports: the package's version, the wire, the start, and how often a
+        supervisor has restarted this broker."""
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
         self.registry.restarts = restarts
 
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 
     def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message from one routing id; the list is the machine's from here on. Its bytes raise
-        nothing: what is wrong is counted."""
+        """Handle one message of one routing id; the machine owns the list afterwards.
+
+        No bytes of a peer make it raise: an invalid message is counted and dropped.
+        """
         try:
             self.handle_message(peer_id, frames, now)
         except Exception as error:
@@ -159,8 +178,11 @@ class BrokerMachine:
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
     ) -> list[tuple[bytes, Exception]]:
-        """Receive every message of a batch, in order. A fault of the broker costs only the message
-        at which it was raised. Returns the sender of each such message, and what was raised."""
+        """Handle the messages of a batch in order. A fault of the broker costs only the message
+        that raised it.
+
+        Returns the routing id and the exception of each such message.
+        """
         faults: list[tuple[bytes, Exception]] = []
         peer_id: bytes = b""
         frames: list[Frame] = []
@@ -178,8 +200,7 @@ class BrokerMachine:
                 return faults
 
     def tick(self, now: float) -> None:
-        """What time alone causes. The shell calls it at `next_deadline` or whenever it has
-        received."""
+        """Do what is due. The program calls it at `next_deadline`, and after each batch."""
         if now - self._next_tick > self.settings.pause:
             self.presence.paused(now)
             self._next_tick = inf
@@ -199,9 +220,10 @@ class BrokerMachine:
             self.outgoing.flush(peer, now)
 
     def next_deadline(self) -> float:
-        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due.
+        """Return when `tick` is next needed, in monotonic seconds; infinity when nothing is due.
 
-        0 when what the socket said last is still to be acted upon: receive without waiting.
+        0 means: receive without waiting, because sends wait, a full outbox has consequences, or
+        `socket_empty` has something to decide.
         """
         registry = self.registry
         self._next_tick = min(
@@ -218,7 +240,8 @@ class BrokerMachine:
         return self._next_tick
 
     def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
-        """Writes, sends and facts since the last call. The lists are used again two calls later."""
+        """Return writes, sends and facts since the last call. The lists are reused two calls
+        later."""
         facts = self.registry.facts
         self.registry.facts, self._facts_taken = self._facts_taken, facts
         self.registry.facts.clear()
@@ -228,10 +251,10 @@ class BrokerMachine:
         return self._writes, sends, facts
 
     def refused(self, send: Send, gone: bool, now: float) -> None:
-        """Act on a send that the socket refused (rule 9): its peer is `gone` (EHOSTUNREACH), or its
-        queue is full (EAGAIN). `send` is one that `take_effects` returned.
+        """Act on a send that the socket has refused (rule 9): its peer is `gone` (EHOSTUNREACH), or
+        its queue is full (EAGAIN). `send` was returned by `take_effects`.
 
-        Refusals of one batch are reported in the order of their sends.
+        Refusals of one batch must be reported in the order of their sends.
         """
         peer_id, frames, command, conversation = send
         peer = self.registry.peers.get(peer_id)
@@ -246,11 +269,11 @@ class BrokerMachine:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
 
     def socket_empty(self, now: float) -> None:
-        """Everything that had arrived has been received."""
+        """Act on the report that every message that had arrived has been received."""
         self.presence.socket_empty(now)
 
     def connection_ended(self, peer_id: bytes, now: float) -> None:
-        """The monitor saw the end of the connection that `peer_id` had. May be repeated."""
+        """Act on the end of a connection; messages of it may still follow. May be repeated."""
         identified = self.registry.identities.pop(peer_id, None) is not None
         peer = self.registry.peers.get(peer_id)
         if peer is None:
@@ -261,8 +284,10 @@ class BrokerMachine:
             self.presence.connection_ended(peer, now)
 
     def connection_over(self, peer_id: bytes, now: float) -> None:
-        """The connection that `peer_id` had has ended, everything that came by it was heard, and
-        what was to be sent by it was refused: nothing has to be found out. May be repeated."""
+        """Act on the end of a connection of which no message can follow. May be repeated.
+
+        Every send to it has been refused, so the peer is forgotten at once, without a probe.
+        """
         self.registry.identities.pop(peer_id, None)
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
@@ -271,11 +296,10 @@ class BrokerMachine:
     def identify(
         self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
     ) -> bool:
-        """The connection of `peer_id` has proved that it is `user`; `key` is its CURVE key, where
-        it has one.
+        """Set the identity that a connection has proved. `key` is its CURVE key, "" without one.
 
-        To be told before its first message, and again when its groups change. False: refuse its
-        messages, the routing id was another user's a moment ago.
+        To be called before its first message, and again when its groups change. Returns False when
+        the routing id was another user's a moment ago: its messages must be dropped.
         """
         known = self.presence.identify(peer_id, Identity(user, groups, key), now)
         if known and peer_id in self.registry.peers:
@@ -283,34 +307,36 @@ class BrokerMachine:
         return known
 
     def revoke(self, peer_id: bytes, now: float) -> None:
-        """`peer_id` may not be connected any more: what it has open is withdrawn, it is
-        forgotten. The shell ends its connection."""
+        """Forget a peer that may no longer be connected, and cancel its requests. The program ends
+        its connection."""
         self.presence.revoke(peer_id, now)
 
     def handshake_failed(self, reason: str, **data: object) -> None:
-        """A connection was refused before it could say anything; `reason` is a short key, `data`
-        what is known of it."""
+        """Count and log a connection that failed before its first message.
+
+        `reason` is a short key, `data` the fields of the log entry.
+        """
         self.registry.counts.handshakes[reason] += 1
         self.registry.emit("handshake-failed", why=reason, **data)
 
     def cut_off(self, reason: str, address: str) -> None:
-        """A connection from `address` was ended for what it did; `reason` is a short key."""
+        """Count and log a connection that was ended for a broken limit. `reason` is a short key."""
         self.registry.counts.dropped[reason] += 1
         self.registry.emit("cut-off", why=reason, address=address)
 
     def set_rights(self, rights: AccessRules | None, now: float) -> None:
-        """Who may do what from now on. Workers that may no longer serve are sent off."""
+        """Apply access rules. Workers that may no longer serve are disconnected."""
         self.authorization.set_rights(rights, now)
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
     @property
     def hooks(self) -> Holding | None:
-        """What asks the hooks; None before the first `use`."""
+        """The part that calls the hooks; None before the first `use`."""
         return self.installed.holding
 
     def use(self, hooks: Hooks | None) -> None:
-        """Ask `hooks` from now on. Decisions that are pending may still be made."""
+        """Pass later requests to `hooks`. Decisions that are pending may still be made."""
         holding = self.installed.holding
         if holding is not None:
             holding.hooks = hooks or NoHooks()
@@ -320,8 +346,10 @@ class BrokerMachine:
             )
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
-        """These settings hold from now on, for what comes from now on; what is open keeps its
-        deadline. Names of those that cannot change while a broker runs, and did not."""
+        """Apply settings to what comes from now on; open requests keep their deadlines.
+
+        Returns the names of changed settings that cannot change while a broker runs.
+        """
         settings, left = merged(self.settings, settings)
         self.settings = self.registry.settings = settings
         self._mdp03.settings = self._legacy.settings = settings
@@ -330,7 +358,7 @@ class BrokerMachine:
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:
-        """The answer to question `id` of the hooks; False when nobody waits for it any more."""
+        """Make the pending decision `id`. Returns False when it is no longer pending."""
         holding = self.installed.holding
         return holding is not None and holding.resume(id, action, now)
 
@@ -343,19 +371,20 @@ class BrokerMachine:
         done: Done | None = None,
         flags: int = 0,
     ) -> int:
-        """Call `service` in the broker's own name: no hook sees it, no right is asked.
+        """Call a service in the broker's own name, past hooks and access rules.
 
-        `done(status, frames)` is called by a later `take_effects`, once; without it nobody hears of
-        the answer. The number that is returned is what `withdraw_call` takes.
+        A later `take_effects` calls `done(status, frames)` once. Without `done` the request is
+        one-way. Returns the number that `withdraw_call` takes.
         """
         return self.calls.call(service, body, ttl, now, done, flags)
 
     def withdraw_call(self, id: int, now: float) -> None:
-        """The answer to call `id` is not wanted any more. May be repeated."""
+        """Cancel the call `id`. May be repeated."""
         self.calls.withdraw(id, now)
 
     def drain(self, now: float) -> None:
-        """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
+        """Refuse new requests (503), and send DRAIN to peers whose dialect has it. Open requests
+        are completed."""
         self.registry.draining = True
         for peer in self.registry.peers.values():
             if self._gets_drain(peer):
@@ -363,12 +392,12 @@ class BrokerMachine:
 
     @property
     def drained(self) -> bool:
-        """Whether no accepted request is open any more."""
+        """Whether no accepted request is open."""
         return self.registry.open == 0
 
     def close(self, now: float) -> None:
-        """DISCONNECT to every worker and every client with presence. The machine is done after
-        this."""
+        """Send DISCONNECT to every worker and every client with presence. Nothing may follow but
+        `take_effects` and `refused`."""
         for peer in list(self.registry.peers.values()):
             if peer.worker is not None or peer.state is PRESENT:
                 dialect = peer.worker.dialect if peer.worker else MDP03
@@ -376,24 +405,26 @@ class BrokerMachine:
                 self.outgoing.send(peer, message, command, None, now)
 
     def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
-        """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
-        has no presence."""
+        """Send an EVENT to the client of a handle, at most once.
+
+        Returns False when the handle is unknown or its client has no presence.
+        """
         return self.events.push(handle, body, now) is None
 
     def publish(self, topic: bytes, body: list[Frame], now: float) -> int:
-        """An EVENT for everybody who subscribed to `topic`; how many it is on its way to.
+        """Send an EVENT to every subscriber of a topic; returns their number.
 
-        Raises: LocalProtocolError for what is no topic.
+        Raises: LocalProtocolError for an invalid topic.
         """
         problem = self.events.topic_problem(topic, pattern=False)
         if problem:
             raise LocalProtocolError("bad-topic", problem)
         return self.events.publish(topic, body, now)
 
-    # ── what comes in ─────────────────────────────────────────────────────────────────────────────
+    # ── incoming messages ─────────────────────────────────────────────────────────────────────────
 
     def handle_message(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message, as `receive` does, but what is wrong with it is raised."""
+        """Handle one message, as `receive` does, but raise its errors."""
         if self.outgoing.overflow:
             self._handle_overflow(now)
         at = 0
@@ -405,6 +436,7 @@ class BrokerMachine:
         header = self._header
         header.read(frames[at])
         peer = None
+        # A FINAL names its dispatch: a list index finds its worker without a hash of the routing id.
         if header.command == spec.FINAL:
             peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:
@@ -426,6 +458,8 @@ class BrokerMachine:
         header: Fields,
         now: float,
     ) -> Peer | None:
+        """Add the sender of a message. None at the bound `max_peers`: a message that waits for an
+        answer is refused."""
         peer = self.presence.add_peer(peer_id, dialect, now)
         if peer is None:
             self.registry.count_dropped("too-many-peers", peer_id)
@@ -433,7 +467,7 @@ class BrokerMachine:
                 message = [*envelope, *encoding.disconnect(dialect)]
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
             elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
-                text = "the broker knows as many peers as it may"
+                text = "this broker has reached its limit of peers"
                 self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
         return peer
 
@@ -446,14 +480,14 @@ class BrokerMachine:
         text: str,
         now: float,
     ) -> None:
-        """FINAL to whoever asked, known or not."""
+        """Send FINAL to a routing id, which need not be a known peer."""
         self.registry.counts.refused[status] += 1
         message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
         self.outgoing.send_to(peer_id, message, spec.FINAL, key, now)
 
     def _refuse_long_metadata(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """Rule 4: whoever asks with metadata beyond their bound is told so."""
-        header = self._header  # `read` raised at the metadata: everything before them is there
+        """Refuse a request whose metadata exceeds its bound (rule 4)."""
+        header = self._header  # `read` raised at the metadata; the fields before it have been read
         id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
         peer = self.registry.peers.get(peer_id)
         is_open = peer is not None and conversation(id, envelope) in peer.open
@@ -468,6 +502,7 @@ class BrokerMachine:
     def _receive_legacy(
         self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
     ) -> None:
+        """Handle one message of an older dialect."""
         envelope = tuple(frames[:at])
         command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
         peer = self.registry.peers.get(peer_id)
@@ -481,12 +516,12 @@ class BrokerMachine:
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
+    # ── errors ────────────────────────────────────────────────────────────────────────────────────
 
     def _handle_error(
         self, peer_id: bytes, frames: list[Frame], error: Exception, now: float
     ) -> None:
-        """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
+        """Act on the exception that a message has raised. A fault of the broker is raised again."""
         if isinstance(error, UnknownPeerError):
             self._disconnect_unknown(peer_id, frames, error, now)
         elif not isinstance(error, RemoteProtocolError):
@@ -499,11 +534,10 @@ class BrokerMachine:
             self._invalid(peer_id, error.reason, now)
 
     def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
-        """docs/spec/recognition.md: dropped and counted per reason; a peer known as a worker also
-        gets
-        DISCONNECT.
+        """Count and drop an invalid message. A registered worker also gets DISCONNECT
+        (docs/spec/recognition.md).
 
-        A wrong hash is dropped and counted, nothing more (§3).
+        A wrong hash is counted and dropped, nothing more (§3).
         """
         self.registry.count_dropped(reason, peer_id)
         peer = self.registry.peers.get(peer_id)
@@ -511,7 +545,8 @@ class BrokerMachine:
             self.presence.forget(peer, f"invalid message: {reason}", now, notify=True)
 
     def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
-        """Another version gets one DISCONNECT that names ours, rate-limited."""
+        """Send DISCONNECT with the supported version for a message of another one. The number of
+        such answers per second is limited."""
         self.registry.count_dropped(reason, peer_id)
         answered = now >= self._next_version_answer
         if answered:
@@ -526,7 +561,8 @@ class BrokerMachine:
     def _disconnect_unknown(
         self, peer_id: bytes, frames: list[Frame], error: UnknownPeerError, now: float
     ) -> None:
-        """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
+        """Send DISCONNECT to a peer in an unknown role, and forget it. Behind an envelope only that
+        client gets the DISCONNECT: the peer is a proxy."""
         peer = self.registry.peers[peer_id]
         dialect, at = recognise(frames)
         self.registry.count_dropped(error.reason, peer_id)
@@ -546,11 +582,14 @@ class BrokerMachine:
         why = f"{type(error).__name__}: {error}"
         self.registry.emit("strategy-failed", service=service, why=why, instead="least-outstanding")
 
-    # ── consequences of what the socket said ──────────────────────────────────────────────────────
+    # ── full outboxes ─────────────────────────────────────────────────────────────────────────────
 
     def _handle_overflow(self, now: float) -> None:
-        """Rule 9: a client that is gone is forgotten; a stream whose part found no room ends with
-        429; a peer whose answer found none is lost."""
+        """Act on sends for which an outbox had no space (rule 9).
+
+        A stream that has lost a part ends with 429. A peer that has lost any other message is
+        forgotten, as is a client whose connection is gone.
+        """
         overflow, self.outgoing.overflow = self.outgoing.overflow, {}
         for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
@@ -567,11 +606,12 @@ class BrokerMachine:
                 self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _gets_drain(self, peer: Peer) -> bool:
+        """Whether the dialect of `peer` has DRAIN, and it is a worker or has presence."""
         if peer.worker is not None:
             return peer.worker.dialect is MDP03
         return peer.state is PRESENT
 
-    # ── answers to the program around the machine ─────────────────────────────────────────────────
+    # ── state for the program around the machine ──────────────────────────────────────────────────
 
     def count_dropped(self, reason: str, peer_id: bytes) -> None:
         """Count and log a message that was dropped before it reached the machine."""
