@@ -472,13 +472,13 @@ ALL_STRATEGIES = (
     [
         (
             {"balancing": "best"},
-            f"balancing = 'best' is unknown; there is: {ALL_STRATEGIES}",
+            f"balancing = 'best' is not one of: {ALL_STRATEGIES}",
         ),
         (
             {"balancings": {"echo": "Sticky"}},
-            f"balancings.echo = 'Sticky' is unknown; there is: {ALL_STRATEGIES}",
+            f"balancings.echo = 'Sticky' is not one of: {ALL_STRATEGIES}",
         ),
-        ({"legacy_errors": "no"}, "legacy_errors = 'no' is unknown; there is: silence, reply"),
+        ({"legacy_errors": "no"}, "legacy_errors = 'no' is not one of: silence, reply"),
     ],
 )
 def test_setting_that_is_no_choice_is_named(wrong: dict[str, str], words: str) -> None:
@@ -508,7 +508,7 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         ("max_ttl", 4.3e6, "max_ttl = 4.3e+06 must be from 0.001 to 4.29497e+06"),
         ("default_ttl", float("nan"), "default_ttl = nan must be from 0.001 to 3.1536e+09"),
         ("busy_timeouts", {"slow": 0.0}, "busy_timeouts.slow = 0 must be from 0.001 to 3.1536e+09"),
-        ("legacy_errors", "loud", "legacy_errors = 'loud' is unknown; there is: silence, reply"),
+        ("legacy_errors", "loud", "legacy_errors = 'loud' is not one of: silence, reply"),
     ],
 )
 def test_setting_that_no_broker_can_run_with_is_refused(

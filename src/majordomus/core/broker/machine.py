@@ -436,7 +436,7 @@ class BrokerMachine:
         header = self._header
         header.read(frames[at])
         peer = None
-        # A FINAL names its dispatch: a list index finds its worker without a hash of the routing id.
+        # The dispatch of a FINAL is found by number, which needs no hash of the routing id.
         if header.command == spec.FINAL:
             peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:

@@ -61,7 +61,7 @@ class Strategies:
     def _named(self, setting: str, name: str) -> str:
         if name not in self._known:
             known = ", ".join(sorted(self._known))
-            raise ConfigurationError(f"{setting} = {name!r} is unknown; there is: {known}")
+            raise ConfigurationError(f"{setting} = {name!r} is not one of: {known}")
         return name
 
     def name(self, service: bytes) -> str:
