@@ -1,9 +1,8 @@
-"""Who is there: peers met and forgotten, heartbeats both ways, silence judged, sockets that went
-away.
+"""Peers are added and forgotten: heartbeats, silence, lost connections.
 
-Rules 8, 9 (gone) and the idle half of rule 10 live here. A peer has one timer, set anew when it
-fires: traffic
-only writes down when it was, so a heartbeat costs O(1) and a busy peer costs nothing.
+Rule 8 is here, the half of rule 9 about connections that are gone, and the half of rule 10 about
+idle peers. A peer has one timer, which is set again when it fires. A message only updates
+`Peer.last_received`, so a heartbeat costs O(1), and a busy peer causes no work here.
 """
 
 from __future__ import annotations
@@ -30,13 +29,20 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 HANDLE_SIZE = 16
-"""Bytes that nobody guesses: who knows a handle may push to its client."""
+"""Bytes of a handle. They are random and cannot be guessed: any worker that has a handle may push
+events to its client."""
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 REVOKED = "revoked"
 
 
 class Presence:
-    """Meets, greets, watches and forgets peers."""
+    """Adds and forgets peers, and sends heartbeats.
+
+    suspects: workers whose connection is gone. They are lost when all that had arrived of them has
+        been received.
+    ended: clients whose connection has ended, and when. They are forgotten at the same moment,
+        unless a later message has come.
+    """
 
     def __init__(
         self,
@@ -71,11 +77,10 @@ class Presence:
             }
         )
 
-    # ── met and forgotten ─────────────────────────────────────────────────────────────────────────
+    # ── added and forgotten ───────────────────────────────────────────────────────────────────────
 
     def add_peer(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
-        """The peer behind a routing id that is new to us; None when there is no room for one more
-        (rule 4)."""
+        """Add the peer of an unknown routing id; None at the bound `max_peers` (rule 4)."""
         registry = self.registry
         if len(registry.peers) >= registry.settings.max_peers:
             return None
@@ -90,9 +95,11 @@ class Presence:
         return peer
 
     def identify(self, peer_id: bytes, identity: Identity, now: float) -> bool:
-        """The connection of `peer_id` has proved who it is. False when another user was known by
-        this routing id, whose connection must have ended: refuse what comes until that one is
-        forgotten (rule 2)."""
+        """Set the identity that a connection has proved.
+
+        Returns False when another user has this routing id. The connection of that user must have
+        ended, so messages are dropped until its peer is forgotten (rule 2).
+        """
         registry = self.registry
         peer = registry.peers.get(peer_id)
         if peer is not None and not same(peer.identity, identity):
@@ -101,7 +108,8 @@ class Presence:
             return False
         registry.identities[peer_id] = identity
         if peer is not None and peer.identity != identity:
-            if (peer.user, peer.groups) == peer.identity[:2]:  # a token may say otherwise
+            # A token may have set another user; that one stays.
+            if (peer.user, peer.groups) == peer.identity[:2]:
                 peer.user, peer.groups = identity.user, identity.groups
                 if registry.rights is not None:
                     peer.prefix = registry.rights.prefix(peer.groups)
@@ -109,7 +117,7 @@ class Presence:
         return True
 
     def revoke(self, peer_id: bytes, now: float) -> None:
-        """Who `peer_id` is has no right to be connected any more."""
+        """Forget a peer whose user may no longer be connected."""
         registry = self.registry
         registry.identities.pop(peer_id, None)
         peer = registry.peers.get(peer_id)
@@ -118,7 +126,7 @@ class Presence:
             self.forget(peer, REVOKED, now)
 
     def send_welcome(self, peer: Peer, interval: float, now: float) -> None:
-        """WELCOME, and what a newcomer must know of a broker that drains."""
+        """Send WELCOME, and DRAIN if the broker drains."""
         message = encoding.welcome(peer.id, interval, self._welcome)
         self.outgoing.send(peer, message, spec.WELCOME, None, now)
         if self.registry.draining:
@@ -126,7 +134,8 @@ class Presence:
         self.watch(peer, now)
 
     def watch(self, peer: Peer, now: float) -> None:
-        """`peer` has become a worker or present: from now on silence counts."""
+        """Start to send heartbeats to `peer` and to expect them: it has become a worker or has
+        presence now."""
         self._arm(peer, now + self._interval(peer))
 
     def forget(
@@ -137,8 +146,10 @@ class Presence:
         notify: bool = False,
         reason: tuple[int, str] = (0, ""),
     ) -> None:
-        """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
-        it. It may be told so, by DISCONNECT, with a status and a sentence."""
+        """Remove `peer`: its worker is lost, its requests are cancelled, its outbox is dropped.
+
+        `notify`: send it DISCONNECT, with the status and the text of `reason` if there are any.
+        """
         if peer.state is FORGOTTEN:
             return
         registry = self.registry
@@ -167,7 +178,7 @@ class Presence:
             self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
 
     def lose(self, worker: RegisteredWorker, why: str, now: float) -> None:
-        """`worker` serves no more; its peer may still be a client."""
+        """Unregister `worker`. Its peer may still be a client."""
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
@@ -177,11 +188,13 @@ class Presence:
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
 
     def _arm(self, peer: Peer, when: float) -> None:
+        """Set the one timer of `peer`."""
         if peer.timer is not None:
             peer.timer.pop(peer, None)
         peer.timer = self.registry.timers.add(peer, when)
 
     def _interval(self, peer: Peer) -> float:
+        """The heartbeat interval of `peer`."""
         worker = peer.worker
         if worker is None:
             return self._client_interval
@@ -190,13 +203,13 @@ class Presence:
         return self._worker_interval
 
     def paused(self, now: float) -> None:
-        """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
-        8)."""
+        """Note that the broker's loop has stood still. Messages that have arrived meanwhile are
+        received before silence counts again (rule 8)."""
         self._silence_counts_from = now + self._worker_interval
         self.registry.emit("paused", until=self._silence_counts_from)
 
     def tick(self, now: float) -> None:
-        """Whatever the peers' timers cause."""
+        """Act on the timers that are due: send heartbeats, forget silent and idle peers."""
         for peer in self.registry.timers.due(now):
             peer.timer = None
             if peer.state is FORGOTTEN:
@@ -212,7 +225,7 @@ class Presence:
                 self.forget(peer, "expired", now, notify=True)
 
     def _expiry(self, peer: Peer) -> float:
-        """When the silence of `peer` has been too long."""
+        """When `peer` is lost if no message of it is received before."""
         worker = peer.worker
         if worker is None:
             if peer.state is PRESENT:
@@ -226,7 +239,7 @@ class Presence:
         return peer.last_received + self._worker_interval * self._liveness
 
     def _heartbeat_if_due(self, peer: Peer, now: float) -> float:
-        """Send the HEARTBEAT that is due, if one is; returns when to look again."""
+        """Send a HEARTBEAT if one is due; returns when to check again."""
         worker = peer.worker
         if worker is None and peer.state is not PRESENT:
             return now + self.registry.settings.client_idle
@@ -239,7 +252,7 @@ class Presence:
         return now + interval
 
     def send_heartbeat(self, peer: Peer, now: float) -> None:
-        """HEARTBEAT to a worker or to a client with presence."""
+        """Send HEARTBEAT to a worker or to a client with presence."""
         worker = peer.worker
         if worker is not None:
             worker.last_heartbeat = now
@@ -247,11 +260,13 @@ class Presence:
         command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
         self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
 
-    # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
+    # ── lost connections (rule 9) ─────────────────────────────────────────────────────────────────
 
     def suspect(self, peer: Peer, now: float) -> None:
-        """A send to a worker found no connection: it gets nothing, and is lost when all that it
-        sent was heard."""
+        """Act on a send to a worker that has no connection any more.
+
+        It gets no more requests. It is lost when all that had arrived of it has been received.
+        """
         worker = peer.worker
         if worker is not None:
             worker.move("gone")
@@ -259,11 +274,11 @@ class Presence:
             self.suspects[peer] = None
 
     def connection_ended(self, peer: Peer, now: float) -> None:
-        """The monitor saw the end of the connection recorded for `peer`: a probe tells whether it
-        is gone.
+        """Act on the end of a connection of `peer`, which may have opened another one: a HEARTBEAT
+        is sent as a probe, and is refused when it has none.
 
-        A client of a dialect without heartbeats cannot be probed; it is forgotten unless it speaks
-        again first.
+        A client of a dialect without heartbeats cannot be probed. It is forgotten unless a message
+        of it comes first.
         """
         self.outgoing.flush(peer, now)
         if peer.worker is not None or peer.state is PRESENT:
@@ -274,8 +289,11 @@ class Presence:
             self.ended.append((peer, now))
 
     def gone(self, peer: Peer, now: float) -> None:
-        """The connection of `peer` has ended, and no probe may tell, for its routing id may be
-        somebody else's by now: nothing is sent to it, and it is forgotten when all was heard."""
+        """Act on the end of a connection whose routing id may be another user's now.
+
+        Nothing is sent to it, not even a probe. It is forgotten when all that had arrived has been
+        received.
+        """
         if peer.worker is not None:
             self.suspect(peer, now)
         else:
@@ -283,12 +301,12 @@ class Presence:
 
     @property
     def awaits_empty_socket(self) -> bool:
-        """Whether `socket_empty` has something to judge."""
+        """Whether `socket_empty` has something to decide."""
         return bool(self.suspects or self.ended)
 
     def socket_empty(self, now: float) -> None:
-        """Everything that had arrived was heard: suspects are lost now, ended connections
-        forgotten."""
+        """Act on the report that all that had arrived has been received: suspects are lost, and
+        peers of ended connections are forgotten."""
         if self.suspects:
             suspects, self.suspects = self.suspects, {}
             for peer in suspects:
