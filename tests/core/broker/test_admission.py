@@ -421,8 +421,8 @@ def test_draining_broker_refuses_what_is_new(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     harness.request(C, 2, service=b"mmi.broker")
     assert harness.messages() == [
-        final(C, 1, b"the broker drains", status=503),
-        final(C, 2, b"the broker drains", status=503),
+        final(C, 1, b"the broker is draining", status=503),
+        final(C, 2, b"the broker is draining", status=503),
     ]
 
 

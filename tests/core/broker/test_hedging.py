@@ -7,7 +7,7 @@ from tests.core.broker_harness import BrokerHarness, cancel, final, number
 
 C, D, V, W = b"client-c", b"client-d", b"worker-v", b"worker-w"
 NO_OTHER = b"no other worker is free for a second try"
-NOT_THERE = b"the request that this is a second try of is at no worker"
+NOT_THERE = b"this is a second attempt, but no worker has the first one"
 
 
 def try_again(
