@@ -1,5 +1,8 @@
-"""Calls that the broker makes itself. It is a client among the others, but for the socket: what
-would be sent to it is read here."""
+"""Calls that the broker makes itself.
+
+The broker is a client like others, without a connection: `collect` takes the sends for it out of
+the machine's output and reads them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,12 @@ HANDLE: Final = bytes(8)
 
 
 class InternalCall:
-    """Who is to be told of the answer, and the parts of it that have come."""
+    """An open call of the broker.
+
+    done: the function to be called with status and body.
+    frames: the body frames that have come, of all parts.
+    too_large: whether they have exceeded the bounds of a message; `frames` is empty then.
+    """
 
     __slots__ = ("done", "frames", "too_large")
 
@@ -41,7 +49,11 @@ class InternalCall:
 
 
 class InternalCalls:
-    """The broker as a client of its own services."""
+    """The broker as a client of its own services.
+
+    peer: the broker's own peer, which is in no table of the registry.
+    pending: open calls with a `done`, by id.
+    """
 
     def __init__(
         self,
@@ -115,8 +127,11 @@ class InternalCalls:
             self.completion.cancel_silently(request, now)
 
     def collect(self, sends: list[Send]) -> list[Send]:
-        """`sends` without what is for the broker itself: that is read, and whoever waits is
-        told."""
+        """Remove from `sends` the messages to the broker itself, and call `done` of the calls that
+        they end.
+
+        `done` is called last, because it may begin another call.
+        """
         ended: list[tuple[Done, int, list[Frame]]] = []
         for peer_id, frames, command, id in sends:
             if peer_id == BROKER_ID and isinstance(id, int):
@@ -136,7 +151,10 @@ class InternalCalls:
     def _receive(
         self, call: InternalCall, command: int, status: int, frames: list[Frame]
     ) -> tuple[int, list[Frame]] | None:
-        """Status and body once all has come: parts are joined, as for a dialect without them."""
+        """Add a message to its call; returns status and body with the last one, None before.
+
+        Parts are joined, as for a dialect without them.
+        """
         if command == spec.FINAL and status != spec.OK:
             return status, frames
         if not call.too_large:
