@@ -1,7 +1,6 @@
-"""Who may serve what: a worker's claims to services, checked and entered.
+"""Registrations: a worker's claim to a service is checked and entered.
 
-A peer that speaks as what it is not known to be raises `UnknownPeerError`; the machine
-sends it off.
+A claim that is not allowed raises `UnknownPeerError`; the machine disconnects its peer.
 """
 
 from __future__ import annotations
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
 
 
 class UnknownPeerError(Exception):
-    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
+    """A peer has sent a message of a role that it does not have. It gets DISCONNECT and is
+    forgotten.
 
-    ``notice``: the status and the sentence that it gets with it, where there are any.
+    ``reason``: a short key for counters and logs. ``notice``: status and text of the DISCONNECT;
+    (0, "") for none.
     """
 
     def __init__(self, reason: str, notice: tuple[int, str] = (0, "")) -> None:
@@ -36,7 +37,7 @@ class UnknownPeerError(Exception):
 
 
 class Registration:
-    """Makes workers of peers."""
+    """Registers peers as workers."""
 
     def __init__(
         self,
@@ -53,9 +54,12 @@ class Registration:
         self.queueing = queueing
 
     def check_claim(self, peer: Peer, worker: RegisteredWorker | None, called: bytes) -> bytes:
-        """The full name of what `peer` would serve as `called`.
+        """Return the full name of the service that `peer` wants to serve as `called`.
 
-        Raises: UnknownPeerError: it may not, or there is no room for one more service.
+        `worker` is the peer's worker, None before its first registration.
+
+        Raises: UnknownPeerError: the name is invalid, `peer` may not serve it, or a bound on
+            services is reached.
         """
         name = full_name(peer.prefix, called)
         if name_problem(called) or len(name) > spec.MAX_NAME:
@@ -80,12 +84,18 @@ class Registration:
     def new_worker(
         self, peer: Peer, dialect: Dialect, capacity: int, now: float
     ) -> RegisteredWorker:
+        """Make a worker of `peer`, without services yet."""
         worker = peer.worker = RegisteredWorker(peer, dialect, capacity, now)
         self.registry.workers[worker.id] = worker
         self.presence.watch(peer, now)
         return worker
 
     def register(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+        """Register `worker` for the service with this full name, and dispatch waiting requests to
+        it.
+
+        Raises: UnknownPeerError: the bound `max_services` is reached.
+        """
         service = self.registry.service(name)
         if service is None:
             raise UnknownPeerError("too-many-services")
