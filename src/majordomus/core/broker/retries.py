@@ -1,6 +1,6 @@
-"""Workers that are lost, and what becomes of the requests that they held.
+"""The requests of a lost worker: which are tried again, and which fail.
 
-The half of rule 3 that no worker has a word in lives here: what may be tried again, and what fails.
+This is the half of rule 3 about lost workers. The half about REJECT is in queueing.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Retries:
         self.completion = completion
 
     def worker_lost(self, worker: RegisteredWorker, why: str, now: float) -> None:
-        """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
+        """Unregister a lost worker. Its requests go to other workers where rule 3 allows it; the
+        rest fail."""
         worker.move("lose")
         registry = self.registry
         services = list(worker.order)
@@ -54,7 +55,8 @@ class Retries:
             registry.tidy(service)
 
     def _fail_unservable(self, service: Service, now: float) -> None:
-        """The worker that left may have been the last, or the last that had not declined."""
+        """Fail the requests that no remaining worker of `service` can take: all have rejected them,
+        or none is left for a request that must not wait."""
         for request in [r for r in service.queue.front if self.queueing.rejected_by_all(r)]:
             self.queueing.fail_rejected(request, now)
         if not service.workers:
@@ -63,7 +65,10 @@ class Retries:
                 self.completion.fail(request, spec.UNAVAILABLE, text, now)
 
     def _may_retry(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
-        """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
+        """Whether a request of a lost worker may be tried again; if not, its client gets 502.
+
+        `undelivered`: its REQUEST never left the broker, so the dispatch is no attempt.
+        """
         if request.state not in AT_WORKER:
             return False
         may = request.state is not STREAMING and (undelivered or not request.flags & spec.ONCE)
@@ -79,7 +84,7 @@ class Retries:
         return False
 
     def note_unsent(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
-        """Note a send to `worker` that never left the broker. A handler cannot have run for a
-        REQUEST of that kind, so it does not count as an attempt."""
+        """Note a send to `worker` that never left the broker. No handler can have run for such a
+        REQUEST, so it does not count as an attempt."""
         if command == spec.REQUEST and isinstance(conversation, int):
             worker.not_delivered(conversation)
