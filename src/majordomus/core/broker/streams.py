@@ -1,9 +1,10 @@
-"""Streams: the credit of both directions of a conversation, and the client's parts on their way
+"""Streams: the credit of both directions of a conversation, and the parts that a client sends
 (docs/spec/mdp-0.3.md, section 14).
 
-A sender spends credit that the other end has granted, and who spends more ends the conversation
-with 429. Credit goes end to end; the broker grants it only for an end whose dialect has no word for
-it. What belongs to a stream is made when the first part or credit comes: a plain call has none.
+A sender spends credit that the other end has granted; a sender that spends more ends the
+conversation with 429. Credit goes from end to end. The broker grants it itself only for an end
+whose dialect has no CREDIT. A `RequestStream` is made with the first part or credit: a plain call
+has none.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 MDP03 = Dialect.MDP03
 PART_COST = 64
-"""Bytes that a waiting part counts beside its body: an empty one takes room as well."""
+"""Bytes that a waiting part counts beside its body: an empty one takes memory as well."""
 STEP = spec.FIRST_CREDIT // 2
-"""Parts that the broker grants at a time, for an end that has no word for it."""
+"""Parts that the broker grants at a time for an end whose dialect has no CREDIT."""
 
 OVERDRAWN_BY_WORKER = "the worker sent more parts than the client had given credit for"
 OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit for"
@@ -45,7 +46,7 @@ class EndsRequests(Protocol):
 
 
 def stream_of(request: AcceptedRequest) -> RequestStream:
-    """The request's stream, made now if it had none."""
+    """Return the stream of `request`, made if need be."""
     stream = request.stream
     if stream is None:
         stream = request.stream = RequestStream(bool(request.flags & spec.MORE))
@@ -53,7 +54,7 @@ def stream_of(request: AcceptedRequest) -> RequestStream:
 
 
 class Streams:
-    """Counts credit and passes the client's parts on."""
+    """Counts credit, and forwards the client's parts."""
 
     def __init__(
         self, registry: Registry, outgoing: Outgoing, ends: EndsRequests, hooks: InstalledHooks
@@ -67,11 +68,11 @@ class Streams:
     # ── worker → client ───────────────────────────────────────────────────────────────────────────
 
     def may_pass(self, request: AcceptedRequest, now: float) -> bool:
-        """Spend one credit for a part of the answer. False when the worker had none left: the
-        conversation has ended with 429.
+        """Spend one credit for a part of the worker. False when it had none left: the conversation
+        has ended with 429.
 
-        A worker whose dialect has no credit cannot be slowed down: it may be as far ahead of the
-        client as an outbox holds.
+        A worker whose dialect has no credit cannot be slowed down. It may be ahead of the client by
+        as many parts as an outbox holds.
         """
         stream, worker = stream_of(request), request.worker
         slowed = worker is not None and worker.dialect is MDP03
@@ -85,15 +86,14 @@ class Streams:
         return True
 
     def grant_back(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """Credit for a worker's parts that nobody else will grant: its client cannot, or did not
-        get them."""
+        """Grant credit in place of the client, which has no CREDIT or did not get the parts."""
         stream, worker = stream_of(request), request.worker
         stream.down += parts
         if worker is not None and worker.dialect is MDP03:
             self._credit_worker(request, worker, parts, now)
 
     def client_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """CREDIT of a client: what is held for its worker, if none has the request yet."""
+        """Handle CREDIT of a client: pass it to the worker, now or with the REQUEST."""
         if request.state is REPLIED:
             self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
             return
@@ -109,7 +109,7 @@ class Streams:
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
     def client_part(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
-        """PARTIAL of a client: passed on, or kept until a worker takes it."""
+        """Handle PARTIAL of a client: forward it, or hold it until a worker has credit for it."""
         stream = request.stream
         if stream is None or not stream.open:
             self.registry.count_dropped("late-part", request.peer.id, count_only=True)
@@ -122,7 +122,7 @@ class Streams:
         self._forward_or_hold(request, stream, part, now)
 
     def client_final(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
-        """FINAL of a client: its side is closed, the worker's is not."""
+        """Handle FINAL of a client: it closes the client's side alone."""
         stream = request.stream
         if stream is None or not stream.open:
             self.registry.count_dropped("late-part", request.peer.id, count_only=True)
@@ -134,7 +134,8 @@ class Streams:
         self._forward_or_hold(request, stream, part, now)
 
     def worker_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """CREDIT of a worker: its client may send as much more, less what waits here already."""
+        """Handle CREDIT of a worker: its client may send as many parts, less those that wait at the
+        broker already."""
         stream = request.stream
         if stream is None or request.state not in AT_WORKER or not (stream.open or stream.waiting):
             self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
@@ -147,10 +148,11 @@ class Streams:
     def dispatch(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> None:
-        """REQUEST to `worker`, with the credit that its client has granted, and what waits.
+        """Send REQUEST to `worker`, with the credit that its client has granted, and the parts that
+        wait.
 
-        A worker whose dialect knows no parts gets them joined into one request when the client has
-        said its last; until then it has the slot, and nothing else of it.
+        A worker whose dialect has no parts gets one joined request after the client's FINAL. Until
+        then only the slot is taken.
         """
         stream.final_due = stream.final is not None
         if worker.dialect is MDP03:
@@ -169,8 +171,8 @@ class Streams:
     def _forward_or_hold(
         self, request: AcceptedRequest, stream: RequestStream, part: StreamPart, now: float
     ) -> None:
-        """What came of the client goes on if it can. What has to wait counts toward the limits
-        (rule 4)."""
+        """Forward a part of the client if its worker has credit; else hold it, within the bounds of
+        rule 4."""
         stream.size += part.size
         stream.frames += len(part.body)
         if request.queue is not None:
@@ -187,7 +189,8 @@ class Streams:
             self.ends.fail(request, spec.TOO_MANY, full, now)
 
     def _grow(self, request: AcceptedRequest, queue: FairQueue, size: int) -> str:
-        """A request that waits has become larger: which bound that breaks; empty when none."""
+        """Count more bytes of a queued request. Returns the bound that is exceeded now; empty when
+        none is."""
         peer, registry, settings = request.peer, self.registry, self.settings
         request.size += size
         queue.size += size
@@ -202,7 +205,8 @@ class Streams:
         return ""
 
     def _forward(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
-        """Send the worker what it takes of what waits. False when that has ended the request."""
+        """Send the worker the waiting parts that it has credit for. False when that has ended the
+        request."""
         worker = request.worker
         if worker is None:
             return True
@@ -228,7 +232,8 @@ class Streams:
     def _join(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> bool:
-        """One request for a worker that knows no parts, when the client has said its last."""
+        """Send one joined request to a worker whose dialect has no parts, after the client's FINAL.
+        Until then grant credit to the client. False when the request has ended as too large."""
         if not worker.is_undelivered(request.dispatch_id):
             return True
         frames, size = len(request.body) + stream.frames, request.size
@@ -249,6 +254,7 @@ class Streams:
     def _credit_client(
         self, request: AcceptedRequest, stream: RequestStream, parts: int, now: float
     ) -> None:
+        """Send CREDIT to the client."""
         if parts > 0:
             stream.up += parts
             frames = [*request.envelope, *encoding.credit(request.id, parts)]
@@ -257,5 +263,6 @@ class Streams:
     def _credit_worker(
         self, request: AcceptedRequest, worker: RegisteredWorker, parts: int, now: float
     ) -> None:
+        """Send CREDIT to an MDP/0.3 worker."""
         message = encoding.credit(request.dispatch_id, parts)
         self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch_id, now)
