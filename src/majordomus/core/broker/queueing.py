@@ -1,6 +1,6 @@
 """A request waits for a worker, and a worker that has a free slot gets the next request.
 
-Rules 6 and 7 live here, the bounds of the queues (rule 4), and the half of rule 3 that is about
+Rules 6 and 7 are here, the bounds of the queues (rule 4), and the half of rule 3 that is about
 order: the choice of a worker for a request, the choice of a request for a worker, and the place of
 a request that comes back from a worker.
 
