@@ -210,5 +210,5 @@ def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> lis
 
 
 def takes_parts(request: AcceptedRequest) -> bool:
-    """Whether the client's dialect knows PARTIAL; if not, parts are joined into the one reply."""
+    """Whether the client's dialect has PARTIAL; if not, parts are joined into the one reply."""
     return request.dialect not in WITHOUT_PARTS

@@ -24,10 +24,10 @@ FIRST_DELAY = 0.005
 LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
 STREAM_COMMANDS = frozenset((spec.PARTIAL, spec.CREDIT))
-"""Commands that end one conversation, and not its peer, when an outbox has no room for them."""
+"""Commands that end one conversation, and not its peer, when an outbox has no space for them."""
 LEGACY = spec.FINAL
-"""The command in the tag of a legacy message that is no REQUEST. Without room for it the peer is
-lost, as without room for a FINAL: an older dialect has no way to tell the peer what is missing."""
+"""The command in the tag of a legacy message that is no REQUEST. Without space for it the peer is
+lost, as without space for a FINAL: an older dialect cannot report what is missing."""
 
 
 def disconnect_tag(dialect: Dialect) -> int:
@@ -44,7 +44,7 @@ class Outgoing:
         self.sends: list[Send] = []
         self._taken: list[Send] = []
         self.overflow: dict[tuple[Peer, int, object], None] = {}
-        """Sends for which an outbox had no room: peer, command and conversation. The machine acts
+        """Sends for which an outbox had no space: peer, command and conversation. The machine acts
         on them before it does anything else."""
 
     def take(self) -> list[Send]:
@@ -91,7 +91,7 @@ class Outgoing:
             self.registry.outbox_bytes -= peer.outbox.size
             peer.outbox = None
 
-    def has_room(self, peer: Peer, body: list[Frame]) -> bool:
+    def has_space(self, peer: Peer, body: list[Frame]) -> bool:
         """Whether an event may be sent to `peer`. False, and counted, when its outbox is full:
         answers may use twice the space that events may."""
         outbox = peer.outbox

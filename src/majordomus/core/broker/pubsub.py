@@ -114,7 +114,7 @@ class PubSub:
         registry.counts.pushed += 1
         if peer is not None and peer.dialect is DELPHI and handle == peer.own_handle:
             service = shown_name(peer.prefix, worker.order[0].name)
-            if not self.outgoing.has_room(peer, body):
+            if not self.outgoing.has_space(peer, body):
                 registry.counts.undelivered += 1
                 return
             registry.counts.delivered += 1
@@ -141,7 +141,7 @@ class PubSub:
     ) -> bool:
         """Send an EVENT. False when the peer's outbox has no space for an event (rule 9)."""
         counts = self.registry.counts
-        if not self.outgoing.has_room(peer, body):
+        if not self.outgoing.has_space(peer, body):
             counts.undelivered += 1
             return False
         counts.delivered += 1

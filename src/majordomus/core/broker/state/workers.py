@@ -92,7 +92,7 @@ class RegisteredWorker:
             self.waiting = FairQueue()
         return self.waiting
 
-    def has_room(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether a request may be dispatched to it now."""
         if self.state is not SERVING or (self.load is not None and self.load == -1.0):
             return False
