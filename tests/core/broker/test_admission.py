@@ -333,7 +333,7 @@ def test_forged_broker_metadata_are_refused(harness: BrokerHarness, also: int) -
 # 404
 
 
-def test_worker_that_is_not_there_is_answered_404(harness: BrokerHarness) -> None:
+def test_request_for_an_unknown_worker_is_answered_404(harness: BrokerHarness) -> None:
     harness.worker(W, b"time")
     harness.sent()
     harness.request(C, 1, address=b"\x0a\x01")
@@ -367,7 +367,9 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(
         (spec.DURABLE, b"stored requests"),
     ],
 )
-def test_what_is_not_implemented_is_refused(harness: BrokerHarness, flag: int, what: bytes) -> None:
+def test_request_with_an_unimplemented_flag_is_refused(
+    harness: BrokerHarness, flag: int, what: bytes
+) -> None:
     harness.worker(W)
     harness.sent()
     harness.request(C, 1, flags=flag)
@@ -416,7 +418,7 @@ def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(harness: Broker
     assert harness.messages() == [final(C, 2, text, status=503)]
 
 
-def test_draining_broker_refuses_what_is_new(harness: BrokerHarness) -> None:
+def test_draining_broker_refuses_new_requests(harness: BrokerHarness) -> None:
     harness.machine.drain(harness.now)
     harness.request(C, 1)
     harness.request(C, 2, service=b"mmi.broker")
@@ -429,7 +431,7 @@ def test_draining_broker_refuses_what_is_new(harness: BrokerHarness) -> None:
 # what is not answered
 
 
-def test_one_way_request_that_is_refused_is_counted_and_nobody_told(
+def test_one_way_request_that_is_refused_is_counted_and_not_answered(
     make_harness: MakeHarness,
 ) -> None:
     harness = make_harness(max_message=10, max_open=0)
@@ -481,7 +483,9 @@ ALL_STRATEGIES = (
         ({"legacy_errors": "no"}, "legacy_errors = 'no' is not one of: silence, reply"),
     ],
 )
-def test_setting_that_is_no_choice_is_named(wrong: dict[str, str], words: str) -> None:
+def test_setting_with_an_unknown_choice_is_named_in_the_error(
+    wrong: dict[str, str], words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words):
         BrokerHarness(**wrong)
 
@@ -511,9 +515,7 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         ("legacy_errors", "loud", "legacy_errors = 'loud' is not one of: silence, reply"),
     ],
 )
-def test_setting_that_no_broker_can_run_with_is_refused(
-    setting: str, value: object, text: str
-) -> None:
+def test_setting_out_of_bounds_is_refused(setting: str, value: object, text: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         BrokerSettings(**{setting: value})  # type: ignore[arg-type]
     assert str(refused.value) == text

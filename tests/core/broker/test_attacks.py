@@ -58,7 +58,7 @@ def tenants(harness: BrokerHarness) -> BrokerHarness:
 
 
 @pytest.mark.parametrize("name", [b"u.echo", b"acme.echo", b"../u.echo", b".u.echo", b"u\x00.echo"])
-def test_tenant_reaches_no_other_by_the_names_that_the_broker_knows(
+def test_tenant_reaches_no_other_tenant_by_a_known_name(
     tenants: BrokerHarness, name: bytes
 ) -> None:
     tenants.request(A, 1, service=name, flags=spec.FAIL_FAST)
@@ -121,14 +121,14 @@ def test_session_of_another_user_is_not_taken_over(tenants: BrokerHarness) -> No
     assert [word[0] for word in tenants.messages()] == [B]
 
 
-def test_client_that_answers_like_a_worker_is_sent_off(tenants: BrokerHarness) -> None:
+def test_client_that_answers_like_a_worker_is_disconnected(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
     tenants.sent()
     tenants.answer(A, number(1), b"forged")
     assert [word[:2] for word in tenants.messages()] == [(A, "DISCONNECT")]
 
 
-def test_worker_of_one_tenant_cannot_answer_what_another_was_given(tenants: BrokerHarness) -> None:
+def test_worker_of_one_tenant_cannot_answer_a_dispatch_of_another(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
     ((_, _, fields, _),) = tenants.messages()
     tenants.answer(W, fields["id"], b"forged")
@@ -266,7 +266,7 @@ def test_name_that_nearly_matches_costs_no_more_than_another(glob: str) -> None:
     assert rights.allows("ann", (), CALL, b"a" * 60 + b"b").allowed
 
 
-def test_pattern_that_nearly_meets_a_denial_costs_no_more_than_another() -> None:
+def test_pattern_that_nearly_matches_a_denial_costs_no_more_than_another() -> None:
     deny = Rule(False, frozenset((SUBSCRIBE,)), names=("*a*a*a*a*a*b",), source="rule 2")
     rights = AccessRules([EVERYTHING, deny])
     began = time.process_time()
@@ -276,7 +276,7 @@ def test_pattern_that_nearly_meets_a_denial_costs_no_more_than_another() -> None
     assert time.process_time() - began < 5
 
 
-def test_reserved_names_are_for_no_peer_whatever_the_rules_say() -> None:
+def test_no_rule_allows_to_serve_or_publish_a_reserved_name() -> None:
     rights = AccessRules([Rule(True, frozenset(ACTIONS), source="rule 1")])
     for name in (b"mmi.service", b"titanic.request", b"$SYS.load", b"$"):
         for action in (SERVE, PUBLISH):

@@ -83,7 +83,7 @@ def worker(harness: BrokerHarness, token: str, name: bytes = b"echo") -> None:
     harness.sent()
 
 
-def test_rules_are_asked_for_who_the_hook_says(harness: BrokerHarness) -> None:
+def test_rules_are_checked_for_the_user_that_the_hook_names(harness: BrokerHarness) -> None:
     worker(harness, "wes")
     harness.request(C, 1, b"x", **said("ann"))
     ((peer, command, *_),) = harness.messages()
@@ -157,7 +157,7 @@ def test_login_is_redirected_to_a_service_that_its_client_may_not_call(
     assert [status for _, _, status, _ in harness.finals()] == [401]
 
 
-def test_refused_hello_is_told_and_bars_the_connection(harness: BrokerHarness) -> None:
+def test_refused_hello_is_answered_and_bars_the_connection(harness: BrokerHarness) -> None:
     harness.receive_03(C, spec.HELLO, id=7, **said("bad"))
     harness.request(C, 8, b"x")
     assert harness.finals() == [(C, 7, 401, [b"bad token"]), (C, 8, 401, [b"bad token"])]
@@ -165,9 +165,7 @@ def test_refused_hello_is_told_and_bars_the_connection(harness: BrokerHarness) -
     assert [word[1] for word in harness.messages()] == ["DISCONNECT"]
 
 
-def test_identity_that_was_said_for_a_time_ends_with_it(
-    harness: BrokerHarness, hooks: Tokens
-) -> None:
+def test_identity_with_an_expiry_ends_at_that_time(harness: BrokerHarness, hooks: Tokens) -> None:
     hooks.until = harness.now + 5
     harness.receive_03(C, spec.HELLO, **said("ann"))
     harness.receive_03(C, spec.SUBSCRIBE, service=b"news")
@@ -181,7 +179,7 @@ def test_identity_that_was_said_for_a_time_ends_with_it(
     assert (W, "DISCONNECT") in [word[:2] for word in harness.messages()]
 
 
-def test_identity_that_is_said_again_lasts_on(harness: BrokerHarness, hooks: Tokens) -> None:
+def test_identity_that_is_renewed_lasts_longer(harness: BrokerHarness, hooks: Tokens) -> None:
     hooks.until = harness.now + 5
     harness.receive_03(C, spec.HELLO, **said("ann"))
     harness.pass_time(4)

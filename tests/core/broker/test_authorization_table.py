@@ -229,7 +229,7 @@ def test_subscription_ends_when_its_right_is_gone(
     assert harness.messages() == []
 
 
-def test_session_that_comes_back_after_its_right_is_gone_hears_nothing(
+def test_session_that_returns_after_its_right_is_gone_gets_no_event(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = with_rules(make_harness)
@@ -259,7 +259,7 @@ def sentence(role: str, action: str, name: str) -> str:
     return f"'{user}' may not {action} '{name}'"
 
 
-def test_legacy_client_that_may_not_is_counted_and_hears_nothing(
+def test_legacy_client_without_the_right_is_counted_and_not_answered(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = make_harness()
@@ -309,7 +309,7 @@ def test_next_request_is_refused_when_the_right_is_gone(
     assert harness.messages() == [final(C, 1, b"was given before", worker=W)]
 
 
-def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
+def test_worker_that_may_no_longer_serve_is_disconnected_at_once(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = with_rules(make_harness)
@@ -329,7 +329,7 @@ def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
     assert harness.messages() == [disconnect(W)]
 
 
-def test_worker_that_may_still_serve_does_not_notice(
+def test_worker_that_may_still_serve_gets_no_message(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = with_rules(make_harness)
@@ -355,7 +355,7 @@ def tenant(harness: BrokerHarness, peer: bytes, group: str) -> None:
 
 @pytest.mark.parametrize("client", Dialect)
 @pytest.mark.parametrize("worker", Dialect)
-def test_tenants_call_the_same_name_and_never_meet(
+def test_tenants_with_the_same_service_name_are_separate(
     make_harness: Callable[..., BrokerHarness], client: Dialect, worker: Dialect
 ) -> None:
     harness = with_rules(make_harness, FREE, **TENANTS)
@@ -380,7 +380,7 @@ def test_tenants_call_the_same_name_and_never_meet(
     assert harness.sent() == [(C, dialects.end_heard(client, b"echo", [b"y"], W))]
 
 
-def test_tenant_is_told_of_its_own_services_by_their_own_names(
+def test_management_interface_shows_a_tenant_its_own_services_without_prefix(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = with_rules(make_harness, FREE, **TENANTS)
@@ -407,7 +407,9 @@ def test_tenant_is_told_of_its_own_services_by_their_own_names(
     assert asked(b"mmi.workers", b"time") == []
 
 
-def test_sentences_show_a_tenant_its_own_names(make_harness: Callable[..., BrokerHarness]) -> None:
+def test_error_texts_show_a_tenant_its_own_names(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
     harness = with_rules(make_harness, FREE, **TENANTS)
     tenant(harness, W, "acme")
     tenant(harness, b"other-w", "umbrella")
@@ -439,7 +441,7 @@ def test_name_that_a_prefix_makes_too_long_is_refused(
     assert words[0][2]["code"] == 400
 
 
-def test_worker_that_becomes_another_tenants_registers_anew(
+def test_worker_that_moves_to_another_tenant_is_disconnected(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = with_rules(make_harness, FREE, **TENANTS)

@@ -74,9 +74,7 @@ def test_parts_arrive_as_each_client_takes_them(
 
 
 @pytest.mark.parametrize("client", ALL)
-def test_all_workers_of_a_service_serve_whatever_they_speak(
-    harness: BrokerHarness, client: Dialect
-) -> None:
+def test_workers_of_all_dialects_serve_one_service(harness: BrokerHarness, client: Dialect) -> None:
     """One worker of each dialect at one service; the same client asks five times."""
     workers = {b"worker-%d" % n: dialect for n, dialect in enumerate(ALL)}
     for name, dialect in workers.items():

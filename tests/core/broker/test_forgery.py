@@ -23,7 +23,7 @@ def test_no_forged_late_or_double_reply_reaches_a_client() -> None:
 
 
 @pytest.mark.skipif(RULES == "compiled", reason="a compiled method cannot be replaced")
-def test_forge_notices_a_broker_that_forgets_who_holds_what(
+def test_forger_detects_a_broker_that_accepts_replies_of_other_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The run above could not fail if it did not see what it looks for."""

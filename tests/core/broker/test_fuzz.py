@@ -8,7 +8,7 @@ from tests.core.fuzz import Fuzz
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_rubbish_is_counted_and_nothing_else_happens(seed: int) -> None:
+def test_invalid_messages_are_counted_and_change_nothing_else(seed: int) -> None:
     fuzz = Fuzz(seed)
     fuzz.run(10_000, check_every=250)
     reasons, outcomes = fuzz.reasons, fuzz.outcomes

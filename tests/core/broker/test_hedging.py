@@ -63,13 +63,13 @@ def test_answer_of_the_second_try_counts_and_the_first_can_be_cancelled(
     assert harness.messages() == []
 
 
-def test_second_try_of_what_waits_is_refused(harness: BrokerHarness) -> None:
+def test_second_try_of_a_queued_request_is_refused(harness: BrokerHarness) -> None:
     harness.request(C, 1, b"x")
     try_again(harness, 2, first=1)
     assert harness.messages() == [final(C, 2, NOT_THERE, status=503)]
 
 
-def test_second_try_of_what_nobody_asked_is_refused(harness: BrokerHarness) -> None:
+def test_second_try_of_an_unknown_request_is_refused(harness: BrokerHarness) -> None:
     harness.worker(V, capacity=9)
     harness.worker(W, capacity=9)
     harness.request(D, 1, b"x")

@@ -37,7 +37,7 @@ def stream(harness: BrokerHarness) -> None:
 # gone
 
 
-def test_worker_that_is_gone_is_lost_only_when_its_last_replies_were_heard(
+def test_worker_that_is_gone_is_lost_only_when_its_last_replies_were_received(
     harness: BrokerHarness,
 ) -> None:
     """The order of events: a send finds no connection, the answer is read, the socket is empty."""
@@ -56,7 +56,7 @@ def test_worker_that_is_gone_is_lost_only_when_its_last_replies_were_heard(
     assert harness.counts.retried == 1
 
 
-def test_suspect_worker_is_not_judged_while_the_socket_is_not_empty(harness: BrokerHarness) -> None:
+def test_suspect_worker_is_not_lost_while_the_socket_is_not_empty(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.unreachable.add(W)
     harness.request(C, 1)
@@ -66,7 +66,7 @@ def test_suspect_worker_is_not_judged_while_the_socket_is_not_empty(harness: Bro
     assert harness.machine.registry.workers == {}
 
 
-def test_loop_is_told_not_to_wait_before_it_judges(harness: BrokerHarness) -> None:
+def test_next_deadline_is_zero_while_a_worker_is_suspect(harness: BrokerHarness) -> None:
     harness.worker(W)
     assert harness.machine.next_deadline() > harness.now
     harness.unreachable.add(W)
@@ -93,7 +93,7 @@ def test_client_that_is_gone_is_forgotten_and_its_requests_are_cancelled(
     assert C not in harness.machine.registry.peers
 
 
-def test_client_that_speaks_after_it_was_gone_is_met_anew(harness: BrokerHarness) -> None:
+def test_client_that_sends_after_its_loss_is_a_new_peer(harness: BrokerHarness) -> None:
     stream(harness)
     harness.unreachable.add(C)
     harness.answer(W, number(1))
@@ -102,7 +102,7 @@ def test_client_that_speaks_after_it_was_gone_is_met_anew(harness: BrokerHarness
     assert harness.messages() == [harness.request_to(W, 2, C, b"again")]
 
 
-def test_cancels_that_a_gone_client_causes_go_behind_what_the_worker_could_not_take(
+def test_cancel_for_a_gone_client_does_not_pass_the_request_in_the_outbox(
     harness: BrokerHarness,
 ) -> None:
     """One batch: an answer to C, which is gone, and C's other request to W, which is full. The
@@ -182,7 +182,7 @@ def test_clients_of_mdp03_are_probed_too(harness: BrokerHarness) -> None:
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
-def test_legacy_client_whose_connection_ended_is_forgotten_unless_it_speaks(
+def test_legacy_client_whose_connection_ended_is_forgotten_unless_it_sends(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     ask = LEGACY[dialect].c2b_request(b"echo", [b"x"])
@@ -199,7 +199,7 @@ def test_legacy_client_whose_connection_ended_is_forgotten_unless_it_speaks(
     assert harness.messages() == []
 
 
-def test_end_of_an_unknown_connection_is_nothing(harness: BrokerHarness) -> None:
+def test_end_of_an_unknown_connection_changes_nothing(harness: BrokerHarness) -> None:
     harness.machine.connection_ended(C, harness.now)
     harness.turn()
     assert harness.messages() == []
@@ -269,7 +269,7 @@ def test_message_from_a_full_peer_is_a_reason_to_try_at_once(harness: BrokerHarn
     assert harness.messages() == [final(C, 1, b"y", worker=W)]
 
 
-def test_answer_to_the_message_that_made_room_goes_behind_what_waited(
+def test_answer_is_sent_after_the_messages_in_the_outbox(
     harness: BrokerHarness,
 ) -> None:
     stream(harness)
@@ -339,7 +339,7 @@ def test_stream_whose_end_was_refused_with_its_parts_does_not_end_as_if_it_were_
     ]
 
 
-def test_part_that_found_no_room_ends_its_stream_before_the_final_is_heard(
+def test_part_without_space_ends_its_stream_before_the_final_is_handled(
     make_harness: MakeHarness,
 ) -> None:
     """The same batch of receives brings the part that finds no room, and the FINAL."""
@@ -397,7 +397,7 @@ def test_one_streams_end_leaves_the_clients_other_answers_alone(make_harness: Ma
     ]
 
 
-def test_client_whose_answers_find_no_room_is_lost(make_harness: MakeHarness) -> None:
+def test_client_whose_outbox_has_no_space_for_an_answer_is_lost(make_harness: MakeHarness) -> None:
     harness = make_harness(max_outbox=1)
     harness.worker(W, capacity=9)
     for id in range(1, 6):
@@ -429,7 +429,7 @@ def test_legacy_client_that_does_not_read_its_stream_is_lost(
     assert C not in harness.machine.registry.peers
 
 
-def test_worker_whose_requests_find_no_room_is_lost(make_harness: MakeHarness) -> None:
+def test_worker_whose_outbox_has_no_space_for_a_request_is_lost(make_harness: MakeHarness) -> None:
     harness = make_harness(max_outbox=1)
     harness.worker(W, capacity=9)
     harness.sent()
@@ -477,7 +477,9 @@ def test_body_that_looks_like_a_header_is_not_read_when_the_worker_is_gone(
     assert harness.messages() == [welcome(W), harness.request_to(W, 2, C, b"MDP\x03")]
 
 
-def test_disconnect_after_rubbish_goes_behind_what_waits(harness: BrokerHarness) -> None:
+def test_disconnect_after_an_invalid_message_is_sent_after_the_outbox(
+    harness: BrokerHarness,
+) -> None:
     harness.request(C, 1)
     harness.full.add(C)
     harness.receive_03(C, spec.CANCEL, id=1)
@@ -498,7 +500,7 @@ def test_outbox_of_a_forgotten_peer_is_forgotten(harness: BrokerHarness) -> None
     assert [word for word in harness.messages() if word[0] == C] == []
 
 
-def test_disconnect_is_the_last_thing_that_a_worker_hears(harness: BrokerHarness) -> None:
+def test_disconnect_is_the_last_message_to_a_worker(harness: BrokerHarness) -> None:
     """W has a request open at itself; its loss cancels it, and the CANCEL comes first."""
     harness.worker(W)
     harness.request(W, 1)

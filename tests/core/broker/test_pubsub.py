@@ -151,7 +151,7 @@ def test_metadata_of_an_event_pass_and_its_token_does_not(present: BrokerHarness
     ]
 
 
-def test_event_with_malformed_metadata_reaches_nobody(present: BrokerHarness) -> None:
+def test_event_with_malformed_metadata_reaches_no_subscriber(present: BrokerHarness) -> None:
     push(present, D, present.handles[C], b"x", flags=spec.METADATA, metadata=b"\x93\x01\x02\x03")
     assert present.messages() == []
     assert present.counts.dropped == {"bad-metadata": 1}
@@ -168,7 +168,7 @@ def test_event_larger_than_a_message_may_be_is_answered_413(make_harness: MakeHa
 # topics
 
 
-def test_subscriber_hears_what_is_published_and_nothing_else(present: BrokerHarness) -> None:
+def test_subscriber_gets_events_of_its_pattern_and_no_others(present: BrokerHarness) -> None:
     subscribe(present, C, b"prices.*")
     subscribe(present, D, b"prices.>")
     assert present.messages() == []
@@ -191,13 +191,13 @@ def test_event_reaches_each_subscriber_once_whatever_number_of_its_patterns_agre
     assert present.messages() == [event(C, b"x", topic=b"a.b")]
 
 
-def test_publisher_that_subscribed_hears_itself(present: BrokerHarness) -> None:
+def test_publisher_that_subscribed_gets_its_own_event(present: BrokerHarness) -> None:
     subscribe(present, C, b"a")
     publish(present, C, b"a", b"x")
     assert present.messages() == [event(C, b"x", topic=b"a")]
 
 
-def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: BrokerHarness) -> None:
+def test_unsubscribed_peer_gets_no_event_and_leaves_no_entry(present: BrokerHarness) -> None:
     subscribe(present, C, b"a.*", b"b")
     for pattern in (b"a.*", b"b", b"b", b"never"):
         present.receive_03(C, spec.UNSUBSCRIBE, service=pattern, id=4)
@@ -207,7 +207,7 @@ def test_unsubscribed_peer_hears_no_more_and_leaves_nothing_behind(present: Brok
     assert present.machine.registry.peers[C].subscriber is None
 
 
-def test_worker_may_subscribe_and_hears_without_a_hello(present: BrokerHarness) -> None:
+def test_worker_may_subscribe_and_gets_events_without_a_hello(present: BrokerHarness) -> None:
     subscribe(present, W, b"config.>")
     publish(present, C, b"config.log.level", b"debug")
     assert present.messages() == [event(W, b"debug", topic=b"config.log.level")]
@@ -233,7 +233,7 @@ def test_wrong_pattern_is_answered_400_where_an_id_asks_for_it(
     assert harness.counts.dropped == {"event-refused": 2}
 
 
-def test_topic_that_is_none_is_answered_400(harness: BrokerHarness) -> None:
+def test_invalid_topic_is_answered_400(harness: BrokerHarness) -> None:
     publish(harness, C, b"a.*", b"x", id=5)
     publish(harness, C, b"", b"x", id=6)
     assert harness.messages() == [
@@ -392,7 +392,7 @@ def test_session_ends_a_minute_after_its_connection(harness: BrokerHarness) -> N
     assert harness.handles[D] != before
 
 
-def test_session_that_has_ended_does_not_come_back_before_the_clock_was_looked_at(
+def test_session_that_has_expired_is_not_resumed_before_the_next_tick(
     harness: BrokerHarness,
 ) -> None:
     hello(harness, C, S)
@@ -468,7 +468,7 @@ def test_two_connections_may_take_a_session_from_each_other_for_ever(
     assert (events.handles, events.sessions, events.away) == ({}, {}, {})
 
 
-def test_what_was_subscribed_before_hello_joins_the_session_that_was_kept(
+def test_subscriptions_before_hello_are_added_to_the_kept_session(
     harness: BrokerHarness,
 ) -> None:
     hello(harness, C, S)
@@ -506,7 +506,7 @@ def test_hello_with_another_session_leaves_nothing_of_the_first(harness: BrokerH
 
 
 @pytest.mark.parametrize("session", [b"short", "sixteen letters!", 5, b"x" * 17])
-def test_session_that_is_none_is_answered_400(harness: BrokerHarness, session: object) -> None:
+def test_invalid_session_is_answered_400(harness: BrokerHarness, session: object) -> None:
     packed = metadata.pack({"session": session})
     harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=packed, id=2)
     assert harness.messages() == [final(C, 2, b"a session must be 16 bytes", status=400)]
@@ -625,7 +625,7 @@ def test_machine_pushes_and_publishes_by_itself(present: BrokerHarness) -> None:
         machine.publish(b"a.*", [b"y"], present.now)
 
 
-def test_counts_of_events_are_told_by_mmi(present: BrokerHarness) -> None:
+def test_mmi_reports_the_counters_of_events(present: BrokerHarness) -> None:
     subscribe(present, C, b"a")
     publish(present, D, b"a", b"x")
     push(present, D, UNKNOWN, b"x")
@@ -680,7 +680,9 @@ def test_rules_say_who_may_publish_and_subscribe(harness: BrokerHarness) -> None
     ]
 
 
-def test_rule_that_changes_ends_the_subscriptions_that_stood_on_it(harness: BrokerHarness) -> None:
+def test_changed_rule_ends_the_subscriptions_that_it_no_longer_allows(
+    harness: BrokerHarness,
+) -> None:
     everything = frozenset(("publish", "subscribe"))
     with_rules(harness, Rule(True, everything))
     hello(harness, C, S)
@@ -694,7 +696,9 @@ def test_rule_that_changes_ends_the_subscriptions_that_stood_on_it(harness: Brok
 
 
 @pytest.mark.parametrize("prefix", ["acme.", "acme"])
-def test_tenant_hears_its_own_topics_by_its_own_names(harness: BrokerHarness, prefix: str) -> None:
+def test_tenant_gets_events_of_its_own_topics_without_prefix(
+    harness: BrokerHarness, prefix: str
+) -> None:
     tenants = {"acme": prefix, "umbrella": "u."}
     with_rules(harness, Rule(True, frozenset(("publish", "subscribe"))), tenants=tenants)
     for peer, group in ((C, "acme"), (D, "umbrella"), (V, "acme")):

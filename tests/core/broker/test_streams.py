@@ -60,7 +60,7 @@ def test_worker_that_sends_a_part_without_credit_ends_the_conversation_with_429(
     assert (harness.messages(), harness.counts.failed) == ([], 1)
 
 
-def test_credit_of_a_client_is_told_to_the_worker_and_counts(harness: BrokerHarness) -> None:
+def test_credit_of_a_client_is_passed_to_the_worker_and_counts(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
     harness.sent()
@@ -83,7 +83,7 @@ def test_credit_that_comes_before_the_request_has_a_worker_reaches_the_worker_wi
     assert harness.messages()[1:] == [harness.request_to(W, 1, C), credit(W, number(1), 11)]
 
 
-def test_worker_that_gets_a_request_anew_gets_the_same_credit(harness: BrokerHarness) -> None:
+def test_worker_that_gets_a_retried_request_gets_the_same_credit(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
     harness.receive_03(C, spec.CREDIT, id=1, code=4)
@@ -94,7 +94,7 @@ def test_worker_that_gets_a_request_anew_gets_the_same_credit(harness: BrokerHar
     assert (words[1][:2], words[2]) == ((V, "REQUEST"), credit(V, number(2), 4))
 
 
-def test_credit_is_held_up_to_its_most_and_what_is_beyond_is_not_told(
+def test_credit_beyond_the_maximum_is_not_passed_on(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)
@@ -107,7 +107,7 @@ def test_credit_is_held_up_to_its_most_and_what_is_beyond_is_not_told(
 
 
 @pytest.mark.parametrize("client", LEGACY)
-def test_broker_gives_credit_for_a_client_that_has_no_word_for_it(
+def test_broker_gives_credit_for_a_client_whose_dialect_has_no_credit(
     harness: BrokerHarness, client: Dialect
 ) -> None:
     harness.worker(W)
@@ -198,7 +198,7 @@ def test_client_that_sends_a_part_without_credit_ends_the_conversation_with_429(
     assert harness.messages() == [cancel(W, 1), final(C, 1, OVERDRAWN, status=429)]
 
 
-def test_credit_of_a_worker_is_told_to_the_client_and_counts(harness: BrokerHarness) -> None:
+def test_credit_of_a_worker_is_passed_to_the_client_and_counts(harness: BrokerHarness) -> None:
     opened(harness)
     harness.receive_03(W, spec.CREDIT, id=number(1), code=2)
     assert harness.messages() == [credit(C, 1, 2)]
@@ -284,7 +284,7 @@ def test_stream_of_which_a_part_has_passed_is_not_tried_again(
     assert harness.messages() == [final(C, 1, text, status=502)]
 
 
-def test_end_of_a_stream_without_parts_is_told_to_the_next_worker_as_well(
+def test_end_of_a_stream_without_parts_is_sent_to_the_next_worker_as_well(
     harness: BrokerHarness,
 ) -> None:
     opened(harness)
@@ -295,7 +295,9 @@ def test_end_of_a_stream_without_parts_is_told_to_the_next_worker_as_well(
     assert harness.messages()[1:] == [end_to_worker(2, b"end", worker=V)]
 
 
-def test_what_comes_late_is_dropped_and_counted_and_never_answered(harness: BrokerHarness) -> None:
+def test_late_part_or_credit_is_dropped_and_counted_and_never_answered(
+    harness: BrokerHarness,
+) -> None:
     opened(harness)
     harness.answer(C, 1)
     harness.sent()
@@ -382,7 +384,7 @@ def test_older_worker_gets_a_stream_as_one_request_when_it_is_complete(
 
 
 @pytest.mark.parametrize("worker", LEGACY)
-def test_stream_that_ends_before_its_older_worker_heard_of_it_leaves_its_slot(
+def test_stream_that_ends_before_its_older_worker_got_it_frees_its_slot(
     harness: BrokerHarness, worker: Dialect
 ) -> None:
     harness.receive(W, *dialects.ready(worker, b"echo"))
@@ -480,7 +482,9 @@ def test_own_call_of_the_broker_takes_any_number_of_parts(harness: BrokerHarness
     assert answers == [(200, [b"p"] * 100)]
 
 
-def test_parts_that_come_while_a_hook_thinks_follow_their_request(harness: BrokerHarness) -> None:
+def test_parts_that_come_while_a_decision_is_pending_follow_their_request(
+    harness: BrokerHarness,
+) -> None:
     hooks = ScriptedHooks(harness, on_request=LATER)
     harness.worker(W)
     harness.sent()
@@ -496,7 +500,7 @@ def test_parts_that_come_while_a_hook_thinks_follow_their_request(harness: Broke
     assert [word[3] for word in words] == [[b"x"], [b"a"], []]
 
 
-def test_stream_whose_answer_a_hook_looks_at_takes_nothing_more(harness: BrokerHarness) -> None:
+def test_stream_whose_answer_a_hook_holds_accepts_no_more_parts(harness: BrokerHarness) -> None:
     hooks = ScriptedHooks(harness, on_reply=LATER)
     opened(harness)
     harness.answer(W, number(1), b"done")

@@ -32,7 +32,7 @@ def test_request_that_its_worker_answers_is_answered(harness: BrokerHarness) -> 
     assert harness.machine.drained
 
 
-def test_request_whose_handler_failed_is_failed_with_the_workers_words(
+def test_request_whose_handler_failed_is_failed_with_the_workers_text(
     harness: BrokerHarness,
 ) -> None:
     one_request_at_the_worker(harness)
@@ -55,7 +55,7 @@ def test_status_that_the_broker_does_not_know_is_passed_on(harness: BrokerHarnes
     assert outcomes(harness) == {"accepted": 1, "failed": 1}
 
 
-def test_request_at_its_deadline_is_expired_and_its_late_answer_reaches_nobody(
+def test_request_at_its_deadline_is_expired_and_its_late_answer_is_dropped(
     harness: BrokerHarness,
 ) -> None:
     one_request_at_the_worker(harness, ttl=500)
@@ -68,7 +68,7 @@ def test_request_at_its_deadline_is_expired_and_its_late_answer_reaches_nobody(
     assert harness.counts.dropped == {}
 
 
-def test_cancelled_request_is_answered_499_once_and_its_late_answer_reaches_nobody(
+def test_cancelled_request_is_answered_499_once_and_its_late_answer_is_dropped(
     harness: BrokerHarness,
 ) -> None:
     one_request_at_the_worker(harness)
@@ -81,7 +81,7 @@ def test_cancelled_request_is_answered_499_once_and_its_late_answer_reaches_nobo
     assert harness.counts.dropped == {"late-cancel": 1}
 
 
-def test_cancel_in_the_queue_ends_a_request_that_no_worker_saw(harness: BrokerHarness) -> None:
+def test_cancel_ends_a_queued_request_without_a_message_to_a_worker(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     harness.receive_03(C, spec.CANCEL, id=1)
     assert harness.messages() == [final(C, 1, b"cancelled by the client", status=499)]
@@ -107,7 +107,7 @@ def test_second_final_of_a_worker_is_no_second_outcome(harness: BrokerHarness) -
     assert harness.counts.dropped == {"unasked-reply": 1}
 
 
-def test_one_way_request_has_an_outcome_that_nobody_is_told(harness: BrokerHarness) -> None:
+def test_one_way_request_has_an_outcome_without_an_answer(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.sent()
     harness.request(C, 0, b"x", flags=spec.ONE_WAY)

@@ -23,7 +23,7 @@ def two_workers_with_a_request_each(harness: BrokerHarness) -> None:
 
 
 @pytest.mark.parametrize("command", [spec.FINAL, spec.PARTIAL, spec.REJECT])
-def test_reply_to_what_another_worker_holds_is_refused(
+def test_reply_to_a_dispatch_of_another_worker_is_refused(
     harness: BrokerHarness, command: int
 ) -> None:
     two_workers_with_a_request_each(harness)
@@ -61,7 +61,7 @@ def test_reply_with_an_id_that_no_broker_makes_is_dropped(
 
 
 @pytest.mark.parametrize("command", [spec.FINAL, spec.PARTIAL, spec.REJECT])
-def test_reply_of_a_stranger_gets_disconnect(harness: BrokerHarness, command: int) -> None:
+def test_reply_of_an_unknown_peer_gets_disconnect(harness: BrokerHarness, command: int) -> None:
     two_workers_with_a_request_each(harness)
     harness.receive_03(D, command, b"x", id=number(1))
     assert harness.messages() == [disconnect(D)]
@@ -69,7 +69,7 @@ def test_reply_of_a_stranger_gets_disconnect(harness: BrokerHarness, command: in
     assert D not in harness.machine.registry.peers
 
 
-def test_worker_that_was_lost_cannot_answer_what_it_had(harness: BrokerHarness) -> None:
+def test_worker_that_was_lost_cannot_answer_its_dispatches(harness: BrokerHarness) -> None:
     two_workers_with_a_request_each(harness)
     harness.leave(V)
     harness.answer(V, number(1), b"too late")
@@ -77,7 +77,7 @@ def test_worker_that_was_lost_cannot_answer_what_it_had(harness: BrokerHarness) 
     assert harness.counts.answered == 0
 
 
-def test_worker_that_registered_anew_cannot_answer_what_it_had_before(
+def test_worker_that_registered_again_cannot_answer_its_earlier_dispatches(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)

@@ -170,7 +170,7 @@ def test_request_that_every_worker_rejects_is_answered_503(harness: BrokerHarnes
     ]
 
 
-def test_request_that_waits_for_the_one_willing_worker_fails_when_that_one_leaves(
+def test_request_fails_when_the_last_worker_that_has_not_rejected_it_leaves(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(V)
@@ -186,7 +186,7 @@ def test_request_that_waits_for_the_one_willing_worker_fails_when_that_one_leave
     ]
 
 
-def test_request_that_all_declined_waits_when_none_of_them_is_left(harness: BrokerHarness) -> None:
+def test_request_that_all_rejected_waits_when_none_of_them_is_left(harness: BrokerHarness) -> None:
     harness.worker(V)
     harness.worker(W)
     harness.request(C, 1, b"at v")
@@ -204,7 +204,7 @@ def test_request_that_all_declined_waits_when_none_of_them_is_left(harness: Brok
     ]  # fmt: skip
 
 
-def test_worker_that_declined_all_that_came_back_still_gets_what_is_new(
+def test_worker_that_rejected_all_requeued_requests_still_gets_new_ones(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(V)
@@ -219,7 +219,7 @@ def test_worker_that_declined_all_that_came_back_still_gets_what_is_new(
     assert harness.messages() == [final(C, 2, b"y", worker=W), harness.request_to(W, 4, C, b"at v")]
 
 
-def test_worker_that_declined_what_waits_at_one_service_still_serves_its_others(
+def test_worker_that_rejected_the_queue_of_one_service_still_serves_its_others(
     harness: BrokerHarness,
 ) -> None:
     """V serves three services. At the first that waits there is nothing but what V declined."""
@@ -240,7 +240,7 @@ def test_worker_that_declined_what_waits_at_one_service_still_serves_its_others(
     ]
 
 
-def test_new_worker_gets_first_what_others_declined(harness: BrokerHarness) -> None:
+def test_new_worker_gets_the_requests_first_that_others_rejected(harness: BrokerHarness) -> None:
     harness.worker(V)
     harness.worker(W)
     harness.request(C, 1, b"x")
@@ -287,7 +287,7 @@ def test_request_that_never_left_the_broker_does_not_count_as_an_attempt(
     ]
 
 
-def test_part_of_a_request_that_never_left_is_a_lie_and_the_request_is_not_tried_again(
+def test_part_of_a_request_that_never_left_is_forged_and_the_request_is_not_tried_again(
     harness: BrokerHarness,
 ) -> None:
     """Numbers can be guessed: the socket refused the REQUEST, and its PARTIAL is heard all the
@@ -388,7 +388,9 @@ def test_request_that_its_only_worker_rejects_is_answered_503(harness: BrokerHar
     assert harness.messages() == [final(C, 1, b"every worker of 'echo' declined", status=503)]
 
 
-def test_worker_that_sends_rubbish_is_lost_and_its_request_goes_on(harness: BrokerHarness) -> None:
+def test_worker_that_sends_an_invalid_message_is_lost_and_its_request_is_retried(
+    harness: BrokerHarness,
+) -> None:
     at_worker_v(harness)
     harness.receive(V, b"MDP\x03\x05", b"truncated")
     assert harness.messages() == [harness.request_to(W, 2, C, b"x", **second()), disconnect(V)]
@@ -405,7 +407,7 @@ def test_request_whose_deadline_has_passed_is_not_given_to_another_worker(
     assert harness.messages() == [final(C, 1, text, status=408)]
 
 
-def test_lost_worker_is_told_to_the_observers(harness: BrokerHarness) -> None:
+def test_loss_of_a_worker_is_a_fact_for_observers(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.facts.clear()
     harness.leave(V)

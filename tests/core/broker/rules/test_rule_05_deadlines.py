@@ -45,7 +45,7 @@ def test_ttl_is_capped(make_harness: MakeHarness) -> None:
 
 @pytest.mark.parametrize("start", [0.0, 0.1, 1234.567, 8_640_000.3])
 @pytest.mark.parametrize("ttl", [1, 7, 333, 5000, 59_999])
-def test_ttl_at_once_is_told_as_it_was_given(
+def test_ttl_is_passed_on_unchanged_by_an_immediate_dispatch(
     harness: BrokerHarness, start: float, ttl: int
 ) -> None:
     """Whatever sums of floats say: 5 s are 5000 ms, not 4999 and not 5001."""
@@ -65,7 +65,7 @@ def test_longest_ttl_of_the_wire_fits_when_it_is_allowed(make_harness: MakeHarne
     assert harness.messages() == [harness.request_to(W, 1, C, ttl=0xFFFFFFFF)]
 
 
-def test_dispatch_carries_what_is_left(harness: BrokerHarness) -> None:
+def test_dispatch_carries_the_remaining_time(harness: BrokerHarness) -> None:
     harness.request(C, 1, ttl=1000)
     harness.pass_time(0.75)
     harness.worker(W)
@@ -116,7 +116,7 @@ def test_deadline_ends_a_stream(harness: BrokerHarness) -> None:
     assert harness.counts.dropped == {}
 
 
-def test_expiry_is_told_at_the_deadline_and_not_much_later(harness: BrokerHarness) -> None:
+def test_expiry_is_answered_at_the_deadline_and_not_much_later(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1, ttl=1000)
     harness.sent()
@@ -136,7 +136,7 @@ def test_expiry_is_503_when_no_worker_came(harness: BrokerHarness) -> None:
     assert harness.messages() == [final(C, 1, text, status=503)]
 
 
-def test_long_wait_is_told_in_plain_seconds(harness: BrokerHarness) -> None:
+def test_long_wait_is_written_in_plain_seconds(harness: BrokerHarness) -> None:
     harness.request(C, 1, ttl=3_600_000)
     harness.pass_time(3601)
     text = b"no worker for service 'echo' came within 3600 s; no service is served now"
@@ -178,7 +178,7 @@ def test_more_than_ten_services_are_counted_and_not_named(harness: BrokerHarness
     assert harness.messages() == [final(C, 1, text, status=503)]
 
 
-def test_parts_of_an_expired_stream_are_not_joined_for_anyone(make_harness: MakeHarness) -> None:
+def test_parts_of_an_expired_stream_are_not_joined(make_harness: MakeHarness) -> None:
     harness = make_harness(default_ttl=1.0)
     harness.worker(W)
     harness.receive(C, *LEGACY[Dialect.MDP01].c2b_request(b"echo", [b"x"]))
@@ -191,7 +191,7 @@ def test_parts_of_an_expired_stream_are_not_joined_for_anyone(make_harness: Make
     assert (harness.counts.expired, harness.counts.unanswered) == (1, 1)
 
 
-def test_partial_word_is_what_a_stream_says(harness: BrokerHarness) -> None:
+def test_parts_before_the_deadline_are_sent_at_once(harness: BrokerHarness) -> None:
     """The parts before the deadline pass at once; nothing is held back until the end."""
     harness.worker(W)
     harness.request(C, 1, ttl=1000)

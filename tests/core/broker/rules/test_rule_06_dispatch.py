@@ -82,7 +82,9 @@ def test_request_that_waits_is_dispatched_when_capacity_grows(harness: BrokerHar
     assert harness.messages() == [harness.request_to(W, 3, C)]
 
 
-def test_worker_that_takes_less_gets_nothing_until_it_holds_less(harness: BrokerHarness) -> None:
+def test_worker_with_reduced_capacity_gets_nothing_until_it_holds_less(
+    harness: BrokerHarness,
+) -> None:
     harness.worker(W, capacity=3)
     for id in (1, 2, 3, 4):
         harness.request(C, id)
@@ -108,7 +110,9 @@ def test_ready_for_one_more_service_with_less_capacity_takes_nothing_beyond_it(
     assert harness.messages() == [final(C, 1, worker=W), harness.request_to(W, 2, D)]
 
 
-def test_draining_worker_gets_nothing_new_and_finishes_what_it_has(harness: BrokerHarness) -> None:
+def test_draining_worker_gets_no_new_request_and_finishes_its_dispatches(
+    harness: BrokerHarness,
+) -> None:
     harness.worker(W, capacity=2)
     harness.request(C, 1)
     harness.sent()
@@ -215,7 +219,9 @@ def test_delphi_worker_that_never_answers_is_not_stuck_when_it_is_full(
     assert (harness.counts.answered, harness.counts.expired) == (1, 1)
 
 
-def test_delphi_worker_remembers_what_expired_while_there_is_room(harness: BrokerHarness) -> None:
+def test_delphi_worker_keeps_expired_dispatches_while_it_has_free_slots(
+    harness: BrokerHarness,
+) -> None:
     """Its late answer to an expired request of a Delphi client is not taken for the next one's."""
     harness.receive(W, *DELPHI.w2b_ready(b"echo"))
     harness.receive(C, *DELPHI.c2b_request(b"echo", [b"1"]))

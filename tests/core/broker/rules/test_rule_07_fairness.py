@@ -25,7 +25,9 @@ def ask_many(harness: BrokerHarness, client: bytes, *bodies: bytes) -> None:
         harness.request(client, id, body)
 
 
-def test_clients_are_served_in_turn_however_much_each_asks(harness: BrokerHarness) -> None:
+def test_clients_are_served_in_turn_whatever_their_number_of_requests(
+    harness: BrokerHarness,
+) -> None:
     ask_many(harness, A, b"a1", b"a2", b"a3", b"a4")
     ask_many(harness, B, b"b1", b"b2")
     ask_many(harness, C, b"c1")
@@ -33,7 +35,7 @@ def test_clients_are_served_in_turn_however_much_each_asks(harness: BrokerHarnes
     assert served_in_order(harness) == [b"a1", b"b1", b"c1", b"a2", b"b2", b"a3", b"a4"]
 
 
-def test_client_that_asks_again_waits_behind_those_that_wait(harness: BrokerHarness) -> None:
+def test_second_request_of_a_client_waits_behind_other_clients(harness: BrokerHarness) -> None:
     harness.worker(W)
     ask_many(harness, A, b"a1", b"a2")
     ask_many(harness, B, b"b1")

@@ -39,7 +39,9 @@ def lost(harness: BrokerHarness) -> list[tuple[object, object]]:
 # Workers of MDP/0.3
 
 
-def test_silent_worker_is_lost_after_three_intervals_and_told(harness: BrokerHarness) -> None:
+def test_silent_worker_is_lost_after_three_intervals_and_disconnected(
+    harness: BrokerHarness,
+) -> None:
     harness.worker(W)
     harness.sent()
     harness.pass_time(7.49)
@@ -149,7 +151,7 @@ def test_client_without_presence_gets_no_heartbeats(harness: BrokerHarness) -> N
 
 
 @pytest.mark.parametrize("command", [spec.HEARTBEAT, spec.CAPACITY])
-def test_heartbeat_or_capacity_of_a_stranger_gets_disconnect(
+def test_heartbeat_or_capacity_of_an_unknown_peer_gets_disconnect(
     harness: BrokerHarness, command: int
 ) -> None:
     harness.receive_03(C, command, code=1)
@@ -267,7 +269,7 @@ def test_delphi_worker_gets_a_heartbeat_every_interval_whatever_else_is_sent(
 # We paused ourselves
 
 
-def test_workers_that_were_silent_while_we_were_stopped_are_not_judged_at_once(
+def test_workers_that_were_silent_during_a_pause_of_the_broker_are_not_lost_at_once(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)
@@ -281,7 +283,7 @@ def test_workers_that_were_silent_while_we_were_stopped_are_not_judged_at_once(
     assert harness.facts[1] == ("paused", {"until": harness.now})
 
 
-def test_worker_that_stays_silent_after_our_pause_is_lost_one_interval_later(
+def test_worker_that_stays_silent_after_a_pause_of_the_broker_is_lost_one_interval_later(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)
@@ -293,7 +295,9 @@ def test_worker_that_stays_silent_after_our_pause_is_lost_one_interval_later(
     assert lost(harness) == [(W, "expired")]
 
 
-def test_messages_that_waited_while_we_were_stopped_are_heard_first(harness: BrokerHarness) -> None:
+def test_messages_that_arrived_during_a_pause_of_the_broker_are_handled_first(
+    harness: BrokerHarness,
+) -> None:
     harness.worker(W)
     harness.request(C, 1, ttl=300_000)
     harness.sent()
@@ -304,7 +308,7 @@ def test_messages_that_waited_while_we_were_stopped_are_heard_first(harness: Bro
     assert lost(harness) == []
 
 
-def test_short_delay_of_our_own_is_no_pause(make_harness: MakeHarness) -> None:
+def test_short_delay_of_the_broker_is_no_pause(make_harness: MakeHarness) -> None:
     harness = make_harness(pause=1.0)
     harness.worker(W)
     harness.pass_time(7.4)

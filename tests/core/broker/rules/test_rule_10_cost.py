@@ -162,7 +162,7 @@ def test_idle_legacy_client_is_forgotten(make_harness: MakeHarness, dialect: Dia
     assert harness.messages() == []
 
 
-def test_client_that_is_forgotten_is_met_anew(make_harness: MakeHarness) -> None:
+def test_client_that_was_forgotten_is_a_new_peer(make_harness: MakeHarness) -> None:
     harness = make_harness(client_idle=10.0)
     harness.request(C, 1, ttl=1000)
     harness.pass_time(30)
@@ -183,7 +183,7 @@ def test_request_that_ended_leaves_nothing_behind(harness: BrokerHarness) -> Non
     assert registry.workers[W].held == {}
 
 
-def test_service_that_nobody_serves_or_wants_is_forgotten(harness: BrokerHarness) -> None:
+def test_service_without_worker_and_request_is_forgotten(harness: BrokerHarness) -> None:
     harness.request(C, 1, service=b"a", ttl=100)
     harness.worker(W, b"b")
     harness.request(C, 2, service=b"c", address=b"nobody")

@@ -72,7 +72,7 @@ class TestRequests:
 
         return asked
 
-    def test_forward_lets_the_request_go_its_way(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_forward_places_the_request(self, harness: BrokerHarness, ask: Any) -> None:
         ask(FORWARD)
         (worker, n) = harness.dispatched()[0]
         assert worker == W
@@ -81,14 +81,16 @@ class TestRequests:
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
         settled(harness)
 
-    def test_discard_ends_it_without_a_word(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_discard_ends_the_request_without_an_answer(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         ask(Discard())
         assert harness.messages() == []
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         assert harness.counts.unanswered == 1
         settled(harness)
 
-    def test_redirect_gives_it_to_another_service_unseen_by_the_client(
+    def test_redirect_moves_the_request_to_another_service_unseen_by_the_client(
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Redirect("other"))
@@ -106,12 +108,14 @@ class TestRequests:
         assert harness.messages() == [final(C, 1, b"501")]
         settled(harness)
 
-    def test_redirect_to_what_is_no_name_is_refused(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_redirect_to_an_invalid_name_is_refused(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Redirect(""))
         assert harness.messages() == [final(C, 1, b"a service needs a name", status=400)]
         settled(harness)
 
-    def test_send_to_gives_it_to_that_worker_alone(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_send_to_dispatches_to_that_worker_alone(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         harness.worker(b"worker-3")
         harness.messages()
         ask(SendTo(b"worker-3"))
@@ -120,7 +124,9 @@ class TestRequests:
         harness.answer(worker, harness.machine.registry.last_number | spec.BROKER_ID_BIT)
         settled(harness)
 
-    def test_send_to_who_does_not_serve_it_is_a_404(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_send_to_a_worker_without_the_service_is_a_404(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         ask(SendTo(W2))
         text = f"no worker {W2.hex()} serves 'echo'".encode()
         assert harness.messages() == [final(C, 1, text, status=404)]
@@ -138,21 +144,21 @@ class TestRequests:
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_reject_tells_status_and_sentence(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_reject_answers_with_its_status_and_text(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         ask(Reject(401, "who are you?"))
         assert harness.messages() == [final(C, 1, b"who are you?", status=401)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_what_is_no_action_for_a_request_is_a_500(
-        self, harness: BrokerHarness, ask: Any
-    ) -> None:
+    def test_invalid_action_for_a_request_is_a_500(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Replace([b"x"]))
         ((_, _, status, _),) = harness.finals()
         assert status == 500
         settled(harness)
 
-    def test_one_way_request_that_is_rejected_is_told_nobody(
+    def test_one_way_request_that_is_rejected_is_not_answered(
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Reject(401), flags=spec.ONE_WAY)
@@ -163,7 +169,9 @@ class TestRequests:
 class TestChanges:
     """What a hook changes in a request is what the worker gets; the rest is passed as it came."""
 
-    def test_frames_and_metadata_go_on_as_they_were_left(self, harness: BrokerHarness) -> None:
+    def test_frames_and_metadata_are_passed_on_as_the_hook_left_them(
+        self, harness: BrokerHarness
+    ) -> None:
         def change(request: Any) -> None:
             assert request.metadata == {"type": "text", "token": "secret"}
             assert request.token.startswith("secret")
@@ -197,7 +205,7 @@ class TestChanges:
         harness.request(C, 1)
         assert hooks.last.token.startswith("t")
 
-    def test_body_that_nobody_touches_is_the_same_object(self, harness: BrokerHarness) -> None:
+    def test_body_that_no_hook_changes_is_the_same_object(self, harness: BrokerHarness) -> None:
         big = bytes(1000)
         hooks = ScriptedHooks(harness, on_request=lambda r: FORWARD if r.metadata == {} else None)
         harness.worker(W)
@@ -206,7 +214,7 @@ class TestChanges:
         assert len(hooks.last.frames) == 1
         harness.answer(W, number(2))
 
-    def test_user_that_a_hook_names_is_told_to_the_worker(self, harness: BrokerHarness) -> None:
+    def test_user_that_a_hook_names_is_sent_to_the_worker(self, harness: BrokerHarness) -> None:
         def name(request: Any) -> Any:
             request.user, request.groups = "ada", ["staff"]
             return FORWARD
@@ -222,7 +230,7 @@ class TestChanges:
         assert told == {"attempt": 1, "user": "ada"}
         harness.answer(W, word[2]["id"])
 
-    def test_what_a_hook_makes_too_large_is_a_413(self, make_harness: Any) -> None:
+    def test_request_that_a_hook_makes_too_large_is_a_413(self, make_harness: Any) -> None:
         harness = make_harness(max_message=10)
 
         def grow(request: Any) -> Any:
@@ -272,7 +280,7 @@ class TestHeld:
         assert harness.counts.dropped["hook-timeout"] == 1
         settled(harness)
 
-    def test_client_takes_it_back(self, harness: BrokerHarness) -> None:
+    def test_client_cancels_a_request_in_a_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.receive_03(C, spec.CANCEL, id=1)
@@ -280,7 +288,7 @@ class TestHeld:
         assert not hooks.decide()
         settled(harness)
 
-    def test_client_is_gone(self, harness: BrokerHarness) -> None:
+    def test_client_of_a_request_in_a_hook_is_gone(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.leave(C)
@@ -299,7 +307,7 @@ class TestHeld:
         harness.answer(worker, n)
         settled(harness)
 
-    def test_resend_of_what_is_held_is_dropped(self, harness: BrokerHarness) -> None:
+    def test_resend_of_a_held_request_is_dropped(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.request(C, 1)
@@ -317,7 +325,7 @@ class TestHeld:
             {"max_service_queue_bytes": 2},
         ],
     )
-    def test_what_is_held_counts_toward_every_limit_of_the_queues(
+    def test_held_requests_count_toward_every_limit_of_the_queues(
         self, make_harness: Any, limit: dict[str, int]
     ) -> None:
         harness = make_harness(**limit)
@@ -341,7 +349,7 @@ class TestHeld:
         assert [status for _, _, status, _ in harness.finals()] == [413, 429, 400]
         assert len(hooks.seen) == 1
 
-    def test_hooks_that_answer_at_once_do_not_see_what_the_queue_has_no_room_for(
+    def test_hooks_that_answer_at_once_do_not_get_requests_beyond_the_queue(
         self, make_harness: Any
     ) -> None:
         harness = make_harness(max_service_queue=1)
@@ -360,7 +368,9 @@ class TestHeld:
         hooks.decide(ReplyAction([b"x"]))
         assert harness.machine.drained
 
-    def test_questions_outlive_the_hooks_that_were_asked(self, harness: BrokerHarness) -> None:
+    def test_pending_decisions_outlive_the_hooks_that_got_them(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.machine.use(None)
@@ -372,7 +382,9 @@ class TestHeld:
         harness.answer(W, number(2))
         settled(harness)
 
-    def test_invariants_notice_what_nobody_will_answer(self, harness: BrokerHarness) -> None:
+    def test_invariants_detect_a_held_request_without_a_pending_decision(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         holding = harness.machine.hooks
@@ -405,7 +417,7 @@ class TestReplies:
 
         return replied
 
-    def test_forward_passes_it_on(self, harness: BrokerHarness, reply: Any) -> None:
+    def test_forward_passes_the_reply_on(self, harness: BrokerHarness, reply: Any) -> None:
         hooks = reply(FORWARD)
         assert harness.messages() == [final(C, 1, b"there", worker=W)]
         view = hooks.last
@@ -418,30 +430,32 @@ class TestReplies:
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_replace_puts_another_body_there(self, harness: BrokerHarness, reply: Any) -> None:
+    def test_replace_changes_the_body_of_the_reply(
+        self, harness: BrokerHarness, reply: Any
+    ) -> None:
         reply(Replace([b"else"]))
         assert harness.messages() == [final(C, 1, b"else", worker=W)]
         settled(harness)
 
-    def test_reject_makes_a_failure_of_it(self, harness: BrokerHarness, reply: Any) -> None:
+    def test_reject_turns_the_reply_into_a_failure(
+        self, harness: BrokerHarness, reply: Any
+    ) -> None:
         reply(Reject(403, "not yours"))
         assert harness.messages() == [final(C, 1, b"not yours", worker=W, status=403)]
         settled(harness)
 
-    def test_discard_lets_the_client_hear_nothing(self, harness: BrokerHarness, reply: Any) -> None:
+    def test_discard_drops_the_reply(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Discard())
         assert harness.messages() == []
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_what_is_no_action_for_a_reply_is_a_500(
-        self, harness: BrokerHarness, reply: Any
-    ) -> None:
+    def test_invalid_action_for_a_reply_is_a_500(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Redirect("other"))
         assert [f[2] for f in harness.finals()] == [500]
         settled(harness)
 
-    def test_slot_is_free_while_the_hook_looks_at_the_answer(self, harness: BrokerHarness) -> None:
+    def test_slot_is_free_while_the_hook_holds_the_reply(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=LATER)
         harness.worker(W)
         harness.request(C, 1)
@@ -455,9 +469,7 @@ class TestReplies:
         assert harness.messages() == [final(C, 2, b"two", worker=W), final(C, 1, b"one", worker=W)]
         settled(harness)
 
-    def test_worker_may_leave_while_the_hook_looks_at_its_answer(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_worker_may_leave_while_the_hook_holds_its_reply(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=LATER)
         harness.worker(W)
         harness.request(C, 1)
@@ -503,7 +515,7 @@ class TestReplies:
         ]
         settled(harness)
 
-    def test_what_a_hook_cannot_do_to_a_part_ends_the_stream(self, harness: BrokerHarness) -> None:
+    def test_invalid_action_for_a_part_ends_the_stream(self, harness: BrokerHarness) -> None:
         ScriptedHooks(harness, on_part=Redirect("x"))
         harness.worker(W)
         harness.request(C, 1)
@@ -543,7 +555,7 @@ class TestClients:
         assert hooks.last.present
 
     @pytest.mark.parametrize("later", [False, True])
-    def test_rejected_hello_is_told_and_so_is_every_request(
+    def test_rejected_hello_is_answered_and_so_is_every_request(
         self, harness: BrokerHarness, later: bool
     ) -> None:
         reject = Reject(401, "no token")
@@ -564,7 +576,9 @@ class TestClients:
         assert len(hooks.seen) == 1
         settled(harness)
 
-    def test_who_says_hello_again_is_asked_about_again(self, harness: BrokerHarness) -> None:
+    def test_second_hello_of_a_client_is_passed_to_the_hook_again(
+        self, harness: BrokerHarness
+    ) -> None:
         answers = [Reject(401), FORWARD]
         ScriptedHooks(harness, on_client=lambda _: answers.pop(0))
         harness.worker(W)
@@ -578,7 +592,9 @@ class TestClients:
         harness.answer(W, words[1][2]["id"])
         settled(harness)
 
-    def test_requests_wait_until_it_is_decided_who_asks(self, harness: BrokerHarness) -> None:
+    def test_requests_wait_for_the_decision_about_their_client(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.worker(W, capacity=9)
         harness.messages()
@@ -593,9 +609,7 @@ class TestClients:
             harness.answer(W, word[2]["id"])
         settled(harness)
 
-    def test_hook_that_fails_or_sleeps_over_a_client_bars_it_not_for_ever(
-        self, make_harness: Any
-    ) -> None:
+    def test_failed_or_late_hook_does_not_bar_a_client_for_ever(self, make_harness: Any) -> None:
         harness = make_harness(hook_timeout=0.5)
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.request(C, 1)
@@ -608,7 +622,7 @@ class TestClients:
         settled(harness)
 
     @pytest.mark.parametrize("flags", [0, spec.ONE_WAY])
-    def test_client_that_leaves_before_the_verdict_leaves_nothing(
+    def test_client_that_leaves_before_the_decision_leaves_no_entry(
         self, harness: BrokerHarness, flags: int
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
@@ -624,7 +638,7 @@ class TestOrder:
 
     RULES = AccessRules([Rule(True, frozenset(("call", "serve")), users=("ada",))])
 
-    def test_right_is_asked_of_the_user_that_the_hook_names(self, harness: BrokerHarness) -> None:
+    def test_rules_are_checked_for_the_user_that_a_hook_names(self, harness: BrokerHarness) -> None:
         harness.worker(W)
 
         def name(request: Any) -> Any:
@@ -644,7 +658,7 @@ class TestOrder:
         harness.answer(W, n)
         settled(harness)
 
-    def test_redirect_is_the_brokers_own_decision_but_the_first_right_is_asked(
+    def test_redirect_needs_the_right_for_the_named_service_alone(
         self, harness: BrokerHarness
     ) -> None:
         rules = AccessRules([Rule(True, frozenset(("call",)), names=("front",))])
@@ -657,7 +671,7 @@ class TestOrder:
         assert [f[1:3] for f in harness.finals()] == [(1, 503)]
         settled(harness)
 
-    def test_fail_fast_is_judged_after_the_hooks(self, harness: BrokerHarness) -> None:
+    def test_fail_fast_is_checked_after_the_hooks(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=ReplyAction([b"virtual"]))
         harness.request(C, 1, flags=spec.FAIL_FAST)
         assert harness.messages() == [final(C, 1, b"virtual")]
@@ -675,7 +689,7 @@ class TestOrder:
         settled(harness)
 
     @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.MDP02, Dialect.DELPHI])
-    def test_clients_of_the_older_dialects_are_asked_about_too(
+    def test_clients_of_the_older_dialects_are_passed_to_the_hooks_too(
         self, make_harness: Any, dialect: Dialect
     ) -> None:
         harness = make_harness(legacy_errors="reply")
@@ -693,7 +707,7 @@ class TestOrder:
         assert harness.sent() == [(C, codec.b2c_final(b"echo", [b"401", b"who?"]))]
         settled(harness)
 
-    def test_outcome_of_every_request_is_told_once(self, harness: BrokerHarness) -> None:
+    def test_outcome_of_every_request_is_reported_once(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, ends=True)
         harness.worker(W)
         harness.request(C, 1, ttl=500)
@@ -719,7 +733,7 @@ class TestOwnCalls:
         harness.turn()
         return answers
 
-    def test_answer_comes_back_and_no_hook_sees_it(self, harness: BrokerHarness) -> None:
+    def test_answer_to_the_brokers_own_call_passes_no_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=Discard(), on_reply=Discard(), ends=True)
         harness.worker(W)
         harness.messages()
@@ -774,7 +788,7 @@ class TestOwnCalls:
         assert gone == []
         assert harness.machine.drained
 
-    def test_call_without_a_listener_is_one_way(self, harness: BrokerHarness) -> None:
+    def test_call_without_done_is_one_way(self, harness: BrokerHarness) -> None:
         harness.worker(W)
         harness.messages()
         harness.machine.call(b"echo", [b"x"], 0.0, harness.now)
@@ -785,7 +799,9 @@ class TestOwnCalls:
         assert harness.messages() == []
         assert harness.machine.drained
 
-    def test_hook_calls_and_goes_on_when_the_answer_is_there(self, harness: BrokerHarness) -> None:
+    def test_hook_calls_a_service_and_decides_after_the_answer(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.worker(W)
         harness.worker(W2, b"login")
@@ -807,7 +823,7 @@ class TestOwnCalls:
 class TestReconfigure:
     """Settings of a running machine."""
 
-    def test_new_limits_hold_from_now_on_and_what_is_fixed_is_named(
+    def test_new_limits_hold_at_once_and_fixed_settings_are_returned(
         self, harness: BrokerHarness
     ) -> None:
         settings = BrokerSettings(max_open=1, default_ttl=1.0, name="x", max_message=5)
@@ -820,7 +836,7 @@ class TestReconfigure:
         harness.pass_time(1.1)
         assert [f[:3] for f in harness.finals()] == [(C2, 1, 503)]
 
-    def test_every_room_has_the_new_settings(self, harness: BrokerHarness) -> None:
+    def test_every_part_of_the_machine_has_the_new_settings(self, harness: BrokerHarness) -> None:
         harness.machine.reconfigure(BrokerSettings(legacy_errors="reply"), harness.now)
         harness.machine.drain(harness.now)
         harness.receive(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
@@ -839,9 +855,7 @@ class TestReconfigure:
 class TestGoneMeanwhile:
     """Who was there when a hook was asked need not be there when it answers."""
 
-    def test_worker_that_was_asked_for_is_lost_while_a_hook_thinks(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_named_worker_is_lost_while_a_decision_is_pending(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.worker(W)
         harness.request(C, 1, b"x", address=W)
@@ -859,7 +873,7 @@ class TestGoneMeanwhile:
     )
 
     @pytest.mark.parametrize("flags", [0, spec.ONE_WAY])
-    def test_worker_that_a_hook_finds_to_be_another_loses_what_it_asked(
+    def test_worker_that_a_hook_gives_another_user_loses_its_requests(
         self, harness: BrokerHarness, flags: int
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
@@ -872,7 +886,7 @@ class TestGoneMeanwhile:
         assert outcomes(harness) == {"accepted": 1, "cancelled": 1}
         settled(harness)
 
-    def test_worker_that_says_hello_and_is_found_to_be_another_is_not_greeted(
+    def test_worker_that_a_hook_gives_another_user_at_hello_gets_no_second_welcome(
         self, harness: BrokerHarness
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
@@ -884,9 +898,7 @@ class TestGoneMeanwhile:
         assert [word[:2] for word in harness.messages()] == [(W, "WELCOME"), (W, "DISCONNECT")]
         settled(harness)
 
-    def test_hello_that_comes_again_replaces_the_question_that_is_open(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_repeated_hello_replaces_the_pending_decision(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.receive_03(C, spec.HELLO, id=1)
         harness.request(C, 2, b"x", flags=spec.FAIL_FAST)
@@ -898,7 +910,7 @@ class TestGoneMeanwhile:
         assert [word[:2] for word in harness.messages()] == [(C, "FINAL"), (C, "WELCOME")]
         settled(harness)
 
-    def test_nothing_is_kept_of_a_client_that_has_left(self, harness: BrokerHarness) -> None:
+    def test_no_entry_is_kept_of_a_client_that_has_left(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=FORWARD)
         token = {"flags": spec.METADATA, "metadata": metadata.pack({"token": "t"})}
         harness.receive_03(C, spec.HELLO, **token)
@@ -908,7 +920,9 @@ class TestGoneMeanwhile:
         assert (holding.tokens, holding.clients, hooks.lost) == ({}, {}, [(C, "left")])
 
 
-def test_answer_that_finds_no_room_to_wait_in_is_no_reason_to_ask_again(make_harness: Any) -> None:
+def test_answer_that_hooks_have_no_space_to_hold_is_answered_500_and_not_429(
+    make_harness: Any,
+) -> None:
     """A client sends again after 429, and what it asked for has run already."""
     harness = make_harness(max_queue=1)
     hooks = ScriptedHooks(harness, on_reply=LATER)
@@ -936,7 +950,7 @@ def test_body_that_a_hook_has_changed_counts_with_its_new_size(harness: BrokerHa
     assert harness.machine.registry.services[b"echo"].queue.size == 120
 
 
-def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(harness: BrokerHarness) -> None:
+def test_withdrawn_call_of_the_broker_leaves_no_entry(harness: BrokerHarness) -> None:
     told: list[int] = []
     calls = harness.machine.calls
     number = harness.machine.call(
