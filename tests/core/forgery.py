@@ -1,9 +1,9 @@
-"""Replies that no worker may give: forged, late and double ones, in every dialect, between honest
-traffic. None of them reaches a client, and every honest answer does, once.
+"""Forged, late and double replies in every dialect, between valid traffic. None of them reaches a
+client, and every valid answer does, once.
 
     python -m tests.core.forgery --messages 1000000 [--seed 1]
 
-A forged reply carries a mark of its own, so that one that is delivered, in whatever form, is seen.
+A forged reply carries a mark, so that a delivery in any form is detected.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ CLIENTS: Final = {b"client-%d-%s" % (n, d.value.encode()): d for d in Dialect fo
 STRANGER: Final = b"stranger"
 SERVICE: Final = b"echo"
 REMEMBERED: Final = 2000
-"""Dispatches that are over, and may be answered once more."""
+"""Dispatches that are answered, and are kept to be answered again."""
 KINDS: Final = ("other's", "guessed", "double", "late", "stranger", "client", "moved", "enveloped")
 COMMANDS: Final = (spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT)
 HONEST: Final = 0.1
-"""The share of messages that belong to honest traffic."""
+"""The share of messages that are valid traffic."""
 
 Dispatch = tuple[bytes, int, Frame, bytes]
 """Worker, number, address and client."""
 
 
 class DeliveredError(AssertionError):
-    """A client heard what it must not hear, or did not hear what it must."""
+    """A client got a reply that it must not get, or did not get its answer."""
 
 
 class Forge:
-    """One run. `sent` counts what was forged, by kind."""
+    """One run. `sent` counts the forged messages by kind."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -52,7 +52,7 @@ class Forge:
         self.sent: Counter[str] = Counter()
         self.asked = self.answered = self.delivered = 0
         self.expected: dict[bytes, bytes] = {}
-        """Body of an honest answer that is on its way → its client."""
+        """Body of a valid answer that is on its way → its client."""
         self.open: deque[Dispatch] = deque()
         self.over: deque[Dispatch] = deque(maxlen=REMEMBERED)
         self.expired: deque[Dispatch] = deque(maxlen=REMEMBERED)
@@ -68,7 +68,7 @@ class Forge:
         }
 
     def run(self, messages: int, check_every: int = 10_000) -> None:
-        """Until `messages` forged ones were sent."""
+        """Run until `messages` forged messages have been sent."""
         while self.sent.total() < messages:
             if self.random.random() < HONEST:
                 self._honest()
@@ -81,9 +81,9 @@ class Forge:
             self._turn()
         invariants.check(self.machine)
         if self.delivered != self.answered:
-            raise DeliveredError(f"{self.answered} honest answers, {self.delivered} were heard")
+            raise DeliveredError(f"{self.answered} valid answers, {self.delivered} were delivered")
 
-    # ── honest traffic ────────────────────────────────────────────────────────────────────────────
+    # ── valid traffic ─────────────────────────────────────────────────────────────────────────────
 
     def _honest(self) -> None:
         self._enrol()
@@ -95,7 +95,7 @@ class Forge:
         self.asked += 1
         self._receive(client, dialects.ask(dialect, SERVICE, [b"question"], self.asked))
         if self.random.random() < 0.02:
-            self.now += 6.0  # all that is open expires, and is answered late
+            self.now += 6.0  # all open requests expire, and are answered late
             self._receive(client, dialects.ask(dialect, SERVICE, [b"next"], self.asked + 10**9))
 
     def _enrol(self) -> None:
@@ -132,7 +132,7 @@ class Forge:
     # ── forged traffic ────────────────────────────────────────────────────────────────────────────
 
     def _others(self) -> bool:
-        """What another worker holds."""
+        """A reply to a dispatch of another worker."""
         if not self.open:
             return False
         owner, number, address, client = self.random.choice(self.open)
@@ -152,16 +152,16 @@ class Forge:
         return self._forged(self.random.choice(tuple(WORKERS)), number, address, b"")
 
     def _double(self) -> bool:
-        """What has been answered already, by whom it was given to."""
+        """A second reply of the worker that has answered already."""
         if not self.over:
             return False
         worker, number, address, client = self.random.choice(self.over)
         if WORKERS[worker] is CLIENTS[client] is Dialect.DELPHI:
-            return False  # such a handle stands for the client, and is given for good
+            return False  # such a handle is the client's, and stays valid
         return self._forged(worker, number, address, client)
 
     def _late(self) -> bool:
-        """What has expired: the worker may say it, and nobody hears it."""
+        """A reply to an expired dispatch: its worker may send it, but no client gets it."""
         if not self.expired:
             return False
         worker, number, address, client = self.expired.popleft()
@@ -178,7 +178,7 @@ class Forge:
         return True
 
     def _client(self) -> bool:
-        """A client answers its own request, or another's."""
+        """A client answers its own request, or that of another client."""
         if not self.open:
             return False
         _, number, address, client = self.random.choice(self.open)
@@ -187,7 +187,7 @@ class Forge:
         return True
 
     def _moved(self) -> bool:
-        """A worker leaves, registers anew, and answers what it held before."""
+        """A worker leaves, registers again, and answers a dispatch that it held before."""
         if not self.open or self.random.random() > 0.05:
             return False
         worker, number, address, client = self.open.popleft()
@@ -199,7 +199,7 @@ class Forge:
         return self._forged(worker, number, address, client)
 
     def _enveloped(self) -> bool:
-        """The right worker and the right number, from behind an envelope."""
+        """The right worker and the right number, but with an envelope."""
         if not self.open:
             return False
         worker, number, address, _ = self.random.choice(self.open)
@@ -221,7 +221,7 @@ class Forge:
             return dialects.part(dialect, address, [MARK], number)
         return dialects.end(dialect, SERVICE, address, [MARK], number)
 
-    # ── the shell ─────────────────────────────────────────────────────────────────────────────────
+    # ── the program around the machine ────────────────────────────────────────────────────────────
 
     def _receive(self, peer: bytes, frames: list[Frame]) -> None:
         self.machine.receive(peer, frames, self.now)
@@ -242,15 +242,15 @@ class Forge:
                 continue
             for frame in frames:
                 if MARK in bytes(frame):
-                    raise DeliveredError(f"{peer!r} heard a forged reply: {frames!r}")
+                    raise DeliveredError(f"{peer!r} got a forged reply: {frames!r}")
                 client = self.expected.pop(bytes(frame), None)
                 if client is not None:
                     self.delivered += 1
                     if client != peer:
-                        raise DeliveredError(f"{peer!r} heard the answer to {client!r}")
+                        raise DeliveredError(f"{peer!r} got the answer to {client!r}")
 
     def _given(self, worker: bytes) -> None:
-        """Note what `worker` holds by now."""
+        """Note the newest dispatch of `worker`."""
         known = self.machine.registry.workers.get(worker)
         if known is None or not known.held:
             return
@@ -279,7 +279,7 @@ def main() -> None:
     print(", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common()))
     print(
         f"{forge.sent.total():,} forged, late and double replies in {seconds:.0f} s: none "
-        f"delivered; {forge.answered:,} honest ones between them: {forge.delivered:,} delivered"
+        f"delivered; {forge.answered:,} valid ones between them: {forge.delivered:,} delivered"
     )
 
 

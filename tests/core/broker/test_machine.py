@@ -1,6 +1,6 @@
-"""The broker machine as a whole: random conversations of several dialects in random order, with
-peers that die, stall and lie. After each step the invariants hold, and nobody heard what must not
-be."""
+"""The broker machine as a whole: random messages of several dialects in random order, with peers
+that die, stop reading and forge replies. After each step the invariants hold, and every message of
+the broker is allowed (oracle.py)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Broker(RuleBasedStateMachine):
             max_client_queue=4, max_services=6, max_outbox=2, max_outbox_bytes=300,
             client_idle=40.0, busy_timeout=20.0, default_ttl=10.0, delphi_capacity=2,
         )  # fmt: skip
-        self.witness = Oracle()
+        self.oracle = Oracle()
         self.last_id = 0
-        self.witness.ahead = 2
+        self.oracle.ahead = 2
         for worker in OLD_WORKERS:
-            self.witness.announces(worker, 2)
+            self.oracle.set_capacity(worker, 2)
 
     @initialize()
-    def open_the_house(self) -> None:
+    def register_first_workers(self) -> None:
         self.ready(b"new-worker-0", b"echo", 2)
         self.old_ready(b"old-worker-mdp02", b"echo")
         self.old_ready(b"old-worker-delphi", b"echo")
@@ -70,13 +70,13 @@ class Broker(RuleBasedStateMachine):
     @rule(worker=NEW_WORKERS, service=SERVED, capacity=st.sampled_from([1, 1, 2, 3, 0]))
     def ready(self, worker: bytes, service: bytes, capacity: int) -> None:
         if worker not in self.harness.machine.registry.workers:
-            self.witness.left(worker)
-        self.witness.announces(worker, capacity)
+            self.oracle.remove_worker(worker)
+        self.oracle.set_capacity(worker, capacity)
         self.harness.worker(worker, service, capacity)
 
     @rule(worker=NEW_WORKERS, capacity=st.integers(0, 3))
     def capacity(self, worker: bytes, capacity: int) -> None:
-        self.witness.announces(worker, capacity)
+        self.oracle.set_capacity(worker, capacity)
         self.harness.receive_03(worker, spec.CAPACITY, code=capacity)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), service=SERVED)
@@ -99,16 +99,16 @@ class Broker(RuleBasedStateMachine):
         self._reply(spec.REJECT, which, [])
 
     def _dispatches(self) -> list[tuple[bytes, int]]:
-        """(worker, number) of what workers have, as far as they have heard of it."""
+        """(worker, number) of what workers have, as far as they have received of it."""
         known = self.harness.machine.registry.workers
-        heard = [(w, n) for w in sorted(self.witness.holds) for n in sorted(self.witness.holds[w])]
-        return heard + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
+        received = [(w, n) for w in sorted(self.oracle.holds) for n in sorted(self.oracle.holds[w])]
+        return received + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
 
     def _reply(self, command: int, which: int, body: list[Frame], status: int = 0) -> None:
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
             if command != spec.PARTIAL:
-                self.witness.answers(worker, number)
+                self.oracle.remove_dispatch(worker, number)
             self.harness.receive_03(worker, command, *body, id=number, code=status)
             return
         handles = self.harness.machine.registry.workers[worker].handles
@@ -128,10 +128,10 @@ class Broker(RuleBasedStateMachine):
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
-    def worker_grants(self, which: int, parts: int) -> None:
+    def worker_credit(self, which: int, parts: int) -> None:
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
-            self.witness.grants(worker, number, parts)
+            self.oracle.add_credit(worker, number, parts)
             self.harness.receive_03(worker, spec.CREDIT, id=number, code=parts)
 
     @rule(
@@ -139,10 +139,10 @@ class Broker(RuleBasedStateMachine):
         command=st.sampled_from([spec.FINAL, spec.PARTIAL, spec.REJECT, spec.HEARTBEAT]),
         number=st.sampled_from([0, 1, spec.BROKER_ID_BIT | 1, spec.BROKER_ID_BIT | 999]),
     )
-    def lie(self, worker: bytes, command: int, number: int) -> None:
-        """A reply that may or may not be asked for."""
+    def forged_reply(self, worker: bytes, command: int, number: int) -> None:
+        """A reply that may or may not belong to a dispatch."""
         if command in (spec.FINAL, spec.REJECT):
-            self.witness.answers(worker, number)
+            self.oracle.remove_dispatch(worker, number)
         self.harness.receive_03(worker, command, id=number)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), load=st.sampled_from([None, 0.5, -1.0]))
@@ -198,9 +198,9 @@ class Broker(RuleBasedStateMachine):
             self.harness.receive(client, *envelope, mdp03.pack(command, id=id), *body)
 
     @rule(client=CLIENTS, which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
-    def client_grants(self, client: bytes, which: int, parts: int) -> None:
+    def client_credit(self, client: bytes, which: int, parts: int) -> None:
         id, envelope = self._open_id(client, which)
-        self.witness.grants(client, id, parts, envelope)
+        self.oracle.add_credit(client, id, parts, envelope)
         self.harness.receive(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
 
     def _open_id(self, client: bytes, which: int) -> tuple[int, tuple[Frame, ...]]:
@@ -216,10 +216,10 @@ class Broker(RuleBasedStateMachine):
 
     @rule(peer=st.one_of(CLIENTS, NEW_WORKERS))
     def leave(self, peer: bytes) -> None:
-        self.witness.left(peer)
+        self.oracle.remove_worker(peer)
         self.harness.leave(peer)
 
-    # the ground
+    # time and sockets
 
     @rule(seconds=st.sampled_from([0.01, 0.01, 0.3, 0.3, 2.5, 2.5, 8.0, 30.0]))
     def time(self, seconds: float) -> None:
@@ -240,7 +240,7 @@ class Broker(RuleBasedStateMachine):
 
     @rule(peer=PEERS, seen=st.booleans())
     def dies(self, peer: bytes, seen: bool) -> None:
-        """With or without the monitor seeing it."""
+        """The connection of `peer` ends; the monitor reports it if `seen`."""
         self.harness.unreachable.add(peer)
         self.harness.full.discard(peer)
         if seen:
@@ -250,14 +250,14 @@ class Broker(RuleBasedStateMachine):
     @precondition(lambda self: self.harness.unreachable)
     @rule(which=PICK)
     def comes_back(self, which: int) -> None:
-        """Under its old name, when its end has been noticed."""
+        """A peer returns with its routing id after the end of its connection was reported."""
         peer = self._pick(sorted(self.harness.unreachable), which, b"")
         self.harness.lose_connection(peer)
         self.harness.unreachable.discard(peer)
-        self.witness.left(peer)
+        self.oracle.remove_worker(peer)
 
     @rule(peer=PEERS, frames=st.lists(st.binary(max_size=30), max_size=5))
-    def rubbish(self, peer: bytes, frames: list[Frame]) -> None:
+    def invalid_message(self, peer: bytes, frames: list[Frame]) -> None:
         self.harness.receive(peer, *frames)
 
     @precondition(lambda self: self.last_id > 20)
@@ -266,24 +266,24 @@ class Broker(RuleBasedStateMachine):
         self.harness.machine.drain(self.harness.now)
         self.harness.turn()
 
-    # what must be
+    # what must hold
 
     @invariant()
-    def books_agree(self) -> None:
+    def invariants_hold(self) -> None:
         self.harness.check()
 
     @invariant()
-    def nobody_heard_what_must_not_be(self) -> None:
+    def every_message_is_allowed(self) -> None:
         for peer, frames in self.harness.sent():
-            self.witness.hears(peer, frames)
+            self.oracle.check(peer, frames)
 
     def teardown(self) -> None:
         """Every request has an outcome when its deadline has passed."""
         self.harness.unreachable.clear()
         self.harness.full.clear()
         self.harness.pass_time(15.0)
-        self.books_agree()
-        self.nobody_heard_what_must_not_be()
+        self.invariants_hold()
+        self.every_message_is_allowed()
         assert self.harness.machine.drained
 
     def _pick(self, things: Sequence[Any], which: int, otherwise: Any) -> Any:
