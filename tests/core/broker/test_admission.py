@@ -1,5 +1,5 @@
-"""Rule 4: nothing is unbounded. Beyond each limit the answer is 429 or 413, never silence, and for
-what is wrong in another way 400, 404, 501 or 503; legacy dialects count."""
+"""Rule 4: nothing is unbounded. A request beyond a limit is answered with 429 or 413, another
+invalid one with 400, 404, 501 or 503. In legacy dialects it is counted."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ QUEUE_LIMITS = {
 
 @pytest.mark.parametrize("limit", QUEUE_LIMITS)
 def test_queue_is_bounded(make_harness: MakeHarness, limit: str) -> None:
-    """Three requests of four bytes each, and a bound that two of them just meet."""
+    """Three requests of four bytes each, and a bound that two of them reach exactly."""
     value, text = QUEUE_LIMITS[limit]
     harness = make_harness(**{limit: value})
     for id in (1, 2, 3):
@@ -428,7 +428,7 @@ def test_draining_broker_refuses_new_requests(harness: BrokerHarness) -> None:
     ]
 
 
-# what is not answered
+# requests that are not answered
 
 
 def test_one_way_request_that_is_refused_is_counted_and_not_answered(

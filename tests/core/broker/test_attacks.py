@@ -1,6 +1,6 @@
-"""What somebody who means harm would try against the rules, each attempt once: none may work.
+"""Attacks on the rules, each once: none may succeed.
 
-The attacker has a connection, knows the protocol and this source, and guesses nothing random.
+The attacker has a connection, the protocol and this source, and cannot guess random bytes.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def test_token_that_comes_twice_in_one_map_reaches_no_worker(harness: BrokerHarn
 
 
 class Waits(NoHooks):
-    """Hooks that answer when they are asked to."""
+    """Hooks whose decisions the test makes."""
 
     has_on_request = may_wait = True
 

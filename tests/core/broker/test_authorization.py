@@ -1,5 +1,4 @@
-"""The rules themselves: what they allow, which one decides, and how names and patterns are
-matched."""
+"""Access rules: which rule decides, and how names and patterns are matched."""
 
 from __future__ import annotations
 

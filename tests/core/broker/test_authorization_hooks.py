@@ -1,5 +1,5 @@
-"""Rights, tenants and identities where hooks say who asks: the rules are asked after them, by the
-names of the groups that they have found."""
+"""Access rules, tenants and identities with hooks that set the caller's user: the rules are checked
+after the hooks, with the groups that they have set."""
 
 from __future__ import annotations
 

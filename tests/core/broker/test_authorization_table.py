@@ -1,5 +1,5 @@
-"""Every combination of role, action and dialect at the broker: allowed or refused, as the table of
-roles says, and told in the words that the dialect has."""
+"""Every combination of role, action and dialect at the broker: allowed or refused as the table of
+roles states, and answered where the dialect has an answer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ TABLE: Final = [
 
 
 def introduce(harness: BrokerHarness, peer: bytes, role: str) -> None:
-    """`peer` is connected, and known as who plays `role`."""
+    """`peer` is connected, with the user of `role`."""
     user, groups, _ = ROLES[role]
     if user:
         assert harness.machine.identify(peer, user, groups, harness.now)
@@ -176,7 +176,7 @@ MAY_TELL: Final[dict[str, set[str]]] = {
     },
     "denied admin": set(),
 }
-"""Role → what it may publish and subscribe, of TELLS. Only MDP/0.3 has words for that."""
+"""Role → what it may publish and subscribe, of TELLS. Only MDP/0.3 has commands for that."""
 TELLS: Final = (
     *("publish news.sport", "publish staff", "subscribe news.sport", "subscribe news.>"),
     *("subscribe >", "subscribe *.sport"),

@@ -24,7 +24,7 @@ BODIES: dict[str, list[Frame]] = {
 def opened(
     harness: BrokerHarness, client: Dialect, worker: Dialect, body: list[Frame]
 ) -> tuple[Frame, int]:
-    """The request of C at W; returns the address and the number under which W answers."""
+    """Dispatch a request of C to W; returns the address and the number with which W answers."""
     harness.receive(W, *dialects.ready(worker, b"echo"))
     harness.sent()
     harness.receive(C, *dialects.ask(client, b"echo", body))
@@ -56,7 +56,7 @@ def test_any_client_may_call_any_worker(
 def test_parts_arrive_as_each_client_takes_them(
     harness: BrokerHarness, client: Dialect, worker: Dialect
 ) -> None:
-    """Clients that know no parts get them joined in order into the one reply."""
+    """Clients whose dialect has no parts get them joined in order into one reply."""
     address, number = opened(harness, client, worker, [b"x"])
     parts: list[list[Frame]] = [[b"1"], [], [b"2", b"", b"3"]]
     for body in parts:
@@ -75,7 +75,7 @@ def test_parts_arrive_as_each_client_takes_them(
 
 @pytest.mark.parametrize("client", ALL)
 def test_workers_of_all_dialects_serve_one_service(harness: BrokerHarness, client: Dialect) -> None:
-    """One worker of each dialect at one service; the same client asks five times."""
+    """One worker of each dialect at one service; one client sends five requests."""
     workers = {b"worker-%d" % n: dialect for n, dialect in enumerate(ALL)}
     for name, dialect in workers.items():
         harness.receive(name, *dialects.ready(dialect, b"echo"))

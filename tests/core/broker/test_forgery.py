@@ -1,4 +1,4 @@
-"""Rule 2 in bulk: forged, late and double replies between honest ones; the short form of
+"""Rule 2 in bulk: forged, late and double replies between valid ones; the short form of
 `make fuzz`."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def test_no_forged_late_or_double_reply_reaches_a_client() -> None:
 def test_forger_detects_a_broker_that_accepts_replies_of_other_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run above could not fail if it did not see what it looks for."""
+    """The test above could not fail if the forger did not detect a delivery."""
     forge = Forge(seed=1)
     forge.run(200, check_every=500)
     release = forge.machine.dispatcher.release

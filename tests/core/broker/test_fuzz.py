@@ -1,4 +1,4 @@
-"""Rubbish through the machine, the short form; the long one is ``python -m tests.core.fuzz``."""
+"""Invalid messages through the machine; the long form is ``python -m tests.core.fuzz``."""
 
 from __future__ import annotations
 

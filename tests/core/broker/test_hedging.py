@@ -1,4 +1,4 @@
-"""A second try goes to another worker than the first one, at once, or nowhere."""
+"""A hedge goes to another worker than the first attempt at once, or it fails."""
 
 from __future__ import annotations
 

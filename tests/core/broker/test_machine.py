@@ -121,7 +121,7 @@ class Broker(RuleBasedStateMachine):
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, times=st.sampled_from([5, 17, 20]))
     def flood(self, which: int, times: int) -> None:
-        """More parts than there may be credit for."""
+        """More parts than the worker may have credit for."""
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         for _ in range(times if worker not in OLD_WORKERS else 0):
             self.harness.receive_03(worker, spec.PARTIAL, id=number)

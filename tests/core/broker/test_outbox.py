@@ -1,5 +1,5 @@
-"""Rule 9: sends that the socket refuses come back. Gone: a worker is suspect, and lost when the
-socket is empty; a client is forgotten. Full: messages wait in a bounded outbox, in order."""
+"""Rule 9: sends that the socket has refused. Gone: a worker is suspect, and lost when the socket is
+empty; a client is forgotten. Full: messages wait in a bounded outbox, in order."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_refusal_for_a_peer_that_is_not_known_is_counted(harness: BrokerHarness)
     assert harness.counts.dropped == {"unknown-worker": 1, "unsendable": 1}
 
 
-# the monitor saw a connection end
+# the monitor reports the end of a connection
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))
@@ -160,7 +160,7 @@ def test_worker_whose_socket_was_full_is_probed_at_once_too(harness: BrokerHarne
 
 
 def test_worker_that_is_still_there_survives_the_probe(harness: BrokerHarness) -> None:
-    """Descriptors are used again: the end of one may be told of a peer that has another by now."""
+    """Descriptors are reused: an end may be reported for a peer that has another connection now."""
     harness.worker(W)
     harness.sent()
     harness.machine.connection_ended(W, harness.now)
@@ -342,7 +342,7 @@ def test_stream_whose_end_was_refused_with_its_parts_does_not_end_as_if_it_were_
 def test_part_without_space_ends_its_stream_before_the_final_is_handled(
     make_harness: MakeHarness,
 ) -> None:
-    """The same batch of receives brings the part that finds no room, and the FINAL."""
+    """One batch has the part without space in the outbox, and the FINAL."""
     harness = make_harness(max_outbox=1)
     stream(harness)
     harness.full.add(C)
@@ -416,7 +416,7 @@ def test_client_whose_outbox_has_no_space_for_an_answer_is_lost(make_harness: Ma
 def test_legacy_client_that_does_not_read_its_stream_is_lost(
     make_harness: MakeHarness, dialect: Dialect
 ) -> None:
-    """It has no word for 429, and a stream with a gap must not end as if it were whole."""
+    """Its dialect has no 429, and a stream with a gap must not end as if it were complete."""
     harness = make_harness(max_outbox=1)
     harness.worker(W)
     harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
@@ -447,7 +447,7 @@ def test_worker_whose_outbox_has_no_space_for_a_request_is_lost(make_harness: Ma
 def test_body_that_looks_like_a_header_waits_like_any_other(
     harness: BrokerHarness, dialect: Dialect, body: bytes
 ) -> None:
-    """What the broker reads in its own refused message must not be taken from a body frame."""
+    """The broker must not take a body frame of its own refused message for a header."""
     codec = LEGACY[dialect]
     harness.receive(V, *codec.w2b_ready(b"echo"))
     harness.sent()
@@ -510,7 +510,7 @@ def test_disconnect_is_the_last_message_to_a_worker(harness: BrokerHarness) -> N
 
 
 def test_legacy_handle_of_the_same_dispatch(harness: BrokerHarness) -> None:
-    """What the tests call `handle(n)` is what a legacy worker gets as the address."""
+    """`handle(n)` of the harness is the address that a legacy worker gets."""
     codec = LEGACY[Dialect.MDP01]
     harness.receive(W, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"x")

@@ -1,4 +1,4 @@
-"""EVENT, SUBSCRIBE, UNSUBSCRIBE and sessions: who hears what, at most once."""
+"""EVENT, SUBSCRIBE, UNSUBSCRIBE and sessions: which peer gets which event, at most once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 
 def event(peer: bytes, *body: Frame, topic: bytes = b"", **fields: Any) -> Message:
-    """The word for EVENT."""
+    """The EVENT to a peer."""
     named = {"service": topic} if topic else {}
     return (peer, "EVENT", {**named, **fields}, list(body))
 
@@ -109,7 +109,7 @@ def test_client_without_presence_gets_no_event(present: BrokerHarness) -> None:
 
 
 def test_push_is_not_answered_with_the_id_of_an_open_call(present: BrokerHarness) -> None:
-    """The FINAL would be taken for the call's own."""
+    """The client would take the FINAL for the outcome of its call."""
     present.request(D, 9)
     present.sent()
     push(present, D, UNKNOWN, b"x", id=9)
@@ -277,7 +277,7 @@ def test_cost_of_an_event_does_not_grow_with_the_number_of_other_subscribers(
 
 @pytest.mark.skipif(RULES == "compiled", reason="looks at lines of Python")
 def test_request_executes_no_line_that_is_about_events(present: BrokerHarness) -> None:
-    """Others' subscriptions and sessions cost a request nothing."""
+    """Subscriptions and sessions of other peers cost a request nothing."""
     hello(present, B, S)
     subscribe(present, B, b"a.*")
     executed: set[str] = set()
@@ -483,7 +483,7 @@ def test_subscriptions_before_hello_are_added_to_the_kept_session(
 
 
 def test_requests_before_hello_can_still_be_pushed_to(harness: BrokerHarness) -> None:
-    """A sync client calls first and takes on presence later."""
+    """A sync client sends a request first and HELLO later."""
     hello(harness, C, S)
     harness.leave(C)
     harness.worker(W)

@@ -1,4 +1,4 @@
-"""The scenarios in tests/core/transcripts: each says on top why it is there. See transcript.py."""
+"""The transcripts in tests/core/transcripts; each begins with its purpose. See transcript.py."""
 
 from __future__ import annotations
 

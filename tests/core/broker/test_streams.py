@@ -1,4 +1,4 @@
-"""Streams at the broker: credit in both directions, the client's parts, and what waits of them
+"""Streams at the broker: credit in both directions, and the client's parts, sent or waiting
 (docs/spec/mdp-0.3.md, section 14)."""
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def test_stream_of_which_no_part_has_passed_is_tried_again(harness: BrokerHarnes
     ]
     for part in range(20):
         harness.part(C, 1, b"%d" % part)
-    # V has given no credit yet: what the client may send, for W had said so, waits here.
+    # V has granted no credit yet: parts that the client may send, by credit of W, wait here.
     assert harness.messages() == [to_worker(2, b"%d" % n, worker=V) for n in range(16)]
     harness.receive_03(V, spec.CREDIT, id=number(2), code=5)
     late = [to_worker(2, b"%d" % n, worker=V) for n in range(16, 20)]
@@ -449,7 +449,7 @@ def test_worker_that_does_not_read_ends_the_stream_and_is_not_lost_for_it(
 
 
 def granted(words: list[Message], n: int, worker: bytes = W) -> int:
-    """Parts that `worker` was given credit for."""
+    """Parts for which `worker` has been granted credit."""
     mine = [word for word in words if word[:2] == (worker, "CREDIT")]
     assert all(word[2]["id"] == number(n) for word in mine)
     return sum(word[2]["code"] for word in mine)

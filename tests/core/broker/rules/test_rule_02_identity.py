@@ -1,4 +1,4 @@
-"""Rule 2: a worker answers only what it was given and has not yet answered. Anything else is
+"""Rule 2: a worker answers only dispatches that it has got and not answered yet. Any other reply is
 refused, counted, and never reaches a client."""
 
 from __future__ import annotations

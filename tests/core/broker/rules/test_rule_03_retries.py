@@ -1,5 +1,5 @@
-"""Rule 3: what a lost, disconnected or rejecting worker had goes to the front of the queue and to
-another worker, where nothing of it can have reached anyone."""
+"""Rule 3: requests of a lost, disconnected or rejecting worker go to the front of the queue and to
+another worker, unless a part of the answer has been sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 
 def second(attempt: int = 2) -> dict[str, object]:
-    """What the broker adds to a REQUEST that it gives for the second time."""
+    """The broker's metadata of the second dispatch of a request."""
     return {"flags": spec.BROKER_METADATA, "metadata": metadata.pack({"attempt": attempt})}
 
 
@@ -222,7 +222,7 @@ def test_worker_that_rejected_all_requeued_requests_still_gets_new_ones(
 def test_worker_that_rejected_the_queue_of_one_service_still_serves_its_others(
     harness: BrokerHarness,
 ) -> None:
-    """V serves three services. At the first that waits there is nothing but what V declined."""
+    """V serves three services. It has rejected every request in the queue of the first."""
     for service in (b"echo", b"time", b"date"):
         harness.worker(V, service, capacity=2)
     harness.request(C, 1, b"declined")
@@ -275,7 +275,7 @@ def test_reject_of_a_cancelled_request_only_frees_the_slot(harness: BrokerHarnes
 def test_request_that_never_left_the_broker_does_not_count_as_an_attempt(
     make_harness: MakeHarness,
 ) -> None:
-    """V's connection has ended and the broker learns it from this send alone (EHOSTUNREACH)."""
+    """V's connection has ended; only this refused send (EHOSTUNREACH) shows it to the broker."""
     harness = make_harness(max_attempts=1)
     harness.worker(V)
     harness.unreachable.add(V)
@@ -324,7 +324,7 @@ def test_request_that_waited_in_the_outbox_of_a_lost_worker_never_left(
 def test_of_several_dispatches_behind_one_delphi_handle_only_the_refused_never_left(
     make_harness: MakeHarness,
 ) -> None:
-    """To a Delphi worker the handle stands for the Delphi client: it is the same for both."""
+    """A Delphi worker gets the handle of the Delphi client: it is the same for both dispatches."""
     harness = make_harness(max_attempts=1)
     codec = LEGACY[Dialect.DELPHI]
     harness.receive(V, *codec.w2b_ready(b"echo"))

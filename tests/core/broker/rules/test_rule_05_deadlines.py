@@ -1,5 +1,5 @@
-"""Rule 5: a deadline is fixed when a request is accepted, and ends it wherever it is. What has
-expired is never dispatched; every dispatch carries what is left, at least 1 ms."""
+"""Rule 5: a deadline is fixed when a request is accepted, and ends it in every state. An expired
+request is never dispatched; every dispatch carries the time that is left, at least 1 ms."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_ttl_is_capped(make_harness: MakeHarness) -> None:
 def test_ttl_is_passed_on_unchanged_by_an_immediate_dispatch(
     harness: BrokerHarness, start: float, ttl: int
 ) -> None:
-    """Whatever sums of floats say: 5 s are 5000 ms, not 4999 and not 5001."""
+    """In spite of rounding errors of floats, 5 s are 5000 ms, not 4999 and not 5001."""
     harness.now = start
     harness.worker(W)
     harness.sent()

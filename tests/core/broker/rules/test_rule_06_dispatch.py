@@ -205,7 +205,7 @@ def test_delphi_worker_whose_load_is_unreadable_is_never_chosen_until_it_is_read
 def test_delphi_worker_that_never_answers_is_not_stuck_when_it_is_full(
     make_harness: MakeHarness,
 ) -> None:
-    """It need not answer (docs/spec/delphi.md), and gets any number: what has ended makes room."""
+    """It need not answer (docs/spec/delphi.md): ended requests free its slots."""
     harness = make_harness(delphi_capacity=2)
     harness.receive(W, *DELPHI.w2b_ready(b"echo"))
     for id in (1, 2, 3):

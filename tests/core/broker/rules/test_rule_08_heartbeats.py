@@ -1,6 +1,6 @@
-"""Rule 8: any traffic is a heartbeat (but to Delphi workers only HEARTBEAT is one), and peers that
-were silent because the broker paused are heard before they are judged. docs/spec/mdp-0.2.md to
-§4."""
+"""Rule 8: any traffic is a heartbeat (but to Delphi workers only HEARTBEAT is one), and messages
+that arrived during a pause of the broker are handled before a peer is lost (docs/spec/mdp-0.2.md,
+§4)."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_delphi_worker_gets_a_heartbeat_every_interval_whatever_else_is_sent(
     assert len(beats) == 3
 
 
-# We paused ourselves
+# Pauses of the broker
 
 
 def test_workers_that_were_silent_during_a_pause_of_the_broker_are_not_lost_at_once(

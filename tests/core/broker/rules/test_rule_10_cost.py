@@ -1,5 +1,5 @@
-"""Rule 10: work per heartbeat, dispatch and expiry does not grow with the number of peers, and what
-nobody needs any more is forgotten.
+"""Rule 10: work per heartbeat, dispatch and expiry does not grow with the number of peers, and
+entries that are not needed any more are forgotten.
 
 Work is counted in executed lines of the package, so these tests measure no time.
 """
@@ -25,7 +25,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 
 def lines_of(action: Callable[[], object]) -> int:
-    """How many lines of this package `action` executes, jumps back included."""
+    """Count the lines of this package that `action` executes, each time again in a loop."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -75,7 +75,7 @@ def one_loaded_and_one_small_worker(harness: BrokerHarness, n: int) -> None:
 
 
 def many_that_declined(harness: BrokerHarness, n: int) -> None:
-    """W has declined n requests, which wait for V."""
+    """W has rejected n requests, which wait for V."""
     harness.worker(b"worker-v")
     harness.request(C, 1_000_000)
     harness.worker(W)

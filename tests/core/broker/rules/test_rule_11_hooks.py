@@ -1,5 +1,5 @@
-"""Rule 11: limits first, then hooks, then rights and place. What a hook decides is done, what it
-holds is counted, and each request still has exactly one outcome."""
+"""Rule 11: limits are checked first, then hooks, then access rules, before a request is placed.
+Actions of hooks are carried out, held requests are counted, and each request has one outcome."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def outcomes(harness: BrokerHarness) -> dict[str, int]:
 
 
 def settled(harness: BrokerHarness) -> None:
-    """Nothing is open, held or counted any more."""
+    """Check that no request is open, held or counted any more."""
     harness.check()
     registry, holding = harness.machine.registry, harness.machine.hooks
     assert (registry.open, registry.queued, registry.queued_bytes) == (0, 0, 0)
@@ -45,13 +45,13 @@ def settled(harness: BrokerHarness) -> None:
 
 
 class TestRequests:
-    """What each action does to a request, at once and later."""
+    """The effect of each action on a request, at once and later."""
 
     @pytest.fixture(params=["at once", "later"])
     def ask(
         self, request: pytest.FixtureRequest, harness: BrokerHarness
     ) -> Callable[..., ScriptedHooks]:
-        """Sends one request of C that the hook answers with an action."""
+        """Send one request of C, for which the hook decides an action."""
         harness.worker(W)
         harness.worker(W2, b"other")
         harness.messages()
@@ -167,7 +167,7 @@ class TestRequests:
 
 
 class TestChanges:
-    """What a hook changes in a request is what the worker gets; the rest is passed as it came."""
+    """The worker gets the changes of a hook, and everything else unchanged."""
 
     def test_frames_and_metadata_are_passed_on_as_the_hook_left_them(
         self, harness: BrokerHarness
@@ -252,7 +252,7 @@ class TestChanges:
 
 
 class TestHeld:
-    """A request that waits for a hook is as open as any other."""
+    """A request that a hook holds is open as any other."""
 
     def test_deadline_passes_in_a_hook(self, harness: BrokerHarness) -> None:
         harness.worker(W)
@@ -396,7 +396,7 @@ class TestHeld:
 
 
 class TestReplies:
-    """What each action does to a worker's answer; its slot is free in any case."""
+    """The effect of each action on a worker's reply; its slot is free in any case."""
 
     @pytest.fixture(params=["at once", "later"])
     def reply(
@@ -527,7 +527,7 @@ class TestReplies:
 
 
 class TestClients:
-    """Who is seen for the first time, and what follows."""
+    """Decisions about clients at their first message."""
 
     def test_client_is_seen_once_at_its_first_request(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=FORWARD)
@@ -634,7 +634,7 @@ class TestClients:
 
 
 class TestOrder:
-    """Hooks stand between the limits and the rights."""
+    """Hooks run after the limits and before the access rules."""
 
     RULES = AccessRules([Rule(True, frozenset(("call", "serve")), users=("ada",))])
 
@@ -853,7 +853,7 @@ class TestReconfigure:
 
 
 class TestGoneMeanwhile:
-    """Who was there when a hook was asked need not be there when it answers."""
+    """Peers that are lost or change while a decision is pending."""
 
     def test_named_worker_is_lost_while_a_decision_is_pending(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
@@ -923,7 +923,7 @@ class TestGoneMeanwhile:
 def test_answer_that_hooks_have_no_space_to_hold_is_answered_500_and_not_429(
     make_harness: Any,
 ) -> None:
-    """A client sends again after 429, and what it asked for has run already."""
+    """A client repeats a request after 429, but this one has run already."""
     harness = make_harness(max_queue=1)
     hooks = ScriptedHooks(harness, on_reply=LATER)
     harness.worker(W, capacity=2)
