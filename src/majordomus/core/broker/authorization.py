@@ -1,7 +1,7 @@
 """Checks of the access rules, and the consequences when rules or identities change.
 
-When a peer loses a right, its next message that needs it is refused. What goes on without a further
-message ends at once: subscriptions, streams, and workers that may no longer serve.
+When a peer loses a right, its next message that needs it is refused. Subscriptions, streams and
+registrations need no further message, so those that are no longer allowed end at once.
 """
 
 from __future__ import annotations
