@@ -38,7 +38,7 @@ from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
 from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
@@ -278,7 +278,7 @@ class BrokerMachine:
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             return
-        if identified or peer.identity is not NOBODY:
+        if identified or peer.identity is not UNPROVED:
             self.presence.gone(peer, now)
         else:
             self.presence.connection_ended(peer, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.protocol import spec
 from tests.core.broker_harness import BrokerHarness, final, number
 
@@ -33,7 +33,7 @@ def test_peer_has_the_user_and_groups_of_its_connection_from_its_first_message_o
 def test_peer_that_proved_nothing_is_nobody(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     peer = harness.machine.registry.peers[C]
-    assert (peer.user, peer.groups, peer.identity) == ("", (), NOBODY)
+    assert (peer.user, peer.groups, peer.identity) == ("", (), UNPROVED)
 
 
 def test_worker_is_told_the_user_of_every_request(harness: BrokerHarness) -> None:

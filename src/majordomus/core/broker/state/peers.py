@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
@@ -107,7 +107,7 @@ class Peer:
         self.handle = handle
         self.own_handle = handle
         self.subscriber: Subscriber | None = None
-        self.identity: Identity = NOBODY
+        self.identity: Identity = UNPROVED
         self.user = ""
         self.groups: tuple[str, ...] = ()
         self.prefix = b""
