@@ -1,7 +1,7 @@
-"""A broker machine on a virtual clock, and peers that are nothing but a routing id.
+"""A broker machine on a virtual clock, and peers that are only routing ids.
 
-Frames are written here by hand or by the codecs' writers for the other side; what the machine sends
-is read back into short tuples, so that a test can compare the whole list of outputs.
+Tests write the frames of a peer by hand, or with the codecs' writers for that side. Messages of the
+machine are read back into short tuples, so that a test can compare the whole list of outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 from tests import headers
 
-Word = tuple[Any, ...]
+Message = tuple[Any, ...]
 """One message of the machine: (routing id, COMMAND, fields that are set, body), or (routing id,
 *frames) for the older dialects."""
 
@@ -29,16 +29,16 @@ def ids() -> Any:
 
 
 def number(n: int) -> int:
-    """The `n`th number that the broker gave."""
+    """The dispatch id with the broker's `n`th number."""
     return spec.BROKER_ID_BIT | n
 
 
 def handle(n: int) -> Frame:
-    """The address of the same dispatch for a worker of an older dialect."""
+    """The address of the same dispatch at a worker of an older dialect."""
     return number(n).to_bytes(8, "big")
 
 
-def read_03(frames: list[Frame]) -> Word:
+def read_03(frames: list[Frame]) -> Message:
     """(COMMAND, fields that are set, body) of an MDP/0.3 message."""
     names = ("flags", "code", "id", "ttl", "service", "address", "metadata")
     command, *values = headers.parse(frames[0])
@@ -46,9 +46,9 @@ def read_03(frames: list[Frame]) -> Word:
     return (spec.COMMAND_NAMES[command], known, frames[1:])
 
 
-def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Word:
-    """The word for WELCOME."""
-    told = {
+def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Message:
+    """The WELCOME to `peer`."""
+    described = {
         "broker": "harness",
         "liveness": 3,
         "max_message": 16 << 20,
@@ -59,41 +59,51 @@ def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Word:
         "flags": spec.BROKER_METADATA,
         "ttl": interval,
         "address": peer,
-        "metadata": metadata.pack(told),
+        "metadata": metadata.pack(described),
     }
     return (peer, "WELCOME", fields, [])
 
 
 def final(
     client: bytes, id: int, *body: Frame, worker: bytes = b"", status: int = 200, **fields: Any
-) -> Word:
-    """The word for FINAL to a client."""
+) -> Message:
+    """The FINAL to a client."""
     named = {"address": worker} if worker else {}
     return (client, "FINAL", {"code": status, "id": id, **named, **fields}, list(body))
 
 
-def partial(client: bytes, id: int, *body: Frame, **fields: Any) -> Word:
-    """The word for PARTIAL to a client."""
+def partial(client: bytes, id: int, *body: Frame, **fields: Any) -> Message:
+    """The PARTIAL to a client."""
     return (client, "PARTIAL", {"id": id, **fields}, list(body))
 
 
-def cancel(worker: bytes, n: int) -> Word:
-    """The word for CANCEL to a worker."""
+def cancel(worker: bytes, n: int) -> Message:
+    """The CANCEL to a worker, for the dispatch with the broker's `n`th number."""
     return (worker, "CANCEL", {"id": number(n)}, [])
 
 
-def disconnect(peer: bytes) -> Word:
-    """The word for DISCONNECT."""
+def disconnect(peer: bytes) -> Message:
+    """The DISCONNECT to a peer."""
     return (peer, "DISCONNECT", {}, [])
 
 
-def heartbeat(peer: bytes) -> Word:
-    """The word for HEARTBEAT."""
+def heartbeat(peer: bytes) -> Message:
+    """The HEARTBEAT to a peer."""
     return (peer, "HEARTBEAT", {}, [])
 
 
 class BrokerHarness:
-    """The machine, the time, and everything that it said so far and nobody has looked at yet."""
+    """A machine and its program.
+
+    now: the time of the virtual clock.
+    machine: the machine.
+    waiting: messages of the machine that the test has not read yet.
+    facts: every fact of the machine.
+    unreachable: peers without a connection: every send to them is refused as gone.
+    full: peers whose socket is full: every send to them is refused.
+    room: for peers with a limited socket, how many more messages it takes.
+    handles: the handle of each peer.
+    """
 
     def __init__(self, strategies: Any = None, **settings: Any) -> None:
         self.now = 1000.0
@@ -105,16 +115,16 @@ class BrokerHarness:
         self.room: dict[bytes, int] = {}
         self.handles: dict[bytes, bytes] = {}
 
-    # what a shell does
+    # the program around the machine
 
-    def hear(self, peer: bytes, *frames: Frame) -> None:
-        """One message, and the turn of the loop that follows it."""
+    def receive(self, peer: bytes, *frames: Frame) -> None:
+        """Pass one message of `peer` to the machine, and do a turn of the loop."""
         self.machine.receive(peer, list(frames), self.now)
         self._note_handle(peer)
         self.turn()
 
-    def hear_at_once(self, *messages: tuple[bytes, list[Frame]]) -> None:
-        """Several messages, and one turn after them all."""
+    def receive_all(self, *messages: tuple[bytes, list[Frame]]) -> None:
+        """Pass several messages to the machine, and do one turn after all of them."""
         for peer, frames in messages:
             self.machine.receive(peer, list(frames), self.now)
             self._note_handle(peer)
@@ -126,7 +136,7 @@ class BrokerHarness:
             self.handles[peer] = known.handle
 
     def turn(self) -> None:
-        """The rest of one turn of a shell's loop."""
+        """Do the rest of one turn of the loop."""
         self.machine.socket_empty(self.now)
         self.machine.tick(self.now)
         self._send()
@@ -152,7 +162,7 @@ class BrokerHarness:
             self.machine.refused(send, gone, self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass as an idle shell does: a turn at each deadline."""
+        """Advance the clock as an idle program does: a turn at each deadline."""
         end = self.now + seconds
         while (due := self.machine.next_deadline()) <= end:
             self.now = max(self.now, due)
@@ -160,83 +170,85 @@ class BrokerHarness:
         self.now = end
         self.turn()
 
-    # what came out
+    # output of the machine
 
-    def said(self) -> list[tuple[bytes, list[Frame]]]:
-        """Everything that was sent since the last look: (routing id, frames)."""
-        said = list(self.waiting)
+    def sent(self) -> list[tuple[bytes, list[Frame]]]:
+        """Everything that was sent since the last call: (routing id, frames)."""
+        sent = list(self.waiting)
         self.waiting.clear()
-        return said
+        return sent
 
-    def words(self) -> list[Word]:
-        """The same, MDP/0.3 headers read: (routing id, COMMAND, {fields that are set}, body)."""
-        return [self._word(peer, frames) for peer, frames in self.said()]
+    def messages(self) -> list[Message]:
+        """As `sent`, with MDP/0.3 headers read: (routing id, COMMAND, {set fields}, body)."""
+        return [self._message(peer, frames) for peer, frames in self.sent()]
 
-    def _word(self, peer: bytes, frames: list[Frame]) -> Word:
+    def _message(self, peer: bytes, frames: list[Frame]) -> Message:
         if not octets.is_mdp03(frames[0]):
             return (peer, *frames)
         return (peer, *read_03(frames))
 
-    def given(self, worker: bytes, n: int, client: bytes, *body: Frame, **fields: Any) -> Word:
-        """The word for the REQUEST to `worker` that is the broker's `n`th number."""
+    def request_to(
+        self, worker: bytes, n: int, client: bytes, *body: Frame, **fields: Any
+    ) -> Message:
+        """The REQUEST to `worker` with the broker's `n`th number."""
         default = {"ttl": 60000, "service": b"echo", "address": self.handles[client]}
         return (worker, "REQUEST", {"id": number(n), **default, **fields}, list(body))
 
     def dispatched(self) -> list[tuple[bytes, int]]:
-        """(worker, dispatch number) of every MDP/0.3 REQUEST sent since the last look."""
-        return [(word[0], word[2]["id"]) for word in self.words() if word[1] == "REQUEST"]
+        """(worker, dispatch id) of every MDP/0.3 REQUEST sent since the last call."""
+        return [(one[0], one[2]["id"]) for one in self.messages() if one[1] == "REQUEST"]
 
     def finals(self) -> list[tuple[bytes, int, int, list[Frame]]]:
-        """(client, id, status, body) of every MDP/0.3 FINAL sent since the last look."""
+        """(client, id, status, body) of every MDP/0.3 FINAL sent since the last call."""
         return [
-            (word[0], word[2]["id"], word[2]["code"], word[3])
-            for word in self.words()
-            if word[1] == "FINAL"
+            (one[0], one[2]["id"], one[2]["code"], one[3])
+            for one in self.messages()
+            if one[1] == "FINAL"
         ]
 
     # peers of MDP/0.3
 
-    def say(self, peer: bytes, command: int, *body: Frame, **fields: Any) -> None:
-        """One MDP/0.3 message from `peer`."""
-        self.hear(peer, mdp03.pack(command, **fields), *body)
+    def receive_03(self, peer: bytes, command: int, *body: Frame, **fields: Any) -> None:
+        """Pass one MDP/0.3 message of `peer` to the machine."""
+        self.receive(peer, mdp03.pack(command, **fields), *body)
 
     def worker(self, peer: bytes, service: bytes = b"echo", capacity: int = 1) -> None:
-        """`peer` says READY."""
-        self.say(peer, spec.READY, service=service, code=capacity)
+        """`peer` sends READY."""
+        self.receive_03(peer, spec.READY, service=service, code=capacity)
 
     def request(self, peer: bytes, id: int, *body: Frame, **fields: Any) -> None:
-        """`peer` says REQUEST for echo unless told otherwise."""
-        self.say(peer, spec.REQUEST, *body, **{"service": b"echo", "id": id, **fields})
+        """`peer` sends REQUEST, to the service echo by default."""
+        self.receive_03(peer, spec.REQUEST, *body, **{"service": b"echo", "id": id, **fields})
 
     def answer(self, peer: bytes, id: int, *body: Frame, status: int = 200) -> None:
-        """`peer` says FINAL for a dispatch."""
-        self.say(peer, spec.FINAL, *body, id=id, code=status)
+        """`peer` sends FINAL for a dispatch."""
+        self.receive_03(peer, spec.FINAL, *body, id=id, code=status)
 
     def part(self, peer: bytes, id: int, *body: Frame, **fields: Any) -> None:
-        """`peer` says PARTIAL for a dispatch."""
-        self.say(peer, spec.PARTIAL, *body, id=id, **fields)
+        """`peer` sends PARTIAL for a dispatch."""
+        self.receive_03(peer, spec.PARTIAL, *body, id=id, **fields)
 
     def reject(self, peer: bytes, id: int) -> None:
-        """`peer` says REJECT for a dispatch."""
-        self.say(peer, spec.REJECT, id=id)
+        """`peer` sends REJECT for a dispatch."""
+        self.receive_03(peer, spec.REJECT, id=id)
 
     def leave(self, peer: bytes) -> None:
-        """`peer` says DISCONNECT."""
-        self.say(peer, spec.DISCONNECT)
+        """`peer` sends DISCONNECT."""
+        self.receive_03(peer, spec.DISCONNECT)
 
     def heartbeat(self, *peers: bytes) -> None:
         for peer in peers:
-            self.say(peer, spec.HEARTBEAT)
+            self.receive_03(peer, spec.HEARTBEAT)
 
     def lose_connection(self, peer: bytes) -> None:
-        """`peer` is there no more: the monitor sees the end of its connection."""
+        """The connection of `peer` ends, and the monitor reports it."""
         self.unreachable.add(peer)
         self.machine.connection_ended(peer, self.now)
         self.turn()
         self.turn()
 
     def stories(self) -> list[str]:
-        """Where every open request is."""
+        """The state of every open request, as text."""
         peers = self.machine.registry.peers.values()
         return [invariants.story(request) for peer in peers for request in peer.open.values()]
 

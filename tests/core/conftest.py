@@ -1,5 +1,5 @@
-"""Every test of the broker machine ends with the invariants, and one that fails tells the stories
-of the requests that are open."""
+"""Every test of the broker machine ends with a check of the invariants. A failed one prints the
+stories of the open requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def make_harness(request: pytest.FixtureRequest) -> Iterator[Callable[..., BrokerHarness]]:
-    """Houses with settings of their own."""
+    """A function that makes a broker with the given settings."""
     harnesses: list[BrokerHarness] = []
     request.node.stash[HARNESSES] = harnesses
 

@@ -1,9 +1,9 @@
-"""Replies that no worker may give: forged, late and double ones, in every dialect, between honest
-traffic. None of them reaches a client, and every honest answer does, once.
+"""Forged, late and double replies in every dialect, between valid traffic. None of them reaches a
+client, and every valid answer does, once.
 
     python -m tests.core.forgery --messages 1000000 [--seed 1]
 
-A forged reply carries a mark of its own, so that one that is delivered, in whatever form, is seen.
+A forged reply carries a mark, so that a delivery in any form is detected.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ CLIENTS: Final = {b"client-%d-%s" % (n, d.value.encode()): d for d in Dialect fo
 STRANGER: Final = b"stranger"
 SERVICE: Final = b"echo"
 REMEMBERED: Final = 2000
-"""Dispatches that are over, and may be answered once more."""
+"""Dispatches that are answered, and are kept to be answered again."""
 KINDS: Final = ("other's", "guessed", "double", "late", "stranger", "client", "moved", "enveloped")
 COMMANDS: Final = (spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT)
 HONEST: Final = 0.1
-"""The share of messages that belong to honest traffic."""
+"""The share of messages that are valid traffic."""
 
 Dispatch = tuple[bytes, int, Frame, bytes]
 """Worker, number, address and client."""
 
 
 class DeliveredError(AssertionError):
-    """A client heard what it must not hear, or did not hear what it must."""
+    """A client got a reply that it must not get, or did not get its answer."""
 
 
 class Forge:
-    """One run. `sent` counts what was forged, by kind."""
+    """One run. `sent` counts the forged messages by kind."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -50,9 +50,9 @@ class Forge:
         self.machine = BrokerMachine(settings, self.random.randbytes, "forge")
         self.now = 1000.0
         self.sent: Counter[str] = Counter()
-        self.asked = self.answered = self.heard = 0
+        self.asked = self.answered = self.delivered = 0
         self.expected: dict[bytes, bytes] = {}
-        """Body of an honest answer that is on its way → its client."""
+        """Body of a valid answer that is on its way → its client."""
         self.open: deque[Dispatch] = deque()
         self.over: deque[Dispatch] = deque(maxlen=REMEMBERED)
         self.expired: deque[Dispatch] = deque(maxlen=REMEMBERED)
@@ -68,7 +68,7 @@ class Forge:
         }
 
     def run(self, messages: int, check_every: int = 10_000) -> None:
-        """Until `messages` forged ones were sent."""
+        """Run until `messages` forged messages have been sent."""
         while self.sent.total() < messages:
             if self.random.random() < HONEST:
                 self._honest()
@@ -80,10 +80,10 @@ class Forge:
                         invariants.check(self.machine)
             self._turn()
         invariants.check(self.machine)
-        if self.heard != self.answered:
-            raise DeliveredError(f"{self.answered} honest answers, {self.heard} were heard")
+        if self.delivered != self.answered:
+            raise DeliveredError(f"{self.answered} valid answers, {self.delivered} were delivered")
 
-    # ── honest traffic ────────────────────────────────────────────────────────────────────────────
+    # ── valid traffic ─────────────────────────────────────────────────────────────────────────────
 
     def _honest(self) -> None:
         self._enrol()
@@ -93,15 +93,15 @@ class Forge:
         client = self.random.choice(tuple(CLIENTS))
         dialect = CLIENTS[client]
         self.asked += 1
-        self._say(client, dialects.ask(dialect, SERVICE, [b"question"], self.asked))
+        self._receive(client, dialects.ask(dialect, SERVICE, [b"question"], self.asked))
         if self.random.random() < 0.02:
-            self.now += 6.0  # all that is open expires, and is answered late
-            self._say(client, dialects.ask(dialect, SERVICE, [b"next"], self.asked + 10**9))
+            self.now += 6.0  # all open requests expire, and are answered late
+            self._receive(client, dialects.ask(dialect, SERVICE, [b"next"], self.asked + 10**9))
 
     def _enrol(self) -> None:
         for worker, dialect in WORKERS.items():
             if worker not in self.machine.registry.workers:
-                self._say(worker, dialects.ready(dialect, SERVICE, 20))
+                self._receive(worker, dialects.ready(dialect, SERVICE, 20))
 
     def _answer(self) -> None:
         worker, number, address, client = self.open.popleft()
@@ -127,12 +127,12 @@ class Forge:
                 self.over.pop()
                 self.open.append((worker, number, address, client))
                 return
-        self._say(worker, dialects.end(dialect, SERVICE, address, [body], number))
+        self._receive(worker, dialects.end(dialect, SERVICE, address, [body], number))
 
     # ── forged traffic ────────────────────────────────────────────────────────────────────────────
 
     def _others(self) -> bool:
-        """What another worker holds."""
+        """A reply to a dispatch of another worker."""
         if not self.open:
             return False
         owner, number, address, client = self.random.choice(self.open)
@@ -152,16 +152,16 @@ class Forge:
         return self._forged(self.random.choice(tuple(WORKERS)), number, address, b"")
 
     def _double(self) -> bool:
-        """What has been answered already, by whom it was given to."""
+        """A second reply of the worker that has answered already."""
         if not self.over:
             return False
         worker, number, address, client = self.random.choice(self.over)
         if WORKERS[worker] is CLIENTS[client] is Dialect.DELPHI:
-            return False  # such a handle stands for the client, and is given for good
+            return False  # such a handle is the client's, and stays valid
         return self._forged(worker, number, address, client)
 
     def _late(self) -> bool:
-        """What has expired: the worker may say it, and nobody hears it."""
+        """A reply to an expired dispatch: its worker may send it, but no client gets it."""
         if not self.expired:
             return False
         worker, number, address, client = self.expired.popleft()
@@ -174,43 +174,43 @@ class Forge:
             return False
         _, number, address, _ = self.random.choice(self.open)
         dialect = self.random.choice(tuple(Dialect))
-        self._say(STRANGER, self._reply(dialect, number, address))
+        self._receive(STRANGER, self._reply(dialect, number, address))
         return True
 
     def _client(self) -> bool:
-        """A client answers its own request, or another's."""
+        """A client answers its own request, or that of another client."""
         if not self.open:
             return False
         _, number, address, client = self.random.choice(self.open)
         forger = self.random.choice((client, self.random.choice(tuple(CLIENTS))))
-        self._say(forger, self._reply(self.random.choice(tuple(Dialect)), number, address))
+        self._receive(forger, self._reply(self.random.choice(tuple(Dialect)), number, address))
         return True
 
     def _moved(self) -> bool:
-        """A worker leaves, registers anew, and answers what it held before."""
+        """A worker leaves, registers again, and answers a dispatch that it held before."""
         if not self.open or self.random.random() > 0.05:
             return False
         worker, number, address, client = self.open.popleft()
         if WORKERS[worker] is CLIENTS[client] is Dialect.DELPHI:
             self.open.append((worker, number, address, client))
             return False
-        self._say(worker, dialects.leave(WORKERS[worker], SERVICE))
-        self._say(worker, dialects.ready(WORKERS[worker], SERVICE, 20))
+        self._receive(worker, dialects.leave(WORKERS[worker], SERVICE))
+        self._receive(worker, dialects.ready(WORKERS[worker], SERVICE, 20))
         return self._forged(worker, number, address, client)
 
     def _enveloped(self) -> bool:
-        """The right worker and the right number, from behind an envelope."""
+        """The right worker and the right number, but with an envelope."""
         if not self.open:
             return False
         worker, number, address, _ = self.random.choice(self.open)
         dialect = WORKERS[worker]
         if dialect is not Dialect.MDP03 and dialect is not Dialect.MDP02:
             return False
-        self._say(worker, [b"envelope", *self._reply(dialect, number, address)])
+        self._receive(worker, [b"envelope", *self._reply(dialect, number, address)])
         return True
 
     def _forged(self, worker: bytes, number: int, address: Frame, client: bytes) -> bool:
-        self._say(worker, self._reply(WORKERS[worker], number, address))
+        self._receive(worker, self._reply(WORKERS[worker], number, address))
         return True
 
     def _reply(self, dialect: Dialect, number: int, address: Frame) -> list[Frame]:
@@ -221,20 +221,20 @@ class Forge:
             return dialects.part(dialect, address, [MARK], number)
         return dialects.end(dialect, SERVICE, address, [MARK], number)
 
-    # ── the shell ─────────────────────────────────────────────────────────────────────────────────
+    # ── the program around the machine ────────────────────────────────────────────────────────────
 
-    def _say(self, peer: bytes, frames: list[Frame]) -> None:
+    def _receive(self, peer: bytes, frames: list[Frame]) -> None:
         self.machine.receive(peer, frames, self.now)
-        self._hear()
+        self._take_sends()
 
     def _turn(self) -> None:
         self.now += 0.0005
         self.machine.socket_empty(self.now)
         self.machine.tick(self.now)
         self.machine.next_deadline()
-        self._hear()
+        self._take_sends()
 
-    def _hear(self) -> None:
+    def _take_sends(self) -> None:
         _, sends, _ = self.machine.take_effects()
         for peer, frames, *_ in list(sends):
             if peer in WORKERS:
@@ -242,15 +242,15 @@ class Forge:
                 continue
             for frame in frames:
                 if MARK in bytes(frame):
-                    raise DeliveredError(f"{peer!r} heard a forged reply: {frames!r}")
+                    raise DeliveredError(f"{peer!r} got a forged reply: {frames!r}")
                 client = self.expected.pop(bytes(frame), None)
                 if client is not None:
-                    self.heard += 1
+                    self.delivered += 1
                     if client != peer:
-                        raise DeliveredError(f"{peer!r} heard the answer to {client!r}")
+                        raise DeliveredError(f"{peer!r} got the answer to {client!r}")
 
     def _given(self, worker: bytes) -> None:
-        """Note what `worker` holds by now."""
+        """Note the newest dispatch of `worker`."""
         known = self.machine.registry.workers.get(worker)
         if known is None or not known.held:
             return
@@ -279,7 +279,7 @@ def main() -> None:
     print(", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common()))
     print(
         f"{forge.sent.total():,} forged, late and double replies in {seconds:.0f} s: none "
-        f"delivered; {forge.answered:,} honest ones between them: {forge.heard:,} delivered"
+        f"delivered; {forge.answered:,} valid ones between them: {forge.delivered:,} delivered"
     )
 
 

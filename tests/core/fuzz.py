@@ -1,10 +1,10 @@
-"""Rubbish on the broker's socket: the mutator of tests/protocol through the whole machine.
+"""Mutated messages of tests/protocol/mutator.py through the whole machine.
 
     python -m tests.core.fuzz --messages 1000000 [--seed 1]
 
-The messages come from forty routing ids, some of which are workers; time passes, sends are refused,
-and now and then somebody says what is right. Nothing may raise, the invariants hold, and what the
-machine keeps stays within its settings.
+The messages come from forty routing ids, some of which are workers. Time passes, sends are refused,
+and a few valid messages are sent in between. Nothing may raise, the invariants hold, and the tables
+of the machine stay within its settings.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TURN = 20
 
 
 class Fuzz:
-    """One run. `seen` counts what was dropped and refused, by reason."""
+    """One run with one seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -65,7 +65,7 @@ class Fuzz:
         self.full: set[bytes] = set()
 
     def run(self, messages: int, check_every: int) -> None:
-        """`messages` messages of the mutator, and a few good ones between."""
+        """Send `messages` mutated messages, and a few valid ones in between."""
         for count, frames in enumerate(islice(mutations(self.seed), messages), 1):
             try:
                 self.machine.receive(self.random.choice(EVERYONE), frames, self.now)
@@ -82,13 +82,13 @@ class Fuzz:
 
     def turn(self) -> None:
         """Somebody says what is right, time passes, and the socket takes some of what is sent."""
-        self._say_something_right()
+        self._receive_valid()
         self.now += self.random.choice((0.0, 0.001, 0.01, 0.1, 0.1, 3.0))
         if self.random.random() < 0.7:
             self.machine.socket_empty(self.now)
         self.machine.tick(self.now)
         if self.machine.next_deadline() < 0:
-            raise AssertionError("a deadline before all time")
+            raise AssertionError("a negative deadline")
         _, sends, _ = self.machine.take_effects()
         self._send(list(sends))
         if self.random.random() < 0.05:
@@ -104,9 +104,9 @@ class Fuzz:
             elif self.random.random() < 0.01:
                 self.machine.refused(send, True, self.now)
 
-    def _say_something_right(self) -> None:
-        """A worker registers, or answers something that it has; somebody speaks of events."""
-        self._say_something_of_events()
+    def _receive_valid(self) -> None:
+        """Send valid messages: of workers that register or answer, of streams and of events."""
+        self._receive_events()
         registry = self.machine.registry
         new, (old, codec) = (
             self.random.choice(NEW_WORKERS),
@@ -123,14 +123,14 @@ class Fuzz:
             self.machine.receive(new, [ready], self.now)
             return
         number = self.random.choice(tuple(registry.workers[new].held))
-        self._say_something_of_a_stream()
+        self._receive_stream()
         command = self.random.choice(
             (spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT, spec.CREDIT)
         )
         self.machine.receive(new, [mdp03.pack(command, id=number, code=200), b"y"], self.now)
 
-    def _say_something_of_a_stream(self) -> None:
-        """A client opens one, or goes on with what it has."""
+    def _receive_stream(self) -> None:
+        """Open a stream of a client, or continue one that it has."""
         client, random = self.random.choice(PEERS), self.random
         peer = self.machine.registry.peers.get(client)
         ids = [key for key in (peer.open if peer else ()) if isinstance(key, int) and key > 0]
@@ -145,8 +145,8 @@ class Fuzz:
             head = mdp03.pack(command, id=random.choice(ids), code=random.randrange(20))
             self.machine.receive(client, [head, b"y" * random.randrange(100)], self.now)
 
-    def _say_something_of_events(self) -> None:
-        """Presence, sessions, subscriptions, events, and handles used once more."""
+    def _receive_events(self) -> None:
+        """Send HELLO, SUBSCRIBE, UNSUBSCRIBE or EVENT, and late replies of Delphi workers."""
         random, registry = self.random, self.machine.registry
         command = random.choice((spec.HELLO, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.EVENT))
         name = random.choice((b"a", b"a.b", b"a.*", b"*.b", b"a.>", b">", b"a..b"))
@@ -167,7 +167,7 @@ class Fuzz:
                 break
 
     def check(self) -> None:
-        """The invariants, and that nothing is unbounded (rule 4)."""
+        """Check the invariants, and that every table is within its bound (rule 4)."""
         invariants.check(self.machine)
         registry = self.machine.registry
         kept = {
@@ -196,7 +196,7 @@ class Fuzz:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """What became of the requests that were accepted."""
+        """The counters of accepted requests and of events."""
         counts = self.machine.registry.counts
         names = ("accepted", "answered", "failed", "expired", "cancelled", "dispatched", "retried",
                  "pushed", "published", "delivered", "undelivered")  # fmt: skip
@@ -204,7 +204,7 @@ class Fuzz:
 
     @property
     def reasons(self) -> Counter[str]:
-        """Dropped messages by reason, refused ones by status."""
+        """Dropped messages by reason, and refused ones by status."""
         counts = self.machine.registry.counts
         refused = {f"refused {status}": n for status, n in counts.refused.items()}
         return Counter(counts.dropped) + Counter(refused)

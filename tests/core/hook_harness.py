@@ -1,4 +1,4 @@
-"""Hooks for tests of the machine: each question is answered by a function, or later."""
+"""Hooks for tests of the machine: each decision is made by a function, at once or later."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from majordomus.core.broker.hooks.views import ClientInfo, HookReply, HookReques
 from tests.core.broker_harness import BrokerHarness
 
 LATER = object()
-"""An answer that `resume` brings."""
+"""The decision is made later, by `ScriptedHooks.decide`."""
 
 
 class ScriptedHooks:
-    """`on_request=`, `on_reply=`, `on_part=`, `on_client=`: a function, or the answer itself."""
+    """Hooks with a script for each method: `on_request=`, `on_reply=`, `on_part=`, `on_client=` are
+    an action, or a function that returns one.
+
+    seen: (number of the decision, argument) of every call.
+    abandoned: numbers of pending decisions that are not needed any more.
+    outcomes: the outcome of every request, with `ends=True`.
+    lost: (routing id, reason) of every client that was lost.
+    """
 
     def __init__(self, harness: BrokerHarness, *, ends: bool = False, **scripts: Any) -> None:
         self.scripts = scripts
@@ -61,11 +68,11 @@ class ScriptedHooks:
 
     @property
     def last(self) -> Any:
-        """What was asked about last."""
+        """The argument of the last call."""
         return self.seen[-1][1]
 
     def decide(self, action: Action = FORWARD, which: int = -1) -> bool:
-        """The answer to a question that was left open."""
+        """Make a pending decision. False when it is not pending any more."""
         harness = self.harness
         done = harness.machine.resume(self.seen[which][0], action, harness.now)
         harness.turn()

@@ -1,4 +1,4 @@
-"""What hooks cost a request, in bytecode instructions: counted, so the same in every run.
+"""The cost of hooks for a request in bytecode instructions. The count is the same in every run.
 
 python -m tests.core.hooks_cost
 """
@@ -18,7 +18,7 @@ REQUESTS = 100
 
 
 class Forwarding(HookPoints):
-    """The least that a hook can do."""
+    """Hooks that do nothing."""
 
     def on_request(self, request: Any) -> None: ...
 
@@ -26,9 +26,9 @@ class Forwarding(HookPoints):
 
 
 def instructions(*hooks: object) -> float:
-    """Of the machine and its hooks, for one request and its answer: the mean of a hundred. The one
-    before them is not counted: of code that is traced for the first time CPython 3.12 and 3.13 do
-    not tell everything."""
+    """Instructions of the machine and its hooks for one request and its answer: the mean of a
+    hundred. A first request is not counted: CPython 3.12 and 3.13 do not report every instruction
+    of code that is traced for the first time."""
     harness = BrokerHarness()
     chain = HookChain(hooks, lambda job: None, HookThread(), Faults())
     harness.machine.use(None if chain.empty else chain)
@@ -63,7 +63,7 @@ def instructions(*hooks: object) -> float:
         finally:
             sys.settrace(None)
         harness.turn()
-        harness.said()
+        harness.sent()
     return counted / REQUESTS
 
 

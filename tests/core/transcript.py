@@ -1,6 +1,6 @@
-"""Scenarios as commented transcripts: what each peer says, and under it, indented, all that the
-broker says then. ``python -m tests.core.transcript`` writes down what it says; read it before it is
-committed.
+"""Scenarios as commented transcripts: each message of a peer, and under it, indented, all messages
+that the broker sends then. ``python -m tests.core.transcript`` writes the messages of the broker
+into the files; read them before you commit.
 
 A line is a comment (`#`), an action, or an expected message. Actions:
 
@@ -10,7 +10,7 @@ A line is a comment (`#`), an action, or an expected message. Actions:
     PEER DIALECT REQUEST SERVICE [: FRAME | …]
     PEER DIALECT PARTIAL | FINAL SERVICE ADDRESS [: FRAME | …]
     wait SECONDS
-    drain · close                              the broker is told to
+    drain · close                              the program calls this method of the machine
     cut PEER · full PEER · roomy PEER          its connection ends · its socket is full · is not
 
 Messages of the broker are written the same way; those of the older dialects frame by frame, `∅` for
@@ -29,7 +29,7 @@ from typing import Any
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
-from tests.core.broker_harness import BrokerHarness, Word, number
+from tests.core.broker_harness import BrokerHarness, Message, number
 
 FOLDER = Path(__file__).parent / "transcripts"
 COMMANDS = {name: command for command, name in spec.COMMAND_NAMES.items()}
@@ -51,33 +51,33 @@ class Transcript:
 
     def __init__(self, make_harness: Callable[..., BrokerHarness]) -> None:
         self.make_harness = make_harness
-        self._house: BrokerHarness | None = None
+        self._harness: BrokerHarness | None = None
 
     @property
     def harness(self) -> BrokerHarness:
-        if self._house is None:
-            self._house = self.make_harness()
-        return self._house
+        if self._harness is None:
+            self._harness = self.make_harness()
+        return self._harness
 
     def play(self, text: str) -> str:
-        """The same transcript, with what the broker really said."""
+        """Return the transcript with the messages that the broker has really sent."""
         lines: list[str] = []
         for line in text.splitlines():
             if line.startswith("    "):
                 continue
             lines.append(line)
             if line and not line.startswith("#"):
-                lines += [f"    {said}" for said in self.do(line)]
+                lines += [f"    {message}" for message in self.do(line)]
         return "\n".join(lines) + "\n"
 
     def do(self, line: str) -> Iterator[str]:
-        """One action; what the broker says then."""
+        """Do one action; yields the messages that the broker sends then."""
         head, _, tail = line.partition(" : ")
         body = [self._frame(text) for text in tail.split(" | ")] if tail else []
         who, *words = head.split()
         if who == "broker":
             settings = dict(word.split("=") for word in words)
-            self._house = self.make_harness(**{k: json.loads(v) for k, v in settings.items()})
+            self._harness = self.make_harness(**{k: json.loads(v) for k, v in settings.items()})
         elif who == "wait":
             self.harness.pass_time(float(words[0]))
         elif who in ("drain", "close"):
@@ -86,12 +86,12 @@ class Transcript:
         elif who in ("cut", "full", "roomy"):
             self._socket(who, words[0].encode())
         elif words[0] in LEGACY:
-            self.harness.hear(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
+            self.harness.receive(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
         else:
             fields = dict(self._field(word) for word in words[1:])
-            self.harness.say(who.encode(), COMMANDS[words[0]], *body, **fields)
-        for word in self.harness.words():
-            yield self._told(word)
+            self.harness.receive_03(who.encode(), COMMANDS[words[0]], *body, **fields)
+        for message in self.harness.messages():
+            yield self._shown_message(message)
 
     def _socket(self, what: str, peer: bytes) -> None:
         if what == "cut":
@@ -135,17 +135,17 @@ class Transcript:
             return number(int(text[1:])).to_bytes(8, "big")
         return text.encode()
 
-    # what the broker says, in the same words
+    # messages of the broker, written as actions are
 
-    def _told(self, word: Word) -> str:
-        if not (isinstance(word[1], str) and word[1] in COMMANDS):
-            is_delphi = not word[1] and len(word[2]) == 1
-            frames = word[1:-1] if is_delphi else word[1:]
-            return word[0].decode() + " : " + " | ".join(map(self._shown, frames))
-        peer, command, fields, body = word
-        told = [f"{name}={self._value(name, value, fields)}" for name, value in fields.items()]
+    def _shown_message(self, message: Message) -> str:
+        if not (isinstance(message[1], str) and message[1] in COMMANDS):
+            is_delphi = not message[1] and len(message[2]) == 1
+            frames = message[1:-1] if is_delphi else message[1:]
+            return message[0].decode() + " : " + " | ".join(map(self._shown, frames))
+        peer, command, fields, body = message
+        shown = [f"{name}={self._value(name, value, fields)}" for name, value in fields.items()]
         tail = " : " + " | ".join(map(self._shown, body)) if body else ""
-        return " ".join([peer.decode(), command, *told]) + tail
+        return " ".join([peer.decode(), command, *shown]) + tail
 
     def _value(self, name: str, value: Any, fields: dict[str, Any]) -> str:
         if name == "flags":
@@ -170,7 +170,7 @@ class Transcript:
 
 
 def main() -> None:
-    """Write every transcript anew."""
+    """Rewrite every transcript."""
     for path in sorted(FOLDER.glob("*.txt")):
         path.write_text(Transcript(BrokerHarness).play(path.read_text("utf-8")), "utf-8")
 

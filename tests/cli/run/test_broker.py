@@ -118,7 +118,7 @@ def test_broker_with_a_wrong_url_is_wrong_usage(shell: Shell) -> None:
 def test_way_to_balance_that_there_is_not_is_wrong_usage(shell: Shell) -> None:
     done = shell.run("broker", "--bind", "tcp://127.0.0.1:0", "--set", "balancing=none")
     assert (done.code, done.out) == (2, b"")
-    assert done.err.startswith("majordomus broker: balancing = 'none' is unknown; there is: ")
+    assert done.err.startswith("majordomus broker: balancing = 'none' is not one of: ")
     assert done.err.count("\n") == 1
 
 

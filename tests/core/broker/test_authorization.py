@@ -1,5 +1,4 @@
-"""The rules themselves: what they allow, which one decides, and how names and patterns are
-matched."""
+"""Access rules: which rule decides, and how names and patterns are matched."""
 
 from __future__ import annotations
 
@@ -36,14 +35,14 @@ def test_everything_is_allowed_while_there_is_no_rule() -> None:
     assert AccessRules(()).allows("", (), CALL, b"echo") == (True, "there are no rules")
 
 
-def test_what_no_rule_allows_is_denied_once_there_is_one() -> None:
+def test_action_that_no_rule_allows_is_denied_once_there_is_a_rule() -> None:
     rights = AccessRules([allow(CALL, names=("echo",))])
     assert rights.allows("ann", (), CALL, b"echo") == (True, "rule 1 allows it")
     assert rights.allows("ann", (), CALL, b"time") == (False, "no rule allows it")
     assert rights.allows("ann", (), SERVE, b"echo") == (False, "no rule allows it")
 
 
-def test_rule_that_denies_wins_wherever_it_stands() -> None:
+def test_rule_that_denies_wins_in_any_position() -> None:
     rules = [allow(CALL), deny(CALL, users=("eve",), names=("s*",))]
     for rights in (AccessRules(rules), AccessRules(rules[::-1])):
         assert rights.allows("eve", (), CALL, b"secret") == (False, "rule 2 denies it")
@@ -51,7 +50,7 @@ def test_rule_that_denies_wins_wherever_it_stands() -> None:
         assert rights.allows("ann", (), CALL, b"secret") == (True, "rule 1 allows it")
 
 
-def test_rule_speaks_of_users_or_groups() -> None:
+def test_rule_names_users_or_groups() -> None:
     rights = AccessRules([allow(CALL, users=("ann", "bo?"), groups=("staff", "ops-*"))])
     asked = [
         ("ann", ()),
@@ -67,7 +66,7 @@ def test_rule_speaks_of_users_or_groups() -> None:
     assert verdicts == [True, True, False, True, True, False, True, False]
 
 
-def test_star_is_every_user_that_is_known_and_an_empty_name_is_who_is_not() -> None:
+def test_star_matches_authenticated_users_and_an_empty_name_anonymous_peers() -> None:
     known, unknown = (
         AccessRules([allow(CALL, users=("*",))]),
         AccessRules([allow(CALL, users=("",))]),
@@ -160,13 +159,13 @@ def test_subscription_is_denied_when_any_of_its_topics_is(
     assert rights.allows("ann", (), SUBSCRIBE, pattern).allowed is not denied
 
 
-def test_wild_tokens_mean_nothing_to_who_publishes() -> None:
+def test_wildcards_in_a_published_topic_are_plain_tokens() -> None:
     rights = AccessRules([allow(PUBLISH), deny(PUBLISH, names=("secret.*",))])
     assert rights.allows("ann", (), PUBLISH, b">").allowed
     assert not rights.allows("ann", (), PUBLISH, b"secret.>").allowed
 
 
-def test_action_that_there_is_not_is_refused_with_the_rules_place() -> None:
+def test_unknown_action_is_refused_with_the_position_of_its_rule() -> None:
     with pytest.raises(ConfigurationError, match="rule 1: unknown action 'run'; there is: call"):
         AccessRules([allow("run")])
 

@@ -1,4 +1,4 @@
-"""Rubbish through the machine, the short form; the long one is ``python -m tests.core.fuzz``."""
+"""Invalid messages through the machine; the long form is ``python -m tests.core.fuzz``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.core.fuzz import Fuzz
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_rubbish_is_counted_and_nothing_else_happens(seed: int) -> None:
+def test_invalid_messages_are_counted_and_change_nothing_else(seed: int) -> None:
     fuzz = Fuzz(seed)
     fuzz.run(10_000, check_every=250)
     reasons, outcomes = fuzz.reasons, fuzz.outcomes

@@ -1,6 +1,6 @@
-"""The broker machine as a whole: random conversations of several dialects in random order, with
-peers that die, stall and lie. After each step the invariants hold, and nobody heard what must not
-be."""
+"""The broker machine as a whole: random messages of several dialects in random order, with peers
+that die, stop reading and forge replies. After each step the invariants hold, and every message of
+the broker is allowed (oracle.py)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Broker(RuleBasedStateMachine):
             max_client_queue=4, max_services=6, max_outbox=2, max_outbox_bytes=300,
             client_idle=40.0, busy_timeout=20.0, default_ttl=10.0, delphi_capacity=2,
         )  # fmt: skip
-        self.witness = Oracle()
+        self.oracle = Oracle()
         self.last_id = 0
-        self.witness.ahead = 2
+        self.oracle.ahead = 2
         for worker in OLD_WORKERS:
-            self.witness.announces(worker, 2)
+            self.oracle.set_capacity(worker, 2)
 
     @initialize()
-    def open_the_house(self) -> None:
+    def register_first_workers(self) -> None:
         self.ready(b"new-worker-0", b"echo", 2)
         self.old_ready(b"old-worker-mdp02", b"echo")
         self.old_ready(b"old-worker-delphi", b"echo")
@@ -70,18 +70,18 @@ class Broker(RuleBasedStateMachine):
     @rule(worker=NEW_WORKERS, service=SERVED, capacity=st.sampled_from([1, 1, 2, 3, 0]))
     def ready(self, worker: bytes, service: bytes, capacity: int) -> None:
         if worker not in self.harness.machine.registry.workers:
-            self.witness.left(worker)
-        self.witness.announces(worker, capacity)
+            self.oracle.remove_worker(worker)
+        self.oracle.set_capacity(worker, capacity)
         self.harness.worker(worker, service, capacity)
 
     @rule(worker=NEW_WORKERS, capacity=st.integers(0, 3))
     def capacity(self, worker: bytes, capacity: int) -> None:
-        self.witness.announces(worker, capacity)
-        self.harness.say(worker, spec.CAPACITY, code=capacity)
+        self.oracle.set_capacity(worker, capacity)
+        self.harness.receive_03(worker, spec.CAPACITY, code=capacity)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), service=SERVED)
     def old_ready(self, worker: bytes, service: bytes) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, body=BODIES, status=st.sampled_from([200, 200, 500, 0]))
@@ -99,59 +99,59 @@ class Broker(RuleBasedStateMachine):
         self._reply(spec.REJECT, which, [])
 
     def _dispatches(self) -> list[tuple[bytes, int]]:
-        """(worker, number) of what workers have, as far as they have heard of it."""
+        """(worker, number) of what workers have, as far as they have received of it."""
         known = self.harness.machine.registry.workers
-        heard = [(w, n) for w in sorted(self.witness.holds) for n in sorted(self.witness.holds[w])]
-        return heard + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
+        received = [(w, n) for w in sorted(self.oracle.holds) for n in sorted(self.oracle.holds[w])]
+        return received + [(w, n) for w in sorted(OLD_WORKERS) if w in known for n in known[w].held]
 
     def _reply(self, command: int, which: int, body: list[Frame], status: int = 0) -> None:
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
             if command != spec.PARTIAL:
-                self.witness.answers(worker, number)
-            self.harness.say(worker, command, *body, id=number, code=status)
+                self.oracle.remove_dispatch(worker, number)
+            self.harness.receive_03(worker, command, *body, id=number, code=status)
             return
         handles = self.harness.machine.registry.workers[worker].handles
         address = next(handle for handle, waiting in handles.items() if number in waiting)
         codec = LEGACY[OLD_WORKERS[worker]]
         parts = command == spec.PARTIAL and b"02" in worker
         write = codec.w2b_partial if parts else codec.w2b_final
-        self.harness.hear(worker, *write(b"echo", address, body))
+        self.harness.receive(worker, *write(b"echo", address, body))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, times=st.sampled_from([5, 17, 20]))
     def flood(self, which: int, times: int) -> None:
-        """More parts than there may be credit for."""
+        """More parts than the worker may have credit for."""
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         for _ in range(times if worker not in OLD_WORKERS else 0):
-            self.harness.say(worker, spec.PARTIAL, id=number)
+            self.harness.receive_03(worker, spec.PARTIAL, id=number)
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
-    def worker_grants(self, which: int, parts: int) -> None:
+    def worker_credit(self, which: int, parts: int) -> None:
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
-            self.witness.grants(worker, number, parts)
-            self.harness.say(worker, spec.CREDIT, id=number, code=parts)
+            self.oracle.add_credit(worker, number, parts)
+            self.harness.receive_03(worker, spec.CREDIT, id=number, code=parts)
 
     @rule(
         worker=NEW_WORKERS,
         command=st.sampled_from([spec.FINAL, spec.PARTIAL, spec.REJECT, spec.HEARTBEAT]),
         number=st.sampled_from([0, 1, spec.BROKER_ID_BIT | 1, spec.BROKER_ID_BIT | 999]),
     )
-    def lie(self, worker: bytes, command: int, number: int) -> None:
-        """A reply that may or may not be asked for."""
+    def forged_reply(self, worker: bytes, command: int, number: int) -> None:
+        """A reply that may or may not belong to a dispatch."""
         if command in (spec.FINAL, spec.REJECT):
-            self.witness.answers(worker, number)
-        self.harness.say(worker, command, id=number)
+            self.oracle.remove_dispatch(worker, number)
+        self.harness.receive_03(worker, command, id=number)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), load=st.sampled_from([None, 0.5, -1.0]))
     def old_heartbeat(self, worker: bytes, load: float | None) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]))
     def old_disconnect(self, worker: bytes) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
 
     # clients
 
@@ -170,18 +170,18 @@ class Broker(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         self.last_id += 1
         header = mdp03.pack(spec.REQUEST, flags, 0, self.last_id, ttl, service, to)
-        self.harness.hear(client, *envelope, header, *body)
+        self.harness.receive(client, *envelope, header, *body)
 
     @rule(client=st.sampled_from([*OLD_CLIENTS]), service=SERVICES, body=BODIES)
     def old_request(self, client: bytes, service: bytes, body: list[Frame]) -> None:
-        self.harness.hear(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
+        self.harness.receive(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
 
     @rule(client=CLIENTS, which=PICK, command=st.sampled_from([spec.CANCEL, spec.CANCEL, 99]))
     def about_an_open_request(self, client: bytes, which: int, command: int) -> None:
         known = self.harness.machine.registry.peers.get(client)
         ids = sorted(key for key in (known.open if known else ()) if isinstance(key, int))
         id = self._pick([id for id in ids if id > 0], which, 0)
-        self.harness.say(client, command, id=id)
+        self.harness.receive_03(client, command, id=id)
 
     @rule(
         client=CLIENTS,
@@ -195,13 +195,13 @@ class Broker(RuleBasedStateMachine):
     ) -> None:
         id, envelope = self._open_id(client, which)
         for _ in range(times if command == spec.PARTIAL else 1):
-            self.harness.hear(client, *envelope, mdp03.pack(command, id=id), *body)
+            self.harness.receive(client, *envelope, mdp03.pack(command, id=id), *body)
 
     @rule(client=CLIENTS, which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
-    def client_grants(self, client: bytes, which: int, parts: int) -> None:
+    def client_credit(self, client: bytes, which: int, parts: int) -> None:
         id, envelope = self._open_id(client, which)
-        self.witness.grants(client, id, parts, envelope)
-        self.harness.hear(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
+        self.oracle.add_credit(client, id, parts, envelope)
+        self.harness.receive(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
 
     def _open_id(self, client: bytes, which: int) -> tuple[int, tuple[Frame, ...]]:
         known = self.harness.machine.registry.peers.get(client)
@@ -212,14 +212,14 @@ class Broker(RuleBasedStateMachine):
         peer=st.one_of(CLIENTS, NEW_WORKERS), command=st.sampled_from([spec.HELLO, spec.HEARTBEAT])
     )
     def presence(self, peer: bytes, command: int) -> None:
-        self.harness.say(peer, command)
+        self.harness.receive_03(peer, command)
 
     @rule(peer=st.one_of(CLIENTS, NEW_WORKERS))
     def leave(self, peer: bytes) -> None:
-        self.witness.left(peer)
+        self.oracle.remove_worker(peer)
         self.harness.leave(peer)
 
-    # the ground
+    # time and sockets
 
     @rule(seconds=st.sampled_from([0.01, 0.01, 0.3, 0.3, 2.5, 2.5, 8.0, 30.0]))
     def time(self, seconds: float) -> None:
@@ -240,7 +240,7 @@ class Broker(RuleBasedStateMachine):
 
     @rule(peer=PEERS, seen=st.booleans())
     def dies(self, peer: bytes, seen: bool) -> None:
-        """With or without the monitor seeing it."""
+        """The connection of `peer` ends; the monitor reports it if `seen`."""
         self.harness.unreachable.add(peer)
         self.harness.full.discard(peer)
         if seen:
@@ -250,15 +250,15 @@ class Broker(RuleBasedStateMachine):
     @precondition(lambda self: self.harness.unreachable)
     @rule(which=PICK)
     def comes_back(self, which: int) -> None:
-        """Under its old name, when its end has been noticed."""
+        """A peer returns with its routing id after the end of its connection was reported."""
         peer = self._pick(sorted(self.harness.unreachable), which, b"")
         self.harness.lose_connection(peer)
         self.harness.unreachable.discard(peer)
-        self.witness.left(peer)
+        self.oracle.remove_worker(peer)
 
     @rule(peer=PEERS, frames=st.lists(st.binary(max_size=30), max_size=5))
-    def rubbish(self, peer: bytes, frames: list[Frame]) -> None:
-        self.harness.hear(peer, *frames)
+    def invalid_message(self, peer: bytes, frames: list[Frame]) -> None:
+        self.harness.receive(peer, *frames)
 
     @precondition(lambda self: self.last_id > 20)
     @rule()
@@ -266,24 +266,24 @@ class Broker(RuleBasedStateMachine):
         self.harness.machine.drain(self.harness.now)
         self.harness.turn()
 
-    # what must be
+    # what must hold
 
     @invariant()
-    def books_agree(self) -> None:
+    def invariants_hold(self) -> None:
         self.harness.check()
 
     @invariant()
-    def nobody_heard_what_must_not_be(self) -> None:
-        for peer, frames in self.harness.said():
-            self.witness.hears(peer, frames)
+    def every_message_is_allowed(self) -> None:
+        for peer, frames in self.harness.sent():
+            self.oracle.check(peer, frames)
 
     def teardown(self) -> None:
         """Every request has an outcome when its deadline has passed."""
         self.harness.unreachable.clear()
         self.harness.full.clear()
         self.harness.pass_time(15.0)
-        self.books_agree()
-        self.nobody_heard_what_must_not_be()
+        self.invariants_hold()
+        self.every_message_is_allowed()
         assert self.harness.machine.drained
 
     def _pick(self, things: Sequence[Any], which: int, otherwise: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The scenarios in tests/core/transcripts: each says on top why it is there. See transcript.py."""
+"""The transcripts in tests/core/transcripts; each begins with its purpose. See transcript.py."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SCENARIOS = sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario_is_played_as_it_is_written(
+def test_broker_sends_the_messages_of_the_transcript(
     make_harness: Callable[..., BrokerHarness], name: str
 ) -> None:
     text = (FOLDER / f"{name}.txt").read_text("utf-8")
     assert Transcript(make_harness).play(text) == text
 
 
-def test_every_scenario_says_why_it_is_there_and_what_the_broker_says() -> None:
+def test_every_transcript_begins_with_a_comment_and_has_messages() -> None:
     assert len(SCENARIOS) >= 5
     for name in SCENARIOS:
         lines = (FOLDER / f"{name}.txt").read_text("utf-8").splitlines()
@@ -28,7 +28,9 @@ def test_every_scenario_says_why_it_is_there_and_what_the_broker_says() -> None:
         assert sum(line.startswith("    ") for line in lines) >= 5
 
 
-def test_transcript_that_lies_is_found_out(make_harness: Callable[..., BrokerHarness]) -> None:
+def test_transcript_with_a_wrong_message_is_detected(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
     text = "worker-w READY code=1 service=echo\n    worker-w DISCONNECT\n"
     played = Transcript(make_harness).play(text)
     assert played != text

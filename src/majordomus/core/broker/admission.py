@@ -1,7 +1,7 @@
-"""What a client's request must pass before it is accepted: sizes, flags, names, limits (rules 4 and
-11).
+"""The checks that a client's message must pass to become an accepted request (rules 4 and 11).
 
-Whatever does not pass is refused with a status and a sentence, and never becomes a request.
+They are sizes, flags, metadata, names, access rules and limits. A message that fails one is refused
+with a status and a text; nothing is kept of it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _KEPT = KEPT_FLAGS
 STREAM_WITHOUT_ANSWER = spec.ONE_WAY | spec.MORE
 HEDGE: Final = b"\xa5hedge"
 """The metadata key `hedge` in MessagePack. Metadata without these bytes need not be unpacked."""
-NO_FIRST_ATTEMPT: Final = "the request that this is a second try of is at no worker"
+NO_FIRST_ATTEMPT: Final = "this is a second attempt, but no worker has the first one"
 
 
 class RefusalError(Exception):
-    """A request does not pass. ``status`` and ``text`` are what its client is told."""
+    """A message may not become a request. ``status`` and ``text`` are for its client."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -56,7 +56,7 @@ class RefusalError(Exception):
 
 
 def size_of(body: list[Frame]) -> int:
-    """Bytes of a body."""
+    """The bytes of a body."""
     size = 0
     for frame in body:
         size += len(frame)
@@ -64,7 +64,7 @@ def size_of(body: list[Frame]) -> int:
 
 
 class Admission:
-    """Turns what a client asks into a request, or refuses it."""
+    """Accepts or refuses requests."""
 
     def __init__(
         self,
@@ -82,7 +82,11 @@ class Admission:
         self.configure(registry.settings)
 
     def configure(self, settings: BrokerSettings) -> None:
-        """These hold from now on."""
+        """Apply settings to later requests.
+
+        The values are copied: `admit` reads them for every request, and an attribute of a compiled
+        class costs less than one of a msgspec struct.
+        """
         self._max_frames = settings.max_frames
         self._max_message = settings.max_message
         self._max_open = settings.max_open
@@ -104,8 +108,11 @@ class Admission:
         body: list[Frame],
         now: float,
     ) -> None:
-        """Accept one request and place it. `key` is that of its conversation, None where nobody
-        else will speak of it; `ttl` is in seconds, 0 for none.
+        """Accept one request and place it.
+
+        `key` is the key of its conversation; None where no later message can name it. `name` is the
+        client's name of the service. `address` names one worker, b"" for any. `ttl` is in seconds,
+        0 for none.
 
         Raises:
             RefusalError: the request may not be accepted.
@@ -113,7 +120,7 @@ class Admission:
         size = self._size(body)
         field = metadata
         if self.registry.draining:
-            raise RefusalError(spec.UNAVAILABLE, "the broker drains")
+            raise RefusalError(spec.UNAVAILABLE, "the broker is draining")
         if flags & NOT_YET_FLAGS:
             raise RefusalError(spec.NOT_IMPLEMENTED, f"not implemented: {_unknown(flags)}")
         if flags & STREAM_WITHOUT_ANSWER == STREAM_WITHOUT_ANSWER:
@@ -126,20 +133,20 @@ class Admission:
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
-        service = peer.asked
+        service = peer.last_service
         if service is None or service.name != name or not service.known:
             service = self.service(name)
-            peer.asked = service if service.newest_worker is not None else None
-        target = self._wanted(address, name, called) if address else None
+            peer.last_service = service if service.newest_worker is not None else None
+        target = self._find_target(address, name, called) if address else None
         if (
             flags & spec.FAIL_FAST
             and self.hooks.holding is None
-            and not self._someone_serves(service)
+            and not self._has_serving_worker(service)
         ):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
         request = AcceptedRequest.__new__(AcceptedRequest)
-        request.ask(
+        request.fill(
             peer,
             dialect,
             envelope,
@@ -166,13 +173,16 @@ class Admission:
         if self.hooks.holding is not None:
             self.hooks.holding.request(request, field, now)
         elif service.own:
-            self._manage(request, now)
+            self._answer_mmi(request, now)
         else:
             self.queueing.place(request, now)
 
     def proceed(self, request: AcceptedRequest, now: float, redirect: bytes | None = None) -> None:
-        """What comes after the hooks: rights, for what the client asked for, and its place.
-        `redirect`: the full name of the service that it shall go to instead."""
+        """Check and place a request that the hooks have let pass.
+
+        The access rules are checked for the service that the client has named. `redirect` is the
+        full name of the service that gets it instead.
+        """
         if self.registry.rights is not None:
             peer, caller = request.peer, self.authorization.with_prefix(request)
             refusal = self.authorization.refuses_call(caller, peer, request.called, request.body)
@@ -180,15 +190,15 @@ class Admission:
                 status, text = refusal
                 self.completion.fail(request, status, text, now)
                 return
-            if not self._named(request, caller.prefix, redirect is None, now):
+            if not self._apply_prefix(request, caller.prefix, redirect is None, now):
                 return
-        elif redirect is None and not self._is_served_there(request, now):
+        elif redirect is None and not self._target_serves(request, now):
             return
-        if redirect is None or self._moved(request, redirect, now):
-            self.enter(request, now)
+        if redirect is None or self._reroute(request, redirect, now):
+            self.route(request, now)
 
     def proceed_to_worker(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
-        """`proceed`, with the worker that a hook has named."""
+        """As `proceed`, with the worker that a hook has named."""
         try:
             request.target = self.target(worker_id, request.service.name, request.called)
         except RefusalError as error:
@@ -200,18 +210,20 @@ class Admission:
         """See `queueing.exceeded_bound`."""
         return exceeded_bound(self.registry, request, more)
 
-    def _named(self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float) -> bool:
-        """Give `request` to what its caller's groups call so, if a hook has named them; False when
-        that has ended it."""
+    def _apply_prefix(
+        self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float
+    ) -> bool:
+        """Move `request` to the service that its name means with `prefix`: a hook may have changed
+        the groups of its caller, and so the prefix. False when that has ended it."""
         target, name = request.target, full_name(prefix, request.called)
-        if stays and name != request.service.name and not self._moved(request, name, now):
+        if stays and name != request.service.name and not self._reroute(request, name, now):
             return False
         request.target = target
-        return not stays or self._is_served_there(request, now)
+        return not stays or self._target_serves(request, now)
 
-    def _is_served_there(self, request: AcceptedRequest, now: float) -> bool:
-        """Whether the worker that was asked for, if one was, serves it; False when that has ended
-        `request`."""
+    def _target_serves(self, request: AcceptedRequest, now: float) -> bool:
+        """Check that the worker that the client has named, if any, serves the service. False when
+        that has ended `request`."""
         target = request.target
         if target is None or request.service.name in target.services:
             return True
@@ -219,26 +231,26 @@ class Admission:
         self.completion.fail(request, spec.NOT_FOUND, text, now)
         return False
 
-    def enter(self, request: AcceptedRequest, now: float) -> None:
-        """Answer or place what has passed everything."""
+    def route(self, request: AcceptedRequest, now: float) -> None:
+        """Answer or place a request that has passed all checks."""
         service, target = request.service, request.target
-        if target is not None and target.state is LOST:  # while a hook thought about it
+        if target is not None and target.state is LOST:  # lost while a decision was pending
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
+        elif request.flags & spec.FAIL_FAST and not self._has_serving_worker(service):
             text = no_worker_serves(self.registry, request.called, request.caller)
             self.completion.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:
-            self._manage(request, now)
+            self._answer_mmi(request, now)
         else:
             self.queueing.place(request, now)
 
-    def _manage(self, request: AcceptedRequest, now: float) -> None:
+    def _answer_mmi(self, request: AcceptedRequest, now: float) -> None:
         name, prefix = request.service.name, request.caller.prefix
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
         self.completion.answer(request, spec.OK, frames, 0, b"", now)
 
-    def _moved(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
-        """Give `request` to another service; False when that has ended it."""
+    def _reroute(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
+        """Move `request` to another service; False when that has ended it."""
         try:
             service = self.service(name)
         except RefusalError as error:
@@ -252,7 +264,7 @@ class Admission:
         return True
 
     def too_large(self, body: list[Frame]) -> bool:
-        """Whether the body of a reply breaks the bounds of a message (rule 4)."""
+        """Whether a body exceeds the bounds of a message (rule 4)."""
         return len(body) > self._max_frames or size_of(body) > self._max_message
 
     def _size(self, body: list[Frame]) -> int:
@@ -266,7 +278,8 @@ class Admission:
         return size
 
     def _metadata(self, field: bytes, flags: int) -> bytes:
-        """The sender's map as it goes on: well-formed, and without the token, which is ours."""
+        """The client's metadata for the worker: checked, and without the token, which is for the
+        broker alone."""
         if flags & spec.BROKER_METADATA:
             raise RefusalError(spec.BAD_REQUEST, "only a broker may send broker metadata")
         try:
@@ -276,7 +289,10 @@ class Admission:
         return meta.without(field, "token") if "token" in values else field
 
     def service(self, name: bytes) -> Service:
-        """The service of that name. Raises: RefusalError: no name, or no room for one more."""
+        """The service of that name, made if need be.
+
+        Raises: RefusalError: the name is invalid, or the bound `max_services` is reached.
+        """
         service = self.registry.find_service(name)
         return self._new_service(name) if service is None else service
 
@@ -293,15 +309,17 @@ class Admission:
             )
         return service
 
-    def _someone_serves(self, service: Service) -> bool:
-        """Whether a request may hope for a worker that is there: one that drains takes nothing."""
+    def _has_serving_worker(self, service: Service) -> bool:
+        """Whether a worker serves the service. One that drains accepts no requests."""
         if service.name.startswith(spec.MMI_PREFIX):
             return True
         return any(worker.state is SERVING for worker in service.workers.values())
 
     def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
-        """The full name of the service that `peer` may call as `called`. With hooks the right is
-        asked when they have decided: they may say who asks."""
+        """The full name of the service that `peer` calls as `called`, if the access rules allow it.
+
+        With hooks the rules are checked after their decision, which may set the caller's user.
+        """
         problem = name_problem(called)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
@@ -311,9 +329,12 @@ class Admission:
                 raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
 
-    def _wanted(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
-        """The worker that a request asks for. What its service is called may only be known when
-        the hooks have said who asks: then `proceed` judges."""
+    def _find_target(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
+        """The worker that a client has named.
+
+        With hooks and access rules the full name of the service is known only after the decision
+        of the hooks: then `proceed` checks whether the worker serves it.
+        """
         worker = self.registry.workers.get(address)
         if (
             worker is not None
@@ -337,11 +358,11 @@ class Admission:
 
 
 def avoid_first_worker(request: AcceptedRequest) -> bool:
-    """Keep `request`, if it is a hedge, from the worker that has the first attempt.
+    """Keep a hedge from the worker that has the first attempt; other requests pass unchanged.
 
-    A client sends a hedge, a second request for the same answer, when the first one takes long: it
-    goes to another worker at once, or fails (docs/spec/mdp-0.3.md, metadata `hedge`). False when
-    the first attempt is at no worker.
+    A client sends a hedge, a second request for the same answer, when the first one takes long. It
+    goes to another worker at once, or fails (docs/spec/mdp-0.3.md, metadata `hedge`). Returns False
+    when the first attempt is at no worker.
     """
     id = meta.unpack(request.metadata).get("hedge")
     if not isinstance(id, int):
@@ -359,7 +380,7 @@ def _unknown(flags: int) -> str:
 
 
 def name_problem(name: bytes) -> str:
-    """What is wrong with the name of a service; empty when nothing is."""
+    """Describe the error in the name of a service; empty for a valid one."""
     if not name:
         return "a service needs a name"
     if len(name) > spec.MAX_NAME:

@@ -1,8 +1,8 @@
 """A request ends: answered, failed, expired or cancelled.
 
-Rules 1 and 5 live here: from `accept` on a request gets exactly one outcome, and what it held is
-let go in one place, `_close`. Every end follows the table of states, which knows no way from one
-end to another.
+Rules 1 and 5 are here. From `accept` on a request gets exactly one outcome, and everything that it
+held is released in one place, `_close`. Every end follows the table of states, which lists no step
+from one end to another.
 
 The slot of a request that ends at its worker stays taken until the worker gives it back
 (dispatch.py).
@@ -56,8 +56,8 @@ PLACES = {
 class Completion:
     """Ends requests, and sends their clients the answers.
 
-    It makes the two parts that end requests on their own, `queueing` and `streams`, and hands
-    itself to them: they know it as a Protocol.
+    It constructs the two parts that end requests themselves, `queueing` and `streams`, and passes
+    itself to them. They import only the Protocol `EndsRequests`, so no import is circular.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Completion:
         holding = self.hooks.holding
         if holding is not None and holding.reply(request, status, frames, flags, metadata, now):
             return
-        worker_id = self._answered(request, status)
+        worker_id = self._set_outcome(request, status)
         if not request.flags & spec.ONE_WAY:
             if request.dialect is MDP03:
                 message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
@@ -166,14 +166,14 @@ class Completion:
     ) -> None:
         """End `request` with an answer of the broker, or with a reply that its hooks have seen.
         The list `frames` is only read."""
-        worker_id = self._answered(request, status)
+        worker_id = self._set_outcome(request, status)
         self._send_final(request, status, frames, now, worker_id, flags, metadata)
         self._close(request, status)
         self.registry.history.ended(request, now)
 
-    def _answered(self, request: AcceptedRequest, status: int) -> bytes:
-        """Move `request` to its outcome and count that. The id of the worker that answered; empty
-        for an answer of the broker."""
+    def _set_outcome(self, request: AcceptedRequest, status: int) -> bytes:
+        """Move `request` to its outcome and count it. Returns the id of the worker that has
+        answered; empty for an answer of the broker."""
         counts = self.registry.counts
         if status == spec.OK:
             request.follow(ANSWER)
@@ -216,7 +216,8 @@ class Completion:
         self.registry.counts.cancelled += 1
 
     def withdraw(self, requests: Iterable[AcceptedRequest], now: float) -> None:
-        """Cancel the open requests of a client that is gone, except those that want no answer."""
+        """Cancel the open requests of a client that is gone. One-way requests go on: they need no
+        client."""
         for request in list(requests):
             if request.state in OPEN and not request.flags & spec.ONE_WAY:
                 self.cancel_silently(request, now)
@@ -269,7 +270,7 @@ class Completion:
         return self.dispatcher.held_as(request.worker, request.dispatch_id) is request
 
     def _close(self, request: AcceptedRequest, status: int) -> None:
-        """Let go of everything that an ended request held, except its slot."""
+        """Release everything that an ended request held, except its slot."""
         if self.hooks.holding is not None:
             self.hooks.holding.ended(request, status)
         registry, service = self.registry, request.service
@@ -308,7 +309,7 @@ class Completion:
     def _send_legacy(
         self, request: AcceptedRequest, status: int, frames: list[Frame], now: float
     ) -> None:
-        """Send the reply to a client of an older dialect, which has no word for a failure."""
+        """Send the reply to a client of an older dialect, which has no message for a failure."""
         if status == spec.OK:
             message = encoding.legacy_final(request, frames)
         elif self.registry.settings.legacy_errors == "reply":

@@ -1,9 +1,8 @@
 """A request goes to a worker and takes a slot there; the slot comes back.
 
-The slot rule of MDP/0.3 and rule 2 live here: a slot is taken when a REQUEST is sent, it is given
-back by the FINAL or the REJECT of that dispatch or by the loss of the worker, and only the worker
-that holds a dispatch can answer it. Nothing here ends a request (completion.py) or chooses one
-(queueing.py).
+The slot rule of MDP/0.3 and rule 2 are here. A slot is taken when a REQUEST is sent. It is given
+back by the FINAL or the REJECT of that dispatch, or by the loss of the worker. Only the worker that
+holds a dispatch can answer it. Requests are ended in completion.py and chosen in queueing.py.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Dispatcher:
     def dispatch(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """Take a slot of `worker` for `request`, and send it the REQUEST.
 
-        Of a request with a stream nothing is sent: see `Streams.dispatch`.
+        For a request with a stream nothing is sent here: see `Streams.dispatch`.
         """
         registry = self.registry
         request.follow(DISPATCH)
@@ -73,10 +72,10 @@ class Dispatcher:
         return request
 
     def held_as(self, worker: RegisteredWorker | None, dispatch_id: int) -> AcceptedRequest | None:
-        """The request that holds a slot of `worker` as this dispatch; None when none does."""
+        """Return the request that holds a slot of `worker` as this dispatch; None without one."""
         return None if worker is None else self.registry.dispatch_table.of(worker, dispatch_id)
 
-    def enrol(self, worker: RegisteredWorker, service: Service) -> None:
+    def add_worker(self, worker: RegisteredWorker, service: Service) -> None:
         """Make `worker` one of the workers of `service`."""
         service.enter(worker)
         self.registry.served[service] = None

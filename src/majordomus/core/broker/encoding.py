@@ -1,5 +1,7 @@
-"""What the broker says to a peer, in the peer's own dialect. Only wording: when it is said is
-decided elsewhere."""
+"""Encodes every message of the broker, in the dialect of its peer.
+
+Nothing is decided here but the layout: which message is sent, and when, is up to the caller.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.state.request_stream import StreamPart
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.core.broker.streams import StreamPart
 
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 WITHOUT_PARTS = (Dialect.MDP01, Dialect.DELPHI)
@@ -30,14 +32,14 @@ WRONG_VERSION_03 = mdp03.pack(
 )
 
 ROUNDING = 0.001
-"""Milliseconds that a sum of floats may lack: 5 s are told as 5000 ms, not as 4999."""
+"""Milliseconds that are added before a sum of floats is truncated: 5 s become 5000 ms, not 4999."""
 PASSED_TO_WORKER = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.MORE
 PASSED_TO_CLIENT = spec.METADATA
 WITH_METADATA = spec.METADATA | spec.BROKER_METADATA
 
 
 def welcome(peer_id: bytes, interval: float, facts: bytes) -> list[Frame]:
-    """WELCOME; `facts` is the packed map that tells of the broker."""
+    """WELCOME. `facts` is the packed map that describes the broker; `interval` is in seconds."""
     ttl = ceil(interval * 1000)
     return [
         mdp03.pack(spec.WELCOME, spec.BROKER_METADATA, ttl=ttl, address=peer_id, metadata=facts)
@@ -52,8 +54,10 @@ def heartbeat(dialect: Dialect) -> list[Frame]:
 
 
 def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]:
-    """DISCONNECT to a worker or, in MDP/0.3, to a client; there, with the reason if there is
-    one."""
+    """DISCONNECT to a worker or, in MDP/0.3, to a client.
+
+    Status and text are sent in MDP/0.3 alone, where there are any.
+    """
     if dialect is MDP03:
         if not status:
             return [DISCONNECT_03]
@@ -63,10 +67,10 @@ def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]
 
 
 def handle_of(worker: RegisteredWorker, request: AcceptedRequest, number: int) -> bytes:
-    """The address under which a legacy `worker` knows dispatch `number` of `request`.
+    """The address by which a legacy `worker` answers dispatch `number` of `request`.
 
-    A Delphi client cannot correlate: to a Delphi worker its handle stands for the client
-    (docs/spec/delphi.md).
+    For a Delphi client at a Delphi worker it is the client's handle: such a client cannot correlate
+    replies, so all of its requests have one address (docs/spec/delphi.md).
     """
     if worker.dialect is DELPHI and request.dialect is DELPHI:
         return request.peer.own_handle
@@ -79,8 +83,10 @@ def request_to(
     now: float,
     joined: list[Frame] | None = None,
 ) -> list[Frame]:
-    """REQUEST to `worker`, for the dispatch that `request` now has; `joined`: the whole of a
-    stream, for a worker of an older dialect."""
+    """REQUEST to `worker`, for the current dispatch of `request`.
+
+    `joined`: the body and all parts of a stream, for a worker whose dialect has no parts.
+    """
     if worker.dialect is not MDP03:
         return LEGACY[worker.dialect].b2w_request(
             handle_of(worker, request, request.dispatch_id),
@@ -92,7 +98,7 @@ def request_to(
     user = peer.user if caller is peer else caller.user
     if request.attempt > 1 or user:
         flags |= spec.BROKER_METADATA
-        field = metadata.pack(_broker_facts(request)) + field
+        field = metadata.pack(_broker_metadata(request)) + field
     name, prefix = request.service.name, worker.peer.prefix
     left = arithmetic.whole((request.deadline - now) * 1000 + ROUNDING)
     header = octets.header(
@@ -110,7 +116,8 @@ def request_to(
     return [header, body[0]] if len(body) == 1 else [header, *body]
 
 
-def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
+def _broker_metadata(request: AcceptedRequest) -> dict[str, object]:
+    """The broker's metadata of a REQUEST: the attempt, and the user if there is one."""
     facts: dict[str, object] = {"attempt": request.attempt}
     if request.caller.user:
         facts["user"] = request.caller.user
@@ -118,27 +125,27 @@ def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
 
 
 def cancel(request: AcceptedRequest) -> list[Frame]:
-    """CANCEL to an MDP/0.3 worker, for the dispatch that `request` now has."""
+    """CANCEL to an MDP/0.3 worker, for the current dispatch of `request`."""
     return [mdp03.pack(spec.CANCEL, id=request.dispatch_id)]
 
 
 def credit(id: int, parts: int) -> list[Frame]:
-    """CREDIT to either end."""
+    """CREDIT to a client or to a worker, for this many parts."""
     return [mdp03.pack(spec.CREDIT, code=parts, id=id)]
 
 
-def part_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
+def part_to(request: AcceptedRequest, part: StreamPart) -> list[Frame]:
     """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
-    flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=piece.metadata)
-    return [header, *piece.body]
+    flags = part.flags & spec.METADATA
+    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=part.metadata)
+    return [header, *part.body]
 
 
-def final_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
+def final_to(request: AcceptedRequest, part: StreamPart) -> list[Frame]:
     """FINAL of the client to the MDP/0.3 worker that has `request`."""
-    flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=piece.metadata)
-    return [header, *piece.body]
+    flags = part.flags & spec.METADATA
+    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=part.metadata)
+    return [header, *part.body]
 
 
 def part(
@@ -175,8 +182,8 @@ def final_from(
     flags: int,
     metadata_field: bytes,
 ) -> list[Frame]:
-    """FINAL to an MDP/0.3 client of `request`. The list `frames` is used up: it becomes the
-    message."""
+    """FINAL to an MDP/0.3 client of `request`. The list `frames` becomes the message: its caller
+    must not use it afterwards."""
     header = _final_header(request, status, worker_id, flags, metadata_field)
     if request.envelope:
         return [*request.envelope, header, *frames]
@@ -193,15 +200,15 @@ def _final_header(
 
 
 def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:
-    """The one answer to a legacy client of `request`."""
+    """The reply to a legacy client of `request`."""
     return [*request.envelope, *LEGACY[request.dialect].b2c_final(request.called, frames)]
 
 
 def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> list[Frame]:
-    """FINAL to an MDP/0.3 peer for an id that never became a request."""
+    """FINAL to an MDP/0.3 peer, for a message that is not accepted as a request."""
     return [*envelope, mdp03.pack(spec.FINAL, code=status, id=id), text.encode()]
 
 
 def takes_parts(request: AcceptedRequest) -> bool:
-    """Whether the client's dialect knows PARTIAL; if not, parts are joined into the one reply."""
+    """Whether the client's dialect has PARTIAL; if not, parts are joined into the one reply."""
     return request.dialect not in WITHOUT_PARTS

@@ -1,9 +1,9 @@
-"""The broker machine: what comes in, by dialect and command, and the contract with its shell
-(docs/rules.md).
+"""The broker machine: the methods of the contract, and the handler of each incoming message.
 
-Here a message finds the rule that it is subject to; the rules themselves live beside this file:
-admission (what may become a request), dispatch (requests and slots), presence (peers and silence),
-outgoing (sends).
+No rule of docs/rules.md is here. A message is recognised, its peer is looked up, and the command
+handlers of its dialect call the rules, which are in the modules beside this one (see the map in
+`majordomus.core.broker`). Errors of peers become DISCONNECT, FINAL or a counted drop in one place,
+`_handle_error`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from majordomus.core.broker.hooks.holding import Holding
 from majordomus.core.broker.hooks.installed import InstalledHooks
 from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
-from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing, disconnect_tag
+from majordomus.core.broker.outgoing import (
+    READS_TOO_SLOWLY,
+    STREAM_COMMANDS,
+    Outgoing,
+    disconnect_tag,
+)
 from majordomus.core.broker.presence import Presence
 from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
 from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
@@ -64,11 +69,28 @@ WORKER_READS_TOO_SLOWLY = "the worker reads more slowly than the client sends"
 
 
 class BrokerMachine:
-    """All rules of a broker, without a socket, a clock or a thread. Not for several threads at
-    once.
+    """All rules of a broker, without a socket, a clock or a thread. One thread may use it at a
+    time.
 
-    `ids(n)` returns n unpredictable bytes; `strategies` are ways to balance that are not ours, by
-    name. Every `now` is monotonic seconds and never goes back.
+    The methods of the contract are documented in contract.py too. Every `now` is monotonic seconds
+    and never goes back. `ids(n)` returns n unpredictable bytes. `strategies` holds custom
+    strategies by name.
+
+    settings: the settings in force.
+    prefetcher: the index of services, which looks ahead in a batch.
+    registry: the tables that all parts share.
+    outgoing: sends and outboxes.
+    installed: the hooks in force, if there are any.
+    dispatcher: takes slots of workers and gives them back.
+    completion: accepts requests and ends them.
+    queueing: queues requests and feeds workers.
+    retries: tries the requests of lost workers again.
+    events: pushes, topics and sessions.
+    presence: peers, heartbeats and silence.
+    authorization: checks what a peer may do.
+    admission: checks new requests.
+    calls: requests of the broker itself.
+    registration: registers workers for services.
     """
 
     def __init__(
@@ -101,22 +123,24 @@ class BrokerMachine:
             self.events,
             self.installed,
         )
-        self.authority = Authorization(self.registry, self.presence, self.completion, self.events)
+        self.authorization = Authorization(
+            self.registry, self.presence, self.completion, self.events
+        )
         self.admission = Admission(
-            self.registry, self.queueing, self.completion, self.authority, self.installed
+            self.registry, self.queueing, self.completion, self.authorization, self.installed
         )
         self.calls = InternalCalls(self.registry, self.completion, self.admission, self.outgoing)
-        self._promised = inf
+        self._next_tick = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
         self._next_version_answer = -inf
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Registration(
-            self.registry, self.presence, self.dispatcher, self.queueing, self.authority
+        self.registration = Registration(
+            self.registry, self.presence, self.dispatcher, self.queueing, self.authorization
         )
-        rooms = Dependencies(
+        dependencies = Dependencies(
             self.registry,
             self.outgoing,
             self.dispatcher,
@@ -124,36 +148,41 @@ class BrokerMachine:
             self.completion,
             self.presence,
             self.admission,
-            self.authority,
-            self.enrolment,
+            self.authorization,
+            self.registration,
             self.events,
             self.installed,
         )
         self._header = mdp03.Fields()
-        self._mdp03 = Mdp03Commands(rooms)
-        self._legacy = LegacyCommands(rooms)
+        self._mdp03 = Mdp03Commands(dependencies)
+        self._legacy = LegacyCommands(dependencies)
 
     def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
-        """What MMI tells of this broker: the package's version, the kind of wire, since when, and
-        how often it was started again by who watches over it."""
+        """Set what MMI reports: the package's version, the wire, the start, and how often a
+        supervisor has restarted this broker."""
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
         self.registry.restarts = restarts
 
     # ── the contract ──────────────────────────────────────────────────────────────────────────────
 
     def receive(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message from one routing id; the list is the machine's from here on. Its bytes raise
-        nothing: what is wrong is counted."""
+        """Handle one message of one routing id; the machine owns the list afterwards.
+
+        No bytes of a peer make it raise: an invalid message is counted and dropped.
+        """
         try:
-            self.hear(peer_id, frames, now)
+            self.handle_message(peer_id, frames, now)
         except Exception as error:
-            self._judge(peer_id, frames, error, now)
+            self._handle_error(peer_id, frames, error, now)
 
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
     ) -> list[tuple[bytes, Exception]]:
-        """Receive every message of a batch, in order. A fault of the broker costs only the message
-        at which it was raised. Returns the sender of each such message, and what was raised."""
+        """Handle the messages of a batch in order. A fault of the broker costs only the message
+        that raised it.
+
+        Returns the routing id and the exception of each such message.
+        """
         faults: list[tuple[bytes, Exception]] = []
         peer_id: bytes = b""
         frames: list[Frame] = []
@@ -161,23 +190,22 @@ class BrokerMachine:
         while True:  # the iterator continues behind a fault: one `try` a batch, not one a message
             try:
                 for peer_id, frames in messages:
-                    self.hear(peer_id, frames, now)
+                    self.handle_message(peer_id, frames, now)
             except Exception as error:
                 try:
-                    self._judge(peer_id, frames, error, now)
+                    self._handle_error(peer_id, frames, error, now)
                 except Exception as fault:
                     faults.append((peer_id, fault))
             else:
                 return faults
 
     def tick(self, now: float) -> None:
-        """What time alone causes. The shell calls it at `next_deadline` or whenever it has
-        received."""
-        if now - self._promised > self.settings.pause:
+        """Do what is due. The program calls it at `next_deadline`, and after each batch."""
+        if now - self._next_tick > self.settings.pause:
             self.presence.paused(now)
-            self._promised = inf
+            self._next_tick = inf
         if self.outgoing.overflow:
-            self._draw_consequences(now)
+            self._handle_overflow(now)
         for request in self.registry.requests.due(now):
             if request.state in OPEN:
                 self.completion.expire(request, now)
@@ -187,75 +215,79 @@ class BrokerMachine:
         holding = self.installed.holding
         if holding is not None:
             holding.tick(now)
-            self.authority.tick(now)
+            self.authorization.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
 
     def next_deadline(self) -> float:
-        """When `tick` is next needed, in monotonic seconds; infinity when nothing is due.
+        """Return when `tick` is next needed, in monotonic seconds; infinity when nothing is due.
 
-        0 when what the socket said last is still to be acted upon: receive without waiting.
+        0 means: receive without waiting, because sends wait, a full outbox has consequences, or
+        `socket_empty` has something to decide.
         """
         registry = self.registry
-        self._promised = min(
+        self._next_tick = min(
             registry.requests.next(), registry.timers.next(), registry.retries.next()
         )
         if self.events.away:
-            self._promised = min(self._promised, self.events.next_deadline())
+            self._next_tick = min(self._next_tick, self.events.next_deadline())
         holding = self.installed.holding
         if holding is not None:
-            hooks, authority = holding.next_deadline(), self.authority.next_deadline()
-            self._promised = min(self._promised, hooks, authority)
-        if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
+            hooks, identities = holding.next_deadline(), self.authorization.next_deadline()
+            self._next_tick = min(self._next_tick, hooks, identities)
+        if self.outgoing.sends or self.outgoing.overflow or self.presence.awaits_empty_socket:
             return 0.0
-        return self._promised
+        return self._next_tick
 
     def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
-        """Writes, sends and facts since the last call. The lists are used again two calls later."""
+        """Return writes, sends and facts since the last call. The lists are reused two calls
+        later."""
         facts = self.registry.facts
         self.registry.facts, self._facts_taken = self._facts_taken, facts
         self.registry.facts.clear()
         sends = self.outgoing.take()
-        if self.calls.waiting:
+        if self.calls.pending:
             sends = self.calls.collect(sends)
         return self._writes, sends, facts
 
     def refused(self, send: Send, gone: bool, now: float) -> None:
-        """Act on a send that the socket refused (rule 9): its peer is `gone` (EHOSTUNREACH), or its
-        queue is full (EAGAIN). `send` is one that `take_effects` returned.
+        """Act on a send that the socket has refused (rule 9): its peer is `gone` (EHOSTUNREACH), or
+        its queue is full (EAGAIN). `send` was returned by `take_effects`.
 
-        Refusals of one batch are reported in the order of their sends.
+        Refusals of one batch must be reported in the order of their sends.
         """
         peer_id, frames, command, conversation = send
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            self.registry.drop("unsendable", peer_id)
+            self.registry.count_dropped("unsendable", peer_id)
         elif not gone:
             self.outgoing.hold(peer, frames, command, conversation, now)
         elif peer.worker is not None:
-            self.retries.never_left(peer.worker, command, conversation)
+            self.retries.note_unsent(peer.worker, command, conversation)
             self.presence.suspect(peer, now)
         else:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
 
     def socket_empty(self, now: float) -> None:
-        """Everything that had arrived has been received."""
+        """Act on the report that every message that had arrived has been received."""
         self.presence.socket_empty(now)
 
     def connection_ended(self, peer_id: bytes, now: float) -> None:
-        """The monitor saw the end of the connection that `peer_id` had. May be repeated."""
+        """Act on the end of a connection; messages of it may still follow. May be repeated."""
         identified = self.registry.identities.pop(peer_id, None) is not None
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             return
-        if identified or peer.identity is not NOBODY:
+        if identified or peer.identity is not UNPROVED:
             self.presence.gone(peer, now)
         else:
             self.presence.connection_ended(peer, now)
 
     def connection_over(self, peer_id: bytes, now: float) -> None:
-        """The connection that `peer_id` had has ended, everything that came by it was heard, and
-        what was to be sent by it was refused: nothing has to be found out. May be repeated."""
+        """Act on the end of a connection of which no message can follow. May be repeated.
+
+        Every send to it has been refused, so the peer is forgotten at once, without a probe.
+        """
         self.registry.identities.pop(peer_id, None)
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
@@ -264,57 +296,60 @@ class BrokerMachine:
     def identify(
         self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
     ) -> bool:
-        """The connection of `peer_id` has proved that it is `user`; `key` is its CURVE key, where
-        it has one.
+        """Set the identity that a connection has proved. `key` is its CURVE key, "" without one.
 
-        To be told before its first message, and again when its groups change. False: refuse its
-        messages, the routing id was another user's a moment ago.
+        To be called before its first message, and again when its groups change. Returns False when
+        the routing id was another user's a moment ago: its messages must be dropped.
         """
         known = self.presence.identify(peer_id, Identity(user, groups, key), now)
         if known and peer_id in self.registry.peers:
-            self.authority.reconsider(self.registry.peers[peer_id], now)
+            self.authorization.recheck(self.registry.peers[peer_id], now)
         return known
 
     def revoke(self, peer_id: bytes, now: float) -> None:
-        """`peer_id` may not be connected any more: what it has open is withdrawn, it is
-        forgotten. The shell ends its connection."""
+        """Forget a peer that may no longer be connected, and cancel its requests. The program ends
+        its connection."""
         self.presence.revoke(peer_id, now)
 
     def handshake_failed(self, reason: str, **data: object) -> None:
-        """A connection was refused before it could say anything; `reason` is a short key, `data`
-        what is known of it."""
+        """Count and log a connection that failed before its first message.
+
+        `reason` is a short key, `data` the fields of the log entry.
+        """
         self.registry.counts.handshakes[reason] += 1
-        self.registry.tell("handshake-failed", why=reason, **data)
+        self.registry.emit("handshake-failed", why=reason, **data)
 
     def cut_off(self, reason: str, address: str) -> None:
-        """A connection from `address` was ended for what it did; `reason` is a short key."""
+        """Count and log a connection that was ended for a broken limit. `reason` is a short key."""
         self.registry.counts.dropped[reason] += 1
-        self.registry.tell("cut-off", why=reason, address=address)
+        self.registry.emit("cut-off", why=reason, address=address)
 
     def set_rights(self, rights: AccessRules | None, now: float) -> None:
-        """Who may do what from now on. Workers that may no longer serve are sent off."""
-        self.authority.set_rights(rights, now)
+        """Apply access rules. Workers that may no longer serve are disconnected."""
+        self.authorization.set_rights(rights, now)
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
     @property
     def hooks(self) -> Holding | None:
-        """What asks the hooks; None before the first `use`."""
+        """The part that calls the hooks; None before the first `use`."""
         return self.installed.holding
 
     def use(self, hooks: Hooks | None) -> None:
-        """Ask `hooks` from now on. Decisions that are pending may still be made."""
+        """Pass later requests to `hooks`. Decisions that are pending may still be made."""
         holding = self.installed.holding
         if holding is not None:
             holding.hooks = hooks or NoHooks()
         elif hooks is not None:
             self.installed.holding = Holding(
-                self.registry, self.admission, self.completion, self.authority, self.push, hooks
+                self.registry, self.admission, self.completion, self.authorization, self.push, hooks
             )
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
-        """These settings hold from now on, for what comes from now on; what is open keeps its
-        deadline. Names of those that cannot change while a broker runs, and did not."""
+        """Apply settings to what comes from now on; open requests keep their deadlines.
+
+        Returns the names of changed settings that cannot change while a broker runs.
+        """
         settings, left = merged(self.settings, settings)
         self.settings = self.registry.settings = settings
         self._mdp03.settings = self._legacy.settings = settings
@@ -323,7 +358,7 @@ class BrokerMachine:
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:
-        """The answer to question `id` of the hooks; False when nobody waits for it any more."""
+        """Make the pending decision `id`. Returns False when it is no longer pending."""
         holding = self.installed.holding
         return holding is not None and holding.resume(id, action, now)
 
@@ -336,32 +371,33 @@ class BrokerMachine:
         done: Done | None = None,
         flags: int = 0,
     ) -> int:
-        """Call `service` in the broker's own name: no hook sees it, no right is asked.
+        """Call a service in the broker's own name, past hooks and access rules.
 
-        `done(status, frames)` is called by a later `take_effects`, once; without it nobody hears of
-        the answer. The number that is returned is what `withdraw_call` takes.
+        A later `take_effects` calls `done(status, frames)` once. Without `done` the request is
+        one-way. Returns the number that `withdraw_call` takes.
         """
         return self.calls.call(service, body, ttl, now, done, flags)
 
     def withdraw_call(self, id: int, now: float) -> None:
-        """The answer to call `id` is not wanted any more. May be repeated."""
+        """Cancel the call `id`. May be repeated."""
         self.calls.withdraw(id, now)
 
     def drain(self, now: float) -> None:
-        """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
+        """Refuse new requests (503), and send DRAIN to peers whose dialect has it. Open requests
+        are completed."""
         self.registry.draining = True
         for peer in self.registry.peers.values():
-            if self._hears_of_drain(peer):
+            if self._gets_drain(peer):
                 self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
 
     @property
     def drained(self) -> bool:
-        """Whether no accepted request is open any more."""
+        """Whether no accepted request is open."""
         return self.registry.open == 0
 
     def close(self, now: float) -> None:
-        """DISCONNECT to every worker and every client with presence. The machine is done after
-        this."""
+        """Send DISCONNECT to every worker and every client with presence. Nothing may follow but
+        `take_effects` and `refused`."""
         for peer in list(self.registry.peers.values()):
             if peer.worker is not None or peer.state is PRESENT:
                 dialect = peer.worker.dialect if peer.worker else MDP03
@@ -369,26 +405,28 @@ class BrokerMachine:
                 self.outgoing.send(peer, message, command, None, now)
 
     def push(self, handle: bytes, body: list[Frame], now: float) -> bool:
-        """An EVENT for the client of `handle`, at most once. False: there is no such client, or it
-        has no presence."""
+        """Send an EVENT to the client of a handle, at most once.
+
+        Returns False when the handle is unknown or its client has no presence.
+        """
         return self.events.push(handle, body, now) is None
 
     def publish(self, topic: bytes, body: list[Frame], now: float) -> int:
-        """An EVENT for everybody who subscribed to `topic`; how many it is on its way to.
+        """Send an EVENT to every subscriber of a topic; returns their number.
 
-        Raises: LocalProtocolError for what is no topic.
+        Raises: LocalProtocolError for an invalid topic.
         """
         problem = self.events.topic_problem(topic, pattern=False)
         if problem:
             raise LocalProtocolError("bad-topic", problem)
         return self.events.publish(topic, body, now)
 
-    # ── what comes in ─────────────────────────────────────────────────────────────────────────────
+    # ── incoming messages ─────────────────────────────────────────────────────────────────────────
 
-    def hear(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """One message, as `receive` does, but what is wrong with it is raised."""
+    def handle_message(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """Handle one message, as `receive` does, but raise its errors."""
         if self.outgoing.overflow:
-            self._draw_consequences(now)
+            self._handle_overflow(now)
         at = 0
         if not frames or not octets.is_mdp03(frames[0]):
             dialect, at = recognise(frames)
@@ -398,20 +436,21 @@ class BrokerMachine:
         header = self._header
         header.read(frames[at])
         peer = None
+        # The dispatch of a FINAL is found by number, which needs no hash of the routing id.
         if header.command == spec.FINAL:
             peer = self.registry.dispatch_table.answerer(peer_id, header.id)
         if peer is None:
             peer = self.registry.peers.get(peer_id)
         if peer is None:
-            peer = self._meet(peer_id, MDP03, tuple(frames[:at]), header, now)
+            peer = self._add_peer(peer_id, MDP03, tuple(frames[:at]), header, now)
             if peer is None:
                 return
-        peer.last_heard = now
+        peer.last_received = now
         self._mdp03.handle(peer, header, frames, at, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    def _meet(
+    def _add_peer(
         self,
         peer_id: bytes,
         dialect: Dialect,
@@ -419,14 +458,16 @@ class BrokerMachine:
         header: Fields,
         now: float,
     ) -> Peer | None:
-        peer = self.presence.meet(peer_id, dialect, now)
+        """Add the sender of a message. None at the bound `max_peers`: a message that waits for an
+        answer is refused."""
+        peer = self.presence.add_peer(peer_id, dialect, now)
         if peer is None:
-            self.registry.drop("too-many-peers", peer_id)
+            self.registry.count_dropped("too-many-peers", peer_id)
             if header.command in (spec.READY, spec.HELLO):
                 message = [*envelope, *encoding.disconnect(dialect)]
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
             elif header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and header.id:
-                text = "the broker knows as many peers as it may"
+                text = "this broker has reached its limit of peers"
                 self._refuse(peer_id, envelope, header.id, spec.TOO_MANY, text, now)
         return peer
 
@@ -439,14 +480,14 @@ class BrokerMachine:
         text: str,
         now: float,
     ) -> None:
-        """FINAL to whoever asked, known or not."""
+        """Send FINAL to a routing id, which need not be a known peer."""
         self.registry.counts.refused[status] += 1
         message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
         self.outgoing.send_to(peer_id, message, spec.FINAL, key, now)
 
-    def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
-        """Rule 4: whoever asks with metadata beyond their bound is told so."""
-        header = self._header  # `read` raised at the metadata: everything before them is there
+    def _refuse_long_metadata(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+        """Refuse a request whose metadata exceeds its bound (rule 4)."""
+        header = self._header  # `read` raised at the metadata; the fields before it have been read
         id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
         peer = self.registry.peers.get(peer_id)
         is_open = peer is not None and conversation(id, envelope) in peer.open
@@ -454,56 +495,59 @@ class BrokerMachine:
         if not wants_answer or is_open:
             self._invalid(peer_id, "long-metadata", now)
             return
-        self.registry.drop("long-metadata", peer_id)
+        self.registry.count_dropped("long-metadata", peer_id)
         text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
         self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
 
     def _receive_legacy(
         self, peer_id: bytes, dialect: Dialect, frames: list[Frame], at: int, now: float
     ) -> None:
+        """Handle one message of an older dialect."""
         envelope = tuple(frames[:at])
         command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            peer = self.presence.meet(peer_id, dialect, now)
+            peer = self.presence.add_peer(peer_id, dialect, now)
             if peer is None:
-                self.registry.drop("too-many-peers", peer_id)
+                self.registry.count_dropped("too-many-peers", peer_id)
                 return
-        peer.last_heard = now
+        peer.last_received = now
         self._legacy.handle(peer, dialect, envelope, command, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
+    # ── errors ────────────────────────────────────────────────────────────────────────────────────
 
-    def _judge(self, peer_id: bytes, frames: list[Frame], error: Exception, now: float) -> None:
-        """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
+    def _handle_error(
+        self, peer_id: bytes, frames: list[Frame], error: Exception, now: float
+    ) -> None:
+        """Act on the exception that a message has raised. A fault of the broker is raised again."""
         if isinstance(error, UnknownPeerError):
-            self._send_off(peer_id, frames, error, now)
+            self._disconnect_unknown(peer_id, frames, error, now)
         elif not isinstance(error, RemoteProtocolError):
             raise error
         elif isinstance(error, UnsupportedVersion):
             self._answer_version(peer_id, error.reason, now)
         elif isinstance(error, mdp03.LongMetadataError):
-            self._refuse_long(peer_id, frames, now)
+            self._refuse_long_metadata(peer_id, frames, now)
         else:
             self._invalid(peer_id, error.reason, now)
 
     def _invalid(self, peer_id: bytes, reason: str, now: float) -> None:
-        """docs/spec/recognition.md: dropped and counted per reason; a peer known as a worker also
-        gets
-        DISCONNECT.
+        """Count and drop an invalid message. A registered worker also gets DISCONNECT
+        (docs/spec/recognition.md).
 
-        A wrong hash is dropped and counted, nothing more (§3).
+        A wrong hash is counted and dropped, nothing more (§3).
         """
-        self.registry.drop(reason, peer_id)
+        self.registry.count_dropped(reason, peer_id)
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None and reason != "wrong-hash":
-            self.presence.forget(peer, f"invalid message: {reason}", now, tell=True)
+            self.presence.forget(peer, f"invalid message: {reason}", now, notify=True)
 
     def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
-        """Another version gets one DISCONNECT that names ours, rate-limited."""
-        self.registry.drop(reason, peer_id)
+        """Send DISCONNECT with the supported version for a message of another one. The number of
+        such answers per second is limited."""
+        self.registry.count_dropped(reason, peer_id)
         answered = now >= self._next_version_answer
         if answered:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
@@ -512,42 +556,46 @@ class BrokerMachine:
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None:
             understood = answered and peer.worker.dialect is MDP03
-            self.presence.forget(peer, reason, now, tell=not understood)
+            self.presence.forget(peer, reason, now, notify=not understood)
 
-    def _send_off(
+    def _disconnect_unknown(
         self, peer_id: bytes, frames: list[Frame], error: UnknownPeerError, now: float
     ) -> None:
-        """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
+        """Send DISCONNECT to a peer in an unknown role, and forget it. Behind an envelope only that
+        client gets the DISCONNECT: the peer is a proxy."""
         peer = self.registry.peers[peer_id]
         dialect, at = recognise(frames)
-        self.registry.drop(error.reason, peer_id)
+        self.registry.count_dropped(error.reason, peer_id)
         if at:
             message = [*frames[:at], *encoding.disconnect(dialect)]
             self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
         else:
             known_worker = peer.worker is not None
-            self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
+            self.presence.forget(peer, error.reason, now, notify=known_worker, reason=error.notice)
             if not known_worker:
-                message = encoding.disconnect(dialect, *error.told)
+                message = encoding.disconnect(dialect, *error.notice)
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
     def _strategy_failed(self, service: bytes, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}"
-        self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
+        self.registry.emit("strategy-failed", service=service, why=why, instead="least-outstanding")
 
-    # ── consequences of what the socket said ──────────────────────────────────────────────────────
+    # ── full outboxes ─────────────────────────────────────────────────────────────────────────────
 
-    def _draw_consequences(self, now: float) -> None:
-        """Rule 9: a client that is gone is forgotten; a stream whose part found no room ends with
-        429; a peer whose answer found none is lost."""
+    def _handle_overflow(self, now: float) -> None:
+        """Act on sends for which an outbox had no space (rule 9).
+
+        A stream that has lost a part ends with 429. A peer that has lost any other message is
+        forgotten, as is a client whose connection is gone.
+        """
         overflow, self.outgoing.overflow = self.outgoing.overflow, {}
         for peer, command, key in overflow:
             if peer.state is FORGOTTEN:
                 continue
             to_worker = is_dispatch(key)
-            if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
+            if command not in STREAM_COMMANDS and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)
             elif isinstance(key, int) and to_worker:
@@ -557,16 +605,17 @@ class BrokerMachine:
             elif (request := peer.open.get(key)) is not None:
                 self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
-    def _hears_of_drain(self, peer: Peer) -> bool:
+    def _gets_drain(self, peer: Peer) -> bool:
+        """Whether the dialect of `peer` has DRAIN, and it is a worker or has presence."""
         if peer.worker is not None:
             return peer.worker.dialect is MDP03
         return peer.state is PRESENT
 
-    # ── answers to the program around the machine ─────────────────────────────────────────────────
+    # ── state for the program around the machine ──────────────────────────────────────────────────
 
     def count_dropped(self, reason: str, peer_id: bytes) -> None:
         """Count and log a message that was dropped before it reached the machine."""
-        self.registry.drop(reason, peer_id)
+        self.registry.count_dropped(reason, peer_id)
 
     def is_pending(self, id: int) -> bool:
         """Return whether the decision `id` is still pending."""
@@ -597,7 +646,7 @@ class BrokerMachine:
 
     def end_calls(self, status: int, body: list[Frame]) -> None:
         """End every open call of the broker itself with this status and body, at once."""
-        waiting, self.calls.waiting = self.calls.waiting, {}
+        waiting, self.calls.pending = self.calls.pending, {}
         for call in waiting.values():
             call.done(status, body)
 
@@ -605,7 +654,7 @@ class BrokerMachine:
         """Reduce a peer to the identity that its connection proved."""
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
-            self.authority.expel(peer, now)
+            self.authorization.restore_identity(peer, now)
 
     def set_default_rights(self, rights: AccessRules, now: float) -> None:
         """Apply access rules unless some are in force."""

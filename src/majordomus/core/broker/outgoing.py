@@ -1,10 +1,9 @@
-"""What leaves the broker: sends in order, and the bounded outbox of a peer whose socket is full
-(rule 9).
+"""The sends of the broker in order, and the bounded outbox of a peer whose socket is full (rule 9).
 
-A send carries a tag, because nothing here reads what was encoded: the command, and the conversation
-that it belongs to. The conversation is the key that `conversation(id, envelope)` makes, the
-dispatch id for a worker, and None for a message of no conversation. The tag of a legacy message is
-`LEGACY`, except that of a REQUEST.
+A send carries a tag, so that its frames need not be decoded again: the command, and the
+conversation that it belongs to. The conversation is the key that `conversation(id, envelope)`
+makes, the dispatch id for a worker, and None for a message of no conversation. The command in the
+tag of a legacy message is `LEGACY`, except for a REQUEST.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ if TYPE_CHECKING:
     from majordomus.protocol.spec import Frame
 
 FIRST_DELAY = 0.005
+"""Seconds until a refused send is repeated for the first time; each further delay is doubled."""
 LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
-OF_A_STREAM = frozenset((spec.PARTIAL, spec.CREDIT))
-"""Commands that end one conversation, and not its peer, when an outbox has no room for them."""
+STREAM_COMMANDS = frozenset((spec.PARTIAL, spec.CREDIT))
+"""Commands that end one conversation, and not its peer, when an outbox has no space for them."""
 LEGACY = spec.FINAL
-"""The command in the tag of a legacy message that is no REQUEST. Without room for it the peer is
-lost, as without room for a FINAL: an older dialect has no way to tell the peer what is missing."""
+"""The command in the tag of a legacy message that is no REQUEST. Without space for it the peer is
+lost, as without space for a FINAL: an older dialect cannot report what is missing."""
 
 
 def disconnect_tag(dialect: Dialect) -> int:
@@ -36,14 +36,15 @@ def disconnect_tag(dialect: Dialect) -> int:
 
 
 class Outgoing:
-    """Collects sends. Two lists take turns, so that a shell may read one while the next fills."""
+    """Collects sends. Two lists alternate: the program reads one while the machine fills the
+    other."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.sends: list[Send] = []
         self._taken: list[Send] = []
         self.overflow: dict[tuple[Peer, int, object], None] = {}
-        """Sends for which an outbox had no room: peer, command and conversation. The machine acts
+        """Sends for which an outbox had no space: peer, command and conversation. The machine acts
         on them before it does anything else."""
 
     def take(self) -> list[Send]:
@@ -74,7 +75,7 @@ class Outgoing:
             self.send(peer, frames, command, conversation, now)
 
     def flush(self, peer: Peer, now: float) -> None:
-        """Send again everything in the outbox of `peer`. What is refused once more comes back by
+        """Send everything in the outbox of `peer` again. A send that is refused again returns by
         `hold`."""
         outbox = peer.outbox
         if outbox is None:
@@ -90,24 +91,24 @@ class Outgoing:
             self.registry.outbox_bytes -= peer.outbox.size
             peer.outbox = None
 
-    def has_room(self, peer: Peer, body: list[Frame]) -> bool:
+    def has_space(self, peer: Peer, body: list[Frame]) -> bool:
         """Whether an event may be sent to `peer`. False, and counted, when its outbox is full:
-        events leave room for answers."""
+        answers may use twice the space that events may."""
         outbox = peer.outbox
         if outbox is None:
             return True
         if not self._full(outbox, sum(map(len, body)), 1):
             return True
-        self.registry.drop("outbox-full", peer.id)
+        self.registry.count_dropped("outbox-full", peer.id)
         return False
 
     def hold(
         self, peer: Peer, frames: list[Frame], command: int, conversation: object, now: float
     ) -> None:
-        """Keep a send that a full socket has refused; without room it goes to `overflow`.
+        """Keep a send that a full socket has refused; without space it goes to `overflow`.
 
         It is sent again after 5, 10, … 100 ms. A HEARTBEAT is dropped: the sends in front of it
-        are traffic, which is as good.
+        prove as well that the broker is running.
         """
         outbox = peer.outbox
         if outbox is None:
@@ -120,10 +121,10 @@ class Outgoing:
         if command == spec.FINAL and self._lost_a_part(peer, conversation):
             id, envelope = id_and_envelope(conversation)
             frames = encoding.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
-        room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
+        room = 1 if command in STREAM_COMMANDS or command == spec.EVENT else 2
         size = sum(map(len, frames))
         if self._full(outbox, size, room):
-            self.registry.drop("outbox-full", peer.id)
+            self.registry.count_dropped("outbox-full", peer.id)
             if command == spec.EVENT:
                 self.registry.counts.delivered -= 1
                 self.registry.counts.undelivered += 1
@@ -135,14 +136,14 @@ class Outgoing:
         self.registry.outbox_bytes += size
 
     def _lost_a_part(self, peer: Peer, conversation: object) -> bool:
-        """Whether a part for this client found no room a moment ago: its stream has a gap, and may
-        not end as if it were whole."""
+        """Whether the outbox has had no space for a part of this conversation: its stream has a
+        gap, and must not end with status 200."""
         lost = (peer, spec.PARTIAL, conversation) in self.overflow
         return lost and not is_dispatch(conversation)
 
     def _full(self, outbox: PeerOutbox, size: int, room: int) -> bool:
-        """Whether `size` more bytes exceed a bound, of this peer or of all outboxes; `room`: how
-        many times the bounds count."""
+        """Whether `size` more bytes exceed a bound of this peer or of all outboxes. `room`: the
+        factor on the bounds."""
         settings = self.registry.settings
         return (
             len(outbox.messages) >= settings.max_outbox * room

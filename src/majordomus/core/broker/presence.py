@@ -1,9 +1,8 @@
-"""Who is there: peers met and forgotten, heartbeats both ways, silence judged, sockets that went
-away.
+"""Peers are added and forgotten: heartbeats, silence, lost connections.
 
-Rules 8, 9 (gone) and the idle half of rule 10 live here. A peer has one timer, set anew when it
-fires: traffic
-only writes down when it was, so a heartbeat costs O(1) and a busy peer costs nothing.
+Rule 8 is here, the half of rule 9 about connections that are gone, and the half of rule 10 about
+idle peers. A peer has one timer, which is set again when it fires. A message only updates
+`Peer.last_received`, so a heartbeat costs O(1), and a busy peer causes no work here.
 """
 
 from __future__ import annotations
@@ -30,13 +29,20 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 HANDLE_SIZE = 16
-"""Bytes that nobody guesses: who knows a handle may push to its client."""
+"""Bytes of a handle. They are random and cannot be guessed: any worker that has a handle may push
+events to its client."""
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 REVOKED = "revoked"
 
 
 class Presence:
-    """Meets, greets, watches and forgets peers."""
+    """Adds and forgets peers, and sends heartbeats.
+
+    suspects: workers whose connection is gone. They are lost when all that had arrived of them has
+        been received.
+    ended: clients whose connection has ended, and when. They are forgotten at the same moment,
+        unless a later message has come.
+    """
 
     def __init__(
         self,
@@ -57,7 +63,7 @@ class Presence:
         self.hooks = hooks
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
-        self._judge_from = -inf
+        self._silence_counts_from = -inf
         settings = registry.settings
         self._worker_interval = settings.worker_interval
         self._client_interval = settings.client_interval
@@ -71,11 +77,10 @@ class Presence:
             }
         )
 
-    # ── met and forgotten ─────────────────────────────────────────────────────────────────────────
+    # ── added and forgotten ───────────────────────────────────────────────────────────────────────
 
-    def meet(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
-        """The peer behind a routing id that is new to us; None when there is no room for one more
-        (rule 4)."""
+    def add_peer(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
+        """Add the peer of an unknown routing id; None at the bound `max_peers` (rule 4)."""
         registry = self.registry
         if len(registry.peers) >= registry.settings.max_peers:
             return None
@@ -85,23 +90,26 @@ class Presence:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
             if registry.rights is not None:
                 peer.prefix = registry.rights.prefix(peer.groups)
-        self.events.met(peer)
+        self.events.add_peer(peer)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
 
     def identify(self, peer_id: bytes, identity: Identity, now: float) -> bool:
-        """The connection of `peer_id` has proved who it is. False when another user was known by
-        this routing id, whose connection must have ended: refuse what comes until that one is
-        forgotten (rule 2)."""
+        """Set the identity that a connection has proved.
+
+        Returns False when another user has this routing id. The connection of that user must have
+        ended, so messages are dropped until its peer is forgotten (rule 2).
+        """
         registry = self.registry
         peer = registry.peers.get(peer_id)
         if peer is not None and not same(peer.identity, identity):
-            registry.drop("another-user", peer_id)
+            registry.count_dropped("another-user", peer_id)
             self.gone(peer, now)
             return False
         registry.identities[peer_id] = identity
         if peer is not None and peer.identity != identity:
-            if (peer.user, peer.groups) == peer.identity[:2]:  # a token may say otherwise
+            # A token may have set another user; that one stays.
+            if (peer.user, peer.groups) == peer.identity[:2]:
                 peer.user, peer.groups = identity.user, identity.groups
                 if registry.rights is not None:
                     peer.prefix = registry.rights.prefix(peer.groups)
@@ -109,16 +117,16 @@ class Presence:
         return True
 
     def revoke(self, peer_id: bytes, now: float) -> None:
-        """Who `peer_id` is has no right to be connected any more."""
+        """Forget a peer whose user may no longer be connected."""
         registry = self.registry
         registry.identities.pop(peer_id, None)
         peer = registry.peers.get(peer_id)
         if peer is not None:
-            registry.tell("revoked", peer=peer_id, user=peer.identity.user)
+            registry.emit("revoked", peer=peer_id, user=peer.identity.user)
             self.forget(peer, REVOKED, now)
 
-    def greet(self, peer: Peer, interval: float, now: float) -> None:
-        """WELCOME, and what a newcomer must know of a broker that drains."""
+    def send_welcome(self, peer: Peer, interval: float, now: float) -> None:
+        """Send WELCOME, and DRAIN if the broker drains."""
         message = encoding.welcome(peer.id, interval, self._welcome)
         self.outgoing.send(peer, message, spec.WELCOME, None, now)
         if self.registry.draining:
@@ -126,7 +134,8 @@ class Presence:
         self.watch(peer, now)
 
     def watch(self, peer: Peer, now: float) -> None:
-        """`peer` has become a worker or present: from now on silence counts."""
+        """Start to send heartbeats to `peer` and to expect them: it has become a worker or has
+        presence now."""
         self._arm(peer, now + self._interval(peer))
 
     def forget(
@@ -134,23 +143,25 @@ class Presence:
         peer: Peer,
         why: str,
         now: float,
-        tell: bool = False,
+        notify: bool = False,
         reason: tuple[int, str] = (0, ""),
     ) -> None:
-        """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
-        it. It may be told so, by DISCONNECT, with a status and a sentence."""
+        """Remove `peer`: its worker is lost, its requests are cancelled, its outbox is dropped.
+
+        `notify`: send it DISCONNECT, with the status and the text of `reason` if there are any.
+        """
         if peer.state is FORGOTTEN:
             return
         registry = self.registry
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
             for _, _, command, conversation in peer.outbox.messages:
-                self.retries.never_left(worker, command, conversation)
+                self.retries.note_unsent(worker, command, conversation)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
-        self.events.left(peer, now, for_good=why == REVOKED)
+        self.events.remove_peer(peer, now, for_good=why == REVOKED)
         if peer.timer is not None:
             peer.timer.pop(peer, None)
             peer.timer = None
@@ -160,28 +171,30 @@ class Presence:
         if worker is not None:
             self.lose(worker, why, now)
         elif was_present:
-            registry.tell("client-lost", peer=peer.id, why=why)
-        if tell:
+            registry.emit("client-lost", peer=peer.id, why=why)
+        if notify:
             dialect = worker.dialect if worker else MDP03
             message = encoding.disconnect(dialect, *reason)
             self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
 
     def lose(self, worker: RegisteredWorker, why: str, now: float) -> None:
-        """`worker` serves no more; its peer may still be a client."""
+        """Unregister `worker`. Its peer may still be a client."""
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
-        self.retries.dismiss(worker, why, now)
-        self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
+        self.retries.worker_lost(worker, why, now)
+        self.registry.emit("worker-lost", worker=worker.id, services=names, why=why, held=held)
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
 
     def _arm(self, peer: Peer, when: float) -> None:
+        """Set the one timer of `peer`."""
         if peer.timer is not None:
             peer.timer.pop(peer, None)
         peer.timer = self.registry.timers.add(peer, when)
 
     def _interval(self, peer: Peer) -> float:
+        """The heartbeat interval of `peer`."""
         worker = peer.worker
         if worker is None:
             return self._client_interval
@@ -190,68 +203,70 @@ class Presence:
         return self._worker_interval
 
     def paused(self, now: float) -> None:
-        """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
-        8)."""
-        self._judge_from = now + self._worker_interval
-        self.registry.tell("paused", until=self._judge_from)
+        """Note that the broker's loop has stood still. Messages that have arrived meanwhile are
+        received before silence counts again (rule 8)."""
+        self._silence_counts_from = now + self._worker_interval
+        self.registry.emit("paused", until=self._silence_counts_from)
 
     def tick(self, now: float) -> None:
-        """Whatever the peers' timers cause."""
+        """Act on the timers that are due: send heartbeats, forget silent and idle peers."""
         for peer in self.registry.timers.due(now):
             peer.timer = None
             if peer.state is FORGOTTEN:
                 continue
             expiry = self._expiry(peer)
             if now < expiry:
-                self._arm(peer, min(expiry, self._beat(peer, now)))
-            elif now < self._judge_from:
-                self._arm(peer, self._judge_from)
+                self._arm(peer, min(expiry, self._heartbeat_if_due(peer, now)))
+            elif now < self._silence_counts_from:
+                self._arm(peer, self._silence_counts_from)
             elif peer.worker is None and peer.state is not PRESENT:
                 self.forget(peer, "idle", now)
             else:
-                self.forget(peer, "expired", now, tell=True)
+                self.forget(peer, "expired", now, notify=True)
 
     def _expiry(self, peer: Peer) -> float:
-        """When the silence of `peer` has been too long."""
+        """When `peer` is lost if no message of it is received before."""
         worker = peer.worker
         if worker is None:
             if peer.state is PRESENT:
-                return peer.last_heard + self._client_interval * self._liveness
-            return inf if peer.open else peer.last_heard + self.registry.settings.client_idle
+                return peer.last_received + self._client_interval * self._liveness
+            return inf if peer.open else peer.last_received + self.registry.settings.client_idle
         if worker.dialect is DELPHI:
-            return peer.last_heard + spec.DELPHI_EXPIRY
+            return peer.last_received + spec.DELPHI_EXPIRY
         if worker.holding and worker.dialect is not MDP03:
             settings, name = self.registry.settings, worker.order[0].name.decode()
             return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
-        return peer.last_heard + self._worker_interval * self._liveness
+        return peer.last_received + self._worker_interval * self._liveness
 
-    def _beat(self, peer: Peer, now: float) -> float:
-        """Send the HEARTBEAT that is due, if one is; returns when to look again."""
+    def _heartbeat_if_due(self, peer: Peer, now: float) -> float:
+        """Send a HEARTBEAT if one is due; returns when to check again."""
         worker = peer.worker
         if worker is None and peer.state is not PRESENT:
             return now + self.registry.settings.client_idle
         interval = self._interval(peer)
         delphi = worker is not None and worker.dialect is DELPHI
-        last = worker.last_beat_sent if worker is not None and delphi else peer.last_sent
+        last = worker.last_heartbeat if worker is not None and delphi else peer.last_sent
         if now < last + interval:
             return last + interval
-        self.beat(peer, now)
+        self.send_heartbeat(peer, now)
         return now + interval
 
-    def beat(self, peer: Peer, now: float) -> None:
-        """HEARTBEAT to a worker or to a client with presence."""
+    def send_heartbeat(self, peer: Peer, now: float) -> None:
+        """Send HEARTBEAT to a worker or to a client with presence."""
         worker = peer.worker
         if worker is not None:
-            worker.last_beat_sent = now
+            worker.last_heartbeat = now
         dialect = worker.dialect if worker is not None else MDP03
         command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
         self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
 
-    # ── sockets that went away (rule 9) ───────────────────────────────────────────────────────────
+    # ── lost connections (rule 9) ─────────────────────────────────────────────────────────────────
 
     def suspect(self, peer: Peer, now: float) -> None:
-        """A send to a worker found no connection: it gets nothing, and is lost when all that it
-        sent was heard."""
+        """Act on a send to a worker that has no connection any more.
+
+        It gets no more requests. It is lost when all that had arrived of it has been received.
+        """
         worker = peer.worker
         if worker is not None:
             worker.move("gone")
@@ -259,36 +274,39 @@ class Presence:
             self.suspects[peer] = None
 
     def connection_ended(self, peer: Peer, now: float) -> None:
-        """The monitor saw the end of the connection recorded for `peer`: a probe tells whether it
-        is gone.
+        """Act on the end of a connection of `peer`, which may have opened another one: a HEARTBEAT
+        is sent as a probe, and is refused when it has none.
 
-        A client of a dialect without heartbeats cannot be probed; it is forgotten unless it speaks
-        again first.
+        A client of a dialect without heartbeats cannot be probed. It is forgotten unless a message
+        of it comes first.
         """
         self.outgoing.flush(peer, now)
         if peer.worker is not None or peer.state is PRESENT:
-            self.beat(peer, now)
+            self.send_heartbeat(peer, now)
         elif peer.dialect is MDP03:
             self.outgoing.send(peer, [encoding.HEARTBEAT_03], spec.HEARTBEAT, None, now)
         else:
             self.ended.append((peer, now))
 
     def gone(self, peer: Peer, now: float) -> None:
-        """The connection of `peer` has ended, and no probe may tell, for its routing id may be
-        somebody else's by now: nothing is sent to it, and it is forgotten when all was heard."""
+        """Act on the end of a connection whose routing id may be another user's now.
+
+        Nothing is sent to it, not even a probe. It is forgotten when all that had arrived has been
+        received.
+        """
         if peer.worker is not None:
             self.suspect(peer, now)
         else:
             self.ended.append((peer, now))
 
     @property
-    def waits_for_silence(self) -> bool:
-        """Whether `socket_empty` has something to judge."""
+    def awaits_empty_socket(self) -> bool:
+        """Whether `socket_empty` has something to decide."""
         return bool(self.suspects or self.ended)
 
     def socket_empty(self, now: float) -> None:
-        """Everything that had arrived was heard: suspects are lost now, ended connections
-        forgotten."""
+        """Act on the report that all that had arrived has been received: suspects are lost, and
+        peers of ended connections are forgotten."""
         if self.suspects:
             suspects, self.suspects = self.suspects, {}
             for peer in suspects:
@@ -296,5 +314,5 @@ class Presence:
         if self.ended:
             ended, self.ended = self.ended, []
             for peer, when in ended:
-                if peer.last_heard <= when:
+                if peer.last_received <= when:
                     self.forget(peer, "connection lost", now)

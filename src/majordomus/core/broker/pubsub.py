@@ -1,9 +1,9 @@
-"""EVENTs: to the client of a handle, or to whoever subscribed to a topic; and the sessions that
-keep handles and subscriptions through a reconnect (docs/spec/mdp-0.3.md).
+"""Events to the client of a handle or to the subscribers of a topic, and the sessions that keep
+handles and subscriptions through a reconnect (docs/spec/mdp-0.3.md).
 
-At most once: an event that cannot be handed on now is counted and forgotten. It goes only to who
-has presence (a client that said HELLO, a registered MDP/0.3 worker), never behind an envelope, and
-makes way for everything else when a socket is full.
+Events are sent at most once: one that cannot be sent now is counted and dropped. Only peers with
+presence get events: clients after HELLO, and registered MDP/0.3 workers. An event never has an
+envelope, and when a socket is full, events are dropped before all other messages.
 """
 
 from __future__ import annotations
@@ -33,14 +33,22 @@ DELPHI = Dialect.DELPHI
 
 
 class EventRefusal(NamedTuple):
-    """Why something is not done, as its FINAL would say it."""
+    """Status and text of the FINAL for a command that is refused."""
 
     status: int
     text: str
 
 
 class PubSub:
-    """Hands events on, and knows who is to hear them."""
+    """Sends events, and keeps subscriptions and sessions.
+
+    handles: peers by handle.
+    topics: the subscriptions.
+    sessions: the sessions of clients.
+    away: sessions without a client by handle; the one that has been away longest comes first.
+
+    All four are tables of the registry.
+    """
 
     def __init__(self, registry: Registry, outgoing: Outgoing) -> None:
         self.registry = registry
@@ -55,12 +63,15 @@ class PubSub:
     def push(
         self, handle: bytes, body: list[Frame], now: float, flags: int = 0, metadata: bytes = b""
     ) -> EventRefusal | None:
-        """An event for the client of `handle` alone. What is returned says why there is no such
-        client; who is only away, or reads too slowly, misses it without a word."""
+        """Send an event to the client of `handle`.
+
+        Returns a refusal when there is no such client, or it has no presence. Otherwise None, also
+        when the event is dropped because the client is away or reads too slowly.
+        """
         registry = self.registry
         registry.counts.pushed += 1
         peer = self.handles.get(handle)
-        if peer is not None and hears(peer):
+        if peer is not None and receives_events(peer):
             self._deliver(peer, b"", body, flags, metadata, now)
             return None
         registry.counts.undelivered += 1
@@ -72,16 +83,16 @@ class PubSub:
     def publish(
         self, topic: bytes, body: list[Frame], now: float, flags: int = 0, metadata: bytes = b""
     ) -> int:
-        """An event for everybody who subscribed to `topic`; how many it is on its way to.
+        """Send an event to every subscriber of `topic`; returns their number.
 
-        Nobody is told of a topic that is none: see `topic_problem`.
+        The caller checks the topic before, with `topic_problem`.
         """
         counts = self.registry.counts
         counts.published += 1
         delivered = 0
-        for listener in self.topics.match(topic):
-            peer = listener.peer
-            if peer is None or not hears(peer):
+        for subscriber in self.topics.match(topic):
+            peer = subscriber.peer
+            if peer is None or not receives_events(peer):
                 counts.undelivered += 1
             elif self._deliver(peer, topic, body, flags, metadata, now):
                 delivered += 1
@@ -90,32 +101,35 @@ class PubSub:
     def push_late(
         self, worker: RegisteredWorker, handle: bytes, body: list[Frame], now: float
     ) -> None:
-        """A Delphi worker uses a handle again that it has answered: "each later reply is an EVENT,
-        to Delphi clients and 0.3 clients with presence; to others it is counted"
-        (docs/spec/delphi.md)."""
+        """Send an event for a Delphi worker that uses a handle again after its answer.
+
+        "Each later reply is an EVENT, to Delphi clients and 0.3 clients with presence; to others it
+        is counted" (docs/spec/delphi.md).
+        """
         registry = self.registry
         client = worker.answered.get(handle) if worker.answered else None
         peer = self.handles.get(client) if client is not None else None
         if client is None or (peer is None and client not in self.away):
-            registry.drop("unasked-reply", worker.id)
+            registry.count_dropped("unasked-reply", worker.id)
             return
         registry.counts.pushed += 1
         if peer is not None and peer.dialect is DELPHI and handle == peer.own_handle:
             service = shown_name(peer.prefix, worker.order[0].name)
-            if not self.outgoing.has_room(peer, body):
+            if not self.outgoing.has_space(peer, body):
                 registry.counts.undelivered += 1
                 return
             registry.counts.delivered += 1
             message = CODECS[DELPHI].b2c_final(service, body)
             self.outgoing.send(peer, message, LEGACY, None, now)
-        elif peer is not None and hears(peer):
+        elif peer is not None and receives_events(peer):
             self._deliver(peer, b"", body, 0, b"", now)
         else:
             registry.counts.undelivered += 1
-            registry.drop("event-without-presence", worker.id, count_only=True)
+            registry.count_dropped("event-without-presence", worker.id, count_only=True)
 
-    def answered(self, worker: RegisteredWorker, handle: bytes, peer: Peer) -> None:
-        """A Delphi `worker` has answered `peer`: from now on `handle` carries events."""
+    def remember_answered(self, worker: RegisteredWorker, handle: bytes, peer: Peer) -> None:
+        """Note that a Delphi worker has answered `peer`: its later replies to `handle` are
+        events."""
         known = worker.answered
         if known is None:
             known = worker.answered = {}
@@ -126,9 +140,9 @@ class PubSub:
     def _deliver(
         self, peer: Peer, topic: bytes, body: list[Frame], flags: int, metadata: bytes, now: float
     ) -> bool:
-        """False when the peer's outbox has no room for an event (rule 9)."""
+        """Send an EVENT. False when the peer's outbox has no space for an event (rule 9)."""
         counts = self.registry.counts
-        if not self.outgoing.has_room(peer, body):
+        if not self.outgoing.has_space(peer, body):
             counts.undelivered += 1
             return False
         counts.delivered += 1
@@ -141,54 +155,58 @@ class PubSub:
     # ── subscriptions ─────────────────────────────────────────────────────────────────────────────
 
     def name_problem(self, peer: Peer, called: bytes, *, pattern: bool) -> str:
-        """What is wrong with what `peer` calls a topic or a pattern; empty when nothing is."""
+        """Describe the error in a topic or pattern as `peer` calls it, without its prefix; empty
+        for a valid one."""
         problem = self.topic_problem(called, pattern=pattern)
         if problem or not peer.prefix:
             return problem
         return self.topic_problem(full_topic(peer.prefix, called), pattern=pattern)
 
     def topic_problem(self, name: bytes, *, pattern: bool) -> str:
-        """What is wrong with a topic or a pattern; empty when nothing is."""
+        """Describe the error in the full name of a topic or pattern; empty for a valid one."""
         settings = self.registry.settings
         return name_problem(name, settings.max_topic, settings.max_topic_tokens, pattern=pattern)
 
     def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
-        """`peer` hears of `pattern`, in full, from now on, as long as it has presence."""
+        """Subscribe `peer` to the full name of a pattern. It gets events while it has presence."""
         settings = self.registry.settings
-        listener = peer.subscriber
-        if listener is not None and pattern in listener.patterns:
+        subscriber = peer.subscriber
+        if subscriber is not None and pattern in subscriber.patterns:
             return None
-        if listener is not None and len(listener.patterns) >= settings.max_client_topics:
-            had = len(listener.patterns)
+        if subscriber is not None and len(subscriber.patterns) >= settings.max_client_topics:
+            had = len(subscriber.patterns)
             return EventRefusal(spec.TOO_MANY, f"this client has {had} subscriptions already")
         if len(self.topics) >= settings.max_topics:
             had = len(self.topics)
             return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
-        if listener is None:
-            listener = peer.subscriber = Subscriber(peer)
-        listener.patterns[pattern] = None
-        self.topics.add(pattern, listener)
+        if subscriber is None:
+            subscriber = peer.subscriber = Subscriber(peer)
+        subscriber.patterns[pattern] = None
+        self.topics.add(pattern, subscriber)
         return None
 
     def unsubscribe(self, peer: Peer, pattern: bytes) -> None:
-        """`peer` does not hear of `pattern` any more; what it never subscribed to is no fault."""
-        listener = peer.subscriber
-        if listener is None or pattern not in listener.patterns:
+        """End the subscription of `peer` to `pattern`. Without one nothing happens."""
+        subscriber = peer.subscriber
+        if subscriber is None or pattern not in subscriber.patterns:
             return
-        del listener.patterns[pattern]
-        self.topics.remove(pattern, listener)
-        if not listener.patterns and listener.key is None:
+        del subscriber.patterns[pattern]
+        self.topics.remove(pattern, subscriber)
+        if not subscriber.patterns and subscriber.key is None:
             peer.subscriber = None
 
-    # ── peers come, return and go ─────────────────────────────────────────────────────────────────
+    # ── peers and sessions ────────────────────────────────────────────────────────────────────────
 
-    def met(self, peer: Peer) -> None:
-        """A new peer can be reached by its handle."""
+    def add_peer(self, peer: Peer) -> None:
+        """Add the handle of a new peer."""
         self.handles[peer.handle] = peer
 
-    def keep(self, peer: Peer, session: bytes, now: float) -> None:
-        """HELLO named a session: what belongs to it outlives the connection, and what was kept for
-        it comes back. Another connection that had it loses it."""
+    def open_session(self, peer: Peer, session: bytes, now: float) -> None:
+        """Open or resume the session that a HELLO has named.
+
+        `peer` gets the handle and the subscriptions that were kept for it, and another peer that
+        has the session loses it.
+        """
         key = (peer.user, session)
         mine, kept = peer.subscriber, self.sessions.get(key)
         if kept is not None and kept.peer is None and kept.until <= now:
@@ -196,20 +214,24 @@ class PubSub:
             kept = None
         if kept is not None:
             if kept is not mine:
-                self._return(kept, peer, now)
+                self._resume_session(kept, peer, now)
             return
         if mine is not None and mine.key is not None:
             del self.sessions[mine.key]
         elif len(self.sessions) >= self.registry.settings.max_sessions:
-            self.registry.drop("too-many-sessions", peer.id)
+            self.registry.count_dropped("too-many-sessions", peer.id)
             return
         if mine is None:
             mine = peer.subscriber = Subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
-    def _return(self, kept: Subscriber, peer: Peer, now: float) -> None:
-        """The client of `kept` is back, as `peer`."""
+    def _resume_session(self, kept: Subscriber, peer: Peer, now: float) -> None:
+        """Give the session `kept` to `peer`.
+
+        A peer that has had it until now gets a new handle. Subscriptions that `peer` has made
+        before are added to those of the session.
+        """
         before, mine = kept.peer, peer.subscriber
         if before is not None:
             before.subscriber = None
@@ -230,44 +252,44 @@ class PubSub:
         for pattern in patterns:
             self.subscribe(peer, pattern)
 
-    def left(self, peer: Peer, now: float, *, for_good: bool) -> None:
-        """`peer` is known no more. What belongs to a session waits for it, unless it left
-        `for_good`."""
+    def remove_peer(self, peer: Peer, now: float, *, for_good: bool) -> None:
+        """Remove the handles of a peer that is forgotten. Its session is kept for a reconnect,
+        unless the peer is gone `for_good`."""
         for handle in (peer.own_handle, peer.handle):
             if self.handles.get(handle) is peer:
                 del self.handles[handle]
-        listener, peer.subscriber = peer.subscriber, None
-        if listener is None:
+        subscriber, peer.subscriber = peer.subscriber, None
+        if subscriber is None:
             return
-        listener.peer = None
-        if listener.key is None or for_good:
-            self._discard(listener)
+        subscriber.peer = None
+        if subscriber.key is None or for_good:
+            self._discard(subscriber)
             return
-        listener.until = now + self.registry.settings.session_ttl
-        self.away[listener.handle] = listener
+        subscriber.until = now + self.registry.settings.session_ttl
+        self.away[subscriber.handle] = subscriber
 
     def next_deadline(self) -> float:
-        """When the next session has waited long enough."""
-        for listener in self.away.values():
-            return listener.until
+        """When the next session expires, in monotonic seconds; infinity when none does."""
+        for subscriber in self.away.values():
+            return subscriber.until
         return inf
 
     def tick(self, now: float) -> None:
-        """Sessions whose clients did not come back in time are forgotten."""
-        while self.away and (listener := next(iter(self.away.values()))).until <= now:
-            self._discard(listener)
+        """Discard the sessions whose clients have not returned in time."""
+        while self.away and (subscriber := next(iter(self.away.values()))).until <= now:
+            self._discard(subscriber)
 
-    def _discard(self, listener: Subscriber) -> None:
-        """Free everything that is held for `listener`, whose peer does not know it any more."""
-        for pattern in listener.patterns:
-            self.topics.remove(pattern, listener)
-        listener.patterns.clear()
-        self.away.pop(listener.handle, None)
-        if listener.key is not None:
-            del self.sessions[listener.key]
-            listener.key = None
+    def _discard(self, subscriber: Subscriber) -> None:
+        """Remove the subscriptions and the session of a subscriber that no peer refers to."""
+        for pattern in subscriber.patterns:
+            self.topics.remove(pattern, subscriber)
+        subscriber.patterns.clear()
+        self.away.pop(subscriber.handle, None)
+        if subscriber.key is not None:
+            del self.sessions[subscriber.key]
+            subscriber.key = None
 
 
-def hears(peer: Peer) -> bool:
+def receives_events(peer: Peer) -> bool:
     """Whether EVENTs are sent to `peer`: it has presence, as a client or as a worker."""
     return peer.state is PRESENT or (peer.worker is not None and peer.worker.dialect is MDP03)

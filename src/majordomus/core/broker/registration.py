@@ -1,7 +1,6 @@
-"""Who may serve what: a worker's claims to services, checked and entered.
+"""Registrations: a worker's claim to a service is checked and entered.
 
-A peer that speaks as what it is not known to be raises `UnknownPeerError`; the machine
-sends it off.
+A claim that is not allowed raises `UnknownPeerError`; the machine disconnects its peer.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ if TYPE_CHECKING:
 
 
 class UnknownPeerError(Exception):
-    """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
+    """A peer has sent a message of a role that it does not have. It gets DISCONNECT and is
+    forgotten.
 
-    ``told``: the status and the sentence that it gets with it, where there are any.
+    ``reason``: a short key for counters and logs. ``notice``: status and text of the DISCONNECT;
+    (0, "") for none.
     """
 
-    def __init__(self, reason: str, told: tuple[int, str] = (0, "")) -> None:
+    def __init__(self, reason: str, notice: tuple[int, str] = (0, "")) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.told = told
+        self.notice = notice
 
 
 class Registration:
-    """Makes workers of peers."""
+    """Registers peers as workers."""
 
     def __init__(
         self,
@@ -44,25 +45,28 @@ class Registration:
         presence: Presence,
         dispatcher: Dispatcher,
         queueing: Queueing,
-        authority: Authorization,
+        authorization: Authorization,
     ) -> None:
-        self.authority = authority
+        self.authorization = authorization
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
         self.queueing = queueing
 
     def check_claim(self, peer: Peer, worker: RegisteredWorker | None, called: bytes) -> bytes:
-        """The full name of what `peer` would serve as `called`.
+        """Return the full name of the service that `peer` wants to serve as `called`.
 
-        Raises: UnknownPeerError: it may not, or there is no room for one more service.
+        `worker` is the peer's worker, None before its first registration.
+
+        Raises: UnknownPeerError: the name is invalid, `peer` may not serve it, or a bound on
+            services is reached.
         """
         name = full_name(peer.prefix, called)
         if name_problem(called) or len(name) > spec.MAX_NAME:
             raise UnknownPeerError("bad-service-name")
         if called.startswith(RESERVED):
             raise UnknownPeerError("reserved-service-name")
-        refusal = self.authority.refuses(peer, peer, SERVE, called)
+        refusal = self.authorization.refuses(peer, peer, SERVE, called)
         if refusal is not None:
             raise UnknownPeerError("may-not-serve", refusal)
         if worker is not None and name in worker.services:
@@ -80,21 +84,27 @@ class Registration:
     def new_worker(
         self, peer: Peer, dialect: Dialect, capacity: int, now: float
     ) -> RegisteredWorker:
+        """Make a worker of `peer`, without services yet."""
         worker = peer.worker = RegisteredWorker(peer, dialect, capacity, now)
         self.registry.workers[worker.id] = worker
         self.presence.watch(peer, now)
         return worker
 
-    def enrol(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+    def register(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+        """Register `worker` for the service with this full name, and dispatch waiting requests to
+        it.
+
+        Raises: UnknownPeerError: the bound `max_services` is reached.
+        """
         service = self.registry.service(name)
         if service is None:
             raise UnknownPeerError("too-many-services")
-        self.registry.tell(
+        self.registry.emit(
             "worker-ready",
             worker=worker.id,
             service=name,
             capacity=worker.capacity,
             dialect=worker.dialect.value,
         )
-        self.dispatcher.enrol(worker, service)
+        self.dispatcher.add_worker(worker, service)
         self.queueing.feed(worker, now)

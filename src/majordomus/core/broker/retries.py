@@ -1,6 +1,6 @@
-"""Workers that are lost, and what becomes of the requests that they held.
+"""The requests of a lost worker: which are tried again, and which fail.
 
-The half of rule 3 that no worker has a word in lives here: what may be tried again, and what fails.
+This is the half of rule 3 about lost workers. The half about REJECT is in queueing.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class Retries:
         self.queueing = queueing
         self.completion = completion
 
-    def dismiss(self, worker: RegisteredWorker, why: str, now: float) -> None:
-        """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
+    def worker_lost(self, worker: RegisteredWorker, why: str, now: float) -> None:
+        """Unregister a lost worker. Its requests go to other workers where rule 3 allows it; the
+        rest fail."""
         worker.move("lose")
         registry = self.registry
         services = list(worker.order)
@@ -47,14 +48,15 @@ class Retries:
         for request in list(worker.reserved):
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         unsent = worker.undelivered or ()
-        again = [r for r in held if self._survives(r, r.dispatch_id in unsent, why, now)]
+        again = [r for r in held if self._may_retry(r, r.dispatch_id in unsent, why, now)]
         self.queueing.requeue(again, now)
         for service in services:
-            self._give_up_hopeless(service, now)
+            self._fail_unservable(service, now)
             registry.tidy(service)
 
-    def _give_up_hopeless(self, service: Service, now: float) -> None:
-        """The worker that left may have been the last, or the last that had not declined."""
+    def _fail_unservable(self, service: Service, now: float) -> None:
+        """Fail the requests that no remaining worker of `service` can take: all have rejected them,
+        or none is left for a request that must not wait."""
         for request in [r for r in service.queue.front if self.queueing.rejected_by_all(r)]:
             self.queueing.fail_rejected(request, now)
         if not service.workers:
@@ -62,8 +64,11 @@ class Retries:
                 text = no_worker_serves(self.registry, request.called, request.caller)
                 self.completion.fail(request, spec.UNAVAILABLE, text, now)
 
-    def _survives(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
-        """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
+    def _may_retry(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
+        """Whether a request of a lost worker may be tried again; if not, its client gets 502.
+
+        `undelivered`: its REQUEST never left the broker, so the dispatch is no attempt.
+        """
         if request.state not in AT_WORKER:
             return False
         may = request.state is not STREAMING and (undelivered or not request.flags & spec.ONCE)
@@ -78,8 +83,8 @@ class Retries:
         )
         return False
 
-    def never_left(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
-        """Note a send to `worker` that never left the broker. A handler cannot have run for a
-        REQUEST of that kind, so it does not count as an attempt."""
+    def note_unsent(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
+        """Note a send to `worker` that never left the broker. No handler can have run for such a
+        REQUEST, so it does not count as an attempt."""
         if command == spec.REQUEST and isinstance(conversation, int):
             worker.not_delivered(conversation)

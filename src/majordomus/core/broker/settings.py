@@ -1,5 +1,7 @@
-"""Every setting of the broker, with its unit and default, lives here. Reading files or flags does
-not."""
+"""Every setting of the broker, with its unit, its default and its bounds.
+
+Files and flags are read elsewhere (net/broker, cli).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ MIB = 1024 * KIB
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a broker may be told. Durations are seconds, sizes bytes, counts whole numbers."""
+    """The settings of a broker. Durations are seconds, sizes bytes, counts whole numbers."""
 
     name: str = ""
-    """How the broker calls itself in WELCOME and MMI; empty: made from its host and process id."""
+    """The broker's name in WELCOME and MMI; empty: made from its host name and process id."""
 
     worker_interval: float = spec.WORKER_INTERVAL
     """Heartbeat interval of workers, announced by WELCOME."""
@@ -27,67 +29,67 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     busy_timeout: float = 900.0
     """How long a 0.1 or 0.2 worker may be silent while it holds a request."""
     busy_timeouts: dict[str, float] = {}
-    """The same for single services, by name."""
+    """`busy_timeout` of single services, by name."""
     client_idle: float = 600.0
-    """A client without presence is forgotten this long after its last message."""
+    """How long after its last message a client without presence is forgotten."""
     pause: float = 1.0
-    """A gap in the broker's own loop longer than this makes it listen for one interval before it
-    judges."""
+    """When the broker's loop stands still for longer than this, no peer is lost in the next
+    `worker_interval`: messages that have arrived meanwhile are read first."""
 
     drain_timeout: float = 10.0
-    """How long a broker that was asked to stop waits for its open requests."""
+    """How long a broker that drains waits for its open requests."""
     send_hwm: int = 1000
-    """Messages that the socket itself holds for one peer; in bytes at most this times
-    `max_message`."""
+    """Messages that the socket holds for one peer; in bytes at most this times `max_message`."""
 
     session_ttl: float = 60.0
-    """How long the handle and the subscriptions of a client that named a session wait for its
-    return."""
+    """How long the broker keeps the handle and the subscriptions of a session whose client is
+    gone."""
 
     default_ttl: float = 60.0
-    """Deadline of a request that brings none."""
+    """Time to live of a request that states none."""
     max_ttl: float = 3600.0
-    """Longest deadline of any request."""
+    """Longest time to live of any request."""
     max_attempts: int = 3
     """Dispatches of one request before its client gets 502."""
     hook_timeout: float = 5.0
-    """How long an async hook may take; then its request gets 500."""
+    """How long an async hook may take; after that its request gets 500."""
     balancing: str = "least-outstanding"
     """How a worker is chosen: `least-outstanding`, `least-load`, `round-robin`,
-    `least-recently-used`, `random-two`, `sticky`, or one of your own."""
+    `least-recently-used`, `random-two`, `sticky`, or the name of a custom strategy."""
     balancings: dict[str, str] = {}
-    """The same for single services, by name."""
+    """`balancing` of single services, by name."""
     delphi_capacity: int = spec.MAX_CAPACITY
-    """Requests that a Delphi worker is given at once."""
+    """Requests that a Delphi worker may hold at a time."""
     legacy_errors: str = "silence"
-    """`silence`: a failed request of a 0.1, 0.2 or Delphi client is counted; `reply`: answered with
-    status and text."""
+    """What a 0.1, 0.2 or Delphi client gets for a failed request: `silence`: nothing, the failure
+    is counted; `reply`: a reply with status and text."""
     delphi_unverified: bool = False
     """Accept Delphi messages whose closing hash is 0."""
 
     acl: str = ""
-    """A TOML file of access rules (docs/rights.md), read again when it changes; empty: everybody
-    may do everything."""
+    """A TOML file of access rules (docs/rights.md), read again when it changes; empty: everything
+    is allowed."""
 
     curve: bool = False
     """Encrypt every connection (docs/certificates.md)."""
     certificate: str = ""
-    """The broker's own pair, made at the first start and kept; empty: `broker.key` in the user's
-    state folder."""
+    """The broker's own key pair, made at the first start and kept; empty: `broker.key` in the
+    user's state folder."""
     clients: str = ""
-    """Who may connect: a TOML file of keys, or a folder of public certificates, read again when it
-    changes; `any`: encrypted, and nobody knows who; `local`, without `curve`: this machine."""
+    """The clients that may connect: a TOML file of keys, or a folder of public certificates, read
+    again when it changes; `any`: all, encrypted and without an identity; `local`, without `curve`:
+    those of this machine."""
     passwords: str = ""
-    """A file of users and passwords (`majordomus passwd`), asked for without `curve`, on this
-    machine alone; read again when it changes."""
+    """A file of users and passwords (`majordomus passwd`), for connections without `curve` from
+    this machine; read again when it changes."""
     insecure: bool = False
-    """Bind also where others can reach it, with neither encryption nor identity."""
+    """Bind addresses that other machines can reach, without encryption and identity."""
 
     slow: float = 1.0
-    """A request that took longer is kept for `majordomus explain`, as is what was tried again or
+    """A request that takes longer is kept for `majordomus explain`, as is one that was retried or
     not answered with 200."""
     max_stories: int = 1000
-    """How many of these are kept."""
+    """Requests that are kept for `majordomus explain`."""
 
     max_frames: int = 1024
     """Body frames of a message."""
@@ -102,17 +104,17 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_open: int = 10_000
     """Open conversations of one client."""
     max_queue: int = 100_000
-    """Requests waiting in all."""
+    """Queued requests in all."""
     max_queue_bytes: int = 1024 * MIB
-    """Bytes waiting in all."""
+    """Bytes of all queued requests."""
     max_service_queue: int = 50_000
-    """Requests waiting for one service."""
+    """Queued requests of one service."""
     max_service_queue_bytes: int = 512 * MIB
-    """Bytes waiting for one service."""
+    """Bytes of the queued requests of one service."""
     max_client_queue: int = 10_000
-    """Requests of one client that wait."""
+    """Queued requests of one client."""
     max_client_queue_bytes: int = 256 * MIB
-    """Bytes of one client that wait."""
+    """Bytes of the queued requests of one client."""
     max_topic: int = spec.MAX_NAME
     """Bytes of a topic or a pattern."""
     max_topic_tokens: int = 16
@@ -126,24 +128,24 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_answered: int = 10_000
     """Answered handles of one Delphi worker that may still carry events."""
     max_outbox: int = 1000
-    """Messages held for a peer whose socket is full; answers may use as much again."""
+    """Messages held for a peer whose socket is full. Answers may use twice as much."""
     max_outbox_bytes: int = 64 * MIB
-    """Bytes held for a peer whose socket is full; answers may use as much again."""
+    """Bytes held for a peer whose socket is full. Answers may use twice as much."""
     max_outboxes_bytes: int = 1024 * MIB
-    """Bytes held for all such peers together; answers may use as much again."""
+    """Bytes held for all such peers together. Answers may use twice as much."""
     max_unfinished_bytes: int = 1024 * MIB
-    """Bytes of messages that have not come to their ends, of all connections together: the
+    """Bytes of incompletely received messages, of all connections together. Beyond that, the
     connection that holds most of them is ended. On plain TCP alone."""
     max_address_connections: int = 20_000
-    """Connections of one address: what is beyond is ended."""
+    """Connections of one address; further ones are ended."""
     max_address_handshakes: int = 1024
-    """Connections of one address that have said nothing yet, in the time of a handshake."""
+    """Connections of one address that have sent no message yet, in the time of a handshake."""
 
     def __post_init__(self) -> None:
-        """Refuse what no broker can run with.
+        """Check every setting against its bounds.
 
         Raises:
-            ConfigurationError: names the setting, what it is, and what it may be.
+            ConfigurationError: names the setting, its value and the values that it may have.
         """
         for name in DURATIONS:
             _check(name, getattr(self, name), 0.001, LONGEST)
@@ -158,14 +160,14 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if self.legacy_errors not in LEGACY_ERRORS:
             known = ", ".join(LEGACY_ERRORS)
             raise ConfigurationError(
-                f"legacy_errors = {self.legacy_errors!r} is unknown; there is: {known}"
+                f"legacy_errors = {self.legacy_errors!r} is not one of: {known}"
             )
 
 
 LONGEST = 100 * 365 * 86400.0
 """A century: no duration is longer, and none is endless."""
 LONGEST_TTL = 4_294_967.295
-"""49 days: what the header of MDP/0.3 can hold, in milliseconds."""
+"""49 days: the most milliseconds that the header of MDP/0.3 can hold."""
 MOST = 2**31 - 1
 LEGACY_ERRORS = ("silence", "reply")
 DURATIONS = (
@@ -190,7 +192,7 @@ COUNTS = (
     "max_address_handshakes",
 )
 BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
-"""May be 0: there are none, then."""
+"""Settings that may be 0."""
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:
@@ -221,11 +223,13 @@ FIXED = (
     "max_address_connections",
     "max_address_handshakes",
 )
-"""What peers were told, or sockets were made with: a running broker keeps it."""
+"""Settings that peers have been sent, or that sockets were made with. A running broker keeps
+them."""
 
 
 def merged(running: BrokerSettings, new: BrokerSettings) -> tuple[BrokerSettings, tuple[str, ...]]:
-    """`new`, but for what is fixed; and which of that is different and waits for a new start."""
+    """Return `new` with the fixed settings of `running`, and the names of those that differ: they
+    need a restart."""
     kept = {name: getattr(running, name) for name in FIXED}
     left = tuple(name for name, value in kept.items() if getattr(new, name) != value)
     return msgspec.structs.replace(new, **kept), left

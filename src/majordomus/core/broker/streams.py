@@ -1,17 +1,18 @@
-"""Streams: the credit of both directions of a conversation, and the client's parts on their way
+"""Streams: the credit of both directions of a conversation, and the parts that a client sends
 (docs/spec/mdp-0.3.md, section 14).
 
-A sender spends credit that the other end has granted, and who spends more ends the conversation
-with 429. Credit goes end to end; the broker grants it only for an end whose dialect has no word for
-it. What belongs to a stream is made when the first part or credit comes: a plain call has none.
+A sender spends credit that the other end has granted; a sender that spends more ends the
+conversation with 429. Credit goes from end to end. The broker grants it itself only for an end
+whose dialect has no CREDIT. A `RequestStream` is made with the first part or credit: a plain call
+has none.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.state.request_stream import RequestStream
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
+    from majordomus.core.broker.state.request_stream import StreamPart
     from majordomus.core.broker.state.requests import AcceptedRequest
     from majordomus.core.broker.state.services import FairQueue
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
 PART_COST = 64
-"""Bytes that a waiting part counts beside its body: an empty one takes room as well."""
+"""Bytes that a waiting part counts beside its body: an empty one takes memory as well."""
 STEP = spec.FIRST_CREDIT // 2
-"""Parts that the broker grants at a time, for an end that has no word for it."""
+"""Parts that the broker grants at a time for an end whose dialect has no CREDIT."""
 
 OVERDRAWN_BY_WORKER = "the worker sent more parts than the client had given credit for"
 OVERDRAWN_BY_CLIENT = "the client sent more parts than it had been given credit for"
@@ -44,44 +45,8 @@ class EndsRequests(Protocol):
     def expire(self, request: AcceptedRequest, now: float) -> None: ...
 
 
-class StreamPart(NamedTuple):
-    """A PARTIAL or the FINAL of a client."""
-
-    body: list[Frame]
-    flags: int
-    metadata: bytes
-    size: int
-
-
-class RequestStream:
-    """What one conversation's streams have come to.
-
-    ``down``: parts that the client still accepts. ``up``: parts that the client may still send,
-    ``room``: those that the worker still accepts. ``open``: the client's side is. ``waiting``: the
-    client's parts that no worker has got, ``size`` and ``frames`` theirs and the FINAL's.
-    """
-
-    __slots__ = ("down", "final", "final_due", "frames", "open", "room", "size", "up", "waiting")
-
-    def __init__(self, is_open: bool) -> None:
-        self.down = spec.FIRST_CREDIT
-        self.up = spec.FIRST_CREDIT if is_open else 0
-        self.room = 0
-        self.open = is_open
-        self.waiting: deque[StreamPart] = deque()
-        self.final: StreamPart | None = None
-        self.final_due = False
-        self.size = 0
-        self.frames = 0
-
-    def joined(self, body: list[Frame]) -> list[Frame]:
-        """`body`, every part and the end: one request for a worker that knows no parts."""
-        last = [self.final] if self.final is not None else []
-        return [*body, *(frame for piece in [*self.waiting, *last] for frame in piece.body)]
-
-
 def stream_of(request: AcceptedRequest) -> RequestStream:
-    """The request's stream, made now if it had none."""
+    """Return the stream of `request`, made if need be."""
     stream = request.stream
     if stream is None:
         stream = request.stream = RequestStream(bool(request.flags & spec.MORE))
@@ -89,7 +54,7 @@ def stream_of(request: AcceptedRequest) -> RequestStream:
 
 
 class Streams:
-    """Counts credit and passes the client's parts on."""
+    """Counts credit, and forwards the client's parts."""
 
     def __init__(
         self, registry: Registry, outgoing: Outgoing, ends: EndsRequests, hooks: InstalledHooks
@@ -103,11 +68,11 @@ class Streams:
     # ── worker → client ───────────────────────────────────────────────────────────────────────────
 
     def may_pass(self, request: AcceptedRequest, now: float) -> bool:
-        """Spend one credit for a part of the answer. False when the worker had none left: the
-        conversation has ended with 429.
+        """Spend one credit for a part of the worker. False when it had none left: the conversation
+        has ended with 429.
 
-        A worker whose dialect has no credit cannot be slowed down: it may be as far ahead of the
-        client as an outbox holds.
+        A worker whose dialect has no credit cannot be slowed down. It may be ahead of the client by
+        as many parts as an outbox holds.
         """
         stream, worker = stream_of(request), request.worker
         slowed = worker is not None and worker.dialect is MDP03
@@ -121,22 +86,21 @@ class Streams:
         return True
 
     def grant_back(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """Credit for a worker's parts that nobody else will grant: its client cannot, or did not
-        get them."""
+        """Grant credit in place of the client, which has no CREDIT or did not get the parts."""
         stream, worker = stream_of(request), request.worker
         stream.down += parts
         if worker is not None and worker.dialect is MDP03:
             self._credit_worker(request, worker, parts, now)
 
-    def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """CREDIT of a client: what is held for its worker, if none has the request yet."""
+    def client_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
+        """Handle CREDIT of a client: pass it to the worker, now or with the REQUEST."""
         if request.state is REPLIED:
-            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
             return
         stream, worker = stream_of(request), request.worker
         added = min(parts, spec.MOST_CREDIT - stream.down)
         if added <= 0 or request.flags & spec.ONE_WAY:
-            self.registry.drop("idle-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("idle-credit", request.peer.id, count_only=True)
             return
         stream.down += added
         if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
@@ -144,49 +108,51 @@ class Streams:
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
-    def client_part(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
-        """PARTIAL of a client: passed on, or kept until a worker takes it."""
+    def client_part(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
+        """Handle PARTIAL of a client: forward it, or hold it until a worker has credit for it."""
         stream = request.stream
         if stream is None or not stream.open:
-            self.registry.drop("late-part", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-part", request.peer.id, count_only=True)
             return
         if stream.up < 1:
             self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
             return
         stream.up -= 1
-        stream.waiting.append(piece)
-        self._keep(request, stream, piece, now)
+        stream.waiting.append(part)
+        self._forward_or_hold(request, stream, part, now)
 
-    def client_final(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
-        """FINAL of a client: its side is closed, the worker's is not."""
+    def client_final(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
+        """Handle FINAL of a client: it closes the client's side alone."""
         stream = request.stream
         if stream is None or not stream.open:
-            self.registry.drop("late-part", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-part", request.peer.id, count_only=True)
             return
         stream.open = False
         stream.up = 0
-        stream.final = piece
+        stream.final = part
         stream.final_due = True
-        self._keep(request, stream, piece, now)
+        self._forward_or_hold(request, stream, part, now)
 
-    def worker_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
-        """CREDIT of a worker: its client may send as much more, less what waits here already."""
+    def worker_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
+        """Handle CREDIT of a worker: its client may send as many parts, less those that wait at the
+        broker already."""
         stream = request.stream
         if stream is None or request.state not in AT_WORKER or not (stream.open or stream.waiting):
-            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
             return
         stream.room = min(stream.room + parts, spec.MOST_CREDIT)
-        self._pass_on(request, stream, now)
+        self._forward(request, stream, now)
         if stream.open:
-            self._grant(request, stream, stream.room - len(stream.waiting) - stream.up, now)
+            self._credit_client(request, stream, stream.room - len(stream.waiting) - stream.up, now)
 
     def dispatch(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> None:
-        """REQUEST to `worker`, with the credit that its client has granted, and what waits.
+        """Send REQUEST to `worker`, with the credit that its client has granted, and the parts that
+        wait.
 
-        A worker whose dialect knows no parts gets them joined into one request when the client has
-        said its last; until then it has the slot, and nothing else of it.
+        A worker whose dialect has no parts gets one joined request after the client's FINAL. Until
+        then only the slot is taken.
         """
         stream.final_due = stream.final is not None
         if worker.dialect is MDP03:
@@ -198,24 +164,24 @@ class Streams:
                 self._credit_worker(request, worker, added, now)
         else:
             worker.not_delivered(request.dispatch_id)
-        self._pass_on(request, stream, now)
+        self._forward(request, stream, now)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(
-        self, request: AcceptedRequest, stream: RequestStream, piece: StreamPart, now: float
+    def _forward_or_hold(
+        self, request: AcceptedRequest, stream: RequestStream, part: StreamPart, now: float
     ) -> None:
-        """What came of the client goes on if it can. What has to wait counts toward the limits
-        (rule 4)."""
-        stream.size += piece.size
-        stream.frames += len(piece.body)
+        """Forward a part of the client if its worker has credit; else hold it, within the bounds of
+        rule 4."""
+        stream.size += part.size
+        stream.frames += len(part.body)
         if request.queue is not None:
-            full = self._grow(request, request.queue, piece.size)
+            full = self._grow(request, request.queue, part.size)
         elif request.state is HELD and self.hooks.holding is not None:
-            full = self.hooks.holding.grow(request, piece.size)
+            full = self.hooks.holding.grow(request, part.size)
         else:
-            request.size += piece.size
-            if request.state in AT_WORKER and not self._pass_on(request, stream, now):
+            request.size += part.size
+            if request.state in AT_WORKER and not self._forward(request, stream, now):
                 return
             beyond = stream.size > self.settings.max_client_queue_bytes
             full = f"{stream.size} bytes of this stream wait already" if beyond else ""
@@ -223,7 +189,8 @@ class Streams:
             self.ends.fail(request, spec.TOO_MANY, full, now)
 
     def _grow(self, request: AcceptedRequest, queue: FairQueue, size: int) -> str:
-        """A request that waits has become larger: which bound that breaks; empty when none."""
+        """Count more bytes of a queued request. Returns the bound that is exceeded now; empty when
+        none is."""
         peer, registry, settings = request.peer, self.registry, self.settings
         request.size += size
         queue.size += size
@@ -237,8 +204,9 @@ class Streams:
             return f"{registry.queued_bytes} bytes wait at this broker already"
         return ""
 
-    def _pass_on(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
-        """Send the worker what it takes of what waits. False when that has ended the request."""
+    def _forward(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
+        """Send the worker the waiting parts that it has credit for. False when that has ended the
+        request."""
         worker = request.worker
         if worker is None:
             return True
@@ -246,14 +214,14 @@ class Streams:
             return self._join(request, stream, worker, now)
         waiting = stream.waiting
         while waiting and stream.room:
-            piece = waiting.popleft()
+            part = waiting.popleft()
             stream.room -= 1
-            stream.size -= piece.size
-            stream.frames -= len(piece.body)
-            request.size -= piece.size
+            stream.size -= part.size
+            stream.frames -= len(part.body)
+            request.size -= part.size
             request.move("part")
             self.registry.counts.parts += 1
-            message = encoding.part_to(request, piece)
+            message = encoding.part_to(request, part)
             self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch_id, now)
         if stream.final_due and not waiting and stream.final is not None:
             stream.final_due = False
@@ -264,7 +232,8 @@ class Streams:
     def _join(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
     ) -> bool:
-        """One request for a worker that knows no parts, when the client has said its last."""
+        """Send one joined request to a worker whose dialect has no parts, after the client's FINAL.
+        Until then grant credit to the client. False when the request has ended as too large."""
         if not worker.is_undelivered(request.dispatch_id):
             return True
         frames, size = len(request.body) + stream.frames, request.size
@@ -273,7 +242,7 @@ class Streams:
             return False
         if stream.open:
             if stream.up <= STEP:
-                self._grant(request, stream, STEP, now)
+                self._credit_client(request, stream, STEP, now)
             return True
         worker.delivered(request.dispatch_id)
         stream.final_due = False
@@ -282,9 +251,10 @@ class Streams:
         self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
         return True
 
-    def _grant(
+    def _credit_client(
         self, request: AcceptedRequest, stream: RequestStream, parts: int, now: float
     ) -> None:
+        """Send CREDIT to the client."""
         if parts > 0:
             stream.up += parts
             frames = [*request.envelope, *encoding.credit(request.id, parts)]
@@ -293,5 +263,6 @@ class Streams:
     def _credit_worker(
         self, request: AcceptedRequest, worker: RegisteredWorker, parts: int, now: float
     ) -> None:
+        """Send CREDIT to an MDP/0.3 worker."""
         message = encoding.credit(request.dispatch_id, parts)
         self.outgoing.send(worker.peer, message, spec.CREDIT, request.dispatch_id, now)

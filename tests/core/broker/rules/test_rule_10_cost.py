@@ -1,5 +1,5 @@
-"""Rule 10: work per heartbeat, dispatch and expiry does not grow with the number of peers, and what
-nobody needs any more is forgotten.
+"""Rule 10: work per heartbeat, dispatch and expiry does not grow with the number of peers, and
+entries that are not needed any more are forgotten.
 
 Work is counted in executed lines of the package, so these tests measure no time.
 """
@@ -25,7 +25,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 
 def lines_of(action: Callable[[], object]) -> int:
-    """How many lines of this package `action` executes, jumps back included."""
+    """Count the lines of this package that `action` executes, each time again in a loop."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -75,13 +75,13 @@ def one_loaded_and_one_small_worker(harness: BrokerHarness, n: int) -> None:
 
 
 def many_that_declined(harness: BrokerHarness, n: int) -> None:
-    """W has declined n requests, which wait for V."""
+    """W has rejected n requests, which wait for V."""
     harness.worker(b"worker-v")
     harness.request(C, 1_000_000)
     harness.worker(W)
     for i in range(n):
         harness.request(C, i + 1)
-        given = [w for w in harness.words() if w[:2] == (W, "REQUEST")]
+        given = [w for w in harness.messages() if w[:2] == (W, "REQUEST")]
         harness.reject(W, given[-1][2]["id"])
 
 
@@ -109,7 +109,7 @@ CASES = {
     "a dispatch": (many_workers, ask),
     "an answer": (many_busy_workers, lambda harness: harness.answer(b"w000007", number(8))),
     "a request that waits": (many_waiting, lambda harness: harness.request(C, 1)),
-    "a cancel": (many_waiting, lambda harness: harness.say(b"c000007", spec.CANCEL, id=1)),
+    "a cancel": (many_waiting, lambda harness: harness.receive_03(b"c000007", spec.CANCEL, id=1)),
     "a slot for those that wait": (many_waiting, lambda harness: harness.worker(W)),
     "an expiry": (many_services, expire_one),
     "a refusal": (many_services, ask),
@@ -137,7 +137,7 @@ def test_client_without_presence_is_forgotten_ten_minutes_after_its_last_message
 ) -> None:
     harness.request(C, 1, ttl=1000)
     harness.pass_time(300)
-    harness.say(C, spec.CANCEL, id=9)
+    harness.receive_03(C, spec.CANCEL, id=9)
     harness.pass_time(599)
     assert set(harness.machine.registry.peers) == {C}
     harness.pass_time(2)
@@ -156,20 +156,20 @@ def test_client_that_waits_for_an_answer_is_not_forgotten(make_harness: MakeHarn
 @pytest.mark.parametrize("dialect", list(LEGACY))
 def test_idle_legacy_client_is_forgotten(make_harness: MakeHarness, dialect: Dialect) -> None:
     harness = make_harness(client_idle=10.0, default_ttl=1.0)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
     harness.pass_time(25)
     assert set(harness.machine.registry.peers) == set()
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
-def test_client_that_is_forgotten_is_met_anew(make_harness: MakeHarness) -> None:
+def test_client_that_was_forgotten_is_a_new_peer(make_harness: MakeHarness) -> None:
     harness = make_harness(client_idle=10.0)
     harness.request(C, 1, ttl=1000)
     harness.pass_time(30)
-    harness.said()
+    harness.sent()
     harness.worker(W)
     harness.request(C, 2, b"x")
-    assert harness.words()[1:] == [harness.given(W, 1, C, b"x")]
+    assert harness.messages()[1:] == [harness.request_to(W, 1, C, b"x")]
 
 
 def test_request_that_ended_leaves_nothing_behind(harness: BrokerHarness) -> None:
@@ -183,7 +183,7 @@ def test_request_that_ended_leaves_nothing_behind(harness: BrokerHarness) -> Non
     assert registry.workers[W].held == {}
 
 
-def test_service_that_nobody_serves_or_wants_is_forgotten(harness: BrokerHarness) -> None:
+def test_service_without_worker_and_request_is_forgotten(harness: BrokerHarness) -> None:
     harness.request(C, 1, service=b"a", ttl=100)
     harness.worker(W, b"b")
     harness.request(C, 2, service=b"c", address=b"nobody")

@@ -1,5 +1,5 @@
-"""Rule 11: limits first, then hooks, then rights and place. What a hook decides is done, what it
-holds is counted, and each request still has exactly one outcome."""
+"""Rule 11: limits are checked first, then hooks, then access rules, before a request is placed.
+Actions of hooks are carried out, held requests are counted, and each request has one outcome."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def outcomes(harness: BrokerHarness) -> dict[str, int]:
 
 
 def settled(harness: BrokerHarness) -> None:
-    """Nothing is open, held or counted any more."""
+    """Check that no request is open, held or counted any more."""
     harness.check()
     registry, holding = harness.machine.registry, harness.machine.hooks
     assert (registry.open, registry.queued, registry.queued_bytes) == (0, 0, 0)
@@ -45,16 +45,16 @@ def settled(harness: BrokerHarness) -> None:
 
 
 class TestRequests:
-    """What each action does to a request, at once and later."""
+    """The effect of each action on a request, at once and later."""
 
     @pytest.fixture(params=["at once", "later"])
     def ask(
         self, request: pytest.FixtureRequest, harness: BrokerHarness
     ) -> Callable[..., ScriptedHooks]:
-        """Sends one request of C that the hook answers with an action."""
+        """Send one request of C, for which the hook decides an action."""
         harness.worker(W)
         harness.worker(W2, b"other")
-        harness.words()
+        harness.messages()
 
         def asked(action: Any, **fields: Any) -> ScriptedHooks:
             if request.param == "at once":
@@ -63,7 +63,7 @@ class TestRequests:
             else:
                 hooks = ScriptedHooks(harness, on_request=LATER)
                 harness.request(C, 1, b"hi", **fields)
-                assert harness.words() == []
+                assert harness.messages() == []
                 harness.check()
                 assert harness.machine.registry.queued == 1
                 hooks.decide(action)
@@ -72,30 +72,32 @@ class TestRequests:
 
         return asked
 
-    def test_forward_lets_the_request_go_its_way(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_forward_places_the_request(self, harness: BrokerHarness, ask: Any) -> None:
         ask(FORWARD)
         (worker, n) = harness.dispatched()[0]
         assert worker == W
         harness.answer(W, n, b"there")
-        assert harness.words() == [final(C, 1, b"there", worker=W)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W)]
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
         settled(harness)
 
-    def test_discard_ends_it_without_a_word(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_discard_ends_the_request_without_an_answer(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         ask(Discard())
-        assert harness.words() == []
+        assert harness.messages() == []
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         assert harness.counts.unanswered == 1
         settled(harness)
 
-    def test_redirect_gives_it_to_another_service_unseen_by_the_client(
+    def test_redirect_moves_the_request_to_another_service_unseen_by_the_client(
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Redirect("other"))
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert (word[0], word[1], word[2]["service"]) == (W2, "REQUEST", b"other")
         harness.answer(W2, word[2]["id"], b"there")
-        assert harness.words() == [final(C, 1, b"there", worker=W2)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W2)]
         settled(harness)
         assert set(harness.machine.registry.services) == {b"echo", b"other"}
 
@@ -103,67 +105,73 @@ class TestRequests:
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Redirect("mmi.nothing"))
-        assert harness.words() == [final(C, 1, b"501")]
+        assert harness.messages() == [final(C, 1, b"501")]
         settled(harness)
 
-    def test_redirect_to_what_is_no_name_is_refused(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_redirect_to_an_invalid_name_is_refused(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Redirect(""))
-        assert harness.words() == [final(C, 1, b"a service needs a name", status=400)]
+        assert harness.messages() == [final(C, 1, b"a service needs a name", status=400)]
         settled(harness)
 
-    def test_send_to_gives_it_to_that_worker_alone(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_send_to_dispatches_to_that_worker_alone(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         harness.worker(b"worker-3")
-        harness.words()
+        harness.messages()
         ask(SendTo(b"worker-3"))
         ((worker, _),) = harness.dispatched()
         assert worker == b"worker-3"
         harness.answer(worker, harness.machine.registry.last_number | spec.BROKER_ID_BIT)
         settled(harness)
 
-    def test_send_to_who_does_not_serve_it_is_a_404(self, harness: BrokerHarness, ask: Any) -> None:
+    def test_send_to_a_worker_without_the_service_is_a_404(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
         ask(SendTo(W2))
         text = f"no worker {W2.hex()} serves 'echo'".encode()
-        assert harness.words() == [final(C, 1, text, status=404)]
+        assert harness.messages() == [final(C, 1, text, status=404)]
         settled(harness)
 
     def test_reply_is_the_brokers_own_answer(self, harness: BrokerHarness, ask: Any) -> None:
         ask(ReplyAction([b"from", b"here"]))
-        assert harness.words() == [final(C, 1, b"from", b"here")]
+        assert harness.messages() == [final(C, 1, b"from", b"here")]
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
         settled(harness)
 
     def test_reply_may_have_another_status(self, harness: BrokerHarness, ask: Any) -> None:
         ask(ReplyAction([b"no"], 404))
-        assert harness.words() == [final(C, 1, b"no", status=404)]
+        assert harness.messages() == [final(C, 1, b"no", status=404)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_reject_tells_status_and_sentence(self, harness: BrokerHarness, ask: Any) -> None:
-        ask(Reject(401, "who are you?"))
-        assert harness.words() == [final(C, 1, b"who are you?", status=401)]
-        assert outcomes(harness) == {"accepted": 1, "failed": 1}
-        settled(harness)
-
-    def test_what_is_no_action_for_a_request_is_a_500(
+    def test_reject_answers_with_its_status_and_text(
         self, harness: BrokerHarness, ask: Any
     ) -> None:
+        ask(Reject(401, "who are you?"))
+        assert harness.messages() == [final(C, 1, b"who are you?", status=401)]
+        assert outcomes(harness) == {"accepted": 1, "failed": 1}
+        settled(harness)
+
+    def test_invalid_action_for_a_request_is_a_500(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Replace([b"x"]))
         ((_, _, status, _),) = harness.finals()
         assert status == 500
         settled(harness)
 
-    def test_one_way_request_that_is_rejected_is_told_nobody(
+    def test_one_way_request_that_is_rejected_is_not_answered(
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Reject(401), flags=spec.ONE_WAY)
-        assert harness.words() == []
+        assert harness.messages() == []
         settled(harness)
 
 
 class TestChanges:
-    """What a hook changes in a request is what the worker gets; the rest is passed as it came."""
+    """The worker gets the changes of a hook, and everything else unchanged."""
 
-    def test_frames_and_metadata_go_on_as_they_were_left(self, harness: BrokerHarness) -> None:
+    def test_frames_and_metadata_are_passed_on_as_the_hook_left_them(
+        self, harness: BrokerHarness
+    ) -> None:
         def change(request: Any) -> None:
             assert request.metadata == {"type": "text", "token": "secret"}
             assert request.token.startswith("secret")
@@ -176,7 +184,7 @@ class TestChanges:
         harness.worker(W)
         packed = metadata.pack({"type": "text", "token": "secret"})
         harness.request(C, 1, b"a", b"b", flags=spec.METADATA, metadata=packed)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         assert word[3] == [b"A", b"b", b"c"]
         assert metadata.unpack(word[2]["metadata"]) == {"type": "text", "seen": True}
         harness.answer(W, word[2]["id"])
@@ -186,27 +194,27 @@ class TestChanges:
         harness.worker(W)
         packed = metadata.pack({"token": "secret"})
         harness.request(C, 1, flags=spec.METADATA, metadata=packed)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         assert "metadata" not in word[2]
         harness.answer(W, word[2]["id"])
 
     def test_token_of_hello_is_there_for_each_request(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=Discard())
         packed = metadata.pack({"token": "t"})
-        harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
+        harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
         harness.request(C, 1)
         assert hooks.last.token.startswith("t")
 
-    def test_body_that_nobody_touches_is_the_same_object(self, harness: BrokerHarness) -> None:
+    def test_body_that_no_hook_changes_is_the_same_object(self, harness: BrokerHarness) -> None:
         big = bytes(1000)
         hooks = ScriptedHooks(harness, on_request=lambda r: FORWARD if r.metadata == {} else None)
         harness.worker(W)
         harness.request(C, 1, big)
-        assert harness.words()[-1][3][0] is big
+        assert harness.messages()[-1][3][0] is big
         assert len(hooks.last.frames) == 1
         harness.answer(W, number(2))
 
-    def test_user_that_a_hook_names_is_told_to_the_worker(self, harness: BrokerHarness) -> None:
+    def test_user_that_a_hook_names_is_sent_to_the_worker(self, harness: BrokerHarness) -> None:
         def name(request: Any) -> Any:
             request.user, request.groups = "ada", ["staff"]
             return FORWARD
@@ -214,7 +222,7 @@ class TestChanges:
         ScriptedHooks(harness, on_request=name)
         harness.worker(W)
         harness.request(C, 1)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         (request,) = harness.machine.registry.peers[C].open.values()
         assert request.caller == Caller("ada", ("staff",))
         assert harness.machine.registry.peers[C].user == ""
@@ -222,7 +230,7 @@ class TestChanges:
         assert told == {"attempt": 1, "user": "ada"}
         harness.answer(W, word[2]["id"])
 
-    def test_what_a_hook_makes_too_large_is_a_413(self, make_harness: Any) -> None:
+    def test_request_that_a_hook_makes_too_large_is_a_413(self, make_harness: Any) -> None:
         harness = make_harness(max_message=10)
 
         def grow(request: Any) -> Any:
@@ -244,12 +252,12 @@ class TestChanges:
 
 
 class TestHeld:
-    """A request that waits for a hook is as open as any other."""
+    """A request that a hook holds is open as any other."""
 
     def test_deadline_passes_in_a_hook(self, harness: BrokerHarness) -> None:
         harness.worker(W)
         hooks = ScriptedHooks(harness, on_request=LATER)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, ttl=1000)
         harness.pass_time(1.1)
         ((_, _, status, (text,)),) = harness.finals()
@@ -267,20 +275,20 @@ class TestHeld:
         harness.request(C, 1)
         harness.pass_time(0.6)
         text = b"a hook of the broker did not decide within 0.5 s"
-        assert harness.words() == [final(C, 1, text, status=500)]
+        assert harness.messages() == [final(C, 1, text, status=500)]
         assert hooks.abandoned == [hooks.seen[0][0]]
         assert harness.counts.dropped["hook-timeout"] == 1
         settled(harness)
 
-    def test_client_takes_it_back(self, harness: BrokerHarness) -> None:
+    def test_client_cancels_a_request_in_a_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
-        harness.say(C, spec.CANCEL, id=1)
+        harness.receive_03(C, spec.CANCEL, id=1)
         assert [f[2] for f in harness.finals()] == [499]
         assert not hooks.decide()
         settled(harness)
 
-    def test_client_is_gone(self, harness: BrokerHarness) -> None:
+    def test_client_of_a_request_in_a_hook_is_gone(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.leave(C)
@@ -293,13 +301,13 @@ class TestHeld:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1, flags=spec.ONE_WAY)
         harness.leave(C)
-        harness.words()
+        harness.messages()
         hooks.decide()
         ((worker, n),) = harness.dispatched()
         harness.answer(worker, n)
         settled(harness)
 
-    def test_resend_of_what_is_held_is_dropped(self, harness: BrokerHarness) -> None:
+    def test_resend_of_a_held_request_is_dropped(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.request(C, 1)
@@ -317,7 +325,7 @@ class TestHeld:
             {"max_service_queue_bytes": 2},
         ],
     )
-    def test_what_is_held_counts_toward_every_limit_of_the_queues(
+    def test_held_requests_count_toward_every_limit_of_the_queues(
         self, make_harness: Any, limit: dict[str, int]
     ) -> None:
         harness = make_harness(**limit)
@@ -341,7 +349,7 @@ class TestHeld:
         assert [status for _, _, status, _ in harness.finals()] == [413, 429, 400]
         assert len(hooks.seen) == 1
 
-    def test_hooks_that_answer_at_once_do_not_see_what_the_queue_has_no_room_for(
+    def test_hooks_that_answer_at_once_do_not_get_requests_beyond_the_queue(
         self, make_harness: Any
     ) -> None:
         harness = make_harness(max_service_queue=1)
@@ -360,19 +368,23 @@ class TestHeld:
         hooks.decide(ReplyAction([b"x"]))
         assert harness.machine.drained
 
-    def test_questions_outlive_the_hooks_that_were_asked(self, harness: BrokerHarness) -> None:
+    def test_pending_decisions_outlive_the_hooks_that_got_them(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         harness.machine.use(None)
         harness.worker(W)
         harness.request(C, 2, b"straight")
-        assert harness.words()[-1][3] == [b"straight"]
+        assert harness.messages()[-1][3] == [b"straight"]
         hooks.decide(ReplyAction([b"late"]))
-        assert harness.words() == [final(C, 1, b"late")]
+        assert harness.messages() == [final(C, 1, b"late")]
         harness.answer(W, number(2))
         settled(harness)
 
-    def test_invariants_notice_what_nobody_will_answer(self, harness: BrokerHarness) -> None:
+    def test_invariants_detect_a_held_request_without_a_pending_decision(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
         holding = harness.machine.hooks
@@ -384,7 +396,7 @@ class TestHeld:
 
 
 class TestReplies:
-    """What each action does to a worker's answer; its slot is free in any case."""
+    """The effect of each action on a worker's reply; its slot is free in any case."""
 
     @pytest.fixture(params=["at once", "later"])
     def reply(
@@ -395,85 +407,85 @@ class TestReplies:
             hooks = ScriptedHooks(harness, on_reply=LATER if later else action)
             harness.worker(W)
             harness.request(C, 1, b"hi")
-            harness.words()
+            harness.messages()
             harness.answer(W, number(1), b"there", status=status)
             if later:
-                assert harness.words() == []
+                assert harness.messages() == []
                 harness.check()
                 hooks.decide(action)
             return hooks
 
         return replied
 
-    def test_forward_passes_it_on(self, harness: BrokerHarness, reply: Any) -> None:
+    def test_forward_passes_the_reply_on(self, harness: BrokerHarness, reply: Any) -> None:
         hooks = reply(FORWARD)
-        assert harness.words() == [final(C, 1, b"there", worker=W)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W)]
         view = hooks.last
         assert (view.service, view.worker, view.status, view.text) == ("echo", W, 200, "there")
         settled(harness)
 
     def test_forward_passes_a_failure_on(self, harness: BrokerHarness, reply: Any) -> None:
         reply(FORWARD, 404)
-        assert harness.words() == [final(C, 1, b"there", worker=W, status=404)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W, status=404)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
-    def test_replace_puts_another_body_there(self, harness: BrokerHarness, reply: Any) -> None:
-        reply(Replace([b"else"]))
-        assert harness.words() == [final(C, 1, b"else", worker=W)]
-        settled(harness)
-
-    def test_reject_makes_a_failure_of_it(self, harness: BrokerHarness, reply: Any) -> None:
-        reply(Reject(403, "not yours"))
-        assert harness.words() == [final(C, 1, b"not yours", worker=W, status=403)]
-        settled(harness)
-
-    def test_discard_lets_the_client_hear_nothing(self, harness: BrokerHarness, reply: Any) -> None:
-        reply(Discard())
-        assert harness.words() == []
-        assert outcomes(harness) == {"accepted": 1, "failed": 1}
-        settled(harness)
-
-    def test_what_is_no_action_for_a_reply_is_a_500(
+    def test_replace_changes_the_body_of_the_reply(
         self, harness: BrokerHarness, reply: Any
     ) -> None:
+        reply(Replace([b"else"]))
+        assert harness.messages() == [final(C, 1, b"else", worker=W)]
+        settled(harness)
+
+    def test_reject_turns_the_reply_into_a_failure(
+        self, harness: BrokerHarness, reply: Any
+    ) -> None:
+        reply(Reject(403, "not yours"))
+        assert harness.messages() == [final(C, 1, b"not yours", worker=W, status=403)]
+        settled(harness)
+
+    def test_discard_drops_the_reply(self, harness: BrokerHarness, reply: Any) -> None:
+        reply(Discard())
+        assert harness.messages() == []
+        assert outcomes(harness) == {"accepted": 1, "failed": 1}
+        settled(harness)
+
+    def test_invalid_action_for_a_reply_is_a_500(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Redirect("other"))
         assert [f[2] for f in harness.finals()] == [500]
         settled(harness)
 
-    def test_slot_is_free_while_the_hook_looks_at_the_answer(self, harness: BrokerHarness) -> None:
+    def test_slot_is_free_while_the_hook_holds_the_reply(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=LATER)
         harness.worker(W)
         harness.request(C, 1)
         harness.request(C, 2)
-        harness.words()
+        harness.messages()
         harness.answer(W, number(1), b"one")
         assert harness.dispatched() == [(W, number(3))]
         harness.answer(W, number(3), b"two")
         hooks.decide()
         hooks.decide(which=0)
-        assert harness.words() == [final(C, 2, b"two", worker=W), final(C, 1, b"one", worker=W)]
+        assert harness.messages() == [final(C, 2, b"two", worker=W), final(C, 1, b"one", worker=W)]
         settled(harness)
 
-    def test_worker_may_leave_while_the_hook_looks_at_its_answer(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_worker_may_leave_while_the_hook_holds_its_reply(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=LATER)
         harness.worker(W)
         harness.request(C, 1)
         harness.answer(W, number(1), b"one")
         harness.leave(W)
-        harness.words()
+        harness.messages()
         harness.check()
         hooks.decide()
-        assert harness.words() == [final(C, 1, b"one", worker=W)]
+        assert harness.messages() == [final(C, 1, b"one", worker=W)]
         settled(harness)
 
     def test_answer_that_came_too_late_is_seen_by_no_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=FORWARD)
         harness.worker(W)
         harness.request(C, 1)
-        harness.say(C, spec.CANCEL, id=1)
+        harness.receive_03(C, spec.CANCEL, id=1)
         harness.answer(W, number(1), b"one")
         assert hooks.seen == []
         settled(harness)
@@ -491,11 +503,11 @@ class TestReplies:
         ScriptedHooks(harness, on_part=part)
         harness.worker(W)
         harness.request(C, 1)
-        harness.words()
+        harness.messages()
         for body in (b"1", b"2", b"3"):
             harness.part(W, number(1), body)
         harness.answer(W, number(1))
-        assert harness.words() == [
+        assert harness.messages() == [
             partial(C, 1, b"1"),
             (W, "CREDIT", {"id": number(1), "code": 1}, []),  # for the one that C never gets
             partial(C, 1, b"three"),
@@ -503,19 +515,19 @@ class TestReplies:
         ]
         settled(harness)
 
-    def test_what_a_hook_cannot_do_to_a_part_ends_the_stream(self, harness: BrokerHarness) -> None:
+    def test_invalid_action_for_a_part_ends_the_stream(self, harness: BrokerHarness) -> None:
         ScriptedHooks(harness, on_part=Redirect("x"))
         harness.worker(W)
         harness.request(C, 1)
-        harness.words()
+        harness.messages()
         harness.part(W, number(1), b"1")
-        assert harness.words()[0] == cancel(W, 1)
+        assert harness.messages()[0] == cancel(W, 1)
         harness.answer(W, number(1))
         settled(harness)
 
 
 class TestClients:
-    """Who is seen for the first time, and what follows."""
+    """Decisions about clients at their first message."""
 
     def test_client_is_seen_once_at_its_first_request(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=FORWARD)
@@ -536,27 +548,27 @@ class TestClients:
 
         hooks = ScriptedHooks(harness, on_client=seen)
         packed = metadata.pack({"token": "ada"})
-        harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
-        assert harness.words() == [welcome(C, 30000)]
+        harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
+        assert harness.messages() == [welcome(C, 30000)]
         peer = harness.machine.registry.peers[C]
         assert (peer.user, peer.groups) == ("ADA", ("g",))
         assert hooks.last.present
 
     @pytest.mark.parametrize("later", [False, True])
-    def test_rejected_hello_is_told_and_so_is_every_request(
+    def test_rejected_hello_is_answered_and_so_is_every_request(
         self, harness: BrokerHarness, later: bool
     ) -> None:
         reject = Reject(401, "no token")
         hooks = ScriptedHooks(harness, on_client=LATER if later else reject)
         harness.worker(W)
-        harness.words()
-        harness.say(C, spec.HELLO, id=7)
+        harness.messages()
+        harness.receive_03(C, spec.HELLO, id=7)
         harness.request(C, 8)
         if later:
-            assert harness.words() == []
+            assert harness.messages() == []
             harness.check()
             hooks.decide(reject)
-        words = harness.words()
+        words = harness.messages()
         assert sorted(word[2]["id"] for word in words) == [7, 8]
         assert all(word[3] == [b"no token"] and word[2]["code"] == 401 for word in words)
         harness.request(C, 9)
@@ -564,38 +576,40 @@ class TestClients:
         assert len(hooks.seen) == 1
         settled(harness)
 
-    def test_who_says_hello_again_is_asked_about_again(self, harness: BrokerHarness) -> None:
+    def test_second_hello_of_a_client_is_passed_to_the_hook_again(
+        self, harness: BrokerHarness
+    ) -> None:
         answers = [Reject(401), FORWARD]
         ScriptedHooks(harness, on_client=lambda _: answers.pop(0))
         harness.worker(W)
-        harness.say(C, spec.HELLO)
+        harness.receive_03(C, spec.HELLO)
         harness.request(C, 1)
-        harness.words()
-        harness.say(C, spec.HELLO)
+        harness.messages()
+        harness.receive_03(C, spec.HELLO)
         harness.request(C, 2, b"x")
-        words = harness.words()
+        words = harness.messages()
         assert [word[1] for word in words] == ["WELCOME", "REQUEST"]
         harness.answer(W, words[1][2]["id"])
         settled(harness)
 
-    def test_requests_wait_until_it_is_decided_who_asks(self, harness: BrokerHarness) -> None:
+    def test_requests_wait_for_the_decision_about_their_client(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.worker(W, capacity=9)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, b"one")
         harness.request(C, 2, b"two")
-        assert harness.words() == []
+        assert harness.messages() == []
         harness.check()
         hooks.decide()
-        words = harness.words()
+        words = harness.messages()
         assert [word[3] for word in words] == [[b"one"], [b"two"]]
         for word in words:
             harness.answer(W, word[2]["id"])
         settled(harness)
 
-    def test_hook_that_fails_or_sleeps_over_a_client_bars_it_not_for_ever(
-        self, make_harness: Any
-    ) -> None:
+    def test_failed_or_late_hook_does_not_bar_a_client_for_ever(self, make_harness: Any) -> None:
         harness = make_harness(hook_timeout=0.5)
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.request(C, 1)
@@ -608,7 +622,7 @@ class TestClients:
         settled(harness)
 
     @pytest.mark.parametrize("flags", [0, spec.ONE_WAY])
-    def test_client_that_leaves_before_the_verdict_leaves_nothing(
+    def test_client_that_leaves_before_the_decision_leaves_no_entry(
         self, harness: BrokerHarness, flags: int
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
@@ -620,11 +634,11 @@ class TestClients:
 
 
 class TestOrder:
-    """Hooks stand between the limits and the rights."""
+    """Hooks run after the limits and before the access rules."""
 
     RULES = AccessRules([Rule(True, frozenset(("call", "serve")), users=("ada",))])
 
-    def test_right_is_asked_of_the_user_that_the_hook_names(self, harness: BrokerHarness) -> None:
+    def test_rules_are_checked_for_the_user_that_a_hook_names(self, harness: BrokerHarness) -> None:
         harness.worker(W)
 
         def name(request: Any) -> Any:
@@ -633,9 +647,9 @@ class TestOrder:
 
         hooks = ScriptedHooks(harness, on_request=name)
         peer = harness.machine.registry.peers[W]
-        harness.machine.authority.identify(peer, "ada", (), harness.now)
+        harness.machine.authorization.identify(peer, "ada", (), harness.now)
         harness.machine.set_rights(self.RULES, harness.now)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, flags=spec.METADATA, metadata=metadata.pack({"token": "a"}))
         ((_, n),) = harness.dispatched()
         harness.request(C, 2)
@@ -644,7 +658,7 @@ class TestOrder:
         harness.answer(W, n)
         settled(harness)
 
-    def test_redirect_is_the_brokers_own_decision_but_the_first_right_is_asked(
+    def test_redirect_needs_the_right_for_the_named_service_alone(
         self, harness: BrokerHarness
     ) -> None:
         rules = AccessRules([Rule(True, frozenset(("call",)), names=("front",))])
@@ -657,10 +671,10 @@ class TestOrder:
         assert [f[1:3] for f in harness.finals()] == [(1, 503)]
         settled(harness)
 
-    def test_fail_fast_is_judged_after_the_hooks(self, harness: BrokerHarness) -> None:
+    def test_fail_fast_is_checked_after_the_hooks(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=ReplyAction([b"virtual"]))
         harness.request(C, 1, flags=spec.FAIL_FAST)
-        assert harness.words() == [final(C, 1, b"virtual")]
+        assert harness.messages() == [final(C, 1, b"virtual")]
         hooks.scripts["on_request"] = FORWARD
         harness.request(C, 2, flags=spec.FAIL_FAST)
         assert [f[1:3] for f in harness.finals()] == [(2, 503)]
@@ -671,29 +685,29 @@ class TestOrder:
         harness.request(C, 1, service=b"mmi.service")
         harness.check()
         hooks.decide()
-        assert harness.words() == [final(C, 1, b"400")]
+        assert harness.messages() == [final(C, 1, b"400")]
         settled(harness)
 
     @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.MDP02, Dialect.DELPHI])
-    def test_clients_of_the_older_dialects_are_asked_about_too(
+    def test_clients_of_the_older_dialects_are_passed_to_the_hooks_too(
         self, make_harness: Any, dialect: Dialect
     ) -> None:
         harness = make_harness(legacy_errors="reply")
         codec = LEGACY[dialect]
         hooks = ScriptedHooks(harness, on_request=Redirect("other"), on_reply=FORWARD)
         harness.worker(W, b"other")
-        harness.words()
-        harness.hear(C, *codec.c2b_request(b"echo", [b"hi"]))
+        harness.messages()
+        harness.receive(C, *codec.c2b_request(b"echo", [b"hi"]))
         assert (hooks.last.dialect, hooks.last.text) == (dialect.value, "hi")
         ((_, n),) = harness.dispatched()
         harness.answer(W, n, b"there")
-        assert harness.said() == [(C, codec.b2c_final(b"echo", [b"there"]))]
+        assert harness.sent() == [(C, codec.b2c_final(b"echo", [b"there"]))]
         hooks.scripts["on_request"] = Reject(401, "who?")
-        harness.hear(C, *codec.c2b_request(b"echo", [b"hi"]))
-        assert harness.said() == [(C, codec.b2c_final(b"echo", [b"401", b"who?"]))]
+        harness.receive(C, *codec.c2b_request(b"echo", [b"hi"]))
+        assert harness.sent() == [(C, codec.b2c_final(b"echo", [b"401", b"who?"]))]
         settled(harness)
 
-    def test_outcome_of_every_request_is_told_once(self, harness: BrokerHarness) -> None:
+    def test_outcome_of_every_request_is_reported_once(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, ends=True)
         harness.worker(W)
         harness.request(C, 1, ttl=500)
@@ -701,7 +715,7 @@ class TestOrder:
         harness.answer(W, number(1), b"x", status=404)
         harness.pass_time(0.6)
         harness.request(C, 3)
-        harness.say(C, spec.CANCEL, id=3)
+        harness.receive_03(C, spec.CANCEL, id=3)
         told = [(o.outcome, o.status, o.attempts) for o in hooks.outcomes]
         assert told == [("failed", 404, 1), ("expired", 408, 1), ("cancelled", 499, 0)]
 
@@ -719,42 +733,42 @@ class TestOwnCalls:
         harness.turn()
         return answers
 
-    def test_answer_comes_back_and_no_hook_sees_it(self, harness: BrokerHarness) -> None:
+    def test_answer_to_the_brokers_own_call_passes_no_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=Discard(), on_reply=Discard(), ends=True)
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [b"hi"])
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert (word[0], word[1], word[3]) == (W, "REQUEST", [b"hi"])
         harness.check()
         harness.answer(W, word[2]["id"], b"there")
         assert answers == [(200, [b"there"])]
-        assert harness.words() == []
+        assert harness.messages() == []
         assert (hooks.seen, hooks.outcomes) == ([], [])
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
 
     def test_parts_are_joined(self, harness: BrokerHarness) -> None:
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [])
         ((_, n),) = harness.dispatched()
         harness.part(W, n, b"1")
         harness.part(W, n, b"2")
         harness.answer(W, n, b"3")
         assert answers == [(200, [b"1", b"2", b"3"])]
-        assert harness.words() == []
+        assert harness.messages() == []
 
     def test_parts_beyond_the_bounds_are_a_413(self, make_harness: Any) -> None:
         harness = make_harness(max_frames=2)
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [])
         ((_, n),) = harness.dispatched()
         for _ in range(3):
             harness.part(W, n, b"1")
         harness.answer(W, n)
         assert [status for status, _ in answers] == [413]
-        assert harness.words() == []
+        assert harness.messages() == []
 
     def test_deadline_refusal_and_withdrawal(self, make_harness: Any) -> None:
         harness = make_harness(max_message=10, max_open=1)
@@ -769,28 +783,30 @@ class TestOwnCalls:
         harness.machine.withdraw_call(harness.machine.registry.last_number - 1, harness.now)
         harness.machine.withdraw_call(harness.machine.registry.last_number - 1, harness.now)
         harness.turn()
-        assert harness.words() == [cancel(W, n & ~spec.BROKER_ID_BIT)]
+        assert harness.messages() == [cancel(W, n & ~spec.BROKER_ID_BIT)]
         harness.answer(W, n)
         assert gone == []
         assert harness.machine.drained
 
-    def test_call_without_a_listener_is_one_way(self, harness: BrokerHarness) -> None:
+    def test_call_without_done_is_one_way(self, harness: BrokerHarness) -> None:
         harness.worker(W)
-        harness.words()
+        harness.messages()
         harness.machine.call(b"echo", [b"x"], 0.0, harness.now)
         harness.turn()
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert word[2]["flags"] & spec.ONE_WAY
         harness.answer(W, word[2]["id"])
-        assert harness.words() == []
+        assert harness.messages() == []
         assert harness.machine.drained
 
-    def test_hook_calls_and_goes_on_when_the_answer_is_there(self, harness: BrokerHarness) -> None:
+    def test_hook_calls_a_service_and_decides_after_the_answer(
+        self, harness: BrokerHarness
+    ) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.worker(W)
         harness.worker(W2, b"login")
         harness.request(C, 1, b"secret", service=b"login")
-        harness.words()
+        harness.messages()
 
         def done(status: int, frames: list[bytes]) -> None:
             harness.machine.resume(hooks.seen[0][0], ReplyAction(frames), harness.now)
@@ -800,14 +816,14 @@ class TestOwnCalls:
         ((_, n),) = harness.dispatched()
         harness.answer(W, n, b"granted")
         harness.turn()
-        assert harness.words() == [final(C, 1, b"granted")]
+        assert harness.messages() == [final(C, 1, b"granted")]
         settled(harness)
 
 
 class TestReconfigure:
     """Settings of a running machine."""
 
-    def test_new_limits_hold_from_now_on_and_what_is_fixed_is_named(
+    def test_new_limits_hold_at_once_and_fixed_settings_are_returned(
         self, harness: BrokerHarness
     ) -> None:
         settings = BrokerSettings(max_open=1, default_ttl=1.0, name="x", max_message=5)
@@ -820,11 +836,11 @@ class TestReconfigure:
         harness.pass_time(1.1)
         assert [f[:3] for f in harness.finals()] == [(C2, 1, 503)]
 
-    def test_every_room_has_the_new_settings(self, harness: BrokerHarness) -> None:
+    def test_every_part_of_the_machine_has_the_new_settings(self, harness: BrokerHarness) -> None:
         harness.machine.reconfigure(BrokerSettings(legacy_errors="reply"), harness.now)
         harness.machine.drain(harness.now)
-        harness.hear(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
-        assert len(harness.said()) == 1
+        harness.receive(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
+        assert len(harness.sent()) == 1
         machine = harness.machine
         rooms = (
             machine,
@@ -837,20 +853,18 @@ class TestReconfigure:
 
 
 class TestGoneMeanwhile:
-    """Who was there when a hook was asked need not be there when it answers."""
+    """Peers that are lost or change while a decision is pending."""
 
-    def test_worker_that_was_asked_for_is_lost_while_a_hook_thinks(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_named_worker_is_lost_while_a_decision_is_pending(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.worker(W)
         harness.request(C, 1, b"x", address=W)
         harness.leave(W)
         harness.worker(W2)
-        harness.words()
+        harness.messages()
         hooks.decide(FORWARD)
         gone = b"the requested worker is gone; call again without naming a worker"
-        assert harness.words() == [final(C, 1, gone, status=404)]
+        assert harness.messages() == [final(C, 1, gone, status=404)]
         settled(harness)
 
     RULES = (
@@ -859,7 +873,7 @@ class TestGoneMeanwhile:
     )
 
     @pytest.mark.parametrize("flags", [0, spec.ONE_WAY])
-    def test_worker_that_a_hook_finds_to_be_another_loses_what_it_asked(
+    def test_worker_that_a_hook_gives_another_user_loses_its_requests(
         self, harness: BrokerHarness, flags: int
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
@@ -868,61 +882,61 @@ class TestGoneMeanwhile:
         harness.request(W, 1, b"x", service=b"other", flags=flags)
         hooks.last.user = "bob"
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        assert [word[:2] for word in harness.messages()] == [(W, "WELCOME"), (W, "DISCONNECT")]
         assert outcomes(harness) == {"accepted": 1, "cancelled": 1}
         settled(harness)
 
-    def test_worker_that_says_hello_and_is_found_to_be_another_is_not_greeted(
+    def test_worker_that_a_hook_gives_another_user_at_hello_gets_no_second_welcome(
         self, harness: BrokerHarness
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.machine.set_rights(AccessRules(self.RULES, {}), harness.now)
         harness.worker(W)
-        harness.say(W, spec.HELLO, id=9)
+        harness.receive_03(W, spec.HELLO, id=9)
         hooks.last.user = "bob"
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        assert [word[:2] for word in harness.messages()] == [(W, "WELCOME"), (W, "DISCONNECT")]
         settled(harness)
 
-    def test_hello_that_comes_again_replaces_the_question_that_is_open(
-        self, harness: BrokerHarness
-    ) -> None:
+    def test_repeated_hello_replaces_the_pending_decision(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
-        harness.say(C, spec.HELLO, id=1)
+        harness.receive_03(C, spec.HELLO, id=1)
         harness.request(C, 2, b"x", flags=spec.FAIL_FAST)
-        harness.say(C, spec.HELLO, id=3)
+        harness.receive_03(C, spec.HELLO, id=3)
         assert hooks.abandoned == [hooks.seen[0][0]]
         assert not hooks.decide(Reject(401, "too late"), 0)
-        assert harness.words() == []
+        assert harness.messages() == []
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(C, "FINAL"), (C, "WELCOME")]
+        assert [word[:2] for word in harness.messages()] == [(C, "FINAL"), (C, "WELCOME")]
         settled(harness)
 
-    def test_nothing_is_kept_of_a_client_that_has_left(self, harness: BrokerHarness) -> None:
+    def test_no_entry_is_kept_of_a_client_that_has_left(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=FORWARD)
         token = {"flags": spec.METADATA, "metadata": metadata.pack({"token": "t"})}
-        harness.say(C, spec.HELLO, **token)
+        harness.receive_03(C, spec.HELLO, **token)
         harness.leave(C)
         holding = harness.machine.hooks
         assert holding is not None
         assert (holding.tokens, holding.clients, hooks.lost) == ({}, {}, [(C, "left")])
 
 
-def test_answer_that_finds_no_room_to_wait_in_is_no_reason_to_ask_again(make_harness: Any) -> None:
-    """A client sends again after 429, and what it asked for has run already."""
+def test_answer_that_hooks_have_no_space_to_hold_is_answered_500_and_not_429(
+    make_harness: Any,
+) -> None:
+    """A client repeats a request after 429, but this one has run already."""
     harness = make_harness(max_queue=1)
     hooks = ScriptedHooks(harness, on_reply=LATER)
     harness.worker(W, capacity=2)
     harness.request(C, 1, b"x", flags=spec.ONCE)
     harness.request(C, 2, b"x", flags=spec.ONCE)
-    harness.words()
+    harness.messages()
     harness.answer(W, number(1), b"one")
     harness.answer(W, number(2), b"two")
     assert [f[:3] for f in harness.finals()] == [(C, 2, 500)]
     assert hooks.abandoned == [hooks.seen[1][0]]
     harness.check()
     hooks.decide(FORWARD, 0)
-    assert harness.words() == [final(C, 1, b"one", worker=W)]
+    assert harness.messages() == [final(C, 1, b"one", worker=W)]
     settled(harness)
 
 
@@ -936,7 +950,7 @@ def test_body_that_a_hook_has_changed_counts_with_its_new_size(harness: BrokerHa
     assert harness.machine.registry.services[b"echo"].queue.size == 120
 
 
-def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(harness: BrokerHarness) -> None:
+def test_withdrawn_call_of_the_broker_leaves_no_entry(harness: BrokerHarness) -> None:
     told: list[int] = []
     calls = harness.machine.calls
     number = harness.machine.call(
@@ -945,4 +959,4 @@ def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(harness: Bro
     harness.turn()
     harness.machine.withdraw_call(number, harness.now)
     harness.turn()
-    assert (told, calls.waiting, calls.peer.open) == ([], {}, {})
+    assert (told, calls.pending, calls.peer.open) == ([], {}, {})

@@ -61,7 +61,7 @@ class Strategies:
     def _named(self, setting: str, name: str) -> str:
         if name not in self._known:
             known = ", ".join(sorted(self._known))
-            raise ConfigurationError(f"{setting} = {name!r} is unknown; there is: {known}")
+            raise ConfigurationError(f"{setting} = {name!r} is not one of: {known}")
         return name
 
     def name(self, service: bytes) -> str:
@@ -94,7 +94,7 @@ def set_weight(worker: RegisteredWorker, service: Service) -> None:
     service.strategy.enter(worker, weight_of(worker.metadata.get(service.name, b"")))
 
 
-def hear_load(worker: RegisteredWorker) -> None:
+def report_load(worker: RegisteredWorker) -> None:
     """Notify the strategies that choose by load of a new ``worker.load``."""
     for service in worker.order:
         if service.strategy.by_load:

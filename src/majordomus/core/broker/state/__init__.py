@@ -6,6 +6,7 @@ history: ended requests that are kept for `mmi.explain`.
 identity: the user of a connection or of a request.
 peers: one peer, with its outbox.
 registry: all of these tables, and the counters.
+request_stream: the credit and the waiting parts of the streams of one request.
 requests: one accepted request.
 services: one service, with its fair queue.
 subscribers: one subscriber, with its session.

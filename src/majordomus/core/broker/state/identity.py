@@ -37,7 +37,8 @@ class Caller(NamedTuple):
     token: str = ""
 
 
-NOBODY = Identity()
+UNPROVED = Identity()
+"""The identity of a connection that has proved none."""
 
 
 def same(one: Identity, other: Identity) -> bool:

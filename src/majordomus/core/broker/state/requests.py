@@ -17,10 +17,10 @@ from majordomus.protocol.spec import Dialect, Frame
 if TYPE_CHECKING:
     from majordomus.core.broker.state.identity import Caller
     from majordomus.core.broker.state.peers import Peer
+    from majordomus.core.broker.state.request_stream import RequestStream
     from majordomus.core.broker.state.services import FairQueue, Service
     from majordomus.core.broker.state.timer_wheel import Bucket
     from majordomus.core.broker.state.workers import RegisteredWorker
-    from majordomus.core.broker.streams import RequestStream
 
 
 class AcceptedRequest:
@@ -100,7 +100,7 @@ class AcceptedRequest:
     # A positional method, not `__init__`: a compiled constructor takes its arguments as a tuple of
     # Python objects, so numbers would be boxed and unboxed for every request.
 
-    def ask(
+    def fill(
         self,
         peer: Peer,
         dialect: Dialect,
@@ -115,7 +115,7 @@ class AcceptedRequest:
         accepted: float,
         deadline: float,
     ) -> AcceptedRequest:
-        """Set every attribute of a new request: ``AcceptedRequest().ask(…)``."""
+        """Set every attribute of a new request: ``AcceptedRequest().fill(…)``."""
         self.peer = peer
         self.caller: Peer | Caller = peer
         self.dialect = dialect
