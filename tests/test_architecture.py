@@ -12,6 +12,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,7 +172,7 @@ def _cimports(file: str, text: str) -> Iterator[Import]:
 
 def _python_imports(file: str, text: str, tree: Tree) -> Iterator[Import]:
     package = ["majordomus", *Path(file).parent.parts]
-    for node, kind in _import_nodes(ast.parse(text), "run"):
+    for node, kind in _import_nodes_of(text):
         if isinstance(node, ast.Import):
             yield from (Import(file, node.lineno, alias.name, kind) for alias in node.names)
             continue
@@ -180,6 +181,12 @@ def _python_imports(file: str, text: str, tree: Tree) -> Iterator[Import]:
         modules = {f"{module}.{alias.name}" for alias in node.names}
         modules = {one for one in modules if _is_module(one, tree)} or {module}
         yield from (Import(file, node.lineno, one, kind) for one in sorted(modules))
+
+
+@cache
+def _import_nodes_of(text: str) -> list[tuple[ast.Import | ast.ImportFrom, str]]:
+    """Parsed once for each text: every rule reads the whole tree, and every seed again."""
+    return list(_import_nodes(ast.parse(text), "run"))
 
 
 def _import_nodes(node: ast.AST, kind: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
@@ -396,16 +403,23 @@ def dangers(tree: Tree) -> list[str]:
     for file, text in tree.items():
         if not file.endswith(".py"):
             continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Assert):
-                found.append(f"{file}:{node.lineno}: assert")
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in ("eval", "exec", "compile", "__import__"):
-                    found.append(f"{file}:{node.lineno}: {node.func.id}")
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
-                if {"pickle", "marshal", "shelve"}.intersection(names):
-                    found.append(f"{file}:{node.lineno}: pickle")
+        found += [f"{file}:{line}: {what}" for line, what in _dangers_of(text)]
+    return found
+
+
+@cache
+def _dangers_of(text: str) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assert):
+            found.append((node.lineno, "assert"))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in ("eval", "exec", "compile", "__import__"):
+                found.append((node.lineno, node.func.id))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            if {"pickle", "marshal", "shelve"}.intersection(names):
+                found.append((node.lineno, "pickle"))
     return found
 
 
