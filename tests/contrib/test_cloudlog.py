@@ -319,7 +319,7 @@ def test_command_shows_what_was_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--grep", "("], 2, "'(' is no regular expression: missing )"),
+        (["--grep", "("], 2, "'(' is not a regular expression: missing )"),
         (["--level", "loud"], 2, "'loud' is not a level: expected a number or one of CRITICAL"),
         (["--last", "-1"], 2, "Invalid value for '--last'"),
         (["--broker", "tcp://127.0.0.1:1", "--timeout", "0.3"], 1, "no broker was reachable"),
