@@ -368,7 +368,7 @@ class ClientSession(ClientSessionBase):
     def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
         """A FINAL whose id no open call has: it answers a probe, refuses an event or a
         subscription, or is late."""
-        if id == self._probe:
+        if id and id == self._probe:
             return
         refused = self.events.refused(id, status, frames)
         if refused is None:
