@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 
-from majordomus.errors import RemoteProtocolError
+from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.net.bodies import Reply, to_frames
 from majordomus.net.worker.request import Request
 from majordomus.protocol import metadata
@@ -20,6 +21,29 @@ def test_body_of_a_reply_is_all_its_frames_joined() -> None:
 
 def test_reply_can_be_sent_on_as_a_body() -> None:
     assert to_frames(Reply([b"a", b"b"])) == [b"a", b"b"]
+
+
+class Framed:
+    def __init__(self, frames: object) -> None:
+        self.frames = frames
+
+
+def replied(frames: object) -> Reply:
+    made = Reply()
+    made.frames = frames  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize("hold", [replied, Framed])
+@pytest.mark.parametrize("frames", [[1], ["\ud800"], [b"x", None], 7, None, b"bytes", "text"])
+def test_object_whose_frames_are_of_a_wrong_kind_is_no_body(hold: Any, frames: object) -> None:
+    with pytest.raises(LocalProtocolError, match="bad-body"):
+        to_frames(hold(frames))
+
+
+@pytest.mark.parametrize("hold", [replied, Framed])
+def test_frames_of_an_object_may_be_text(hold: Any) -> None:
+    assert to_frames(hold(["text", bytearray(b"x")])) == [b"text", b"x"]
 
 
 def test_replies_are_equal_by_what_they_hold() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from majordomus.errors import ConfigurationError
 from majordomus.security import acl
+from tests.security.conftest import overwrite_unseen
 
 GOOD = """
 [[rule]]
@@ -128,6 +129,14 @@ def test_change_is_seen_once(file: Path) -> None:
     assert watched.changed()
     assert not watched.changed()
     assert watched.rights is not before
+
+
+def test_change_of_the_same_size_and_time_is_seen(file: Path) -> None:
+    file.write_text("[[rule]]\nallow = ['call']\n")
+    watched = acl.AclFile(file)
+    overwrite_unseen(file, "[[rule]]\ndeny  = ['call']\n")
+    assert watched.changed()
+    assert not watched.rights.allows("ann", (), "call", b"x").allowed
 
 
 def test_change_of_the_same_size_is_seen_by_its_time(file: Path) -> None:

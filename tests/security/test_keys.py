@@ -11,6 +11,8 @@ from majordomus.errors import ConfigurationError
 from majordomus.net.broker.security import curve
 from majordomus.security import certificates, keys
 from majordomus.security.certificates import Certificate
+from majordomus.security.watched import Watched
+from tests.security.conftest import overwrite_unseen
 
 
 def entry(public: str, user: str = "ann", groups: str = '["ops"]') -> str:
@@ -84,3 +86,29 @@ def test_signature_changes_with_whatever_load_would_see(tmp_path: Path, pair: Ce
     before = keys.signature(path)
     path.write_text(entry(pair.public))
     assert keys.signature(path) != before
+
+
+def test_key_file_with_other_bytes_of_the_same_size_and_time_is_read_again(
+    tmp_path: Path, pair: Certificate
+) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(entry(pair.public))
+    watched = Watched(path, keys.load)
+    overwrite_unseen(path, entry(curve.make().public))
+    assert watched.look() is True
+    assert list(watched.value) != [pair.public]
+
+
+def test_file_that_is_replaced_while_it_is_loaded_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text("")
+
+    def load(_path: Path, _problems: list[str]) -> dict[str, str]:
+        text = path.read_text()
+        if not text:
+            path.write_text("new")
+        return {"text": text}
+
+    watched = Watched(path, load)
+    assert (watched.value, watched.look()) == ({"text": ""}, True)
+    assert watched.value == {"text": "new"}

@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from majordomus.errors import ConfigurationError
 from majordomus.security import tokens
 from majordomus.security.tokens import Checker, SigningKey, TokenError, new_key
+from tests.security.conftest import overwrite_unseen
 
 NOW = 1_800_000_000.0
 CURVE = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
@@ -332,6 +333,20 @@ def test_folder_of_keys_is_looked_at_while_it_is_used(key: SigningKey, tmp_path:
     (tmp_path / "broken.jwk").unlink()
     public.unlink()
     assert refusal(checker, token, NOW + 5) == "unknown-key"
+
+
+def test_key_file_with_another_key_of_the_same_size_and_time_is_read_again(
+    key: SigningKey, tmp_path: Path
+) -> None:
+    public, secret = key.save(tmp_path / "tokens")
+    secret.unlink()
+    checker = Checker(folder=tmp_path)
+    token, _ = key.sign("ann", [], NOW)
+    assert checker.check(token, NOW).user == "ann"
+    (tmp_path / "other").mkdir()
+    other, _ = new_key().save(tmp_path / "other" / "tokens")
+    overwrite_unseen(public, other.read_text())
+    assert refusal(checker, token, NOW + 2) == "unknown-key"
 
 
 def test_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

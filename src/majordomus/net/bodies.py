@@ -6,7 +6,7 @@ dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
@@ -49,7 +49,7 @@ for each of its parts.
 def to_frames(body: object) -> list[bytes]:
     """Return the frames of a `Body`.
 
-    Raises: LocalProtocolError for a value of any other type.
+    Raises: LocalProtocolError for a value of any other type, also within a list or a `Reply`.
     """
     if body is None:
         return []
@@ -60,20 +60,33 @@ def to_frames(body: object) -> list[bytes]:
     if isinstance(body, list | tuple):
         return [part if isinstance(part, bytes) else _frame(part) for part in body]
     if isinstance(body, Message | Reply):
-        return list(body.frames)
+        return checked(body.frames)
     if isinstance(body, Frames):
-        return list(body.items)
+        return checked(body.items)
     typed = typed_body(body)
     if typed is not None:
-        return typed.frames
+        return checked(typed.frames)
     if isinstance(body, HasFrames):
-        return list(body.frames)
+        return checked(body.frames)
     raise _no_body(body)
+
+
+def checked(parts: object) -> list[bytes]:
+    """Return the frames of an object that holds them: its caller may have put anything there.
+
+    Raises: as `to_frames`.
+    """
+    if isinstance(parts, str | bytes | bytearray | memoryview) or not isinstance(parts, Iterable):
+        raise _no_body(parts)
+    return [part if isinstance(part, bytes) else _frame(part) for part in parts]
 
 
 def _frame(part: object) -> bytes:
     if isinstance(part, str):
-        return part.encode()
+        try:
+            return part.encode()
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError("bad-body", f"text that is no UTF-8: {error}") from error
     if isinstance(part, bytes | bytearray | memoryview):
         return bytes(part)
     raise _no_body(part)

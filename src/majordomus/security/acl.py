@@ -93,7 +93,7 @@ class AclFile:
         if now == self._seen:
             self._doubtful = False
             return False
-        _, size, _ = now or (0, -1, 0)
+        size = -1 if now is None else now[1]
         if size == 0 and not self._doubtful:
             self._doubtful = True
             return False

@@ -22,14 +22,19 @@ LARGEST: Final = 16 << 20
 """Bytes of a file that is read as a whole."""
 
 
-Stamp: TypeAlias = tuple[int, int, int]
-"""Modification time in nanoseconds, size and inode of a file: it changes when the file does."""
+Stamp: TypeAlias = tuple[int, int, int, int]
+"""Modification time, size, inode and change time of a file: it changes when the file does.
+
+The times are nanoseconds. A program may set the modification time back (`cp -p`, `rsync -t`); the
+change time is the kernel's. Take the stamp before the file is read: a change in between is then
+found by the next check.
+"""
 
 
 def stamp(path: Path | os.DirEntry[str]) -> Stamp:
     """The stamp of a file now. Raises: OSError."""
     found = path.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def create(path: Path, text: str, mode: int) -> None:

@@ -32,8 +32,8 @@ MOST: Final = 1_000_000
 
 Keys: TypeAlias = Mapping[str, Identity]
 """The identity for each public key."""
-Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
-"""Name, modification time, size and inode of each file: it changes when a file does."""
+Signature: TypeAlias = tuple[tuple[str, files.Stamp], ...]
+"""Name and stamp of each file: it changes when a file does."""
 
 
 def check_user(name: str) -> str:
@@ -68,8 +68,8 @@ def signature(path: Path) -> Signature:
     """
     try:
         if path.is_dir():
-            return tuple(sorted((one.name, *files.stamp(one)) for one in _certificates(path)))
-        return ((path.name, *files.stamp(path)),)
+            return tuple(sorted((one.name, files.stamp(one)) for one in _certificates(path)))
+        return ((path.name, files.stamp(path)),)
     except FileNotFoundError:
         return ()
     except OSError as error:

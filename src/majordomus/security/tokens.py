@@ -290,7 +290,8 @@ class Checker:
         self._looked = -inf
         self._seen: object = None
         if folder is not None:
-            self._from_folder, self._seen = _read_folder(folder), _signature(folder)
+            self._seen = _stamps(folder)
+            self._from_folder = _read_folder(folder)
         self._known: dict[str, Claims] = {}
         self._revoked: dict[str, float] = {}
         self.version = 0
@@ -385,6 +386,14 @@ class Checker:
                 self._from_folder, self._seen = _read_folder(folder), seen
                 self._known.clear()
                 self.version += 1
+
+
+def _stamps(folder: Path) -> object:
+    """As `_signature`; None where the folder cannot be read, which `_read_folder` reports."""
+    try:
+        return _signature(folder)
+    except OSError:
+        return None
 
 
 def _check(claims: Claims) -> None:

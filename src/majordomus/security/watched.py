@@ -15,7 +15,7 @@ from majordomus.security.keys import Signature, signature
 
 V = TypeVar("V")
 
-NEVER: Final[Signature] = (("", -1, -1, -1),)
+NEVER: Final[Signature] = (("", (-1, -1, -1, -1)),)
 
 
 class Watched(Generic[V]):
@@ -31,8 +31,8 @@ class Watched(Generic[V]):
         self.path = path
         self._load = load
         self.problems: list[str] = []
-        self.value: Mapping[str, V] = load(path, self.problems)
         self._seen = signature(path)
+        self.value: Mapping[str, V] = load(path, self.problems)
         self._doubtful = False
 
     def look(self) -> bool:
@@ -44,7 +44,7 @@ class Watched(Generic[V]):
         if found == self._seen:
             self._doubtful = False
             return False
-        if not any(size for _, _, size, _ in found) and not self._doubtful:
+        if not any(size for _, (_, size, *_) in found) and not self._doubtful:
             self._doubtful = True
             return False
         self._doubtful = False

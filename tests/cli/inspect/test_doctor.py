@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
 
 import pytest
 import zmq
@@ -67,6 +68,36 @@ def test_doctor_with_something_broken_fails_and_names_it(shell: Shell) -> None:
         "state": "broken",
         "value": "/nowhere: No such file or directory",
     }
+
+
+def test_doctor_on_a_read_only_file_system_prints_its_table(shell: Shell) -> None:
+    shell.write(
+        "sitecustomize.py",
+        "import tempfile\n"
+        "def none():\n"
+        "    raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = none\n",
+    )
+    path = f"{shell.folder}:{shell.environment['PYTHONPATH']}"
+    done = shell.run("doctor", "--json", PYTHONPATH=path)
+    assert (done.code, done.err) == (1, "majordomus doctor: broken: ipc sockets, ipc folder\n")
+    found = {one["check"]: one for one in json.loads(done.out)["checks"]}
+    assert found["ipc folder"]["value"] == "No usable temporary directory found"
+    assert found["tcp sockets"]["state"] == "ok"
+    assert "localhost" in found
+
+
+def test_check_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Iterator[doctor.Finding]:
+        yield doctor.Finding("first", doctor.OK, "")
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(doctor, "CHECKS", (fails, doctor.names))
+    assert [(one.check, one.state) for one in doctor.examine()[:2]] == [
+        ("first", doctor.OK),
+        ("fails", doctor.BROKEN),
+    ]
+    assert doctor.examine()[2].check == "localhost"
 
 
 def test_peers_allowed_by_a_descriptor_limit() -> None:

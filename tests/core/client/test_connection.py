@@ -3,11 +3,13 @@ sockets."""
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
 
-from majordomus.core.client.session import BY_CALLER, NO_BROKER, Final, Lost, Part
+from majordomus.core.client.session import BY_CALLER, NO_ANSWER, NO_BROKER, Final, Lost, Part
+from majordomus.core.session.connection import Probe
 from majordomus.protocol import mdp03, metadata, spec
 from tests.core.session_harness import ClientScript, Word
 
@@ -180,6 +182,65 @@ def test_endpoint_that_does_not_answer_is_given_up_after_the_timeout() -> None:
     assert script.out() == ([], [], [2, 0])
 
 
+def tries(script: ClientScript, seconds: float) -> list[tuple[float, int]]:
+    """When the session changed its socket within `seconds`, and for which endpoint."""
+    began, found = script.now, []
+    while script.session.next_deadline() <= began + seconds:
+        script.pass_time(script.session.next_deadline() - script.now)
+        found += [(script.now - began, one) for one in script.renewals]
+        script.renewals.clear()
+    return found
+
+
+def test_endpoints_are_tried_for_twice_as_long_in_each_round_in_which_none_answers() -> None:
+    script = ClientScript(endpoints=2)
+    script.turn()
+    times = [1, 2, 4, 6, 10, 14, 22, 30, 40, 50, 60]
+    assert tries(script, 60.0) == [(at, n % 2) for n, at in enumerate(times, 1)]
+
+
+def test_endpoint_may_take_twice_as_long_as_the_last_connection_took() -> None:
+    script = ClientScript(endpoints=2)
+    script.turn()
+    script.pass_time(4.0)
+    script.pass_time(1.5)
+    script.connect()
+    script.cut()
+    script.out()
+    assert tries(script, 4.0) == [(3.0, 1)]
+
+
+def test_time_of_a_try_counts_from_the_last_byte_that_came() -> None:
+    script = ClientScript(endpoints=2)
+    script.turn()
+    for _ in range(5):
+        script.pass_time(0.75)
+        assert script.session.connection.waits_for_bytes
+        script.session.connection.progressed(script.now)
+    assert tries(script, 1.5) == [(1.0, 1)]
+
+
+def test_endpoint_that_refuses_is_left_at_once_and_a_round_of_refusals_ends_with_a_wait() -> None:
+    script = ClientScript(endpoints=3)
+    script.turn()
+    at_once, seen = [], []
+    for _ in range(4):
+        at_once.append(script.session.connection.unreached(script.now))
+        seen.append(script.session.endpoint)
+    assert (at_once, seen) == ([True, True, False, True], [1, 2, 0, 1])
+    script.pass_time(0.5)
+    script.connect()
+    assert not script.session.connection.unreached(script.now)
+    assert (script.session.endpoint, script.out()) == (1, ([], [], []))
+
+
+def test_only_endpoint_that_refuses_is_tried_again() -> None:
+    script = ClientScript()
+    script.turn()
+    assert not script.session.connection.unreached(script.now)
+    assert (script.session.endpoint, script.session.next_deadline()) == (0, inf)
+
+
 def test_only_endpoint_is_waited_for_without_changing_the_socket() -> None:
     script = ClientScript()
     script.turn()
@@ -222,6 +283,89 @@ def test_what_the_old_socket_reports_before_the_shell_changes_it_is_ignored() ->
     assert script.out() == ([], [], [1])
     script.connect()
     assert script.out() == ([request(1)], [], [])
+
+
+# ── suspicion ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def suspicious(probe: Probe = Probe.PING, **settings: Any) -> ClientScript:
+    """A client with a connection that can be probed, one of whose calls got no answer."""
+    script = ClientScript(**{"endpoints": 2, **settings})
+    script.session.connection.probe = probe
+    script.connect()
+    script.call(b"x", ttl=1.0)
+    script.out()
+    script.pass_time(1.125)
+    return script
+
+
+def silence(number: int) -> Final:
+    return Final(number, spec.DEADLINE_EXCEEDED, [NO_ANSWER], b"")
+
+
+def test_deadline_that_passed_in_silence_asks_for_one_ping() -> None:
+    script = suspicious()
+    connection = script.session.connection
+    assert (connection.probe_wanted, script.out()) == (True, ([], [silence(1)], []))
+    connection.probe_wanted = False
+    script.call(b"y", ttl=0.5)
+    script.pass_time(0.75)
+    assert (connection.probe_wanted, script.events()) == (False, [silence(2)])
+
+
+def test_broker_that_does_not_answer_the_probe_is_left_for_the_next_one() -> None:
+    script = suspicious()
+    script.call(b"y", ttl=10.0)
+    script.out()
+    script.pass_time(2.375)
+    assert script.out() == ([], [], [])
+    script.pass_time(0.125)
+    assert script.out() == ([], [], [1])
+    script.connect()
+    assert script.said() == [request(3, b"y", ttl=7500)]
+
+
+def test_bytes_after_the_probe_clear_the_broker() -> None:
+    script = suspicious()
+    script.pass_time(1.0)
+    assert script.session.connection.waits_for_bytes
+    script.session.connection.progressed(script.now)
+    script.pass_time(100.0)
+    assert (script.out(), script.session.next_deadline()) == (([], [silence(1)], []), inf)
+    assert not script.session.connection.waits_for_bytes
+
+
+def test_deadline_that_passed_soon_after_a_message_is_no_reason_for_a_probe() -> None:
+    script = ClientScript(endpoints=2)
+    script.session.connection.probe = Probe.PING
+    script.connect()
+    script.call(b"x", ttl=1.0)
+    script.call(b"y", ttl=5.0)
+    script.pass_time(1.0625)
+    script.final(2, b"done")
+    script.pass_time(1.0)
+    assert not script.session.connection.probe_wanted
+
+
+def test_session_probes_by_a_request_where_its_socket_cannot_ping() -> None:
+    script = suspicious(Probe.REQUEST)
+    probe = {"flags": spec.FAIL_FAST, "id": 2, "ttl": 1000, "service": b"mmi.service"}
+    assert script.out() == ([("REQUEST", probe, b"mmi.service")], [silence(1)], [])
+    script.final(2, b"404")
+    script.pass_time(10.0)
+    assert (script.out(), script.session.late) == (([], [], []), 0)
+
+
+def test_client_with_presence_heartbeats_while_it_probes() -> None:
+    script = ClientScript(presence=True, interval=1.0, liveness=100)
+    script.session.connection.probe = Probe.PING
+    script.connect()
+    script.call(b"x", ttl=1.0)
+    script.out()
+    script.pass_time(3.0)
+    assert script.out() == ([HEARTBEAT] * 3, [silence(1)], [])
+    script.pass_time(1.0)
+    assert script.out() == ([DISCONNECT], [], [0])
 
 
 # ── presence ──────────────────────────────────────────────────────────────────────────────────────

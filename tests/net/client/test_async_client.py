@@ -21,6 +21,7 @@ from majordomus.errors import (
     LocalProtocolError,
     Unavailable,
 )
+from majordomus.net.bodies import Reply
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.calls import PendingCall, PendingCalls, make_call, make_options
@@ -177,6 +178,60 @@ def test_closing_the_client_ends_its_open_calls(
 
     run(program())
     eventually(lambda: seen.cancelled == ["sleep"])
+
+
+def test_task_cancelled_in_the_turn_in_which_its_client_closes_gets_cancelled_error(
+    run: Run, url: str, worker: Worker, seen: Seen
+) -> None:
+    async def read(client: AsyncClient) -> None:
+        async for _ in client.stream("trickle"):
+            pass
+
+    async def program() -> None:
+        for use in (
+            lambda client: client.call("sleep", b"30"),
+            lambda client: client.call("sleep", b"30", hedge_after=20.0),
+            read,
+        ):
+            client = AsyncClient(url)
+            task = asyncio.create_task(use(client))
+            await until(lambda client=client: client._session.open_calls == 1)
+            await client.close()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(program())
+
+
+def replied(frames: object) -> Reply:
+    made = Reply()
+    made.frames = frames  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize(
+    "body",
+    [replied([1]), replied([b"x", None]), replied(["\ud800"]), [2], "\ud800"],
+    ids=["number", "none", "surrogate", "list", "text"],
+)
+def test_body_of_a_wrong_kind_fails_its_own_call_and_no_other(
+    run: Run, url: str, worker: Worker, body: object
+) -> None:
+    async def program() -> None:
+        async with AsyncClient(url) as client:
+            other = asyncio.create_task(client.call("sleep", b"0.1"))
+            await asyncio.sleep(0)
+            for use in (client.call, client.send, client.publish):
+                with pytest.raises(LocalProtocolError, match="bad-body"):
+                    await use("echo", body)  # type: ignore[operator]
+            async with client.open("echo") as conversation:
+                with pytest.raises(LocalProtocolError, match="bad-body"):
+                    await conversation.send(body)  # type: ignore[arg-type]
+            await other
+            assert (await client.call("echo", replied(["text"]))).text == "text"
+
+    run(program())
 
 
 def test_client_used_in_another_loop_raises_other_loop(url: str, worker: Worker) -> None:

@@ -151,7 +151,11 @@ def _step() -> float:
 
 def folders() -> Iterator[Finding]:
     """Test that the folders of ipc endpoints and shared memory are writable."""
-    places = {"ipc folder": Path(tempfile.gettempdir())}
+    places = {}
+    try:
+        places["ipc folder"] = Path(tempfile.gettempdir())
+    except OSError as error:  # no folder of the list can be written: a read-only file system
+        yield Finding("ipc folder", BROKEN, error.strerror or str(error))
     if sys.platform == "linux":
         places["shared memory"] = Path("/dev/shm")  # noqa: S108 - the kernel's, not a temporary file of ours
     for name, folder in places.items():
@@ -224,8 +228,15 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
 
 
 def examine() -> list[Finding]:
-    """Return all findings, in the order of CHECKS."""
-    return [finding for check in CHECKS for finding in check()]
+    """Return all findings, in the order of CHECKS. A check that fails itself is a finding too."""
+    return [finding for check in CHECKS for finding in _attempt(check)]
+
+
+def _attempt(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:
+        yield Finding(check.__name__, BROKEN, f"the check failed: {error!r}")
 
 
 @click.command(short_help="Check this machine and installation.")

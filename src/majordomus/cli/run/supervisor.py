@@ -20,6 +20,7 @@ import click
 
 from majordomus.cli import DONE, FAILED, processes
 from majordomus.cli.output import complain
+from majordomus.security.files import Stamp, stamp
 
 FIRST_DELAY: Final = 0.2
 MOST_DELAY: Final = 10.0
@@ -52,9 +53,9 @@ def cause(code: int) -> str:
         return f"signal {-code}"
 
 
-def python_files(root: Path) -> dict[str, int]:
-    """Return the mtime in ns of each ``.py`` file below `root`, unless hidden or installed."""
-    found: dict[str, int] = {}
+def python_files(root: Path) -> dict[str, Stamp]:
+    """Return the stamp of each ``.py`` file below `root`, unless hidden or installed."""
+    found: dict[str, Stamp] = {}
     for folder, folders, files in os.walk(root):
         folders[:] = [
             name
@@ -67,7 +68,7 @@ def python_files(root: Path) -> dict[str, int]:
             if name.endswith(".py"):
                 path = Path(folder, name)
                 with contextlib.suppress(OSError):
-                    found[str(path)] = path.stat().st_mtime_ns
+                    found[str(path)] = stamp(path)
     return found
 
 

@@ -20,6 +20,8 @@ _FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.DURABLE | spec.
 _NO_ANSWER: Final = spec.MORE | spec.ONE_WAY
 _LOCAL_FLAGS: Final = spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST
 _MOST_TAILS: Final = 1024
+_PROBED: Final = b"mmi.service"
+_PROBE_TTL: Final = 1000
 
 
 class ClientEncoder:
@@ -78,6 +80,12 @@ def hello(session: bytes) -> list[Frame]:
 def cancel(wire: int) -> list[Frame]:
     """CANCEL of the call in flight under `wire`."""
     return [mdp03.pack(spec.CANCEL, id=wire)]
+
+
+def probe(wire: int) -> list[Frame]:
+    """REQUEST under the id `wire` that the broker itself answers, to see whether it does."""
+    head = octets.start(spec.REQUEST, spec.FAIL_FAST, 0, wire, _PROBE_TTL)
+    return [head + mdp03.tail(_PROBED, b"", b""), _PROBED]
 
 
 def whole_ttl(left: float) -> int:

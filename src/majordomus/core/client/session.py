@@ -366,7 +366,10 @@ class ClientSession(ClientSessionBase):
             self._count(error.reason)
 
     def _stray_final(self, id: int, status: int, frames: list[Frame], now: float) -> None:
-        """A FINAL whose id no open call has: it refuses an event or a subscription, or is late."""
+        """A FINAL whose id no open call has: it answers a probe, refuses an event or a
+        subscription, or is late."""
+        if id and id == self._probe:
+            return
         refused = self.events.refused(id, status, frames)
         if refused is None:
             self.late += 1

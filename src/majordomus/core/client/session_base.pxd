@@ -12,6 +12,7 @@ cdef class ClientSessionBase:
     cdef public dict welcome
     cdef public object peer_id
     cdef public object _rng
+    cdef public object _ids
     cdef public object _encoder
     cdef public object _codec
     cdef public object _hello
@@ -33,4 +34,5 @@ cdef class ClientSessionBase:
     cdef public list _events
     cdef public list _taken
     cdef public Py_ssize_t _most
+    cdef public unsigned long long _probe
     cpdef object _next_id(self)

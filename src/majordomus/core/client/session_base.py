@@ -16,10 +16,11 @@ from majordomus.core.client.encoding import (
     ClientEncoder,
     cancel,
     hello,
+    probe,
 )
 from majordomus.core.client.streams import CallCredit, ClientStreams
 from majordomus.core.session.backoff import Rng
-from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection
+from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection, Probe
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
 from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
@@ -51,6 +52,7 @@ class ClientSessionBase:
         self.welcome: dict[str, Any] = {}
         self.peer_id = b""
         self._rng = rng
+        self._ids = ids
         self._encoder = ClientEncoder(settings.dialect)
         self._codec = self._encoder.codec
         self._hello = hello(bytes(ids(16)))
@@ -76,12 +78,23 @@ class ClientSessionBase:
         self._tails = self._encoder.tails
         self._last = 0
         self._most = settings.max_calls
+        self._probe = 0  # the id of the last request that probed the connection
         self._blocker: Call | None = None
         self._direct = False  # a call made now may leave at once
         self._leaving = False  # the broker drains, and there is another one
         self._send_at = inf
         self._events: list[ClientEvent] = []
         self._taken: list[ClientEvent] = []
+
+    def renew_id(self) -> None:
+        """Choose the id by which the broker recognises the client anew, before the first use: a
+        process and its forks must not have the same."""
+        self._hello = hello(bytes(self._ids(16)))
+
+    @property
+    def connection(self) -> Connection:
+        """The state of the connection, for the shell's reports about it."""
+        return self._connection
 
     # ── the connection ────────────────────────────────────────────────────────────────────────────
 
@@ -251,7 +264,11 @@ class ClientSessionBase:
         self._end(call, "expire", end)
         if wire and self._codec is not None:
             self._withdraw(wire, now)
-        elif self._leaving:
+            return
+        if wire and self._connection.suspect(now) and self._connection.probe is Probe.REQUEST:
+            self._probe = self._next_id()
+            self._put(probe(self._probe), _REQUEST, now)
+        if self._leaving:
             self._leave(now)
 
     def _end(self, call: Call, event: str, outcome: Final | Lost) -> None:

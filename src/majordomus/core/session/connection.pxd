@@ -9,10 +9,15 @@ cdef class Connection:
     cdef public double received_at
     cdef public double sent_at
     cdef public double due
+    cdef public object probe
+    cdef public bint probe_wanted
     cdef public int liveness
     cdef public bint present
     cdef public int _endpoints
     cdef public double _connect_timeout
+    cdef public double _within
+    cdef public long long _unanswered
+    cdef public long long _unreached
     cdef public double _first
     cdef public double _most
     cdef public int _free
@@ -23,3 +28,5 @@ cdef class Connection:
     cdef public int _failures
     cdef public double _heartbeat_at
     cdef public double _silent_from
+    cdef public double _probed_at
+    cdef public double _probe_until

@@ -3,6 +3,12 @@
 Both sessions have one. It depends neither on calls nor on dispatches. Rule 8 for clients and
 workers lives here: a session whose process was paused waits one more interval before it declares
 the broker silent.
+
+An endpoint of several is tried for `connect_timeout` since its last byte. That time doubles with
+each round in which no endpoint answered, so a path with a long round trip is found in the end.
+
+A connection is suspect when a call's deadline has passed in silence. It is probed, and it has ended
+when nothing has come `PROBE` seconds later.
 """
 
 from __future__ import annotations
@@ -22,6 +28,12 @@ SHORTEST_INTERVAL: Final = 0.01
 MOST_LIVENESS: Final = 1000
 PAUSE: Final = 1.0
 """Seconds that a `tick` has to be late before the process counts as paused."""
+LONGEST_TRY: Final = 10.0
+"""Seconds for which one endpoint of several is tried at most, unless `connect_timeout` is more."""
+PROBE: Final = 2.5
+"""Seconds in which a broker has to answer a probe."""
+QUIET: Final = 0.1
+"""Seconds without a message after which a connection may be suspected."""
 
 CONNECTING: Final = ConnectionState.CONNECTING
 OPEN: Final = ConnectionState.OPEN
@@ -43,6 +55,15 @@ class Change(IntEnum):
     """A HEARTBEAT is due, and the session has to send it."""
 
 
+class Probe(IntEnum):
+    """How a connection can be probed. PING: by the shell, with a PING of ZMTP. REQUEST: by the
+    session, with a request that the broker itself answers."""
+
+    NONE = 0
+    PING = 1
+    REQUEST = 2
+
+
 class Connection:
     """The state of one session's connection, and its timers.
 
@@ -55,8 +76,11 @@ class Connection:
     ``received_at``, ``sent_at``: when the last message came and went; set by the session.
     ``due``: when `tick` is next needed.
     ``present``: heartbeats are exchanged, and silence of the broker ends the connection.
+    ``probe``: how the current connection can be probed; set by the shell before "connected".
+    ``probe_wanted``: the shell has to send a PING now, and to reset this.
     ``_endpoints``: number of endpoints.
-    ``_connect_timeout``: seconds for which one endpoint is tried.
+    ``_connect_timeout``: seconds for which one endpoint is tried at first. ``_within``: and now.
+    ``_unanswered``, ``_unreached``: tries in a row that timed out, and that failed.
     ``_free``: connections that may end early before the next one has to wait.
     ``_first``, ``_most``: bounds of that wait, in seconds.
     ``_always``: a heartbeat is sent in every interval, also when another message was sent.
@@ -64,6 +88,7 @@ class Connection:
     ``_failures``: connections in a row that ended early.
     ``_heartbeat_at``: when the next heartbeat is due.
     ``_silent_from``: before this time the broker is not declared silent.
+    ``_probed_at``: when the last probe was sent. ``_probe_until``: when its answer is overdue.
     """
 
     def __init__(
@@ -87,8 +112,12 @@ class Connection:
         self.sent_at = 0.0
         self.due = 0.0 if connect_timeout < inf else inf
         self.present = False
+        self.probe = Probe.NONE
+        self.probe_wanted = False
         self._endpoints = endpoints
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = self._within = connect_timeout
+        self._unanswered = 0
+        self._unreached = 0
         self._first = first
         self._most = most
         self._free = free
@@ -99,6 +128,8 @@ class Connection:
         self._failures = 0
         self._heartbeat_at = inf
         self._silent_from = 0.0
+        self._probed_at = 0.0
+        self._probe_until = inf
 
     @property
     def open(self) -> bool:
@@ -109,6 +140,11 @@ class Connection:
     def renew(self) -> bool:
         """Whether the shell is to close its socket and to open a new one to `endpoint`."""
         return self.state is RENEWING
+
+    @property
+    def waits_for_bytes(self) -> bool:
+        """Whether the shell is to report bytes that came, by `progressed`, before each `tick`."""
+        return self._probe_until < inf or (self.state is CONNECTING and self.due < inf)
 
     def step(self, event: str, now: float) -> Change:
         """Apply `event` to the state, and return what happened to the connection."""
@@ -130,7 +166,48 @@ class Connection:
     def renewed(self) -> None:
         """Note that the shell was told of `renew`: its later reports are about the new socket."""
         self.state = _TRANSITIONS["renewed"][self.state]
-        self.due = self._tried_since + self._connect_timeout
+        self.due = self._tried_since + self._within
+
+    def begin_try(self, now: float) -> None:
+        """Count the time of a try from now on: the shell has begun it."""
+        if self.state is CONNECTING and self._tried_since < inf:
+            self._tried_since = now
+            self.due = now + self._within
+
+    def unreached(self, now: float) -> bool:
+        """Go to the next endpoint, because a try has failed: nothing listens there, or it refused
+        the handshake.
+
+        Returns whether the shell is to try that at once. After a failure of every endpoint in a row
+        it waits.
+        """
+        if self.state is not CONNECTING or self._endpoints == 1:
+            return False
+        self.endpoint = (self.endpoint + 1) % self._endpoints
+        self.begin_try(now)
+        self._unreached += 1
+        return self._unreached % self._endpoints != 0
+
+    def progressed(self, now: float) -> None:
+        """Note that bytes came, even if they are no message yet."""
+        self.received_at = now
+        self.begin_try(now)
+
+    def suspect(self, now: float) -> bool:
+        """Probe the connection, because a call's deadline passed without an answer.
+
+        Returns whether a probe has to be sent now: not after a message that came lately, and not
+        while another probe is out.
+        """
+        if self.probe is Probe.NONE or not self.open or self._probe_until < inf:
+            return False
+        if now < self.received_at + QUIET:
+            return False
+        self._probed_at = now
+        self._probe_until = now + PROBE
+        self.probe_wanted = self.probe is Probe.PING
+        self._plan()
+        return True
 
     def begin_presence(self, now: float) -> None:
         """Exchange heartbeats from now on, and end the connection when the broker is silent."""
@@ -166,6 +243,13 @@ class Connection:
             return self._still_connecting(paused, now)
         if self.state is RESTING:
             return self.step("rested", now)
+        if now >= self._probe_until:
+            self._probe_until = inf
+            if self.received_at <= self._probed_at:
+                return self.step("silent", now)
+            self._plan()
+        if not self.present:
+            return Change.NOTHING
         if paused:
             self._silent_from = now + self.interval
         if now >= self._limit():
@@ -178,10 +262,18 @@ class Connection:
     def _still_connecting(self, paused: bool, now: float) -> Change:
         if paused or self._tried_since == inf:
             self._tried_since = now
-        if now < self._tried_since + self._connect_timeout:
-            self.due = self._tried_since + self._connect_timeout
+        if now < self._tried_since + self._within:
+            self.due = self._tried_since + self._within
             return Change.NOTHING
+        self._unanswered += 1
+        if self._endpoints > 1 and self._unanswered % self._endpoints == 0:
+            self._within = self._bounded(2 * self._within)
         return self.step("unanswered", now)
+
+    def _bounded(self, seconds: float) -> float:
+        """Return `seconds` as a time for which an endpoint may be tried."""
+        longest = max(self._connect_timeout, LONGEST_TRY)
+        return max(self._connect_timeout, min(seconds, longest))
 
     def _heartbeat(self, now: float) -> Change:
         if not self._always and now < self.sent_at + self.interval:
@@ -198,11 +290,14 @@ class Connection:
         return max(self.received_at + self.interval * self.liveness, self._silent_from)
 
     def _plan(self) -> None:
-        self.due = (
-            min(self._heartbeat_at, self._limit()) if self.present and self.open else self.due
-        )
+        if self.open:
+            due = min(self._heartbeat_at, self._limit()) if self.present else inf
+            self.due = min(due, self._probe_until)
 
     def _open(self, now: float) -> None:
+        """Begin a connection. What it took to get it is what the next one may take."""
+        self._within = self._bounded(2 * (now - self._tried_since))
+        self._unanswered = self._unreached = 0
         self._opened_at = self.received_at = self.sent_at = now
         self.present = False
         self.due = inf
@@ -211,6 +306,7 @@ class Connection:
         """Choose the next endpoint after an end, and try it at once if this connection lasted."""
         self.endpoint = (self.endpoint + 1) % self._endpoints
         self.present = False
+        self._end_probe()
         if now - self._opened_at >= self._most:
             self._failures = 0
         wait = 0.0
@@ -225,8 +321,14 @@ class Connection:
         if elsewhere:
             self.endpoint = (self.endpoint + 1) % self._endpoints
         self.present = False
+        self._end_probe()
         self._tried_since = now
         self.due = inf
+
+    def _end_probe(self) -> None:
+        self.probe = Probe.NONE
+        self.probe_wanted = False
+        self._probe_until = inf
 
 
 def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     liveness: int = spec.LIVENESS
     """Silent intervals after which a broker is lost, until WELCOME announces another number."""
     connect_timeout: float = 1.0
-    """How long one endpoint of several is tried before the next."""
+    """How long one endpoint of several is tried before the next, since its last byte. It doubles
+    with each round in which none answered, up to 10 s."""
     grace: float = 0.1
     """Time after a call's deadline in which the broker's own FINAL may still end it."""
     retry_first: float = 0.05

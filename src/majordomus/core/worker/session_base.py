@@ -197,6 +197,11 @@ class WorkerSessionBase:
 
     # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
+    @property
+    def connection(self) -> Connection:
+        """The state of the connection, for the shell's reports about it."""
+        return self._connection
+
     def connected(self, now: float) -> None:
         """The socket has a connection to the broker."""
         self._apply(self._connection.step("connected", now), now)

@@ -137,8 +137,7 @@ class AsyncCallRunner:
     def abandon(self, call: PendingCall) -> None:
         """Cancel `call` after the task that waited for it was cancelled."""
         call.wait_on(None)
-        self.calls.cancel(call, time.monotonic())
-        self.connection().touch()
+        self.cancel(call)
 
     def cancel(self, call: PendingCall) -> None:
         """Cancel `call` at the broker. Has no effect after the end of the call or the client."""
@@ -185,6 +184,8 @@ class AsyncCallRunner:
         if self._connection is not None:
             raise LocalProtocolError("other-loop", "this client belongs to another event loop")
         session, urls = self.session, self._access.urls
+        if forks.generation != self._generation:
+            session.renew_id()
         self._generation, self._loop = forks.generation, asyncio.get_running_loop()
         self._connection = AsyncSessionConnection(
             session,

@@ -33,7 +33,7 @@ from majordomus.errors import (
     error_for,
 )
 from majordomus.messages.bodies import typed_body
-from majordomus.net.bodies import Body, Reply, to_frames
+from majordomus.net.bodies import Body, Reply, checked, to_frames
 from majordomus.net.connection.credentials import Refusal
 from majordomus.net.events import Hub
 from majordomus.protocol import metadata as packing
@@ -149,7 +149,7 @@ def pack_options(
         if metadata:
             options.metadata = packing.pack(metadata)
     else:
-        options.frames = typed.frames
+        options.frames = checked(typed.frames)
         options.implied = packing.pack({"type": typed.type, **(metadata or {})})
         if metadata:
             options.metadata = options.implied
@@ -352,13 +352,13 @@ class PendingCalls:
         if self._fault is not None:
             call.end(self._fault)
             return
-        left = call.began + options.timeout - now
-        if left < _LEAST:
-            left = _LEAST
         metadata = options.metadata
         if options.implied and not metadata and self._has_metadata:
             metadata = options.implied
         try:
+            left = call.began + options.timeout - now
+            if left < _LEAST:
+                left = _LEAST
             if options.command == _EVENT:
                 self._publish(call, now, left, metadata)
                 return

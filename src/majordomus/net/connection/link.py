@@ -17,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import zmq
 
+from majordomus.core.session.connection import Connection, Probe
 from majordomus.net import endpoints
 from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.zmq_link import ZmqLink
@@ -42,6 +43,8 @@ E = TypeVar("E")
 class Session(Protocol[E]):
     """The contract of the client's and the worker's session (docs/rules.md)."""
 
+    @property
+    def connection(self) -> Connection: ...
     def connected(self, now: float) -> None: ...
     def lost(self, now: float) -> None: ...
     def receive(self, frames: list[bytes], now: float) -> None: ...
@@ -62,6 +65,7 @@ class Link(Protocol):
         may consume that report. Then `readable` must be asked after each use.
     fds: descriptors to wait on. The first is readable when there is something to receive, the last
         when `news` has something. They may be one.
+    received: bytes that came, as far as the link counts them.
     """
 
     url: str
@@ -69,6 +73,16 @@ class Link(Protocol):
     due: float
     edge_triggered: bool
     fds: tuple[int, ...]
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def probe(self) -> Probe:
+        """How this connection can be probed. May be asked when it is made."""
+
+    def ping(self) -> None:
+        """Send a PING of ZMTP, which the peer answers. Only where `probe` is PING."""
 
     @property
     def unsent(self) -> int:
@@ -142,6 +156,7 @@ class SessionConnection(Generic[E]):
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
+        self._received = 0  # bytes of the link that the session knows of
         self._found: tuple[str, tcp.Address] | None = None
         """The URL and the resolved address of an endpoint, for the next attempt."""
 
@@ -221,7 +236,7 @@ class SessionConnection(Generic[E]):
             self._link.tick(now)
             self.read_monitor(now)
         if session.next_deadline() <= now:
-            session.tick(now)
+            self._tick(now)
         events: list[E] = []
         while True:
             sends, tags, new, renew = session.take_effects()
@@ -238,6 +253,24 @@ class SessionConnection(Generic[E]):
         """Return when `flush` is next needed, in monotonic seconds."""
         deadline = min(self.session.next_deadline(), self._retry_at)
         return deadline if self._link is None else min(deadline, self._link.due)
+
+    def _tick(self, now: float) -> None:
+        """Tick the session. Before, report the bytes that came, where the session waits for them:
+        what has arrived must be known before a broker is declared silent."""
+        connection, link = self.session.connection, self._link
+        if connection.waits_for_bytes and link is not None:
+            if link.up:
+                self.receive(now)
+            if self._link is link and link.received != self._received:
+                self._received = link.received
+                connection.progressed(now)
+        self.session.tick(now)
+        if connection.probe_wanted:
+            connection.probe_wanted = False
+            link = self._link
+            if link is not None:
+                self._received = link.received
+                link.ping()
 
     def _handle(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """Handle one change of the connection."""
@@ -260,7 +293,7 @@ class SessionConnection(Generic[E]):
                 self._found = link.url, place
                 self._retry_at = now
             else:
-                self._retry_later(now)
+                self._unreached(now)
 
     def _connected(self, link: Link, now: float) -> None:
         link.up = True
@@ -269,6 +302,7 @@ class SessionConnection(Generic[E]):
         logger.info("connected to %s", link.url)
         if link.edge_triggered:
             link.readable()
+        self.session.connection.probe = link.probe
         self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
@@ -293,6 +327,13 @@ class SessionConnection(Generic[E]):
                 logger.warning("%s", refusal.text)
             self.refusal = refusal
         if self._retry_at == inf:
+            self._unreached(now)
+
+    def _unreached(self, now: float) -> None:
+        """Try the next endpoint at once, or later when each of them has failed."""
+        if self.session.connection.unreached(now):
+            self._retry_at = now
+        else:
             self._retry_later(now)
 
     def _retry_later(self, now: float) -> None:
@@ -308,7 +349,7 @@ class SessionConnection(Generic[E]):
                 logger.warning("no socket: %s", error)
                 self._retry_at = now + LAST_RETRY
             else:  # as after a refused connection
-                self._retry_later(now)
+                self._unreached(now)
 
     def _connect(self, now: float) -> None:
         found, self._found = self._found, None
@@ -316,6 +357,8 @@ class SessionConnection(Generic[E]):
         place = found[1] if found is not None and found[0] == url else None
         link = self._link = open_link(url, self._access, place)
         self.stale = link.edge_triggered
+        self._received = 0
+        self.session.connection.begin_try(now)
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and the monitor reports nothing

@@ -8,6 +8,8 @@ from typing import Final
 
 import zmq
 
+from majordomus.core.session.connection import Probe
+from majordomus.net import endpoints
 from majordomus.net.connection.credentials import Access
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
@@ -31,6 +33,7 @@ class ZmqLink:
     due = inf
     edge_triggered = True
     unsent = 0
+    received = 0
 
     def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = url
@@ -51,6 +54,13 @@ class ZmqLink:
 
     def wait_with(self, fd: int) -> Callable[[int], int]:
         return Readiness(fd, *self.fds)
+
+    @property
+    def probe(self) -> Probe:
+        return Probe.NONE if endpoints.is_inproc(self.url) else Probe.REQUEST
+
+    def ping(self) -> None:
+        """Do nothing: libzmq sends a PING only by timers of its own."""
 
     def tick(self, now: float) -> None:
         """Do nothing: libzmq has timers of its own."""

@@ -17,6 +17,7 @@ from typing import Final
 
 import zmq
 
+from majordomus.core.session.connection import Probe
 from majordomus.net import forks
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
@@ -36,7 +37,9 @@ from majordomus.net.zmtp.engine import (
 CONNECT: Final = 5.0
 """Seconds for the TCP connection."""
 HANDSHAKE: Final = 3.0
-"""Seconds for the handshake of ZMTP, after the TCP connection."""
+"""Seconds for the handshake of ZMTP, since the TCP connection or the last byte of it."""
+LONGEST_HANDSHAKE: Final = 15.0
+"""Seconds for all of the handshake."""
 LINGER: Final = 1.0
 """Seconds in which a closed connection may still send what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
@@ -61,6 +64,8 @@ class ZmtpLink:
         self.url = url
         self.up = False
         self.due = time.monotonic() + CONNECT
+        self._latest = inf  # when the handshake is over at the latest
+        self._shaken = 0  # bytes of the handshake at the last tick
         with tcp.connect(place) as begun:
             self._dealer = TcpDealer(begun.fileno(), sockets.routing_id())
             begun.detach()
@@ -73,6 +78,17 @@ class ZmtpLink:
     def unsent(self) -> int:
         return self._dealer.unsent
 
+    @property
+    def received(self) -> int:
+        return self._dealer.received
+
+    @property
+    def probe(self) -> Probe:
+        return Probe.PING if self._dealer.answers_ping else Probe.REQUEST
+
+    def ping(self) -> None:
+        self._dealer.ping()
+
     def wait_with(self, fd: int) -> Callable[[int], int]:
         return self._dealer.wait_with(fd)
 
@@ -84,15 +100,21 @@ class ZmtpLink:
         if not changes:
             return ()
         if changes[0][0] == CONNECTION_OPENED:
-            self.due = time.monotonic() + HANDSHAKE
+            now = time.monotonic()
+            self.due, self._latest = now + HANDSHAKE, now + LONGEST_HANDSHAKE
             changes = changes[1:]
         return [self._record(*change) for change in changes]
 
     def tick(self, now: float) -> None:
         """End a handshake that takes too long."""
-        if now >= self.due:
-            self.due = inf
-            self._dealer.expire()
+        if now < self.due:
+            return
+        if self.received != self._shaken and now < self._latest:
+            self._shaken = self.received
+            self.due = min(now + HANDSHAKE, self._latest)
+            return
+        self.due = inf
+        self._dealer.expire()
 
     def close(self) -> None:
         """Close the connection. Sent messages may still leave for LINGER. May be repeated."""
@@ -129,6 +151,8 @@ class ResolvingLink:
     edge_triggered = False
     due = inf
     unsent = 0
+    received = 0
+    probe = Probe.NONE
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -142,6 +166,9 @@ class ResolvingLink:
         except RuntimeError as error:
             self.close()
             raise OSError(0, f"no thread to resolve {url}: {error}") from error
+
+    def ping(self) -> None:
+        """Do nothing: there is no connection."""
 
     def receive(self, most: int) -> list[list[bytes]]:
         return []

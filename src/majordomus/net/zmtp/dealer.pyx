@@ -38,6 +38,8 @@ from majordomus.net.zmtp.engine cimport MAX_READ, FLUSH_AT, READ_BUFFER, Engine
 cdef enum:
     DEALER_TYPE = 5  # ZMTP/2.0 (RFC 15): a socket's type is a number
 
+cdef bytes PING = b"\x04\x07\x04PING\0\0"
+
 
 cdef class TcpDealer(Engine):
     """A DEALER with one connection, and IMMEDIATE: nothing is queued before it is open.
@@ -49,6 +51,8 @@ cdef class TcpDealer(Engine):
 
     cdef ByteStream stream
     cdef int hwm, extra
+    cdef readonly size_t received  # bytes that came
+    cdef readonly bint answers_ping  # the peer speaks ZMTP 3, whose PING it has to answer
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
         self.hwm, self.extra = hwm, -1
@@ -104,6 +108,7 @@ cdef class TcpDealer(Engine):
             self.run_turn(stream, batch, most)
             if not (stream.unparsed or stream.readable) or self.bytes_read >= MAX_READ:
                 break
+        self.received += self.bytes_read
         return batch
 
     @property
@@ -161,6 +166,14 @@ cdef class TcpDealer(Engine):
         if self.stream.state < OPEN:
             self.end(self.stream, UNREACHED if self.stream.state == CONNECTING else BROKEN_OFF)
 
+    def ping(self):
+        """Send a PING. RFC 37: "the peer SHALL respond with PONG". Its ttl of 0 asks for nothing
+        else. To be used only where `answers_ping` is true."""
+        if self.stream.state == OPEN:
+            self.stream.put_raw(PING)
+            if not self.stream.write_watched:
+                self.flush(self.stream)
+
     def write(self):
         """Write what is unsent, as far as the kernel takes it."""
         self.flush(self.stream)
@@ -184,6 +197,7 @@ cdef class TcpDealer(Engine):
         return 0
 
     cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
+        self.answers_ping = kind != b""  # ZMTP/2.0 has no properties, and no commands
         return None if kind in (b"", b"REP", b"DEALER", b"ROUTER") else MALFORMED
 
     cdef int connection_ended(self, ByteStream stream, str why) except -1:
