@@ -28,9 +28,17 @@ Programs use the attributes; the text is for people.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MajordomusError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose.
+
+    Each can be pickled and copied, whatever its constructor takes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
 
 
 class ConfigurationError(MajordomusError):
@@ -97,6 +105,7 @@ class StatusError(MajordomusError):
     def __init__(
         self, text: str = "", *, status: int | None = None, frames: tuple[bytes, ...] = ()
     ):
+        text = text if isinstance(text, str) else str(text)  # `raise BadRequest(error)`
         super().__init__(text)
         self.text = text
         self.frames = frames
@@ -183,6 +192,13 @@ class Unavailable(StatusError):
     """503: no worker serves this, or the broker drains."""
 
     status = 503
+
+
+def _restored(kind: type[MajordomusError], arguments: tuple[Any, ...]) -> MajordomusError:
+    """Make an error again from its `args`, without its constructor."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 BY_STATUS: dict[int, type[StatusError]] = {

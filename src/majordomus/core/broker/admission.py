@@ -50,7 +50,7 @@ class RefusalError(Exception):
     """A request does not pass. ``status`` and ``text`` are what its client is told."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+        super().__init__(status, text)
         self.status = status
         self.text = text
 
