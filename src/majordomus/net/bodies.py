@@ -49,32 +49,50 @@ for each of its parts.
 def to_frames(body: object) -> list[bytes]:
     """Return the frames of a `Body`.
 
-    Raises: LocalProtocolError for a value of any other type.
+    Every frame is plain bytes: of a subclass, a copy. Nothing further down checks it again.
+    Raises: LocalProtocolError for a value of any other type, and for text that is not valid
+    Unicode; what the body's own methods raise.
     """
     if body is None:
         return []
-    if isinstance(body, bytes):
+    if type(body) is bytes:
         return [body]
-    if isinstance(body, str | bytearray | memoryview):
+    if isinstance(body, str | bytes | bytearray | memoryview):
         return [_frame(body)]
     if isinstance(body, list | tuple):
-        return [part if isinstance(part, bytes) else _frame(part) for part in body]
+        return _frames(body)
     if isinstance(body, Message | Reply):
-        return list(body.frames)
+        return _frames_of(body)
     if isinstance(body, Frames):
-        return list(body.items)
+        return [bytes(frame) for frame in body.items]
     typed = typed_body(body)
     if typed is not None:
-        return typed.frames
+        return _frames(typed.frames)
     if isinstance(body, HasFrames):
-        return list(body.frames)
+        return _frames_of(body)
     raise _no_body(body)
+
+
+def _frames_of(body: HasFrames) -> list[bytes]:
+    frames = body.frames
+    if isinstance(frames, str | bytes | bytearray) or not isinstance(frames, Sequence):
+        raise _no_body(frames)
+    return _frames(frames)
+
+
+def _frames(parts: Sequence[object]) -> list[bytes]:
+    return [part if type(part) is bytes else _frame(part) for part in parts]
 
 
 def _frame(part: object) -> bytes:
     if isinstance(part, str):
-        return part.encode()
-    if isinstance(part, bytes | bytearray | memoryview):
+        try:
+            return str.encode(part)
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError("bad-body", f"text is not valid Unicode: {error}") from None
+    if isinstance(part, bytes):
+        return bytes.join(b"", (part,))  # a copy without what a subclass overrides
+    if isinstance(part, bytearray | memoryview):
         return bytes(part)
     raise _no_body(part)
 
@@ -97,7 +115,7 @@ class Reply(actions.ReplyAction):
     __slots__ = ("worker",)
 
     def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
-        self.frames = frames if isinstance(frames, list) else to_frames(frames)
+        self.frames = to_frames(frames)
         self.status = status
         self.worker = worker
 

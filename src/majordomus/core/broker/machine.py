@@ -533,8 +533,11 @@ class BrokerMachine:
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    def _strategy_failed(self, service: bytes, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}"
+    def _strategy_failed(self, service: bytes, error: BaseException) -> None:
+        try:
+            why = f"{type(error).__name__}: {error}"
+        except BaseException:  # its text is code of the strategy's author
+            why = type(error).__name__
         self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
