@@ -170,10 +170,10 @@ class WorkerSession(WorkerSessionBase):
         if self._codec is not None:
             self._legacy_final(self._codec, dispatch_id, status, frames, now)
             return True
+        head = octets.header(_FINAL, 0, status, dispatch_id - self._base, 0, b"", b"")
         del self._dispatches[dispatch_id]
         if self._streams.of:
             self._streams.of.pop(dispatch_id, None)
-        head = octets.header(_FINAL, 0, status, dispatch_id - self._base, 0, b"", b"")
         self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames], _FINAL)
         return True
 

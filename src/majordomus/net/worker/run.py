@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from majordomus.net.worker.engine import Engine, EngineSettings
 from majordomus.net.worker.events import EngineEvents
@@ -22,8 +25,8 @@ logger = logging.getLogger("majordomus.worker")
 class WorkerRun:
     """One run of the engine, until `stop`.
 
-    `serve` is for the loop. Everything else may be called from any thread, and does nothing before
-    `serve` has begun and after it has ended.
+    `serve` is for the loop. Everything else may be called from any thread, and does nothing after
+    `serve` has ended. Before it has begun, `stop` is kept for it, and the rest does nothing.
     """
 
     def __init__(
@@ -35,6 +38,20 @@ class WorkerRun:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._failure: Exception | None = None
+        self._coroutine: weakref.ref[Coroutine[Any, Any, None]] | None = None
+
+    def made_for(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Note the coroutine that is to call `serve`."""
+        self._coroutine = weakref.ref(coroutine)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its coroutine was dropped or cancelled before it began: `serve` is never
+        called."""
+        if self._loop is not None or self._coroutine is None:
+            return False
+        coroutine = self._coroutine()
+        return coroutine is None or inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
     @property
     def ready(self) -> bool:
@@ -89,8 +106,10 @@ class WorkerRun:
                 loop.call_soon_threadsafe(action, engine.events)
 
     def stop(self, *, drain: bool) -> None:
-        """Ask the run to drain, or to end at once."""
-        loop = self._loop
+        """Ask the run to drain, or to end at once. One that has not begun ends when it begins."""
+        if self._loop is None:
+            self._stop(drain)
+        loop = self._loop  # read again: `serve` may have begun meanwhile
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._stop, drain)

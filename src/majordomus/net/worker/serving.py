@@ -39,6 +39,7 @@ from majordomus.net.worker.outcomes import (
     cancelled,
     cancelled_before_start,
     logged_outcome_of_error,
+    no_thread,
     outcome_of_error,
     outcome_of_result,
 )
@@ -146,7 +147,9 @@ class Serving:
         self._pool = ThreadPool(threads)
         self._processes: ProcessPool | None = None
         self._services: dict[bytes, ServedService] = {}
-        self._outputs: deque[tuple[Invocation, Output]] = deque()  # of threads, for the loop
+        self._outputs: deque[tuple[Invocation, Output | ReplyBox]] = (
+            deque()
+        )  # of threads, for the loop
         self._outputs_scheduled = False
         self._loop_thread = threading.get_ident()
         self._closing = False
@@ -264,7 +267,10 @@ class Serving:
 
     def _submit(self, invocation: Invocation) -> None:
         pool = self._processes if invocation.service.in_process else None
-        (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
+        try:
+            (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
+        except RuntimeError:  # the process has no thread left, and this pool has none yet
+            self._send_outcome(invocation, no_thread())
 
     def _cancel(self, invocation: Invocation) -> None:
         invocation.request._cancel()
@@ -332,7 +338,7 @@ class Serving:
             box.discard()
             return False
         invocation.parts_ahead = box.parts_ahead
-        box.connect(lambda output: self._queue_output(invocation, output))
+        box.connect(lambda: self._queue_output(invocation, box))
         return True
 
     def _run_blocking(self, invocation: Invocation) -> Outcome:
@@ -352,8 +358,8 @@ class Serving:
                 self._queue_output(invocation, frames)
         return spec.OK, []
 
-    def _queue_output(self, invocation: Invocation, output: Output) -> None:
-        """Pass an output to the loop. From any thread."""
+    def _queue_output(self, invocation: Invocation, output: Output | ReplyBox) -> None:
+        """Pass an output, or a box with outputs, to the loop. From any thread and finalizer."""
         self._outputs.append((invocation, output))
         if not self._outputs_scheduled:
             self._outputs_scheduled = True
@@ -365,12 +371,21 @@ class Serving:
         self._outputs_scheduled = False
         while self._outputs:
             invocation, output = self._outputs.popleft()
-            if not isinstance(output, tuple):
-                self._flow(invocation).put(output)
-            elif invocation.flow is None:
-                self._send_outcome(invocation, output)
+            if isinstance(output, ReplyBox):
+                while (kept := output.take()) is not None:
+                    self._send_output(invocation, kept)
             else:
-                invocation.flow.end(output)
+                self._send_output(invocation, output)
+
+    def _send_output(self, invocation: Invocation, output: Output) -> None:
+        if invocation.finished:
+            return
+        if not isinstance(output, tuple):
+            self._flow(invocation).put(output)
+        elif invocation.flow is None:
+            self._send_outcome(invocation, output)
+        else:
+            invocation.flow.end(output)
 
     # ── to the session ────────────────────────────────────────────────────────────────────────────
 
