@@ -82,9 +82,15 @@ def cancel(worker: bytes, n: int) -> Word:
     return (worker, "CANCEL", {"id": number(n)}, [])
 
 
-def disconnect(peer: bytes) -> Word:
-    """The word for DISCONNECT."""
-    return (peer, "DISCONNECT", {}, [])
+def disconnect(peer: bytes, status: int = 0, text: str = "", service: str = "") -> Word:
+    """The word for DISCONNECT, with its reason if there is one."""
+    if not status:
+        return (peer, "DISCONNECT", {}, [])
+    told: dict[str, Any] = {"status": status, "reason": text}
+    if service:
+        told["service"] = service
+    fields = {"flags": spec.BROKER_METADATA, "metadata": metadata.pack(told)}
+    return (peer, "DISCONNECT", fields, [])
 
 
 def heartbeat(peer: bytes) -> Word:

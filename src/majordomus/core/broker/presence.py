@@ -135,10 +135,11 @@ class Presence:
         why: str,
         now: float,
         tell: bool = False,
-        reason: tuple[int, str] = (0, ""),
+        reason: tuple[int, str] | tuple[int, str, str] = (0, ""),
     ) -> None:
         """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
-        it. It may be told so, by DISCONNECT, with a status and a sentence."""
+        it. It may be told so, by DISCONNECT, with a status, a sentence and the service that is
+        refused."""
         if peer.state is FORGOTTEN:
             return
         registry = self.registry

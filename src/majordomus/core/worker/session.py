@@ -236,6 +236,14 @@ class WorkerSession(WorkerSessionBase):
         elif self._connection.open:
             self._register(service, now)
 
+    def remove_service(self, service: bytes) -> bool:
+        """Register `service` no more from the next connection on. False when it is not served, or
+        is the only one."""
+        if len(self._services) < 2 or service not in self._services:
+            return False
+        del self._services[service]
+        return True
+
     def set_capacity(self, capacity: int, now: float) -> None:
         """Take up to `capacity` dispatches at a time from now on; 0 is `drain`.
 

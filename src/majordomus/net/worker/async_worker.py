@@ -54,10 +54,12 @@ class AsyncWorker(WorkerBase):
     async def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
-        Raises: TimeoutError.
+        Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
+        others are served, and the refused one is tried again.
         """
         async with asyncio.timeout(timeout):
             while not self.ready:
+                self._check_refused()
                 await asyncio.sleep(0.005)
 
     async def __aenter__(self) -> Self:

@@ -231,6 +231,12 @@ class WorkerBase(EventMethods):
         """Whether at least one broker has registered all services."""
         return self._active is not None and self._active.ready
 
+    def _check_refused(self) -> None:
+        """Raises: a StatusError when every broker has refused one of the services."""
+        refusal = None if self._active is None else self._active.refusal
+        if refusal is not None:
+            raise refusal
+
     def _new_run(self) -> WorkerRun:
         """Make the run of this worker, and keep it in `_active`; the caller has to start it.
 

@@ -26,6 +26,7 @@ from majordomus.core.worker.session import (
     WorkerSession,
     WorkerSettings,
 )
+from majordomus.errors import StatusError, error_for
 from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
@@ -140,6 +141,7 @@ class Engine(Serving):
             for services in self._services_by_connection()
         ]
         self.events = EngineEvents(self._registrations, settings.topics)
+        self._refusals: dict[Registration, StatusError] = {}
 
     @property
     def ready(self) -> bool:
@@ -260,6 +262,8 @@ class Engine(Serving):
             self.events.put(event)
         elif isinstance(connection, Registration):
             connection.log_disconnect(event)
+            if event.service and not (self._closing or self._idle_wanted):
+                self._separate(connection, event)
 
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
@@ -295,6 +299,27 @@ class Engine(Serving):
     def in_process(self, services: tuple[bytes, ...]) -> bool:
         """Whether these services, which share a connection, run in handler processes."""
         return self._services[services[0]].in_process
+
+    @property
+    def refusal(self) -> StatusError | None:
+        """Why every broker has refused a service; None when one may still register all."""
+        for registration in [one for one in self._refusals if one.session.ready]:
+            del self._refusals[registration]
+        if {one.url for one in self._refusals} >= set(self._settings.urls):
+            return next(iter(self._refusals.values()), None)
+        return None
+
+    def _separate(self, registration: Registration, event: Disconnected) -> None:
+        """Give a refused service a connection of its own, which tries again and again: its broker
+        disconnects a worker for one service, and the others are to be served."""
+        service = event.service.encode()
+        if registration.session.remove_service(service):
+            alone = self._new_registration(registration.url, (service,))
+            alone._last_disconnect = registration._last_disconnect  # it is logged once
+            self._registrations.append(alone)
+            alone.line.open()
+            registration = alone
+        self._refusals[registration] = error_for(event.status, [event.text.encode()])
 
     def _services_by_connection(self) -> list[tuple[bytes, ...]]:
         """The services of each connection to a broker.

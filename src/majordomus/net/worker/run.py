@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from majordomus.errors import StatusError
 from majordomus.net.worker.engine import Engine, EngineSettings
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
@@ -39,6 +40,11 @@ class WorkerRun:
         self._engine: Engine | None = None
         self._failure: Exception | None = None
         self._coroutine: weakref.ref[Coroutine[Any, Any, None]] | None = None
+
+    @property
+    def refusal(self) -> StatusError | None:
+        """Why every broker has refused a service; None when one may still register all."""
+        return None if self._engine is None else self._engine.refusal
 
     def made_for(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Note the coroutine that is to call `serve`."""

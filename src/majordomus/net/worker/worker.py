@@ -75,10 +75,12 @@ class Worker(WorkerBase):
     def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
-        Raises: TimeoutError.
+        Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
+        others are served, and the refused one is tried again.
         """
         deadline = time.monotonic() + timeout
         while not self.ready:
+            self._check_refused()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no broker has registered this worker within {timeout:g} s")
             time.sleep(0.005)
