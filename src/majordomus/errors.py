@@ -221,6 +221,13 @@ BY_STATUS: dict[int, type[StatusError]] = {
 }
 
 
+def class_name(value: object) -> str:
+    """Return the name of a value's class. Raises nothing, where `__name__` may: a metaclass of the
+    user's can override it."""
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
+
+
 def error_for(status: int, frames: list[bytes] | tuple[bytes, ...]) -> StatusError:
     """Return the exception for a FINAL with `status`; body frame 0 is its text."""
     text = bytes(frames[0]).decode("utf-8", "replace") if frames else ""

@@ -95,6 +95,16 @@ def test_text_in_the_frames_of_a_reply_is_sent_as_utf8(broker: Switched) -> None
     broker.hooks_now = {}
 
 
+class NamelessMeta(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class NamelessError(Exception, metaclass=NamelessMeta):
+    pass
+
+
 class MuteError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -107,6 +117,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "StopIteration": StopIteration,
     "CancelledError": asyncio.CancelledError,
     "an exception without a text": MuteError,
+    "an exception without a name": NamelessError,
 }
 
 

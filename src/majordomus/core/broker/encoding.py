@@ -51,9 +51,7 @@ def heartbeat(dialect: Dialect) -> list[Frame]:
     return LEGACY[dialect].b2w_heartbeat()
 
 
-def disconnect(
-    dialect: Dialect, status: int = 0, text: str = "", service: str = ""
-) -> list[Frame]:
+def disconnect(dialect: Dialect, status: int = 0, text: str = "", service: str = "") -> list[Frame]:
     """DISCONNECT to a worker or, in MDP/0.3, to a client; there, with the reason if there is
     one, and the service that is refused."""
     if dialect is MDP03:

@@ -37,7 +37,7 @@ from majordomus.core.broker.state.identity import NOBODY, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
-from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.errors import LocalProtocolError, RemoteProtocolError, class_name
 from majordomus.protocol import delphi, mdp03, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import UnsupportedVersion, recognise
@@ -535,9 +535,9 @@ class BrokerMachine:
 
     def _strategy_failed(self, service: bytes, error: BaseException) -> None:
         try:
-            why = f"{type(error).__name__}: {error}"
+            why = f"{class_name(error)}: {error}"
         except BaseException:  # its text is code of the strategy's author
-            why = type(error).__name__
+            why = class_name(error)
         self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────

@@ -304,6 +304,10 @@ class WorkerSession(WorkerSessionBase):
 
     # ── messages of the broker ────────────────────────────────────────────────────────────────────
 
+    def received_at(self) -> float:
+        """When the last message was received, in monotonic seconds."""
+        return self._connection.received_at
+
     def receive(self, frames: list[Frame], now: float) -> None:
         """Process one message of the socket. The session takes over the list.
 

@@ -26,7 +26,7 @@ from majordomus.core.broker.hooks.views import (
     Outcome,
     check_status,
 )
-from majordomus.errors import ConfigurationError
+from majordomus.errors import ConfigurationError, class_name
 from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
 
@@ -148,22 +148,24 @@ class Faults:
         self._seen: Counter[tuple[str, str, int]] = Counter()
 
     def note(self, name: str, error: BaseException) -> None:
-        frame = (traceback.extract_tb(error.__traceback__) or [None])[-1]
-        kind = (name, type(error).__name__, (frame.lineno or 0) if frame else 0)
+        line = 0
+        with contextlib.suppress(BaseException):  # attributes of the exception may be overridden
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno or 0
+        kind = (name, class_name(error), line)
         self._seen[kind] += 1
         times = self._seen[kind]
         if times == 1:
             with contextlib.suppress(BaseException):  # formatting runs methods of the exception
                 logger.error("hook %s failed; its request gets 500", name, exc_info=error)
         elif times & (times - 1) == 0:
-            logger.error("hook %s failed %d times by now: %s", name, times, type(error).__name__)
+            logger.error("hook %s failed %d times by now: %s", name, times, kind[1])
 
     def wrong(self, name: str, found: object) -> None:
         """Log a hook whose result is not an action."""
         try:
             shown = f"{found!r:.100}"
         except BaseException:
-            shown = f"a {type(found).__name__}"
+            shown = f"a {class_name(found)}"
         self.note(name, TypeError(f"{name} returned {shown}, which is no action"))
 
 

@@ -34,6 +34,7 @@ from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
 from majordomus.net.worker.serving import Serving, WorkerConnection
+from majordomus.net.worker.stalls import StallWatch
 from majordomus.protocol.spec import Dialect
 
 DRAIN_CHECK: Final = 0.02
@@ -142,6 +143,7 @@ class Engine(Serving):
         ]
         self.events = EngineEvents(self._registrations, settings.topics)
         self._refusals: dict[Registration, StatusError] = {}
+        self._watch = StallWatch(loop, self._running, self._note_stall)
 
     @property
     def ready(self) -> bool:
@@ -156,6 +158,7 @@ class Engine(Serving):
         if self._processes is not None:
             self._processes.open()
         self._meter.start()
+        self._watch.start()
         for registration in self._registrations:
             registration.line.open()
         self._announce_capacity()
@@ -236,6 +239,7 @@ class Engine(Serving):
         """
         self._closing = True
         self._meter.stop()
+        self._watch.stop()
         running = [one for each in self._registrations for one in each.invocations.values()]
         tasks = [one.task for one in running if one.task is not None]
         for invocation in running:
@@ -299,6 +303,18 @@ class Engine(Serving):
     def in_process(self, services: tuple[bytes, ...]) -> bool:
         """Whether these services, which share a connection, run in handler processes."""
         return self._services[services[0]].in_process
+
+    def _running(self) -> list[str]:
+        """The names of the services whose handlers run in this process, and of the last that was
+        called."""
+        running = [one.service for each in self._registrations for one in each.invocations.values()]
+        if self._last_begun is not None:
+            running.append(self._last_begun)
+            self._last_begun = None
+        return [service.name for service in running if not service.in_process]
+
+    def _note_stall(self, after: float) -> None:
+        self._stalled_after = after
 
     @property
     def refusal(self) -> StatusError | None:

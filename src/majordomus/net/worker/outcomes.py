@@ -16,7 +16,7 @@ import contextlib
 import logging
 from typing import Final, TypeAlias
 
-from majordomus.errors import LocalProtocolError, StatusError
+from majordomus.errors import LocalProtocolError, StatusError, class_name
 from majordomus.net.bodies import Reply, to_frames
 from majordomus.protocol import spec
 
@@ -82,17 +82,17 @@ def outcome_of_error(error: BaseException) -> Outcome:
             return spec.HANDLER_FAILED, [to_text(described(error))]
         return checked_failure(error.status), [to_text(error.text)]
     except BaseException as fault:
-        text = f"{_name(kind)}, of which no reply can be made: {described(fault)}"
+        text = f"{class_name(error)}, of which no reply can be made: {described(fault)}"
         return spec.HANDLER_FAILED, [to_text(text)]
 
 
 def described(error: BaseException) -> str:
     """Return the class and the text of an exception, the class alone if it has no readable text."""
-    name = _name(type(error))
+    name = class_name(error)
     try:
         return f"{name}: {error}"
     except BaseException as fault:
-        return f"{name}: its text cannot be read ({_name(type(fault))})"
+        return f"{name}: its text cannot be read ({class_name(fault)})"
 
 
 def to_text(text: object) -> bytes:
@@ -100,11 +100,6 @@ def to_text(text: object) -> bytes:
     # `join` returns a plain str, whatever a subclass overrides.
     plain = str.join("", (text if isinstance(text, str) else str(text),))
     return plain[:MAX_TEXT].encode("utf-8", "backslashreplace")
-
-
-def _name(kind: type) -> str:
-    """The name of a class, past properties of its metaclass."""
-    return str.join("", (type.__dict__["__name__"].__get__(kind),))
 
 
 def logged_outcome_of_error(service: str, error: BaseException) -> Outcome:

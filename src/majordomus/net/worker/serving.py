@@ -13,6 +13,7 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -56,6 +57,9 @@ NO_STREAM: Final = b"a handler that runs in a process takes no stream from its c
 PARTS_PER_TURN: Final = 16
 """Parts of an async generator until the loop gets a turn: one that never waits would otherwise
 delay the heartbeats."""
+
+READ_ALL: Final = 0.02
+"""Seconds without a new request after which everything is read that a stall has kept."""
 
 _OK: Final = spec.OK
 _MORE: Final = spec.MORE
@@ -155,6 +159,10 @@ class Serving:
         self._closing = False
         self._idle = asyncio.Event()
         self._idle_wanted = False  # `drain` waits for `_idle`
+        self._stalled_after = inf  # what is read later than this was kept by a stall of the loop
+        # Dispatches that were read after a stall, and are not begun.
+        self._kept: dict[tuple[WorkerConnection, int], Dispatch] = {}
+        self._last_begun: ServedService | None = None
         self._current: WorkerConnection | None = None  # its events are being handled
         self._flush_current = False  # they have caused something to be sent
 
@@ -170,6 +178,8 @@ class Serving:
         if not events:
             return
         self._current, self._flush_current = connection, False
+        if self._kept or connection.session.received_at() > self._stalled_after:
+            events = self._keep_dispatches(connection, events)
         try:
             for event in events:
                 if isinstance(event, Dispatch):
@@ -180,6 +190,37 @@ class Serving:
             self._current = None
             if self._flush_current:
                 connection.line.touch()
+
+    def _keep_dispatches(
+        self, connection: WorkerConnection, events: Sequence[WorkerEvent]
+    ) -> list[WorkerEvent]:
+        """Keep the dispatches that are read after a stall until everything is read that is there:
+        a CANCEL of them may come behind. Return the other events."""
+        others: list[WorkerEvent] = []
+        for event in events:
+            if isinstance(event, Dispatch) and not event.flags & _MORE:
+                if not self._kept:
+                    self._loop.call_later(READ_ALL, self._begin_kept, 1)
+                self._kept[connection, event.id] = event
+            elif isinstance(event, Cancel) and (connection, event.id) in self._kept:
+                del self._kept[connection, event.id]
+                status, frames = cancelled_before_start()
+                connection.session.final(event.id, status, frames, monotonic())
+                self._flush_current = True
+            else:
+                others.append(event)
+        return others
+
+    def _begin_kept(self, count: int) -> None:
+        """Begin the kept dispatches when no more have come since there were `count`."""
+        if len(self._kept) > count:
+            self._loop.call_later(READ_ALL, self._begin_kept, len(self._kept))
+            return
+        kept, self._kept = self._kept, {}
+        if self._closing:
+            return  # the DISCONNECT gives them to other workers
+        for (connection, _), dispatch in kept.items():
+            self._start(connection, dispatch)
 
     def take_other_event(
         self,
@@ -218,6 +259,7 @@ class Serving:
             connection.session.reject(dispatch.id, monotonic())
             self._flush(connection)
             return
+        self._last_begun = service
         parts = None
         if dispatch.flags & _MORE:
             if service.in_process:
