@@ -10,7 +10,7 @@ NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit compiled instructions fuzz simulate bench audit wheel clean
+.PHONY: setup demo test check lint types unit compiled instructions fuzz outcomes simulate bench audit wheel clean
 
 setup: $(READY)
 
@@ -64,6 +64,10 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.protocol.mutator --messages 1000000
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
 	$(BIN)/python -m tests.core.forgery --messages 1000000
+
+# 20,000 calls whose handlers, hooks and callers do whatever hypothesis makes up; it prints how many there were of each combination.
+outcomes: $(READY)
+	ANY_OUTCOME=full $(BIN)/python -m pytest tests/net/any_outcome --timeout 7200 --capture no
 
 # What honest callers notice while 10,000 connections say nothing, and how soon a message without an end is cut off.
 chaos: $(READY)

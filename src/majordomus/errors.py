@@ -28,9 +28,17 @@ Programs use the attributes; the text is for people.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MajordomusError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose.
+
+    Each can be pickled and copied, whatever its constructor takes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
 
 
 class ConfigurationError(MajordomusError):
@@ -97,6 +105,7 @@ class StatusError(MajordomusError):
     def __init__(
         self, text: str = "", *, status: int | None = None, frames: tuple[bytes, ...] = ()
     ):
+        text = text if isinstance(text, str) else str(text)  # `raise BadRequest(error)`
         super().__init__(text)
         self.text = text
         self.frames = frames
@@ -185,6 +194,13 @@ class Unavailable(StatusError):
     status = 503
 
 
+def _restored(kind: type[MajordomusError], arguments: tuple[Any, ...]) -> MajordomusError:
+    """Make an error again from its `args`, without its constructor."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
+
 BY_STATUS: dict[int, type[StatusError]] = {
     error.status: error
     for error in (
@@ -203,6 +219,13 @@ BY_STATUS: dict[int, type[StatusError]] = {
         Unavailable,
     )
 }
+
+
+def class_name(value: object) -> str:
+    """Return the name of a value's class. Raises nothing, where `__name__` may: a metaclass of the
+    user's can override it."""
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
 
 
 def error_for(status: int, frames: list[bytes] | tuple[bytes, ...]) -> StatusError:

@@ -82,9 +82,15 @@ def cancel(worker: bytes, n: int) -> Message:
     return (worker, "CANCEL", {"id": number(n)}, [])
 
 
-def disconnect(peer: bytes) -> Message:
-    """The DISCONNECT to a peer."""
-    return (peer, "DISCONNECT", {}, [])
+def disconnect(peer: bytes, status: int = 0, text: str = "", service: str = "") -> Message:
+    """The DISCONNECT to a peer, with its reason if there is one."""
+    if not status:
+        return (peer, "DISCONNECT", {}, [])
+    reason: dict[str, Any] = {"status": status, "reason": text}
+    if service:
+        reason["service"] = service
+    fields = {"flags": spec.BROKER_METADATA, "metadata": metadata.pack(reason)}
+    return (peer, "DISCONNECT", fields, [])
 
 
 def heartbeat(peer: bytes) -> Message:

@@ -22,6 +22,10 @@ class Rubbish(NamedTuple):
 NAME = b"honest-service"
 FINAL_FROM_NOBODY = write(4, code=200, id=1 << 63)
 LEAVE_01, LEAVE_02, LEAVE_02D = [b"", b"MDPW01", b"\5"], [b"MDPW02", b"\6"], [b"", b"MDPW02", b"\6"]
+RESERVED = b"'mmi.service' is reserved: no worker may serve it"
+NAMED = b"\xa7service\xabmmi.service"
+TOLD = b"\x83\xa6status\xcd\x01\x93\xa6reason\xd91" + RESERVED + NAMED
+RESERVED_03 = [write(6, flags=BROKER_METADATA, metadata=TOLD)]
 LEAVE_03, LEAVE_DELPHI = [write(6)], seal([b"", b"\3"])
 VERSIONS = write(6, flags=BROKER_METADATA, metadata=b"\x81\xa8versions\x91\x03")
 
@@ -65,7 +69,7 @@ RUBBISH: dict[str, Rubbish] = {
     "unknown command": Rubbish([write(77)], "unknown-command"),
     "WELCOME from a peer": Rubbish([write(7, ttl=1)], "wrong-direction"),
     "0.3 claim of mmi": Rubbish(
-        [write(READY, code=1, service=b"mmi.service")], "reserved-service-name", LEAVE_03
+        [write(READY, code=1, service=b"mmi.service")], "reserved-service-name", RESERVED_03
     ),
     "0.3 reply of a stranger": Rubbish([FINAL_FROM_NOBODY, b"x"], "unknown-worker", LEAVE_03),
     "0.3 part of a stranger": Rubbish([write(PARTIAL, id=1 << 63)], "unknown-worker", LEAVE_03),

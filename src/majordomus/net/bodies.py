@@ -49,20 +49,22 @@ for each of its parts.
 def to_frames(body: object) -> list[bytes]:
     """Return the frames of a `Body`.
 
-    Raises: LocalProtocolError for a value of any other type, also within a list or a `Reply`.
+    Every frame is plain bytes: of a subclass, a copy. Nothing further down checks it again.
+    Raises: LocalProtocolError for a value of any other type, also within a list or a `Reply`, and
+    for text that is not valid Unicode; what the body's own methods raise.
     """
     if body is None:
         return []
-    if isinstance(body, bytes):
+    if type(body) is bytes:
         return [body]
-    if isinstance(body, str | bytearray | memoryview):
+    if isinstance(body, str | bytes | bytearray | memoryview):
         return [_frame(body)]
     if isinstance(body, list | tuple):
-        return [part if isinstance(part, bytes) else _frame(part) for part in body]
+        return checked(body)
     if isinstance(body, Message | Reply):
         return checked(body.frames)
     if isinstance(body, Frames):
-        return checked(body.items)
+        return [bytes(frame) for frame in body.items]
     typed = typed_body(body)
     if typed is not None:
         return checked(typed.frames)
@@ -78,16 +80,18 @@ def checked(parts: object) -> list[bytes]:
     """
     if isinstance(parts, str | bytes | bytearray | memoryview) or not isinstance(parts, Iterable):
         raise _no_body(parts)
-    return [part if isinstance(part, bytes) else _frame(part) for part in parts]
+    return [part if type(part) is bytes else _frame(part) for part in parts]
 
 
 def _frame(part: object) -> bytes:
     if isinstance(part, str):
         try:
-            return part.encode()
+            return str.encode(part)
         except UnicodeEncodeError as error:
-            raise LocalProtocolError("bad-body", f"text that is no UTF-8: {error}") from error
-    if isinstance(part, bytes | bytearray | memoryview):
+            raise LocalProtocolError("bad-body", f"text is not valid Unicode: {error}") from None
+    if isinstance(part, bytes):
+        return bytes.join(b"", (part,))  # a copy without what a subclass overrides
+    if isinstance(part, bytearray | memoryview):
         return bytes(part)
     raise _no_body(part)
 
@@ -110,7 +114,7 @@ class Reply(actions.ReplyAction):
     __slots__ = ("worker",)
 
     def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
-        self.frames = frames if isinstance(frames, list) else to_frames(frames)
+        self.frames = to_frames(frames)
         self.status = status
         self.worker = worker
 

@@ -8,6 +8,7 @@ event, and counts it in `dropped`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -426,10 +427,7 @@ class ThreadQueue(HandlerQueue):
                 if self._over:
                     return
                 handler, event = self._waiting.popleft()
-            try:
-                handler(event)
-            except Exception:
-                logger.exception("a handler of events failed")
+            call(handler, event)
 
 
 class TaskQueue(HandlerQueue):
@@ -442,6 +440,7 @@ class TaskQueue(HandlerQueue):
         super().__init__()
         self._in_threads = in_threads
         self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     def put(self, handler: Handler, event: Event) -> None:
         """Have `handler(event)` called. In the loop's thread."""
@@ -451,6 +450,7 @@ class TaskQueue(HandlerQueue):
 
     def close(self) -> None:
         """Drop what waits, and cancel the running handler, unless that handler calls this."""
+        self._over = True
         self._waiting.clear()
         if self._task is not None and self._task is not _current_task():
             self._task.cancel()
@@ -466,13 +466,36 @@ class TaskQueue(HandlerQueue):
     async def _call(self, handler: Handler, event: Event) -> None:
         try:
             if self._in_threads and not inspect.iscoroutinefunction(handler):
-                await asyncio.to_thread(handler, event)
+                await asyncio.to_thread(call, handler, event)
                 return
             result = handler(event)
             if isinstance(result, Awaitable):
                 await result
-        except Exception:
-            logger.exception("a handler of events failed")
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                if self._over:
+                    raise
+                _uncancel()  # the handler has cancelled itself, or what it waited for
+            _log_failure(error)
+
+
+def call(handler: Handler, event: Event) -> None:
+    """Call a handler, and log what it raises: SystemExit too concerns this event alone."""
+    try:
+        handler(event)
+    except BaseException as error:
+        _log_failure(error)
+
+
+def _log_failure(error: BaseException) -> None:
+    with contextlib.suppress(BaseException):  # formatting it runs methods of the exception
+        logger.error("a handler of events failed", exc_info=error)
+
+
+def _uncancel() -> None:
+    task = _current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _current_task() -> asyncio.Task[Any] | None:

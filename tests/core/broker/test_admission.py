@@ -252,7 +252,8 @@ def test_services_are_bounded(make_harness: MakeHarness) -> None:
     harness.request(C, 2, service=b"c")
     assert harness.messages() == [final(C, 2, b"2 services are known already", status=429)]
     harness.worker(V, b"c")
-    assert harness.messages() == [disconnect(V)]
+    text = "no room for 'c': the broker has 2 services"
+    assert harness.messages() == [disconnect(V, 429, text, "c")]
     harness.request(C, 3, service=b"mmi.service")
     assert harness.messages() == [final(C, 3, b"400")]
     harness.pass_time(1.1)
@@ -267,7 +268,8 @@ def test_services_of_a_worker_are_bounded(make_harness: MakeHarness) -> None:
         harness.worker(W, service)
     assert harness.messages() == [welcome(W)]
     harness.worker(W, b"c")
-    assert harness.messages() == [disconnect(W)]
+    text = "no room for 'c': a worker has 2 services"
+    assert harness.messages() == [disconnect(W, 429, text, "c")]
     assert harness.counts.dropped == {"too-many-services-of-a-worker": 1}
 
 

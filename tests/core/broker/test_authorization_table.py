@@ -118,14 +118,16 @@ def judge_claim(
         assert ("worker-ready" in dict(harness.facts)) and disconnect(C) not in words
         return
     reserved = name.startswith(("mmi.", "titanic.", "$"))
-    if reserved or dialect is not MDP03:
-        told = disconnect(C) if dialect is MDP03 else (C, *dialects.farewell(dialect))
-        assert words == [told]
+    if dialect is not MDP03:
+        assert words == [(C, *dialects.farewell(dialect))]
     else:
         ((peer, command, fields, body),) = words
         assert (peer, command, body) == (C, "DISCONNECT", [])
         told = metadata.unpack(fields["metadata"])
-        assert told == {"status": status_of(role), "reason": sentence(role, "serve", name)}
+        status, text = status_of(role), sentence(role, "serve", name)
+        if reserved:
+            status, text = 403, f"'{name}' is reserved: no worker may serve it"
+        assert told == {"status": status, "reason": text, "service": name}
     reason = "reserved-service-name" if reserved else "may-not-serve"
     assert harness.counts.dropped == {reason: 1}
 

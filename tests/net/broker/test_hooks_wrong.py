@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,9 @@ class Switched(Broker):
 
     def on_client_seen(self, client: Any) -> Any:
         return self.hooks_now.get("on_client_seen", lambda _: None)(client)
+
+    def on_request_ended(self, outcome: Any) -> Any:
+        return self.hooks_now.get("on_request_ended", lambda _: None)(outcome)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,98 @@ def test_text_in_the_frames_of_a_reply_is_sent_as_utf8(broker: Switched) -> None
     with Client(broker.endpoints[0], timeout=20) as client:
         assert client.call("echo").text == "ä"
     broker.hooks_now = {}
+
+
+class NamelessMeta(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class NamelessError(Exception, metaclass=NamelessMeta):
+    pass
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(2),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "StopIteration": StopIteration,
+    "CancelledError": asyncio.CancelledError,
+    "an exception without a text": MuteError,
+    "an exception without a name": NamelessError,
+}
+
+
+def raising(error: Callable[[], BaseException]) -> Hook:
+    def hook(_: object) -> None:
+        raise error()
+
+    return hook
+
+
+@pytest.mark.parametrize("name", RAISED)
+@pytest.mark.parametrize("hook", ["on_request", "on_reply", "on_client_seen", "on_request_ended"])
+def test_hook_that_raises_anything_costs_its_own_request_alone(
+    broker: Switched, hook: str, name: str
+) -> None:
+    with Client(broker.endpoints[0], timeout=20) as client:
+        broker.hooks_now = {hook: raising(RAISED[name])}
+        if hook == "on_request_ended":
+            assert client.call("echo", b"1").body == b"1"
+        else:
+            with pytest.raises(HandlerFailed, match="hook"):
+                client.call("echo", b"1")
+        broker.hooks_now = {}
+        assert client.call("echo", b"2").body == b"2"
+
+
+class Awaiting(Broker):
+    """A broker with an `async def` hook that a test replaces."""
+
+    hook_now: Callable[[Any], Any] | None = None
+
+    async def on_request(self, request: Any) -> Any:
+        if self.hook_now is not None:
+            return await self.hook_now(request)
+        return None
+
+
+def exit_in_callback() -> None:
+    raise SystemExit(3)
+
+
+async def exit_in_task() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", [*RAISED, "SystemExit of a callback", "a task that raises"])
+def test_async_hook_that_raises_anything_costs_its_own_request_alone(name: str) -> None:
+    async def raises(_: object) -> None:
+        await asyncio.sleep(0)
+        if name == "SystemExit of a callback":
+            asyncio.get_running_loop().call_soon(exit_in_callback)
+            await asyncio.sleep(0.01)
+        elif name == "a task that raises":
+            asyncio.get_running_loop().create_task(exit_in_task())
+            await asyncio.sleep(0.01)
+        else:
+            raise RAISED[name]()
+
+    async def serves(_: object) -> None:
+        await asyncio.sleep(0)
+
+    with Awaiting(bind="tcp://127.0.0.1:0") as broker, Client(broker.endpoints[0]) as client:
+        broker.hook_now = raises
+        if name in RAISED:
+            with pytest.raises(HandlerFailed, match="hook"):
+                client.call("mmi.service", b"x", timeout=20)
+        else:
+            client.call("mmi.service", b"x", timeout=20)
+        broker.hook_now = serves
+        assert client.call("mmi.service", b"x", timeout=20).body == b"404"

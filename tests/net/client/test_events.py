@@ -447,3 +447,19 @@ def test_client_keeps_its_handle_and_topics_through_a_reconnect(
 
 def test_program_of_the_events_page_prints_what_the_page_shows(tmp_path: Path) -> None:
     run_page(Path(__file__).parents[3] / "docs/events.md", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
+def test_handler_that_raises_what_is_no_exception_is_called_again(
+    pusher: Pusher, client: Client, kind: type[BaseException]
+) -> None:
+    seen: list[str] = []
+
+    def handler(event: Event) -> None:
+        seen.append(event.text)
+        raise kind
+
+    client.on_event(handler)
+    client.call("slow")
+    pusher.push(b"x", b"y")
+    eventually(lambda: seen == ["x", "y"], WAIT)

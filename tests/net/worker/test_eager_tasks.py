@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import weakref
 from collections.abc import Callable, Coroutine
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -314,5 +316,52 @@ def test_callback_that_work_asks_of_its_own_task_is_called(run: Runner) -> None:
 
         await from_a_callback(lambda: spawn(work()))
         await asyncio.wait_for(ended.wait(), 10)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("kept", ["the task", "a method", "a weak reference"])
+def test_task_that_short_work_has_kept_is_not_the_task_of_later_work(
+    run: Runner, kept: str
+) -> None:
+    async def scene() -> None:
+        spawn, seen = spawner(asyncio.get_running_loop()), []
+        held: list[Callable[[], object]] = []
+
+        async def short() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            if kept == "the task":
+                held.append(partial(asyncio.Task.cancel, task))
+            elif kept == "a method":
+                held.append(task.cancel)
+            else:
+                weak = weakref.ref(task)
+                held.append(lambda: (found := weak()) is not None and found.cancel())
+
+        async def long() -> None:
+            await asyncio.sleep(0.01)
+            seen.append("not cancelled")
+
+        _, task = await from_a_callback(lambda: [spawn(short()), spawn(long())])
+        held[0]()
+        await task
+        assert seen == ["not cancelled"]
+
+    run(scene())
+
+
+def test_short_work_that_keeps_nothing_shares_one_task(run: Runner) -> None:
+    async def scene() -> None:
+        spawn = spawner(asyncio.get_running_loop())
+        seen: list[int] = []
+
+        async def short() -> None:
+            async with asyncio.timeout(10):
+                seen.append(id(asyncio.current_task()))
+
+        await from_a_callback(lambda: [spawn(short()) for _ in range(5)])
+        shared = sys.version_info < (3, 12)
+        assert (len(set(seen)) == 1) or not shared
 
     run(scene())

@@ -173,3 +173,13 @@ def test_ready_of_a_worker_carries_its_weight(broker: Broker, url: str) -> None:
 def test_weight_out_of_its_bounds_is_refused(url: str, weight: float) -> None:
     with pytest.raises(ConfigurationError, match=r"a weight is 0\.01 to 100"):
         Worker(url, weight=weight)
+
+
+def test_measure_that_raises_system_exit_is_unknown_and_measured_again(
+    metered: Callable[..., list[float | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    def exits() -> float:
+        raise SystemExit(2)
+
+    assert metered(exits, 2) == [None, None]
+    assert [record.message for record in caplog.records] == ["the load is unknown: SystemExit: 2"]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from enum import IntEnum
 
 import pytest
 
-from majordomus.errors import NotFound, StatusError
+from majordomus.errors import BadRequest, NotFound, StatusError
 from majordomus.messages import Message
 from majordomus.net.bodies import Reply
-from majordomus.net.worker.outcomes import MAX_TEXT, outcome_of_error, outcome_of_result
+from majordomus.net.worker.outcomes import (
+    MAX_TEXT,
+    logged_outcome_of_error,
+    outcome_of_error,
+    outcome_of_result,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,118 @@ def test_result_that_is_no_body_is_a_failure_of_the_handler(result: object) -> N
 )
 def test_exception_becomes_status_and_text(error: BaseException, status: int, text: bytes) -> None:
     assert outcome_of_error(error) == (status, [text])
+
+
+class MuteError(Exception):
+    """An exception of which no text can be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+NO_REPLY = b"StatusError, of which no reply can be made: LocalProtocolError: bad-status: "
+
+
+class Teapot(IntEnum):
+    SHORT = 418
+
+
+class EvilBytes(bytes):
+    def __len__(self) -> int:
+        return 10**9
+
+    def __bytes__(self) -> bytes:
+        raise SystemExit(3)
+
+
+class EvilText(str):
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+    def __getitem__(self, _: object) -> str:
+        raise KeyboardInterrupt
+
+
+class HasFrames:
+    def __init__(self, frames: object) -> None:
+        self._frames = frames
+
+    @property
+    def frames(self) -> object:
+        if isinstance(self._frames, BaseException):
+            raise self._frames
+        return self._frames
+
+
+def changed(reply: Reply, **attributes: object) -> Reply:
+    for name, value in attributes.items():
+        setattr(reply, name, value)
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "frames"),
+    [
+        (lambda: Reply(["text", b"x"]), 200, [b"text", b"x"]),
+        (lambda: changed(Reply(), frames=["text"]), 200, [b"text"]),
+        (lambda: Reply(b"", Teapot.SHORT), 418, [b""]),
+        (lambda: EvilBytes(b"ab"), 200, [b"ab"]),
+        (lambda: [EvilText("ab")], 200, [b"ab"]),
+        (lambda: HasFrames([b"a", "b"]), 200, [b"a", b"b"]),
+    ],
+)
+def test_result_becomes_plain_frames_and_a_plain_status(
+    result: Callable[[], object], status: int, frames: list[bytes]
+) -> None:
+    found = outcome_of_result(result())
+    assert found == (status, frames)
+    assert [type(one) for one in (found[0], *found[1])] == [int, *[bytes] * len(frames)]
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (lambda: changed(Reply(), frames=[1]), b"LocalProtocolError: bad-body: a body is bytes"),
+        (lambda: changed(Reply(), frames=7), b"LocalProtocolError: bad-body: a body is bytes"),
+        (lambda: Reply(b"", 200.0), b"LocalProtocolError: bad-status: a status is an int"),
+        (lambda: Reply(b"", True), b"LocalProtocolError: bad-status: a status is an int"),
+        (lambda: Reply(b"", 0), b"LocalProtocolError: bad-status: a status is an int"),
+        (lambda: "\udc80", b"LocalProtocolError: bad-body: text is not valid Unicode"),
+        (lambda: HasFrames("text"), b"LocalProtocolError: bad-body: a body is bytes"),
+        (lambda: HasFrames(SystemExit(2)), b"SystemExit: 2"),
+        (lambda: HasFrames(MuteError()), b"MuteError: its text cannot be read (RuntimeError)"),
+    ],
+)
+def test_result_that_cannot_be_sent_is_a_failure_whatever_its_methods_raise(
+    result: Callable[[], object], text: bytes
+) -> None:
+    status, frames = outcome_of_result(result())
+    assert status == 500
+    assert frames[0].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (BadRequest(ValueError("no such user")), 400, b"no such user"),  # type: ignore[arg-type]
+        (MuteError(), 500, b"MuteError: its text cannot be read (RuntimeError)"),
+        (StatusError("x", status=Teapot.SHORT), 418, b"x"),
+        (NotFound(EvilText("no such user")), 404, b"no such user"),
+        (
+            StatusError("x", status=404.5),  # type: ignore[arg-type]
+            500,
+            NO_REPLY + b"a status is an int from 1 to 65535, not 404.5",
+        ),
+        (
+            StatusError("x", status=200),
+            500,
+            NO_REPLY + b"a failure is not 200",
+        ),
+    ],
+)
+def test_exception_that_is_malformed_becomes_a_status_and_a_text(
+    error: BaseException, status: int, text: bytes
+) -> None:
+    assert logged_outcome_of_error("s", error) == (status, [text])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from majordomus.net.worker.thread_pool import ThreadPool
 
 
@@ -131,3 +133,41 @@ def test_no_work_is_lost_while_the_size_changes() -> None:
         assert done.acquire(timeout=10)
     pool.close(5.0)
     assert alive("changes") == 0
+
+
+def test_thread_whose_work_raises_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    pool = ThreadPool(1, "hurt")
+    done, names = threading.Event(), []
+
+    def hurt() -> None:
+        names.append(threading.current_thread().name)
+        raise SystemExit(2)
+
+    def note() -> None:
+        names.append(threading.current_thread().name)
+        done.set()
+
+    try:
+        pool.submit(hurt)
+        pool.submit(note)
+        assert done.wait(5)
+    finally:
+        pool.close(2.0)
+    assert names == ["hurt-0", "hurt-0"]
+    assert "the work of a thread raised" in caplog.text
+
+
+def test_work_is_dropped_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ThreadPool(1)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            pool.submit(lambda: pytest.fail("it was dropped"))
+    done = threading.Event()
+    pool.submit(done.set)
+    assert done.wait(5)
+    pool.close(2.0)

@@ -50,7 +50,7 @@ class RefusalError(Exception):
     """A message may not become a request. ``status`` and ``text`` are for its client."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+        super().__init__(status, text)
         self.status = status
         self.text = text
 

@@ -53,15 +53,18 @@ def heartbeat(dialect: Dialect) -> list[Frame]:
     return LEGACY[dialect].b2w_heartbeat()
 
 
-def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]:
+def disconnect(dialect: Dialect, status: int = 0, text: str = "", service: str = "") -> list[Frame]:
     """DISCONNECT to a worker or, in MDP/0.3, to a client.
 
-    Status and text are sent in MDP/0.3 alone, where there are any.
+    Status, text and the refused service are sent in MDP/0.3 alone, where there are any.
     """
     if dialect is MDP03:
         if not status:
             return [DISCONNECT_03]
-        reason = metadata.pack({"status": status, "reason": text})
+        told: dict[str, object] = {"status": status, "reason": text}
+        if service:
+            told["service"] = service
+        reason = metadata.pack(told)
         return [mdp03.pack(spec.DISCONNECT, spec.BROKER_METADATA, metadata=reason)]
     return LEGACY[dialect].b2w_disconnect()
 

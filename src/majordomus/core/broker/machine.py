@@ -42,7 +42,7 @@ from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
-from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.errors import LocalProtocolError, RemoteProtocolError, class_name
 from majordomus.protocol import delphi, mdp03, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import UnsupportedVersion, recognise
@@ -578,8 +578,11 @@ class BrokerMachine:
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    def _strategy_failed(self, service: bytes, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}"
+    def _strategy_failed(self, service: bytes, error: BaseException) -> None:
+        try:
+            why = f"{class_name(error)}: {error}"
+        except BaseException:  # its text is code of the strategy's author
+            why = class_name(error)
         self.registry.emit("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── full outboxes ─────────────────────────────────────────────────────────────────────────────

@@ -144,11 +144,11 @@ class Presence:
         why: str,
         now: float,
         notify: bool = False,
-        reason: tuple[int, str] = (0, ""),
+        reason: tuple[int, str] | tuple[int, str, str] = (0, ""),
     ) -> None:
         """Remove `peer`: its worker is lost, its requests are cancelled, its outbox is dropped.
 
-        `notify`: send it DISCONNECT, with the status and the text of `reason` if there are any.
+        `notify`: send it DISCONNECT, with `reason` if there is one: status, text, refused service.
         """
         if peer.state is FORGOTTEN:
             return

@@ -5,7 +5,7 @@ A claim that is not allowed raises `UnknownPeerError`; the machine disconnects i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker.admission import name_problem
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.registry import Registry
     from majordomus.protocol.spec import Dialect
 
+TOO_LONG: Final = "the name of the service is too long with the prefix of its tenant"
+
 
 class UnknownPeerError(Exception):
     """A peer has sent a message of a role that it does not have. It gets DISCONNECT and is
     forgotten.
 
-    ``reason``: a short key for counters and logs. ``notice``: status and text of the DISCONNECT;
-    (0, "") for none.
+    ``reason``: a short key for counters and logs. ``notice``: status, text and the name of the
+    refused service for the DISCONNECT; (0, "", "") for none.
     """
 
-    def __init__(self, reason: str, notice: tuple[int, str] = (0, "")) -> None:
+    def __init__(self, reason: str, notice: tuple[int, str, str] = (0, "", "")) -> None:
         super().__init__(reason)
         self.reason = reason
         self.notice = notice
@@ -62,23 +64,30 @@ class Registration:
             services is reached.
         """
         name = full_name(peer.prefix, called)
+        shown = called.decode("utf-8", "replace")
         if name_problem(called) or len(name) > spec.MAX_NAME:
-            raise UnknownPeerError("bad-service-name")
+            told = spec.BAD_REQUEST, name_problem(called) or TOO_LONG, shown
+            raise UnknownPeerError("bad-service-name", told)
         if called.startswith(RESERVED):
-            raise UnknownPeerError("reserved-service-name")
+            told = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown
+            raise UnknownPeerError("reserved-service-name", told)
         refusal = self.authorization.refuses(peer, peer, SERVE, called)
         if refusal is not None:
-            raise UnknownPeerError("may-not-serve", refusal)
+            raise UnknownPeerError("may-not-serve", (*refusal, shown))
         if worker is not None and name in worker.services:
             return name
         if (
             worker is not None
             and len(worker.services) >= self.registry.settings.max_worker_services
         ):
-            raise UnknownPeerError("too-many-services-of-a-worker")
+            most = self.registry.settings.max_worker_services
+            told = spec.TOO_MANY, f"no room for '{shown}': a worker has {most} services", shown
+            raise UnknownPeerError("too-many-services-of-a-worker", told)
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
-            raise UnknownPeerError("too-many-services")
+            most = self.registry.settings.max_services
+            told = spec.TOO_MANY, f"no room for '{shown}': the broker has {most} services", shown
+            raise UnknownPeerError("too-many-services", told)
         return name
 
     def new_worker(

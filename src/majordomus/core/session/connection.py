@@ -350,8 +350,9 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
     return values
 
 
-def read_disconnect(header: Fields) -> tuple[int, str] | None:
-    """Return the status and the text of a DISCONNECT; None when it carries none."""
+def read_disconnect(header: Fields) -> tuple[int, str, str] | None:
+    """Return the status and the text of a DISCONNECT, and the service that is refused, "" when it
+    names none; None when it carries no reason."""
     try:
         ours, _ = metadata.split(header.metadata, header.flags)
     except RemoteProtocolError:
@@ -359,4 +360,5 @@ def read_disconnect(header: Fields) -> tuple[int, str] | None:
     status, text = ours.get("status"), ours.get("reason")
     if type(status) is not int or not isinstance(text, str):
         return None
-    return status, text
+    service = ours.get("service", "")
+    return status, text, service if isinstance(service, str) else ""

@@ -6,6 +6,7 @@ from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class WorkerSession(WorkerSessionBase):
+    cpdef double received_at(self)
     cpdef object final(self, dispatch_id, status, list frames, double now)
     @cython.locals(
         header=Fields, command=int, flags=int, service=bytes, deadline=double, dispatch_id=object, id=object

@@ -170,10 +170,10 @@ class WorkerSession(WorkerSessionBase):
         if self._codec is not None:
             self._legacy_final(self._codec, dispatch_id, status, frames, now)
             return True
+        head = octets.header(_FINAL, 0, status, dispatch_id - self._base, 0, b"", b"")
         del self._dispatches[dispatch_id]
         if self._streams.of:
             self._streams.of.pop(dispatch_id, None)
-        head = octets.header(_FINAL, 0, status, dispatch_id - self._base, 0, b"", b"")
         self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames], _FINAL)
         return True
 
@@ -236,6 +236,14 @@ class WorkerSession(WorkerSessionBase):
         elif self._connection.open:
             self._register(service, now)
 
+    def remove_service(self, service: bytes) -> bool:
+        """Register `service` no more from the next connection on. False when it is not served, or
+        is the only one."""
+        if len(self._services) < 2 or service not in self._services:
+            return False
+        del self._services[service]
+        return True
+
     def set_capacity(self, capacity: int, now: float) -> None:
         """Take up to `capacity` dispatches at a time from now on; 0 is `drain`.
 
@@ -295,6 +303,10 @@ class WorkerSession(WorkerSessionBase):
         self._outbox.unblock()
 
     # ── messages of the broker ────────────────────────────────────────────────────────────────────
+
+    def received_at(self) -> float:
+        """When the last message was received, in monotonic seconds."""
+        return self._connection.received_at
 
     def receive(self, frames: list[Frame], now: float) -> None:
         """Process one message of the socket. The session takes over the list.

@@ -118,10 +118,14 @@ class Cancel(NamedTuple):
 
 
 class Disconnected(NamedTuple):
-    """The broker disconnected, with a status and a sentence as in a FINAL."""
+    """The broker disconnected, with a status and a sentence as in a FINAL.
+
+    ``service``: the one that it refuses; empty when it names none.
+    """
 
     status: int
     text: str
+    service: str = ""
 
 
 WorkerEvent: TypeAlias = (

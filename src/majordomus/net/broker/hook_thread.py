@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from majordomus.errors import LocalProtocolError
+
 GRACE: Final = 2.0
 """Seconds that cancelled hooks have to end when the broker ends."""
 
 logger = logging.getLogger("majordomus.broker")
 
-Done = Callable[[object, Exception | None], object]
+Done = Callable[[object, BaseException | None], object]
 
 
 class HookThread:
@@ -26,6 +28,7 @@ class HookThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closing = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
 
@@ -49,11 +52,13 @@ class HookThread:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
+        self._closing = True
         loop.call_soon_threadsafe(loop.stop)
         thread.join(2 * GRACE)
         if thread.is_alive():
             logger.warning("a hook holds its thread, and is left behind")
         self._loop = self._thread = None
+        self._closing = False
 
     @property
     def is_current(self) -> bool:
@@ -72,7 +77,7 @@ class HookThread:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            self._run_until_stopped(loop)
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
@@ -82,10 +87,20 @@ class HookThread:
                     logger.warning(
                         "%d hooks do not end when they are cancelled", len(still_running)
                     )
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            with contextlib.suppress(BaseException):  # code of a generator that a hook has begun
+                loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the loop until `close`. SystemExit and KeyboardInterrupt of a task or callback that a
+        hook has begun end `run_forever`, but must not end the other hooks."""
+        while not self._closing:
+            try:
+                loop.run_forever()
+            except BaseException:
+                logger.exception("a task or callback of a hook failed")
 
     def _start(self, number: int, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
         task = asyncio.get_running_loop().create_task(self._watch(coroutine, done))
@@ -108,10 +123,13 @@ class HookThread:
 
     async def _watch(self, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
         result: object = None
-        fault: Exception | None = None
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                result = await coroutine
-            except Exception as error:
-                fault = error
+        fault: BaseException | None = None
+        try:
+            result = await coroutine
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                return  # cancelled by `cancel` or `close`, not by what the hook waited for
+            fault = error
+        with contextlib.suppress(LocalProtocolError):  # the broker has ended
             done(result, fault)

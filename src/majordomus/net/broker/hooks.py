@@ -1,11 +1,13 @@
 """The hook methods that a program can override, and the chain that calls them.
 
 The chain returns actions; core/broker/hooks/holding.py carries them out. Plain hooks run in the
-broker's thread, `async def` hooks in the thread of `hook_thread`.
+broker's thread, `async def` hooks in the thread of `hook_thread`. Whatever a hook raises, also
+SystemExit and KeyboardInterrupt, is a fault of that hook alone: it costs one request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import traceback
@@ -24,7 +26,7 @@ from majordomus.core.broker.hooks.views import (
     Outcome,
     check_status,
 )
-from majordomus.errors import ConfigurationError
+from majordomus.errors import ConfigurationError, class_name
 from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
 
@@ -146,18 +148,25 @@ class Faults:
         self._seen: Counter[tuple[str, str, int]] = Counter()
 
     def note(self, name: str, error: BaseException) -> None:
-        frame = (traceback.extract_tb(error.__traceback__) or [None])[-1]
-        kind = (name, type(error).__name__, (frame.lineno or 0) if frame else 0)
+        line = 0
+        with contextlib.suppress(BaseException):  # attributes of the exception may be overridden
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno or 0
+        kind = (name, class_name(error), line)
         self._seen[kind] += 1
         times = self._seen[kind]
         if times == 1:
-            logger.error("hook %s failed; its request gets 500", name, exc_info=error)
+            with contextlib.suppress(BaseException):  # formatting runs methods of the exception
+                logger.error("hook %s failed; its request gets 500", name, exc_info=error)
         elif times & (times - 1) == 0:
-            logger.error("hook %s failed %d times by now: %s", name, times, type(error).__name__)
+            logger.error("hook %s failed %d times by now: %s", name, times, kind[1])
 
     def wrong(self, name: str, found: object) -> None:
         """Log a hook whose result is not an action."""
-        self.note(name, TypeError(f"{name} returned {found!r:.100}, which is no action"))
+        try:
+            shown = f"{found!r:.100}"
+        except BaseException:
+            shown = f"a {class_name(found)}"
+        self.note(name, TypeError(f"{name} returned {shown}, which is no action"))
 
 
 class HookChain:
@@ -216,24 +225,26 @@ class HookChain:
         """Call the links from `at` on; None when the decision is pending in an async hook."""
         for index in range(at, len(links)):
             link = links[index]
-            if link.waits:
-                self._later(number, links, index, view)
-                return None
             try:
                 result = link.function(view)
-            except Exception as error:
+            except BaseException as error:
                 self._faults.note(link.name, error)
                 return FAILED
+            if link.waits:
+                self._later(number, links, index, view, result)
+                return None
             action = self._action(link, view, result)
             if action is not FORWARD:
                 return action
         return FORWARD
 
-    def _later(self, number: int, links: list[ChainLink], index: int, view: Any) -> None:
-        def done(result: object, error: Exception | None) -> None:
+    def _later(
+        self, number: int, links: list[ChainLink], index: int, view: Any, coroutine: Any
+    ) -> None:
+        def done(result: object, error: BaseException | None) -> None:
             self._resume(number, links, index, view, result, error)
 
-        self._thread.run(number, links[index].function(view), done)
+        self._thread.run(number, coroutine, done)
 
     def _resume(
         self,
@@ -242,7 +253,7 @@ class HookChain:
         index: int,
         view: Any,
         result: object,
-        error: Exception | None,
+        error: BaseException | None,
     ) -> None:
         """Continue the chain in the broker's thread; called in the thread of hooks."""
 
@@ -273,11 +284,12 @@ class HookChain:
                 return FORWARD
             if isinstance(result, Action):
                 return _checked(result)
-        except Exception as error:
+        except BaseException as error:
             self._faults.note(link.name, error)
             return FAILED
         if inspect.iscoroutine(result):
-            result.close()
+            with contextlib.suppress(BaseException):
+                result.close()
         self._faults.wrong(link.name, result)
         return FAILED
 
@@ -287,13 +299,13 @@ class HookChain:
         for link in self._links[name]:
             try:
                 result = link.function(*args)
-            except Exception as error:
+            except BaseException as error:
                 self._faults.note(name, error)
                 continue
             if link.waits:
                 self._thread.run(0, result, partial(self._notified, name))
 
-    def _notified(self, name: str, _: object, error: Exception | None) -> None:
+    def _notified(self, name: str, _: object, error: BaseException | None) -> None:
         if error is not None:
             self._faults.note(name, error)
 

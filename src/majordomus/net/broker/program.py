@@ -87,7 +87,7 @@ class Program:
         for _ in range(len(tasks)):
             try:
                 tasks.popleft()(self._machine, now)
-            except Exception:  # the thread that posted it does not wait for a result
+            except BaseException:  # the thread that posted it does not wait for a result
                 logger.exception("a task for the broker failed")
 
     def close(self, now: float) -> None:

@@ -14,6 +14,7 @@ deferred_reply: replies that are given after the handler has returned
 parts: the parts of a client's stream
 flow: flow control of a reply's parts
 events: pushes, publishes and subscriptions of a worker
+stalls: how long the loop was not run, and which handlers ran meanwhile
 load: the machine's load, for heartbeats
 thread_pool: threads for handlers that block
 eager_tasks: tasks whose first step runs at once

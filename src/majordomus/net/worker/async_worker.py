@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from majordomus.net.worker.base import WorkerBase
 from majordomus.net.worker.run import WorkerRun
@@ -16,14 +17,18 @@ class AsyncWorker(WorkerBase):
 
     _task: asyncio.Task[None] | None = None
 
-    async def run(self, *, signals: bool = True) -> None:
+    def run(self, *, signals: bool = True) -> Coroutine[Any, Any, None]:
         """Serve until `stop`, SIGINT or SIGTERM, then drain; a second signal ends at once.
 
-        With `signals` false, or outside of the main thread, signals are left alone. Cancelling this
+        The run begins with the call, so that a `stop` before its first step has an effect. With
+        `signals` false, or outside of the main thread, signals are left alone. Cancelling this
         ends at once, without draining. Raises: ConfigurationError for a worker without a service;
         LocalProtocolError when it is already running; what ended the engine.
         """
-        await self._serve(self._new_run(), signals)
+        run = self._new_run()
+        serving = self._serve(run, signals)
+        run.made_for(serving)
+        return serving
 
     async def start(self) -> None:
         """Serve in a task of the worker's own; signals are left alone. May be repeated.
@@ -49,10 +54,12 @@ class AsyncWorker(WorkerBase):
     async def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
-        Raises: TimeoutError.
+        Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
+        others are served, and the refused one is tried again.
         """
         async with asyncio.timeout(timeout):
             while not self.ready:
+                self._check_refused()
                 await asyncio.sleep(0.005)
 
     async def __aenter__(self) -> Self:

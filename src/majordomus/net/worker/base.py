@@ -196,15 +196,10 @@ class WorkerBase(EventMethods):
         With `run="process"` the function runs in a handler process, which imports it: it has to be
         at the top level of a module.
 
-        Raises: ConfigurationError for a name that no service may have, for a value that is no
-        function, and for a function that cannot run so.
+        Raises: ConfigurationError for a name that no service may have or that has a handler
+        already, for a value that is no function, and for a function that cannot run so.
         """
-        if not 0 < len(name.encode()) <= spec.MAX_NAME:
-            raise ConfigurationError(
-                f"a service's name has 1 to {spec.MAX_NAME} bytes: {name[:40]!r}"
-            )
-        if name.encode().startswith(spec.MMI_PREFIX):
-            raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
+        self._check_name(name)
         handler = make_handler(function, run)
         if self._active is not None and handler.target is not None:
             target.check(handler.target, handler.function)
@@ -212,10 +207,35 @@ class WorkerBase(EventMethods):
         if self._active is not None:
             self._active.add(name, handler)
 
+    def _check_name(self, name: str) -> None:
+        """Check what can be known here, before a broker refuses it. Raises: ConfigurationError."""
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a service's name is text, not {type(name).__name__}")
+        encoded = name.encode("utf-8", "surrogatepass")
+        if not 0 < len(encoded) <= spec.MAX_NAME:
+            raise ConfigurationError(
+                f"a service's name has 1 to {spec.MAX_NAME} bytes: {name[:40]!r}"
+            )
+        if encoded.decode("utf-8", "replace") != name:
+            raise ConfigurationError(f"a service's name is valid Unicode, not {name[:40]!r}")
+        if encoded.startswith(spec.MMI_PREFIX):
+            raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
+        # In the older dialects the broker may be of another make, where a worker is the Titanic.
+        if self._dialect is Dialect.MDP03 and encoded.startswith(spec.RESERVED_NAMES):
+            raise ConfigurationError(f"{name!r}: names that start with titanic. or $ are reserved")
+        if name in self.handlers:
+            raise ConfigurationError(f"{name!r} has a handler already")
+
     @property
     def ready(self) -> bool:
         """Whether at least one broker has registered all services."""
         return self._active is not None and self._active.ready
+
+    def _check_refused(self) -> None:
+        """Raises: a StatusError when every broker has refused one of the services."""
+        refusal = None if self._active is None else self._active.refusal
+        if refusal is not None:
+            raise refusal
 
     def _new_run(self) -> WorkerRun:
         """Make the run of this worker, and keep it in `_active`; the caller has to start it.
@@ -227,7 +247,7 @@ class WorkerBase(EventMethods):
             raise ConfigurationError(
                 "this worker has no service: decorate a function with @worker.service(name)"
             )
-        if self._active is not None:
+        if self._active is not None and not self._active.dropped:
             raise LocalProtocolError("running", "this worker is already running")
         if pipe.is_loading():
             raise ConfigurationError(

@@ -1,24 +1,29 @@
 """Replies that are given after the handler has returned, from any thread.
 
-The slot stays held until then. The handler and the engine share a `ReplyBox`: what is put in before
-the handler has returned waits there, and what is put in afterwards goes to the engine at once.
+The slot stays held until then. The handler and the engine share a `ReplyBox`: what is put in waits
+there until the handler has returned; from then on the engine takes it out, on the event loop.
+
+A dropped `DeferredReply` puts in its outcome from a finalizer, which may run wherever memory is
+allocated, also within a method of the same box. So a box has no lock: it uses operations of lists
+and deques that no other thread can interrupt.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from majordomus.errors import Cancelled, LocalProtocolError, TooManyRequests
-from majordomus.net.bodies import Body, Reply, to_frames
+from majordomus.net.bodies import Body, to_frames
+from majordomus.net.worker import outcomes
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.net.worker.outcomes import Outcome
     from majordomus.net.worker.request import Request
 
-Output: TypeAlias = "Outcome | list[bytes]"
+Output: TypeAlias = outcomes.Outcome | list[bytes]
 """What an invocation sends: a part of its reply (frames), or its outcome (status and frames)."""
 
 PARTS_AHEAD: Final = 16
@@ -27,49 +32,57 @@ DROPPED: Final = b"the handler called reply_later and dropped the reply unanswer
 
 
 class ReplyBox:
-    """Outputs of one deferred reply, on their way to the engine. For any thread.
+    """Outputs of one deferred reply, on their way to the engine. For any thread and finalizer.
 
-    answered: whether the outcome was put in; it is the last output
     parts_ahead: counts the parts that may still be put in before the sender has to wait
     """
 
-    __slots__ = ("_deliver", "_lock", "_waiting", "answered", "parts_ahead")
+    __slots__ = ("_notify", "_outputs", "_right_to_answer", "parts_ahead")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: list[Output] = []
-        self._deliver: Callable[[Output], None] | None = None
-        self.answered = False
+        self._outputs: deque[Output] = deque()
+        self._notify: Callable[[], None] | None = None
+        self._right_to_answer = [True]  # taken once, with the outcome
         self.parts_ahead = threading.Semaphore(PARTS_AHEAD)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the outcome was put in; it is the last output."""
+        return not self._right_to_answer
 
     def put(self, output: Output) -> bool:
         """Add an output. Return False, and drop it, when the outcome was put in before."""
-        with self._lock:
-            if self.answered:
+        if isinstance(output, tuple):
+            try:
+                self._right_to_answer.pop()
+            except IndexError:
                 return False
-            self.answered = isinstance(output, tuple)
-            deliver = self._deliver
-            if deliver is None:
-                self._waiting.append(output)
-            elif self.answered:
-                self._deliver = None
-        if deliver is not None:
-            deliver(output)
+        elif not self._right_to_answer:
+            return False
+        self._outputs.append(output)
+        # Read after the append: `connect` sets it first and then has the outputs taken.
+        notify = self._notify
+        if notify is not None:
+            notify()
         return True
 
-    def connect(self, deliver: Callable[[Output], None]) -> None:
-        """Deliver the outputs that wait and all later ones: the handler has returned."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            self._deliver = None if self.answered else deliver
-            for output in waiting:
-                deliver(output)
+    def connect(self, notify: Callable[[], None]) -> None:
+        """Call `notify` now and after each later `put`: the handler has returned."""
+        self._notify = notify
+        notify()
+
+    def take(self) -> Output | None:
+        """Return the next output, None if there is none. On the event loop alone, so that the
+        outputs keep their order."""
+        try:
+            return self._outputs.popleft()
+        except IndexError:
+            return None
 
     def discard(self) -> None:
         """Drop all outputs: the handler has failed, and its failure is the outcome."""
-        with self._lock:
-            self.answered = True
-            self._waiting.clear()
+        self._right_to_answer.clear()
+        self._outputs.clear()
 
 
 class DeferredReply:
@@ -91,16 +104,13 @@ class DeferredReply:
         return self.request.cancelled
 
     def reply(self, body: Body = None) -> None:
-        """Send the reply. Raises: LocalProtocolError for a value that is no body, and for a second
-        reply."""
-        frames = to_frames(body)
-        self._put((body.status if isinstance(body, Reply) else spec.OK, frames))
+        """Send the reply. Raises: LocalProtocolError for a value that is no body or has an invalid
+        status, and for a second reply."""
+        self._put((outcomes.status_of(body), to_frames(body)))
 
     def fail(self, status: int, text: str) -> None:
         """Reply with a status other than 200 and a text. Raises: as `reply`."""
-        if status == spec.OK or not 0 < status <= 0xFFFF:
-            raise LocalProtocolError("bad-status", f"a failure is not {status}")
-        self._put((status, [text.encode()]))
+        self._put((outcomes.checked_failure(status), [outcomes.to_text(text)]))
 
     def part(self, body: Body) -> None:
         """Send a part of the reply. In a thread, wait while the client is slow.

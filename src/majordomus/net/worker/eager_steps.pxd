@@ -11,6 +11,12 @@ cdef extern from "Python.h":
         PYGEN_NEXT
 
     PySendResult PyIter_Send(object work, object value, PyObject** given) except PYGEN_ERROR
+    Py_ssize_t Py_REFCNT(object task)
+    PyObject** PyObject_GET_WEAKREFS_LISTPTR(object task)
+
+
+cdef inline Py_ssize_t references(object task):
+    return Py_REFCNT(task) + (PyObject_GET_WEAKREFS_LISTPTR(task)[0] != NULL)
 
 
 cdef inline object copy_context():

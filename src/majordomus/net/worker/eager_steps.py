@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
+from sys import getrefcount
 from typing import Any
+from weakref import getweakrefcount
 
-__all__ = ["copy_context", "first_step"]
+__all__ = ["copy_context", "first_step", "references"]
+
+
+def references(task: object) -> int:
+    """Count the references to a task, weak ones included. The number means something only next to
+    another one that was counted from the same function."""
+    return getrefcount(task) + getweakrefcount(task)
 
 
 def first_step(

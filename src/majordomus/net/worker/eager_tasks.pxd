@@ -12,7 +12,7 @@ cdef class _EagerSpawner:
     cdef public object _context
     cdef public object _task
     cdef public object _continuation
-    @cython.locals(over=bint)
+    @cython.locals(over=bint, references=Py_ssize_t)
     cpdef object spawn(self, work, subject, deadline)
     @cython.locals(over=bint)
     cpdef tuple _first_step(self, context, work, subject, deadline)

@@ -163,6 +163,7 @@ class _EagerSpawner:
         if task is None:
             task = self._prepare_task()
         context = steps.copy_context()
+        references = steps.references(task)
         try:
             _enter_task(loop, task)
         except RuntimeError:  # within a task
@@ -172,8 +173,9 @@ class _EagerSpawner:
         finally:
             _leave_task(loop, task)
         if over:
-            if task.cancelling() or task._callbacks:
-                # The work has changed the task, which cannot serve other work any more.
+            if task.cancelling() or task._callbacks or steps.references(task) != references:
+                # The work has changed the task, or something still refers to it and may cancel it
+                # later: it cannot serve other work any more.
                 return self._release_task(task)
             return None
         rest = self._continuation

@@ -26,6 +26,7 @@ from majordomus.core.worker.session import (
     WorkerSession,
     WorkerSettings,
 )
+from majordomus.errors import StatusError, error_for
 from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
@@ -33,6 +34,7 @@ from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
 from majordomus.net.worker.serving import Serving, WorkerConnection
+from majordomus.net.worker.stalls import StallWatch
 from majordomus.protocol.spec import Dialect
 
 DRAIN_CHECK: Final = 0.02
@@ -140,6 +142,8 @@ class WorkerEngine(Serving):
             for services in self._services_by_connection()
         ]
         self.events = EngineEvents(self._registrations, settings.topics)
+        self._refusals: dict[BrokerRegistration, StatusError] = {}
+        self._watch = StallWatch(loop, self._running, self._note_stall)
 
     @property
     def ready(self) -> bool:
@@ -154,6 +158,7 @@ class WorkerEngine(Serving):
         if self._processes is not None:
             self._processes.open()
         self._meter.start()
+        self._watch.start()
         for registration in self._registrations:
             registration.line.open()
         self._announce_capacity()
@@ -234,6 +239,7 @@ class WorkerEngine(Serving):
         """
         self._closing = True
         self._meter.stop()
+        self._watch.stop()
         running = [one for each in self._registrations for one in each.invocations.values()]
         tasks = [one.task for one in running if one.task is not None]
         for invocation in running:
@@ -260,6 +266,8 @@ class WorkerEngine(Serving):
             self.events.put(event)
         elif isinstance(connection, BrokerRegistration):
             connection.log_disconnect(event)
+            if event.service and not (self._closing or self._idle_wanted):
+                self._separate(connection, event)
 
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
@@ -295,6 +303,39 @@ class WorkerEngine(Serving):
     def in_process(self, services: tuple[bytes, ...]) -> bool:
         """Whether these services, which share a connection, run in handler processes."""
         return self._services[services[0]].in_process
+
+    def _running(self) -> list[str]:
+        """The names of the services whose handlers run in this process, and of the last that was
+        called."""
+        running = [one.service for each in self._registrations for one in each.invocations.values()]
+        if self._last_begun is not None:
+            running.append(self._last_begun)
+            self._last_begun = None
+        return [service.name for service in running if not service.in_process]
+
+    def _note_stall(self, after: float) -> None:
+        self._stalled_after = after
+
+    @property
+    def refusal(self) -> StatusError | None:
+        """Why every broker has refused a service; None when one may still register all."""
+        for registration in [one for one in self._refusals if one.session.ready]:
+            del self._refusals[registration]
+        if {one.url for one in self._refusals} >= set(self._settings.urls):
+            return next(iter(self._refusals.values()), None)
+        return None
+
+    def _separate(self, registration: BrokerRegistration, event: Disconnected) -> None:
+        """Give a refused service a connection of its own, which tries again and again: its broker
+        disconnects a worker for one service, and the others are to be served."""
+        service = event.service.encode()
+        if registration.session.remove_service(service):
+            alone = self._new_registration(registration.url, (service,))
+            alone._last_disconnect = registration._last_disconnect  # it is logged once
+            self._registrations.append(alone)
+            alone.line.open()
+            registration = alone
+        self._refusals[registration] = error_for(event.status, [event.text.encode()])
 
     def _services_by_connection(self) -> list[tuple[bytes, ...]]:
         """The services of each connection to a broker.

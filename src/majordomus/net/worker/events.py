@@ -68,7 +68,9 @@ class EngineEvents:
         """Hand an event of a session to its receivers; log a refused subscription."""
         if isinstance(event, SubscriptionRefused) and event.what == "subscribe":
             name, text = event.name.decode("utf-8", "replace"), b" ".join(event.frames[:1])
-            logger.error("no subscription to %s: %d %s", name, event.status, text.decode())
+            logger.error(
+                "no subscription to %s: %d %s", name, event.status, text.decode("utf-8", "replace")
+            )
         self._hub.put(event)
 
     def close(self) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Final, TypeAlias
 
+from majordomus.net.worker.outcomes import described
+
 Measure: TypeAlias = Callable[[], float | None]
 """Returns the load, 1.0 for a machine that is fully used; None if it is unknown. It is called in a
 thread of its own."""
@@ -88,10 +90,10 @@ class LoadMeter:
         load: float | None = None
         try:
             load = _checked(self._measure())
-        except Exception as error:
+        except BaseException as error:
             if not self._failure_logged:
                 self._failure_logged = True
-                logger.warning("the load is unknown: %s: %s", type(error).__name__, error)
+                logger.warning("the load is unknown: %s", described(error))
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._measured, load)
 

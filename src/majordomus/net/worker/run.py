@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
+from majordomus.errors import StatusError
 from majordomus.net.worker.engine import EngineSettings, WorkerEngine
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
@@ -22,8 +26,8 @@ logger = logging.getLogger("majordomus.worker")
 class WorkerRun:
     """One run of the engine, until `stop`.
 
-    `serve` is for the loop. Everything else may be called from any thread, and does nothing before
-    `serve` has begun and after it has ended.
+    `serve` is for the loop. Everything else may be called from any thread, and does nothing after
+    `serve` has ended. Before it has begun, `stop` is kept for it, and the rest does nothing.
     """
 
     def __init__(
@@ -35,6 +39,25 @@ class WorkerRun:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: WorkerEngine | None = None
         self._failure: Exception | None = None
+        self._coroutine: weakref.ref[Coroutine[Any, Any, None]] | None = None
+
+    @property
+    def refusal(self) -> StatusError | None:
+        """Why every broker has refused a service; None when one may still register all."""
+        return None if self._engine is None else self._engine.refusal
+
+    def made_for(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Note the coroutine that is to call `serve`."""
+        self._coroutine = weakref.ref(coroutine)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its coroutine was dropped or cancelled before it began: `serve` is never
+        called."""
+        if self._loop is not None or self._coroutine is None:
+            return False
+        coroutine = self._coroutine()
+        return coroutine is None or inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
     @property
     def ready(self) -> bool:
@@ -89,8 +112,10 @@ class WorkerRun:
                 loop.call_soon_threadsafe(action, engine.events)
 
     def stop(self, *, drain: bool) -> None:
-        """Ask the run to drain, or to end at once."""
-        loop = self._loop
+        """Ask the run to drain, or to end at once. One that has not begun ends when it begins."""
+        if self._loop is None:
+            self._stop(drain)
+        loop = self._loop  # read again: `serve` may have begun meanwhile
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._stop, drain)

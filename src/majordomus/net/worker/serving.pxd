@@ -49,6 +49,9 @@ cdef class Serving:
     cdef public bint _closing
     cdef public object _idle
     cdef public bint _idle_wanted
+    cdef public double _stalled_after
+    cdef public dict _kept
+    cdef public ServedService _last_begun
     cdef public WorkerConnection _current
     cdef public bint _flush_current
     @cython.locals(service=ServedService, request=Request, invocation=Invocation)

@@ -13,6 +13,7 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ from majordomus.net.worker.outcomes import (
     cancelled,
     cancelled_before_start,
     logged_outcome_of_error,
+    no_thread,
     outcome_of_error,
     outcome_of_result,
 )
@@ -55,6 +57,9 @@ NO_STREAM: Final = b"a handler that runs in a process takes no stream from its c
 PARTS_PER_TURN: Final = 16
 """Parts of an async generator until the loop gets a turn: one that never waits would otherwise
 delay the heartbeats."""
+
+READ_ALL: Final = 0.02
+"""Seconds without a new request after which everything is read that a stall has kept."""
 
 _OK: Final = spec.OK
 _MORE: Final = spec.MORE
@@ -146,12 +151,18 @@ class Serving:
         self._pool = ThreadPool(threads)
         self._processes: ProcessPool | None = None
         self._services: dict[bytes, ServedService] = {}
-        self._outputs: deque[tuple[Invocation, Output]] = deque()  # of threads, for the loop
+        self._outputs: deque[tuple[Invocation, Output | ReplyBox]] = (
+            deque()
+        )  # of threads, for the loop
         self._outputs_scheduled = False
         self._loop_thread = threading.get_ident()
         self._closing = False
         self._idle = asyncio.Event()
         self._idle_wanted = False  # `drain` waits for `_idle`
+        self._stalled_after = inf  # what is read later than this was kept by a stall of the loop
+        # Dispatches that were read after a stall, and are not begun.
+        self._kept: dict[tuple[WorkerConnection, int], Dispatch] = {}
+        self._last_begun: ServedService | None = None
         self._current: WorkerConnection | None = None  # its events are being handled
         self._flush_current = False  # they have caused something to be sent
 
@@ -167,6 +178,8 @@ class Serving:
         if not events:
             return
         self._current, self._flush_current = connection, False
+        if self._kept or connection.session.received_at() > self._stalled_after:
+            events = self._keep_dispatches(connection, events)
         try:
             for event in events:
                 if isinstance(event, Dispatch):
@@ -177,6 +190,37 @@ class Serving:
             self._current = None
             if self._flush_current:
                 connection.line.touch()
+
+    def _keep_dispatches(
+        self, connection: WorkerConnection, events: Sequence[WorkerEvent]
+    ) -> list[WorkerEvent]:
+        """Keep the dispatches that are read after a stall until everything is read that is there:
+        a CANCEL of them may come behind. Return the other events."""
+        others: list[WorkerEvent] = []
+        for event in events:
+            if isinstance(event, Dispatch) and not event.flags & _MORE:
+                if not self._kept:
+                    self._loop.call_later(READ_ALL, self._begin_kept, 1)
+                self._kept[connection, event.id] = event
+            elif isinstance(event, Cancel) and (connection, event.id) in self._kept:
+                del self._kept[connection, event.id]
+                status, frames = cancelled_before_start()
+                connection.session.final(event.id, status, frames, monotonic())
+                self._flush_current = True
+            else:
+                others.append(event)
+        return others
+
+    def _begin_kept(self, count: int) -> None:
+        """Begin the kept dispatches when no more have come since there were `count`."""
+        if len(self._kept) > count:
+            self._loop.call_later(READ_ALL, self._begin_kept, len(self._kept))
+            return
+        kept, self._kept = self._kept, {}
+        if self._closing:
+            return  # the DISCONNECT gives them to other workers
+        for (connection, _), dispatch in kept.items():
+            self._start(connection, dispatch)
 
     def take_other_event(
         self,
@@ -215,6 +259,7 @@ class Serving:
             connection.session.reject(dispatch.id, monotonic())
             self._flush(connection)
             return
+        self._last_begun = service
         parts = None
         if dispatch.flags & _MORE:
             if service.in_process:
@@ -264,7 +309,10 @@ class Serving:
 
     def _submit(self, invocation: Invocation) -> None:
         pool = self._processes if invocation.service.in_process else None
-        (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
+        try:
+            (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
+        except RuntimeError:  # the process has no thread left, and this pool has none yet
+            self._send_outcome(invocation, no_thread())
 
     def _cancel(self, invocation: Invocation) -> None:
         invocation.request._cancel()
@@ -332,7 +380,7 @@ class Serving:
             box.discard()
             return False
         invocation.parts_ahead = box.parts_ahead
-        box.connect(lambda output: self._queue_output(invocation, output))
+        box.connect(lambda: self._queue_output(invocation, box))
         return True
 
     def _run_blocking(self, invocation: Invocation) -> Outcome:
@@ -352,8 +400,8 @@ class Serving:
                 self._queue_output(invocation, frames)
         return spec.OK, []
 
-    def _queue_output(self, invocation: Invocation, output: Output) -> None:
-        """Pass an output to the loop. From any thread."""
+    def _queue_output(self, invocation: Invocation, output: Output | ReplyBox) -> None:
+        """Pass an output, or a box with outputs, to the loop. From any thread and finalizer."""
         self._outputs.append((invocation, output))
         if not self._outputs_scheduled:
             self._outputs_scheduled = True
@@ -365,12 +413,21 @@ class Serving:
         self._outputs_scheduled = False
         while self._outputs:
             invocation, output = self._outputs.popleft()
-            if not isinstance(output, tuple):
-                self._flow(invocation).put(output)
-            elif invocation.flow is None:
-                self._send_outcome(invocation, output)
+            if isinstance(output, ReplyBox):
+                while (kept := output.take()) is not None:
+                    self._send_output(invocation, kept)
             else:
-                invocation.flow.end(output)
+                self._send_output(invocation, output)
+
+    def _send_output(self, invocation: Invocation, output: Output) -> None:
+        if invocation.finished:
+            return
+        if not isinstance(output, tuple):
+            self._flow(invocation).put(output)
+        elif invocation.flow is None:
+            self._send_outcome(invocation, output)
+        else:
+            invocation.flow.end(output)
 
     # ── to the session ────────────────────────────────────────────────────────────────────────────
 

@@ -6,10 +6,13 @@ is not used because it joins its threads when the interpreter ends, and cannot b
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+logger = logging.getLogger("majordomus.worker")
 
 
 class ThreadPool:
@@ -29,10 +32,17 @@ class ThreadPool:
         self._started = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` in one of the threads; it waits while all are busy. It must not raise."""
+        """Run `work` in one of the threads; it waits while all are busy. It must not raise.
+
+        Raises: RuntimeError when there is no thread and none can be started; `work` is dropped.
+        """
         with self._changed:
             self._work.append(work)
-            self._wake_or_start()
+            try:
+                self._wake_or_start()
+            except RuntimeError:
+                self._work.pop()
+                raise
 
     def resize(self, size: int) -> None:
         """Change the number of threads. New ones start with the waiting work; surplus ones end
@@ -80,6 +90,10 @@ class ThreadPool:
                     self._threads.discard(threading.current_thread())
                     return
                 work = self._work.popleft()
-            work()
+            try:
+                work()
+            except BaseException:  # the thread goes on: a pool that loses threads ends unnoticed
+                logger.critical("the work of a thread raised; please report this", exc_info=True)
+            del work  # what it refers to must not wait for the next work
             with self._changed:
                 self._available += 1

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from majordomus.net.worker.base import WorkerBase
+from majordomus.net.worker.outcomes import log_failure
 from majordomus.net.worker.run import WorkerRun
 
 
@@ -31,7 +33,7 @@ class Worker(WorkerBase):
         """
         run = self._new_run()
         try:
-            asyncio.run(run.serve(signals=True))
+            _run(run.serve(signals=True))
         finally:
             self._active = None
 
@@ -73,10 +75,12 @@ class Worker(WorkerBase):
     def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
-        Raises: TimeoutError.
+        Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
+        others are served, and the refused one is tried again.
         """
         deadline = time.monotonic() + timeout
         while not self.ready:
+            self._check_refused()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no broker has registered this worker within {timeout:g} s")
             time.sleep(0.005)
@@ -95,9 +99,31 @@ class Worker(WorkerBase):
 
     def _in_thread(self, run: WorkerRun, started: threading.Event) -> None:
         try:
-            asyncio.run(run.serve(signals=False, started=started.set))
+            _run(run.serve(signals=False, started=started.set))
         except BaseException as error:
             self._failure = error
         finally:
             self._active = None
             started.set()
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    """Run a worker on an event loop of its own, as `asyncio.run` does.
+
+    A handler's own tasks and callbacks may raise SystemExit or KeyboardInterrupt, which ends the
+    turn of the loop. It concerns only what has raised it, as if the handler had raised it: the loop
+    goes on. In the main thread a KeyboardInterrupt may be Ctrl-C, and ends the worker.
+    """
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(serving)
+        while True:
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                main = threading.current_thread() is threading.main_thread()
+                if task.done() or (main and isinstance(error, KeyboardInterrupt)):
+                    raise
+                log_failure("a task or callback of the handlers of %s failed", "this worker", error)
+            else:
+                return

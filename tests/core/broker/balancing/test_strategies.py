@@ -529,6 +529,49 @@ def test_strategy_that_raises_is_replaced_and_told_of_once(make_harness: MakeHar
     ]
 
 
+class Exits(Strategy):
+    """Raises in one of its methods what is no Exception."""
+
+    at = ""
+
+    def __init__(self, dice: RandomSource) -> None:
+        super().__init__(dice)
+        self._raise("made")
+
+    def put(self, worker: RegisteredWorker) -> None:
+        self._raise("put")
+
+    def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
+        self._raise("choose")
+        return Mute()  # type: ignore[return-value]
+
+    def _raise(self, at: str) -> None:
+        if at == self.at:
+            raise Mute(2)
+
+
+class Mute(SystemExit):
+    """An exception without a text, which cannot be compared or hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["made", "put", "choose", ""])
+def test_strategy_that_raises_system_exit_costs_no_request(
+    make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(Exits, "at", at)
+    harness = make_harness(strategies={"exits": Exits}, balancing="exits")
+    for worker in (U, V):
+        harness.worker(worker, capacity=9)
+    assert len(chosen(harness, 4)) == 4
+    failed = [fact[1]["why"] for fact in harness.facts if fact[0] == "strategy-failed"]
+    assert failed == (["Mute"] if at else [])
+
+
 def test_strategy_that_names_a_worker_which_may_not_have_it_is_overruled(
     make_harness: MakeHarness,
 ) -> None:

@@ -80,21 +80,25 @@ def test_one_worker_serves_several_services_within_one_capacity(harness: BrokerH
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "reason", "told"),
     [
-        (b"", "bad-service-name"),
-        (b"\xff", "bad-service-name"),
-        (b"mmi.service", "reserved-service-name"),
+        (b"", "bad-service-name", (400, "a service needs a name", "")),
+        (b"\xff", "bad-service-name", (400, "the name of a service must be UTF-8", "\ufffd")),
+        (
+            b"mmi.service",
+            "reserved-service-name",
+            (403, "'mmi.service' is reserved: no worker may serve it", "mmi.service"),
+        ),
     ],
 )
 def test_ready_for_a_name_that_cannot_be_served_gets_disconnect(
-    harness: BrokerHarness, name: bytes, reason: str
+    harness: BrokerHarness, name: bytes, reason: str, told: tuple[int, str, str]
 ) -> None:
     harness.worker(V)
     harness.sent()
     for worker in (V, W):
         harness.worker(worker, name)
-        assert harness.messages() == [disconnect(worker)]
+        assert harness.messages() == [disconnect(worker, *told)]
     assert harness.counts.dropped == {reason: 2}
     assert harness.machine.registry.workers == {}
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from majordomus.errors import DeadlineExceeded, NotFound
+from majordomus.errors import BadRequest, DeadlineExceeded, NotFound
 from majordomus.messages import Record
+from majordomus.net.bodies import Reply
 from majordomus.net.client.client import Client
 from majordomus.net.worker.request import Request
 
@@ -180,3 +181,27 @@ class Holder:
     @staticmethod
     def static(request: Request) -> str:
         return "static"
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+def hurt(request: Request) -> Reply:
+    """Raise or return what is hard to send, and only that."""
+    kind = request.text
+    if kind == "surrogate":
+        raise ValueError("\udc80")
+    if kind == "mute":
+        raise MuteError
+    if kind == "text":
+        raise BadRequest(ValueError("no such user"))  # type: ignore[arg-type]
+    reply = Reply(b"", 200.0 if kind == "status" else 200)  # type: ignore[arg-type]
+    if kind == "frames":
+        reply.frames = [1]  # type: ignore[list-item]
+    return reply
+
+
+def die(request: Request) -> None:
+    os._exit(3)

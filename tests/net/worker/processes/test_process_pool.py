@@ -24,11 +24,13 @@ from majordomus.errors import (
     HandlerFailed,
     NotFound,
     NotSupported,
+    StatusError,
 )
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.base import WorkerBase
+from majordomus.net.worker.processes import pool
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import complaints, eventually
 from tests.net.worker.processes import handlers
@@ -46,6 +48,7 @@ SERVED = (
         handlers.ignores_cancel,
     ),
     *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
+    *(handlers.hurt, handlers.die),
     *(handlers.asks, handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
 )
 
@@ -485,3 +488,37 @@ class TestPrograms:
         _, errors = worker.communicate(timeout=WITHIN)
         eventually(lambda: not any(alive(pid) for pid in pids), WITHIN)
         assert complaints(errors) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("surrogate", "500 ValueError: \\udc80"),
+        ("mute", "500 MuteError: its text cannot be read (SystemExit)"),
+        ("text", "400 no such user"),
+        ("status", "500 LocalProtocolError: bad-status: a status is an int"),
+        ("frames", "500 LocalProtocolError: bad-body: a body is bytes"),
+    ],
+)
+def test_outcome_that_is_hard_to_send_costs_its_process_nothing(
+    url: str, kind: str, text: str
+) -> None:
+    with serving(url, 1), Client(url, timeout=WITHIN) as client:
+        before = client.call("pid").body
+        with pytest.raises(StatusError) as caught:
+            client.call("hurt", kind)
+        assert str(caught.value).startswith(text)
+        assert client.call("pid").body == before
+
+
+def test_handlers_that_end_their_processes_do_not_delay_the_requests_of_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FIRST_DELAY", 3600.0)
+    monkeypatch.setattr(pool, "LAST_DELAY", 3600.0)
+    with serving(url, 1), Client(url, timeout=2 * WITHIN) as client:
+        deaths = [client.submit("die") for _ in range(3)]
+        assert client.call("pid").body
+        for death in deaths:
+            with pytest.raises(HandlerFailed, match="died: exit code 3, and so was"):
+                death.result()

@@ -1,7 +1,8 @@
 """A wrapper for custom strategies: whatever the strategy returns or raises, a request gets a worker
 that may have it, as long as there is one.
 
-A strategy that raises is reported once and replaced by `least-outstanding`, for its service alone.
+A strategy that raises anything is reported once and replaced by `least-outstanding`, for its
+service alone.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker.balancing.strategy import LeastOutstanding, Strategy
+from majordomus.core.broker.state.workers import RegisteredWorker
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.requests import AcceptedRequest
-    from majordomus.core.broker.state.workers import RegisteredWorker
 
 
 class Guarded(Strategy):
@@ -21,7 +22,7 @@ class Guarded(Strategy):
 
     __slots__ = ("_failed", "_inner", "_weights", "by_load")
 
-    def __init__(self, inner: Strategy, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, inner: Strategy, failed: Callable[[BaseException], None]) -> None:
         self.dice = inner.dice
         self.free: dict[RegisteredWorker, None] = {}
         self.by_load = inner.by_load
@@ -30,14 +31,16 @@ class Guarded(Strategy):
         self._weights: dict[RegisteredWorker, float] = {}
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
+        rejected = request.rejected
         try:
             chosen = self._inner.choose(request)
-        except Exception as error:
+            # Only of a worker it is known that comparing it runs no code of the strategy's author.
+            fits = isinstance(chosen, RegisteredWorker) and chosen in self.free
+            if fits and not (rejected and chosen in rejected):
+                return chosen
+        except BaseException as error:  # of the strategy, or of what it has returned
             self._replace(error)
             return self._inner.choose(request)
-        rejected = request.rejected
-        if chosen in self.free and not (rejected and chosen in rejected):
-            return chosen
         return next(self.willing(request), None)
 
     def put(self, worker: RegisteredWorker) -> None:
@@ -66,10 +69,10 @@ class Guarded(Strategy):
     def _try(self, notify: Callable[[RegisteredWorker], None], worker: RegisteredWorker) -> None:
         try:
             notify(worker)
-        except Exception as error:
+        except BaseException as error:
             self._replace(error)
 
-    def _replace(self, error: Exception) -> None:
+    def _replace(self, error: BaseException) -> None:
         self._inner = LeastOutstanding()
         self.by_load = False
         for worker, weight in self._weights.items():

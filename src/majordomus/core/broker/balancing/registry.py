@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 Factory: TypeAlias = Callable[[RandomSource], Strategy]
-Failed: TypeAlias = Callable[[bytes, Exception], None]
+Failed: TypeAlias = Callable[[bytes, BaseException], None]
 """Called with the name of a service whose strategy has raised, and the exception."""
 
 STRATEGIES: Final[dict[str, Factory]] = {
@@ -73,7 +73,12 @@ class Strategies:
         name = self.name(service)
         if name not in self._own:
             return self._known[name](self._dice)
-        return Guarded(self._own[name](self._dice), lambda error: self._failed(service, error))
+        try:
+            own = self._own[name](self._dice)
+            return Guarded(own, lambda error: self._failed(service, error))
+        except BaseException as error:
+            self._failed(service, error)
+            return LeastOutstanding()
 
 
 def weight_of(field: bytes) -> float:

@@ -20,7 +20,7 @@ SUBSCRIBE: Final = "subscribe"
 MANAGE: Final = "manage"
 ACTIONS: Final = (CALL, SERVE, PUBLISH, SUBSCRIBE, MANAGE)
 
-RESERVED: Final = (spec.MMI_PREFIX, b"titanic.", b"$")
+RESERVED: Final = spec.RESERVED_NAMES
 """Prefixes of the names that no peer can serve or publish, whatever the rules allow."""
 UNPREFIXED: Final = RESERVED
 """Prefixes of the names that are the same for every tenant."""

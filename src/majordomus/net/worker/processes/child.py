@@ -27,7 +27,7 @@ from math import inf
 from multiprocessing.connection import Connection
 from typing import Any, Final, cast
 
-from majordomus.errors import ConfigurationError, StatusError
+from majordomus.errors import ConfigurationError
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
 from majordomus.net.worker.handlers import make_handler
@@ -35,8 +35,11 @@ from majordomus.net.worker.outcomes import (
     Outcome,
     cancelled,
     cancelled_before_start,
+    described,
+    is_unintended,
     outcome_of_error,
     outcome_of_result,
+    to_text,
 )
 from majordomus.net.worker.processes import pipe as messages
 from majordomus.net.worker.processes.pipe import Target
@@ -88,8 +91,9 @@ class RequestRunner:
             for target in load.targets:
                 self._function(target)
         except BaseException as error:
-            traceback.print_exc()
-            return f"{type(error).__name__}: {error}"
+            with contextlib.suppress(BaseException):
+                traceback.print_exc()
+            return to_text(described(error)).decode()
         return ""
 
     def _function(self, target: Target) -> Callable[[Request], Any]:
@@ -140,8 +144,8 @@ class RequestRunner:
             status, frames = self._call(message, request)
         except BaseException as error:
             status, frames = outcome_of_error(error)
-            if not isinstance(error, StatusError):
-                story = "".join(traceback.format_exception(error))
+            if is_unintended(error):
+                story = _traceback_of(error)
         self._request = None
         self._send(messages.FinalMessage(status, frames, story))
 
@@ -165,6 +169,15 @@ class RequestRunner:
             self._connection.send_bytes(messages.encode(message))
         except OSError:
             os._exit(WORKER_GONE)
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return a traceback as text that can be sent; empty if formatting it fails, which runs methods
+    of the exception."""
+    with contextlib.suppress(BaseException):
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return text.encode("utf-8", "backslashreplace").decode()
+    return ""
 
 
 def find(target: Target) -> Callable[..., Any]:

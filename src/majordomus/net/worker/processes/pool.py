@@ -26,6 +26,8 @@ from math import isfinite
 from multiprocessing.connection import Connection
 from typing import Final, TypeAlias
 
+import msgspec
+
 from majordomus.errors import (
     Cancelled,
     ConfigurationError,
@@ -55,7 +57,8 @@ CLOSE_GRACE: Final = 0.5
 REAP_TIMEOUT: Final = 5.0
 """Seconds until a process that has closed its end of `life` is killed."""
 QUICK_DEATH: Final = 1.0
-"""A process that lives less than these seconds is replaced after a delay, which grows."""
+"""A process that dies in less than these seconds, before it was found to have loaded, is replaced
+after a delay, which grows."""
 FIRST_DELAY: Final = 0.1
 LAST_DELAY: Final = 5.0
 
@@ -113,11 +116,18 @@ class HandlerProcess:
             self._connection.send_bytes(messages.encode(load))
 
     def receive(self) -> messages.FromProcess:
-        """Wait for the next message. Raises: ProcessDied."""
+        """Wait for the next message. A process that sends anything else is killed.
+
+        Raises: ProcessDied.
+        """
         try:
             data = self._connection.recv_bytes()
             message: messages.FromProcess = messages.decode_from_process(data)
         except (EOFError, OSError):
+            raise ProcessDied from None
+        except msgspec.MsgspecError as error:  # a handler has written into the pipe
+            logger.warning("handler process %d has sent no message: %s", self.popen.pid, error)
+            self.kill()
             raise ProcessDied from None
         return message
 
@@ -289,7 +299,8 @@ class ProcessPool:
                 process.popen.pid,
                 process.cause(),
             )
-        quick = time.monotonic() - process.created < QUICK_DEATH
+        # One that a handler has ended had loaded. It is replaced at once: other requests wait.
+        quick = not process.loaded and time.monotonic() - process.created < QUICK_DEATH
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > 1:
             self._start_later(min(FIRST_DELAY * 2**self._quick_deaths, LAST_DELAY))
@@ -369,6 +380,9 @@ class ProcessPool:
                 if final or self._closed:
                     raise _error_of_death(process, died) from None
                 continue
+            except BaseException:  # what it does now is unknown: it is replaced
+                process.kill()
+                raise
             if isinstance(first, messages.PartMessage):
                 return self._receive_parts(process, request, first)
             return self._finish(process, request, first)
