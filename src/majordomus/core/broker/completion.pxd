@@ -12,6 +12,10 @@ from majordomus.core.broker.state.services cimport Service
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
+cdef object MDP03
+cdef object DISPATCHED
+cdef object STREAMING
+cdef object FINAL
 cdef tuple ANSWER
 cdef list NO_FRAMES
 

@@ -46,6 +46,8 @@ JOINED_TOO_LARGE = "the joined parts are too large for one reply"
 NO_FRAMES: Final[list[Frame]] = []
 """The body of every request that has ended: one empty list for all, never changed."""
 ANSWER = STEPS["answer"]
+FINAL = spec.FINAL
+"""The command in the tag of an answer: compiled, one object for all of them."""
 PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
@@ -149,7 +151,7 @@ class Completion:
         if not request.flags & spec.ONE_WAY:
             if request.dialect is MDP03:
                 message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
-                self.outgoing.send(request.peer, message, spec.FINAL, request.key, now)
+                self.outgoing.send(request.peer, message, FINAL, request.key, now)
             else:
                 self._send_legacy(request, status, frames, now)
         self._close(request, status)
@@ -183,7 +185,7 @@ class Completion:
             request.move("fail")
             request.outcome = (status, "")
             counts.failed += 1
-        return request.worker.id if request.worker else b""
+        return request.worker.id if request.worker is not None else b""
 
     # ── other ends ────────────────────────────────────────────────────────────────────────────────
 
@@ -302,7 +304,7 @@ class Completion:
             return
         if request.dialect is MDP03:
             message = encoding.final(request, status, frames, worker_id, flags, metadata)
-            self.outgoing.send(request.peer, message, spec.FINAL, request.key, now)
+            self.outgoing.send(request.peer, message, FINAL, request.key, now)
         else:
             self._send_legacy(request, status, frames, now)
 

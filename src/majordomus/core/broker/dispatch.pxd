@@ -10,6 +10,8 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef unsigned long long BROKER_ID_BIT
+cdef object MDP03
+cdef object REQUEST
 cdef tuple DISPATCH
 
 
@@ -23,7 +25,7 @@ cdef class Dispatcher:
     cpdef AcceptedRequest release(self, RegisteredWorker worker, unsigned long long dispatch_id)
     cpdef AcceptedRequest held_as(self, RegisteredWorker worker, unsigned long long dispatch_id)
     cpdef object add_worker(self, RegisteredWorker worker, Service service)
-    @cython.locals(service=Service)
+    @cython.locals(order=list, service=Service)
     cpdef object weigh(self, RegisteredWorker worker)
     cdef object _remember_handle(self, RegisteredWorker worker, AcceptedRequest request)
     cdef object _forget_handle(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MDP03 = Dialect.MDP03
 DISPATCH = STEPS["dispatch"]
+REQUEST = spec.REQUEST
+"""The command in the tag of a dispatch: compiled, one object for all of them."""
 
 
 class Dispatcher:
@@ -58,7 +60,7 @@ class Dispatcher:
         self.weigh(worker)
         if request.stream is None:
             message = encoding.request_to(worker, request, now)
-            self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
+            self.outgoing.send(worker.peer, message, REQUEST, request.dispatch_id, now)
 
     def release(self, worker: RegisteredWorker, dispatch_id: int) -> AcceptedRequest | None:
         """Give back the slot of a dispatch; None when `worker` does not hold it (rule 2)."""
@@ -87,7 +89,12 @@ class Dispatcher:
     def weigh(self, worker: RegisteredWorker) -> None:
         """Update the strategies of `worker`'s services after its capacity, state, load or number
         of slots in use has changed."""
-        for service in worker.order:
+        order = worker.order
+        if len(order) == 1:  # nearly every worker: no iteration on the path of every call
+            service = order[0]
+            service.weigh(worker)
+            return
+        for service in order:
             service.weigh(worker)
 
     def _remember_handle(self, worker: RegisteredWorker, request: AcceptedRequest) -> None:

@@ -9,6 +9,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cpdef bytes handle_of(RegisteredWorker worker, AcceptedRequest request, unsigned long long number)
+cdef object MDP03
 cdef int PASSED_TO_WORKER
 cdef int PASSED_TO_CLIENT
 cdef int WITH_METADATA
@@ -30,7 +31,6 @@ cpdef list request_to(RegisteredWorker worker, AcceptedRequest request, double n
 cpdef list heartbeat(object dialect)
 cpdef list cancel(AcceptedRequest request)
 cpdef list part(AcceptedRequest request, list frames, int flags, bytes metadata_field)
-@cython.locals(header=bytes)
 cpdef list final(
     AcceptedRequest request,
     int status,
@@ -47,8 +47,4 @@ cpdef list final_from(
     bytes worker_id,
     int flags,
     bytes metadata_field,
-)
-@cython.locals(header=bytes)
-cdef bytes _final_header(
-    AcceptedRequest request, int status, bytes worker_id, int flags, bytes metadata_field
 )

@@ -173,8 +173,7 @@ def final(
     metadata_field: bytes = b"",
 ) -> list[Frame]:
     """FINAL to an MDP/0.3 client of `request`. `frames` is only read."""
-    header = _final_header(request, status, worker_id, flags, metadata_field)
-    return [*request.envelope, header, *frames]
+    return final_from(request, status, [*frames], worker_id, flags, metadata_field)
 
 
 def final_from(
@@ -187,19 +186,14 @@ def final_from(
 ) -> list[Frame]:
     """FINAL to an MDP/0.3 client of `request`. The list `frames` becomes the message: its caller
     must not use it afterwards."""
-    header = _final_header(request, status, worker_id, flags, metadata_field)
+    flags &= PASSED_TO_CLIENT
+    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
+    if flags:
+        header += metadata_field
     if request.envelope:
         return [*request.envelope, header, *frames]
     frames.insert(0, header)
     return frames
-
-
-def _final_header(
-    request: AcceptedRequest, status: int, worker_id: bytes, flags: int, metadata_field: bytes
-) -> bytes:
-    flags &= PASSED_TO_CLIENT
-    header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
-    return header + metadata_field if flags else header
 
 
 def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:

@@ -14,12 +14,12 @@ cdef class Outgoing:
     cdef public dict overflow
     cpdef list take(self)
     cpdef object send(
-        self, Peer peer, list frames, int command, object conversation, double now
+        self, Peer peer, list frames, object command, object conversation, double now
     )
     cpdef object send_to(
-        self, bytes peer_id, list frames, int command, object conversation, double now
+        self, bytes peer_id, list frames, object command, object conversation, double now
     )
     cpdef object flush(self, Peer peer, double now)
     cpdef object hold(
-        self, Peer peer, list frames, int command, object conversation, double now
+        self, Peer peer, list frames, object command, object conversation, double now
     )

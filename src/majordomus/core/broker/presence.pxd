@@ -12,6 +12,13 @@ from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
+cdef object MDP03
+cdef object DELPHI
+cdef object PRESENT
+cdef object FORGOTTEN
+cdef object HEARTBEAT
+
+
 @cython.final
 cdef class Presence:
     cdef public Registry registry

@@ -33,6 +33,8 @@ HANDLE_SIZE = 16
 events to its client."""
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 REVOKED = "revoked"
+HEARTBEAT = spec.HEARTBEAT
+"""The command in the tag of a heartbeat: compiled, one object for all of them."""
 
 
 class Presence:
@@ -257,7 +259,7 @@ class Presence:
         if worker is not None:
             worker.last_heartbeat = now
         dialect = worker.dialect if worker is not None else MDP03
-        command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
+        command = HEARTBEAT if dialect is MDP03 else LEGACY
         self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
 
     # ── lost connections (rule 9) ─────────────────────────────────────────────────────────────────

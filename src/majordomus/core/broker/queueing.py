@@ -48,9 +48,15 @@ class Queueing:
     def place(self, request: AcceptedRequest, now: float) -> None:
         """Dispatch `request` if a worker is free for it; else queue it behind the other requests
         of its peer. A hedge is not queued: it fails."""
-        worker = self._choose(request)
+        # `_choose` and `_dispatch` are written out here: this is the path of every call
+        if request.target is None:
+            worker = request.service.strategy.choose(request)
+        else:
+            worker = self._choose(request)
         if worker is not None:
-            self._dispatch(request, worker, now)
+            self.dispatcher.dispatch(request, worker, now)
+            if request.stream is not None:
+                self.streams.dispatch(request, request.stream, worker, now)
             return
         if request.rejected is not None:
             self.ends.fail(request, spec.UNAVAILABLE, NO_OTHER_WORKER, now)

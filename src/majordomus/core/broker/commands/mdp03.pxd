@@ -11,6 +11,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef unsigned long long BROKER_ID_BIT
+cdef object MDP03
 cdef list NO_BODY
 
 

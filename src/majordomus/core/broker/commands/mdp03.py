@@ -198,7 +198,9 @@ class Mdp03Commands(Commands):
             text = "bit 63 of an id is reserved for the broker"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
-        key = conversation(id, envelope) if id else None
+        key: object = id or None
+        if envelope and id:
+            key = conversation(id, envelope)
         if key is not None and key in peer.open:
             self.registry.count_dropped("resend", peer.id)
             return

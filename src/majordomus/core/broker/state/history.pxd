@@ -4,6 +4,7 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
 
 
+cdef object ANSWERED
 cdef double _TICKS
 cdef Py_ssize_t _RECENT
 

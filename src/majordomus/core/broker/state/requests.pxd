@@ -7,6 +7,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 cdef dict STEPS
+cdef object HELD
 
 
 @cython.final

@@ -6,6 +6,9 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport FairQueue, Service
 
 
+cdef object SERVING
+
+
 # What every request reads or writes stands first, side by side: two lines of a processor's cache.
 @cython.final
 cdef class RegisteredWorker:
