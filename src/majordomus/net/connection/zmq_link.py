@@ -8,7 +8,7 @@ from typing import Final
 
 import zmq
 
-from majordomus.net.connection.credentials import Access
+from majordomus.net.connection.credentials import NO_ANSWER, Access
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
@@ -35,6 +35,7 @@ class ZmqLink:
     def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = url
         self.up = False
+        self.waits_for = NO_ANSWER
         self.socket = sockets.dealer()
         self.monitor = Monitor(self.socket, *WATCHED)
         try:

@@ -18,6 +18,7 @@ from typing import Final
 import zmq
 
 from majordomus.net import forks
+from majordomus.net.connection.credentials import NO_ANSWER, NO_HANDSHAKE, WANTS_PASSWORD
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
@@ -40,11 +41,6 @@ HANDSHAKE: Final = 3.0
 LINGER: Final = 1.0
 """Seconds in which a closed connection may still send what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
-_FAILURES: Final = {
-    UNREACHED: MonitorRecord(MonitorEvent.FAILED, 0),
-    ANOTHER_MECHANISM: MonitorRecord(MonitorEvent.PROTOCOL_FAILED, _MISMATCH),
-    BROKEN_OFF: MonitorRecord(MonitorEvent.BROKEN_OFF, errno.ECONNRESET),
-}
 _NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 
@@ -60,6 +56,8 @@ class ZmtpLink:
     def __init__(self, url: str, place: tcp.Address) -> None:
         self.url = url
         self.up = False
+        self.waits_for = NO_ANSWER
+        self._expired = False
         self.due = time.monotonic() + CONNECT
         with tcp.connect(place) as begun:
             self._dealer = TcpDealer(begun.fileno(), sockets.routing_id())
@@ -85,6 +83,7 @@ class ZmtpLink:
             return ()
         if changes[0][0] == CONNECTION_OPENED:
             self.due = time.monotonic() + HANDSHAKE
+            self.waits_for = NO_HANDSHAKE
             changes = changes[1:]
         return [self._record(*change) for change in changes]
 
@@ -92,6 +91,7 @@ class ZmtpLink:
         """End a handshake that takes too long."""
         if now >= self.due:
             self.due = inf
+            self._expired = True
             self._dealer.expire()
 
     def close(self) -> None:
@@ -116,24 +116,38 @@ class ZmtpLink:
             return MonitorRecord(MonitorEvent.LOST, 0)
         if why.startswith(REFUSED):
             return MonitorRecord(MonitorEvent.AUTH_FAILED, int(why.removeprefix(REFUSED)))
-        return _FAILURES.get(why, _NOT_ZMTP)
+        if why == UNREACHED:
+            error = errno.ETIMEDOUT if self._expired else self._dealer.connect_error
+            return MonitorRecord(MonitorEvent.FAILED, error)
+        if why == ANOTHER_MECHANISM:
+            wanted = self._dealer.other_mechanism == b"PLAIN"
+            return MonitorRecord(
+                MonitorEvent.PROTOCOL_FAILED, WANTS_PASSWORD if wanted else _MISMATCH
+            )
+        if why == BROKEN_OFF:
+            error = errno.ETIMEDOUT if self._expired else errno.ECONNRESET
+            return MonitorRecord(MonitorEvent.BROKEN_OFF, error)
+        return _NOT_ZMTP
 
 
 class ResolvingLink:
     """Resolves a host name in a thread of its own, because that may take seconds.
 
-    place: the address, or None if there is none. The one descriptor becomes readable when the name
+    place: the address, or None if there is none.
+    problem: why there is none. The one descriptor becomes readable when the name
         is resolved; `news` then reports a failed connection, and the next attempt uses `place`.
     """
 
     edge_triggered = False
     due = inf
     unsent = 0
+    waits_for = "its name is not resolved yet"
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.up = False
         self.place: tcp.Address | None = None
+        self.problem = ""
         self._resolved = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.fds: tuple[int, ...] = (self._resolved,)
         self._lock = threading.Lock()
@@ -175,8 +189,8 @@ class ResolvingLink:
     def _resolve(self) -> None:
         try:
             self.place = tcp.resolve(self.url)
-        except OSError:
-            self.place = None
+        except OSError as error:
+            self.problem = f"its name cannot be resolved: {error.strerror or error}"
         with self._lock:
             if self._resolved >= 0:
                 os.eventfd_write(self._resolved, 1)

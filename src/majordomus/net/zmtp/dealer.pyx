@@ -49,6 +49,7 @@ cdef class TcpDealer(Engine):
 
     cdef ByteStream stream
     cdef int hwm, extra
+    cdef readonly int connect_error  # the errno of an attempt that has failed, or 0
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
         self.hwm, self.extra = hwm, -1
@@ -120,6 +121,7 @@ cdef class TcpDealer(Engine):
         if number == EINPROGRESS or (number == 0 and not _is_connected(self.stream.fd)):
             return False
         if number != 0 or _is_self_connected(self.stream.fd):
+            self.connect_error = number
             self.end(self.stream, UNREACHED)
             return False
         self.watch(self.stream.fd, EPOLL_CTL_MOD, True, False)
