@@ -96,6 +96,8 @@ class Reply(actions.ReplyAction):
 
     __slots__ = ("worker",)
 
+    frames: list[bytes]
+
     def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
         self.frames = frames if isinstance(frames, list) else to_frames(frames)
         self.status = status
