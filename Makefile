@@ -9,6 +9,8 @@ BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.
 NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
+PYRIGHT := tests/typing
+PYRIGHT_READY := $(PYRIGHT)/node_modules/.package-lock.json
 
 .PHONY: setup demo test check lint types unit compiled instructions fuzz outcomes simulate bench audit wheel clean
 
@@ -33,6 +35,11 @@ $(NODE_READY): $(NODE_PEERS)/package.json $(NODE_PEERS)/package-lock.json
 	@if command -v npm >/dev/null; then cd $(NODE_PEERS) && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
 	else echo "npm is not here: the tests with Node peers will skip"; fi
 
+# Pyright checks the programs of the pages and the examples; without npm its test skips, and says so.
+$(PYRIGHT_READY): $(PYRIGHT)/package.json $(PYRIGHT)/package-lock.json
+	@if command -v npm >/dev/null; then cd $(PYRIGHT) && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
+	else echo "npm is not here: the test with pyright will skip"; fi
+
 demo: $(INSTALLED)
 	@$(BIN)/majordomus demo
 
@@ -50,7 +57,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY) $(NODE_READY) compiled
+unit: $(READY) $(NODE_READY) $(PYRIGHT_READY) compiled
 	$(BIN)/python -m pytest
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(BOTH_WAYS)
 
@@ -111,4 +118,4 @@ instructions: compiled
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.shell_instructions
 
 clean:
-	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules
+	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules $(PYRIGHT)/node_modules

@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-_FENCE = re.compile(r"^```(\w*)")
+FENCE = re.compile(r"^```(\w*)")
 _SHOWN = re.compile(r"^(?P<indent> *)(?P<expression>\S.*?) +# → (?P<text>.*)$")
 
 
@@ -19,7 +19,7 @@ def source_of(page: str) -> str:
     """The python blocks of `page`, everything else blank lines."""
     lines, language = [], ""
     for line in page.splitlines():
-        fence = _FENCE.match(line)
+        fence = FENCE.match(line)
         if fence:
             language = "" if language else fence[1] or "text"
             lines.append("")

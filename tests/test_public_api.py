@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -72,6 +73,11 @@ def test_every_error_of_the_tree_is_public() -> None:
         if isinstance(found, type) and issubclass(found, errors.MajordomusError)
     }
     assert tree == ERRORS
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert majordomus.__version__ == metadata.version("majordomus")
+    assert "__version__" in dir(majordomus)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC | ERRORS))

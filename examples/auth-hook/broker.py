@@ -1,11 +1,11 @@
 """A broker that lets nobody in without a token: logins are redirected to the service that knows
 passwords, and what has no good token is dropped without a word."""
 
-from majordomus import Broker, Discard, Forward, HookRequest, Redirect, StatusError
+from majordomus import Action, Broker, Discard, Forward, HookRequest, Redirect, StatusError
 
 
 class Doorkeeper(Broker):
-    async def on_request(self, request: HookRequest) -> object:
+    async def on_request(self, request: HookRequest) -> Action:
         if request.service == "login":
             return Redirect("accounts.login")
         if request.service.startswith("accounts."):

@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    __version__: str
     from majordomus.core.broker.balancing.strategy import Strategy
     from majordomus.core.broker.hooks.actions import (
         Action,
@@ -146,6 +147,10 @@ _MODULES: Final[dict[str, str]] = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from majordomus.net.version import version
+
+        return version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(_MODULES.get(name, "majordomus.errors")), name)
@@ -154,4 +159,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

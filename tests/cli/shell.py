@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import queue
 import signal
 import subprocess
@@ -162,6 +163,44 @@ class Shell:
         """All processes are gone afterwards; what they were parents of had to end with them."""
         for running in self._running:
             running.end()
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, shell: Shell, *arguments: str) -> None:
+        self.screen, other = pty.openpty()
+        self.text = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "majordomus.cli", *arguments],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            cwd=shell.folder,
+            env=shell.environment | {"TERM": "xterm-256color", "COLUMNS": "100"},
+        )
+        os.close(other)
+
+    def until(self, wanted: str) -> None:
+        """Reads until `wanted` is there."""
+        until = time.monotonic() + LIMIT
+        while wanted not in self.text:
+            assert time.monotonic() < until, self.text
+            self.text += os.read(self.screen, 65536).decode()
+
+    def end(self) -> int:
+        """Interrupt it; its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code."""
+        try:
+            return self.process.wait(LIMIT)
+        finally:
+            self.process.kill()
+            self.process.wait(LIMIT)
+            os.close(self.screen)
 
 
 def alive(pid: int) -> bool:

@@ -35,7 +35,7 @@ def end_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
             2,
             "majordomus: Missing argument (see majordomus --help)",
         ),
-        (KeyboardInterrupt(), 1, "majordomus doctor: interrupted"),
+        (KeyboardInterrupt(), 130, "majordomus doctor: interrupted"),
         (
             OSError(28, "No space left on device"),
             1,
@@ -74,6 +74,13 @@ def test_help_lists_every_command_and_exits_0(shell: Shell) -> None:
     assert (done.code, done.err) == (0, "")
     for name, what in cli.COMMANDS.items():
         assert f"  {name:<10}  {what}\n" in done.out.decode()
+
+
+def test_short_flag_of_the_help_is_understood_everywhere(shell: Shell) -> None:
+    assert shell.run("-h") == shell.run("--help")
+    done = shell.run("call", "-h")
+    assert done == shell.run("call", "--help")
+    assert done.code == 0
 
 
 def test_no_command_at_all_shows_the_help(shell: Shell) -> None:

@@ -84,7 +84,7 @@ def record(message: str, **extra: object) -> logging.LogRecord:
 
 def test_json_log_has_one_object_an_event_whose_fields_cannot_overrule_ours() -> None:
     told = {"peer": b"\x00a\n", "level": "x", "held": 3, "why": 'a "b"'}
-    line = output.LOG_FORMATS["json"].format(record("x", fact=("worker-lost", told)))
+    line = output.log_format("json").format(record("x", fact=("worker-lost", told)))
     assert "\n" not in line
     seen = json.loads(line)
     assert seen.pop("time").endswith("+00:00")
@@ -98,8 +98,17 @@ def test_json_log_has_one_object_an_event_whose_fields_cannot_overrule_ours() ->
     }
 
 
+def test_traceback_in_a_log_has_no_control_characters() -> None:
+    error = ValueError("\x1b]0;owned\x07 two\nlines")
+    made = record("failed")
+    made.exc_info = (ValueError, error, None)
+    line = output.log_format("text").format(made)
+    assert all(part.isprintable() for part in line.split("\n"))
+    assert "ValueError: \\x1b]0;owned\\x07 two\nlines" in line
+
+
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_log_line_is_one_line_and_obeys_nobody(style: str) -> None:
-    line = output.LOG_FORMATS[style].format(record("a\nb\x1b[2J\u2028c"))
+    line = output.log_format(style).format(record("a\nb\x1b[2J\u2028c"))
     assert line.isprintable()
     assert "a\\nb" in line

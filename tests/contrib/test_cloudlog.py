@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 
 from majordomus import AsyncClient, Broker, BrokerSettings, Client, Worker
 from majordomus.contrib.cloudlog import CloudLogHandler, LogEntry, Query, follow, make_collector
-from tests.cli.shell import LIMIT, Running, Shell
+from tests.cli.shell import LIMIT, Running, Shell, Terminal
 from tests.contrib.conftest import entries, eventually, free_port, texts
 
 QUICK = BrokerSettings(drain_timeout=0.2)
@@ -341,6 +340,8 @@ def test_missing_collector_is_told_at_once(shell: Shell) -> None:
         done = shell.run("logs", "--broker", url, *arguments)
         assert done.code == 1
         assert done.err.startswith("majordomus logs: 503 no worker serves 'cloudlog.tail'")
+        start = "start a collector: majordomus worker majordomus.contrib.cloudlog:collector"
+        assert done.err.endswith(f"; {start}\n")
         assert done.err.count("\n") == 1
 
 
@@ -364,7 +365,7 @@ def test_follower_shows_records_in_near_real_time(
         assert viewer.out.next().endswith(f"shop: now {number}")
         delays.append(time.monotonic() - began)
     assert sorted(delays)[10] < 1.0, delays
-    assert viewer.stop(signal.SIGINT) == 0
+    assert viewer.stop(signal.SIGINT) == 130
     assert viewer.err.rest() == []
 
 
@@ -390,7 +391,7 @@ def test_follower_goes_on_when_the_collector_comes_back(shell: Shell, end: signa
         collector()
         logger.info("two")
         viewer.out.until("shop: two")
-        assert viewer.stop(signal.SIGINT) == 0
+        assert viewer.stop(signal.SIGINT) == 130
     finally:
         handler.close()
 
@@ -410,44 +411,11 @@ def test_watches_are_shown_once_or_as_they_change(
     ]
     shop.watch("depth", 2)
     assert json.loads(viewer.out.next())["value"] == "2"
-    assert viewer.stop(signal.SIGINT) == 0
+    assert viewer.stop(signal.SIGINT) == 130
     done = shell.run("logs", "--watch", "--grep", "dep", "--broker", harness)
     assert done.out.decode() == f"shop[{pid}] depth 2\n"
     shop.close()
     eventually(lambda: shell.run("logs", "--watch", "--broker", harness).err == "no live watches\n")
-
-
-class Terminal:
-    """A command on a terminal of its own."""
-
-    def __init__(self, shell: Shell, *arguments: str) -> None:
-        self.screen, other = pty.openpty()
-        self.text = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "majordomus.cli", *arguments],
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            cwd=shell.folder,
-            env=shell.environment | {"TERM": "xterm-256color", "COLUMNS": "100"},
-        )
-        os.close(other)
-
-    def until(self, wanted: str) -> None:
-        """Reads until `wanted` is there."""
-        until = time.monotonic() + LIMIT
-        while wanted not in self.text:
-            assert time.monotonic() < until, self.text
-            self.text += os.read(self.screen, 65536).decode()
-
-    def end(self) -> int:
-        try:
-            self.process.send_signal(signal.SIGINT)
-            return self.process.wait(LIMIT)
-        finally:
-            self.process.kill()
-            self.process.wait(LIMIT)
-            os.close(self.screen)
 
 
 def test_terminal_shows_levels_in_colour(shell: Shell, harness: str, shop: CloudLogHandler) -> None:

@@ -1,6 +1,7 @@
 """The command `majordomus`: one module for each command, imported only when it runs.
 
-Every error is one line on stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Every error is one line on stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted by
+Ctrl-C.
 
 __main__: ``python -m majordomus.cli``
 config: merges file, variables and flags to a broker's settings
@@ -36,6 +37,8 @@ COMPLETE: Final = "_MAJORDOMUS_COMPLETE"
 DONE: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
+INTERRUPTED: Final = 130
+"""As a shell reports a program that SIGINT has ended."""
 
 COMMANDS: Final = {
     "broker": "Run a broker.",
@@ -118,7 +121,11 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    no_args_is_help=False,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -164,7 +171,7 @@ def run_command(arguments: list[str]) -> int:
     except MajordomusError as error:
         return _end(arguments, str(error) or type(error).__name__, FAILED)
     except (KeyboardInterrupt, click.Abort):
-        return _end(arguments, "interrupted", FAILED)
+        return _end(arguments, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         raise
     except OSError as error:

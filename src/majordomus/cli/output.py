@@ -18,7 +18,9 @@ import click
 
 def printable(text: str) -> str:
     """Return `text` with each unprintable character escaped, so that a terminal executes none."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    from majordomus.net.log_lines import printable  # here: `--help` imports nothing of net
+
+    return printable(text)
 
 
 def cell(value: object) -> str:
@@ -103,13 +105,6 @@ def complain(sentence: str) -> None:
     click.echo(printable(" ".join(sentence.split())), err=True)
 
 
-class TextLines(logging.Formatter):
-    """One line for each event, whatever it contains. Only a traceback has more lines."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return printable(super().formatMessage(record))
-
-
 class JsonLines(logging.Formatter):
     """One JSON object on one line for each event.
 
@@ -141,16 +136,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-LOG_FORMATS: Final = {
-    "text": TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"),
-    "json": JsonLines(),
-}
+LOG_FORMATS: Final = ("text", "json")
+
+
+def log_format(style: str) -> logging.Formatter:
+    """Return the formatter of one of LOG_FORMATS."""
+    from majordomus.net.log_lines import SafeLines
+
+    if style == "json":
+        return JsonLines()
+    return SafeLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def log_to_stderr(verbose: bool, style: str = "text") -> None:
     """Log warnings of this package to stderr, with `verbose` also connections and registrations."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LOG_FORMATS[style])
+    handler.setFormatter(log_format(style))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 

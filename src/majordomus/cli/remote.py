@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from majordomus.errors import MajordomusError, NotSupported, error_for
+from majordomus.errors import (
+    DeadlineExceeded,
+    MajordomusError,
+    NotSupported,
+    StatusError,
+    Unauthenticated,
+    error_for,
+)
 from majordomus.net import endpoints
 from majordomus.protocol.spec import Dialect
 
@@ -17,6 +24,9 @@ if TYPE_CHECKING:
     from majordomus.net.client.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONNECT: Final = 2.0
+"""Seconds that a command waits for a connection to a broker."""
 
 _broker = click.option(
     "--broker",
@@ -130,6 +140,20 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def check_broker(client: Client, timeout: float) -> None:
+    """Wait for the connection to a broker, CONNECT seconds at most.
+
+    Raises: DeadlineExceeded, which tells how the last attempt at each endpoint has ended;
+    Unauthenticated.
+    """
+    try:
+        client.ping(timeout=min(timeout, CONNECT))
+    except (DeadlineExceeded, Unauthenticated):
+        raise
+    except StatusError:  # a broker refuses the question, and so one is there
+        return
 
 
 def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = "") -> Any:

@@ -4,7 +4,7 @@
     class Person:
         name: Annotated[str, 1]
         id: Annotated[int, 2]
-        phones: Annotated[list[PhoneNumber], 5] = ()
+        phones: Annotated[list[PhoneNumber], 5] = field(default_factory=list)
         email: Annotated[str | None, 3] = None
 
     Person.from_bytes(person.to_bytes()) == person
@@ -54,14 +54,14 @@ _unfinished: dict[type, _Unfinished] = {}
 
 
 @overload
-@dataclass_transform()
+@dataclass_transform(field_specifiers=(dataclasses.field,))
 def record(cls: type[T], /) -> type[T]: ...
 @overload
-@dataclass_transform()
+@dataclass_transform(field_specifiers=(dataclasses.field,))
 def record(
     *, name: str | None = None, package: str | None = None, **options: bool
 ) -> Callable[[type[T]], type[T]]: ...
-@dataclass_transform()
+@dataclass_transform(field_specifiers=(dataclasses.field,))
 def record(
     cls: type[T] | None = None,
     /,
@@ -83,7 +83,7 @@ def record(
     return lambda decorated: make_record(decorated, name, package, scope, options)
 
 
-@dataclass_transform()
+@dataclass_transform(field_specifiers=(dataclasses.field,))
 class Record:
     """The same by inheritance, `class Person(Record): …`, which type checkers understand wholly: a
     decorator cannot tell them that it adds methods. Options are keywords of the class statement.

@@ -113,6 +113,8 @@ class Reply(actions.ReplyAction):
 
     __slots__ = ("worker",)
 
+    frames: list[bytes]
+
     def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
         self.frames = to_frames(frames)
         self.status = status

@@ -11,7 +11,10 @@ import pytest
 
 from majordomus.net.broker.broker import Broker
 from majordomus.net.worker.worker import Worker
+from majordomus.net.zmq import select as wires
 from tests.cli.shell import Shell
+
+REFUSED = "connection refused" if wires.OWN_ZMTP else "not reachable"
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +110,36 @@ def test_handler_that_raises_is_one_line_and_exit_1(url: str, shell: Shell) -> N
     assert done == (1, b"", "majordomus call: 500 ValueError: no such luck \\x1b[31m\n")
 
 
-def test_service_that_nobody_serves_fails_within_the_timeout(url: str, shell: Shell) -> None:
-    done = shell.run("call", "ech0", "--timeout", "0.5", "--broker", url)
+def test_service_without_a_worker_fails_at_once_and_names_what_is_served(
+    url: str, shell: Shell
+) -> None:
+    line = "503 no worker serves 'ech0'; serving now: count, echo, fail, nap, two"
+    for flags in ((), ("--stream",)):
+        done = shell.run("call", "ech0", *flags, "--broker", url)
+        assert done == (1, b"", f"majordomus call: {line}\n")
+
+
+def test_call_that_is_told_to_wait_fails_within_the_timeout(url: str, shell: Shell) -> None:
+    done = shell.run("call", "ech0", "--wait", "--timeout", "0.5", "--broker", url)
     assert (done.code, done.out) == (1, b"")
-    assert done.err.startswith("majordomus call: 503 ")
+    assert done.err.startswith("majordomus call: 503 no worker for service 'ech0' came within")
     assert done.err.count("\n") == 1
+
+
+def test_call_without_a_broker_fails_in_two_seconds(shell: Shell) -> None:
+    began = time.monotonic()
+    done = shell.run("call", "echo", "--broker", "tcp://127.0.0.1:1")
+    assert done.err == (
+        "majordomus call: 408 no broker was reachable within 2 s at tcp://127.0.0.1:1"
+        f" ({REFUSED})\n"
+    )
+    assert time.monotonic() - began < 15
 
 
 def test_broker_that_is_not_there_is_one_line_and_exit_1(shell: Shell) -> None:
     for command in (["call", "echo"], ["services"], ["workers"]):
         done = shell.run(*command, "--timeout", "0.5", "--broker", "tcp://127.0.0.1:1")
-        line = "408 no broker was reachable within 0.5 s at tcp://127.0.0.1:1"
+        line = f"408 no broker was reachable within 0.5 s at tcp://127.0.0.1:1 ({REFUSED})"
         assert done == (1, b"", f"majordomus {command[0]}: {line}\n")
 
 
@@ -134,13 +156,13 @@ def test_service_without_a_name_is_wrong_usage(url: str, shell: Shell) -> None:
     assert done.err.startswith("majordomus call: bad-name: ")
 
 
-def test_interrupted_call_is_one_line_and_exit_1(url: str, shell: Shell) -> None:
+def test_interrupted_call_is_one_line_and_exit_130(url: str, shell: Shell) -> None:
     running = shell.start("call", "count", "1", "--stream", "--broker", url)
     assert running.out.next() == "1"
     assert running.process.wait(10) == 0
     running = shell.start("call", "nap", "2", "--stream", "--broker", url)
     time.sleep(1.0)
-    assert running.stop(signal.SIGINT) == 1
+    assert running.stop(signal.SIGINT) == 130
     assert running.err.rest() == ["majordomus call: interrupted"]
 
 

@@ -28,7 +28,8 @@ def test_what_one_publishes_the_other_prints(url: str, shell: Shell) -> None:
     assert plain.out.next() == "prices.eur 1.08"
     heard = [json.loads(as_json.out.next()) for _ in range(2)]
     assert [one["topic"] for one in heard] == ["prices.eur", "news"]
-    assert plain.stop(signal.SIGINT) == 0
+    assert plain.stop(signal.SIGINT) == 130
+    assert plain.err.rest() == ["subscribed to prices.*"]
 
 
 @pytest.mark.parametrize(

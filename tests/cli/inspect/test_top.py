@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from majordomus.cli.inspect.explain import history_lines
-from majordomus.cli.inspect.top import Sample, difference, percentile
+from majordomus.cli.inspect.top import Sample, Sampler, View, difference, is_later, percentile
 from majordomus.core.broker.state.history import TICKS
 from majordomus.errors import BadRequest
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
-from tests.cli.shell import Shell
+from tests.cli.shell import Shell, Terminal
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,54 @@ def test_service_that_was_not_there_before_counts_from_nothing() -> None:
     before, after = seen(10.0, 0, []), seen(11.0, 7, [7])
     (service,) = difference(before._replace(services=[]), after)["services"]
     assert service["per_second"] == 7.0
+
+
+def test_lines_that_a_terminal_cannot_show_are_counted_and_can_be_scrolled_to() -> None:
+    view = View()
+    view.lines = [str(number) for number in range(10)]
+    assert view.shown(11) == [*view.lines, "q: end"]
+    assert view.shown(5) == ["0", "1", "2", "3", "lines 1-4 of 10, q: end"]
+    view.scroll("down", 5)
+    view.scroll("page-down", 5)
+    assert view.shown(5) == ["4", "5", "6", "7", "lines 5-8 of 10, q: end"]
+    for _ in range(5):
+        view.scroll("page-down", 5)
+    assert view.shown(5) == ["6", "7", "8", "9", "lines 7-10 of 10, q: end"]
+    view.scroll("page-up", 5)
+    view.problem = "no broker"
+    assert view.shown(5) == ["3", "4", "5", "6", "no broker, lines 4-7 of 10, q: end"]
+
+
+def test_samples_of_a_broker_that_was_restarted_are_not_compared() -> None:
+    assert is_later(seen(10.0, 5, []), seen(11.0, 5, []))
+    assert not is_later(seen(10.0, 5, []), seen(1.0, 5, []))
+    assert not is_later(seen(10.0, 5, []), seen(11.0, 4, []))
+
+
+def test_own_questions_are_not_counted(url: str) -> None:
+    with Client(url, timeout=20.0) as client:
+        sampler = Sampler(client, 20.0)
+        first = sampler.sample()
+        for _ in range(3):
+            client.call("echo", b"x")
+        second, third = sampler.sample(), sampler.sample()
+    assert second.stats["answered"] - first.stats["answered"] == 3
+    assert third.stats["answered"] == second.stats["answered"]
+    assert third.broker["open"] == 0
+
+
+def test_top_on_a_terminal_survives_the_restart_of_its_broker_and_ends_with_q(
+    shell: Shell,
+) -> None:
+    broker = shell.broker("--name", "first")
+    terminal = Terminal(shell, "top", "--interval", "0.1", "--timeout", "1", "--broker", broker.url)
+    terminal.until("first")
+    assert broker.stop() == 0
+    terminal.until("asking again")
+    shell.start("broker", "--bind", broker.url, "--name", "second")
+    terminal.until("second")
+    os.write(terminal.screen, b"q")
+    assert terminal.wait() == 0
 
 
 def test_top_prints_services_and_workers_once(url: str, shell: Shell) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from array import array
 
 import pytest
@@ -85,7 +87,7 @@ def test_failures_are_counted_and_are_the_exit_code(shell: Shell, broker: Runnin
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--service", "nobody"), "503 no worker for service 'nobody'"),
+        (("--service", "nobody"), "503 no worker serves 'nobody'"),
         (("--broker", "tcp://127.0.0.1:1"), "408 no broker at tcp://127.0.0.1:1"),
     ],
 )
@@ -122,6 +124,18 @@ def test_terminal_gets_a_progress_bar(shell: Shell, broker: Running) -> None:
     assert b" of 0.3 s" in shown
     assert b"requests/s" in shown
     assert out.startswith(b"REQUESTS/S")
+
+
+def test_interrupted_benchmark_is_one_line_and_exit_130(shell: Shell, broker: Running) -> None:
+    flags = ("--seconds", "60", "--clients", "8", "--window", "16")
+    running = shell.start("bench", "--broker", broker.url, *flags)
+    until = time.monotonic() + LIMIT
+    while not services(shell, broker.url):
+        assert time.monotonic() < until
+    time.sleep(1.5)
+    assert running.stop(signal.SIGINT) == 130
+    assert running.err.rest() == ["majordomus bench: interrupted"]
+    assert running.out.rest() == []
 
 
 def test_percentiles_are_of_the_sorted_times() -> None:

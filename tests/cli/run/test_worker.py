@@ -132,7 +132,7 @@ def test_killed_process_is_started_again_while_the_others_serve(
 def test_process_that_keeps_dying_is_started_after_growing_delays(
     shell: Shell, broker: Running
 ) -> None:
-    source = WORKER + "\nimport threading\nthreading.Timer(0.3, os._exit, (3,)).start()\n"
+    source = WORKER + "\nimport threading\nthreading.Timer(2.0, os._exit, (3,)).start()\n"
     running = start(shell, broker, source=source)
     delays = [running.err.next().partition("died ")[2] for _ in range(3)]
     assert delays == [
@@ -192,10 +192,51 @@ def test_reload_serves_the_changed_file_and_waits_out_a_broken_one(
             running.err.next()
             == "majordomus worker: waiting for a changed file before the next start"
         )
+        assert client.call("hello", b"you", timeout=LIMIT).body == b"hello, you"
         shell.write("mine.py", ASYNC_WORKER.replace("hello, ", "good morning, "))
         assert running.err.next() == "majordomus worker: mine.py changed, restarting"
+        assert running.err.next() == "majordomus worker: reloaded"
         assert running.out.next().startswith("serving ")
         assert client.call("hello", b"you", timeout=LIMIT).body == b"good morning, you"
+    assert running.stop() == 0
+
+
+def test_hangup_replaces_the_processes_one_at_a_time_and_no_call_waits(
+    shell: Shell, broker: Running
+) -> None:
+    running = start(shell, broker, "--processes", "2")
+    with Client(broker.url) as client:
+        before = pids(client, 2)
+        running.send(signal.SIGHUP)
+        assert running.err.next() == "majordomus worker: SIGHUP, restarting"
+        seen: list[int] = []
+        longest = 0.0
+        while len(seen) < 20 or not before.isdisjoint(seen[-20:]):
+            began = time.monotonic()
+            seen.append(int(client.call("pid", timeout=LIMIT, fail_fast=True).text))
+            longest = max(longest, time.monotonic() - began)
+        assert running.err.next() == "majordomus worker: reloaded"
+        assert running.out.next() == f"serving nap, parallel, pid at {broker.url} in 2 processes"
+        assert pids(client, 2).isdisjoint(before)
+    assert longest < 1.0
+    assert all(gone(pid) for pid in before)
+    assert running.stop() == 0
+
+
+def test_hangup_leaves_the_old_processes_when_the_new_one_cannot_be_loaded(
+    shell: Shell, broker: Running
+) -> None:
+    running = start(shell, broker)
+    shell.write("mine.py", "this is no Python")
+    with Client(broker.url) as client:
+        before = pids(client, 1)
+        running.send(signal.SIGHUP)
+        assert running.err.next() == "majordomus worker: SIGHUP, restarting"
+        assert running.err.next().startswith("majordomus worker: mine cannot be imported")
+        assert running.err.next() == (
+            "majordomus worker: the new process ended (exit code 2), the old ones go on"
+        )
+        assert pids(client, 1) == before
     assert running.stop() == 0
 
 
@@ -246,9 +287,10 @@ def test_worker_whose_broker_is_not_there_says_so_and_goes_on_trying(shell: Shel
     running = shell.start("worker", "mine:worker")
     url = "tcp://127.0.0.1:1"
     assert running.err.next().endswith(
-        f"no broker has registered this worker yet; trying again: {url}"
+        f"cannot connect to {url} (connection refused); trying again"
     )
     assert running.stop() == 0
+    assert running.out.rest() == []
 
 
 def test_signal_before_the_worker_is_loaded_exits_0(shell: Shell, broker: Running) -> None:

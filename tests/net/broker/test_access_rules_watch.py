@@ -116,8 +116,12 @@ def test_refused_worker_logs_the_reason_in_one_line(
     worker = Worker(broker.endpoints[0])
     worker.service("echo")(lambda request: request.body)
     with caplog.at_level(logging.WARNING, "majordomus.worker"), worker:
-        eventually(lambda: "sent us off" in caplog.text, within=10)
+        eventually(lambda: "has disconnected this worker" in caplog.text, within=10)
         eventually(lambda: not worker.ready, within=10)
-    lines = [r.getMessage() for r in caplog.records if "sent us off" in r.getMessage()]
-    text = "sent us off: 401 authenticate first: anonymous peers may not serve 'echo'"
+    lines = [
+        r.getMessage() for r in caplog.records if "has disconnected this worker" in r.getMessage()
+    ]
+    text = (
+        "has disconnected this worker: 401 authenticate first: anonymous peers may not serve 'echo'"
+    )
     assert lines == [f"{broker.endpoints[0]} {text}"]

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
 
 from majordomus.errors import ConfigurationError, DeadlineExceeded, StatusError
 from majordomus.net import endpoints
+from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.security import curve
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
-from majordomus.net.connection.credentials import Access
+from majordomus.net.connection.credentials import Access, failure
 from majordomus.net.worker.worker import Worker
+from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
+from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
+from majordomus.security import passwords
 from majordomus.security.certificates import Certificate
 from tests.net.conftest import eventually
 
@@ -143,6 +151,85 @@ def test_client_with_a_key_is_told_that_the_broker_has_none(url: str) -> None:
     with (
         Client(url, timeout=3, server_key=SERVER.public) as client,
         pytest.raises(StatusError, match=r"is not encrypted, and a|broke off the handshake"),
+    ):
+        client.call("echo")
+
+
+# ── a timeout tells how the last attempt has ended ────────────────────────────────────────────────
+
+
+def reason(url: str | list[str], timeout: float = 1.0) -> str:
+    """What a call without a broker raises, in the sync and the asyncio client alike."""
+
+    async def ask() -> None:
+        async with AsyncClient(url, timeout=timeout) as client:
+            await client.call("echo")
+
+    with Client(url, timeout=timeout) as client, pytest.raises(DeadlineExceeded) as raised:
+        client.call("echo")
+    with pytest.raises(DeadlineExceeded) as raised_too:
+        asyncio.run(ask())
+    assert str(raised_too.value) == str(raised.value)
+    return str(raised.value).removeprefix(f"408 no broker was reachable within {timeout:g} s at ")
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq does not tell why it cannot connect")
+def test_timeout_tells_that_connections_were_refused_at_each_endpoint() -> None:
+    several = reason(["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], timeout=2.0)
+    assert several.startswith("tcp://127.0.0.1:1 (connection refused), tcp://127.0.0.1:2")
+    assert reason("tcp://127.0.0.1:1") == "tcp://127.0.0.1:1 (connection refused)"
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq does not tell why it cannot connect")
+def test_timeout_tells_that_a_name_cannot_be_resolved() -> None:
+    found = reason("tcp://nowhere.invalid:5555", timeout=2.0)
+    assert found.startswith("tcp://nowhere.invalid:5555 (its name ")
+
+
+def test_timeout_tells_that_connections_are_accepted_and_not_answered() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        assert reason(url) == f"{url} (it accepts connections, and does not answer)"
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq does not tell why it cannot connect")
+def test_timeout_tells_that_something_else_answers() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with other.accept()[0] as accepted:
+                        accepted.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        url = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        try:
+            assert reason(url) == f"{url} (what answers there is no broker)"
+        finally:
+            other.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_attempt_without_an_answer_is_told_from_one_that_is_refused() -> None:
+    assert failure(MonitorRecord(MonitorEvent.FAILED, errno.ETIMEDOUT)) == "no answer"
+    assert failure(MonitorRecord(MonitorEvent.FAILED, errno.EHOSTUNREACH)) == "no route to host"
+    assert failure(MonitorRecord(MonitorEvent.FAILED, 100)) == "not reachable"  # libzmq's delay
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq does not tell why it cannot connect")
+def test_client_without_a_password_is_told_that_the_broker_wants_one(tmp_path: Path) -> None:
+    file = tmp_path / "passwords"
+    passwords.store(file, "ann", passwords.hashed("correct horse"))
+    with (
+        Broker(bind="tcp://127.0.0.1:*", passwords=file) as broker,
+        Client(broker.endpoints[0], timeout=10) as client,
+        pytest.raises(StatusError, match=r"401 .* wants a user and password .*--plain FILE"),
     ):
         client.call("echo")
 

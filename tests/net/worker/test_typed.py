@@ -221,6 +221,153 @@ class Handlers:
     pass
 
 
+# ── which argument gets what ──────────────────────────────────────────────────────────────────────
+
+
+def injected(function: Any) -> Any:
+    """A decorator that adds an argument of its own."""
+
+    @functools.wraps(function)
+    def handler(asked: Any) -> Any:
+        return function(asked, "a database")
+
+    return handler
+
+
+def passed_on(function: Any) -> Any:
+    @functools.wraps(function)
+    def handler(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return handler
+
+
+def both(asked: Request, user: User) -> str:
+    return f"{asked.service} {user.name}"
+
+
+def both_turned(user: User, asked: Request) -> str:
+    return both(asked, user)
+
+
+def both_named(*, user: User, asked: Request) -> str:
+    return both(asked, user)
+
+
+def both_untyped(asked, user: User) -> str:  # type: ignore[no-untyped-def]
+    return both(asked, user)
+
+
+def both_optional(user: User, asked: Request | None = None) -> str:
+    assert asked is not None
+    return both(asked, user)
+
+
+def both_as_text(user: "User", asked: "elsewhere.Request") -> str:  # noqa: UP037
+    return both(asked, user)
+
+
+def both_behind(extra: int, user: User, asked: Request) -> str:
+    return both(asked, user)
+
+
+def default_between(asked: Request, greeting: str = "hi", *, user: User) -> str:
+    assert greeting == "hi"
+    return both(asked, user)
+
+
+@injected
+def with_database(user: User, database: str) -> str:
+    return f"test {user.name}" if database == "a database" else database
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        both,
+        both_turned,
+        both_named,
+        both_untyped,
+        both_optional,
+        both_as_text,
+        functools.partial(both_behind, 5),
+        functools.partial(both_behind, extra=5),
+        default_between,
+        passed_on(both_turned),
+        with_database,
+    ],
+)
+def test_handler_gets_request_and_body_in_any_order(function: Any) -> None:
+    assert serve(make_handler(function), request(ERIK)) == [b"test Erik"]
+
+
+def test_every_shape_of_handler_gets_both() -> None:
+    async def soon(user: User, asked: Request) -> UserId:
+        return UserId(len(asked.frames) + len(user.name))
+
+    def letters(asked: Request, user: User) -> Iterator[UserId]:
+        yield UserId(len(asked.frames) + len(user.name))
+
+    async def letters_soon(asked: Request, user: User) -> AsyncIterator[UserId]:
+        yield UserId(len(asked.frames) + len(user.name))
+
+    def names(asked: Request, users: Iterator[User]) -> str:
+        return f"{asked.service}: {', '.join(user.name for user in users)}"
+
+    five = [UserId(5).to_bytes()]
+    assert serve(make_handler(soon), request(ERIK)) == five
+    assert serve(make_handler(letters), request(ERIK)) == [five]
+    assert serve(make_handler(letters_soon), request(ERIK)) == [five]
+    assert serve(make_handler(names), request(ERIK)) == [b"test: Erik"]
+
+
+def test_handler_that_takes_its_request_by_name_only_is_called_so() -> None:
+    def named(*, asked: Request) -> bytes:
+        return asked.body
+
+    assert serve(make_handler(named), request(b"x")) == [b"x"]
+
+
+def takes_none() -> None: ...
+def takes_two_bodies(user: User, other: UserId) -> None: ...
+def takes_two_unknown(asked: Any, user: Any) -> None: ...
+def takes_three(asked: Request, user: User, other: int) -> None: ...
+def takes_options(**options: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (takes_none, "a handler takes an argument: the request, or its decoded body"),
+        (takes_options, "a handler takes an argument: the request, or its decoded body"),
+        (
+            takes_two_bodies,
+            "a handler takes one body, and 'user' and 'other' are annotated as one",
+        ),
+        (
+            takes_two_unknown,
+            (
+                "'asked' and 'user' would both be the request: annotate the body's argument with "
+                "its type"
+            ),
+        ),
+        (
+            takes_three,
+            (
+                "a handler takes the request, its body or both, and not 3 arguments "
+                "(asked, user, other): give the others default values"
+            ),
+        ),
+    ],
+)
+def test_signature_that_a_request_cannot_fill_is_refused_when_it_is_added(
+    function: Any, words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Worker().add("wrong", function)
+    assert str(refused.value) == words
+
+
 # ── calls ─────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from majordomus.cli import DONE, INTERRUPTED
 from majordomus.cli.output import complain, emit_json, printable
 from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
+from majordomus.errors import Unavailable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from majordomus.contrib.cloudlog.record import LogEntry, Part, Query, Watch
     from majordomus.contrib.cloudlog.sieve import Sieve
 
+COLLECTOR: Final = "majordomus worker majordomus.contrib.cloudlog:collector"
 STYLES: Final = (
     (logging.CRITICAL, "bold white on red"),
     (logging.ERROR, "bold red"),
@@ -83,7 +86,7 @@ def command(
     brokers: tuple[str, ...],
     timeout: float,
     as_json: bool,
-) -> None:
+) -> int:
     """Show the latest log entries or the live watches of programs that use a CloudLogHandler.
 
     A collector must be running: majordomus worker majordomus.contrib.cloudlog:collector. With
@@ -101,8 +104,12 @@ def command(
     try:
         asyncio.run(show(list(brokers), query, sieve, timeout, as_json))
     except KeyboardInterrupt:
-        if not follow:  # with --follow, Ctrl-C is the normal end
+        if not follow:  # with --follow, Ctrl-C is the usual end, and needs no line
             raise
+        return INTERRUPTED
+    except Unavailable as error:
+        raise Unavailable(f"{error.text}; start a collector: {COLLECTOR}") from None
+    return DONE
 
 
 async def _parts(brokers: list[str], query: Query, timeout: float) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
+from majordomus.cli import DONE, INTERRUPTED
 from majordomus.cli.output import complain, emit_bytes, emit_json, frame_json
 from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     pattern: str, count: int | None, brokers: tuple[str, ...], timeout: float, as_json: bool
-) -> None:
+) -> int:
     """Print the events that are published to the topics of PATTERN, until Ctrl-C.
 
     Tokens of a topic are separated by dots. In a pattern, "*" matches one token, and ">" at the end
@@ -34,11 +34,14 @@ def command(
     with Client(list(brokers), **keys()) as client:
         events = client.subscribe(pattern, timeout=timeout)
         complain(f"subscribed to {pattern}")
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             for number, event in enumerate(events, 1):
                 _print(event, as_json)
                 if number == count:
-                    return
+                    break
+        except KeyboardInterrupt:  # its usual end needs no line
+            return INTERRUPTED
+    return DONE
 
 
 def _print(event: Event, as_json: bool) -> None:

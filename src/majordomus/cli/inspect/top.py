@@ -1,21 +1,31 @@
 """`majordomus top` shows a broker's services and workers, with rates and latencies.
 
 It samples ``mmi.broker``, ``mmi.stats``, ``mmi.services`` and ``mmi.workers``. The broker only
-counts; rates and percentiles are computed here, from the difference between two samples.
+counts; rates and percentiles are computed here, from the difference between two samples. The
+questions of `top` itself are not counted.
+
+On a terminal the samples are taken in a thread of their own, so that keys are read while a broker
+does not answer. A broker that is lost, or another one after it, begins a new series of samples.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from majordomus.cli.output import cell, emit_json
+from majordomus.cli import DONE, INTERRUPTED
+from majordomus.cli.output import cell, emit_json, printable
 from majordomus.cli.remote import answer, broker_option, json_option, keys, timeout_option
+from majordomus.errors import MajordomusError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +38,19 @@ RATES: Final = ("answered", "failed", "expired", "cancelled", "retried")
 SERVICES: Final = ("service", "workers", "queued", "open", "per_second", "p50", "p99")
 WORKERS: Final = ("id", "services", "state", "held", "capacity", "load", "silent")
 
+KEYS: Final = 0.2
+"""Seconds between two looks whether a sample has come, while no key is pressed."""
+KEY_NAMES: Final = {
+    b"q": "q",
+    b"k": "up",
+    b"\x1b[A": "up",
+    b"j": "down",
+    b"\x1b[B": "down",
+    b"\x1b[5~": "page-up",
+    b"\x1b[6~": "page-down",
+    b" ": "page-down",
+}
+
 
 class Sample(NamedTuple):
     """The replies of a broker at one time, each under the name of its question."""
@@ -38,10 +61,26 @@ class Sample(NamedTuple):
     workers: list[dict[str, Any]]
 
 
-def sample(client: Client, timeout: float) -> Sample:
-    """Ask the broker. Raises: as `remote.answer`."""
-    names = ("broker", "stats", "services", "workers")
-    return Sample(*(answer(client, timeout, f"mmi.{name}") for name in names))
+class Sampler:
+    """Takes samples with one client, and leaves out its own questions."""
+
+    def __init__(self, client: Client, timeout: float) -> None:
+        self._client, self._timeout = client, timeout
+        self._asked = 0  # questions that were answered
+
+    def sample(self) -> Sample:
+        """Ask the broker. Raises: as `remote.answer`."""
+        broker = self._ask("mmi.broker")
+        broker["open"] -= 1
+        asked = self._asked
+        stats = self._ask("mmi.stats")
+        stats["answered"] -= asked
+        return Sample(broker, stats, self._ask("mmi.services"), self._ask("mmi.workers"))
+
+    def _ask(self, question: str) -> Any:
+        found = answer(self._client, self._timeout, question)
+        self._asked += 1
+        return found
 
 
 def difference(before: Sample, after: Sample) -> dict[str, Any]:
@@ -106,36 +145,142 @@ def percentile(buckets: Sequence[int], share: float) -> float | None:
 @json_option
 def command(
     brokers: tuple[str, ...], timeout: float, interval: float, once: bool, as_json: bool
-) -> None:
+) -> int:
     """Watch the services and workers of a broker: queues, requests per second, latencies.
 
     A latency is the time from the acceptance of a request to its end, exact within a factor of two.
-    With --once, with --json or without a terminal, one report is printed. Ctrl-C ends the command.
+    With --once, with --json or without a terminal, one report is printed. On a terminal, q ends the
+    command, and arrows, Page Up and Page Down scroll.
     """
     from majordomus.net.client.client import Client
 
     with Client(list(brokers), **keys()) as client:
+        sampler = Sampler(client, timeout)
+        before = sampler.sample()
         if once or as_json or not sys.stdout.isatty():
-            before = sample(client, timeout)
             time.sleep(interval)
-            found = difference(before, sample(client, timeout))
+            found = difference(before, sampler.sample())
             emit_json(found) if as_json else _print(found)
-            return
-        with contextlib.suppress(KeyboardInterrupt):
-            _watch(client, timeout, interval)
+            return DONE
+        try:
+            _watch(sampler, before, interval)
+        except KeyboardInterrupt:  # as q
+            return INTERRUPTED
+    return DONE
 
 
-def _watch(client: Client, timeout: float, interval: float) -> None:
-    from rich.console import Group
+class View:
+    """What a terminal shows: the lines of the last report, scrolled, and a line about them.
+
+    lines: the report, styled.
+    problem: why there is no newer one.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = ["waiting for the second sample"]
+        self.problem = ""
+        self._top = 0
+
+    def scroll(self, key: str, height: int) -> None:
+        """Scroll by one key; keys without a meaning do nothing."""
+        page = max(1, height - 2)
+        self._top += {"up": -1, "down": 1, "page-up": -page, "page-down": page}.get(key, 0)
+
+    def shown(self, height: int) -> list[str]:
+        """Return the lines for a terminal of that height; the last one tells what is cut."""
+        room = max(1, height - 1)
+        count = len(self.lines)
+        self._top = max(0, min(self._top, count - room))
+        lines = self.lines[self._top : self._top + room]
+        parts = [self.problem] if self.problem else []
+        if count > room:
+            parts.append(f"lines {self._top + 1}-{self._top + len(lines)} of {count}")
+        return [*lines, ", ".join([*parts, "q: end"])]
+
+
+def _watch(sampler: Sampler, before: Sample | None, interval: float) -> None:
+    """Show reports until the key q."""
     from rich.live import Live
+    from rich.text import Text
 
-    before = sample(client, timeout)
-    with Live(auto_refresh=False, screen=True) as live:
+    view = View()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        _keyboard() as read_key,
+        Live(auto_refresh=False, screen=True) as live,
+    ):
+        due, asked = time.monotonic() + interval, None
         while True:
-            time.sleep(interval)
-            after = sample(client, timeout)
-            live.update(Group(*_parts(difference(before, after))), refresh=True)
+            height = live.console.size.height
+            shown = "\n".join(view.shown(height))
+            live.update(Text.from_ansi(shown), refresh=True)
+            key = read_key(min(KEYS, interval))
+            if key == "q":
+                return
+            view.scroll(key, height)
+            if asked is None and time.monotonic() >= due:
+                asked = pool.submit(sampler.sample)
+            if asked is None or not asked.done():
+                continue
+            try:
+                after: Sample | None = asked.result()
+                view.problem = ""
+            except (MajordomusError, TimeoutError) as error:
+                after = None
+                view.problem = f"{printable(str(error))}; asking again"
+            asked, due = None, time.monotonic() + interval
+            if before is not None and after is not None and is_later(before, after):
+                view.lines = _report(difference(before, after), live.console.size.width)
             before = after
+
+
+def is_later(before: Sample, after: Sample) -> bool:
+    """Whether both samples are of the same run of a broker: else their counters differ by
+    nothing that has happened."""
+    return (
+        before.broker["name"] == after.broker["name"]
+        and before.broker["uptime"] < after.broker["uptime"]
+        and all(before.stats[name] <= after.stats[name] for name in RATES)
+    )
+
+
+@contextlib.contextmanager
+def _keyboard() -> Iterator[Callable[[float], str]]:
+    """Yield a function that waits so many seconds for a key, and returns its name or ""."""
+    if not sys.stdin.isatty() or find_spec("termios") is None:
+        yield _no_key
+        return
+    import termios
+    import tty
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+
+    def read_key(seconds: float) -> str:
+        ready, _, _ = select.select([fd], [], [], seconds)
+        pressed = os.read(fd, 32) if ready else b""
+        return KEY_NAMES.get(pressed, "")
+
+    tty.setcbreak(fd)
+    try:
+        yield read_key
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _no_key(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""
+
+
+def _report(found: dict[str, Any], width: int) -> list[str]:
+    """Return the report as styled lines for a terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=width)
+    with console.capture() as captured:
+        console.print(*_parts(found), sep="\n")
+    return captured.get().splitlines()
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -234,20 +234,25 @@ async def _measure(load: BenchLoad, show: Callable[[float, int], None]) -> Bench
             for _ in range(load.clients)
         ]
         body = os.urandom(load.body)
-        await clients[0].call(load.service, body)
+        await clients[0].call(load.service, body, fail_fast=True)
         tasks = [
             asyncio.create_task(_call(client, load.service, body, tally))
             for client in clients
             for _ in range(load.window)
         ]
-        await asyncio.sleep(WARM_UP)
-        tally.begin()
-        until = tally.began + load.seconds
-        while (left := until - time.perf_counter()) > 0:
-            await asyncio.sleep(min(LOOK, left))
-            show(load.seconds - max(0.0, left), len(tally.times))
-        tally.end()
-        await asyncio.gather(*tasks)
+        try:
+            await asyncio.sleep(WARM_UP)
+            tally.begin()
+            until = tally.began + load.seconds
+            while (left := until - time.perf_counter()) > 0:
+                await asyncio.sleep(min(LOOK, left))
+                show(load.seconds - max(0.0, left), len(tally.times))
+            tally.end()
+            await asyncio.gather(*tasks)
+        finally:  # an interrupt ends the calls before the clients are closed
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     return tally
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from majordomus.net.worker.worker import Worker
 
 NO_SUPERVISOR: Final = -1
-WARN_AFTER: Final = 3.0
-"""Seconds without a registration before a warning is logged."""
-
-logger = logging.getLogger("majordomus.worker")
+LOOK: Final = 0.02
+"""Seconds between two looks whether a broker has registered the worker."""
 
 
 @click.command(short_help="Run a worker's processes and keep them alive.")
@@ -61,7 +60,11 @@ logger = logging.getLogger("majordomus.worker")
     help='Processes for handlers with run="process", for each process. '
     "[default: the worker's own]",
 )
-@click.option("--reload", is_flag=True, help="Restart when a .py file below this folder changes.")
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Replace the processes when a .py file below this folder changes.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log connections and registrations.")
 @click.option("--child", "loaded_fd", type=int, hidden=True)
 def command(
@@ -76,8 +79,10 @@ def command(
 ) -> int:
     """Run the Worker or AsyncWorker NAME of MODULE until SIGTERM or SIGINT, then drain and exit.
 
-    MODULE is imported from this folder first. A process that dies is restarted, after a delay that
-    grows with each death in a row. A second signal kills all processes.
+    MODULE is imported from this folder first. Prints what is served when a broker has registered
+    all processes. A process that dies is restarted, after a delay that grows with each death in a
+    row. SIGHUP replaces the processes one at a time, without a gap. A second SIGTERM or SIGINT
+    kills all processes.
     """
     if loaded_fd is not None:
         _serve(target, brokers, threads, handler_processes, verbose, loaded_fd)
@@ -105,9 +110,12 @@ def _serve(
     loaded_fd: int,
 ) -> None:
     """Run in a worker process: load, notify the supervisor, serve until a signal."""
+    from majordomus.cli.run.supervisor import LOADED
     from majordomus.net.worker.async_worker import AsyncWorker
 
     exit_on_sigterm()
+    # The supervisor reloads; SIG_IGN would be inherited by what handlers start.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     log_to_stderr(verbose)
     worker = load(target)
     worker.configure(broker=brokers or None, threads=threads, processes=processes, **keys())
@@ -116,27 +124,23 @@ def _serve(
             f"{target!r} has no service: decorate a function with @worker.service(name)"
         )
     if loaded_fd != NO_SUPERVISOR:
-        services = ", ".join(sorted(worker.handlers))
-        os.write(
-            loaded_fd, printable(f"serving {services} at {', '.join(worker.endpoints)}").encode()
-        )
-        os.close(loaded_fd)
-    threading.Thread(target=_warn_when_unregistered, args=(worker,), daemon=True).start()
+        os.write(loaded_fd, f"{LOADED}\n".encode())
+        threading.Thread(target=_tell_registered, args=(worker, loaded_fd), daemon=True).start()
     if isinstance(worker, AsyncWorker):
         asyncio.run(worker.run())
     else:
         worker.run()
 
 
-def _warn_when_unregistered(worker: Worker | AsyncWorker) -> None:
-    """Log a warning when no broker registers the worker: its URL may be wrong."""
-    until = time.monotonic() + WARN_AFTER
+def _tell_registered(worker: Worker | AsyncWorker, fd: int) -> None:
+    """Tell the supervisor what is served, when a broker has registered the worker."""
     while not worker.ready:
-        if time.monotonic() > until:
-            tried = ", ".join(worker.endpoints)
-            logger.warning("no broker has registered this worker yet; trying again: %s", tried)
-            return
-        time.sleep(0.05)
+        time.sleep(LOOK)
+    services = ", ".join(sorted(worker.handlers))
+    text = printable(f"serving {services} at {', '.join(worker.endpoints)}")
+    with contextlib.suppress(OSError):  # the supervisor has ended, and so will this process
+        os.write(fd, f"{text}\n".encode())
+    os.close(fd)
 
 
 def load(target: str) -> Worker | AsyncWorker:

@@ -36,7 +36,7 @@ class AsyncCallRunner:
 
     def __init__(self, session: ClientSession, access: Access) -> None:
         self.session = session
-        self.calls = PendingCalls(session, access.urls, self._is_up, self._refusal)
+        self.calls = PendingCalls(session, access.urls, self._is_up, self._refusal, self._tried)
         self._access = access
         self._connection: AsyncSessionConnection[ClientEvent] | None = None
         self._usable: AsyncSessionConnection[ClientEvent] | None = None
@@ -173,6 +173,9 @@ class AsyncCallRunner:
 
     def _refusal(self) -> Refusal | None:
         return self._connection.refusal if self._connection is not None else None
+
+    def _tried(self) -> dict[str, str]:
+        return self._connection.tried() if self._connection is not None else {}
 
     def _open(self) -> AsyncSessionConnection[ClientEvent]:
         """Open the connection. Raises: as `connection`."""

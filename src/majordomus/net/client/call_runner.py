@@ -69,7 +69,11 @@ class CallRunner:
     def __init__(self, session: ClientSession, access: Access) -> None:
         self.session = session
         self.calls = PendingCalls(
-            session, access.urls, lambda: self.driver.up, lambda: self.driver.refusal
+            session,
+            access.urls,
+            lambda: self.driver.up,
+            lambda: self.driver.refusal,
+            self._tried,
         )
         self.driver: Driver[ClientEvent] = Driver(
             session,
@@ -209,6 +213,9 @@ class CallRunner:
     def close(self) -> None:
         """Cancel every call and close the connection. May be repeated."""
         self.driver.end()
+
+    def _tried(self) -> dict[str, str]:
+        return self.driver.tried()
 
     def _announce(self, now: float) -> None:
         """Announce presence to the broker: only a client with presence receives events."""

@@ -45,6 +45,7 @@ cdef class PendingCalls:
     cdef public object _urls
     cdef public object _up
     cdef public object _refusal
+    cdef public object _tried
     cdef public bint _has_metadata
     cdef public dict _open
     cdef public object _fault

@@ -332,10 +332,11 @@ class PendingCalls:
         urls: Sequence[str],
         up: Callable[[], bool],
         refusal: Callable[[], Refusal | None] = lambda: None,
+        tried: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.session = session
         self._urls = urls
-        self._up, self._refusal = up, refusal
+        self._up, self._refusal, self._tried = up, refusal, tried
         self._has_metadata = session.settings.dialect is Dialect.MDP03
         self._open: dict[int, PendingCall] = {}
         self._fault: Exception | None = None
@@ -514,10 +515,12 @@ class PendingCalls:
         self.hub.close(error)
 
     def _explained(self, event: Final, call: PendingCall) -> Outcome:
-        """Return `event`, or an error that lists the brokers if none is connected."""
+        """Return `event`, or an error that lists the brokers if none is connected, and how the
+        last attempt at each ended."""
         if self._up():
             return event
-        tried = ", ".join(self._urls)
+        ends = self._tried()
+        tried = ", ".join(f"{url} ({ends[url]})" if url in ends else url for url in self._urls)
         refusal = self._refusal()
         why = f": {refusal.text}" if refusal is not None else ""
         return DeadlineExceeded(

@@ -89,6 +89,10 @@ class Driver(Generic[E]):
         """Whether there is a connection now."""
         return self._connection.up
 
+    def tried(self) -> dict[str, str]:
+        """Return how the last attempt at each URL ended; see `SessionConnection.tried`."""
+        return self._connection.tried()
+
     @property
     def refusal(self) -> Refusal | None:
         """Why the broker refused the last handshake; None if it did not."""

@@ -27,6 +27,7 @@ class AsyncSessionConnection(Generic[E]):
 
     `where` returns the URL to connect to. `take` gets the session's events, after every flush.
     `broken` gets an exception of the session or of `take`; the connection is closed by then.
+    `changed` is called when a link was opened and when one is about to be closed.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class AsyncSessionConnection(Generic[E]):
         broken: Callable[[Exception], None],
         loop: asyncio.AbstractEventLoop,
         access: Access | None = None,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self.session = session
         self.loop = loop
+        self._changed = changed
         self._take, self._broken = take, broken
         self._connection: SessionConnection[E] = SessionConnection(
             session, where, self._opened, self._closing, access
@@ -54,6 +57,15 @@ class AsyncSessionConnection(Generic[E]):
     def up(self) -> bool:
         """Whether there is a connection now."""
         return self._connection.up
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """How the last attempt at each URL has failed; see `SessionConnection.attempts`."""
+        return self._connection.attempts
+
+    def tried(self) -> dict[str, str]:
+        """Return how the last attempt at each URL ended; see `SessionConnection.tried`."""
+        return self._connection.tried()
 
     @property
     def refusal(self) -> Refusal | None:
@@ -93,6 +105,7 @@ class AsyncSessionConnection(Generic[E]):
         self._connection.close()
 
     def _opened(self, link: Link) -> None:
+        self._changed()
         self.loop.add_reader(link.fds[0], self._socket_ready, link)
         if link.edge_triggered:
             self.loop.add_reader(link.fds[-1], self._monitor_ready, link)
@@ -100,6 +113,7 @@ class AsyncSessionConnection(Generic[E]):
             self.loop.call_soon(self._monitor_ready, link)
 
     def _closing(self, link: Link) -> None:
+        self._changed()
         for fd in link.fds:
             self.loop.remove_reader(fd)
 

@@ -5,6 +5,7 @@ and the explanation of a failed handshake.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,8 +25,13 @@ CLOSED: Final = (errno.EPIPE, errno.ECONNRESET)
 GIVE_KEY: Final = (
     "give its public key (server_key=…, --server-key KEY, majordomus://host:port?key=…)"
 )
+WANTS_PASSWORD: Final = -1
+"""The value of a PROTOCOL_FAILED of our own ZMTP: the other end has the mechanism PLAIN."""
+NO_ANSWER: Final = "no answer"
+NO_HANDSHAKE: Final = "it accepts connections, and does not answer"
 TEMPORARY: Final = 300
 """The status of ZAP (RFC 27) for a temporary failure of the handler: the key may be valid."""
+_ERRNOS: Final = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET)
 MOST_CREDENTIALS: Final = 16
 """Frames of a login, at most; one frame alone would be a token to be renewed."""
 
@@ -110,6 +116,8 @@ class Access:
             final = False
         elif seen.event is MonitorEvent.AUTH_FAILED:
             text = self._rejected(url, encrypted)
+        elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == WANTS_PASSWORD:
+            text = f"{url} wants a user and password (plain=(user, password), --plain FILE)"
         elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == MISMATCH:
             if encrypted:
                 text = f"{url} is not encrypted, and a server key was given: leave it out"
@@ -144,6 +152,20 @@ class Access:
             "make one with majordomus keygen, have it added there, and use it "
             "(certificate=…, --key FILE)"
         )
+
+
+def failure(seen: MonitorRecord) -> str:
+    """Describe how an attempt to connect has failed, in a few words."""
+    if seen.event is MonitorEvent.FAILED:
+        # libzmq reports the milliseconds until its next attempt where our own ZMTP has an errno.
+        if seen.value == errno.ETIMEDOUT:
+            return NO_ANSWER
+        return os.strerror(seen.value).lower() if seen.value in _ERRNOS else "not reachable"
+    if seen.event is MonitorEvent.BROKEN_OFF and seen.value == errno.ETIMEDOUT:
+        return NO_HANDSHAKE
+    if seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value not in (MISMATCH, WANTS_PASSWORD):
+        return "what answers there is no broker"
+    return "it broke off the handshake"
 
 
 def credentials(login: Sequence[str | bytes]) -> Credentials:

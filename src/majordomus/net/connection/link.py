@@ -19,7 +19,7 @@ import zmq
 
 from majordomus.core.session.connection import Connection, Probe
 from majordomus.net import endpoints
-from majordomus.net.connection.credentials import Access, Refusal
+from majordomus.net.connection.credentials import NO_HANDSHAKE, Access, Refusal, failure
 from majordomus.net.connection.zmq_link import ZmqLink
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
@@ -60,6 +60,7 @@ class Link(Protocol):
 
     url: the endpoint.
     up: whether the connection is made; the SessionConnection sets it.
+    waits_for: what an attempt that has not ended lacks, in a few words.
     due: when `tick` is next needed, in monotonic seconds.
     edge_triggered: True if the first descriptor reports a change only once, and the use of the link
         may consume that report. Then `readable` must be asked after each use.
@@ -70,6 +71,7 @@ class Link(Protocol):
 
     url: str
     up: bool
+    waits_for: str
     due: float
     edge_triggered: bool
     fds: tuple[int, ...]
@@ -132,6 +134,8 @@ class SessionConnection(Generic[E]):
 
     session: the state machine of the client or worker.
     refusal: why the last handshake was refused; None after a connection was made.
+    attempts: for each URL that was tried, how the last attempt ended; empty after a connection was
+        made.
     stale: whether there may be something to receive that the descriptors of the link no longer
         report: a full batch was received, or something was sent. `Link.readable` decides.
 
@@ -149,10 +153,12 @@ class SessionConnection(Generic[E]):
     ) -> None:
         self.session = session
         self.refusal: Refusal | None = None
+        self.attempts: dict[str, str] = {}
         self.stale = True
         self._access = access
         self._where, self._opened, self._closing = where, opened, closing
         self._link: Link | None = None
+        self._url = ""  # that of the last attempt
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
@@ -169,6 +175,14 @@ class SessionConnection(Generic[E]):
     def up(self) -> bool:
         """Whether there is a connection now."""
         return self._link is not None and self._link.up
+
+    def tried(self) -> dict[str, str]:
+        """Return how the last attempt at each URL ended, in a few words; of the first attempt, what
+        it waits for."""
+        link = self._link
+        if link is None or link.up:
+            return self.attempts
+        return {link.url: link.waits_for} | self.attempts
 
     def open(self, now: float) -> None:
         """Begin to connect. Only the first call has an effect; later the session decides."""
@@ -274,9 +288,11 @@ class SessionConnection(Generic[E]):
 
     def _handle(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """Handle one change of the connection."""
-        if seen.event is MonitorEvent.ATTACHED and sockets.is_self_connected(seen.value):
-            self.close()
-            self._retry_later(now)
+        if seen.event is MonitorEvent.ATTACHED:
+            link.waits_for = NO_HANDSHAKE
+            if sockets.is_self_connected(seen.value):
+                self.close()
+                self._retry_later(now)
         elif seen.event is MonitorEvent.CONNECTED:
             self._connected(link, now)
         elif seen.event is MonitorEvent.LOST and link.up:
@@ -286,6 +302,7 @@ class SessionConnection(Generic[E]):
             logger.info("the connection to %s has ended", link.url)
             self.session.lost(now)
         elif seen.event in HANDSHAKE_FAILED and not link.up:
+            self.attempts[link.url] = failure(seen)
             self._refused(link, seen, now)
         elif seen.event is MonitorEvent.FAILED and not link.up and self._retry_at == inf:
             place: tcp.Address | None = getattr(link, "place", None)
@@ -293,11 +310,13 @@ class SessionConnection(Generic[E]):
                 self._found = link.url, place
                 self._retry_at = now
             else:
+                self.attempts[link.url] = getattr(link, "problem", "") or failure(seen)
                 self._unreached(now)
 
     def _connected(self, link: Link, now: float) -> None:
         link.up = True
         self.refusal = None
+        self.attempts.clear()
         self._retry_at, self._retry_delay = inf, FIRST_RETRY
         logger.info("connected to %s", link.url)
         if link.edge_triggered:
@@ -349,11 +368,13 @@ class SessionConnection(Generic[E]):
                 logger.warning("no socket: %s", error)
                 self._retry_at = now + LAST_RETRY
             else:  # as after a refused connection
+                if self._url:
+                    self.attempts[self._url] = (error.strerror or str(error)).lower()
                 self._unreached(now)
 
     def _connect(self, now: float) -> None:
         found, self._found = self._found, None
-        url = self._where()
+        url = self._url = self._where()
         place = found[1] if found is not None and found[0] == url else None
         link = self._link = open_link(url, self._access, place)
         self.stale = link.edge_triggered

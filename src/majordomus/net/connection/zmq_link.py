@@ -10,7 +10,7 @@ import zmq
 
 from majordomus.core.session.connection import Probe
 from majordomus.net import endpoints
-from majordomus.net.connection.credentials import Access
+from majordomus.net.connection.credentials import NO_ANSWER, Access
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
@@ -38,6 +38,7 @@ class ZmqLink:
     def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = url
         self.up = False
+        self.waits_for = NO_ANSWER
         self.socket = sockets.dealer()
         self.monitor = Monitor(self.socket, *WATCHED)
         try:

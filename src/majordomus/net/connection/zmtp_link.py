@@ -19,6 +19,7 @@ import zmq
 
 from majordomus.core.session.connection import Probe
 from majordomus.net import forks
+from majordomus.net.connection.credentials import NO_ANSWER, NO_HANDSHAKE, WANTS_PASSWORD
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
@@ -43,11 +44,6 @@ LONGEST_HANDSHAKE: Final = 15.0
 LINGER: Final = 1.0
 """Seconds in which a closed connection may still send what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
-_FAILURES: Final = {
-    UNREACHED: MonitorRecord(MonitorEvent.FAILED, 0),
-    ANOTHER_MECHANISM: MonitorRecord(MonitorEvent.PROTOCOL_FAILED, _MISMATCH),
-    BROKEN_OFF: MonitorRecord(MonitorEvent.BROKEN_OFF, errno.ECONNRESET),
-}
 _NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 
@@ -63,6 +59,8 @@ class ZmtpLink:
     def __init__(self, url: str, place: tcp.Address) -> None:
         self.url = url
         self.up = False
+        self.waits_for = NO_ANSWER
+        self._expired = False
         self.due = time.monotonic() + CONNECT
         self._latest = inf  # when the handshake is over at the latest
         self._shaken = 0  # bytes of the handshake at the last tick
@@ -102,6 +100,7 @@ class ZmtpLink:
         if changes[0][0] == CONNECTION_OPENED:
             now = time.monotonic()
             self.due, self._latest = now + HANDSHAKE, now + LONGEST_HANDSHAKE
+            self.waits_for = NO_HANDSHAKE
             changes = changes[1:]
         return [self._record(*change) for change in changes]
 
@@ -114,6 +113,7 @@ class ZmtpLink:
             self.due = min(now + HANDSHAKE, self._latest)
             return
         self.due = inf
+        self._expired = True
         self._dealer.expire()
 
     def close(self) -> None:
@@ -138,13 +138,25 @@ class ZmtpLink:
             return MonitorRecord(MonitorEvent.LOST, 0)
         if why.startswith(REFUSED):
             return MonitorRecord(MonitorEvent.AUTH_FAILED, int(why.removeprefix(REFUSED)))
-        return _FAILURES.get(why, _NOT_ZMTP)
+        if why == UNREACHED:
+            error = errno.ETIMEDOUT if self._expired else self._dealer.connect_error
+            return MonitorRecord(MonitorEvent.FAILED, error)
+        if why == ANOTHER_MECHANISM:
+            wanted = self._dealer.other_mechanism == b"PLAIN"
+            return MonitorRecord(
+                MonitorEvent.PROTOCOL_FAILED, WANTS_PASSWORD if wanted else _MISMATCH
+            )
+        if why == BROKEN_OFF:
+            error = errno.ETIMEDOUT if self._expired else errno.ECONNRESET
+            return MonitorRecord(MonitorEvent.BROKEN_OFF, error)
+        return _NOT_ZMTP
 
 
 class ResolvingLink:
     """Resolves a host name in a thread of its own, because that may take seconds.
 
-    place: the address, or None if there is none. The one descriptor becomes readable when the name
+    place: the address, or None if there is none.
+    problem: why there is none. The one descriptor becomes readable when the name
         is resolved; `news` then reports a failed connection, and the next attempt uses `place`.
     """
 
@@ -153,11 +165,13 @@ class ResolvingLink:
     unsent = 0
     received = 0
     probe = Probe.NONE
+    waits_for = "its name is not resolved yet"
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.up = False
         self.place: tcp.Address | None = None
+        self.problem = ""
         self._resolved = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.fds: tuple[int, ...] = (self._resolved,)
         self._lock = threading.Lock()
@@ -202,8 +216,8 @@ class ResolvingLink:
     def _resolve(self) -> None:
         try:
             self.place = tcp.resolve(self.url)
-        except OSError:
-            self.place = None
+        except OSError as error:
+            self.problem = f"its name cannot be resolved: {error.strerror or error}"
         with self._lock:
             if self._resolved >= 0:
                 os.eventfd_write(self._resolved, 1)

@@ -4,6 +4,7 @@ worker: `Worker`, in the caller's thread or its own
 async_worker: `AsyncWorker`, on the running event loop
 base: what both have in common: arguments, the table of services
 run: one run of the engine: start, signals, drain, stop
+broker_log: the log of a worker's connections: one line for each change of state
 engine: registrations at brokers, their services and capacity
 serving: the path of a request from its dispatch to its outcome
 handlers: the four shapes of handlers

@@ -30,6 +30,7 @@ from majordomus.errors import StatusError, error_for
 from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
+from majordomus.net.worker.broker_log import BrokerLog
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
@@ -77,6 +78,7 @@ class EngineSettings(NamedTuple):
 class BrokerRegistration(WorkerConnection):
     """A connection to a broker, and the services that are registered over it.
 
+    services: the names of its services
     in_process: its services run in handler processes
     capacity: the capacity that was announced last
     """
@@ -100,6 +102,9 @@ class BrokerRegistration(WorkerConnection):
         self.in_process = engine.in_process(settings.services)
         self.capacity = settings.capacity
         self._last_disconnect = ""
+        self.services = [name.decode() for name in settings.services]
+        self.log = engine.log_of(url)
+        self.log.add(self)
         self.line: AsyncSessionConnection[WorkerEvent] = AsyncSessionConnection(
             self.session,
             lambda: url,
@@ -107,7 +112,27 @@ class BrokerRegistration(WorkerConnection):
             broken=engine.on_failure,
             loop=loop,
             access=access,
+            changed=self.log.changed,
         )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker has registered the services of this connection."""
+        return self.session.ready
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker has refused the last handshake, or has disconnected with a reason."""
+        return self.line.refusal is not None or self._last_disconnect != ""
+
+    @property
+    def problem(self) -> str:
+        """How the last attempt to connect has failed, in a few words."""
+        return self.line.failed.get(self.url, "")
+
+    def registered(self) -> None:
+        """The broker has registered it: earlier refusals are over."""
+        self._last_disconnect = ""
 
     def log_disconnect(self, event: Disconnected) -> None:
         """Log the reason of a DISCONNECT, unless it is the same as the last time: a worker that is
@@ -116,7 +141,7 @@ class BrokerRegistration(WorkerConnection):
         if text != self._last_disconnect:
             self._last_disconnect = text
             shown = text if text.isprintable() else text.encode("unicode_escape").decode()
-            logger.warning("%s sent us off: %.300s", self.url, shown)
+            logger.warning("%s has disconnected this worker: %.300s", self.url, shown)
 
 
 class WorkerEngine(Serving):
@@ -132,6 +157,7 @@ class WorkerEngine(Serving):
     ) -> None:
         super().__init__(loop, settings.threads)
         self._settings, self.on_failure = settings, on_failure
+        self._logs: dict[str, BrokerLog] = {}
         self._load: float | None = None
         self._meter = LoadMeter(settings.load, self._set_load, loop)
         for name, handler in handlers.items():
@@ -152,6 +178,10 @@ class WorkerEngine(Serving):
             all(one.session.ready for one in self._registrations if one.url == url)
             for url in self._settings.urls
         )
+
+    def log_of(self, url: str) -> BrokerLog:
+        """Return what logs the changes of state of the broker at `url`."""
+        return self._logs.setdefault(url, BrokerLog(url, self._loop))
 
     def open(self) -> None:
         """Start the handler processes, and connect to every broker."""
@@ -183,6 +213,7 @@ class WorkerEngine(Serving):
         if fitting and self._settings.session.dialect is Dialect.MDP03:
             for registration in fitting:
                 registration.session.add_service(service, time.monotonic())
+                registration.services.append(service.decode())
                 registration.line.touch()
             return
         for url in self._settings.urls:
@@ -222,6 +253,7 @@ class WorkerEngine(Serving):
         There is no timeout: the caller bounds the wait.
         """
         self._meter.stop()
+        self._stop_logs()
         now = time.monotonic()
         for registration in self._registrations:
             registration.session.drain(now)
@@ -240,6 +272,7 @@ class WorkerEngine(Serving):
         self._closing = True
         self._meter.stop()
         self._watch.stop()
+        self._stop_logs()
         running = [one for each in self._registrations for one in each.invocations.values()]
         tasks = [one.task for one in running if one.task is not None]
         for invocation in running:
@@ -255,6 +288,10 @@ class WorkerEngine(Serving):
         self._pool.close(0.0)
         if self._processes is not None:
             await self._processes.close()
+
+    def _stop_logs(self) -> None:
+        for log in self._logs.values():
+            log.stop()
 
     def take_other_event(
         self,

@@ -17,7 +17,7 @@ from majordomus.net.worker.processes.pipe import Target
 from majordomus.net.worker.processes.target import target_of
 from majordomus.net.worker.typed import contract_of, typed, unwrapped
 
-Function: TypeAlias = Callable[[Any], Any]
+Function: TypeAlias = Callable[..., Any]
 
 RUNS: Final = ("thread", "process", "loop")
 

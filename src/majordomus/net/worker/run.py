@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from majordomus.errors import StatusError
+from majordomus.net.worker.broker_log import lines_on_stderr
 from majordomus.net.worker.engine import EngineSettings, WorkerEngine
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
@@ -68,14 +69,18 @@ class WorkerRun:
         """Serve from the first connection to the last FINAL. Cancelling this ends it without
         draining.
 
-        `started` is called as soon as the other methods have an effect. With `signals`, SIGINT and
-        SIGTERM are handled. Raises: the failure of a connection or of the handler processes.
+        `started` is called as soon as the other methods have an effect. With `signals`, SIGINT,
+        SIGTERM and SIGHUP are handled, and the worker's log goes to stderr if the program has set
+        up no logging. Raises: the failure of a connection or of the handler processes.
         """
         loop = self._loop = asyncio.get_running_loop()
         engine = self._engine = WorkerEngine(self._settings, self._handlers, loop, self._fail)
         if started is not None:
             started()
-        with self._signals(loop) if signals else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if signals:
+                stack.enter_context(lines_on_stderr())
+                stack.enter_context(self._signals(loop))
             try:
                 engine.open()
                 await self._stop_requested.wait()
@@ -135,13 +140,18 @@ class WorkerRun:
 
     @contextlib.contextmanager
     def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM: the first drains, the second ends at once.
+        """Handle SIGINT, SIGTERM and SIGHUP: the first drains, the second ends at once.
 
-        Signals are left alone outside of the main thread and on a loop that cannot handle them.
+        Signals are left alone outside of the main thread and on a loop that cannot handle them;
+        SIGHUP also where the program ignores or handles it.
         """
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+            numbers.append(hangup)
         handled: list[signal.Signals] = []
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 loop.add_signal_handler(number, self._signal_received)
                 handled.append(number)
         try:

@@ -1,12 +1,14 @@
 """Typed handlers: `def create(user: User) -> UserId` becomes a function of a `Request`.
 
 What an annotation means is decided once, when the handler is registered:
-- The first argument's annotation decodes and validates the body. A body that does not fit is 400
-  with the field's name.
+- An argument that is annotated with `Request`, or not at all, gets the request.
+- Another argument's annotation decodes and validates the body. A body that does not fit is 400
+  with the field's name. A handler takes the request, the body or both, in any order.
 - The result's annotation encodes the result.
 - `Iterator[User]` and `AsyncIterator[User]` decode each part of the client's stream.
-- A handler that takes a `Request`, or has no annotation, stays as it is. So does a result that is a
-  body already: bytes, text, a Message, a Reply, a list of frames.
+- An argument with a default value keeps it, unless it is the handler's only one or a `Request`.
+- A handler that takes a `Request` alone stays as it is. So does a result that is a body already:
+  bytes, text, a Message, a Reply, a list of frames.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 import types
 import typing
 from collections import abc
@@ -41,24 +44,45 @@ _SEQUENCES: Final = (list, tuple, abc.Sequence)
 
 
 class Contract(typing.NamedTuple):
-    """How a request becomes a handler's argument, and the handler's result a body.
+    """How a request becomes a handler's arguments, and the handler's result a body.
 
-    decode: decodes the argument from a body; None passes the `Request`
+    decode: decodes an argument from a body; None if no argument is
     encode: encodes the result; None leaves it as it is
-    stream: the argument is an iterator of decoded values, one for each of the client's parts
+    stream: that argument is an iterator of decoded values, one for each of the client's parts
+    positional: for each positional argument, whether it is decoded; else it is the `Request`
+    named: the same for the arguments that are passed by name
     """
 
     decode: Decoder | None
     encode: Encoder | None
     stream: bool = False
+    positional: tuple[bool, ...] = (True,)
+    named: tuple[tuple[str, bool], ...] = ()
 
-    def argument(self, request: Request) -> Any:
-        """Make the handler's argument. Raises: BadRequest for a body that does not fit."""
-        if self.decode is None:
-            return request
-        if self.stream:
-            return TypedParts(request, self.decode, _type_of(request))
-        return self.decode(request.frames, _type_of(request))
+    @property
+    def plain(self) -> bool:
+        """Whether the function is a handler of requests as it is."""
+        return (
+            self.decode is None
+            and self.encode is None
+            and self.positional == (False,)
+            and not self.named
+        )
+
+    def call(self, function: Callable[..., Any], request: Request) -> Any:
+        """Call the handler. Raises: BadRequest for a body that does not fit."""
+        decode = self.decode
+        decoded: Any = None
+        if decode is not None and self.stream:
+            decoded = TypedParts(request, decode, _type_of(request))
+        elif decode is not None:
+            decoded = decode(request.frames, _type_of(request))
+        if not self.named and len(self.positional) == 1:
+            return function(decoded if self.positional[0] else request)
+        return function(
+            *[decoded if wanted else request for wanted in self.positional],
+            **{name: decoded if wanted else request for name, wanted in self.named},
+        )
 
     def result(self, request: Request, value: Any) -> Any:
         """Encode a result or a part, as JSON if the request was JSON."""
@@ -77,17 +101,38 @@ def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None
 
     Return None for a function that takes a `Request` and returns a body.
 
-    Raises: ConfigurationError for an annotation that cannot be decoded from a body.
+    Raises: ConfigurationError for arguments that a request and its body cannot fill, and for an
+    annotation that cannot be decoded from a body.
     """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # builtins
         return None
     names = _names_of(function)
-    first = next(iter(signature.parameters.values()), None)
-    decode, stream = (None, False) if first is None else _decoder(first, names)
+    arguments = _filled(function, signature)
+    decoder: Decoder | None = None
+    stream = False
+    kinds: dict[str, bool] = {}  # name → whether it is decoded
+    for argument in arguments:
+        decode, is_stream = _decoder(argument, names)
+        kinds[argument.name] = decode is not None
+        if decode is not None:
+            decoder, stream = decode, is_stream
+    decoded = [name for name, is_decoded in kinds.items() if is_decoded]
+    others = [name for name, is_decoded in kinds.items() if not is_decoded]
+    if len(decoded) > 1:
+        raise ConfigurationError(
+            f"a handler takes one body, and {' and '.join(map(repr, decoded))} are annotated as one"
+        )
+    if len(others) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(map(repr, others))} would both be the request: annotate the body's"
+            " argument with its type"
+        )
+    positional, named = _places(signature, kinds)
     encode = _encoder(signature.return_annotation, names, parts)
-    return Contract(decode, encode, stream) if decode or encode else None
+    contract = Contract(decoder, encode, stream, positional, named)
+    return None if contract.plain else contract
 
 
 def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
@@ -109,7 +154,7 @@ def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request
 
 def _function(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
     def call(request: Request) -> Any:
-        return contract.result(request, function(contract.argument(request)))
+        return contract.result(request, contract.call(function, request))
 
     return call
 
@@ -118,7 +163,7 @@ def _generator(
     function: Callable[..., Any], contract: Contract
 ) -> Callable[[Request], Iterator[Any]]:
     def call(request: Request) -> Iterator[Any]:
-        with contextlib.closing(function(contract.argument(request))) as parts:
+        with contextlib.closing(contract.call(function, request)) as parts:
             for part in parts:
                 yield contract.result(request, part)
 
@@ -127,7 +172,7 @@ def _generator(
 
 def _coroutine(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
     async def call(request: Request) -> Any:
-        return contract.result(request, await function(contract.argument(request)))
+        return contract.result(request, await contract.call(function, request))
 
     return call
 
@@ -136,7 +181,7 @@ def _async_generator(
     function: Callable[..., Any], contract: Contract
 ) -> Callable[[Request], AsyncIterator[Any]]:
     async def call(request: Request) -> AsyncIterator[Any]:
-        async with contextlib.aclosing(function(contract.argument(request))) as parts:
+        async with contextlib.aclosing(contract.call(function, request)) as parts:
             async for part in parts:
                 yield contract.result(request, part)
 
@@ -185,20 +230,96 @@ def _type_of(request: Request) -> str:
     return type_ if isinstance(type_, str) else ""
 
 
-def _decoder(first: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
-    """Return the argument's decoder, and whether it is for each of the client's parts."""
-    annotation = first.annotation
-    try:
-        annotation = _resolve(annotation, names)
-    except NameError as error:
-        if "Request" in str(annotation):  # it is imported for type checkers only
-            return None, False
+def _filled(function: Callable[..., Any], signature: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the arguments that a request and its body have to fill.
+
+    Raises: ConfigurationError for none, and for more than two.
+    """
+    every = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    single = [one for one in every if one.kind is not one.VAR_POSITIONAL]
+    names = _names_of(function)
+    filled = [one for one in single if one.default is EMPTY or _wants_request(one, names)]
+    # A function that has defaults only, or `*args`, gets one argument.
+    filled = filled or [one for one in every if one.kind is not one.KEYWORD_ONLY][:1]
+    if not filled:
+        raise ConfigurationError("a handler takes an argument: the request, or its decoded body")
+    if len(filled) > 1 and _takes_one(function):
+        return filled[:1]
+    if len(filled) > 2:
+        listed = ", ".join(one.name for one in filled)
         raise ConfigurationError(
-            f"the annotation {annotation!r} of {first.name!r} cannot be resolved: {error}"
+            f"a handler takes the request, its body or both, and not {len(filled)} arguments"
+            f" ({listed}): give the others default values"
+        )
+    return filled
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether a decorator has replaced the function by one that takes a single argument, and adds
+    the others itself. `inspect.signature` shows the arguments of the decorated function."""
+    outer = inspect.signature(function, follow_wrapped=False)
+    if any(one.kind is one.VAR_POSITIONAL for one in outer.parameters.values()):
+        return False
+    try:
+        outer.bind(None)
+    except TypeError:
+        return False
+    try:
+        outer.bind(None, None)
+    except TypeError:
+        return True
+    return False
+
+
+def _places(
+    signature: inspect.Signature, kinds: dict[str, bool]
+) -> tuple[tuple[bool, ...], tuple[tuple[str, bool], ...]]:
+    """Return which arguments are passed by position and which by name; see `Contract`.
+
+    Raises: ConfigurationError for an argument that can be passed in neither way.
+    """
+    positional: list[bool] = []
+    named: list[tuple[str, bool]] = []
+    skipped = False
+    for name, one in signature.parameters.items():
+        if name not in kinds:
+            skipped = True  # what follows cannot be passed by position
+        elif one.kind is one.KEYWORD_ONLY or (skipped and one.kind is one.POSITIONAL_OR_KEYWORD):
+            named.append((name, kinds[name]))
+        elif skipped:
+            raise ConfigurationError(f"{name!r} follows an argument that has a default value")
+        else:
+            positional.append(kinds[name])
+    return tuple(positional), tuple(named)
+
+
+def _wants_request(argument: inspect.Parameter, names: dict[str, Any]) -> bool:
+    """Whether an argument is annotated with `Request`."""
+    try:
+        return _is_request(_resolve(argument.annotation, names))
+    except NameError:  # it is imported for type checkers only
+        return re.search(r"\bRequest\b", str(argument.annotation)) is not None
+
+
+def _is_request(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is typing.Annotated or origin in (Union, types.UnionType):
+        return any(_is_request(each) for each in get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, Request)
+
+
+def _decoder(argument: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
+    """Return the argument's decoder, and whether it is for each of the client's parts."""
+    if _wants_request(argument, names):
+        return None, False
+    try:
+        annotation = _resolve(argument.annotation, names)
+    except NameError as error:
+        raise ConfigurationError(
+            f"the annotation {argument.annotation!r} of {argument.name!r} cannot be resolved: "
+            f"{error}"
         ) from None
     if annotation in _UNTYPED:
-        return None, False
-    if isinstance(annotation, type) and issubclass(annotation, Request):
         return None, False
     if get_origin(annotation) in _PARTS:
         return decoder_for(get_args(annotation)[0]), True

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from majordomus.net.zmtp.engine import Engine
 
 class TcpDealer(Engine):
+    connect_error: int
     def __init__(self, fd: int, identity: bytes, *, hwm: int = 1000) -> None: ...
     @property
     def open(self) -> bool: ...

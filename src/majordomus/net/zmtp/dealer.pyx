@@ -53,6 +53,7 @@ cdef class TcpDealer(Engine):
     cdef int hwm, extra
     cdef readonly size_t received  # bytes that came
     cdef readonly bint answers_ping  # the peer speaks ZMTP 3, whose PING it has to answer
+    cdef readonly int connect_error  # the errno of an attempt that has failed, or 0
 
     def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
         self.hwm, self.extra = hwm, -1
@@ -125,6 +126,7 @@ cdef class TcpDealer(Engine):
         if number == EINPROGRESS or (number == 0 and not _is_connected(self.stream.fd)):
             return False
         if number != 0 or _is_self_connected(self.stream.fd):
+            self.connect_error = number
             self.end(self.stream, UNREACHED)
             return False
         self.watch(self.stream.fd, EPOLL_CTL_MOD, True, False)

@@ -18,6 +18,7 @@ cdef class Engine:
     cdef bytes ready_command  # our READY
     cdef bytes zmtp2_ready  # what ZMTP/2.0 has in its place: our socket type and identity
     cdef list reported  # for `events`
+    cdef readonly bytes other_mechanism  # of the last peer that was refused for it
 
     # for subclasses
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1

@@ -16,6 +16,7 @@ UNREACHED: str
 REFUSED: str
 
 class Engine:
+    other_mechanism: bytes | None
     @property
     def fd(self) -> int: ...
     def abandon(self) -> None: ...

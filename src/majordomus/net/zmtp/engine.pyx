@@ -548,6 +548,7 @@ cdef class Engine:
         if size < GREETING - SIGNATURE:
             return 0
         if memcmp(data + 1, bytes_of(NULL_MECHANISM), 20) != 0:
+            self.other_mechanism = (<char*> data)[1:21].rstrip(b"\0")
             self.end(stream, ANOTHER_MECHANISM)
             return 0
         stream.put_raw(self.ready_command)
