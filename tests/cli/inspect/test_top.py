@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from majordomus.cli.inspect.explain import history_lines
-from majordomus.cli.inspect.top import Sample, Sampler, View, difference, is_later, percentile
+from majordomus.cli.inspect.top import Sample, Sampler, TopView, difference, is_later, percentile
 from majordomus.core.broker.state.history import TICKS
 from majordomus.errors import BadRequest
 from majordomus.net.broker.broker import Broker
@@ -84,7 +84,7 @@ def test_service_that_was_not_there_before_counts_from_nothing() -> None:
 
 
 def test_lines_that_a_terminal_cannot_show_are_counted_and_can_be_scrolled_to() -> None:
-    view = View()
+    view = TopView()
     view.lines = [str(number) for number in range(10)]
     assert view.shown(11) == [*view.lines, "q: end"]
     assert view.shown(5) == ["0", "1", "2", "3", "lines 1-4 of 10, q: end"]

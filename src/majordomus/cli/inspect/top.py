@@ -169,7 +169,7 @@ def command(
     return DONE
 
 
-class View:
+class TopView:
     """What a terminal shows: the lines of the last report, scrolled, and a line about them.
 
     lines: the report, styled.
@@ -203,7 +203,7 @@ def _watch(sampler: Sampler, before: Sample | None, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    view = View()
+    view = TopView()
     with (
         ThreadPoolExecutor(1) as pool,
         _keyboard() as read_key,

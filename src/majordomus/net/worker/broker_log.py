@@ -30,7 +30,7 @@ REFILL: Final = 5.0
 logger = logging.getLogger("majordomus.worker")
 
 
-class Watched(Protocol):
+class WatchedConnection(Protocol):
     """One registration at the broker, as the log sees it.
 
     services: the names of its services.
@@ -65,7 +65,7 @@ class BrokerLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
-        self._registrations: list[Watched] = []
+        self._registrations: list[WatchedConnection] = []
         self._loop, self._clock = loop, clock
         self._timer: asyncio.Handle | None = None
         self._stopped = False
@@ -77,7 +77,7 @@ class BrokerLog:
         self._tokens = float(BURST)
         self._refilled = self._since
 
-    def add(self, registration: Watched) -> None:
+    def add(self, registration: WatchedConnection) -> None:
         """Watch one more registration at this broker."""
         self._registrations.append(registration)
         self._registered = False
