@@ -65,12 +65,13 @@ def disconnect(dialect: Dialect, status: int = 0, text: str = "") -> list[Frame]
 def handle_of(worker: RegisteredWorker, request: AcceptedRequest, number: int) -> bytes:
     """The address under which a legacy `worker` knows dispatch `number` of `request`.
 
-    A Delphi client cannot correlate: to a Delphi worker its handle stands for the client
+    It is printable: a worker may keep it as a C string or as text (docs/spec/mdp-0.1.md). A Delphi
+    client cannot correlate: to a Delphi worker its handle stands for the client
     (docs/spec/delphi.md).
     """
     if worker.dialect is DELPHI and request.dialect is DELPHI:
         return request.peer.own_handle
-    return octets.eight(number)
+    return octets.digits(number)
 
 
 def request_to(
