@@ -46,6 +46,7 @@ JOINED_TOO_LARGE = "the joined parts are too large for one reply"
 NO_FRAMES: Final[list[Frame]] = []
 """The body of every request that has ended: one empty list for all, never changed."""
 ANSWER = STEPS["answer"]
+OF_A_LIMIT = (spec.TOO_LARGE, spec.TOO_MANY)
 PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
@@ -316,5 +317,16 @@ class Completion:
             message = encoding.legacy_final(request, body)
         else:
             self.registry.counts.unanswered += 1
+            if status in OF_A_LIMIT:
+                self.registry.refuse(
+                    "request-refused",
+                    (request.called, status),
+                    now,
+                    peer=request.peer.id,
+                    dialect=request.dialect.value,
+                    service=request.called,
+                    status=status,
+                    why=bytes(frames[0][:200]).decode(errors="replace") if frames else "",
+                )
             return
         self.outgoing.send(request.peer, message, LEGACY, None, now)

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 class UnknownPeerError(Exception):
     """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
 
-    ``told``: the status and the sentence that it gets with it, where there are any.
+    ``told``: the status and the sentence that it gets with it, where there are any. ``claim``: the
+    service that it would have served, where its READY was refused.
     """
 
-    def __init__(self, reason: str, told: tuple[int, str] = (0, "")) -> None:
+    def __init__(
+        self, reason: str, told: tuple[int, str] = (0, ""), claim: bytes | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.told = told
+        self.claim = claim
 
 
 class Registration:
@@ -59,22 +63,22 @@ class Registration:
         """
         name = full_name(peer.prefix, called)
         if name_problem(called) or len(name) > spec.MAX_NAME:
-            raise UnknownPeerError("bad-service-name")
+            raise UnknownPeerError("bad-service-name", claim=called)
         if called.startswith(RESERVED):
-            raise UnknownPeerError("reserved-service-name")
+            raise UnknownPeerError("reserved-service-name", claim=called)
         refusal = self.authority.refuses(peer, peer, SERVE, called)
         if refusal is not None:
-            raise UnknownPeerError("may-not-serve", refusal)
+            raise UnknownPeerError("may-not-serve", refusal, called)
         if worker is not None and name in worker.services:
             return name
         if (
             worker is not None
             and len(worker.services) >= self.registry.settings.max_worker_services
         ):
-            raise UnknownPeerError("too-many-services-of-a-worker")
+            raise UnknownPeerError("too-many-services-of-a-worker", claim=called)
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
-            raise UnknownPeerError("too-many-services")
+            raise UnknownPeerError("too-many-services", claim=called)
         return name
 
     def new_worker(
@@ -88,7 +92,7 @@ class Registration:
     def enrol(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
         service = self.registry.service(name)
         if service is None:
-            raise UnknownPeerError("too-many-services")
+            raise UnknownPeerError("too-many-services", claim=name)
         self.registry.tell(
             "worker-ready",
             worker=worker.id,
