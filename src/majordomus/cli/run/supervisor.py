@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from majordomus import system
 from majordomus.cli import DONE, FAILED, processes
 from majordomus.cli.output import complain
 
@@ -30,7 +31,7 @@ POLL: Final = 0.5
 RELOAD_GRACE: Final = 5.0
 """Seconds between SIGTERM and SIGKILL at a reload."""
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *system.HANGUP, *system.CHILD_ENDED)
 UNWATCHED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 Arguments = Callable[[int], list[str]]
@@ -145,7 +146,7 @@ class Supervisor:
             raise
         finally:
             os.close(writer)
-        os.set_blocking(reader, False)
+        system.unblock(reader)
         replica.child, replica.due = WorkerProcess(process, reader, now), None
 
     def _note_loaded(self, what: str) -> None:
@@ -245,6 +246,6 @@ class Supervisor:
 
     def _asked_to_stop(self) -> bool:
         """Return whether a signal other than SIGCHLD has arrived, and clear the list."""
-        asked = any(number != signal.SIGCHLD for number in self.signals)
+        asked = any(number not in system.CHILD_ENDED for number in self.signals)
         self.signals.clear()
         return asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from majordomus import system
 from majordomus.cli.output import log_to_stderr, printable
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.remote import key_flags, key_options, keys
@@ -123,7 +123,7 @@ def _serve(
         os.close(loaded_fd)
     threading.Thread(target=_warn_when_unregistered, args=(worker,), daemon=True).start()
     if isinstance(worker, AsyncWorker):
-        asyncio.run(worker.run())
+        system.run(worker.run())
     else:
         worker.run()
 

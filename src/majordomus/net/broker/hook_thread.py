@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from majordomus import system
+
 GRACE: Final = 2.0
 """Seconds that cancelled hooks have to end when the broker ends."""
 
@@ -62,7 +64,7 @@ class HookThread:
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = system.new_event_loop()
             self._thread = threading.Thread(
                 target=self._serve, args=(self._loop,), name="majordomus-hooks", daemon=True
             )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, overload
 
+from majordomus import system
 from majordomus.core.session.login import Credentials
 from majordomus.core.worker.session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
@@ -80,7 +81,7 @@ class WorkerBase(EventMethods):
         if not kill_after >= 0:
             raise ConfigurationError(f"kill_after is at least 0 seconds, not {kill_after}")
         self._threads = min(32, (os.cpu_count() or 1) + 4)
-        self._processes = _usable_processors()
+        self._processes = system.usable_processors()
         self._kill_after = kill_after
         self._broker, self._server_key = broker, server_key
         self._certificate, self._plain = certificate, plain
@@ -205,6 +206,8 @@ class WorkerBase(EventMethods):
             )
         if name.encode().startswith(spec.MMI_PREFIX):
             raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
+        if run == "process":
+            system.check_children("run='process'")
         handler = make_handler(function, run)
         if self._active is not None and handler.target is not None:
             target.check(handler.target, handler.function)
@@ -266,13 +269,6 @@ def _check_sizes(threads: int | None, processes: int | None) -> None:
         raise ConfigurationError(
             f"a worker has 1 to {spec.MAX_CAPACITY} processes, not {processes}"
         )
-
-
-def _usable_processors() -> int:
-    """The number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _checked_weight(weight: float) -> float:

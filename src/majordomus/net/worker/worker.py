@@ -3,12 +3,12 @@ another one."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from types import TracebackType
 from typing import Self
 
+from majordomus import system
 from majordomus.net.worker.base import WorkerBase
 from majordomus.net.worker.run import WorkerRun
 
@@ -31,7 +31,7 @@ class Worker(WorkerBase):
         """
         run = self._new_run()
         try:
-            asyncio.run(run.serve(signals=True))
+            system.run(run.serve(signals=True))
         finally:
             self._active = None
 
@@ -95,7 +95,7 @@ class Worker(WorkerBase):
 
     def _in_thread(self, run: WorkerRun, started: threading.Event) -> None:
         try:
-            asyncio.run(run.serve(signals=False, started=started.set))
+            system.run(run.serve(signals=False, started=started.set))
         except BaseException as error:
             self._failure = error
         finally:

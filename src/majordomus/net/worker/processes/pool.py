@@ -26,6 +26,7 @@ from math import isfinite
 from multiprocessing.connection import Connection
 from typing import Final, TypeAlias
 
+from majordomus import system
 from majordomus.errors import (
     Cancelled,
     ConfigurationError,
@@ -154,7 +155,7 @@ class HandlerProcess:
         """Kill the process, and what it has started."""
         if self.popen.returncode is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.popen.pid, signal.SIGKILL)
+                system.kill_group(self.popen.pid)
 
     def cause(self) -> str:
         """Wait for the process to end, and describe how it has ended."""
