@@ -26,13 +26,14 @@ MIDDLE = {"security", "durable", "observe"}
 OUTER = {"middleware", "gateway", "contrib"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "system": {"errors"},
     "messages": {"errors"},
     "protocol": {"errors"},
     "core": {"errors", "protocol"},
-    **{name: {"errors", "protocol", "core"} for name in MIDDLE},
-    "net": {"errors", "messages", "protocol", "core"} | MIDDLE,
+    **{name: {"errors", "system", "protocol", "core"} for name in MIDDLE},
+    "net": {"errors", "system", "messages", "protocol", "core"} | MIDDLE,
     **{name: {"", "errors", "messages", "protocol", "core", "net"} | MIDDLE for name in OUTER},
-    "cli": {"", "errors", "messages", "protocol", "core", "net"} | MIDDLE | OUTER,
+    "cli": {"", "errors", "system", "messages", "protocol", "core", "net"} | MIDDLE | OUTER,
     "": {"errors", "messages", "protocol", "core", "net"} | MIDDLE,
 }
 """Package of `majordomus` → the packages that it may import, besides itself.

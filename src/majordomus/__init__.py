@@ -5,6 +5,7 @@ Every public name is here. Its module is imported with the first use of the name
 loads only what it uses.
 
 errors: the one tree of exceptions.
+system: what the operating system may lack, with its guards.
 protocol: bytes to commands and back, as pure functions over frames.
 core: the rules: the machines of the broker, the client's session and the worker's session.
 messages: `Message`, `Frame` and records: what a body may be made of.

@@ -35,7 +35,7 @@ def number(n: int) -> int:
 
 def handle(n: int) -> Frame:
     """The address of the same dispatch at a worker of an older dialect."""
-    return number(n).to_bytes(8, "big")
+    return b"%016x" % number(n)
 
 
 def read_03(frames: list[Frame]) -> Message:

@@ -148,7 +148,7 @@ class Forge:
         number = spec.BROKER_ID_BIT | self.random.choice(
             (self.random.getrandbits(63), self.machine.registry.last_number + 1)
         )
-        address = self.random.choice((number.to_bytes(8, "big"), *CLIENTS, b"", b"\x00"))
+        address = self.random.choice((b"%016x" % number, *CLIENTS, b"", b"\x00"))
         return self._forged(self.random.choice(tuple(WORKERS)), number, address, b"")
 
     def _double(self) -> bool:
@@ -256,7 +256,7 @@ class Forge:
             return
         number = next(reversed(known.held))
         request = known.held[number]
-        address: Frame = number.to_bytes(8, "big")
+        address: Frame = b"%016x" % number
         if known.dialect is request.dialect is Dialect.DELPHI:
             address = request.peer.handle
         one = (worker, number, address, request.peer.id)

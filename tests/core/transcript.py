@@ -29,7 +29,7 @@ from typing import Any
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
-from tests.core.broker_harness import BrokerHarness, Message, number
+from tests.core.broker_harness import BrokerHarness, Message, handle, number
 
 FOLDER = Path(__file__).parent / "transcripts"
 COMMANDS = {name: command for command, name in spec.COMMAND_NAMES.items()}
@@ -132,7 +132,7 @@ class Transcript:
         if text.startswith("@"):
             return self.harness.handles[text[1:].encode()]
         if re.fullmatch("#[0-9]+", text):
-            return number(int(text[1:])).to_bytes(8, "big")
+            return handle(int(text[1:]))
         return text.encode()
 
     # messages of the broker, written as actions are
@@ -161,8 +161,8 @@ class Transcript:
         for peer, known in self.harness.handles.items():
             if frame == known:
                 return "@" + peer.decode()
-        if len(frame) == 8 and frame[0] == 0x80:
-            return f"#{int.from_bytes(frame[1:], 'big')}"
+        if len(frame) == 16 and frame.startswith(b"80"):
+            return f"#{int(frame[1:], 16)}"
         if not frame:
             return "∅"
         text = frame.decode(errors="replace")

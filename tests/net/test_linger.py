@@ -30,7 +30,7 @@ from majordomus.net.zmtp import tcp
 from majordomus.net.connection.zmtp_link import ZmtpLink
 
 url = sys.argv[1]
-link = ZmtpLink(url, tcp.resolve(url))
+link = ZmtpLink(url, tcp.resolve(url)[0])
 while not link.news():
     link.receive(1)
     time.sleep(0.001)
@@ -43,7 +43,7 @@ from majordomus.net.zmtp import tcp
 from majordomus.net.connection.zmtp_link import ZmtpLink
 
 url, left = sys.argv[1], int(sys.argv[2])
-place = tcp.resolve(url)
+place = tcp.resolve(url)[0]
 free = [os.open(os.devnull, os.O_RDONLY) for _ in range(left + 1)]
 for fd in free:
     os.close(fd)
@@ -76,7 +76,7 @@ def url_of(router: zmq.Socket[bytes]) -> str:
 
 
 def connected(url: str) -> ZmtpLink:
-    link = ZmtpLink(url, tcp.resolve(url))
+    link = ZmtpLink(url, tcp.resolve(url)[0])
     until = time.monotonic() + 3
     while not link.news():
         assert time.monotonic() < until, "no handshake"

@@ -86,7 +86,7 @@ RUBBISH: dict[str, Rubbish] = {
     "0.1 reply of a stranger": Rubbish(
         [b"", b"MDPW01", b"\3", b"whom", b"", b"x"], "unknown-worker", LEAVE_01
     ),
-    "0.1 reply cut short": Rubbish([b"", b"MDPW01", b"\3", b"whom"], "truncated"),
+    "0.1 reply cut short": Rubbish([b"", b"MDPW01", b"\3"], "truncated"),
     "0.1 request from a worker": Rubbish(
         [b"", b"MDPW01", b"\2", b"whom", b"", b"x"], "unexpected-command"
     ),
@@ -98,7 +98,9 @@ RUBBISH: dict[str, Rubbish] = {
     "0.2 reply of a stranger": Rubbish(
         [b"MDPW02", b"\4", b"whom", b"", b"x"], "unknown-worker", LEAVE_02
     ),
-    "0.2 reply without its delimiter": Rubbish([b"MDPW02", b"\4", b"whom", b"x"], "no-delimiter"),
+    "0.2 reply of a stranger without the delimiter": Rubbish(
+        [b"MDPW02", b"\4", b"whom", b"x"], "unknown-worker", LEAVE_02
+    ),
     "delimited client with the RFC's command": Rubbish(
         [b"", b"MDPC02", b"\1", NAME, b"x"], "unexpected-command"
     ),

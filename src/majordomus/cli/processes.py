@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+from majordomus import system
+
 TERM_GRACE = 5.0
 """Seconds between the SIGTERM and the SIGKILL of `end_all`."""
 TIME_TO_LEAVE = 1.0
@@ -30,7 +32,11 @@ def start(
     stderr: IO[bytes] | None = None,
     fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that runs `majordomus` with `arguments` and ends with this process."""
+    """Start a process that runs `majordomus` with `arguments` and ends with this process.
+
+    Raises: ConfigurationError on a system where that cannot be.
+    """
+    system.check_children("a command that starts processes")
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "majordomus.cli.child", *arguments],
         stdin=subprocess.PIPE,
@@ -88,11 +94,15 @@ def exit_on_sigterm() -> None:
     Python runs signal handlers between bytecodes. A signal that arrives just before a blocking
     system call waits as long as the call does, so a thread reads the signal as well and exits.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
 
     def leave(_number: int, _frame: object) -> None:
         sys.exit(0)
+
+    if not system.HAS_CHILDREN:
+        signal.signal(signal.SIGTERM, leave)
+        return
+    reader, writer = os.pipe()
+    system.unblock(writer)
 
     def force_exit() -> None:
         while number := os.read(reader, 1):
@@ -107,10 +117,14 @@ def exit_on_sigterm() -> None:
 
 @contextlib.contextmanager
 def signal_descriptor(numbers: Iterable[signal.Signals]) -> Iterator[int]:
-    """Inside, these signals have one effect: their numbers can be read from the descriptor."""
+    """Inside, these signals have one effect: their numbers can be read from the descriptor.
+
+    Raises: ConfigurationError on a system where that cannot be.
+    """
+    system.check_children("a command that starts processes")
     reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
+    system.unblock(reader)
+    system.unblock(writer)
     handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
     before = signal.set_wakeup_fd(writer)
     try:
@@ -131,7 +145,7 @@ def terminate_as_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *system.HANGUP)
     }
     try:
         yield

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import select
 
+from majordomus import system
+
 
 class Readiness:
     """Called with milliseconds to wait. Bit n of the result is set if descriptor n is readable.
@@ -18,11 +20,10 @@ class Readiness:
 
     def __init__(self, *descriptors: int) -> None:
         self._bits = {fd: 1 << n for n, fd in enumerate(descriptors)}
-        self._poll = None
-        if hasattr(select, "poll"):
-            self._poll = select.poll()
+        self._poll = system.poller()
+        if self._poll is not None:
             for fd in descriptors:
-                self._poll.register(fd, select.POLLIN)
+                self._poll.register(fd, system.POLLIN)
 
     def __call__(self, milliseconds: int) -> int:
         ready = 0

@@ -75,17 +75,14 @@ cdef inline (int, int, int, unsigned long long, unsigned int, int) fields(bytes 
     return at[4], at[5], at[6] << 8 | at[7], _read8(at + 8), _read4(at + 16), at[20]
 
 
-cdef inline bytes eight(unsigned long long number):
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, 8)
-    cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(made)
-    at[0] = <unsigned char>(number >> 56)
-    at[1] = <unsigned char>(number >> 48)
-    at[2] = <unsigned char>(number >> 40)
-    at[3] = <unsigned char>(number >> 32)
-    at[4] = <unsigned char>(number >> 24)
-    at[5] = <unsigned char>(number >> 16)
-    at[6] = <unsigned char>(number >> 8)
-    at[7] = <unsigned char>number
+cdef inline bytes digits(unsigned long long number):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 16)
+    cdef char* at = PyBytes_AS_STRING(made)
+    cdef const char* known = b"0123456789abcdef"
+    cdef int i
+    for i in range(15, -1, -1):
+        at[i] = known[number & 15]
+        number >>= 4
     return made
 
 

@@ -33,8 +33,10 @@ bytes."""
 start = partial(HEAD.pack, MDP03_MAGIC)
 """The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
 
-eight = struct.Struct(">Q").pack
-"""A number as its eight bytes, the highest first. Raises: struct.error."""
+
+def digits(number: int) -> bytes:
+    """A number of at most 64 bits as 16 hexadecimal digits, in lower case."""
+    return b"%016x" % number
 
 
 def is_mdp03(frame: Frame) -> bool:

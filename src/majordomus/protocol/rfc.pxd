@@ -35,4 +35,5 @@ cdef class RfcCodec:
 
 
 cdef object _number(list frames, Py_ssize_t at, dict numbers)
-cdef object _read_addressed(number, from_worker, list frames, Py_ssize_t at)
+cdef object _read_request(list frames, Py_ssize_t at)
+cdef object _read_reply(number, list frames, Py_ssize_t at)

@@ -98,7 +98,7 @@ class RfcCodec:
             raise RemoteProtocolError("wrong-header", "not the worker's half")
         number = _number(frames, at, self._to_worker)
         if number == REQUEST:
-            return _read_addressed(number, False, frames, at + 1)
+            return _read_request(frames, at + 1)
         no_more(frames, at + 1)
         return Command(number, False, b"", b"", [])
 
@@ -125,7 +125,7 @@ class RfcCodec:
             no_more(frames, at + 1)
             return Command(number, True, read_service(frames, at), b"", [])
         if number in (PARTIAL, FINAL):
-            return _read_addressed(number, True, frames, at)
+            return _read_reply(number, frames, at)
         no_more(frames, at)
         return Command(number, True, b"", b"", [])
 
@@ -204,10 +204,27 @@ def _number(frames: list[Frame], at: int, numbers: dict[bytes, int]) -> int:
     return number
 
 
-def _read_addressed(number: int, from_worker: bool, frames: list[Frame], at: int) -> Command:
-    """`address ∅ body*` (∅ is an empty frame): REQUEST, PARTIAL and REPLY in the worker's half."""
+def _read_request(frames: list[Frame], at: int) -> Command:
+    """`address ∅ body*` (∅ is an empty frame): REQUEST of a broker.
+
+    Without ∅ a second frame could be the rest of an address of several frames.
+    """
     address = read_address(frames, at)
     if frame_at(frames, at + 1):
         raise RemoteProtocolError("no-delimiter", "an empty frame follows the address")
-    fields = (number, from_worker, b"", address, frames[at + 2 :], None)
+    fields = (REQUEST, False, b"", address, frames[at + 2 :], None)
+    return of_all_fields(Command, fields)
+
+
+def _read_reply(number: int, frames: list[Frame], at: int) -> Command:
+    """`address ∅ body*`: PARTIAL and REPLY of a worker. ∅ may be missing.
+
+    The broker knows the one frame of its address, so it needs no delimiter. The PHP worker of the
+    ZeroMQ guide writes none, and the brokers of the guide accept that.
+    """
+    address = read_address(frames, at)
+    at += 1
+    if at < len(frames) and not frames[at]:
+        at += 1
+    fields = (number, True, b"", address, frames[at:], None)
     return of_all_fields(Command, fields)

@@ -156,5 +156,5 @@ CLIENT_INTERVAL: Final = 30.0
 LIVENESS: Final = 3
 
 MMI_PREFIX: Final = b"mmi."
-RESERVED_NAMES: Final = (MMI_PREFIX, b"titanic.", b"$")
+RESERVED_NAMES: Final = (MMI_PREFIX, b"$")
 """Prefixes of the names that no peer can serve or publish at a broker of this project."""

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from majordomus import system
 from majordomus.errors import ConfigurationError
 
 SECRET: Final = 0o600
@@ -129,13 +130,13 @@ def _read(path: Path, *, secret: bool) -> str:
 
 
 def _check_owner_alone(path: Path, found: os.stat_result) -> None:
-    if stat.S_IMODE(found.st_mode) & OTHERS:
+    if system.readable_by_others(found, OTHERS):
         mode = stat.S_IMODE(found.st_mode)
         raise ConfigurationError(
             f"{path} holds a secret that other users can read (mode {mode:04o}): chmod 600 {path}, "
             "and replace the secret if one of them may have read it"
         )
-    if found.st_uid not in (os.geteuid(), 0):
+    if not system.is_owners(found):
         raise ConfigurationError(f"{path} holds a secret, and belongs to another user")
 
 

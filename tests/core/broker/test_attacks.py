@@ -79,7 +79,7 @@ def test_tenant_that_registers_another_tenants_name_serves_its_own(tenants: Brok
     assert b"acme.u.echo" in tenants.machine.registry.services
 
 
-@pytest.mark.parametrize("topic", [b"$chat", b"mmi.chat", b"titanic.chat"])
+@pytest.mark.parametrize("topic", [b"$chat", b"mmi.chat"])
 def test_no_topic_leads_from_one_tenant_to_another(tenants: BrokerHarness, topic: bytes) -> None:
     for pattern in (topic, b"u.news", b">", b"*.*"):
         tenants.receive_03(B, spec.SUBSCRIBE, service=pattern)
@@ -278,7 +278,7 @@ def test_pattern_that_nearly_matches_a_denial_costs_no_more_than_another() -> No
 
 def test_no_rule_allows_to_serve_or_publish_a_reserved_name() -> None:
     rights = AccessRules([Rule(True, frozenset(ACTIONS), source="rule 1")])
-    for name in (b"mmi.service", b"titanic.request", b"$SYS.load", b"$"):
+    for name in (b"mmi.service", b"$SYS.load", b"$"):
         for action in (SERVE, PUBLISH):
             assert not rights.allows("root", ("wheel",), action, name).allowed
         for action in (CALL, SUBSCRIBE, MANAGE):

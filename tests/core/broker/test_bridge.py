@@ -29,7 +29,7 @@ def opened(
     harness.sent()
     harness.receive(C, *dialects.ask(client, b"echo", body))
     number = spec.BROKER_ID_BIT | harness.machine.registry.last_number
-    address = number.to_bytes(8, "big")
+    address = b"%016x" % number
     if worker is DELPHI and client is DELPHI:
         address = harness.handles[C]
     expected = dialects.asked(worker, address, body, number, b"echo", harness.handles[C])
@@ -85,7 +85,7 @@ def test_workers_of_all_dialects_serve_one_service(harness: BrokerHarness, clien
     assert [worker for worker, _ in harness.sent()] == list(workers)
     for id, (name, dialect) in enumerate(workers.items(), 1):
         (number,) = harness.machine.registry.workers[name].held
-        address = number.to_bytes(8, "big")
+        address = b"%016x" % number
         if dialect is DELPHI and client is DELPHI:
             address = harness.handles[C]
         body = [b"for %d" % id]
@@ -104,7 +104,7 @@ def test_client_behind_an_envelope_may_call_any_worker(
     harness.receive(C, *envelope, *dialects.ask(client, b"echo", [b"x"]))
     ((_, given),) = harness.sent()
     (number,) = harness.machine.registry.workers[W].held
-    address = number.to_bytes(8, "big")
+    address = b"%016x" % number
     if worker is DELPHI and client is DELPHI:
         address = harness.handles[C]
     assert given == dialects.asked(worker, address, [b"x"], number, b"echo", harness.handles[C])

@@ -141,7 +141,7 @@ def test_older_worker_may_be_ahead_of_the_credit_by_what_an_outbox_holds(
     harness.receive(W, *dialects.ready(Dialect.MDP02, b"echo"))
     harness.request(C, 1)
     harness.sent()
-    address = number(1).to_bytes(8, "big")
+    address = b"%016x" % number(1)
     for _ in range(26):
         harness.receive(W, *dialects.part(Dialect.MDP02, address, [b"p"], number(1)))
     assert harness.messages() == [partial(C, 1, b"p")] * 26
@@ -376,7 +376,7 @@ def test_older_worker_gets_a_stream_as_one_request_when_it_is_complete(
         granted += sum(word[2]["code"] for word in harness.messages())
     harness.answer(C, 1, b"end")
     body = [b"head", *(b"%d" % n for n in range(40)), b"end"]
-    address = number(1).to_bytes(8, "big")
+    address = b"%016x" % number(1)
     asked = dialects.asked(worker, address, body, number(1), b"echo", harness.handles[C])
     assert harness.sent() == [(W, asked)]
     harness.receive(W, *dialects.end(worker, b"echo", address, [b"done"], number(1)))

@@ -644,8 +644,7 @@ def test_random_bytes_neither_crash_nor_stay_connected(router: Router) -> None:
 
 
 def begin(url: str, identity: bytes = b"\1me", **bounds: int) -> Any:
-    place = tcp.parse_address(url)
-    assert place is not None
+    (place,) = tcp.parse_addresses(url)
     return TcpDealer(tcp.connect(place).detach(), identity, **bounds)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import resource
 import socket
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from majordomus import system
 from majordomus.cli import DONE
 from majordomus.cli.output import emit_json, emit_table
 
@@ -108,7 +108,7 @@ def rules() -> Iterator[Finding]:
 
 def descriptors() -> Iterator[Finding]:
     """Report the descriptor limit: each peer over tcp or ipc needs one descriptor."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = system.descriptor_limits()
     peers = peers_for(hard)
     text = (
         f"soft {_limit(soft)}, hard {_limit(hard)}: "
@@ -118,12 +118,12 @@ def descriptors() -> Iterator[Finding]:
 
 
 def peers_for(limit: int) -> int:
-    """Return how many peers a descriptor limit allows; RLIM_INFINITY is returned unchanged."""
-    return limit if limit == resource.RLIM_INFINITY else max(0, limit - OWN_DESCRIPTORS)
+    """Return how many peers a descriptor limit allows; UNLIMITED is returned unchanged."""
+    return limit if limit == system.UNLIMITED else max(0, limit - OWN_DESCRIPTORS)
 
 
 def _limit(number: int) -> str:
-    return "unlimited" if number == resource.RLIM_INFINITY else f"{number:,}"
+    return "unlimited" if number == system.UNLIMITED else f"{number:,}"
 
 
 def clocks() -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from majordomus import system
 from majordomus.cli import DONE, INTERRUPTED
 from majordomus.cli.output import complain, emit_json, printable
 from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
@@ -102,7 +102,7 @@ def command(
     )
     show = _show_watches if watch else _show_entries
     try:
-        asyncio.run(show(list(brokers), query, sieve, timeout, as_json))
+        system.run(show(list(brokers), query, sieve, timeout, as_json))
     except KeyboardInterrupt:
         if not follow:  # with --follow, Ctrl-C is the usual end, and needs no line
             raise

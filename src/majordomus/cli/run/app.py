@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from majordomus import system
 from majordomus.cli.config import BrokerConfig
 from majordomus.cli.run.supervisor import UNWATCHED, python_files
 from majordomus.cli.target import import_here
@@ -152,7 +153,8 @@ class Reloader:
         self._thread = threading.Thread(target=self._run, name="majordomus-reload", daemon=True)
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGHUP, self._request_reload)
+        for number in system.HANGUP:
+            signal.signal(number, self._request_reload)
         if self._app.watch:
             sys.dont_write_bytecode = True  # a .pyc hides a second change within one second
         self._thread.start()

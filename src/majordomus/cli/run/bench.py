@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from majordomus import system
 from majordomus.cli import processes
 from majordomus.cli.output import complain, emit_json, emit_table
 from majordomus.cli.remote import (
@@ -296,7 +297,7 @@ def _in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return asyncio.run(work)
+        return system.run(work)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(work)
 

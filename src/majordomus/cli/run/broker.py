@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from majordomus import system
 from majordomus.cli.config import TYPES, BrokerConfig, broker_config
 from majordomus.cli.output import LOG_FORMATS, log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
@@ -163,7 +163,7 @@ def command(
         return found
 
     config = configure()
-    raise_descriptor_limit()
+    system.raise_descriptor_limit()
     log_to_stderr(verbose, log_format)
     middleware = token_auth(token_key, token_keys, auth_service)
     app_of = App(app or "", configure, middleware, Path.cwd() if reload else None)
@@ -173,12 +173,6 @@ def command(
 def _arguments(descriptor: int, restarts: int, endpoints: str) -> list[str]:
     """Return this command line for the supervised process."""
     return [*sys.argv[1:], "--supervised", str(descriptor), str(restarts), endpoints]
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit to the hard one: each peer needs a descriptor."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def how_to_connect(broker: Broker) -> Iterator[str]:

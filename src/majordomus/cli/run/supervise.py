@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from majordomus import system
 from majordomus.cli import DONE, FAILED, processes
 from majordomus.cli.output import complain
 from majordomus.cli.run.supervisor import cause
@@ -23,7 +24,7 @@ FIRST_DELAY: Final = 0.1
 MOST_DELAY: Final = 1.0
 STEADY: Final = 10.0
 """Seconds after which a broker counts as healthy, so that the next delay is the first again."""
-PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, *system.HANGUP)
 ENDS: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 
 Arguments = Callable[[int, int, str], list[str]]
@@ -54,7 +55,7 @@ class BrokerSupervisor:
         Call it in the main thread: it installs signal handlers.
         """
         deaths = 0
-        with processes.signal_descriptor((*PASSED_ON, signal.SIGCHLD)) as wakeup:
+        with processes.signal_descriptor((*PASSED_ON, *system.CHILD_ENDED)) as wakeup:
             while True:
                 began = time.monotonic()
                 code = self._run_once(wakeup)

@@ -23,6 +23,7 @@ from typing import Final
 
 import click
 
+from majordomus import system
 from majordomus.cli import DONE, FAILED, processes
 from majordomus.cli.output import complain
 from majordomus.security.files import Stamp, stamp
@@ -39,7 +40,7 @@ REGISTER_GRACE: Final = 10.0
 """Seconds that a new process has to be registered before the old one is ended nevertheless: the
 broker may be away."""
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *system.HANGUP, *system.CHILD_ENDED)
 UNWATCHED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 Arguments = Callable[[int], list[str]]
@@ -207,7 +208,7 @@ class Supervisor:
             raise
         finally:
             os.close(writer)
-        os.set_blocking(reader, False)
+        system.unblock(reader)
         return WorkerProcess(process, reader, now)
 
     def _announce(self) -> None:
@@ -374,6 +375,6 @@ class Supervisor:
 
     def _asked_to_reload(self) -> bool:
         """Return whether SIGHUP has arrived, and forget all signals."""
-        asked = signal.SIGHUP in self.signals
+        asked = any(number in system.HANGUP for number in self.signals)
         self.signals.clear()
         return asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from majordomus import system
 from majordomus.cli.output import log_to_stderr, printable
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.remote import key_flags, key_options, keys
@@ -127,7 +127,7 @@ def _serve(
         os.write(loaded_fd, f"{LOADED}\n".encode())
         threading.Thread(target=_tell_registered, args=(worker, loaded_fd), daemon=True).start()
     if isinstance(worker, AsyncWorker):
-        asyncio.run(worker.run())
+        system.run(worker.run())
     else:
         worker.run()
 

@@ -48,6 +48,7 @@ NO_FRAMES: Final[list[Frame]] = []
 ANSWER = STEPS["answer"]
 FINAL = spec.FINAL
 """The command in the tag of an answer: compiled, one object for all of them."""
+OF_A_LIMIT = (spec.TOO_LARGE, spec.TOO_MANY)
 PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
@@ -319,5 +320,16 @@ class Completion:
             message = encoding.legacy_final(request, body)
         else:
             self.registry.counts.unanswered += 1
+            if status in OF_A_LIMIT:
+                self.registry.refuse(
+                    "request-refused",
+                    (request.called, status),
+                    now,
+                    peer=request.peer.id,
+                    dialect=request.dialect.value,
+                    service=request.called,
+                    status=status,
+                    why=bytes(frames[0][:200]).decode(errors="replace") if frames else "",
+                )
             return
         self.outgoing.send(request.peer, message, LEGACY, None, now)

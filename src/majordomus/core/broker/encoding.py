@@ -72,12 +72,13 @@ def disconnect(dialect: Dialect, status: int = 0, text: str = "", service: str =
 def handle_of(worker: RegisteredWorker, request: AcceptedRequest, number: int) -> bytes:
     """The address by which a legacy `worker` answers dispatch `number` of `request`.
 
-    For a Delphi client at a Delphi worker it is the client's handle: such a client cannot correlate
+    It is printable: a worker may keep it as a C string or as text (docs/spec/mdp-0.1.md). For a
+    Delphi client at a Delphi worker it is the client's handle: such a client cannot correlate
     replies, so all of its requests have one address (docs/spec/delphi.md).
     """
     if worker.dialect is DELPHI and request.dialect is DELPHI:
         return request.peer.own_handle
-    return octets.eight(number)
+    return octets.digits(number)
 
 
 def request_to(

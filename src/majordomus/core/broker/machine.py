@@ -277,6 +277,7 @@ class BrokerMachine:
         identified = self.registry.identities.pop(peer_id, None) is not None
         peer = self.registry.peers.get(peer_id)
         if peer is None:
+            self.outgoing.drop_refusal(peer_id)
             return
         if identified or peer.identity is not UNPROVED:
             self.presence.gone(peer, now)
@@ -292,6 +293,8 @@ class BrokerMachine:
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
             self.presence.forget(peer, "connection lost", now)
+        else:
+            self.outgoing.drop_refusal(peer_id)
 
     def identify(
         self, peer_id: bytes, user: str, groups: tuple[str, ...], now: float, key: str = ""
@@ -459,7 +462,10 @@ class BrokerMachine:
         now: float,
     ) -> Peer | None:
         """Add the sender of a message. None at the bound `max_peers`: a message that waits for an
-        answer is refused."""
+        answer is refused. None too while a repeated refusal of this peer is delayed."""
+        if self.outgoing.is_refused(peer_id):
+            self.registry.count_dropped("refused-peer", peer_id)
+            return None
         peer = self.presence.add_peer(peer_id, dialect, now)
         if peer is None:
             self.registry.count_dropped("too-many-peers", peer_id)
@@ -507,6 +513,9 @@ class BrokerMachine:
         command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
         peer = self.registry.peers.get(peer_id)
         if peer is None:
+            if self.outgoing.is_refused(peer_id):
+                self.registry.count_dropped("refused-peer", peer_id)
+                return
             peer = self.presence.add_peer(peer_id, dialect, now)
             if peer is None:
                 self.registry.count_dropped("too-many-peers", peer_id)
@@ -565,18 +574,39 @@ class BrokerMachine:
         client gets the DISCONNECT: the peer is a proxy."""
         peer = self.registry.peers[peer_id]
         dialect, at = recognise(frames)
-        self.registry.count_dropped(error.reason, peer_id)
+        self.registry.count_dropped(error.reason, peer_id, count_only=error.claim is not None)
         if at:
             message = [*frames[:at], *encoding.disconnect(dialect)]
-            self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
         else:
-            known_worker = peer.worker is not None
-            self.presence.forget(peer, error.reason, now, notify=known_worker, reason=error.notice)
-            if not known_worker:
-                message = encoding.disconnect(dialect, *error.notice)
-                self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
+            if peer.worker is not None:
+                dialect = peer.worker.dialect
+            self.presence.forget(peer, error.reason, now)
+            message = encoding.disconnect(dialect, *error.notice)
+        if self._is_refused_again(peer_id, dialect, error, now):
+            envelope = tuple(frames[:at])
+            self.outgoing.send_later(peer_id, envelope, message, disconnect_tag(dialect), now)
+        else:
+            self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
+
+    def _is_refused_again(
+        self, peer_id: bytes, dialect: Dialect, error: UnknownPeerError, now: float
+    ) -> bool:
+        """Report a refused READY; whether the same was refused a short time ago. A worker that
+        reconnects at once would otherwise do so thousands of times a second."""
+        if error.claim is None:
+            return False
+        times = self.registry.refuse(
+            "worker-refused",
+            (error.reason, error.claim),
+            now,
+            peer=peer_id,
+            dialect=dialect.value,
+            service=error.claim,
+            why=error.notice[1] or error.reason,
+        )
+        return times > 1
 
     def _strategy_failed(self, service: bytes, error: BaseException) -> None:
         try:

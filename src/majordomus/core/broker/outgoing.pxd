@@ -12,6 +12,7 @@ cdef class Outgoing:
     cdef public list sends
     cdef public list _taken
     cdef public dict overflow
+    cdef public dict delayed
     cpdef list take(self)
     cpdef object send(
         self, Peer peer, list frames, object command, object conversation, double now

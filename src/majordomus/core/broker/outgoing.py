@@ -25,6 +25,10 @@ LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
 STREAM_COMMANDS = frozenset((spec.PARTIAL, spec.CREDIT))
 """Commands that end one conversation, and not its peer, when an outbox has no space for them."""
+REFUSAL_DELAY = 1.0
+"""Seconds that a repeated refusal waits: a peer that tries again at once does so once a second."""
+MOST_DELAYED = 10_000
+"""Refusals that wait; further ones are sent at once."""
 LEGACY = spec.FINAL
 """The command in the tag of a legacy message that is no REQUEST. Without space for it the peer is
 lost, as without space for a FINAL: an older dialect cannot report what is missing."""
@@ -46,6 +50,9 @@ class Outgoing:
         self.overflow: dict[tuple[Peer, int, object], None] = {}
         """Sends for which an outbox had no space: peer, command and conversation. The machine acts
         on them before it does anything else."""
+        self.delayed: dict[tuple[bytes, tuple[Frame, ...]], Peer] = {}
+        """Peers that are not known any more and whose DISCONNECT waits, by routing id and envelope,
+        in the order in which they are due. One without an outbox waits no more."""
 
     def take(self) -> list[Send]:
         """The sends since the last call. The list is used again at the call after the next."""
@@ -73,6 +80,41 @@ class Outgoing:
             self.sends.append((peer_id, frames, command, conversation))
         else:
             self.send(peer, frames, command, conversation, now)
+
+    def send_later(
+        self,
+        peer_id: bytes,
+        envelope: tuple[Frame, ...],
+        frames: list[Frame],
+        command: int,
+        now: float,
+    ) -> None:
+        """Send a refusal after REFUSAL_DELAY: an outbox that is tried again then."""
+        delayed = self.delayed
+        while delayed and delayed[next(iter(delayed))].outbox is None:
+            del delayed[next(iter(delayed))]
+        if len(delayed) >= MOST_DELAYED:
+            self.sends.append((peer_id, frames, command, None))
+            return
+        refused = Peer(peer_id, Dialect.MDP03, b"", now)
+        refused.outbox = PeerOutbox(REFUSAL_DELAY)
+        refused.outbox.messages.append((peer_id, frames, command, None))
+        before = delayed.pop((peer_id, envelope), None)
+        if before is not None:
+            before.outbox = None
+        delayed[peer_id, envelope] = refused
+        self.registry.retries.add(refused, now + REFUSAL_DELAY)
+
+    def is_refused(self, peer_id: bytes) -> bool:
+        """Whether a refusal for this routing id waits."""
+        refused = self.delayed.get((peer_id, ()))
+        return refused is not None and refused.outbox is not None
+
+    def drop_refusal(self, peer_id: bytes) -> None:
+        """Drop the refusal that waits for this routing id, whose connection has ended."""
+        refused = self.delayed.pop((peer_id, ()), None)
+        if refused is not None:
+            refused.outbox = None
 
     def flush(self, peer: Peer, now: float) -> None:
         """Send everything in the outbox of `peer` again. A send that is refused again returns by

@@ -29,13 +29,20 @@ class UnknownPeerError(Exception):
     forgotten.
 
     ``reason``: a short key for counters and logs. ``notice``: status, text and the name of the
-    refused service for the DISCONNECT; (0, "", "") for none.
+    refused service for the DISCONNECT; (0, "", "") for none. ``claim``: the service of a refused
+    READY; None for any other message.
     """
 
-    def __init__(self, reason: str, notice: tuple[int, str, str] = (0, "", "")) -> None:
+    def __init__(
+        self,
+        reason: str,
+        notice: tuple[int, str, str] = (0, "", ""),
+        claim: bytes | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.notice = notice
+        self.claim = claim
 
 
 class Registration:
@@ -66,14 +73,14 @@ class Registration:
         name = full_name(peer.prefix, called)
         shown = called.decode("utf-8", "replace")
         if name_problem(called) or len(name) > spec.MAX_NAME:
-            told = spec.BAD_REQUEST, name_problem(called) or TOO_LONG, shown
-            raise UnknownPeerError("bad-service-name", told)
+            notice = spec.BAD_REQUEST, name_problem(called) or TOO_LONG, shown
+            raise UnknownPeerError("bad-service-name", notice, called)
         if called.startswith(RESERVED):
-            told = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown
-            raise UnknownPeerError("reserved-service-name", told)
+            notice = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown
+            raise UnknownPeerError("reserved-service-name", notice, called)
         refusal = self.authorization.refuses(peer, peer, SERVE, called)
         if refusal is not None:
-            raise UnknownPeerError("may-not-serve", (*refusal, shown))
+            raise UnknownPeerError("may-not-serve", (*refusal, shown), called)
         if worker is not None and name in worker.services:
             return name
         if (
@@ -81,13 +88,13 @@ class Registration:
             and len(worker.services) >= self.registry.settings.max_worker_services
         ):
             most = self.registry.settings.max_worker_services
-            told = spec.TOO_MANY, f"no room for '{shown}': a worker has {most} services", shown
-            raise UnknownPeerError("too-many-services-of-a-worker", told)
+            notice = spec.TOO_MANY, f"no room for '{shown}': a worker has {most} services", shown
+            raise UnknownPeerError("too-many-services-of-a-worker", notice, called)
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
             most = self.registry.settings.max_services
-            told = spec.TOO_MANY, f"no room for '{shown}': the broker has {most} services", shown
-            raise UnknownPeerError("too-many-services", told)
+            notice = spec.TOO_MANY, f"no room for '{shown}': the broker has {most} services", shown
+            raise UnknownPeerError("too-many-services", notice, called)
         return name
 
     def new_worker(
@@ -107,7 +114,7 @@ class Registration:
         """
         service = self.registry.service(name)
         if service is None:
-            raise UnknownPeerError("too-many-services")
+            raise UnknownPeerError("too-many-services", claim=name)
         self.registry.emit(
             "worker-ready",
             worker=worker.id,

@@ -21,6 +21,8 @@ LEVELS: Final[Mapping[str, int]] = {
     "handshake-failed": logging.WARNING,
     "revoked": logging.WARNING,
     "cut-off": logging.WARNING,
+    "worker-refused": logging.WARNING,
+    "request-refused": logging.WARNING,
 }
 
 VOLUNTARY: Final = frozenset(("left",))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from majordomus import system
 from majordomus.errors import LocalProtocolError
 
 GRACE: Final = 2.0
@@ -67,7 +68,7 @@ class HookThread:
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = system.new_event_loop()
             self._thread = threading.Thread(
                 target=self._serve, args=(self._loop,), name="majordomus-hooks", daemon=True
             )

@@ -5,4 +5,5 @@ link: the connection of one session, over one link after another.
 async_link: the same on an asyncio event loop.
 zmtp_link: a link of our own ZMTP over plain TCP.
 zmq_link: a link of libzmq.
+resolving_link: takes the place of a link while the name of its host is resolved.
 """

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeVar
 
+from majordomus import system
 from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.link import Link, Session, SessionConnection
 
@@ -73,7 +74,8 @@ class AsyncSessionConnection(Generic[E]):
         return self._connection.refusal
 
     def open(self) -> None:
-        """Begin to connect."""
+        """Begin to connect. Raises: ConfigurationError for a loop that cannot watch sockets."""
+        system.check_loop(self.loop)
         self._connection.open(time.monotonic())
         self.touch()
 

@@ -20,6 +20,7 @@ import zmq
 from majordomus.core.session.connection import Connection, Probe
 from majordomus.net import endpoints
 from majordomus.net.connection.credentials import NO_HANDSHAKE, Access, Refusal, failure
+from majordomus.net.connection.resolving_link import ResolvingLink
 from majordomus.net.connection.zmq_link import ZmqLink
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
@@ -114,19 +115,25 @@ class Link(Protocol):
         """Close the connection. Sent messages may still leave for a second. May be repeated."""
 
 
-def open_link(url: str, access: Access | None, place: tcp.Address | None) -> Link:
+def open_link(
+    url: str, access: Access | None, place: tcp.Address | None, more: bool = False
+) -> Link:
     """Begin a connection to `url`: by our own ZMTP over plain TCP where it was built, else by
     libzmq.
 
-    `place` is the resolved address. Without it, a link that resolves the name may be returned.
+    `place` is one address of the host; without it, the returned link resolves the name. `more`:
+    whether there are other addresses that are not tried yet.
     """
-    if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.needed(url)):
+    if not tcp.is_plain(url):
         return ZmqLink(url, access)
+    if place is None:
+        return ResolvingLink(url)
+    if not wires.OWN_ZMTP or (access is not None and access.needed(url)):
+        return ZmqLink(url, access, place, more)
     # Imported here because it needs native modules that exist only where OWN_ZMTP is true.
-    from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
+    from majordomus.net.connection.zmtp_link import ZmtpLink
 
-    there = place or tcp.parse_address(url)
-    return ResolvingLink(url) if there is None else ZmtpLink(url, there)
+    return ZmtpLink(url, place, more)
 
 
 class SessionConnection(Generic[E]):
@@ -163,8 +170,8 @@ class SessionConnection(Generic[E]):
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
         self._received = 0  # bytes of the link that the session knows of
-        self._found: tuple[str, tcp.Address] | None = None
-        """The URL and the resolved address of an endpoint, for the next attempt."""
+        self._untried: tuple[str, list[tcp.Address]] | None = None
+        """A URL, and those addresses of its host that the next attempts use, in their order."""
 
     @property
     def link(self) -> Link | None:
@@ -305,9 +312,9 @@ class SessionConnection(Generic[E]):
             self.attempts[link.url] = failure(seen)
             self._refused(link, seen, now)
         elif seen.event is MonitorEvent.FAILED and not link.up and self._retry_at == inf:
-            place: tcp.Address | None = getattr(link, "place", None)
-            if place is not None:
-                self._found = link.url, place
+            if isinstance(link, ResolvingLink):
+                self._untried = link.url, list(link.places)
+            if self._untried is not None and self._untried[1]:
                 self._retry_at = now
             else:
                 self.attempts[link.url] = getattr(link, "problem", "") or failure(seen)
@@ -318,6 +325,7 @@ class SessionConnection(Generic[E]):
         self.refusal = None
         self.attempts.clear()
         self._retry_at, self._retry_delay = inf, FIRST_RETRY
+        self._untried = None  # a later attempt resolves the name again
         logger.info("connected to %s", link.url)
         if link.edge_triggered:
             link.readable()
@@ -373,10 +381,18 @@ class SessionConnection(Generic[E]):
                 self._unreached(now)
 
     def _connect(self, now: float) -> None:
-        found, self._found = self._found, None
         url = self._url = self._where()
-        place = found[1] if found is not None and found[0] == url else None
-        link = self._link = open_link(url, self._access, place)
+        places = self._addresses(url)
+        while True:
+            place = places.pop(0) if places else None
+            try:
+                link = open_link(url, self._access, place, bool(places))
+                break
+            except OSError as error:
+                if not places or error.errno in NO_ROOM:
+                    raise
+        self._untried = url, places
+        self._link = link
         self.stale = link.edge_triggered
         self._received = 0
         self.session.connection.begin_try(now)
@@ -384,3 +400,11 @@ class SessionConnection(Generic[E]):
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and the monitor reports nothing
             self.session.connected(now)
+
+    def _addresses(self, url: str) -> list[tcp.Address]:
+        """The addresses to try: those that are left, or all again. None for a name that must be
+        resolved, and for an endpoint that is not TCP."""
+        untried, self._untried = self._untried, None
+        if untried is not None and untried[0] == url and untried[1]:
+            return untried[1]
+        return tcp.parse_addresses(url) if tcp.is_plain(url) else []

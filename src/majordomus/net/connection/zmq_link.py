@@ -15,7 +15,12 @@ from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
+from majordomus.net.zmtp import tcp
 
+CONNECT: Final = 5000
+"""Milliseconds for the TCP connection, as those of `zmtp_link`."""
+NEXT_ADDRESS: Final = 2000
+"""Milliseconds for the TCP connection when the host has another address that is not tried yet."""
 WATCHED: Final = (
     MonitorEvent.ATTACHED,
     MonitorEvent.CONNECTED,
@@ -28,14 +33,24 @@ WATCHED: Final = (
 
 class ZmqLink:
     """See `link.Link`. Its first descriptor reports messages, its second changes of the
-    connection."""
+    connection.
+
+    place: the resolved address of a TCP endpoint, because libzmq tries one address of a name alone.
+    more: whether the host has other addresses that are not tried yet.
+    """
 
     due = inf
     edge_triggered = True
     unsent = 0
     received = 0
 
-    def __init__(self, url: str, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        access: Access | None = None,
+        place: tcp.Address | None = None,
+        more: bool = False,
+    ) -> None:
         self.url = url
         self.up = False
         self.waits_for = NO_ANSWER
@@ -45,7 +60,10 @@ class ZmqLink:
             wire = wires.make_dealer(self.socket)
             if access is not None:
                 access.secure(self.socket, url)
-            sockets.connect(self.socket, url)
+            if place is not None:
+                wait = NEXT_ADDRESS if more else CONNECT
+                self.socket.setsockopt(zmq.CONNECT_TIMEOUT, wait)
+            sockets.connect(self.socket, url if place is None else tcp.to_url(place))
         except BaseException:
             self.close()
             raise

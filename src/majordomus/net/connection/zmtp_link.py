@@ -1,14 +1,12 @@
 """Links of our own ZMTP over plain TCP, in the thread that owns them.
 
-`ZmtpLink` is the connection. `ResolvingLink` takes its place while a host name is resolved. A
-closed link whose data the kernel has not taken yet lingers in a thread of its own.
+A closed link whose data the kernel has not taken yet lingers in a thread of its own.
 """
 
 from __future__ import annotations
 
 import atexit
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +35,9 @@ from majordomus.net.zmtp.engine import (
 
 CONNECT: Final = 5.0
 """Seconds for the TCP connection."""
+NEXT_ADDRESS: Final = 2.0
+"""Seconds for the TCP connection when the host has another address that is not tried yet: the
+longest delay between two attempts that RFC 8305 (section 5) allows."""
 HANDSHAKE: Final = 3.0
 """Seconds for the handshake of ZMTP, since the TCP connection or the last byte of it."""
 LONGEST_HANDSHAKE: Final = 15.0
@@ -49,19 +50,19 @@ _NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 class ZmtpLink:
     """See `link.Link`. Its one descriptor reports messages and changes of the connection, and is
-    level-triggered.
+    level-triggered. `more`: whether the host has other addresses that are not tried yet.
 
     Raises: OSError when no connection can be begun.
     """
 
     edge_triggered = False
 
-    def __init__(self, url: str, place: tcp.Address) -> None:
+    def __init__(self, url: str, place: tcp.Address, more: bool = False) -> None:
         self.url = url
         self.up = False
         self.waits_for = NO_ANSWER
         self._expired = False
-        self.due = time.monotonic() + CONNECT
+        self.due = time.monotonic() + (NEXT_ADDRESS if more else CONNECT)
         self._latest = inf  # when the handshake is over at the latest
         self._shaken = 0  # bytes of the handshake at the last tick
         with tcp.connect(place) as begun:
@@ -150,77 +151,6 @@ class ZmtpLink:
             error = errno.ETIMEDOUT if self._expired else errno.ECONNRESET
             return MonitorRecord(MonitorEvent.BROKEN_OFF, error)
         return _NOT_ZMTP
-
-
-class ResolvingLink:
-    """Resolves a host name in a thread of its own, because that may take seconds.
-
-    place: the address, or None if there is none.
-    problem: why there is none. The one descriptor becomes readable when the name
-        is resolved; `news` then reports a failed connection, and the next attempt uses `place`.
-    """
-
-    edge_triggered = False
-    due = inf
-    unsent = 0
-    received = 0
-    probe = Probe.NONE
-    waits_for = "its name is not resolved yet"
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.up = False
-        self.place: tcp.Address | None = None
-        self.problem = ""
-        self._resolved = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.fds: tuple[int, ...] = (self._resolved,)
-        self._lock = threading.Lock()
-        try:
-            threading.Thread(target=self._resolve, name="majordomus-name", daemon=True).start()
-        except RuntimeError as error:
-            self.close()
-            raise OSError(0, f"no thread to resolve {url}: {error}") from error
-
-    def ping(self) -> None:
-        """Do nothing: there is no connection."""
-
-    def receive(self, most: int) -> list[list[bytes]]:
-        return []
-
-    def wait_with(self, fd: int) -> Callable[[int], int]:
-        return Readiness(fd, *self.fds)
-
-    def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
-        return [(index, errno.EAGAIN) for index in range(len(batch))]
-
-    def readable(self) -> bool:
-        return False
-
-    def news(self) -> Sequence[MonitorRecord]:
-        try:
-            os.eventfd_read(self._resolved)
-        except BlockingIOError:
-            return ()
-        return (MonitorRecord(MonitorEvent.FAILED, 0),)
-
-    def tick(self, now: float) -> None:
-        """Do nothing: nothing is due."""
-
-    def close(self) -> None:
-        """Close the descriptor. May be repeated."""
-        with self._lock:
-            if self._resolved >= 0:
-                os.close(self._resolved)
-            self._resolved = -1
-
-    def _resolve(self) -> None:
-        try:
-            self.place = tcp.resolve(self.url)
-        except OSError as error:
-            self.problem = f"its name cannot be resolved: {error.strerror or error}"
-        with self._lock:
-            if self._resolved >= 0:
-                os.eventfd_write(self._resolved, 1)
 
 
 _lingering: set[threading.Thread] = set()

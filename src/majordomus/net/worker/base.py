@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, overload
 
+from majordomus import system
 from majordomus.core.session.login import Credentials
 from majordomus.core.worker.session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
@@ -80,7 +81,7 @@ class WorkerBase(EventMethods):
         if not kill_after >= 0:
             raise ConfigurationError(f"kill_after is at least 0 seconds, not {kill_after}")
         self._threads = min(32, (os.cpu_count() or 1) + 4)
-        self._processes = _usable_processors()
+        self._processes = system.usable_processors()
         self._kill_after = kill_after
         self._broker, self._server_key = broker, server_key
         self._certificate, self._plain = certificate, plain
@@ -200,6 +201,8 @@ class WorkerBase(EventMethods):
         already, for a value that is no function, and for a function that cannot run so.
         """
         self._check_name(name)
+        if run == "process":
+            system.check_children("run='process'")
         handler = make_handler(function, run)
         if self._active is not None and handler.target is not None:
             target.check(handler.target, handler.function)
@@ -220,9 +223,9 @@ class WorkerBase(EventMethods):
             raise ConfigurationError(f"a service's name is valid Unicode, not {name[:40]!r}")
         if encoded.startswith(spec.MMI_PREFIX):
             raise ConfigurationError(f"{name!r}: names that start with mmi. are the broker's")
-        # In the older dialects the broker may be of another make, where a worker is the Titanic.
+        # In the older dialects the broker may be of another make, with other reserved names.
         if self._dialect is Dialect.MDP03 and encoded.startswith(spec.RESERVED_NAMES):
-            raise ConfigurationError(f"{name!r}: names that start with titanic. or $ are reserved")
+            raise ConfigurationError(f"{name!r}: names that start with $ are reserved")
         if name in self.handlers:
             raise ConfigurationError(f"{name!r} has a handler already")
 
@@ -286,13 +289,6 @@ def _check_sizes(threads: int | None, processes: int | None) -> None:
         raise ConfigurationError(
             f"a worker has 1 to {spec.MAX_CAPACITY} processes, not {processes}"
         )
-
-
-def _usable_processors() -> int:
-    """The number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _checked_weight(weight: float) -> float:

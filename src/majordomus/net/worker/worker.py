@@ -114,7 +114,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
     turn of the loop. It concerns only what has raised it, as if the handler had raised it: the loop
     goes on. In the main thread a KeyboardInterrupt may be Ctrl-C, and ends the worker.
     """
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=system.LOOP_FACTORY) as runner:
         loop = runner.get_loop()
         task = loop.create_task(serving)
         while True:

@@ -16,6 +16,7 @@ from typing import Final
 
 import zmq
 
+from majordomus import system
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 
@@ -147,7 +148,7 @@ def is_self_connected(fd: int) -> bool:
     """
     try:
         with plain.socket(fileno=os.dup(fd)) as seen:
-            return seen.family != plain.AF_UNIX and seen.getsockname() == seen.getpeername()
+            return not system.is_unix(seen) and seen.getsockname() == seen.getpeername()
     except OSError:  # the connection has ended
         return False
 
@@ -156,12 +157,7 @@ def _is_listening(path: str) -> bool:
     """Return whether a process listens on this ipc path: libzmq would take it over silently."""
     if path == "*" or path.startswith("@") or not Path(path).exists():
         return False
-    with plain.socket(plain.AF_UNIX, plain.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
+    return system.is_listening(path)
 
 
 def _seed() -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
+import itertools
 import socket as plain
-import struct
 from typing import Final
 
+from majordomus import system
 from majordomus.errors import ConfigurationError
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
-_SIOCGIFADDR: Final = 0x8915
 KEEPALIVE: Final = (
     (plain.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (plain.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
@@ -36,7 +35,7 @@ def listen(url: str) -> tuple[plain.socket, str]:
     host, port = split(url)
     try:
         family, address = _to_bind(host, port)
-        made = plain.socket(family, plain.SOCK_STREAM | plain.SOCK_NONBLOCK)
+        made = system.stream_socket(family)
         try:
             made.setsockopt(plain.SOL_SOCKET, plain.SO_REUSEADDR, 1)
             _set_options(made)
@@ -59,7 +58,7 @@ def connect(address: Address) -> plain.socket:
     Raises: OSError when the attempt fails at once.
     """
     family, there = address
-    made = plain.socket(family, plain.SOCK_STREAM | plain.SOCK_NONBLOCK)
+    made = system.stream_socket(family)
     try:
         _set_options(made)
         with contextlib.suppress(BlockingIOError):
@@ -70,25 +69,50 @@ def connect(address: Address) -> plain.socket:
     return made
 
 
-def parse_address(url: str) -> Address | None:
-    """Return the address of a numeric host or localhost; None for a name, which `resolve` takes."""
+def parse_addresses(url: str) -> list[Address]:
+    """Return the addresses of a numeric host or localhost; none for a name, which `resolve`
+    takes. `localhost` is ::1 and 127.0.0.1, whatever the hosts file says (RFC 6761)."""
     host, port = split(url)
     if host == "localhost":
-        host = "127.0.0.1"
+        return [(plain.AF_INET6, ("::1", port, 0, 0)), (plain.AF_INET, ("127.0.0.1", port))]
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return None
-    return _resolve(host, port, plain.AI_NUMERICHOST, address.version)
+        return []
+    return _found(host, port, plain.AI_NUMERICHOST)
 
 
-def resolve(url: str) -> Address:
-    """Resolve the host of an endpoint. May block for a name server. Raises: OSError."""
+def resolve(url: str) -> list[Address]:
+    """Resolve the host of an endpoint to all its addresses, in the order of attempts. May block
+    for a name server. Raises: OSError."""
     host, port = split(url)
     try:
-        return _resolve(host, port, 0, 0)
+        return in_order(_found(host, port, 0))
     except UnicodeError as error:
         raise OSError(0, f"{host!r} is not a valid host name") from error
+
+
+def in_order(found: list[Address]) -> list[Address]:
+    """Order addresses for attempts, as RFC 8305 (section 4) says.
+
+    The system has sorted them (RFC 6724). The two families take turns, beginning with that of the
+    first address, so that one that leads nowhere does not hold up the other.
+    """
+    unique = list(dict.fromkeys(found))
+    first = [one for one in unique if one[0] == unique[0][0]]
+    second = [one for one in unique if one[0] != unique[0][0]]
+    pairs = itertools.zip_longest(first, second)
+    return [one for pair in pairs for one in pair if one is not None]
+
+
+def to_url(address: Address) -> str:
+    """Return the numeric endpoint of an address, as libzmq takes it."""
+    family, there = address
+    host, port = there[:2]
+    if family != plain.AF_INET6:
+        return f"tcp://{host}:{port}"
+    scope = f"%{plain.if_indextoname(int(str(there[3])))}" if there[3] else ""
+    return f"tcp://[{host}{scope}]:{port}"
 
 
 def is_plain(url: str) -> bool:
@@ -102,36 +126,21 @@ def split(url: str) -> tuple[str, int]:
     return host.strip("[]"), 0 if port == "*" else int(port)
 
 
-def _resolve(host: str, port: int, flags: int, version: int) -> Address:
-    family = {4: plain.AF_INET, 6: plain.AF_INET6}.get(version, plain.AF_INET)
-    try:
-        found = plain.getaddrinfo(host, port, family, plain.SOCK_STREAM, 0, flags)
-    except plain.gaierror:
-        if version:
-            raise
-        found = plain.getaddrinfo(host, port, plain.AF_INET6, plain.SOCK_STREAM, 0, flags)
-    return found[0][0], found[0][4]
+def _found(host: str, port: int, flags: int) -> list[Address]:
+    found = plain.getaddrinfo(host, port, 0, plain.SOCK_STREAM, 0, flags)
+    return [(one[0], one[4]) for one in found if one[0] in (plain.AF_INET, plain.AF_INET6)]
 
 
 def _to_bind(host: str, port: int) -> Address:
     if host == "*":
         return plain.AF_INET, ("0.0.0.0", port)  # noqa: S104 - the endpoint names every interface
     with contextlib.suppress(OSError):
-        return _of_interface(host, port)
+        return plain.AF_INET, (system.interface_address(host), port)
     try:
         found = plain.getaddrinfo(host, port, 0, plain.SOCK_STREAM, 0, plain.AI_PASSIVE)
     except plain.gaierror as error:
         raise OSError(0, "No such device") from error
     return min((one[0], one[4]) for one in found if one[0] in (plain.AF_INET, plain.AF_INET6))
-
-
-def _of_interface(name: str, port: int) -> Address:
-    """Return the address of an interface, as eth0. Raises: OSError when it does not exist."""
-    plain.if_nametoindex(name)
-    with plain.socket(plain.AF_INET, plain.SOCK_DGRAM) as probe:
-        packed = struct.pack("256s", name.encode()[:15])
-        found = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, packed)
-    return plain.AF_INET, (plain.inet_ntoa(found[20:24]), port)
 
 
 def _set_options(made: plain.socket) -> None:

@@ -98,6 +98,7 @@ def test_ready_for_a_name_that_cannot_be_served_gets_disconnect(
     harness.sent()
     for worker in (V, W):
         harness.worker(worker, name)
+        harness.pass_time(1.01)  # a repeated refusal is delayed
         assert harness.messages() == [disconnect(worker, *told)]
     assert harness.counts.dropped == {reason: 2}
     assert harness.machine.registry.workers == {}

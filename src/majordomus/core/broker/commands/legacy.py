@@ -45,7 +45,8 @@ class LegacyCommands(Commands):
         if not command.from_worker:
             self._request(peer, dialect, envelope, command, now)
         elif envelope:
-            raise UnknownPeerError("worker-behind-envelope")
+            claim = command.service if command.number == spec.READY else None
+            raise UnknownPeerError("worker-behind-envelope", claim=claim)
         else:
             self._from_worker(peer, dialect, command, now)
 
@@ -80,6 +81,16 @@ class LegacyCommands(Commands):
                 self.outgoing.send(peer, [*envelope, *own], TAG, None, now)
             else:
                 self.registry.counts.unanswered += 1
+                self.registry.refuse(
+                    "request-refused",
+                    (command.service, error.status),
+                    now,
+                    peer=peer.id,
+                    dialect=dialect.value,
+                    service=command.service,
+                    status=error.status,
+                    why=error.text,
+                )
 
     def _from_worker(self, peer: Peer, dialect: Dialect, command: Command, now: float) -> None:
         number, worker = command.number, peer.worker
@@ -103,7 +114,7 @@ class LegacyCommands(Commands):
         worker, moved = peer.worker, None
         if worker is not None:
             if dialect is not DELPHI or worker.dialect is not DELPHI:
-                raise UnknownPeerError("second-ready")
+                raise UnknownPeerError("second-ready", claim=name)
             if full_name(peer.prefix, name) not in worker.services:
                 self.registration.check_claim(peer, None, name)
                 self.presence.lose(worker, "moved to another service", now)

@@ -104,7 +104,8 @@ class Mdp03Commands(Commands):
         A client gets FINAL 501, a worker DISCONNECT.
         """
         if header.command not in NEEDS_PRESENCE:
-            raise UnknownPeerError("worker-behind-envelope")
+            claim = header.service if header.command == spec.READY else None
+            raise UnknownPeerError("worker-behind-envelope", claim=claim)
         self.registry.count_dropped("behind-envelope", peer.id)
         text = "not served behind an envelope: connect to the broker directly"
         self._not_implemented(peer, envelope, header.id, text, now)

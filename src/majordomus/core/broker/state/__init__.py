@@ -5,6 +5,7 @@ dispatch_table: the requests that hold a slot, by dispatch id.
 history: ended requests that are kept for `mmi.explain`.
 identity: the user of a connection or of a request.
 peers: one peer, with its outbox.
+refusals: how often the same thing was refused in a row.
 registry: all of these tables, and the counters.
 request_stream: the credit and the waiting parts of the streams of one request.
 requests: one accepted request.

@@ -21,7 +21,8 @@ MANAGE: Final = "manage"
 ACTIONS: Final = (CALL, SERVE, PUBLISH, SUBSCRIBE, MANAGE)
 
 RESERVED: Final = spec.RESERVED_NAMES
-"""Prefixes of the names that no peer can serve or publish, whatever the rules allow."""
+"""Prefixes of the names that no peer can serve or publish, whatever the rules allow. `titanic.` is
+not one of them: RFC 9 leaves these services to workers, and this broker has no store of its own."""
 UNPREFIXED: Final = RESERVED
 """Prefixes of the names that are the same for every tenant."""
 
@@ -75,9 +76,7 @@ class HasAccessRules(Protocol):
 Matcher: TypeAlias = Callable[[str], object]
 NO_RULES: Final = Verdict(True, "there are no rules")
 NO_RULE_ALLOWS: Final = Verdict(False, "no rule allows it")
-NO_ONE: Final = Verdict(
-    False, "no one can serve or publish a name that begins with mmi., titanic. or $"
-)
+NO_ONE: Final = Verdict(False, "no one can serve or publish a name that begins with mmi. or $")
 
 
 class AccessRules:

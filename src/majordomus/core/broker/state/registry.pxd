@@ -64,6 +64,7 @@ cdef class Registry:
     cdef public object away
     cdef public object handles
     cdef public object topics
+    cdef public object refusals
     cpdef unsigned long long next_number(self) except? 0
     cpdef Service service(self, bytes name)
     cpdef Service find_service(self, bytes name)

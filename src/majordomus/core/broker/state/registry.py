@@ -15,6 +15,7 @@ from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
 from majordomus.core.broker.state.peers import Peer
+from majordomus.core.broker.state.refusals import Refusals
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.subscribers import Key, Subscriber
@@ -146,6 +147,7 @@ class Registry:
     history: ended requests that are kept.
     last_number: the last number of `next_number` or of a dispatch.
     draining: whether new requests are refused.
+    refusals: how often the same thing was refused in a row.
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class Registry:
         self.history = History(settings.slow, settings.max_stories)
         self.last_number = 0
         self.draining = False
+        self.refusals = Refusals()
         self.started = 0.0
         self.restarts = 0
 
@@ -239,6 +242,14 @@ class Registry:
         times = dropped[reason]
         if not count_only and times & (times - 1) == 0:
             self.facts.append(("dropped", {"reason": reason, "peer": peer_id, "times": times}))
+
+    def refuse(self, fact: str, kind: object, now: float, **data: object) -> int:
+        """Count a refusal that its peer may repeat for ever. Each power of two is a fact. Returns
+        how many of this `kind` there were in a row."""
+        times = self.refusals.count((fact, kind), now)
+        if times & (times - 1) == 0:
+            self.emit(fact, **data, times=times)
+        return times
 
     def emit(self, fact: str, **data: object) -> None:
         """Add a rare event for the observers."""

@@ -8,20 +8,19 @@ is.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket as plain
 import struct
-import sys
-import termios
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from majordomus import system
 
 _TCP_INFO_SIZE: Final = 136
 _BYTES_RECEIVED: Final = struct.Struct("=Q")
 _BYTES_RECEIVED_AT: Final = 128
 """Of `tcpi_bytes_received` in Linux's struct tcp_info, since 4.1."""
-MEASURES: Final = sys.platform == "linux"
+MEASURES: Final = system.COUNTS_BYTES
 """Whether `brought` can say anything."""
 
 
@@ -84,11 +83,11 @@ def brought(fd: int) -> int:
         return -1
     try:
         with _borrowed(fd) as seen:
-            info = seen.getsockopt(plain.IPPROTO_TCP, plain.TCP_INFO, _TCP_INFO_SIZE)
-            unread = fcntl.ioctl(seen, termios.FIONREAD, bytes(4))
+            info = seen.getsockopt(plain.IPPROTO_TCP, system.TCP_INFO, _TCP_INFO_SIZE)
+            unread = system.unread_bytes(seen)
     except OSError:
         return -1
     if len(info) < _TCP_INFO_SIZE:
         return -1
     arrived = int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
-    return max(0, arrived - int.from_bytes(unread, sys.byteorder))
+    return max(0, arrived - unread)

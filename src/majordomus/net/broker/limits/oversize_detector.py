@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Final
 
+from majordomus import system
 from majordomus.net.broker.limits.descriptors import MEASURES, Mark, brought
 
 EVERY: Final = 0.02
@@ -26,7 +27,7 @@ SHARE: Final = 10
 """So many times as long as a look took there is none."""
 WATCH: Final = 1.0
 """Seconds of looking that acquit everybody."""
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE") if MEASURES else 4096
+_PAGE: Final = system.page_size()
 
 
 def memory() -> int:

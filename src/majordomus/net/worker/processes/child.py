@@ -9,7 +9,6 @@ are left to the worker, which then ends its handler processes in order.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import importlib.util
 import inspect
@@ -27,6 +26,7 @@ from math import inf
 from multiprocessing.connection import Connection
 from typing import Any, Final, cast
 
+from majordomus import system
 from majordomus.errors import ConfigurationError
 from majordomus.net.bodies import to_frames
 from majordomus.net.deadline import HANDLING
@@ -233,17 +233,13 @@ def _end_with(life: int) -> None:
     the process."""
     with contextlib.suppress(OSError):  # where the kernel cannot, the thread that reads the pipe
         # To the process group: what a handler has started ends too.
-        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-        with contextlib.suppress(BlockingIOError):
-            os.set_blocking(life, False)
-            if not os.read(life, 1):  # it was closed before F_SETFL: no signal comes
-                os._exit(WORKER_GONE)
+        if not system.end_with(life):  # it was closed before: no signal comes
+            os._exit(WORKER_GONE)
 
 
 def main() -> None:
     """Run the process."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, *system.HANGUP):
         # Not SIG_IGN: processes that a handler starts would inherit it.
         signal.signal(number, lambda *_: None)
     _end_with(int(sys.argv[2]))

@@ -28,6 +28,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from majordomus import system
 from majordomus.errors import (
     Cancelled,
     ConfigurationError,
@@ -164,7 +165,7 @@ class HandlerProcess:
         """Kill the process, and what it has started."""
         if self.popen.returncode is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.popen.pid, signal.SIGKILL)
+                system.kill_group(self.popen.pid)
 
     def cause(self) -> str:
         """Wait for the process to end, and describe how it has ended."""
