@@ -132,6 +132,20 @@ def test_calls_are_sent_again_in_the_order_in_which_they_were_made() -> None:
     assert script.said() == [request(n, b"%d" % i) for i, n in enumerate((5, 6, 7, 4))]
 
 
+def test_calls_that_had_left_are_sent_again_before_those_that_the_socket_had_refused() -> None:
+    script = connected()
+    script.room = 2
+    for n in range(4):
+        script.session.call(b"echo", [b"%d" % n], script.now, ttl=5.0)
+    script.turn()
+    script.session.call(b"echo", [b"4"], script.now, ttl=5.0)
+    assert [word[2] for word in script.said()] == [b"0", b"1"]
+    script.cut()
+    script.room = 99
+    script.connect()
+    assert [word[2] for word in script.said()] == [b"0", b"1", b"2", b"3", b"4"]
+
+
 def test_call_is_not_sent_again_when_its_deadline_has_passed() -> None:
     script = connected()
     call = script.call(ttl=1.0)

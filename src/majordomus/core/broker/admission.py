@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
-from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
-from majordomus.core.broker.queueing import exceeded_bound
+from majordomus.core.broker.error_texts import TARGET_GONE
+from majordomus.core.broker.queueing import exceeded_bound, hopeless_now
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
-from majordomus.core.broker.state.transitions import AT_WORKER, LOST, SERVING
+from majordomus.core.broker.state.transitions import AT_WORKER, LOST
 from majordomus.core.broker.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
@@ -134,10 +134,10 @@ class Admission:
         if (
             flags & spec.FAIL_FAST
             and self.hooks.holding is None
-            and not self._someone_serves(service)
+            and (hopeless := hopeless_now(self.registry, service, target, called, peer))
         ):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
+            raise RefusalError(spec.UNAVAILABLE, hopeless)
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.ask(
             peer,
@@ -224,9 +224,10 @@ class Admission:
         service, target = request.service, request.target
         if target is not None and target.state is LOST:  # while a hook thought about it
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
-            text = no_worker_serves(self.registry, request.called, request.caller)
-            self.completion.fail(request, spec.UNAVAILABLE, text, now)
+        elif request.flags & spec.FAIL_FAST and (
+            hopeless := hopeless_now(self.registry, service, target, request.called, request.caller)
+        ):
+            self.completion.fail(request, spec.UNAVAILABLE, hopeless, now)
         elif service.own:
             self._manage(request, now)
         else:
@@ -293,12 +294,6 @@ class Admission:
             )
         return service
 
-    def _someone_serves(self, service: Service) -> bool:
-        """Whether a request may hope for a worker that is there: one that drains takes nothing."""
-        if service.name.startswith(spec.MMI_PREFIX):
-            return True
-        return any(worker.state is SERVING for worker in service.workers.values())
-
     def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
         """The full name of the service that `peer` may call as `called`. With hooks the right is
         asked when they have decided: they may say who asks."""
@@ -349,6 +344,7 @@ def avoid_first_worker(request: AcceptedRequest) -> bool:
     first = request.peer.open.get(conversation(id, request.envelope))
     if first is None or first.service is not request.service or first.state not in AT_WORKER:
         return False
+    request.hedge = True
     if first.worker is not None:
         request.rejected = {first.worker}
     return True

@@ -35,7 +35,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     judges."""
 
     drain_timeout: float = 10.0
-    """How long a broker that was asked to stop waits for its open requests."""
+    """How long a broker that was asked to stop waits until its open requests have ended and their
+    answers have left."""
     send_hwm: int = 1000
     """Messages that the socket itself holds for one peer; in bytes at most this times
     `max_message`."""

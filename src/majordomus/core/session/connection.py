@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Final
 
 from majordomus.core.session.backoff import Rng, delay
+from majordomus.core.session.limits import announced
 from majordomus.core.session.transitions import CONNECTION, ConnectionState, TransitionRow
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
@@ -87,6 +88,8 @@ class Connection:
         self.sent_at = 0.0
         self.due = 0.0 if connect_timeout < inf else inf
         self.present = False
+        self.max_message = 0
+        self.max_part = 0
         self._endpoints = endpoints
         self._connect_timeout = connect_timeout
         self._first = first
@@ -204,6 +207,7 @@ class Connection:
 
     def _open(self, now: float) -> None:
         self._opened_at = self.received_at = self.sent_at = now
+        self.max_message = self.max_part = 0
         self.present = False
         self.due = inf
 
@@ -245,6 +249,8 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
         liveness = named
     interval = max(header.ttl / 1000, SHORTEST_INTERVAL) if header.ttl else connection.interval
     connection.announce(interval, liveness, now)
+    connection.max_message = announced(values, "max_message")
+    connection.max_part = announced(values, "max_part")
     return values
 
 
