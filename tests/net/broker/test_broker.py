@@ -185,6 +185,38 @@ class TestConnections:
         eventually(lambda: living() == b"404", within=2.0)
 
 
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq ends the connection")
+class TestTooLarge:
+    """A message of many times `max_message` costs its sender a 413, and others nothing."""
+
+    SETTINGS = BrokerSettings(max_message=100_000, drain_timeout=0.2)
+
+    @pytest.mark.parametrize("size", [150_000, 1_000_000, 20_000_000])
+    def test_client_gets_413_and_continues_on_its_connection(self, peers: Peers, size: int) -> None:
+        with Broker(self.SETTINGS, bind="tcp://127.0.0.1:0") as broker:
+            client = peers(broker.endpoints[0])
+            client.request(b"mmi.service", bytes(size))
+            header, _ = client.receive()
+            assert (header[0], header[3], header[2]) == (spec.FINAL, 1, 413)
+            client.request(b"mmi.service", b"echo", id=2)
+            header, body = client.receive(within=10.0)
+            assert (header[3], header[2], body) == (2, 200, [b"404"])
+
+    def test_worker_that_answers_too_much_stays_and_answers_the_others(self, peers: Peers) -> None:
+        with Broker(self.SETTINGS, bind="tcp://127.0.0.1:0") as broker:
+            worker, one, other = (peers(broker.endpoints[0]) for _ in range(3))
+            worker.ready(b"echo", capacity=2)
+            one.request(b"echo", b"much")
+            first, _ = worker.receive()
+            other.request(b"echo", b"little", flags=spec.ONCE)
+            second, _ = worker.receive()
+            worker.final(first[3], bytes(5_000_000))
+            worker.final(second[3], b"done")
+            assert one.receive()[0][2] == 413
+            header, body = other.receive(within=10.0)
+            assert (header[2], body) == (200, [b"done"])
+
+
 @pytest.fixture
 def slow_peers() -> Iterator[Peers]:
     """A function that makes raw peers whose sockets hold 300 messages that were not read."""

@@ -176,7 +176,7 @@ class WorkerSession(WorkerSessionBase):
         if state is not _HELD:
             _ON_FINAL[state]
         most = self._connection.max_message
-        if most and (text := excess(frames, most)):
+        if most and status != spec.TOO_LARGE and (text := excess(frames, most)):
             status, frames = spec.TOO_LARGE, [text]
         if self._codec is not None:
             self._legacy_final(self._codec, dispatch_id, status, frames, now)
