@@ -258,11 +258,11 @@ class Admission:
 
     def _size(self, body: list[Frame]) -> int:
         if len(body) > self._max_frames:
-            text = f"{len(body)} frames; at most {self._max_frames} are allowed"
+            text = f"{len(body)} frames or more; at most {self._max_frames} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
         size = size_of(body)
         if size > self._max_message:
-            text = f"{size} bytes; at most {self._max_message} are allowed"
+            text = f"{size} bytes or more; at most {self._max_message} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
         return size
 
