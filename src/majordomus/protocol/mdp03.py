@@ -77,6 +77,12 @@ class Fields:
         self.metadata = whole[end:] if end < size else b""
 
 
+def with_ttl(header: Frame, ttl: int) -> Frame:
+    """`header` with another ttl, in milliseconds; everything else is copied."""
+    magic, command, flags, code, id, _ = HEAD.unpack_from(header)
+    return HEAD.pack(magic, command, flags, code, id, ttl) + header[HEAD.size :]
+
+
 def parse(header: Frame) -> Fields:
     """The fields of one header, in an object of their own. Raises: RemoteProtocolError."""
     found = Fields()

@@ -29,7 +29,7 @@ def refused(harness: BrokerHarness) -> dict[int, int]:
 def test_body_of_too_many_frames_is_refused(make_harness: MakeHarness) -> None:
     harness = make_harness(max_frames=2)
     harness.request(C, 1, b"", b"", b"")
-    text = b"3 frames; at most 2 are allowed"
+    text = b"3 frames or more; at most 2 are allowed"
     assert harness.messages() == [final(C, 1, text, status=413)]
     assert refused(harness) == {413: 1}
 
@@ -41,7 +41,9 @@ def test_body_of_too_many_bytes_is_refused(make_harness: MakeHarness) -> None:
     harness.request(C, 1, b"x" * 6, b"x" * 4)
     assert harness.messages() == [harness.request_to(W, 1, C, b"x" * 6, b"x" * 4)]
     harness.request(C, 2, b"x" * 6, b"x" * 5)
-    assert harness.messages() == [final(C, 2, b"11 bytes; at most 10 are allowed", status=413)]
+    assert harness.messages() == [
+        final(C, 2, b"11 bytes or more; at most 10 are allowed", status=413)
+    ]
 
 
 @pytest.mark.parametrize("body", [[b"x" * 11], [b""] * 4])
@@ -460,7 +462,7 @@ def test_legacy_request_that_is_refused_is_answered_where_that_is_set(
     harness = make_harness(max_message=10, legacy_errors="reply")
     codec = LEGACY[dialect]
     harness.receive(C, *codec.c2b_request(b"echo", [b"x" * 11]))
-    text = b"11 bytes; at most 10 are allowed"
+    text = b"11 bytes or more; at most 10 are allowed"
     assert harness.messages() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
 
 

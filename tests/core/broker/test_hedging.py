@@ -100,7 +100,7 @@ def test_second_try_whose_worker_declines_too_fails(harness: BrokerHarness) -> N
     try_again(harness, 2, first=1)
     harness.sent()
     harness.reject(W, number(2))
-    assert harness.messages() == [final(C, 2, b"every worker of 'echo' declined", status=503)]
+    assert harness.messages() == [final(C, 2, NO_OTHER, status=503)]
 
 
 def test_first_try_goes_on_when_the_second_was_refused(harness: BrokerHarness) -> None:
@@ -133,3 +133,42 @@ def test_key_that_is_no_id_or_only_looks_like_the_mark_means_nothing(
         packed = metadata.pack(values)
         harness.request(C, id, b"x", flags=spec.METADATA, metadata=packed)
     assert [worker for worker, _ in harness.dispatched()] == [V, V, V]
+
+
+def test_second_try_whose_worker_is_lost_fails_and_waits_in_no_queue(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(V)
+    harness.worker(W)
+    harness.request(C, 1, b"x")
+    try_again(harness, 2, first=1)
+    harness.sent()
+    harness.leave(W)
+    assert harness.messages() == [final(C, 2, NO_OTHER, status=503)]
+    assert harness.machine.registry.queued == 0
+    harness.answer(V, number(1), b"first")
+    assert harness.messages() == [final(C, 1, b"first", worker=V)]
+
+
+def test_second_try_whose_worker_is_lost_goes_to_a_third_one_that_is_free(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(V)
+    harness.worker(W)
+    harness.request(C, 1, b"x")
+    try_again(harness, 2, first=1)
+    harness.worker(b"worker-x")
+    harness.sent()
+    harness.leave(W)
+    assert harness.dispatched() == [(b"worker-x", number(3))]
+
+
+def test_second_try_that_a_worker_declines_waits_for_no_busy_one(harness: BrokerHarness) -> None:
+    for worker in (V, W, b"worker-x"):
+        harness.worker(worker)
+    harness.request(C, 1, b"x")
+    try_again(harness, 2, first=1)
+    harness.request(D, 1, b"y")
+    harness.sent()
+    harness.reject(W, number(2))
+    assert harness.messages() == [final(C, 2, NO_OTHER, status=503)]

@@ -134,6 +134,20 @@ def test_calls_are_sent_again_in_the_order_in_which_they_were_made() -> None:
     assert script.said() == [request(n, b"%d" % i) for i, n in enumerate((5, 6, 7, 4))]
 
 
+def test_calls_that_had_left_are_sent_again_before_those_that_the_socket_had_refused() -> None:
+    script = connected()
+    script.room = 2
+    for n in range(4):
+        script.session.call(b"echo", [b"%d" % n], script.now, ttl=5.0)
+    script.turn()
+    script.session.call(b"echo", [b"4"], script.now, ttl=5.0)
+    assert [word[2] for word in script.said()] == [b"0", b"1"]
+    script.cut()
+    script.room = 99
+    script.connect()
+    assert [word[2] for word in script.said()] == [b"0", b"1", b"2", b"3", b"4"]
+
+
 def test_call_is_not_sent_again_when_its_deadline_has_passed() -> None:
     script = connected()
     call = script.call(ttl=1.0)
@@ -779,3 +793,80 @@ def test_answers_to_rubbish_do_not_pile_up_at_a_full_socket() -> None:
     script.full = False
     script.pass_time(1.0)
     assert len(script.said()) == 1000
+
+
+# ── the sizes that WELCOME announces ──────────────────────────────────────────────────────────────
+
+
+def limited() -> ClientScript:
+    """A client whose broker takes bodies of 10 bytes and parts of 5."""
+    script = connected(presence=True)
+    welcome(script, max_message=10, max_part=5)
+    script.out()
+    return script
+
+
+def excess(size: int, most: int) -> list[bytes]:
+    return [b"%d bytes; the broker takes at most %d" % (size, most)]
+
+
+def test_body_that_is_larger_than_the_broker_takes_ends_with_413_and_nothing_is_sent() -> None:
+    script = limited()
+    script.call(b"12345", b"67890")
+    number = script.call(b"12345", b"678901")
+    assert script.out() == (
+        [request(1, b"12345", b"67890")],
+        [Final(number, 413, excess(11, 10), b"")],
+        [],
+    )
+
+
+def test_one_way_message_and_event_that_are_too_large_are_dropped_and_counted() -> None:
+    script = limited()
+    script.call(bytes(11), flags=spec.ONE_WAY)
+    script.session.publish(b"news", [bytes(12)], script.now, ttl=5.0)
+    script.turn()
+    ((event,), sent) = script.events(), script.said()
+    assert (sent, script.session.dropped) == ([], 1)
+    assert (event.what, event.name, event.status, event.frames) == (
+        "publish",
+        b"news",
+        413,
+        excess(12, 10),
+    )
+
+
+def test_part_that_is_larger_than_the_broker_takes_ends_the_call_with_413() -> None:
+    script = limited()
+    number = script.call(b"x", flags=spec.MORE)
+    script.session.streams.part(number, [b"12345"])
+    script.turn()
+    script.out()
+    script.session.streams.part(number, [b"123456"])
+    script.turn()
+    assert script.out() == (
+        [("CANCEL", {"id": number})],
+        [Final(number, 413, excess(6, 5), b"")],
+        [],
+    )
+
+
+def test_sizes_are_unknown_again_on_the_next_connection() -> None:
+    script = limited()
+    script.cut()
+    script.connect()
+    script.out()
+    number = script.call(bytes(11))
+    assert script.said() == [request(number, bytes(11))]
+
+
+def test_call_that_waited_for_a_broker_with_a_lower_limit_ends_with_413() -> None:
+    script = limited()
+    script.full = True
+    script.call(b"x")
+    script.session._connection.max_message = 5
+    number = script.call(bytes(5))
+    script.session._connection.max_message = 4
+    script.full = False
+    script.pass_time(0.1)
+    assert script.events() == [Final(number, 413, excess(5, 4), b"")]

@@ -11,7 +11,7 @@ from majordomus.core.client.login import MOST_METADATA, LoginSession
 from majordomus.core.client.session import ClientSettings
 from majordomus.core.session.login import LOGIN, Credentials, Login, LoginState
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.session_harness import (
@@ -346,3 +346,98 @@ def test_published_event_comes_after_hello() -> None:
     assert hello[0] == "HELLO"
     assert (event[0], event[1]["service"], event[2:]) == ("EVENT", b"news", (b"x",))
     assert "metadata" not in event[1]
+
+
+# a token that the broker refuses
+
+
+def test_subscription_behind_a_refused_hello_is_kept_and_sent_again_with_a_new_token() -> None:
+    client = LoginScript()
+    client.session.subscribe(b"news.>", client.now)
+    client.connect()
+    client.approve(1)
+    client.out()
+    client.cut()
+    client.connect()
+    hello, subscribe = client.said()
+    client.session.receive(
+        [mdp03.pack(spec.FINAL, id=hello[1]["id"], code=401), b"expired"], client.now
+    )
+    client.final(subscribe[1]["id"], b"expired", status=401)
+    assert client.events() == []
+    client.out()
+    client.connect()
+    ((_, fields, *_),) = client.said()
+    client.approve(fields["id"], b"t2")
+    hello, subscribe = client.said()
+    assert hello == hello_word(hello[1]["id"], "t2", client.session._session)
+    assert (subscribe[0], subscribe[1]["service"]) == ("SUBSCRIBE", b"news.>")
+    assert client.events() == []
+
+
+def test_subscription_that_is_refused_with_the_new_token_too_ends() -> None:
+    client = LoginScript()
+    client.session.subscribe(b"news.>", client.now)
+    client.connect()
+    client.approve(1)
+    for given in (b"t2", b"t3"):
+        subscribe = client.said()[-1]
+        client.final(subscribe[1]["id"], b"no", status=401)
+        if given == b"t2":
+            client.connect()
+            ((_, fields, *_),) = [word for word in client.said() if word[0] == "REQUEST"]
+            client.approve(fields["id"], given)
+    assert [(event.status, event.name) for event in client.events()] == [(401, b"news.>")]
+
+
+@pytest.mark.parametrize("dialect", list(LEGACY))
+def test_call_of_an_older_dialect_after_the_tokens_life_logs_in_first(dialect: Dialect) -> None:
+    """Nobody drives the session of an idle client: no timer has renewed the token."""
+    client = LoginScript(dialect=dialect)
+    client.connect()
+    client.hear(*answer(dialect, b"t1", b"900", service=b"login"))
+    client.said()
+    client.now += 1000
+    client.session.call(b"echo", [b"x"], client.now, ttl=5.0)
+    client.turn()
+    assert client.said() == [asked(dialect, b"ann", b"secret", service=b"login")]
+    client.hear(*answer(dialect, b"t2", b"900", service=b"login"))
+    assert client.said() == [asked(dialect, b"t2", b"x")]
+
+
+@pytest.mark.parametrize("dialect", list(LEGACY))
+def test_refused_token_that_an_older_broker_reports_is_replaced_and_the_call_sent_again(
+    dialect: Dialect,
+) -> None:
+    client = LoginScript(dialect=dialect)
+    client.connect()
+    client.hear(*answer(dialect, b"t1", b"900", service=b"login"))
+    client.said()
+    client.call(b"x")
+    client.said()
+    client.hear(*answer(dialect, b"401", b"the token is refused"))
+    assert client.said() == [asked(dialect, b"ann", b"secret", service=b"login")]
+    client.hear(*answer(dialect, b"t2", b"900", service=b"login"))
+    assert client.said() == [asked(dialect, b"t2", b"x")]
+    client.hear(*answer(dialect, b"401", b"refused again"))
+    (event,) = client.events()
+    assert (event.status, event.frames) == (401, [b"refused again"])
+
+
+@pytest.mark.parametrize("dialect", list(LEGACY))
+def test_call_of_an_older_dialect_that_got_no_answer_lets_the_next_one_log_in(
+    dialect: Dialect,
+) -> None:
+    """A broker that refuses the token may say nothing, as after a rotation of its keys."""
+    client = LoginScript(dialect=dialect)
+    client.connect()
+    client.hear(*answer(dialect, b"t1", b"900", service=b"login"))
+    client.call(b"x", ttl=1.0)
+    client.out()
+    client.pass_time(1.1)
+    assert [event.status for event in client.events()] == [408]
+    client.connect()
+    client.call(b"y")
+    assert client.said() == [asked(dialect, b"ann", b"secret", service=b"login")]
+    client.hear(*answer(dialect, b"t2", b"900", service=b"login"))
+    assert client.said() == [asked(dialect, b"t2", b"y")]

@@ -10,7 +10,7 @@ from majordomus.core.session.login import Credentials
 from majordomus.core.worker.login import LoginWorkerSession
 from majordomus.core.worker.session import WorkerSettings
 from majordomus.errors import LocalProtocolError
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Dialect
 from tests.core.session_harness import Script, WorkerScript, ids, shortest
 
@@ -79,6 +79,28 @@ def test_refused_hello_takes_a_new_connection_and_a_new_token() -> None:
     assert worker.said() == [question(3)]
     worker.answered(3, b"t2", b"900")
     assert worker.said() == [hello(4, "t2"), READY]
+
+
+def test_subscription_behind_a_refused_hello_is_kept_and_sent_again_with_a_new_token() -> None:
+    worker = LoginScript()
+    worker.session.subscribe(b"news.>", worker.now)
+    worker.connect()
+    worker.answered(1, b"t1", b"900")
+    worker.out()
+    worker.cut()
+    worker.pass_time(1)
+    worker.connect()
+    greeting, _, subscribe = worker.said()
+    refused = [mdp03.pack(spec.FINAL, id=greeting[1]["id"], code=401), b"revoked"]
+    worker.session.receive(refused, worker.now)
+    worker.answered(subscribe[1]["id"], b"revoked", status=401)
+    worker.said()
+    worker.pass_time(1)
+    worker.connect()
+    asked = worker.said()[-1]
+    worker.answered(asked[1]["id"], b"t2", b"900")
+    assert [word[0] for word in worker.said()] == ["HELLO", "READY", "SUBSCRIBE"]
+    assert worker.events() == []
 
 
 def test_refused_login_is_tried_again_later() -> None:

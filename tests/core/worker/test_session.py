@@ -695,3 +695,43 @@ def test_disconnect_without_a_reason_reports_none(
 ) -> None:
     script.say(spec.DISCONNECT, flags=spec.BROKER_METADATA, metadata=metadata.pack(values))
     assert script.events() == []
+
+
+# ── the sizes that WELCOME announces ──────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def limited() -> WorkerScript:
+    """A worker whose broker takes bodies of 10 bytes and parts of 5; it has one dispatch."""
+    script = WorkerScript()
+    script.connect()
+    field = metadata.pack({"max_message": 10, "max_part": 5})
+    script.welcome(flags=spec.BROKER_METADATA, metadata=field)
+    script.out()
+    script.request(7, b"x")
+    return script
+
+
+def test_answer_that_is_larger_than_the_broker_takes_becomes_a_413(limited: WorkerScript) -> None:
+    assert limited.final(limited.job(), bytes(11))
+    assert limited.said() == [final(7, b"11 bytes; the broker takes at most 10", status=413)]
+    limited.request(8, b"x")
+    assert limited.final(limited.job(), bytes(10))
+    assert limited.said() == [final(8, bytes(10))]
+
+
+def test_part_that_is_larger_than_the_broker_takes_ends_the_dispatch_with_413(
+    limited: WorkerScript,
+) -> None:
+    job = limited.job()
+    assert limited.partial(job, bytes(5))
+    limited.said()
+    assert not limited.partial(job, bytes(6))
+    assert limited.said() == [final(7, b"6 bytes; the broker takes at most 5", status=413)]
+    assert limited.events() == [Cancel(job)]
+
+
+def test_event_that_is_larger_than_the_broker_takes_is_lost_here(limited: WorkerScript) -> None:
+    assert not limited.session.publish(b"news", [bytes(11)], limited.now)
+    assert not limited.session.push(b"client", [bytes(11)], limited.now)
+    assert limited.session.publish(b"news", [bytes(10)], limited.now)

@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.broker import Broker
+from majordomus.net.zmq import select as wires
+from majordomus.net.zmq import sockets
 from majordomus.protocol import spec
 from tests.net.conftest import QUICK, RawPeer, complaints, eventually
 
@@ -182,6 +185,58 @@ class TestConnections:
         eventually(lambda: living() == b"404", within=2.0)
 
 
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq ends the connection")
+class TestTooLarge:
+    """A message of many times `max_message` costs its sender a 413, and others nothing."""
+
+    SETTINGS = BrokerSettings(max_message=100_000, drain_timeout=0.2)
+
+    @pytest.mark.parametrize("size", [150_000, 1_000_000, 20_000_000])
+    def test_client_gets_413_and_continues_on_its_connection(self, peers: Peers, size: int) -> None:
+        with Broker(self.SETTINGS, bind="tcp://127.0.0.1:0") as broker:
+            client = peers(broker.endpoints[0])
+            client.request(b"mmi.service", bytes(size))
+            header, _ = client.receive()
+            assert (header[0], header[3], header[2]) == (spec.FINAL, 1, 413)
+            client.request(b"mmi.service", b"echo", id=2)
+            header, body = client.receive(within=10.0)
+            assert (header[3], header[2], body) == (2, 200, [b"404"])
+
+    def test_worker_that_answers_too_much_stays_and_answers_the_others(self, peers: Peers) -> None:
+        with Broker(self.SETTINGS, bind="tcp://127.0.0.1:0") as broker:
+            worker, one, other = (peers(broker.endpoints[0]) for _ in range(3))
+            worker.ready(b"echo", capacity=2)
+            one.request(b"echo", b"much")
+            first, _ = worker.receive()
+            other.request(b"echo", b"little", flags=spec.ONCE)
+            second, _ = worker.receive()
+            worker.final(first[3], bytes(5_000_000))
+            worker.final(second[3], b"done")
+            assert one.receive()[0][2] == 413
+            header, body = other.receive(within=10.0)
+            assert (header[2], body) == (200, [b"done"])
+
+
+@pytest.fixture
+def slow_peers() -> Iterator[Peers]:
+    """A function that makes raw peers whose sockets hold 300 messages that were not read."""
+    made: list[RawPeer] = []
+
+    def make(url: str) -> RawPeer:
+        peer = RawPeer.__new__(RawPeer)
+        peer.socket = sockets.dealer()
+        for option, value in ((zmq.RCVHWM, 300), (zmq.RCVBUF, 10_000), (zmq.LINGER, 0)):
+            peer.socket.setsockopt(option, value)
+        peer.socket.setsockopt(zmq.IMMEDIATE, 0)
+        peer.socket.connect(url)
+        made.append(peer)
+        return peer
+
+    yield make
+    for peer in made:
+        peer.close()
+
+
 class TestDrain:
     def test_open_request_is_answered_and_a_new_one_refused(self, peers: Peers) -> None:
         broker = Broker(QUICK, bind="tcp://127.0.0.1:0")
@@ -219,6 +274,49 @@ class TestDrain:
         began = time.monotonic()
         broker.stop()
         assert 0.3 <= time.monotonic() - began < 1.0
+
+    @pytest.mark.skipif(not wires.OWN_ZMTP, reason="libzmq does not tell what it has not sent")
+    def test_answers_that_wait_for_a_slow_client_arrive_before_the_broker_ends(
+        self, peers: Peers, slow_peers: Peers
+    ) -> None:
+        """1,000 answers of 20 KB fill the sockets' buffers, and the outbox behind them."""
+        settings = BrokerSettings(send_hwm=100, drain_timeout=20.0)
+        broker = Broker(settings, bind="tcp://127.0.0.1:0")
+        broker.start()
+        url = broker.endpoints[0]
+        worker, client = peers(url), slow_peers(url)
+        worker.ready(b"echo", capacity=1000)
+        for id in range(1, 1001):
+            client.request(b"echo", id=id, ttl=30_000, flags=spec.ONCE)
+            header, _ = worker.receive()
+            worker.final(header[3], bytes(20_000))
+        stopping = threading.Thread(target=broker.stop)
+        stopping.start()
+        time.sleep(0.5)
+        got = [client.receive(within=10.0) for _ in range(1000)]
+        assert [(header[0], header[2], header[3]) for header, _ in got] == [
+            (spec.FINAL, 200, id) for id in range(1, 1001)
+        ]
+        stopping.join(10.0)
+        assert not stopping.is_alive()
+
+    def test_answers_that_are_given_up_are_counted_in_the_log(
+        self, peers: Peers, slow_peers: Peers, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broker = Broker(BrokerSettings(send_hwm=10, drain_timeout=0.3), bind="tcp://127.0.0.1:0")
+        broker.start()
+        url = broker.endpoints[0]
+        worker, client = peers(url), slow_peers(url)
+        worker.ready(b"echo", capacity=1000)
+        for id in range(1, 501):
+            client.request(b"echo", id=id, ttl=30_000)
+            header, _ = worker.receive()
+            worker.final(header[3], bytes(40_000))
+        broker.stop()
+        (line,) = [r.getMessage() for r in caplog.records if "open requests" in r.getMessage()]
+        answers, messages = (int(word) for word in line.split() if word.isdigit() and word != "0")
+        assert line.startswith("ended with 0 open requests, and with ")
+        assert answers >= 50 and messages > 0
 
     def test_idle_broker_stops_at_once(self) -> None:
         with Broker(bind="tcp://127.0.0.1:0"):

@@ -9,11 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.errors import ConfigurationError, HandlerFailed, LocalProtocolError
+from majordomus.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    HandlerFailed,
+    LocalProtocolError,
+)
 from majordomus.net.bodies import Reply
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
@@ -177,6 +183,94 @@ class TestHandlers:
             assert client.call("echo", b"not delayed").body == b"not delayed"
             seen.release.set()
             assert {future.result(5).body for future in futures} == {b"released"}
+
+    def test_async_handler_does_not_wait_for_handlers_that_block_their_threads(
+        self, url: str, seen: Seen
+    ) -> None:
+        worker = Worker(url, threads=2)
+        serve_all(worker, seen)
+
+        @worker.service
+        async def fast(request: Request) -> bytes:
+            return b"fast"
+
+        with worker, Client(url) as client:
+            worker.wait_ready()
+            futures = [client.submit("block") for _ in range(5)]
+            assert seen.running.acquire(timeout=2)
+            assert seen.running.acquire(timeout=2)
+            assert client.call("fast", timeout=2.0).body == b"fast"
+            seen.release.set()
+            assert {future.result(5).body for future in futures} == {b"released"}
+
+    @pytest.mark.parametrize("kind", ["loop", "thread"])
+    def test_capacity_holds_for_all_brokers_of_a_worker_together(self, kind: str) -> None:
+        running, most = [0], [0]
+
+        async def in_loop(request: Request) -> None:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            await asyncio.sleep(0.02)
+            running[0] -= 1
+
+        lock = threading.Lock()
+
+        def in_thread(request: Request) -> None:
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            time.sleep(0.02)
+            with lock:
+                running[0] -= 1
+
+        with ExitStack() as stack:
+            brokers = [stack.enter_context(Broker(QUICK, bind="tcp://127.0.0.1:0")) for _ in "123"]
+            urls = [broker.endpoints[0] for broker in brokers]
+            worker = Worker(urls, capacity=2, threads=8)
+            worker.add("work", in_loop if kind == "loop" else in_thread)
+            clients = [stack.enter_context(Client(url, timeout=20.0)) for url in urls]
+            stack.enter_context(worker)
+            for client in clients:
+                client.call("work")
+            most[0] = 0
+            calls = [client.submit("work") for _ in range(8) for client in clients]
+            for call in calls:
+                call.result(20)
+            assert most == [2]
+            worker.set_capacity(5)
+            calls = [client.submit("work") for _ in range(20) for client in clients]
+            for call in calls:
+                call.result(20)
+            assert most == [5]
+
+    def test_cancelled_request_that_waits_in_the_worker_never_runs(self, seen: Seen) -> None:
+        ran: list[bytes] = []
+        gate = asyncio.Event()
+
+        async def work(request: Request) -> None:
+            ran.append(request.body)
+            if request.body == b"first":
+                await gate.wait()
+
+        with ExitStack() as stack:
+            brokers = [stack.enter_context(Broker(QUICK, bind="tcp://127.0.0.1:0")) for _ in "12"]
+            urls = [broker.endpoints[0] for broker in brokers]
+            worker = Worker(urls, capacity=1)
+            worker.add("work", work)
+            one, other = (stack.enter_context(Client(url, timeout=20.0)) for url in urls)
+            stack.enter_context(worker)
+            for client in (one, other):
+                client.call("work", b"warm")
+            first = one.submit("work", b"first")
+            eventually(lambda: b"first" in ran)
+            with pytest.raises(DeadlineExceeded):
+                other.call("work", b"second", timeout=0.2)
+            one.submit("work", b"third")
+            assert worker._active is not None and worker._active._loop is not None
+            worker._active._loop.call_soon_threadsafe(gate.set)
+            first.result(5)
+            eventually(lambda: b"third" in ran)
+            assert ran == [b"warm", b"warm", b"first", b"third"]
 
     def test_capacity_is_the_number_of_threads_or_a_thousand(self, url: str, peers: Peers) -> None:
         threaded, free = Worker(url, threads=3), Worker(url)

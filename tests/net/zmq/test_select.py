@@ -127,6 +127,10 @@ print(wires.WIRE)
     assert reason in said.stdout
 
 
+SEEN = 67_500 if wires.OWN_ZMTP else 90_000
+"""Our own ZMTP delivers a message as soon as it exceeds 1,000 bytes and 64 KiB for its head."""
+
+
 @pytest.mark.parametrize("kind", ["native", "pyzmq"])
 class TestCutMessages:
     """The machine refuses a truncated message like any other that is too large."""
@@ -136,8 +140,8 @@ class TestCutMessages:
     @pytest.mark.parametrize(
         ("body", "text"),
         [
-            ([b"x" * 1500] * 60, "90000 bytes; at most 1000 are allowed"),
-            ([b""] * 2000, "116 frames; at most 100 are allowed"),
+            ([b"x" * 1500] * 60, f"{SEEN} bytes or more; at most 1000 are allowed"),
+            ([b""] * 2000, "116 frames or more; at most 100 are allowed"),
         ],
         ids=["bytes", "frames"],
     )

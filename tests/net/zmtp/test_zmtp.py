@@ -428,7 +428,7 @@ def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
 def test_excess_of_a_message_is_dropped_and_the_next_message_is_whole(
     make: Callable[..., Router],
 ) -> None:
-    router = make(max_frames=4, max_bytes=1000, max_message=100_000)
+    router = make(max_frames=4, max_bytes=1000, max_dropped=100_000)
     with plain.create_connection(("127.0.0.1", router.port)) as raw:
         introduce(router, raw)
         raw.sendall(
@@ -442,29 +442,62 @@ def test_excess_of_a_message_is_dropped_and_the_next_message_is_whole(
     assert got[0] == [b"a" * 600, b"b" * 400]
     assert [len(frame) for frame in got[1]] == [600, 401]
     assert isinstance(got[1][1], Cut)
-    assert [len(frame) for frame in got[2]] == [1, 1, 1, 1, 2]
+    assert [len(frame) for frame in got[2]] == [1, 1, 1, 1, 1]
     assert [len(frame) for frame in got[3]] == [50_000]
     assert got[4] == [b"", b"whole"]
+
+
+@pytest.mark.parametrize("rest", [1, 100, 99_000])
+def test_message_that_is_too_large_is_delivered_before_its_rest_has_arrived(
+    make: Callable[..., Router], rest: int
+) -> None:
+    router = make(max_frames=10, max_bytes=1000, max_dropped=100_000)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        peer = introduce(router, raw)
+        sent = packed(b"head", b"x" * 99_500)
+        raw.sendall(sent[:-rest])
+        ((who, (head, cut)),) = router.all_of(1)
+        assert (who, head, len(cut), type(cut)) == (peer, b"head", 99_500, Cut)
+        raw.sendall(sent[-rest:] + packed(b"", b"whole"))
+        assert router.all_of(1) == [(peer, [b"", b"whole"])]
+
+
+def test_message_that_is_too_large_may_go_on_for_a_bounded_time(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_bytes=1000, max_dropped=1_000_000, max_dropping=0.2)
+    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        peer = introduce(router, raw)
+        raw.sendall(packed(b"head", b"x" * 500_000)[:2000])
+        assert [who for who, _ in router.all_of(1)] == [peer]
+        raw.sendall(b"x" * 100)
+        for _ in range(5):
+            router.turn()
+        time.sleep(0.25)
+        raw.sendall(b"x" * 100)
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, zmtp.ENDLESS)
 
 
 @pytest.mark.parametrize(
     ("sent", "why"),
     [
-        (b"\x02" + (100_001).to_bytes(8), zmtp.TOO_LARGE),
+        (b"\x02" + (200_000).to_bytes(8) + bytes(110_000), zmtp.ENDLESS),
         (packed(*[b"x" * 60_000] * 3), zmtp.ENDLESS),
+        (packed(*[b""] * 60_000), zmtp.ENDLESS),
         (b"\x02" + b"\xff" * 8, zmtp.TOO_LARGE),
         (b"\x08\x01x", zmtp.MALFORMED),
         (b"\x06" + (5000).to_bytes(8), zmtp.MALFORMED),
     ],
-    ids=["frame", "message", "length", "flags", "command"],
+    ids=["frame", "message", "empty-frames", "length", "flags", "command"],
 )
-def test_connection_with_a_message_beyond_max_message_is_ended(
+def test_connection_with_a_message_whose_rest_is_too_long_is_ended(
     make: Callable[..., Router], sent: bytes, why: str
 ) -> None:
-    router = make(max_frames=10, max_bytes=1000, max_message=100_000)
+    router = make(max_frames=10, max_bytes=1000, max_dropped=100_000)
     with plain.create_connection(("127.0.0.1", router.port)) as raw:
         peer = introduce(router, raw)
-        raw.sendall(sent)
+        with suppress(ConnectionError):
+            raw.sendall(sent)
         assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, why)
         assert is_ended(raw)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import mmi
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
-from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
-from majordomus.core.broker.queueing import exceeded_bound
+from majordomus.core.broker.error_texts import TARGET_GONE
+from majordomus.core.broker.queueing import exceeded_bound, hopeless_now
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
-from majordomus.core.broker.state.transitions import AT_WORKER, LOST, SERVING
+from majordomus.core.broker.state.transitions import AT_WORKER, LOST
 from majordomus.core.broker.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
@@ -141,10 +141,10 @@ class Admission:
         if (
             flags & spec.FAIL_FAST
             and self.hooks.holding is None
-            and not self._has_serving_worker(service)
+            and (hopeless := hopeless_now(self.registry, service, target, called, peer))
         ):
             self.registry.tidy(service)
-            raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
+            raise RefusalError(spec.UNAVAILABLE, hopeless)
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.fill(
             peer,
@@ -236,9 +236,10 @@ class Admission:
         service, target = request.service, request.target
         if target is not None and target.state is LOST:  # lost while a decision was pending
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        elif request.flags & spec.FAIL_FAST and not self._has_serving_worker(service):
-            text = no_worker_serves(self.registry, request.called, request.caller)
-            self.completion.fail(request, spec.UNAVAILABLE, text, now)
+        elif request.flags & spec.FAIL_FAST and (
+            hopeless := hopeless_now(self.registry, service, target, request.called, request.caller)
+        ):
+            self.completion.fail(request, spec.UNAVAILABLE, hopeless, now)
         elif service.own:
             self._answer_mmi(request, now)
         else:
@@ -269,11 +270,11 @@ class Admission:
 
     def _size(self, body: list[Frame]) -> int:
         if len(body) > self._max_frames:
-            text = f"{len(body)} frames; at most {self._max_frames} are allowed"
+            text = f"{len(body)} frames or more; at most {self._max_frames} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
         size = size_of(body)
         if size > self._max_message:
-            text = f"{size} bytes; at most {self._max_message} are allowed"
+            text = f"{size} bytes or more; at most {self._max_message} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
         return size
 
@@ -308,12 +309,6 @@ class Admission:
                 spec.TOO_MANY, f"{len(self.registry.services)} services are known already"
             )
         return service
-
-    def _has_serving_worker(self, service: Service) -> bool:
-        """Whether a worker serves the service. One that drains accepts no requests."""
-        if service.name.startswith(spec.MMI_PREFIX):
-            return True
-        return any(worker.state is SERVING for worker in service.workers.values())
 
     def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
         """The full name of the service that `peer` calls as `called`, if the access rules allow it.
@@ -370,6 +365,7 @@ def avoid_first_worker(request: AcceptedRequest) -> bool:
     first = request.peer.open.get(conversation(id, request.envelope))
     if first is None or first.service is not request.service or first.state not in AT_WORKER:
         return False
+    request.hedge = True
     if first.worker is not None:
         request.rejected = {first.worker}
     return True

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -253,24 +254,27 @@ class Completion:
     # ── what every end does ───────────────────────────────────────────────────────────────────────
 
     def _end(self, request: AcceptedRequest, event: str, now: float, status: int) -> None:
-        """Take an open request out of its queue or from its worker, which gets CANCEL and keeps the
-        slot."""
+        """Take an open request out of its queue or from its worker. A worker that has got it gets
+        CANCEL and keeps the slot; what has not left for it does not leave (rule 5)."""
         if request.queue is not None:
             request.queue.remove(request)
             self.registry.leave_queue(request)
         worker = request.worker if request.state in AT_WORKER else None
         request.move(event)
-        if worker is not None and worker.dialect is MDP03 and self._has_slot(request):
+        if worker is not None and self.outgoing.withdraw(worker, request.dispatch_id):
+            worker.not_delivered(request.dispatch_id)
+        elif worker is not None and worker.dialect is MDP03 and self._waits_for(worker, request):
             message = encoding.cancel(request)
             self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch_id, now)
-        streamed = request.stream is not None
         self._close(request, status)
         self.registry.history.ended(request, now)
-        if worker is not None and (streamed or worker.dialect is DELPHI):
-            self.queueing.ended_at(request, worker, streamed, now)
+        if worker is not None:
+            self.queueing.ended_at(request, worker, now)
 
-    def _has_slot(self, request: AcceptedRequest) -> bool:
-        return self.dispatcher.held_as(request.worker, request.dispatch_id) is request
+    def _waits_for(self, worker: RegisteredWorker, request: AcceptedRequest) -> bool:
+        """Whether `worker` has got `request`, or will get it, and has not answered it."""
+        id = request.dispatch_id
+        return self.dispatcher.held_as(worker, id) is request and not worker.is_undelivered(id)
 
     def _close(self, request: AcceptedRequest, status: int) -> None:
         """Release everything that an ended request held, except its slot."""

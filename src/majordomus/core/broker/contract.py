@@ -141,11 +141,10 @@ class Machine(Protocol):
         Any thread may call it.
         """
 
-    def find_worker(self, service: bytes) -> WorkerInfo | None:
-        """Return the worker of a service with the lowest share of used slots; None when all are
-        full.
+    def find_worker(self, service: bytes, key: bytes = b"") -> WorkerInfo | None:
+        """Return the worker that the strategy of a service chooses now; None when none is free.
 
-        Any thread may call it.
+        `key`: what `sticky` chooses by.
         """
 
     # ── the broker as a client ────────────────────────────────────────────────────────────────────
@@ -194,7 +193,11 @@ class Machine(Protocol):
 
     @property
     def drained(self) -> bool:
-        """Whether no accepted request is open."""
+        """Whether no accepted request is open, and no answer waits in an outbox."""
+
+    @property
+    def unfinished(self) -> tuple[int, int]:
+        """The number of open requests, and of answers that wait in outboxes."""
 
     def close(self, now: float) -> None:
         """Send DISCONNECT to every worker and every client with presence. Nothing may follow but

@@ -18,7 +18,6 @@ cdef double ROUNDING
 
 @cython.locals(
     flags=int,
-    left="long long",
     peer=Peer,
     user=str,
     header=bytes,
@@ -28,6 +27,8 @@ cdef double ROUNDING
     body=list,
 )
 cpdef list request_to(RegisteredWorker worker, AcceptedRequest request, double now, list joined=*)
+@cython.locals(left="long long")
+cdef long long _time_left(AcceptedRequest request, double now) except -1
 cpdef list heartbeat(object dialect)
 cpdef list cancel(AcceptedRequest request)
 cpdef list part(AcceptedRequest request, list frames, int flags, bytes metadata_field)

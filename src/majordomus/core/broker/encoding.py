@@ -104,13 +104,12 @@ def request_to(
         flags |= spec.BROKER_METADATA
         field = metadata.pack(_broker_metadata(request)) + field
     name, prefix = request.service.name, worker.peer.prefix
-    left = arithmetic.whole((request.deadline - now) * 1000 + ROUNDING)
     header = octets.header(
         spec.REQUEST,
         flags,
         0,
         request.dispatch_id,
-        left if left > 0 else 1,
+        _time_left(request, now),
         name if not prefix else shown_name(prefix, name),
         peer.handle,
     )
@@ -118,6 +117,21 @@ def request_to(
         header += field
     body = request.body
     return [header, body[0]] if len(body) == 1 else [header, *body]
+
+
+def request_again(
+    request: AcceptedRequest, frames: list[Frame], dialect: Dialect, now: float
+) -> list[Frame]:
+    """The REQUEST `frames`, which has not left yet, with the time that is left now (rule 5)."""
+    if dialect is not MDP03:
+        return frames
+    return [mdp03.with_ttl(frames[0], _time_left(request, now)), *frames[1:]]
+
+
+def _time_left(request: AcceptedRequest, now: float) -> int:
+    """Milliseconds until the deadline, at least 1."""
+    left = arithmetic.whole((request.deadline - now) * 1000 + ROUNDING)
+    return left if left > 0 else 1
 
 
 def _broker_metadata(request: AcceptedRequest) -> dict[str, object]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TARGET_GONE = "the requested worker is gone; call again without naming a worker"
 """The text of a 404."""
+TARGET_DRAINS = "the requested worker takes no new requests"
+"""The text of a 503."""
 MOST_NAMES = 10
 """Most service names in a text."""
 MOST_CHECKED = 200

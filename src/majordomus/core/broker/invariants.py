@@ -19,6 +19,7 @@ from majordomus.core.broker.state.transitions import (
     OPEN,
     QUEUED,
     REPLIED,
+    SERVING,
     SUSPECT,
 )
 from majordomus.errors import MajordomusError
@@ -231,6 +232,13 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
         worker = request.worker
         if worker is None or registry.dispatch_table.of(worker, request.dispatch_id) is not request:
             yield f"its worker does not hold it: {story(request)}"
+    if request.hedge and request.state is QUEUED:
+        yield f"rule 3: it is a hedge, but waits for a worker: {story(request)}"
+    if request.state is QUEUED and request.flags & spec.FAIL_FAST:
+        target, service = request.target, request.service
+        served = service.served_now if target is None else target.state is SERVING
+        if not served and not any(w.state is SUSPECT for w in service.workers.values()):
+            yield f"rule 3: it is FAIL-FAST, but no worker may take it: {story(request)}"
     if request.attempt > registry.settings.max_attempts:
         yield f"rule 3: too many attempts: {story(request)}"
     yield from _stream(request)
@@ -342,6 +350,13 @@ def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
         return
     if outbox.size != sum(len(frame) for send in outbox.messages for frame in send[1]):
         yield f"{name}: its outbox is miscounted"
+    worker = peer.worker
+    for _, _, command, conversation in outbox.messages:
+        if worker is None or command != spec.REQUEST or not isinstance(conversation, int):
+            continue
+        request = registry.dispatch_table.of(worker, conversation)
+        if request is not None and request.state not in OPEN:
+            yield f"rule 5: {name}: its outbox holds an ended request: {story(request)}"
     if (
         len(outbox.messages) > 2 * settings.max_outbox
         or outbox.size > 2 * settings.max_outbox_bytes

@@ -41,9 +41,10 @@ from majordomus.core.broker.settings import merged
 from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
+from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError, class_name
-from majordomus.protocol import delphi, mdp03, octets, spec
+from majordomus.protocol import delphi, mdp03, metadata, octets, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
@@ -261,7 +262,9 @@ class BrokerMachine:
         if peer is None:
             self.registry.count_dropped("unsendable", peer_id)
         elif not gone:
-            self.outgoing.hold(peer, frames, command, conversation, now)
+            worker = peer.worker
+            if worker is None or self.retries.refused(worker, command, conversation, now):
+                self.outgoing.hold(peer, frames, command, conversation, now)
         elif peer.worker is not None:
             self.retries.note_unsent(peer.worker, command, conversation)
             self.presence.suspect(peer, now)
@@ -395,8 +398,13 @@ class BrokerMachine:
 
     @property
     def drained(self) -> bool:
-        """Whether no accepted request is open."""
-        return self.registry.open == 0
+        """Whether every accepted request has ended, and its answer has left (rule 1)."""
+        return self.unfinished == (0, 0)
+
+    @property
+    def unfinished(self) -> tuple[int, int]:
+        """The open requests, and the answers that wait in outboxes."""
+        return self.registry.open, self.outgoing.answers_held()
 
     def close(self, now: float) -> None:
         """Send DISCONNECT to every worker and every client with presence. Nothing may follow but
@@ -669,13 +677,19 @@ class BrokerMachine:
             worker.peer.user,
         )
 
-    def find_worker(self, service: bytes) -> WorkerInfo | None:
-        """Return the worker with the lowest share of used slots. Any thread may call it."""
+    def find_worker(self, service: bytes, key: bytes = b"") -> WorkerInfo | None:
+        """Return the worker that the strategy of `service` chooses for a request with that `key`;
+        None when none is free."""
         found = self.registry.services.get(service)
-        workers = list(found.workers.values()) if found is not None else []
-        serving = [worker for worker in workers if worker.free]
-        best = min(serving, key=lambda worker: worker.holding / worker.capacity, default=None)
-        return self.worker_info(best.id) if best is not None else None
+        if found is None:
+            return None
+        asked = AcceptedRequest().fill(
+            self.calls.peer, MDP03, (), 0, 0, found, [], 0, 0, b"", 0.0, 0.0
+        )
+        if key:
+            asked.flags, asked.metadata = spec.METADATA, metadata.pack({"key": key})
+        chosen = found.choose(asked)
+        return None if chosen is None else self.worker_info(chosen.id)
 
     def end_calls(self, status: int, body: list[Frame]) -> None:
         """End every open call of the broker itself with this status and body, at once."""

@@ -8,6 +8,7 @@ tag of a legacy message is `LEGACY`, except for a REQUEST.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
@@ -17,6 +18,7 @@ from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
     from majordomus.core.broker.state.registry import Registry, Send
+    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 FIRST_DELAY = 0.005
@@ -125,7 +127,58 @@ class Outgoing:
         self.empty(peer)
         peer.last_delay = outbox.delay
         peer.flushed = now
-        self.sends += outbox.messages
+        if peer.worker is None:
+            self.sends += outbox.messages
+        else:
+            self.sends += self._in_time(peer.worker, outbox, now)
+
+    def _in_time(self, worker: RegisteredWorker, outbox: PeerOutbox, now: float) -> list[Send]:
+        """What may still leave: each REQUEST with the time that it has left, and nothing of a
+        dispatch whose deadline has come before its REQUEST left (rule 5)."""
+        table = self.registry.dispatch_table
+        late: set[int] = set()
+        sends: list[Send] = []
+        for peer_id, frames, command, conversation in outbox.messages:
+            if command == spec.REQUEST and isinstance(conversation, int):
+                request = table.of(worker, conversation)
+                if request is None:  # it was answered before it left
+                    late.add(conversation)
+                elif request.deadline <= now:
+                    late.add(conversation)
+                    worker.not_delivered(conversation)
+                else:
+                    frames = encoding.request_again(request, frames, worker.dialect, now)
+            if conversation not in late:
+                sends.append((peer_id, frames, command, conversation))
+        return sends
+
+    def withdraw(self, worker: RegisteredWorker, dispatch_id: int) -> bool:
+        """Drop what waits in the outbox of `worker` for a dispatch; False when its REQUEST is not
+        there, but on its way or at the worker."""
+        outbox = worker.peer.outbox
+        if outbox is None:
+            return False
+        own = [send for send in outbox.messages if send[3] == dispatch_id]
+        if not own or own[0][2] != spec.REQUEST:
+            return False
+        outbox.messages = deque(send for send in outbox.messages if send[3] != dispatch_id)
+        size = sum(len(frame) for send in own for frame in send[1])
+        outbox.size -= size
+        self.registry.outbox_bytes -= size
+        return True
+
+    def answers_held(self) -> int:
+        """How many answers to clients wait in outboxes."""
+        if not self.registry.outbox_bytes:
+            return 0
+        return sum(
+            command == spec.FINAL
+            and not is_dispatch(conversation)
+            and (conversation is not None or peer.worker is None)
+            for peer in self.registry.peers.values()
+            if peer.outbox is not None
+            for _, _, command, conversation in peer.outbox.messages
+        )
 
     def empty(self, peer: Peer) -> None:
         """Drop the outbox of `peer`."""

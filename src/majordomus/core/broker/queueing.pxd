@@ -28,6 +28,4 @@ cdef class Queueing:
     @cython.locals(service=Service, order=list, request=AcceptedRequest)
     cdef AcceptedRequest _next_of_services(self, RegisteredWorker worker)
     cpdef object reject(self, AcceptedRequest request, RegisteredWorker worker, double now)
-    cpdef object ended_at(
-        self, AcceptedRequest request, RegisteredWorker worker, bint streamed, double now
-    )
+    cpdef object ended_at(self, AcceptedRequest request, RegisteredWorker worker, double now)

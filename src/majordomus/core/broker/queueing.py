@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.error_texts import TARGET_DRAINS, no_worker_serves
 from majordomus.core.broker.state.history import note
-from majordomus.core.broker.state.transitions import AT_WORKER, OPEN, STREAMING
+from majordomus.core.broker.state.transitions import AT_WORKER, OPEN, SERVING, STREAMING
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.state.identity import Caller
+    from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
-    from majordomus.core.broker.state.services import FairQueue
+    from majordomus.core.broker.state.services import FairQueue, Service
     from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.core.broker.streams import EndsRequests, Streams
 
@@ -47,7 +50,11 @@ class Queueing:
 
     def place(self, request: AcceptedRequest, now: float) -> None:
         """Dispatch `request` if a worker is free for it; else queue it behind the other requests
-        of its peer. A hedge is not queued: it fails."""
+        of its peer. A hedge is not queued: it fails. An expired request is never dispatched
+        (rule 5): a hook may have held it until now."""
+        if request.deadline <= now:
+            self.ends.expire(request, now)
+            return
         # `_choose` and `_dispatch` are written out here: this is the path of every call
         if request.target is None:
             worker = request.service.strategy.choose(request)
@@ -58,7 +65,7 @@ class Queueing:
             if request.stream is not None:
                 self.streams.dispatch(request, request.stream, worker, now)
             return
-        if request.rejected is not None:
+        if request.hedge:
             self.ends.fail(request, spec.UNAVAILABLE, NO_OTHER_WORKER, now)
             return
         registry = self.registry
@@ -167,20 +174,48 @@ class Queueing:
             if request.deadline <= now:
                 self.ends.expire(request, now)
                 continue
-            if self.rejected_by_all(request):
+            if self.rejected_by_all(request) and not request.hedge:
                 self.fail_rejected(request, now)
                 continue
             request.move("queue")
             request.worker = None
             worker = self._choose(request)
-            if worker is None:
-                waiting.append(request)
-            else:
+            if worker is not None:
                 self._dispatch(request, worker, now)
+            elif request.hedge:
+                self.ends.fail(request, spec.UNAVAILABLE, NO_OTHER_WORKER, now)
+            elif hopeless := self._hopeless(request):
+                self.ends.fail(request, spec.UNAVAILABLE, hopeless, now)
+            else:
+                waiting.append(request)
         for request in reversed(waiting):
             self._queue_of(request).push_front(request)
             self.registry.enter_queue(request)
             self.registry.backlogged[request.service] = None
+
+    def give_up(self, queue: FairQueue, now: float) -> None:
+        """Fail the FAIL-FAST requests in `queue` that no worker may take any more, because the last
+        one was lost or drains."""
+        for request in [r for r in queue if r.flags & spec.FAIL_FAST]:
+            hopeless = self._hopeless(request)
+            if not hopeless:
+                return  # nor is any other of the same queue
+            self.ends.fail(request, spec.UNAVAILABLE, hopeless, now)
+
+    def drains(self, worker: RegisteredWorker, now: float) -> None:
+        """`worker` takes nothing new from now on."""
+        if worker.waiting is not None:
+            self.give_up(worker.waiting, now)
+        for service in list(worker.order):
+            if service.waiting is not None and not service.served_now:
+                self.give_up(service.waiting, now)
+
+    def _hopeless(self, request: AcceptedRequest) -> str:
+        """Why `request` may not wait; empty when it may."""
+        if not request.flags & spec.FAIL_FAST:
+            return ""
+        service, target = request.service, request.target
+        return hopeless_now(self.registry, service, target, request.called, request.caller)
 
     def rejected_by_all(self, request: AcceptedRequest) -> bool:
         """Whether every worker that may have `request` has rejected it."""
@@ -196,16 +231,14 @@ class Queueing:
         text = f"every worker of '{request.called.decode()}' declined"
         self.ends.fail(request, spec.UNAVAILABLE, text, now)
 
-    def ended_at(
-        self, request: AcceptedRequest, worker: RegisteredWorker, streamed: bool, now: float
-    ) -> None:
+    def ended_at(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
         """Free the slots that `worker` will not give back itself, after `request` has ended there.
 
-        A legacy worker that has not got `request` yet, because the stream of its client was still
-        open, has no trace of it. A Delphi worker need not answer: see `_free_oldest_slot`.
+        A worker that has not got `request`, because its socket was full, or because it is a legacy
+        worker and the stream of the client was still open, has no trace of it. A Delphi worker
+        need not answer: see `_free_oldest_slot`.
         """
-        legacy = worker.dialect is not Dialect.MDP03
-        if streamed and legacy and worker.is_undelivered(request.dispatch_id):
+        if worker.is_undelivered(request.dispatch_id):
             worker.delivered(request.dispatch_id)
             if self.dispatcher.release(worker, request.dispatch_id) is not None:
                 self.feed(worker, now)
@@ -226,6 +259,22 @@ class Queueing:
             self.registry.count_dropped("never-answered", worker.id)
             self.dispatcher.release(worker, request.dispatch_id)
             self.feed(worker, now)
+
+
+def hopeless_now(
+    registry: Registry,
+    service: Service,
+    target: RegisteredWorker | None,
+    called: bytes,
+    caller: Peer | Caller,
+) -> str:
+    """Why a FAIL-FAST request to `service`, or to the worker `target`, gets 503 at once: no worker
+    is there that takes new requests. Empty when one is."""
+    if target is not None:
+        return "" if target.state is SERVING else TARGET_DRAINS
+    if service.own or service.served_now:
+        return ""
+    return no_worker_serves(registry, called, caller)
 
 
 def exceeded_bound(registry: Registry, request: AcceptedRequest, more: int = 0) -> str:

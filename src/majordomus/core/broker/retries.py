@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.error_texts import TARGET_GONE, no_worker_serves
+from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.state.history import note
-from majordomus.core.broker.state.transitions import AT_WORKER, STREAMING
+from majordomus.core.broker.state.peers import is_dispatch
+from majordomus.core.broker.state.transitions import AT_WORKER, OPEN, STREAMING
 from majordomus.protocol import spec
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ class Retries:
         or none is left for a request that must not wait."""
         for request in [r for r in service.queue.front if self.queueing.rejected_by_all(r)]:
             self.queueing.fail_rejected(request, now)
-        if not service.workers:
-            for request in [r for r in service.queue if r.flags & spec.FAIL_FAST]:
-                text = no_worker_serves(self.registry, request.called, request.caller)
-                self.completion.fail(request, spec.UNAVAILABLE, text, now)
+        if not service.served_now:
+            self.queueing.give_up(service.queue, now)
 
     def _may_retry(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
         """Whether a request of a lost worker may be tried again; if not, its client gets 502.
@@ -82,6 +81,20 @@ class Retries:
             request, spec.WORKER_LOST, f"worker lost ({why}) at attempt {request.attempt}", now
         )
         return False
+
+    def refused(
+        self, worker: RegisteredWorker, command: int, conversation: object, now: float
+    ) -> bool:
+        """Whether a send that the full socket of `worker` has refused may wait. Nothing waits for
+        a dispatch that ended before its REQUEST left (rule 5); its slot is free again."""
+        if not isinstance(conversation, int) or not is_dispatch(conversation):
+            return True
+        request = self.registry.dispatch_table.of(worker, conversation)
+        if request is not None and command == spec.REQUEST and request.state not in OPEN:
+            worker.not_delivered(conversation)
+            self.queueing.ended_at(request, worker, now)
+            return False
+        return request is not None
 
     def note_unsent(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
         """Note a send to `worker` that never left the broker. No handler can have run for such a

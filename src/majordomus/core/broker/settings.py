@@ -37,7 +37,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `worker_interval`: messages that have arrived meanwhile are read first."""
 
     drain_timeout: float = 10.0
-    """How long a broker that drains waits for its open requests."""
+    """How long a broker that drains waits until its open requests have ended and their answers have
+    left."""
     send_hwm: int = 1000
     """Messages that the socket holds for one peer; in bytes at most this times `max_message`."""
 

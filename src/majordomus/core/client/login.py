@@ -24,6 +24,7 @@ from majordomus.protocol.spec import Dialect, Frame
 if TYPE_CHECKING:
     from majordomus.core.session.backoff import Rng
     from majordomus.core.session.settings import ClientSettings
+    from majordomus.protocol.command import Codec
 
 MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
 """Bytes that a call's own metadata may have beside the token."""
@@ -144,12 +145,43 @@ class LoginSession(ClientSession):
             self._answered(status, frames, now)
         elif id and id == self._hello_id:
             self._hello_refused(status, now)
+        elif status == spec.UNAUTHENTICATED and self.events.subscribes_again(id, now):
+            # Of a SUBSCRIBE behind a HELLO whose token is refused, or of a token that has expired.
+            if self._connection.open:
+                self._hello_refused(status, now)
         else:
             super()._stray_final(id, status, frames, now)
 
     def _decide_final(self, call: Call, flags: int, final: Outcome, now: float) -> None:
         if final.status != spec.UNAUTHENTICATED or not self._begin_again(call, now):
             super()._decide_final(call, flags, final, now)
+
+    def _receive_legacy(self, codec: Codec, frames: list[Frame], now: float) -> None:
+        """A broker with `legacy_errors=reply` says in two frames that it refuses the token."""
+        call = self._calls.current
+        refusal = None if call is None else _refused_token(codec, frames, call)
+        if call is None or refusal is None:
+            super()._receive_legacy(codec, frames, now)
+        elif call.flags & spec.ONCE or not self._begin_again(call, now):
+            self._end(call, "answer", Outcome(call.number, spec.UNAUTHENTICATED, refusal, b""))
+            self._send_waiting(now)
+
+    def _expire(self, call: Call, now: float) -> None:
+        """A broker of an older dialect may be silent because it refuses the token: the next call
+        gets a new one."""
+        if self._codec is not None and call.wire and self.login.has_token:
+            self.login.discard_token(now)
+            self._token_encoder.carry("")
+        super()._expire(call, now)
+
+    def _send_waiting(self, now: float) -> None:
+        """Nothing leaves with a token that has expired, while nobody drove this session."""
+        if self.login.expired(now):
+            self._token_encoder.carry("")
+            self.login.discard_token(now)
+            if self._connection.open and self._may_ask() and self.login.tick(now):
+                self._ask(now)
+        super()._send_waiting(now)
 
     # ── the login ─────────────────────────────────────────────────────────────────────────────────
 
@@ -282,3 +314,16 @@ class LoginSession(ClientSession):
         super()._update_state()
         if not self.login.has_token or not self._presence:
             self._direct = False
+
+
+def _refused_token(codec: Codec, frames: list[Frame], call: Call) -> list[Frame] | None:
+    """Return the text of an answer that is no reply but the broker's refusal, 401 and a sentence;
+    None for any other answer."""
+    try:
+        command = codec.read_client(frames)
+    except RemoteProtocolError:
+        return None
+    body = command.body
+    if command.number == spec.PARTIAL or command.service not in (b"", call.tail):
+        return None
+    return body[1:] if len(body) == 2 and bytes(body[0]) == b"401" else None

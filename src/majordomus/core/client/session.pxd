@@ -7,7 +7,9 @@ from majordomus.protocol.mdp03 cimport Fields
 
 
 cdef class ClientSession(ClientSessionBase):
-    @cython.locals(number=object, tail=bytes, call=Call, deadline=double, head=bytes)
+    @cython.locals(
+        number=object, tail=bytes, call=Call, deadline=double, head=bytes, most=Py_ssize_t
+    )
     cpdef object ask(
         self,
         bytes service,

@@ -34,6 +34,7 @@ from majordomus.core.session.events import (
     check_name,
     read_event,
 )
+from majordomus.core.session.limits import excess
 from majordomus.core.session.outbox import Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
@@ -127,7 +128,8 @@ class ClientSession(ClientSessionBase):
 
         `ttl`: seconds until the deadline. `body` is kept until the call ends and must not change.
         With the flag MORE the call is a stream of ours as well: see `streams`. `restart` False: it
-        is sent once, and neither a 429 or 503 nor a lost broker changes that.
+        is sent once, and neither a 429 or 503 nor a lost broker changes that. A body that is larger
+        than the broker's WELCOME allows ends with 413, and nothing is sent.
         Raises: LocalProtocolError for a name or flag that may not be sent, for what the dialect
         cannot say, and after `close`.
         """
@@ -151,6 +153,10 @@ class ClientSession(ClientSessionBase):
         number = self._next_id()
         deadline = now + ttl
         call = make_call(number, tail, body, deadline, flags, restart)
+        most = self._connection.max_message
+        if most and (text := excess(body, most)):
+            self._emit(call, Final(number, spec.TOO_LARGE, [text], b""))
+            return number
         if (
             not self._direct
             or not 0.0 < ttl < _MOST_SECONDS
@@ -198,6 +204,11 @@ class ClientSession(ClientSessionBase):
         check_name(topic, pattern=False)
         flags, tail = self._encoder.tail(topic, _ONE_WAY, b"", metadata)
         number = self._next_id()
+        most = self._connection.max_message
+        if most and (text := excess(body, most)):
+            refused = SubscriptionRefused(PUBLISH, topic, spec.TOO_LARGE, [text], number)
+            self._events.append(refused)
+            return number
         self.events.expect(number, PUBLISH, topic)
         self._accept(Call(number, tail, body, now + ttl, flags, False, spec.EVENT), now)
         return number

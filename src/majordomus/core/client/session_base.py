@@ -22,6 +22,7 @@ from majordomus.core.client.streams import CallCredit, ClientStreams
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection, Probe
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
+from majordomus.core.session.limits import excess
 from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
@@ -73,7 +74,7 @@ class ClientSessionBase:
         self._header = Fields()
         self._calls = Calls()
         self._open = self._calls.open
-        self.streams = ClientStreams(self._open, self._outbox)
+        self.streams = ClientStreams(self._open, self._outbox, self._connection, self._too_large)
         self.events = SessionEvents(self._outbox, self._next_id)
         self._tails = self._encoder.tails
         self._last = 0
@@ -214,6 +215,10 @@ class ClientSessionBase:
         if left <= 0:
             self._expire(call, now)
             return
+        most = self._connection.max_message
+        if most and (text := excess(call.body, most)):
+            self._too_large(call, text)
+            return
         wire = call.number
         if call.sends and self._codec is None:
             wire = self._next_id()
@@ -270,6 +275,13 @@ class ClientSessionBase:
             self._put(probe(self._probe), _REQUEST, now)
         if self._leaving:
             self._leave(now)
+
+    def _too_large(self, call: Call, text: bytes) -> None:
+        """End a call whose body, or a part of whose stream, the broker does not take."""
+        wire = call.wire
+        self._end(call, "expire", Final(call.number, spec.TOO_LARGE, [text], b""))
+        if wire:
+            self._outbox.put(cancel(wire), spec.CANCEL)
 
     def _end(self, call: Call, event: str, outcome: Final | Lost) -> None:
         self._calls.end(call, event)

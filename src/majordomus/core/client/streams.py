@@ -11,6 +11,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from majordomus.core.session.limits import excess
 from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.core.session.transitions import CALL, TransitionRow
 from majordomus.errors import LocalProtocolError
@@ -18,7 +19,10 @@ from majordomus.protocol import mdp03, octets, spec
 from majordomus.protocol.spec import Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from majordomus.core.client.calls import Call
+    from majordomus.core.session.connection import Connection
     from majordomus.core.session.outbox import SessionOutbox
 
 _ON_PART: Final = TransitionRow(CALL, "part")
@@ -61,9 +65,18 @@ class ClientStreams:
     ``_launched``: calls whose REQUEST is in the outbox. ``_ripe``: calls whose REQUEST was taken.
     """
 
-    def __init__(self, calls: dict[int, Call], outbox: SessionOutbox) -> None:
+    def __init__(
+        self,
+        calls: dict[int, Call],
+        outbox: SessionOutbox,
+        connection: Connection,
+        too_large: Callable[[Call, bytes], object],
+    ) -> None:
+        """`too_large` ends a call of which one part is larger than the broker allows."""
         self._open = calls
         self._outbox = outbox
+        self._connection = connection
+        self._too_large = too_large
         self._launched: list[Call] = []
         self._ripe: list[Call] = []
         self.due = inf
@@ -92,6 +105,8 @@ class ClientStreams:
         stream = None if found is None else found.stream
         if found is None or stream is None or self.room(call) < 1:
             raise LocalProtocolError("no-credit", "the other side takes no more parts now")
+        if self._refuses(found, frames, self._connection.max_part):
+            return
         stream.waiting.append(frames)
         self._release(found, stream)
 
@@ -100,6 +115,8 @@ class ClientStreams:
         found = self._open.get(call)
         stream = None if found is None else found.stream
         if found is None or stream is None or not stream.open:
+            return
+        if self._refuses(found, frames, self._connection.max_message):
             return
         stream.open = False
         stream.end, stream.end_due = frames, True
@@ -170,6 +187,14 @@ class ClientStreams:
         self._launched.clear()
         self._ripe.clear()
         self.due = inf
+
+    def _refuses(self, call: Call, frames: list[Frame], most: int) -> bool:
+        """Whether `frames` are larger than the broker allows; the call has ended with 413 then."""
+        text = excess(frames, most) if most else b""
+        if text:
+            self._too_large(call, text)
+            self.due = 0.0
+        return bool(text)
 
     def _release(self, call: Call, stream: ClientStream) -> None:
         """Send what the credit allows of a call that is in flight."""

@@ -13,6 +13,8 @@ cdef class Connection:
     cdef public bint probe_wanted
     cdef public int liveness
     cdef public bint present
+    cdef public Py_ssize_t max_message
+    cdef public Py_ssize_t max_part
     cdef public int _endpoints
     cdef public double _connect_timeout
     cdef public double _within

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, Final
 
 from majordomus.core.session.backoff import Rng, delay
+from majordomus.core.session.limits import announced
 from majordomus.core.session.transitions import CONNECTION, ConnectionState, TransitionRow
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
@@ -114,6 +115,8 @@ class Connection:
         self.present = False
         self.probe = Probe.NONE
         self.probe_wanted = False
+        self.max_message = 0
+        self.max_part = 0
         self._endpoints = endpoints
         self._connect_timeout = self._within = connect_timeout
         self._unanswered = 0
@@ -299,6 +302,7 @@ class Connection:
         self._within = self._bounded(2 * (now - self._tried_since))
         self._unanswered = self._unreached = 0
         self._opened_at = self.received_at = self.sent_at = now
+        self.max_message = self.max_part = 0
         self.present = False
         self.due = inf
 
@@ -347,6 +351,8 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
         liveness = named
     interval = max(header.ttl / 1000, SHORTEST_INTERVAL) if header.ttl else connection.interval
     connection.announce(interval, liveness, now)
+    connection.max_message = announced(values, "max_message")
+    connection.max_part = announced(values, "max_part")
     return values
 
 

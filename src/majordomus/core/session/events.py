@@ -7,6 +7,7 @@ subscription is repeated on every new connection until it is removed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, NamedTuple
 
 from majordomus.core.session.outbox import SessionOutbox
@@ -16,6 +17,8 @@ from majordomus.protocol.mdp03 import Fields
 from majordomus.protocol.spec import Frame
 from majordomus.protocol.topics import name_problem
 
+AGAIN_AFTER: Final = 60.0
+"""Seconds after which a subscription that is refused with 401 is sent again once more."""
 MOST_EXPECTED: Final = 1024
 """Messages whose refusal is still recognised; the refusal of an older one counts as late."""
 SUBSCRIBE: Final = "subscribe"
@@ -65,6 +68,7 @@ class SessionEvents:
         self._outbox = outbox
         self._next_id = next_id
         self._expected: dict[int, tuple[str, bytes]] = {}
+        self._again: dict[bytes, float] = {}
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
@@ -82,6 +86,7 @@ class SessionEvents:
         """Remove the subscription to `pattern`. May be repeated."""
         if pattern in self.patterns:
             del self.patterns[pattern]
+            self._again.pop(pattern, None)
             if connected:
                 self._send(spec.UNSUBSCRIBE, SUBSCRIBE, pattern)
 
@@ -137,6 +142,19 @@ class SessionEvents:
         self._expected[id] = what, name
         if len(self._expected) > MOST_EXPECTED:
             del self._expected[next(iter(self._expected))]
+
+    def subscribes_again(self, id: int, now: float) -> bool:
+        """Whether the SUBSCRIBE that was sent under `id`, and refused with 401, is kept, to be sent
+        again with a new token: once in `AGAIN_AFTER` seconds, so that a broker that always refuses
+        it is not asked for ever."""
+        what, pattern = self._expected.get(id, ("", b""))
+        if what != SUBSCRIBE or pattern not in self.patterns:
+            return False
+        if now < self._again.get(pattern, -inf) + AGAIN_AFTER:
+            return False
+        del self._expected[id]
+        self._again[pattern] = now
+        return True
 
     def refused(self, id: int, status: int, frames: list[Frame]) -> SubscriptionRefused | None:
         """Return what a FINAL for `id` refuses; None when nothing was sent under `id`.

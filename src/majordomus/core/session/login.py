@@ -105,6 +105,10 @@ class Login:
         """Whether a request is open."""
         return self.state is _ASKING or self.state is _RENEWING
 
+    def expired(self, now: float) -> bool:
+        """Whether there is a token whose time is over: nothing may be sent with it."""
+        return self.has_token and now >= self._good_until
+
     def ask(self, wire: int, now: float) -> list[Frame]:
         """Return the body of a request that is sent now under the id `wire`."""
         renews = self.has_token

@@ -42,6 +42,12 @@ class LoginWorkerSession(WorkerSession):
         id = header.id
         if header.command == spec.FINAL and id and id in (self.login.wire, self._hello_id):
             self._answered(id, header.code, frames, now)
+        elif (
+            header.command == spec.FINAL
+            and header.code == spec.UNAUTHENTICATED
+            and self.events.subscribes_again(id, now)
+        ):
+            self._token_refused(now)
         else:
             super()._stream_message(header, frames, now)
 
@@ -102,7 +108,11 @@ class LoginWorkerSession(WorkerSession):
                 self._send_hello()
             else:
                 self._register_all(now)
-        elif status == spec.UNAUTHENTICATED and self._connection.state is OPEN:
-            # HELLO was refused: the broker accepts nothing more on this connection.
-            login.discard_token(now)
+        elif status == spec.UNAUTHENTICATED:
+            self._token_refused(now)
+
+    def _token_refused(self, now: float) -> None:
+        """HELLO was refused: the broker accepts nothing more on this connection."""
+        if self._connection.state is OPEN:
+            self.login.discard_token(now)
             self._apply(self._connection.step("renew", now), now, notify=True)

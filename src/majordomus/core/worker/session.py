@@ -16,6 +16,7 @@ from majordomus.core.session.events import (
     check_name,
     read_event,
 )
+from majordomus.core.session.limits import excess
 from majordomus.core.session.settings import IdSource, WorkerSettings
 from majordomus.core.session.transitions import DISPATCH, DispatchState, TransitionRow
 from majordomus.core.worker import encoding
@@ -107,8 +108,8 @@ class WorkerSession(WorkerSessionBase):
         """Send one part of the answer. False when the dispatch is not held any more.
 
         Nothing is sent for a cancelled dispatch. Where the dialect has no parts, they are joined
-        into the FINAL. When the broker does not read, the dispatch ends with 429, and False is
-        returned.
+        into the FINAL. When the broker does not read, the dispatch ends with 429, and when the part
+        is larger than its WELCOME allows, with 413; False is returned.
         Raises: LocalProtocolError where there is no `room`.
         """
         state = self._dispatches.get(dispatch_id)
@@ -120,6 +121,11 @@ class WorkerSession(WorkerSessionBase):
         if self._joining:
             self._legacy_replies[dispatch_id].parts.extend(frames)
             return True
+        most = self._connection.max_part
+        if most and (text := excess(frames, most)):
+            self.final(dispatch_id, spec.TOO_LARGE, [text], now)
+            self._events.append(Cancel(dispatch_id))
+            return False
         if self._outbox.full:
             self.final(dispatch_id, spec.TOO_MANY, [TOO_SLOW], now)
             self._events.append(Cancel(dispatch_id))
@@ -158,6 +164,8 @@ class WorkerSession(WorkerSessionBase):
     def final(self, dispatch_id: int, status: int, frames: list[Frame], now: float) -> bool:
         """Send the answer, which ends the dispatch. False when the dispatch is not held any more.
 
+        One that is larger than the broker's WELCOME allows becomes a 413.
+
         Raises: LocalProtocolError for a status out of range; the dispatch is still held.
         """
         state = self._dispatches.get(dispatch_id)
@@ -167,6 +175,9 @@ class WorkerSession(WorkerSessionBase):
             raise LocalProtocolError("bad-status", str(status))
         if state is not _HELD:
             _ON_FINAL[state]
+        most = self._connection.max_message
+        if most and status != spec.TOO_LARGE and (text := excess(frames, most)):
+            status, frames = spec.TOO_LARGE, [text]
         if self._codec is not None:
             self._legacy_final(self._codec, dispatch_id, status, frames, now)
             return True
@@ -196,19 +207,25 @@ class WorkerSession(WorkerSessionBase):
     def publish(self, topic: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
         """Send an EVENT to the subscribers of `topic`, at most once.
 
-        False when it is lost here: there is no connection, or the broker does not read.
+        False when it is lost here: there is no connection, the broker does not read, or its WELCOME
+        allows no such body.
         Raises: LocalProtocolError for a name that is no topic, and in the older dialects.
         """
         self._check_events()
         check_name(topic, pattern=False)
-        return self._connection.open and self.events.publish(topic, frames, metadata)
+        return self._takes(frames) and self.events.publish(topic, frames, metadata)
 
     def push(self, client: bytes, frames: list[Frame], now: float, metadata: bytes = b"") -> bool:
         """Send an EVENT to the client of a dispatch, at most once; otherwise as `publish`."""
         self._check_events()
         if not client:
             raise LocalProtocolError("empty-address", "a push needs a client's handle")
-        return self._connection.open and self.events.push(client, frames, metadata)
+        return self._takes(frames) and self.events.push(client, frames, metadata)
+
+    def _takes(self, frames: list[Frame]) -> bool:
+        """Whether there is a connection, and the broker takes an event with this body."""
+        most = self._connection.max_message
+        return self._connection.open and not (most and excess(frames, most))
 
     def subscribe(self, pattern: bytes, now: float) -> None:
         """Subscribe to `pattern`, on this connection and every later one. Raises: as `publish`."""

@@ -22,6 +22,8 @@ HEAD_BYTES: Final = 64 * 1024
 The wire drops what is beyond the bounds of a body plus these; the machine applies its own, lower
 bounds to the rest.
 """
+LINGER: Final = 1.0
+"""Seconds at the end in which peers can still read what was sent to them."""
 WAKER: Final = 1
 """The bit of `Listener.wait` for the waker: another thread has work for the broker's thread."""
 MARK: Final = b"\0tcp"
@@ -73,5 +75,10 @@ class Listener(Protocol):
         later messages to the same peer are refused too.
         """
 
-    def close(self) -> None:
-        """Close everything. Sent messages have one second to leave. May be repeated."""
+    def undelivered(self) -> int:
+        """Return how many messages the sockets have not taken, and how many connections have bytes
+        on their way. libzmq cannot tell: 0."""
+
+    def close(self, linger: float = LINGER) -> None:
+        """Close everything. Sent messages have one second to leave; `linger` seconds where the
+        listener cannot tell what is `undelivered`. May be repeated."""

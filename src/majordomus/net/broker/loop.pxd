@@ -9,6 +9,7 @@ cdef class BrokerLoop:
     cdef public bint asked
     cdef public bint started
     cdef public bint _at_once
+    cdef public double _linger
     cdef public BrokerMachine _machine
     cdef public object _listener
     cdef public object _clock

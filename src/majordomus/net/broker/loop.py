@@ -6,11 +6,12 @@ The loop decides when to wait and what to log. All rules are in the machine.
 from __future__ import annotations
 
 import logging
+import threading
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net.broker.fact_log import FactLog
-from majordomus.net.broker.listener import WAKER
+from majordomus.net.broker.listener import LINGER, WAKER
 from majordomus.net.broker.program import Program
 from majordomus.net.zmq.wire import GONE
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that one wait may take."""
+SOCKET_WAIT: Final = 0.05
+"""Seconds between two looks whether the sockets have taken what was sent, at the end of a drain."""
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -46,6 +49,7 @@ class BrokerLoop:
         self.asked = False
         self.started = False
         self._at_once = False
+        self._linger = LINGER
         self._machine, self._listener, self._clock = machine, listener, clock
         self._watch = watch
         self._log = FactLog(logger)
@@ -60,6 +64,7 @@ class BrokerLoop:
     def run(self) -> None:
         """Run until `ask_to_stop`, then drain; close everything."""
         self.started = True
+        self.program.thread = threading.get_ident()
         try:
             self.program.work(self._clock())  # tasks that middleware posted while attaching
             wait = 0.0
@@ -80,16 +85,33 @@ class BrokerLoop:
 
     def _close(self) -> None:
         self.program.close(self._clock())
-        self._listener.close()
+        self._listener.close(self._linger)
 
     def _drain(self) -> None:
-        now = self._clock()
-        until = now + self._machine.settings.drain_timeout
-        self._machine.drain(now)
+        """Serve until every answer has left, for `drain_timeout` at most. Log what is given up."""
+        machine, listener, now = self._machine, self._listener, self._clock()
+        until = now + machine.settings.drain_timeout
+        machine.drain(now)
         wait = self._apply(now)
-        while not self._at_once and not self._machine.drained and now < until:
-            wait = self._turn(min(wait, until - now))
+        while not self._at_once and now < until:
+            if not machine.drained:
+                wait = self._turn(min(wait, until - now))
+            elif listener.undelivered():
+                wait = self._turn(min(wait, until - now, SOCKET_WAIT))
+            else:
+                break
             now = self._clock()
+        self._linger = max(LINGER, until - now)
+        requests, answers = machine.unfinished
+        messages = listener.undelivered()
+        if not self._at_once and (requests or answers or messages):
+            logger.warning(
+                "ended with %d open requests, and with %d answers and %d other messages that slow"
+                " peers have not taken",
+                requests,
+                answers,
+                messages,
+            )
 
     def _turn(self, wait: float) -> float:
         """Wait, receive one batch, tick, send.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from majordomus.net.broker.listener import MARK, WAKER, Listener, PeerMessage
+from majordomus.net.broker.listener import LINGER, MARK, WAKER, Listener, PeerMessage
 from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
@@ -92,9 +92,12 @@ class ListenerPair:
             _send_share(self._zmtp, batch, zmtp, now) + _send_share(self._zmq, batch, zmq, now)
         )
 
-    def close(self) -> None:
-        self._zmtp.close()
-        self._zmq.close()
+    def undelivered(self) -> int:
+        return self._zmtp.undelivered() + self._zmq.undelivered()
+
+    def close(self, linger: float = LINGER) -> None:
+        self._zmtp.close(linger)
+        self._zmq.close(linger)
 
 
 def _send_share(

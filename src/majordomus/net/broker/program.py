@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from majordomus.core.broker.contract import Machine, WorkerInfo
@@ -29,6 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 Task = Callable[[Machine, float], None]
 """A function for the broker's thread, called with the machine and `now`."""
 STOPPED = b"the broker has stopped"
+FIND_WAIT = 1.0
+"""Seconds that `find_worker` waits for the broker's thread."""
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -48,6 +52,8 @@ class Program:
         self._thread = HookThread()
         self._faults = Faults()
         self._closed = False
+        self.thread: int | None = None
+        """The broker's thread, once it runs."""
 
     @property
     def in_hook(self) -> bool:
@@ -126,10 +132,28 @@ class Program:
 
         self.post(begin)
 
-    def find_worker(self, service: str) -> WorkerInfo | None:
-        """Return the worker of `service` with the lowest share of used slots; None when all are
-        full."""
-        return self._machine.find_worker(service.encode())
+    def find_worker(self, service: str, key: str | bytes = b"") -> WorkerInfo | None:
+        """Return the worker that the strategy of `service` would choose now; None when none is
+        free, and when the broker's thread does not answer within `FIND_WAIT`.
+
+        Strategies are the broker's thread's own: another thread waits for its next turn.
+        """
+        name, chosen_by = service.encode(), key.encode() if isinstance(key, str) else key
+        if self.thread in (None, threading.get_ident()):
+            return self._machine.find_worker(name, chosen_by)
+        answer: Future[WorkerInfo | None] = Future()
+
+        def find(machine: Machine, now: float) -> None:
+            try:
+                answer.set_result(machine.find_worker(name, chosen_by))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self.post(find)
+        try:
+            return answer.result(FIND_WAIT)
+        except TimeoutError:
+            return None
 
     async def call(self, service: str, body: Body, timeout: float | None) -> Reply:
         """Call `service` in the broker's own name. Raises: StatusError."""
@@ -186,10 +210,10 @@ class Programmable(HookPoints):
             program.post(lambda machine, now: program.use(hooks))
         return function
 
-    def find_worker(self, service: str) -> WorkerInfo | None:
-        """Return the worker of `service` with the lowest share of used slots; None when all are
-        full."""
-        return self._program().find_worker(service)
+    def find_worker(self, service: str, key: str | bytes = b"") -> WorkerInfo | None:
+        """Return the worker that the strategy of `service` would choose now; None when none is
+        free. `key` is what `sticky` chooses by: the metadata `key`, or the client of a request."""
+        return self._program().find_worker(service, key)
 
     def push(self, client: bytes, body: Body = None) -> None:
         """Send an event to the client of a handle (`HookRequest.client`), at most once, and only

@@ -10,10 +10,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from majordomus.net import endpoints
 from majordomus.net.broker.limits.connections import ConnectionMap, Probes
 from majordomus.net.broker.limits.guard import Guard
-from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, PeerMessage
+from majordomus.net.broker.listener import (
+    BATCH,
+    HEAD_BYTES,
+    HEAD_FRAMES,
+    LINGER,
+    WAKER,
+    PeerMessage,
+)
 from majordomus.net.broker.security.authentication import Authentication, report_failure
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
@@ -37,6 +43,8 @@ SOCKET, MONITOR = 2 * WAKER, 4 * WAKER
 UNBIND_WAIT: Final = 1.0
 """Seconds that libzmq has to close its listening sockets. The endpoints are free when `close`
 returns."""
+UNBIND_CHECK: Final = 0.005
+"""Seconds between two checks of that."""
 
 
 class ZmqListener:
@@ -109,23 +117,22 @@ class ZmqListener:
                 self._probes.gone(batch[index][0])
         return refusals
 
-    def close(self) -> None:
-        if not self.socket.closed:
-            self._unbind()
+    def undelivered(self) -> int:
+        return 0
+
+    def close(self, linger: float = LINGER) -> None:
+        # Not `unbind`: with it libzmq drops what the connections of the endpoint have not sent.
+        bound, self._bound = self._bound, []
+        for url in bound:
+            sockets.remove_file(url)
         self._monitor.close()
-        self.socket.close()
+        self.socket.close(linger=round(linger * 1000))
+        until = time.monotonic() + UNBIND_WAIT
+        for url in bound:
+            while not sockets.is_free(url) and time.monotonic() < until:
+                time.sleep(UNBIND_CHECK)
         if self._authentication is not None:
             self._authentication.close()
-
-    def _unbind(self) -> None:
-        for url in self._bound:
-            sockets.unbind(self.socket, url)
-        listening = sum(not endpoints.is_inproc(url) for url in self._bound)
-        until = time.monotonic() + UNBIND_WAIT
-        while listening > 0 and time.monotonic() < until:
-            self._monitor.socket.poll(50)
-            listening -= sum(seen.event is MonitorEvent.UNBOUND for seen in self._monitor.read())
-        self._bound.clear()
 
     def _read_new_connections(self, now: float) -> None:
         new = self._wire.connections()

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.net import forks
 from majordomus.net.broker.limits.connection_limits import Crowd
-from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, PeerMessage
+from majordomus.net.broker.listener import (
+    BATCH,
+    HEAD_BYTES,
+    HEAD_FRAMES,
+    LINGER,
+    WAKER,
+    PeerMessage,
+)
 from majordomus.net.waker import Waker
 from majordomus.net.zmtp import tcp
 from majordomus.net.zmtp.engine import (
@@ -31,13 +38,16 @@ if TYPE_CHECKING:
 
 HANDSHAKE: Final = 3.0
 """Seconds for the ZMTP handshake; a connection that does not complete it is ended."""
-LINGER: Final = 1.0
-"""Seconds at the end in which peers can still read what was sent to them."""
 CLOSE_WAIT: Final = 0.1
 """Seconds at the end in which peers can close, once they have read everything."""
 MAX_UNSENT: Final = 16 * 1024 * 1024
 """Bytes that wait in the router for one peer, or `max_message` if that is more. Further messages
 wait in the peer's outbox."""
+MAX_DROPPED: Final = 256 * 1024 * 1024
+MAX_DROPPING: Final = 30.0
+"""Bytes (or four times `max_message`, if that is more) and seconds of a message that is too large.
+The machine answers it with 413 as soon as it exceeds a bound; the rest is read and dropped up to
+here, and beyond the connection is ended."""
 ACCEPT_RETRY: Final = 0.1
 """Seconds until the next accept after one that failed for want of descriptors."""
 
@@ -59,8 +69,8 @@ class ZmtpListener:
             hwm=settings.send_hwm,
             max_frames=settings.max_frames + HEAD_FRAMES,
             max_bytes=settings.max_message + HEAD_BYTES,
-            # A larger message ends the connection; up to this size the machine can answer 413.
-            max_message=2 * (settings.max_message + HEAD_BYTES),
+            max_dropped=max(MAX_DROPPED, 4 * settings.max_message),
+            max_dropping=MAX_DROPPING,
             max_unsent=max(settings.max_message, MAX_UNSENT),
             max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
@@ -133,7 +143,10 @@ class ZmtpListener:
         """Return whether a connection has this routing id."""
         return self._router.has_peer(peer)
 
-    def close(self) -> None:
+    def undelivered(self) -> int:
+        return self._router.undelivered()
+
+    def close(self, linger: float = LINGER) -> None:
         if self._closed:
             return
         self._closed = True
@@ -143,10 +156,10 @@ class ZmtpListener:
         for listening in self._listening:
             self._router.unlisten(listening.fileno())
             listening.close()
-        self._finish_connections()
+        self._finish_connections(min(linger, LINGER))
         self._router.close()
 
-    def _finish_connections(self) -> None:
+    def _finish_connections(self, linger: float) -> None:
         """Write what is unsent, then wait for the peers to close.
 
         A connection that is closed with unread input is reset, and the kernel of the other end
@@ -158,7 +171,7 @@ class ZmtpListener:
             now = time.monotonic()
             if not router.discard_input(now):
                 return
-            if now - began >= (LINGER if router.unsent() else CLOSE_WAIT):
+            if now - began >= (linger if router.unsent() else CLOSE_WAIT):
                 return
             if router.wait(10) & WAKER:
                 self._waker.clear()

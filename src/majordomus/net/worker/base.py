@@ -40,8 +40,9 @@ class WorkerBase(EventMethods):
 
     broker: one endpoint or several; the worker registers at all of them
     dialect: the protocol that it uses with them
-    capacity: requests that each broker may dispatch here at a time; by default `threads` if one
-        handler needs a thread, else 1000
+    capacity: requests to `def` handlers, and to `async def` handlers, that each broker may
+        dispatch here at a time, and that run at a time for all brokers together; by default
+        `threads` for `def` and 1000 for `async def`
     threads: `def` handlers that run at a time; by default the processors + 4, at most 32
     processes: handlers with `run="process"` that run at a time, and their capacity at each broker;
         by default the processors
@@ -154,7 +155,7 @@ class WorkerBase(EventMethods):
             self._active.resize(threads, processes)
 
     def set_capacity(self, capacity: int | None) -> None:
-        """Change how many requests each broker may dispatch here at a time. From any thread.
+        """Change the argument `capacity` while the worker runs. From any thread.
 
         None is what the pools allow. 0 takes nothing new, of any service, until another value is
         set. The capacity of handlers in processes stays their number, except for 0.

@@ -32,9 +32,9 @@ from majordomus.net.connection.credentials import Access
 from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.broker_log import BrokerLog
 from majordomus.net.worker.events import EngineEvents
-from majordomus.net.worker.handlers import Handler
+from majordomus.net.worker.handlers import RUNS, Handler
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
-from majordomus.net.worker.serving import Serving, WorkerConnection
+from majordomus.net.worker.serving import RunLimit, Serving, WorkerConnection
 from majordomus.net.worker.stalls import StallWatch
 from majordomus.protocol.spec import Dialect
 
@@ -43,7 +43,10 @@ DRAIN_CHECK: Final = 0.02
 ABORT_GRACE: Final = 0.5
 """Seconds that handlers have at the end to react to their cancellation."""
 LOOP_CAPACITY: Final = 1000
-"""Default capacity of a connection whose handlers all run on the event loop."""
+"""Default capacity of handlers on the event loop."""
+LIMITED: Final = ("thread", "loop")
+"""Kinds of handlers that a worker with several brokers has to limit itself. The pool of processes
+is its own limit."""
 
 logger = logging.getLogger("majordomus.worker")
 
@@ -79,7 +82,7 @@ class BrokerRegistration(WorkerConnection):
     """A connection to a broker, and the services that are registered over it.
 
     services: the names of its services
-    in_process: its services run in handler processes
+    kind: where the handlers of its services run, one of `handlers.RUNS`
     capacity: the capacity that was announced last
     """
 
@@ -99,7 +102,7 @@ class BrokerRegistration(WorkerConnection):
             else LoginWorkerSession(settings, login, os.urandom, random.random)
         )
         self.url = url
-        self.in_process = engine.in_process(settings.services)
+        self.kind = engine.kind_of(settings.services)
         self.capacity = settings.capacity
         self._last_disconnect = ""
         self.services = [name.decode() for name in settings.services]
@@ -155,9 +158,12 @@ class WorkerEngine(Serving):
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[Exception], None],
     ) -> None:
-        super().__init__(loop, settings.threads)
+        limits: dict[str, RunLimit] = {}
+        super().__init__(loop, settings.threads, limits)
         self._settings, self.on_failure = settings, on_failure
         self._logs: dict[str, BrokerLog] = {}
+        if len(settings.urls) > 1:
+            limits.update((kind, RunLimit(max(1, self._capacity(kind)))) for kind in LIMITED)
         self._load: float | None = None
         self._meter = LoadMeter(settings.load, self._set_load, loop)
         for name, handler in handlers.items():
@@ -208,8 +214,8 @@ class WorkerEngine(Serving):
 
     def _register(self, service: bytes) -> None:
         """Register a service over the connections that it fits, or over new ones."""
-        in_process = self.in_process((service,))
-        fitting = [one for one in self._registrations if one.in_process == in_process]
+        kind = self.kind_of((service,))
+        fitting = [one for one in self._registrations if one.kind == kind]
         if fitting and self._settings.session.dialect is Dialect.MDP03:
             for registration in fitting:
                 registration.session.add_service(service, time.monotonic())
@@ -240,8 +246,11 @@ class WorkerEngine(Serving):
 
     def _announce_capacity(self) -> None:
         now = time.monotonic()
+        for kind, limit in self._limits.items():
+            limit.most = self._capacity(kind) or limit.most  # 0 ends nothing that was dispatched
+            self.begin_waiting(limit)
         for registration in self._registrations:
-            capacity = self._capacity(registration.in_process)
+            capacity = self._capacity(registration.kind)
             if capacity != registration.capacity:
                 registration.capacity = capacity
                 registration.session.set_capacity(capacity, now)
@@ -309,7 +318,7 @@ class WorkerEngine(Serving):
     # ── registrations ─────────────────────────────────────────────────────────────────────────────
 
     def _new_registration(self, url: str, services: tuple[bytes, ...]) -> BrokerRegistration:
-        capacity = self._capacity(self.in_process(services))
+        capacity = self._capacity(self.kind_of(services))
         settings = _replace(self._settings.session, services=services, capacity=max(1, capacity))
         access, login = self._settings.access, self._settings.login
         registration = BrokerRegistration(url, settings, self, self._loop, access, login)
@@ -337,9 +346,10 @@ class WorkerEngine(Serving):
             handler = handler._replace(function=self._processes.function(handler.target))
         self.serve(service, handler)
 
-    def in_process(self, services: tuple[bytes, ...]) -> bool:
-        """Whether these services, which share a connection, run in handler processes."""
-        return self._services[services[0]].in_process
+    def kind_of(self, services: tuple[bytes, ...]) -> str:
+        """Where the handlers of these services, which share a connection, run."""
+        kind: str = self._services[services[0]].kind
+        return kind
 
     def _running(self) -> list[str]:
         """The names of the services whose handlers run in this process, and of the last that was
@@ -377,24 +387,23 @@ class WorkerEngine(Serving):
     def _services_by_connection(self) -> list[tuple[bytes, ...]]:
         """The services of each connection to a broker.
 
-        One connection is for the services that run in processes, since their capacity is the number
-        of processes; one is for all others. A legacy dialect needs a connection for each service.
+        Handlers of each kind have a connection of their own, since each kind has a capacity of its
+        own: none waits for slots that another kind has taken. A legacy dialect needs a connection
+        for each service.
         """
         names = self._services
         if self._settings.session.dialect is not Dialect.MDP03:
             return [(name,) for name in names]
-        here = tuple(name for name in names if not self.in_process((name,)))
-        in_processes = tuple(name for name in names if self.in_process((name,)))
-        return [services for services in (here, in_processes) if services]
+        by_kind = (tuple(n for n in names if self.kind_of((n,)) == kind) for kind in RUNS)
+        return [services for services in by_kind if services]
 
-    def _capacity(self, in_process: bool) -> int:
+    def _capacity(self, kind: str) -> int:
         given = self._settings.capacity
         if given == 0:
             return 0
-        if in_process:
+        if kind == "process":
             return self._settings.processes
-        threaded = any(one.threaded and not one.in_process for one in self._services.values())
-        return given or (self._settings.threads if threaded else LOOP_CAPACITY)
+        return given or (self._settings.threads if kind == "thread" else LOOP_CAPACITY)
 
 
 def _replace(settings: WorkerSettings, **changes: Any) -> WorkerSettings:

@@ -53,6 +53,13 @@ class Handler(NamedTuple):
         """Whether it runs in a handler process."""
         return self.target is not None
 
+    @property
+    def kind(self) -> str:
+        """Where it runs, one of `RUNS`."""
+        if self.in_process:
+            return "process"
+        return "thread" if self.shape.threaded else "loop"
+
 
 def make_handler(function: Function, run: str | None = None) -> Handler:
     """Make a handler of a function, also behind partials, methods and objects with `__call__`.

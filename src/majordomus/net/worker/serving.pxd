@@ -13,12 +13,22 @@ cdef class WorkerConnection:
 
 
 @cython.final
+cdef class RunLimit:
+    cdef public int most
+    cdef public int running
+    cdef public object waiting
+    cdef public bint starting
+
+
+@cython.final
 cdef class ServedService:
     cdef public object name
     cdef public object function
     cdef public bint in_process
     cdef public bint threaded
     cdef public bint simple
+    cdef public object kind
+    cdef public RunLimit limit
 
 
 @cython.final
@@ -43,6 +53,7 @@ cdef class Serving:
     cdef public object _pool
     cdef public object _processes
     cdef public dict _services
+    cdef public dict _limits
     cdef public object _outputs
     cdef public object _loop_thread
     cdef public bint _outputs_scheduled
@@ -54,7 +65,12 @@ cdef class Serving:
     cdef public ServedService _last_begun
     cdef public WorkerConnection _current
     cdef public bint _flush_current
-    @cython.locals(service=ServedService, request=Request, invocation=Invocation)
+    @cython.locals(
+        service=ServedService, request=Request, invocation=Invocation, limit=RunLimit
+    )
     cdef object _start(self, WorkerConnection connection, Dispatch dispatch)
+    @cython.locals(connection=WorkerConnection, service=ServedService, request=Request)
+    cdef object _begin(self, Invocation invocation)
     cdef object _flush(self, WorkerConnection connection)
+    @cython.locals(limit=RunLimit, ended=bint)
     cdef object _send_final(self, Invocation invocation, status, list frames)

@@ -83,6 +83,25 @@ class WorkerConnection:
         self.invocations: dict[int, Invocation] = {}
 
 
+class RunLimit:
+    """How many handlers of one kind run at a time, whichever brokers dispatched them.
+
+    Each broker keeps to the capacity that was announced to it, so only a worker with several
+    brokers needs a limit of its own.
+
+    most: the worker's capacity for handlers of this kind
+    running: invocations that have begun, and have no outcome yet
+    waiting: invocations that have not begun, in order
+    starting: `Serving._release` is beginning them
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.running = 0
+        self.waiting: deque[Invocation] = deque()
+        self.starting = False
+
+
 class ServedService:
     """A service and its handler, with the properties that every request needs.
 
@@ -91,6 +110,8 @@ class ServedService:
     in_process: the handler runs in a process of the pool
     threaded: the handler would block the event loop
     simple: the handler is a coroutine function, whose result is the reply
+    kind: where the handler runs, one of `handlers.RUNS`
+    limit: how many handlers of its kind run at a time; None where the broker alone limits that
     """
 
     def __init__(self, name: str, handler: Handler) -> None:
@@ -99,6 +120,8 @@ class ServedService:
         self.in_process = handler.in_process
         self.threaded = handler.shape.threaded
         self.simple = handler.shape is Shape.COROUTINE
+        self.kind = handler.kind
+        self.limit: RunLimit | None = None
 
 
 class Invocation:
@@ -145,15 +168,17 @@ class Invocation:
 class Serving:
     """The requests of all connections of one engine."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, threads: int, limits: dict[str, RunLimit]
+    ) -> None:
         self._loop = loop
         self._spawner = spawner(loop, self._handler_ended)
         self._pool = ThreadPool(threads)
         self._processes: ProcessPool | None = None
         self._services: dict[bytes, ServedService] = {}
-        self._outputs: deque[tuple[Invocation, Output | ReplyBox]] = (
-            deque()
-        )  # of threads, for the loop
+        self._limits = limits  # by kind of handler; empty for a worker with one broker
+        # Outputs of threads, for the loop:
+        self._outputs: deque[tuple[Invocation, Output | ReplyBox]] = deque()
         self._outputs_scheduled = False
         self._loop_thread = threading.get_ident()
         self._closing = False
@@ -168,7 +193,8 @@ class Serving:
 
     def serve(self, service: bytes, handler: Handler) -> None:
         """Serve `service` with `handler` from now on."""
-        self._services[service] = ServedService(service.decode(), handler)
+        served = self._services[service] = ServedService(service.decode(), handler)
+        served.limit = self._limits.get(served.kind)
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
 
@@ -283,8 +309,20 @@ class Serving:
         )
         invocation = Invocation.__new__(Invocation)
         invocation._fill(connection, dispatch.id, request, service)
+        limit = service.limit
+        if limit is not None:
+            if limit.running >= limit.most:
+                connection.invocations[dispatch.id] = invocation
+                limit.waiting.append(invocation)
+                return
+            limit.running += 1
+        self._begin(invocation)
+
+    def _begin(self, invocation: Invocation) -> None:
+        """Run the handler."""
+        connection, service, request = invocation.connection, invocation.service, invocation.request
         if service.threaded:
-            connection.invocations[dispatch.id] = invocation
+            connection.invocations[invocation.dispatch_id] = invocation
             self._submit(invocation)
             return
         try:
@@ -300,7 +338,28 @@ class Serving:
             work = _awaiting(work)
         invocation.task = self._spawner.spawn(work, invocation, request.deadline)
         if not invocation.finished:
-            connection.invocations[dispatch.id] = invocation
+            connection.invocations[invocation.dispatch_id] = invocation
+
+    def _release(self, limit: RunLimit) -> None:
+        """An invocation has its outcome: those that wait may begin."""
+        limit.running -= 1
+        self.begin_waiting(limit)
+
+    def begin_waiting(self, limit: RunLimit) -> None:
+        """Begin the invocations that wait, as far as `limit` allows."""
+        if limit.starting:
+            return  # a handler that has ended at once: the loop below goes on
+        limit.starting = True
+        try:
+            while limit.waiting and limit.running < limit.most and not self._closing:
+                limit.running += 1
+                invocation = limit.waiting.popleft()
+                if invocation.request.cancelled:
+                    self._send_outcome(invocation, cancelled_before_start())
+                else:
+                    self._begin(invocation)
+        finally:
+            limit.starting = False
 
     def _new_parts(self, connection: WorkerConnection, dispatch_id: int) -> RequestParts:
         return RequestParts(
@@ -454,6 +513,7 @@ class Serving:
 
     def _send_final(self, invocation: Invocation, status: int, frames: list[bytes]) -> None:
         connection, now, dispatch_id = invocation.connection, monotonic(), invocation.dispatch_id
+        limit, ended = invocation.service.limit, invocation.finished
         invocation.finished = True
         connection.invocations.pop(dispatch_id, None)
         invocation.flow = None
@@ -465,6 +525,8 @@ class Serving:
             status, frames = outcome_of_error(error)
             connection.session.final(dispatch_id, status, frames, now)
         self._flush(connection)
+        if limit is not None and not ended:
+            self._release(limit)
         if self._idle_wanted and not connection.invocations:
             self._idle.set()
 

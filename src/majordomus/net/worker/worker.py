@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from majordomus import system
 from majordomus.net.worker.base import WorkerBase
 from majordomus.net.worker.outcomes import log_failure
 from majordomus.net.worker.run import WorkerRun

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import os
 import socket as plain
 from pathlib import Path
@@ -117,11 +118,33 @@ def unbind(socket: zmq.Socket[bytes], url: str) -> None:
 
     The file of an ipc endpoint is removed first: libzmq leaves it behind.
     """
+    remove_file(url)
+    with contextlib.suppress(zmq.ZMQError):  # an inproc endpoint may be unbound already
+        socket.unbind(url)
+
+
+def remove_file(url: str) -> None:
+    """Remove the file of an ipc endpoint; any other has none. May be repeated."""
     path = url.removeprefix("ipc://")
     if path != url and not path.startswith("@"):
         Path(path).unlink(missing_ok=True)
-    with contextlib.suppress(zmq.ZMQError):  # an inproc endpoint may be unbound already
-        socket.unbind(url)
+
+
+def is_free(url: str) -> bool:
+    """Return whether a tcp endpoint, as `bind` returned it, may be bound again. Others may always:
+    the file of an ipc endpoint is removed."""
+    address, _, port = url.removeprefix("tcp://").rpartition(":")
+    if not url.startswith("tcp://"):
+        return True
+    host = address.strip("[]")
+    try:
+        with plain.socket(plain.AF_INET6 if ":" in host else plain.AF_INET) as probe:
+            if os.name == "posix":
+                probe.setsockopt(plain.SOL_SOCKET, plain.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
+    return True
 
 
 def connect(socket: zmq.Socket[bytes], url: str) -> None:

@@ -11,7 +11,9 @@ cdef enum:
 cdef class Engine:
     cdef int epoll
     cdef unsigned char* read_buffer  # shared by all connections
-    cdef size_t max_frames, max_bytes, max_message
+    cdef size_t max_frames, max_bytes, max_dropped
+    cdef double max_dropping
+    cdef double now  # of the current `receive`
     cdef size_t unfinished  # bytes of all messages that are not complete
     cdef size_t bytes_read  # since the current `receive` began
     cdef bint abandoned
@@ -38,12 +40,13 @@ cdef class Engine:
     # bytes to messages
     cdef int parse_input(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except -1
     cdef size_t parse_frames(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except? 999999999
-    cdef bint exceeds_bounds(self, ByteStream stream, size_t length) except -1
-    cdef size_t skip_input(self, ByteStream stream, size_t size, list batch) except? 999999999
+    cdef bint exceeds_bounds(self, ByteStream stream, size_t length, list batch) except -1
+    cdef size_t skip_input(self, ByteStream stream, size_t size) except? 999999999
     cdef int begin_large(self, ByteStream stream, unsigned char* data, size_t here, size_t length, bint more) except -1
     cdef int add_frame(self, ByteStream stream, object frame, bint more, list batch) except -1
     cdef int complete_message(self, ByteStream stream, list batch) except -1
-    cdef int complete_truncated(self, ByteStream stream, list batch) except -1
+    cdef void reset_message(self, ByteStream stream) noexcept
+    cdef int deliver_truncated(self, ByteStream stream, size_t length, list batch) except -1
     cdef int handle_command(self, ByteStream stream, unsigned char* data, size_t size) except -1
     # the handshake
     cdef int begin_handshake(self, ByteStream stream) except -1

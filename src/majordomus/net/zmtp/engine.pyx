@@ -69,6 +69,8 @@ cdef enum:
     FIRST_LARGE = 64 * 1024  # memory for a large frame at first; it grows as bytes arrive
     MAX_IDLE_INPUT = 16 * 1024  # a larger input buffer is freed when it is empty
 
+cdef uint64_t MOST_LENGTH = <uint64_t>1 << 62  # of a frame; a `Cut` may have it
+
 cdef bytes OUR_SIGNATURE = b"\xff\0\0\0\0\0\0\0\1\x7f\x03"
 cdef bytes OUR_GREETING = GREETING_REST
 cdef bytes NULL_MECHANISM = NULL_NAME
@@ -241,7 +243,7 @@ cdef class Engine:
 
     cdef void count_unfinished(self, ByteStream stream) noexcept:
         """Update the memory that the unfinished message of this connection takes."""
-        cdef size_t now_held = stream.input_size + stream.message_bytes - stream.dropped_bytes
+        cdef size_t now_held = stream.input_size + stream.message_bytes
         now_held += stream.frame_count * FRAME_COST
         if stream.state == ENDED:
             return
@@ -350,7 +352,9 @@ cdef class Engine:
         cdef int flags, n
         while at < size:
             if stream.skip_bytes:
-                at += self.skip_input(stream, size - at, batch)
+                at += self.skip_input(stream, size - at)
+                if stream.state == ENDED:
+                    return at
                 continue
             if len(batch) >= most:
                 stream.unparsed = True
@@ -378,18 +382,18 @@ cdef class Engine:
                 self.handle_command(stream, data + at + head, <size_t>length)
                 at += head + <size_t>length
                 continue
-            if self.max_message and length > self.max_message:
+            if length > MOST_LENGTH:
                 self.end(stream, TOO_LARGE)
                 return at
             if size - at - head < length and length <= SMALL:
                 break  # parsed as a whole only, so that `exceeds_bounds` counts it once
-            if self.exceeds_bounds(stream, <size_t>length):
-                if stream.state == ENDED:
-                    return at
+            if self.exceeds_bounds(stream, <size_t>length, batch):
                 at += head
                 stream.skip_bytes, stream.skip_more = <size_t>length, flags & MORE
                 if length == 0:
-                    self.skip_input(stream, 0, batch)
+                    self.skip_input(stream, 0)
+                    if stream.state == ENDED:
+                        return at
                 continue
             if size - at - head < length:
                 self.begin_large(
@@ -406,27 +410,38 @@ cdef class Engine:
             at += <size_t>length
         return at
 
-    cdef bint exceeds_bounds(self, ByteStream stream, size_t length) except -1:
-        """Count the next frame. Returns True when it exceeds a bound and must be dropped."""
-        stream.message_bytes += length
-        if not stream.truncating:
-            stream.truncating = (self.max_bytes and stream.message_bytes > self.max_bytes) or (
-                self.max_frames and stream.frame_count >= self.max_frames
-            )
-        if not stream.truncating:
-            return False
-        stream.dropped_bytes += length
-        if self.max_message and stream.message_bytes > self.max_message:
-            self.end(stream, ENDLESS)
-        return True
+    cdef bint exceeds_bounds(self, ByteStream stream, size_t length, list batch) except -1:
+        """Count the next frame. Returns True when it exceeds a bound and must be dropped.
 
-    cdef size_t skip_input(self, ByteStream stream, size_t size, list batch) except? 999999999:
-        """Drop up to `size` bytes of a frame. Returns the number of bytes dropped."""
+        The message is delivered at once, so that its sender is answered however long it goes on.
+        """
+        if stream.truncating:
+            stream.dropped_bytes += 2  # its header: frames without a body must come to an end, too
+            return True
+        stream.message_bytes += length
+        stream.truncating = (self.max_bytes and stream.message_bytes > self.max_bytes) or (
+            self.max_frames and stream.frame_count >= self.max_frames
+        )
+        if stream.truncating:
+            stream.truncated_at = self.now
+            self.deliver_truncated(stream, length, batch)
+        return stream.truncating
+
+    cdef size_t skip_input(self, ByteStream stream, size_t size) except? 999999999:
+        """Drop up to `size` bytes of a frame, and end the connection beyond the bounds for that.
+
+        Returns the number of bytes dropped.
+        """
         if size > stream.skip_bytes:
             size = stream.skip_bytes
         stream.skip_bytes -= size
+        stream.dropped_bytes += size
         if stream.skip_bytes == 0 and not stream.skip_more:
-            self.complete_truncated(stream, batch)
+            self.reset_message(stream)
+        elif (self.max_dropped and stream.dropped_bytes > self.max_dropped) or (
+            self.max_dropping and self.now - stream.truncated_at > self.max_dropping
+        ):
+            self.end(stream, ENDLESS)
         return size
 
     cdef int begin_large(
@@ -467,18 +482,25 @@ cdef class Engine:
 
     cdef int complete_message(self, ByteStream stream, list batch) except -1:
         cdef list frames = stream.frames
-        stream.frames = None
-        stream.message_bytes = stream.dropped_bytes = stream.frame_count = 0
+        self.reset_message(stream)
         return self.deliver(stream, frames, batch)
 
-    cdef int complete_truncated(self, ByteStream stream, list batch) except -1:
-        """Complete a message that exceeds a bound: a `Cut` stands for the dropped bytes."""
-        if stream.frames is None:
-            stream.frames = [] if stream.first is None else [stream.first]
-            stream.first = None
-        stream.frames.append(Cut(stream.dropped_bytes))
+    cdef void reset_message(self, ByteStream stream) noexcept:
+        """Forget what was counted of a message that has come to its end."""
+        stream.frames = None
+        stream.message_bytes = stream.dropped_bytes = stream.frame_count = 0
         stream.truncating = False
-        return self.complete_message(stream, batch)
+
+    cdef int deliver_truncated(self, ByteStream stream, size_t length, list batch) except -1:
+        """Deliver a message that exceeds a bound: a `Cut` of `length` stands for the frame that
+        does, and for all behind it."""
+        cdef list frames = stream.frames
+        if frames is None:
+            frames = [] if stream.first is None else [stream.first]
+        stream.frames = stream.first = None
+        stream.message_bytes = stream.frame_count = 0
+        frames.append(Cut(length))
+        return self.deliver(stream, frames, batch)
 
     cdef int handle_command(self, ByteStream stream, unsigned char* data, size_t size) except -1:
         """Answer PING. RFC 37: "a PING command … the peer SHALL respond with PONG", with its context.

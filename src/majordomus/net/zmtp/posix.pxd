@@ -74,3 +74,10 @@ cdef extern from "arpa/inet.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     int close(int fd)
+
+cdef extern from "linux/sockios.h" nogil:
+    enum:
+        SIOCOUTQ
+
+cdef extern from "sys/ioctl.h" nogil:
+    int ioctl(int fd, unsigned long request, ...)

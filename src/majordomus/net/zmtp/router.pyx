@@ -36,6 +36,7 @@ from majordomus.net.zmtp.posix cimport (
     EPOLLOUT,
     SHUT_RDWR,
     SHUT_WR,
+    SIOCOUTQ,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     accept4,
@@ -43,6 +44,7 @@ from majordomus.net.zmtp.posix cimport (
     epoll_event,
     epoll_wait,
     inet_ntop,
+    ioctl,
     shutdown,
     sockaddr,
     sockaddr_in,
@@ -69,8 +71,10 @@ cdef class TcpRouter(Engine):
 
     `make_id(n)` returns n random bytes, for peers without a routing id.
     `hwm`, `max_unsent`: messages and bytes that may wait for one peer; then it is full.
-    `max_frames`, `max_bytes`: what is kept of one message; a `Cut` stands for the rest.
-    `max_message`: a connection that sends more bytes for one message is ended.
+    `max_frames`, `max_bytes`: what is kept of one message; a `Cut` stands for the rest, and the
+    message is delivered before the rest has arrived.
+    `max_dropped`, `max_dropping`: bytes and seconds of that rest, after which the connection is
+    ended.
     `max_unfinished`: bytes that incomplete messages may hold together; beyond it the connection
     that holds most is ended.
     `extra`: a descriptor that `wait` watches too.
@@ -97,18 +101,18 @@ cdef class TcpRouter(Engine):
     cdef epoll_event[EVENTS] epoll_events
     cdef bint polled  # epoll_wait was called since the last `receive`
     cdef bint poll_was_full  # the last epoll_wait may have left events
-    cdef double now
     cdef readonly int open_count
     cdef readonly bint exhausted
     """Whether accepting has stopped for want of descriptors; `accept_again` resumes it."""
 
     def __init__(
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
-        size_t max_message=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
+        size_t max_dropped=0, double max_dropping=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
         bytes mark not None=b"",
     ):
         self.make_id, self.hwm, self.extra = make_id, hwm, extra
-        self.max_frames, self.max_bytes, self.max_message = max_frames, max_bytes, max_message
+        self.max_frames, self.max_bytes = max_frames, max_bytes
+        self.max_dropped, self.max_dropping = max_dropped, max_dropping
         self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
         self.ready_command = ready(b"ROUTER")
         self.zmtp2_ready = bytes([ROUTER_TYPE, 0, 0])
@@ -388,6 +392,21 @@ cdef class TcpRouter(Engine):
     def unsent(self):
         """Return the number of connections with unsent bytes."""
         return sum((<ByteStream>one).out != NULL for one in self.by_fd if one is not None)
+
+    def undelivered(self):
+        """Return the number of messages that the kernel has not taken, and of connections whose
+        peer's kernel has not acknowledged what ours has taken."""
+        cdef ByteStream stream
+        cdef int waiting, count = 0
+        for one in self.by_fd:
+            if one is None:
+                continue
+            stream, waiting = <ByteStream>one, 0
+            if stream.messages():
+                count += stream.messages()
+            elif ioctl(stream.fd, SIOCOUTQ, &waiting) == 0 and waiting:
+                count += 1
+        return count
 
     def finish(self):
         """Write what is unsent; shut down the sending side of connections without unsent bytes."""

@@ -60,7 +60,8 @@ cdef class ByteStream:
     cdef object first  # its first frame, while it has no second one
     cdef list frames  # all its frames, from the second one on
     cdef size_t message_bytes, dropped_bytes, frame_count
-    cdef bint truncating  # it exceeds a bound: its further frames are dropped
+    cdef bint truncating  # it exceeds a bound: it was delivered, and its further frames are dropped
+    cdef double truncated_at
     cdef size_t skip_bytes  # of the frame that is being dropped
     cdef bint skip_more  # that frame has MORE set
     # The large frame that is being read into its own memory.

@@ -618,3 +618,52 @@ def test_weight_of_ready_counts_and_may_be_told_anew(make_harness: MakeHarness) 
         U, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed
     )
     assert Counter(chosen(harness, 20)) == {V: 20}
+
+
+# what a hook is told
+
+
+@pytest.mark.parametrize("name", [one for one in STRATEGIES if one != "random-two"])
+def test_find_worker_answers_whom_the_next_request_goes_to(
+    make_harness: Callable[..., BrokerHarness], name: str
+) -> None:
+    harness = make_harness(balancing=name)
+    harness.request(C, 1, ttl=1)  # the client is known, and has a handle
+    harness.pass_time(0.1)
+    for n in range(1, 5):
+        worker = b"worker-%d" % n
+        packed = metadata.pack({"weight": float(n)})
+        harness.receive_03(
+            worker,
+            spec.READY,
+            service=b"echo",
+            code=2 * n,
+            flags=spec.METADATA,
+            metadata=packed,
+        )
+        harness.receive_03(worker, spec.HEARTBEAT, code=100 - 20 * n)
+    harness.sent()
+    key = harness.handles[C] if name == "sticky" else b""
+    for id in range(2, 22):
+        found = harness.machine.find_worker(b"echo", key)
+        assert found is not None
+        harness.request(C, id)
+        ((worker, _),) = harness.dispatched()
+        assert worker == found.id
+    assert harness.machine.find_worker(b"echo", key) is None
+    assert harness.machine.find_worker(b"none") is None
+
+
+def test_find_worker_answers_a_key_as_sticky_does(
+    make_harness: Callable[..., BrokerHarness],
+) -> None:
+    harness = make_harness(balancing="sticky")
+    for n in range(5):
+        harness.worker(b"worker-%d" % n, capacity=99)
+    harness.sent()
+    for id in range(1, 20):
+        packed = metadata.pack({"key": f"key-{id}"})
+        found = harness.machine.find_worker(b"echo", b"key-%d" % id)
+        harness.request(C, id, flags=spec.METADATA, metadata=packed)
+        assert found is not None
+        assert harness.dispatched()[0][0] == found.id

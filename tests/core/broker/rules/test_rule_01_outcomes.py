@@ -173,3 +173,33 @@ def test_id_may_be_open_again_for_another_client(harness: BrokerHarness) -> None
     harness.answer(W, number(2), b"to c")
     harness.answer(W, number(1), b"to a")
     assert harness.messages() == [final(C, 1, b"to c", worker=W), final(A, 1, b"to a", worker=W)]
+
+
+def test_broker_has_not_drained_before_the_answers_have_left_the_outboxes(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W, capacity=2)
+    harness.request(C, 1)
+    harness.request(C, 2)
+    harness.sent()
+    harness.full.add(C)
+    harness.machine.drain(harness.now)
+    harness.answer(W, number(1), b"1")
+    assert (harness.machine.drained, harness.machine.unfinished) == (False, (1, 1))
+    harness.answer(W, number(2), b"2")
+    assert (harness.machine.drained, harness.machine.unfinished) == (False, (0, 2))
+    harness.full.clear()
+    harness.pass_time(0.2)
+    assert (harness.machine.drained, harness.machine.unfinished) == (True, (0, 0))
+
+
+def test_what_waits_for_a_worker_that_does_not_read_does_not_delay_the_end(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W)
+    harness.request(C, 1)
+    harness.full.add(W)
+    harness.receive_03(C, spec.CANCEL, id=1)
+    harness.machine.drain(harness.now)
+    harness.turn()
+    assert harness.machine.drained

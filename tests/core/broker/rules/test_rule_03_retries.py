@@ -415,3 +415,83 @@ def test_loss_of_a_worker_is_a_fact_for_observers(harness: BrokerHarness) -> Non
         ("worker-lost", {"worker": V, "services": [b"echo"], "why": "left", "held": 1})
     ]
     assert heartbeat(V) not in harness.messages()
+
+
+# FAIL-FAST: no worker is left that takes new requests
+
+NONE_SERVES = b"no worker serves 'echo'; serving now: echo"
+
+
+def one_waits_fast(harness: BrokerHarness) -> None:
+    """V has the request of D; those of C and D, the first FAIL-FAST, wait."""
+    harness.worker(V)
+    harness.request(D, 1)
+    harness.request(C, 1, flags=spec.FAIL_FAST)
+    harness.request(D, 2)
+    harness.sent()
+
+
+def test_request_that_fails_fast_and_waits_gets_503_when_the_last_worker_drains(
+    harness: BrokerHarness,
+) -> None:
+    one_waits_fast(harness)
+    harness.receive_03(V, spec.CAPACITY, code=0)
+    assert harness.messages() == [final(C, 1, NONE_SERVES, status=503)]
+    assert harness.machine.registry.queued == 1
+
+
+def test_request_that_fails_fast_waits_on_while_another_worker_serves(
+    harness: BrokerHarness,
+) -> None:
+    one_waits_fast(harness)
+    harness.worker(W)
+    harness.request(D, 3)
+    harness.request(C, 2, flags=spec.FAIL_FAST)
+    harness.sent()
+    harness.receive_03(V, spec.CAPACITY, code=0)
+    assert harness.messages() == []
+
+
+def test_request_that_fails_fast_gets_503_when_the_last_worker_that_serves_is_lost(
+    harness: BrokerHarness,
+) -> None:
+    """W drains, so it is no worker for what waits, nor for what V had."""
+    harness.worker(V)
+    harness.request(C, 1, flags=spec.FAIL_FAST)
+    harness.worker(W)
+    harness.request(D, 1)
+    harness.request(C, 2, flags=spec.FAIL_FAST)
+    harness.receive_03(W, spec.CAPACITY, code=0)
+    harness.sent()
+    harness.leave(V)
+    assert harness.messages() == [
+        final(C, 1, NONE_SERVES, status=503),
+        final(C, 2, NONE_SERVES, status=503),
+    ]
+
+
+def test_request_that_fails_fast_and_names_a_worker_gets_503_when_that_one_drains(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(V)
+    harness.worker(W, capacity=9)
+    harness.request(C, 1, address=V)
+    harness.request(C, 2, address=V, flags=spec.FAIL_FAST)
+    harness.sent()
+    harness.receive_03(V, spec.CAPACITY, code=0)
+    harness.request(C, 3, address=V, flags=spec.FAIL_FAST)
+    text = b"the requested worker takes no new requests"
+    assert harness.messages() == [final(C, 2, text, status=503), final(C, 3, text, status=503)]
+
+
+def test_request_that_fails_fast_and_was_declined_waits_for_no_worker_that_drains(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(V, capacity=2)
+    harness.worker(W)
+    harness.receive_03(W, spec.CAPACITY, code=0)
+    harness.request(C, 1, flags=spec.FAIL_FAST)
+    harness.receive_03(V, spec.CAPACITY, code=0)
+    harness.sent()
+    harness.reject(V, number(1))
+    assert harness.messages() == [final(C, 1, NONE_SERVES, status=503)]

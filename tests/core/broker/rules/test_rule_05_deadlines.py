@@ -11,8 +11,9 @@ from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core.broker_harness import BrokerHarness, cancel, final, number, partial, welcome
+from tests.core.hook_harness import LATER, ScriptedHooks, actions
 
-C, V, W = b"client-c", b"worker-v", b"worker-w"
+C, D, V, W = b"client-c", b"client-d", b"worker-v", b"worker-w"
 MakeHarness = Callable[..., BrokerHarness]
 
 
@@ -198,3 +199,158 @@ def test_parts_before_the_deadline_are_sent_at_once(harness: BrokerHarness) -> N
     harness.sent()
     harness.part(W, number(1), b"a")
     assert harness.messages() == [partial(C, 1, b"a")]
+
+
+# what a hook held past the deadline
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        actions.FORWARD,
+        actions.Redirect("echo"),
+        actions.SendTo(W),
+        actions.ReplyAction([b"late"]),
+        actions.Discard(),
+    ],
+    ids=lambda action: type(action).__name__,
+)
+def test_request_that_a_hook_decides_after_the_deadline_expires(
+    harness: BrokerHarness, action: actions.Action
+) -> None:
+    """The decision comes at the very moment of the deadline, before any tick."""
+    hooks = ScriptedHooks(harness, on_request=LATER)
+    harness.worker(W)
+    harness.request(C, 1, ttl=1000)
+    harness.sent()
+    harness.now += 1.0
+    assert hooks.decide(action)
+    text = b"'echo' did not answer within 1 s; it was in a hook of the broker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+    assert harness.machine.registry.workers[W].holding == 0
+
+
+def test_reply_that_a_hook_decides_after_the_deadline_is_an_expiry(harness: BrokerHarness) -> None:
+    hooks = ScriptedHooks(harness, on_reply=LATER)
+    harness.worker(W)
+    harness.request(C, 1, ttl=1000)
+    harness.answer(W, number(1), b"x")
+    harness.sent()
+    harness.now += 1.0
+    assert hooks.decide()
+    text = b"'echo' did not answer within 1 s; it was in a hook of the broker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+
+
+def test_request_whose_client_is_accepted_after_the_deadline_expires_and_no_hook_sees_it(
+    harness: BrokerHarness,
+) -> None:
+    hooks = ScriptedHooks(harness, on_client=LATER, on_request=actions.FORWARD)
+    harness.worker(W)
+    harness.request(C, 1, ttl=1000)
+    harness.sent()
+    harness.now += 1.0
+    assert hooks.decide()
+    text = b"'echo' did not answer within 1 s; it was in a hook of the broker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+    assert len(hooks.seen) == 1
+
+
+# what waits in the outbox of a worker
+
+
+def test_request_leaves_an_outbox_with_the_time_that_is_left_then(harness: BrokerHarness) -> None:
+    harness.worker(W)
+    harness.sent()
+    harness.full.add(W)
+    harness.request(C, 1, b"x", ttl=1000)
+    harness.pass_time(0.5)
+    harness.full.clear()
+    harness.now += 0.25
+    harness.heartbeat(W)
+    assert harness.messages() == [harness.request_to(W, 1, C, b"x", ttl=250)]
+
+
+@pytest.mark.parametrize("flags", [0, spec.ONCE])
+def test_request_that_expires_in_an_outbox_never_leaves_and_its_slot_is_free(
+    harness: BrokerHarness, flags: int
+) -> None:
+    harness.worker(W)
+    harness.sent()
+    harness.full.add(W)
+    harness.request(C, 1, b"x", ttl=1000, flags=flags)
+    harness.request(D, 1, b"y", ttl=5000)
+    harness.pass_time(1.01)
+    text = b"'echo' did not answer within 1 s; it was at a worker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+    harness.full.clear()
+    harness.pass_time(0.1)
+    ((peer, command, fields, body),) = harness.messages()
+    assert (peer, command, fields["id"], body) == (W, "REQUEST", number(2), [b"y"])
+
+
+def test_request_whose_deadline_comes_as_its_outbox_is_emptied_does_not_leave(
+    harness: BrokerHarness,
+) -> None:
+    """The worker is heard at the very moment of the deadline, before any tick."""
+    harness.worker(W)
+    harness.full.add(W)
+    harness.request(C, 1, b"x", ttl=1000)
+    harness.sent()
+    harness.full.clear()
+    harness.now += 1.0
+    harness.heartbeat(W)
+    assert harness.messages() == []
+    harness.pass_time(0.01)
+    text = b"'echo' did not answer within 1 s; it was at a worker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+    assert harness.machine.registry.workers[W].holding == 0
+
+
+def test_stream_that_is_cancelled_in_an_outbox_leaves_none_of_its_parts(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W)
+    harness.sent()
+    harness.full.add(W)
+    harness.request(C, 1, b"x", flags=spec.MORE)
+    harness.receive_03(C, spec.PARTIAL, b"1", id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
+    assert harness.messages() == [final(C, 1, b"cancelled by the client", status=499)]
+    harness.full.clear()
+    harness.pass_time(0.2)
+    assert harness.messages() == []
+    assert harness.machine.registry.workers[W].holding == 0
+
+
+def test_cancel_follows_a_request_that_has_left_though_the_socket_is_full_now(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W)
+    harness.request(C, 1, b"x")
+    harness.sent()
+    harness.full.add(W)
+    harness.receive_03(C, spec.CANCEL, id=1)
+    harness.full.clear()
+    harness.pass_time(0.2)
+    assert harness.messages() == [
+        final(C, 1, b"cancelled by the client", status=499),
+        cancel(W, 1),
+    ]
+    assert harness.machine.registry.workers[W].holding == 1
+
+
+def test_legacy_worker_gets_nothing_of_a_request_that_expired_in_its_outbox(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(default_ttl=1.0)
+    harness.receive(W, *LEGACY[Dialect.MDP01].w2b_ready(b"echo"))
+    harness.full.add(W)
+    harness.request(C, 1, b"x")
+    harness.sent()
+    harness.pass_time(1.01)
+    harness.full.clear()
+    harness.pass_time(0.2)
+    text = b"'echo' did not answer within 1 s; it was at a worker"
+    assert harness.messages() == [final(C, 1, text, status=408)]
+    assert harness.machine.registry.workers[W].holding == 0

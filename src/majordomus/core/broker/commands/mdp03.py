@@ -17,7 +17,7 @@ from majordomus.core.broker.hooks.actions import Reject
 from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.request_stream import StreamPart
-from majordomus.core.broker.state.transitions import DRAINING, PRESENT
+from majordomus.core.broker.state.transitions import DRAINING, PRESENT, SERVING
 from majordomus.core.broker.streams import PART_COST
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata, spec
@@ -346,8 +346,11 @@ class Mdp03Commands(Commands):
     def _set_capacity(self, worker: RegisteredWorker, capacity: int, now: float) -> None:
         if capacity:
             worker.capacity = capacity
+        served = worker.state is SERVING
         worker.move("capacity" if capacity else "drain")
         self.queueing.reweigh(worker, now)
+        if served and worker.state is DRAINING:
+            self.queueing.drains(worker, now)
 
     def _partial(
         self,

@@ -352,7 +352,9 @@ class Holding:
         waiting, client.waiting = client.waiting, {}
         for request, field in waiting.items():
             self.pending.release(request)
-            if client.rejection is not None:
+            if request.deadline <= now:
+                self.completion.expire(request, now)
+            elif client.rejection is not None:
                 self.completion.fail(request, client.rejection.status, client.rejection.text, now)
             else:
                 self._ask_about_request(request, field, now)
@@ -374,11 +376,16 @@ class Holding:
     # ── pending decisions ─────────────────────────────────────────────────────────────────────────
 
     def resume(self, number: int, action: Action, now: float) -> bool:
-        """Carry out the answer to question `number`; False when it is not pending any more."""
+        """Carry out the answer to question `number`; False when it is not pending any more. An
+        answer that comes after the request's deadline changes nothing (rule 5)."""
         decision = self.pending.take(number)
         if decision is None:
             return False
-        decision.decide(action, now)
+        request = decision.request
+        if request is not None and request.deadline <= now:
+            self.completion.expire(request, now)
+        else:
+            decision.decide(action, now)
         return True
 
     def _abandon(self, decision: PendingDecision) -> None:

@@ -33,6 +33,7 @@ cdef class AcceptedRequest:
     cdef public RegisteredWorker worker
     cdef public RegisteredWorker target
     cdef public set rejected
+    cdef public bint hedge
     cdef public FairQueue queue
     cdef public AcceptedRequest older
     cdef public AcceptedRequest newer

@@ -46,6 +46,7 @@ class AcceptedRequest:
     worker: the worker of its last dispatch; None while it is queued.
     target: the worker that the client named; None when any worker will do.
     rejected: workers that must not get it any more; None without any.
+    hedge: whether it is a second attempt of another open request.
     queue: the fair queue that it is in.
     older, newer: its neighbours among the requests that hold a slot of its worker.
     bucket: its bucket of the timer wheel.
@@ -76,6 +77,7 @@ class AcceptedRequest:
         "envelope",
         "flags",
         "given",
+        "hedge",
         "id",
         "key",
         "metadata",
@@ -136,6 +138,7 @@ class AcceptedRequest:
         self.worker: RegisteredWorker | None = None
         self.target: RegisteredWorker | None = None
         self.rejected: set[RegisteredWorker] | None = None
+        self.hedge = False
         self.queue: FairQueue | None = None
         self.older: AcceptedRequest | None = None
         self.newer: AcceptedRequest | None = None

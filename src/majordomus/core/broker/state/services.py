@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.state.transitions import SERVING
 from majordomus.protocol.spec import MMI_PREFIX
 
 BOXES: Final = 64
@@ -174,6 +175,11 @@ class Service:
         if self.waiting is None:
             self.waiting = FairQueue()
         return self.waiting
+
+    @property
+    def served_now(self) -> bool:
+        """Whether one of its workers takes new requests: one that drains takes none."""
+        return any(worker.state is SERVING for worker in self.workers.values())
 
     def choose(self, request: AcceptedRequest) -> RegisteredWorker | None:
         """Return the worker for `request`; None when no worker may have it now."""
