@@ -164,6 +164,16 @@ def test_stats_have_every_counter(harness: BrokerHarness) -> None:
         "refused": {"501": 1},
         "dropped": {"unrecognised": 1},
         "handshakes_refused": {},
+        "account": {
+            "held": 2 * 1024 + 1024 + 1024 + 512 + 4,
+            "most": 768 << 20,
+            "requests": 1024,
+            "outboxes": 0,
+            "subscriptions": 0,
+            "workers": 1024 + 512 + 4,
+            "peers": 2 * 1024,
+            "stories": 0,
+        },
     }
 
 

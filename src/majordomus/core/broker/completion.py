@@ -16,6 +16,7 @@ from majordomus.core.broker import encoding
 from majordomus.core.broker.error_texts import serving_now
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.queueing import Queueing
+from majordomus.core.broker.state.account import FRAME
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
     DISPATCHED,
@@ -82,6 +83,7 @@ class Completion:
         request.service.open += 1
         request.peer.open[request.key] = request
         registry.requests.add(request)
+        registry.account.charge(request.peer, request.cost)
 
     # ── a worker answers ──────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +95,7 @@ class Completion:
         if request.state not in AT_WORKER or not self.streams.may_pass(request, now):
             return
         request.move("part")
+        self.streams.drop_body(request)
         self.registry.counts.parts += 1
         if request.flags & spec.ONE_WAY:
             return
@@ -120,7 +123,9 @@ class Completion:
         if request.parts is None:
             request.parts = []
         request.parts.extend(frames)
-        request.parts_size += sum(map(len, frames))
+        size = sum(map(len, frames))
+        request.parts_size += size
+        self.registry.account.grow(request, size + FRAME * len(frames))
         return request.parts_size > settings.max_message or len(request.parts) > settings.max_frames
 
     def pass_final(
@@ -256,9 +261,11 @@ class Completion:
             self.registry.leave_queue(request)
         worker = request.worker if request.state in AT_WORKER else None
         request.move(event)
-        if worker is not None and worker.dialect is MDP03 and self._has_slot(request):
-            message = encoding.cancel(request)
-            self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch_id, now)
+        if worker is not None and self._has_slot(request):
+            self.registry.account.keep_slot(worker, request)
+            if worker.dialect is MDP03:
+                message = encoding.cancel(request)
+                self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch_id, now)
         streamed = request.stream is not None
         self._close(request, status)
         self.registry.history.ended(request, now)
@@ -274,6 +281,7 @@ class Completion:
             self.hooks.holding.ended(request, status)
         registry, service = self.registry, request.service
         registry.open -= 1
+        registry.account.charge(request.peer, -request.cost)
         service.open -= 1
         request.peer.open.pop(request.key, None)
         if request.bucket is not None:

@@ -44,7 +44,7 @@ from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from majordomus.core.broker.balancing.registry import Factory
     from majordomus.core.broker.hooks.actions import Action
@@ -133,9 +133,17 @@ class BrokerMachine:
         self._mdp03 = Mdp03Commands(rooms)
         self._legacy = LegacyCommands(rooms)
 
-    def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
-        """What MMI tells of this broker: the package's version, the kind of wire, since when, and
-        how often it was started again by who watches over it."""
+    def begin(
+        self,
+        version: str,
+        wire: str,
+        now: float,
+        restarts: int = 0,
+        buffers: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        """What MMI tells of this broker: the package's version, the kind of wire, since when, how
+        often it was started again by who watches over it, and the bytes in its buffers."""
+        self.registry.buffers = buffers
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
         self.registry.restarts = restarts
 
@@ -320,6 +328,7 @@ class BrokerMachine:
         self._mdp03.settings = self._legacy.settings = settings
         self.completion.streams.settings = settings
         self.admission.configure(settings)
+        self.registry.account.configure(settings)
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:

@@ -145,6 +145,7 @@ def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
             "refused": {str(status): n for status, n in sorted(counts.refused.items())},
             "dropped": dict(sorted(counts.dropped.items())),
             "handshakes_refused": dict(sorted(counts.handshakes.items())),
+            "account": {**registry.account.told(), **registry.buffers()},
         }
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.state.account import cost_of_message
 from majordomus.core.broker.state.peers import Peer, PeerOutbox, id_and_envelope, is_dispatch
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -88,6 +89,7 @@ class Outgoing:
         """Drop the outbox of `peer`."""
         if peer.outbox is not None:
             self.registry.outbox_bytes -= peer.outbox.size
+            self.registry.account.change_outbox(peer, -peer.outbox.cost)
             peer.outbox = None
 
     def has_room(self, peer: Peer, body: list[Frame]) -> bool:
@@ -96,7 +98,8 @@ class Outgoing:
         outbox = peer.outbox
         if outbox is None:
             return True
-        if not self._full(outbox, sum(map(len, body)), 1):
+        size = sum(map(len, body))
+        if not self._full(peer, outbox, size, cost_of_message(body, size), 1):
             return True
         self.registry.drop("outbox-full", peer.id)
         return False
@@ -122,7 +125,8 @@ class Outgoing:
             frames = encoding.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
         room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
         size = sum(map(len, frames))
-        if self._full(outbox, size, room):
+        cost = cost_of_message(frames, size)
+        if self._full(peer, outbox, size, cost, room):
             self.registry.drop("outbox-full", peer.id)
             if command == spec.EVENT:
                 self.registry.counts.delivered -= 1
@@ -132,7 +136,9 @@ class Outgoing:
             return
         outbox.messages.append((peer.id, frames, command, conversation))
         outbox.size += size
+        outbox.cost += cost
         self.registry.outbox_bytes += size
+        self.registry.account.change_outbox(peer, cost)
 
     def _lost_a_part(self, peer: Peer, conversation: object) -> bool:
         """Whether a part for this client found no room a moment ago: its stream has a gap, and may
@@ -140,10 +146,14 @@ class Outgoing:
         lost = (peer, spec.PARTIAL, conversation) in self.overflow
         return lost and not is_dispatch(conversation)
 
-    def _full(self, outbox: PeerOutbox, size: int, room: int) -> bool:
-        """Whether `size` more bytes exceed a bound, of this peer or of all outboxes; `room`: how
-        many times the bounds count."""
-        settings = self.registry.settings
+    def _full(self, peer: Peer, outbox: PeerOutbox, size: int, cost: int, room: int) -> bool:
+        """Whether `size` more bytes, or their `cost`, exceed a bound, of this peer or of all;
+        `room`: how many times the bounds of outboxes count."""
+        settings, account = self.registry.settings, self.registry.account
+        if room > 1 and account.exceeds_reserve(cost):
+            return True
+        if room == 1 and account.exceeds(peer, cost):
+            return True
         return (
             len(outbox.messages) >= settings.max_outbox * room
             or outbox.size + size > settings.max_outbox_bytes * room

@@ -85,6 +85,7 @@ class Presence:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
             if registry.rights is not None:
                 peer.prefix = registry.rights.prefix(peer.groups)
+        registry.account.enter(peer)
         self.events.met(peer)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
@@ -106,6 +107,7 @@ class Presence:
                 if registry.rights is not None:
                     peer.prefix = registry.rights.prefix(peer.groups)
             peer.identity = identity
+            registry.account.move(peer)
         return True
 
     def revoke(self, peer_id: bytes, now: float) -> None:
@@ -150,6 +152,7 @@ class Presence:
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
+        registry.account.leave(peer)
         self.events.left(peer, now, for_good=why == REVOKED)
         if peer.timer is not None:
             peer.timer.pop(peer, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.state.access_rules import shown_name
+from majordomus.core.broker.state.account import ANSWERED, SUBSCRIBER, cost_of_pattern
 from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.topics import full_topic, name_problem, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
@@ -118,9 +119,11 @@ class PubSub:
         known = worker.answered
         if known is None:
             known = worker.answered = {}
+        before = len(known)
         known[handle] = handle if handle == peer.own_handle else peer.handle
         if len(known) > self.registry.settings.max_answered:
             del known[next(iter(known))]
+        self.registry.account.register(worker, ANSWERED * (len(known) - before))
 
     def _deliver(
         self, peer: Peer, topic: bytes, body: list[Frame], flags: int, metadata: bytes, now: float
@@ -149,7 +152,13 @@ class PubSub:
     def topic_problem(self, name: bytes, *, pattern: bool) -> str:
         """What is wrong with a topic or a pattern; empty when nothing is."""
         settings = self.registry.settings
-        return name_problem(name, settings.max_topic, settings.max_topic_tokens, pattern=pattern)
+        return name_problem(
+            name,
+            settings.max_topic,
+            settings.max_topic_tokens,
+            pattern=pattern,
+            wildest=settings.max_topic_wildcards,
+        )
 
     def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
         """`peer` hears of `pattern`, in full, from now on, as long as it has presence."""
@@ -163,9 +172,17 @@ class PubSub:
         if len(self.topics) >= settings.max_topics:
             had = len(self.topics)
             return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
+        account, cost = self.registry.account, cost_of_pattern(pattern)
+        if peer.account.user and peer.account.topics >= settings.max_user_topics:
+            had = peer.account.topics
+            return EventRefusal(spec.TOO_MANY, f"this user has {had} subscriptions already")
+        if account.exceeds(peer, cost):
+            return EventRefusal(spec.TOO_MANY, account.problem(peer, cost))
         if listener is None:
-            listener = peer.subscriber = Subscriber(peer)
+            listener = self._new_subscriber(peer)
         listener.patterns[pattern] = None
+        listener.account.topics += 1
+        account.subscribe(listener, cost)
         self.topics.add(pattern, listener)
         return None
 
@@ -174,10 +191,21 @@ class PubSub:
         listener = peer.subscriber
         if listener is None or pattern not in listener.patterns:
             return
+        self._remove(listener, pattern)
         del listener.patterns[pattern]
-        self.topics.remove(pattern, listener)
         if not listener.patterns and listener.key is None:
             peer.subscriber = None
+            self._discard(listener)
+
+    def _new_subscriber(self, peer: Peer) -> Subscriber:
+        listener = peer.subscriber = Subscriber(peer)
+        self.registry.account.subscribe(listener, SUBSCRIBER)
+        return listener
+
+    def _remove(self, listener: Subscriber, pattern: bytes) -> None:
+        listener.account.topics -= 1
+        self.registry.account.subscribe(listener, -cost_of_pattern(pattern))
+        self.topics.remove(pattern, listener)
 
     # ── peers come, return and go ─────────────────────────────────────────────────────────────────
 
@@ -203,7 +231,10 @@ class PubSub:
             self.registry.drop("too-many-sessions", peer.id)
             return
         if mine is None:
-            mine = peer.subscriber = Subscriber(peer)
+            if self.registry.account.exceeds(peer, SUBSCRIBER):
+                self.registry.drop("too-many-sessions", peer.id)
+                return
+            mine = self._new_subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
@@ -218,6 +249,7 @@ class PubSub:
             del self.handles[peer.handle]
         self.away.pop(kept.handle, None)
         kept.peer = peer
+        self.registry.account.move_subscriber(kept, peer.account)
         peer.subscriber = kept
         peer.handle = kept.handle
         self.handles[kept.handle] = peer
@@ -259,8 +291,9 @@ class PubSub:
     def _discard(self, listener: Subscriber) -> None:
         """Free everything that is held for `listener`, whose peer does not know it any more."""
         for pattern in listener.patterns:
-            self.topics.remove(pattern, listener)
+            self._remove(listener, pattern)
         listener.patterns.clear()
+        self.registry.account.subscribe(listener, -SUBSCRIBER)
         self.away.pop(listener.handle, None)
         if listener.key is not None:
             del self.sessions[listener.key]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker.admission import name_problem
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
+from majordomus.core.broker.state.account import REGISTRATION, WORKER
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import spec
 
@@ -75,6 +76,11 @@ class Registration:
         known = self.registry.services
         if name not in known and len(known) >= self.registry.settings.max_services:
             raise UnknownPeerError("too-many-services")
+        cost = WORKER + REGISTRATION + len(name) + spec.MAX_METADATA
+        account = self.registry.account
+        if account.exceeds_reserve(cost) or account.exceeds_share(peer, cost):
+            text = account.problem(peer, cost)
+            raise UnknownPeerError("too-much-held", (spec.TOO_MANY, text))
         return name
 
     def new_worker(
@@ -82,6 +88,7 @@ class Registration:
     ) -> RegisteredWorker:
         worker = peer.worker = RegisteredWorker(peer, dialect, capacity, now)
         self.registry.workers[worker.id] = worker
+        self.registry.account.register(worker, WORKER)
         self.presence.watch(peer, now)
         return worker
 
@@ -96,5 +103,6 @@ class Registration:
             capacity=worker.capacity,
             dialect=worker.dialect.value,
         )
+        self.registry.account.register(worker, REGISTRATION + len(name))
         self.dispatcher.enrol(worker, service)
         self.queueing.feed(worker, now)

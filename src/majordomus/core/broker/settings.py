@@ -103,22 +103,26 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Open conversations of one client."""
     max_queue: int = 100_000
     """Requests waiting in all."""
-    max_queue_bytes: int = 1024 * MIB
+    max_queue_bytes: int = 512 * MIB
     """Bytes waiting in all."""
     max_service_queue: int = 50_000
     """Requests waiting for one service."""
-    max_service_queue_bytes: int = 512 * MIB
+    max_service_queue_bytes: int = 256 * MIB
     """Bytes waiting for one service."""
     max_client_queue: int = 10_000
     """Requests of one client that wait."""
-    max_client_queue_bytes: int = 256 * MIB
+    max_client_queue_bytes: int = 128 * MIB
     """Bytes of one client that wait."""
     max_topic: int = spec.MAX_NAME
     """Bytes of a topic or a pattern."""
     max_topic_tokens: int = 16
     """Tokens of a topic or a pattern."""
+    max_topic_wildcards: int = 3
+    """Tokens `*` of a pattern."""
     max_client_topics: int = 1000
     """Subscriptions of one client."""
+    max_user_topics: int = 100_000
+    """Subscriptions of one user, over all its connections and sessions."""
     max_topics: int = 1_000_000
     """Subscriptions in all."""
     max_sessions: int = 250_000
@@ -129,9 +133,20 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages held for a peer whose socket is full; answers may use as much again."""
     max_outbox_bytes: int = 64 * MIB
     """Bytes held for a peer whose socket is full; answers may use as much again."""
-    max_outboxes_bytes: int = 1024 * MIB
+    max_outboxes_bytes: int = 256 * MIB
     """Bytes held for all such peers together; answers may use as much again."""
-    max_unfinished_bytes: int = 1024 * MIB
+    max_held_bytes: int = 768 * MIB
+    """Bytes that the broker holds in all: open requests wherever they are, outboxes, subscriptions,
+    sessions, workers, peers and stories (docs/limits.md). Answers and registrations of workers may
+    use a quarter more."""
+    max_user_bytes: int = 512 * MIB
+    """Bytes that it holds for one user, over all its connections and sessions."""
+    max_peer_bytes: int = 256 * MIB
+    """Bytes that it holds for one connection."""
+    max_unsent_bytes: int = 128 * MIB
+    """Bytes in the send buffers of all connections together; small messages may use as much again.
+    What is beyond waits in outboxes. On plain TCP alone."""
+    max_unfinished_bytes: int = 256 * MIB
     """Bytes of messages that have not come to their ends, of all connections together: the
     connection that holds most of them is ended. On plain TCP alone."""
     max_address_connections: int = 20_000
@@ -186,10 +201,21 @@ COUNTS = (
     "delphi_capacity",
     "send_hwm",
     "max_topic_tokens",
+    "max_held_bytes",
+    "max_user_bytes",
+    "max_peer_bytes",
+    "max_unsent_bytes",
     "max_address_connections",
     "max_address_handshakes",
 )
-BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
+BOUNDS = (
+    "max_topic_wildcards",
+    "max_client_topics",
+    "max_user_topics",
+    "max_topics",
+    "max_sessions",
+    "max_answered",
+)
 """May be 0: there are none, then."""
 
 
@@ -217,6 +243,7 @@ FIXED = (
     "max_message",
     "slow",
     "max_stories",
+    "max_unsent_bytes",
     "max_unfinished_bytes",
     "max_address_connections",
     "max_address_handshakes",

@@ -62,6 +62,7 @@ class ZmtpListener:
             # A larger message ends the connection; up to this size the machine can answer 413.
             max_message=2 * (settings.max_message + HEAD_BYTES),
             max_unsent=max(settings.max_message, MAX_UNSENT),
+            max_all_unsent=settings.max_unsent_bytes,
             max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
             mark=mark,
@@ -71,6 +72,7 @@ class ZmtpListener:
         self._next_handshake = inf
         self._accept_at = inf
         self.due = inf
+        self.batch = BATCH
         self._ended: list[bytes] = []
         """Peers whose connections have ended. One turn later all sends to them were refused, and
         their routing ids are released."""
@@ -91,7 +93,7 @@ class ZmtpListener:
     def receive(self, ready: int, now: float) -> tuple[list[PeerMessage], bool]:
         if not ready & ~WAKER:
             return [], False
-        batch = self._router.receive(BATCH, now)
+        batch = self._router.receive(self.batch, now)
         return batch, self._router.pending
 
     def report_connections(self, ready: int, now: float) -> None:
@@ -123,6 +125,10 @@ class ZmtpListener:
 
     def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
+
+    def buffers(self) -> dict[str, int]:
+        unsent, unfinished = self._router.buffered()
+        return {"unsent": unsent, "unfinished": unfinished}
 
     @property
     def pending(self) -> bool:

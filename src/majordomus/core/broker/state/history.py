@@ -11,9 +11,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker.accel import arithmetic
+from majordomus.core.broker.state.account import cost_of_story
 from majordomus.core.broker.state.transitions import ANSWERED
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.state.account import Account
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 TICKS: Final = 16384.0
@@ -32,11 +34,13 @@ class History:
     notable: the requests that are kept for longer, oldest first.
     """
 
-    __slots__ = ("_at", "_recent", "notable", "slow")
+    __slots__ = ("_at", "_most", "_recent", "account", "notable", "slow")
 
-    def __init__(self, slow: float, most: int) -> None:
+    def __init__(self, slow: float, most: int, account: Account) -> None:
         self.slow = slow
-        self.notable: deque[AcceptedRequest] = deque(maxlen=most)
+        self.account = account
+        self.notable: deque[AcceptedRequest] = deque()
+        self._most = most
         self._recent: list[AcceptedRequest | None] = [None] * RECENT
         self._at = 0
         """The index of the oldest one, which is replaced next."""
@@ -60,10 +64,19 @@ class History:
             or request.state is not ANSWERED
             or request.past_dispatches is not None
         ):
-            self.notable.append(request)
+            self._keep(request)
         else:
             self._recent[self._at] = request
             self._at = (self._at + 1) % _RECENT
+
+    def _keep(self, request: AcceptedRequest) -> None:
+        """Keep `request` for longer, in place of the oldest one if there is no room."""
+        if self._most <= 0:
+            return
+        if len(self.notable) >= self._most:
+            self.account.change_stories(-cost_of_story(self.notable.popleft()))
+        self.notable.append(request)
+        self.account.change_stories(cost_of_story(request))
 
 
 def note(request: AcceptedRequest, why: str, now: float) -> None:

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
 from majordomus.core.broker.state.dispatch_table cimport DispatchTable
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
@@ -46,6 +47,8 @@ cdef class Registry:
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
+    cdef public Account account
+    cdef public object buffers
     cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers

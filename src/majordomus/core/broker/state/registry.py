@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from majordomus.core.broker.state.access_rules import AccessRules
+from majordomus.core.broker.state.account import Account
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
@@ -118,6 +119,8 @@ class Registry:
     served: services that have a worker.
     counts: the counters.
     facts: rare events for observers, not taken yet.
+    account: what peers make the broker hold, in bytes.
+    buffers: returns the bytes in the buffers of connections, for `mmi.stats`.
     dispatch_table: the requests that hold a slot, by dispatch id.
     requests: the deadlines of open requests.
     timers: the deadlines of peers.
@@ -158,6 +161,7 @@ class Registry:
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
+        self.account = Account(settings)
         self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
@@ -167,9 +171,10 @@ class Registry:
         self.queued_bytes = 0
         self.outbox_bytes = 0
         self.strategies = strategies
-        self.history = History(settings.slow, settings.max_stories)
+        self.history = History(settings.slow, settings.max_stories, self.account)
         self.last_number = 0
         self.draining = False
+        self.buffers: Callable[[], dict[str, int]] = dict
         self.started = 0.0
         self.restarts = 0
 

@@ -1,11 +1,15 @@
 """Subscriptions by pattern: a tree of tokens, walked token by token.
 
 Finding the subscribers of a topic costs by its own tokens and by the patterns that match them,
-however many other patterns there are. A pattern without subscribers leaves no node behind.
+however many other patterns there are. Every `*` of a pattern may double the nodes that are walked,
+also where nothing matches in the end; so `name_problem` bounds the `*` of one pattern. With three
+a topic of 16 tokens leads to 3,212 nodes at most. A pattern without subscribers leaves no node
+behind.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
@@ -155,9 +159,11 @@ def agrees(pattern: bytes, topic: bytes) -> bool:
     )
 
 
-def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> str:
+def name_problem(
+    name: bytes, longest: int, deepest: int, *, pattern: bool, wildest: int = sys.maxsize
+) -> str:
     """Return what is wrong with a topic or a pattern; empty when it is valid. `longest` is a number
-    of bytes, `deepest` of tokens."""
+    of bytes, `deepest` of tokens, `wildest` of tokens `*`."""
     what = "pattern" if pattern else "topic"
     if not name:
         return f"a {what} needs a name"
@@ -181,4 +187,6 @@ def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> s
         return "'>' stands for the rest: it is the last token of a pattern"
     if any(len(token) > 1 and (ONE in token or REST in token) for token in tokens):
         return "'*' and '>' stand for whole tokens"
+    if tokens.count(ONE) > wildest:
+        return f"a pattern has at most {wildest} tokens '*'"
     return ""

@@ -29,6 +29,7 @@ cdef class RegisteredWorker:
     cdef public bint reserved_last
     cdef public double last_beat_sent
     cdef public object answered
+    cdef public Py_ssize_t cost
     cpdef bint has_room(self) except -1
     @cython.locals(newest=AcceptedRequest)
     cpdef object hold(self, AcceptedRequest request)
