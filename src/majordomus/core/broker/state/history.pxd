@@ -14,8 +14,9 @@ cdef class History:
     cdef public double slow
     cdef public object notable
     cdef public list _recent
+    cdef public dict traces
     cdef public Account account
     cdef public Py_ssize_t _most
     cdef public Py_ssize_t _at
-    @cython.locals(took=double)
+    @cython.locals(took=double, before=AcceptedRequest)
     cpdef object ended(self, AcceptedRequest request, double now)

@@ -42,6 +42,7 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
+    cdef public list names
     cdef public Prefetcher prefetcher
     cdef public object backlogged
     cdef public dict served

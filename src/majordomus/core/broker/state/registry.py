@@ -6,6 +6,7 @@ handed in.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -115,6 +116,7 @@ class Registry:
     workers: every registered worker by routing id.
     prefetcher: the index of `services` that looks ahead in a batch.
     services: every known service by full name; changed by `service` and `tidy` alone.
+    names: their names, sorted.
     backlogged: services that may have queued requests, in the order in which they get their turn.
     served: services that have a worker.
     counts: the counters.
@@ -157,6 +159,7 @@ class Registry:
         self.workers: dict[bytes, RegisteredWorker] = {}
         self.prefetcher = prefetcher
         self.services: dict[bytes, Service] = prefetcher.services
+        self.names: list[bytes] = []
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
@@ -190,6 +193,7 @@ class Registry:
             service = Service(name, self.strategies.make(name))
             service.known = True
             self.prefetcher.add(service)
+            insort(self.names, name)
         return service
 
     def enter_queue(self, request: AcceptedRequest) -> None:
@@ -219,6 +223,7 @@ class Registry:
         if service.known and not service.workers and not service.open:
             service.known = False
             self.prefetcher.remove(service)
+            del self.names[bisect_left(self.names, service.name)]
 
     def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer
