@@ -151,6 +151,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connection that holds most of them is ended. On plain TCP alone."""
     max_address_connections: int = 20_000
     """Connections of one address: what is beyond is ended."""
+    address_share: float = 0.5
+    """The share of the process's descriptors (`ulimit -n`) that the connections of one address may
+    take. Loopback is exempt."""
+    exempt_addresses: str = ""
+    """Addresses and networks without that share, as gateways and NAT are; separated by spaces."""
     max_address_handshakes: int = 1024
     """Connections of one address that have said nothing yet, in the time of a handshake."""
 
@@ -168,6 +173,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             _check(name, getattr(self, name), 0, MOST)
         _check("max_ttl", self.max_ttl, 0.001, LONGEST_TTL)
         _check("max_topic", self.max_topic, 1, spec.MAX_NAME)
+        _check("address_share", self.address_share, 0.001, 1)
         for service, seconds in self.busy_timeouts.items():
             _check(f"busy_timeouts.{service}", seconds, 0.001, LONGEST)
         if self.legacy_errors not in LEGACY_ERRORS:
@@ -246,6 +252,8 @@ FIXED = (
     "max_unsent_bytes",
     "max_unfinished_bytes",
     "max_address_connections",
+    "address_share",
+    "exempt_addresses",
     "max_address_handshakes",
 )
 """What peers were told, or sockets were made with: a running broker keeps it."""

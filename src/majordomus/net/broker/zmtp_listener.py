@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net import forks
-from majordomus.net.broker.limits.connection_limits import Crowd
+from majordomus.net.broker.limits.connection_limits import crowd_of
 from majordomus.net.broker.listener import BATCH, HEAD_BYTES, HEAD_FRAMES, WAKER, PeerMessage
 from majordomus.net.waker import Waker
 from majordomus.net.zmtp import tcp
@@ -53,7 +53,7 @@ class ZmtpListener:
     def __init__(self, machine: Machine, waker: Waker, mark: bytes = b"") -> None:
         settings = machine.settings
         self._machine, self._waker = machine, waker
-        self._limits = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._limits = crowd_of(settings)
         self._router = TcpRouter(
             os.urandom,
             hwm=settings.send_hwm,
