@@ -80,6 +80,16 @@ def read_own(path: Path) -> str:
     return _read(path, secret=False, writers=OTHERS_WRITE)
 
 
+def check_folder(path: Path) -> None:
+    """Check that not every user can add files to a folder. Raises: ConfigurationError."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise _cannot("read", path, error) from error
+    if mode & ALL_WRITE:
+        raise ConfigurationError(f"{path} can be written by other users: chmod go-w {path}")
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents if needed, with mode 700. Raises: ConfigurationError."""
     try:

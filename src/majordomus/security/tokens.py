@@ -465,5 +465,6 @@ def _signature(folder: Path) -> object:
 def _read_folder(folder: Path) -> Mapping[str, PublicKey]:
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder of public keys")
+    files.check_folder(folder)
     keys = [read_public(path) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
     return {key.kid: key for key in keys}
