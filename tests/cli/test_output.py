@@ -112,3 +112,9 @@ def test_log_line_is_one_line_and_obeys_nobody(style: str) -> None:
     line = output.log_format(style).format(record("a\nb\x1b[2J\u2028c"))
     assert line.isprintable()
     assert "a\\nb" in line
+
+
+def test_bytes_of_a_peer_are_escaped_for_a_terminal_alone() -> None:
+    data = b"line\n\ttab \x1b]0;title\x07 \xc2\x9b31m \xff \xe2\x82\xac\n"
+    shown = b"line\n\ttab \\x1b]0;title\\x07 \\x9b31m \\xff \xe2\x82\xac\n"
+    assert output.for_terminal(data) == shown

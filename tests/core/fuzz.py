@@ -47,6 +47,10 @@ LIMITS: Final = {
     "max_topics": 25,
     "max_sessions": 6,
     "max_answered": 5,
+    "max_peer_bytes": 12_000,
+    "max_user_bytes": 15_000,
+    "max_held_bytes": 90_000,
+    "max_user_topics": 6,
 }
 TURN = 20
 """Messages of one turn of the loop, on average."""

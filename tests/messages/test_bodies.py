@@ -244,3 +244,11 @@ def test_bodies_do_without_protobuf_until_somebody_has_a_message() -> None:
         "assert 'google.protobuf' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("annotation", [Any, dict[str, Any], Person, struct_pb2.Value])
+def test_json_that_is_nested_too_deeply_is_a_bad_request(annotation: Any) -> None:
+    opening = b'{"phones":' if annotation is Person else b'{"a":'
+    deep = (b"[" if annotation is struct_pb2.Value else opening) * 100_000
+    with pytest.raises(BadRequest):
+        decoder_for(annotation)([deep], JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -74,3 +75,20 @@ def test_other_wire_type_is_wrong_if_one_is_strict(data: str, path: str, reason:
     full = bytes.fromhex(data + ("00" if data == "08" else ""))
     assert explain(CODEC, full, strict=True) == (path, reason)
     assert explain(CODEC, full) == ("", "")
+
+
+def test_explanation_looks_at_a_bounded_number_of_fields() -> None:
+    """4 MiB of sound fields and one bad byte: what is wrong is not searched for to the end."""
+    looked = 0
+
+    class Counted(bytes):
+        def __getitem__(self, key: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(key)
+
+    data = Counted(b"\xfa\x7f\x00" * (1 << 20) + b"\xff")
+    assert explain(CODEC, data) == ("", "")
+    assert looked < 200_000
+    with pytest.raises(RecordError):
+        Everything.from_bytes(bytes(data))

@@ -25,7 +25,7 @@ from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.security import tokens
-from majordomus.security.tokens import SigningKey
+from majordomus.security.tokens import SigningKey, TokenError
 from tests.net.conftest import QUICK, RawPeer, eventually, peers
 
 __all__ = ["peers"]
@@ -478,3 +478,12 @@ def test_token_is_bound_to_the_clients_key_and_refused_over_another_connection(
                     except StatusError as error:
                         got = error.status
                 assert got == status
+
+
+def test_revoked_session_stays_revoked_in_a_broker_that_is_made_anew(tmp_path: Path) -> None:
+    key, file = tokens.new_key(), tmp_path / "revoked"
+    token, claims = key.sign("ann", ["staff"], time.time())
+    TokenAuth(key=key, revocations=file).revoke(claims.session)
+    with pytest.raises(TokenError, match="was revoked"):
+        TokenAuth(key=key, revocations=file)._check(token, "")
+    assert TokenAuth(key=key, revocations=None)._check(token, "").user == "ann"

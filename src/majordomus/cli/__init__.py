@@ -52,7 +52,7 @@ COMMANDS: Final = {
     "explain": "Show what happened to a request.",
     "logs": "Show or follow the entries of the cloud logger.",
     "doctor": "Check this machine and installation.",
-    "token": "Make keys for tokens, and check a token.",
+    "token": "Make keys for tokens; check and revoke tokens.",
     "acl": "Check access rules, and show which one decides.",
     "proto": "Print the .proto text of a module's records.",
     "proxy": "Run or control a ZeroMQ proxy.",

@@ -23,6 +23,13 @@ def printable(text: str) -> str:
     return printable(text)
 
 
+def for_terminal(data: bytes) -> bytes:
+    """Return `data` with its control characters, and what is not UTF-8, escaped."""
+    text = data.decode("utf-8", "backslashreplace")
+    escaped = (char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text)
+    return "".join(escaped).encode()
+
+
 def cell(value: object) -> str:
     """Format one value for a table: an empty value is ``-``, a list is joined by commas."""
     if value is None or value == "" or value == []:
@@ -94,8 +101,11 @@ def emit_records(records: object, first: Sequence[str], empty: str) -> None:
 
 
 def emit_bytes(data: bytes) -> None:
-    """Write `data` to stdout unchanged, and flush."""
+    """Write `data` to stdout, and flush: unchanged to a file or pipe. For a terminal everything but
+    printable text, line breaks and tabs is escaped, so that a peer's bytes are not executed."""
     sys.stdout.flush()
+    if sys.stdout.isatty():
+        data = for_terminal(data)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 

@@ -168,8 +168,19 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
 
 
 def answer(client: Client, timeout: float, question: str, about: str = "") -> Any:
-    """Do the same with a client that is open."""
-    frames = client.call(question, about.encode(), timeout=timeout).frames
+    """Do the same with a client that is open. The pages of a list are joined."""
+    data, cursor = _page(client, timeout, question, [about.encode()])
+    while cursor is not None and isinstance(data, list):
+        more, cursor = _page(client, timeout, question, [about.encode(), cursor])
+        data += more
+    return data
+
+
+def _page(
+    client: Client, timeout: float, question: str, body: list[bytes]
+) -> tuple[Any, bytes | None]:
+    """Return the JSON of one page, and the frame that asks for the next one, if there is one."""
+    frames = client.call(question, body, timeout=timeout).frames
     status = bytes(frames[0]) if frames else b""
     if status == b"501":
         raise NotSupported(f"this broker does not answer {question}")
@@ -178,6 +189,6 @@ def answer(client: Client, timeout: float, question: str, about: str = "") -> An
             int(status) if status.isdigit() else 500, [b"the broker refuses " + question.encode()]
         )
     try:
-        return json.loads(bytes(frames[1]))
+        return json.loads(bytes(frames[1])), bytes(frames[2]) if len(frames) > 2 else None
     except (IndexError, ValueError) as error:
         raise MajordomusError(f"the broker's reply to {question} is not JSON") from error

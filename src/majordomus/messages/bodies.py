@@ -50,6 +50,7 @@ __all__ = [
 PROTOBUF = "application/protobuf"
 MSGPACK = "application/msgpack"
 JSON = "application/json"
+TOO_DEEP = "the body is nested too deeply"
 TEXT = "text/plain"
 _ALIASES = {
     "application/x-protobuf": PROTOBUF,
@@ -255,6 +256,8 @@ class _Packed(Family):
             return self._decode[type](_only(frames))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(str(error)) from None
+        except RecursionError:
+            raise BadRequest(TOO_DEEP) from None
 
     def encode(self, value: Any, type: str) -> list[bytes]:
         # A value of another class than announced would be the receiver's 400: it is our error.
@@ -338,6 +341,8 @@ def _from_json(data: bytes, message: Any) -> Any:
         return json_format.Parse(data, message)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise BadRequest(f"{message.DESCRIPTOR.name}: {error}") from None
+    except RecursionError:
+        raise BadRequest(f"{message.DESCRIPTOR.name}: {TOO_DEEP}") from None
 
 
 def _to_json(message: Any) -> bytes:

@@ -23,6 +23,8 @@ _SIZES = {_I64: 8, _I32: 4}
 _STRING, _MESSAGE = 9, 11
 _TYPES = {1: _I64, 2: _I32, 6: _I64, 7: _I32, 15: _I32, 16: _I64, 9: _LEN, 11: _LEN, 12: _LEN}
 _DEEPEST = 100
+_MOST_FIELDS = 16 * 1024
+"""Fields and list elements that one explanation looks at: some 64 KiB of small ones."""
 
 
 class _Bad(Exception):
@@ -43,11 +45,12 @@ _Fields = Mapping[int, _Known]
 
 
 def explain(codec: RecordCodec, data: bytes, *, strict: bool = False) -> tuple[str, str]:
-    """Path and reason of the first field at which `data` goes wrong; ("", "") if none does.
+    """Path and reason of the first field at which `data` goes wrong; ("", "") if none does, or none
+    of the first _MOST_FIELDS.
 
     `strict`: a known field whose wire type is not its own is wrong too.
     """
-    return _explain(_fields(codec), data, strict, 0)
+    return _explain(_fields(codec), data, strict, 0, [_MOST_FIELDS])
 
 
 def _fields(codec: RecordCodec) -> _Fields:
@@ -70,17 +73,21 @@ def _one(name: str, kind: Kind, spec: FieldSpec | None) -> _Known:
     return _Known(name, _TYPES.get(kind.number, _VARINT), text=kind.number == _STRING)
 
 
-def _explain(fields: _Fields, data: bytes, strict: bool, depth: int) -> tuple[str, str]:
+def _explain(
+    fields: _Fields, data: bytes, strict: bool, depth: int, left: list[int]
+) -> tuple[str, str]:
+    """`left` has one number: of the fields that may still be looked at."""
     at = 0
     if depth > _DEEPEST:
         return "", "nested too deeply"
-    while at < len(data):
+    while at < len(data) and left[0] > 0:
+        left[0] -= 1
         known = None
         try:
             key, at = _varint(data, at)
             known = fields.get(key >> 3)
             start, at = at, _skip(data, at, key)
-            path, reason = _look(known, key & 7, data[start:at], strict, depth)
+            path, reason = _look(known, key & 7, data[start:at], strict, depth, left)
         except _Bad as error:
             return (known.name if known else ""), f"{error} at byte {at}"
         if reason:
@@ -89,19 +96,19 @@ def _explain(fields: _Fields, data: bytes, strict: bool, depth: int) -> tuple[st
 
 
 def _look(
-    known: _Known | None, type_: int, data: bytes, strict: bool, depth: int
+    known: _Known | None, type_: int, data: bytes, strict: bool, depth: int, left: list[int]
 ) -> tuple[str, str]:
     if known is None:
         return "", ""
     if type_ == _LEN and known.packable:
-        return _packed(known, data)
+        return _packed(known, data, left)
     if type_ != known.type:
         reason = f"{_NAMES[type_]} on the wire, expected {_NAMES[known.type]}"
         return (known.name, reason) if strict else ("", "")
     if known.text:
         return _utf8(known, _payload(data))
     if known.inner is not None:
-        path, reason = _explain(known.inner(), _payload(data), strict, depth + 1)
+        path, reason = _explain(known.inner(), _payload(data), strict, depth + 1, left)
         return f"{known.name}.{path}".rstrip("."), reason
     return "", ""
 
@@ -111,12 +118,13 @@ def _payload(data: bytes) -> bytes:
     return data[_varint(data, 0)[1] :]
 
 
-def _packed(known: _Known, data: bytes) -> tuple[str, str]:
+def _packed(known: _Known, data: bytes, left: list[int]) -> tuple[str, str]:
     payload, at = _payload(data), 0
     if known.type in _SIZES:
         odd = len(payload) % _SIZES[known.type]
         return (known.name, f"{odd} bytes too many in a list") if odd else ("", "")
-    while at < len(payload):
+    while at < len(payload) and left[0] > 0:
+        left[0] -= 1
         _, at = _varint(payload, at)
     return "", ""
 

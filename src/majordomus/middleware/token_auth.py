@@ -5,16 +5,17 @@ request must carry.
 
 A call of `login` goes to the auth service unchanged. When its body is one frame, this is a token,
 and the broker renews it. The auth service approves with the body `200`, user, groups…; then the
-client gets a token and its lifetime in seconds. A call of `logout` with a token revokes it. Nothing
-is stored: any broker with the public key accepts the token.
+client gets a token and its lifetime in seconds. A call of `logout` with a token ends its session.
+Any broker with the public key accepts the token; revocations alone are stored.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from majordomus.core.broker.hooks.actions import Action, Redirect, Reject, Replace, ReplyAction
 from majordomus.core.broker.state.access_rules import (
@@ -28,9 +29,11 @@ from majordomus.core.broker.state.access_rules import (
 )
 from majordomus.errors import ConfigurationError
 from majordomus.net.broker.hooks import Middleware
+from majordomus.net.broker.security.curve import state_folder
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 from majordomus.security import tokens
+from majordomus.security.revocations import Revocations
 from majordomus.security.tokens import Checker, Claims, PublicKey, SigningKey, TokenError
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 APPROVED: Final = b"200"
 NO_TOKEN: Final = "log in first: the request has no token"  # noqa: S105
 NOT_HERE: Final = "this broker issues no tokens: it has no secret key"
+NOT_STORED: Final = "the session has ended at this broker, but that could not be stored"
+DEFAULT_FILE: Final = "revoked-tokens"
 SESSION_OVER: Final = "the session has ended: log in again"
 BAD_APPROVAL: Final = "the auth service did not approve"
 
@@ -85,6 +90,11 @@ class TokenAuth(Middleware):
     legacy: requests of the older dialects carry their token as the first frame of the body.
     anonymous: requests without a token pass as anonymous, and the access rules decide.
     open_services: services that need no token.
+    revocations: the file of revoked tokens; `revoked-tokens` in the state folder by default, None
+        for none: then a revocation ends with this object. It is read again when it changes.
+    audience: the name of this broker, or of several, in tokens: they are made for it, and all
+        others are refused. Without it, tokens for any audience are refused.
+    longest: seconds that a token may still be valid.
     """
 
     def __init__(
@@ -100,6 +110,9 @@ class TokenAuth(Middleware):
         legacy: bool = False,
         anonymous: bool = False,
         open_services: Iterable[str] = (),
+        revocations: Path | str | None = DEFAULT_FILE,
+        audience: str = "",
+        longest: float = inf,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,7 +122,13 @@ class TokenAuth(Middleware):
                 f"the lifetime of a token must be 1 to {session:g} s, not {lifetime:g}"
             )
         self._key = tokens.read_secret(Path(key)) if isinstance(key, str | Path) else key
-        self._checker = _checker(public_keys)
+        if revocations == DEFAULT_FILE:
+            revocations = state_folder() / DEFAULT_FILE
+        stored = None if revocations is None else Revocations(Path(revocations))
+        self._checker = _checker(
+            public_keys, revocations=stored, audience=audience, longest=longest
+        )
+        self._audience, self._longest = audience, longest
         if self._key is not None:
             self._checker.add(self._key.public)
         elif not self._checker.kids and isinstance(public_keys, tuple | list):
@@ -135,10 +154,18 @@ class TokenAuth(Middleware):
         """Revoke the token with the id `id`, or all tokens of the session `id`.
 
         Connected clients that have presented one become anonymous. Any thread may call this. Other
-        brokers do not learn of it.
+        brokers learn of it if they have the same file of revocations.
+
+        Raises: ConfigurationError when the revocation holds here, but cannot be stored.
         """
         now = self._clock()
-        self._checker.revoke(id, now, now + self._lifetime + tokens.LEEWAY)
+        bound = self._longest if self._longest < inf else self._lifetime
+        try:
+            self._checker.revoke(id, now, now + bound + tokens.LEEWAY)
+        finally:
+            self._expel_all(id)
+
+    def _expel_all(self, id: str) -> None:
         for peer_id, presented in list(self._present.items()):
             if id in (presented.claims.id, presented.claims.session):
                 self._expel(peer_id)
@@ -195,7 +222,7 @@ class TokenAuth(Middleware):
         try:
             user, *groups = (frame.decode() for frame in frames[1:])
             token, claims = self._key.sign(
-                user, groups, now, lifetime=self._lifetime, curve=reply.key
+                user, groups, now, lifetime=self._lifetime, curve=reply.key, audience=self._audience
             )
         except (UnicodeDecodeError, TokenError):
             return Reject(
@@ -244,6 +271,7 @@ class TokenAuth(Middleware):
             curve=old.curve or request.key,
             session=old.session,
             since=old.since,
+            audience=self._audience,
         )
         return ReplyAction(self._answer(token, claims, now))
 
@@ -253,7 +281,10 @@ class TokenAuth(Middleware):
             claims = self._check(given, request.key)
         except TokenError as error:
             return Reject(spec.UNAUTHENTICATED, str(error))
-        self.revoke(claims.session)
+        try:
+            self.revoke(claims.session)
+        except ConfigurationError:
+            return Reject(spec.HANDLER_FAILED, NOT_STORED)
         return ReplyAction([APPROVED])
 
     def _answer(self, token: str, claims: Claims, now: float) -> list[bytes]:
@@ -290,12 +321,13 @@ def _text(frame: bytes) -> str:
     return frame[: tokens.MOST_BYTES + 1].decode("utf-8", "replace")
 
 
-def _checker(public_keys: Iterable[PublicKey | Path | str] | Path | str) -> Checker:
+def _checker(public_keys: Iterable[PublicKey | Path | str] | Path | str, **named: Any) -> Checker:
     if isinstance(public_keys, str | Path):
         path = Path(public_keys)
         if path.is_dir():
-            return Checker(folder=path)
+            return Checker(folder=path, **named)
         public_keys = [path]
-    return Checker(
+    keys = (
         tokens.read_public(Path(one)) if isinstance(one, str | Path) else one for one in public_keys
     )
+    return Checker(keys, **named)

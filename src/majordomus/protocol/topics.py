@@ -6,6 +6,7 @@ for the receivers of a client or a worker.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 ONE: Final = b"*"
@@ -28,9 +29,11 @@ def agrees(pattern: bytes, topic: bytes) -> bool:
     )
 
 
-def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> str:
+def name_problem(
+    name: bytes, longest: int, deepest: int, *, pattern: bool, wildest: int = sys.maxsize
+) -> str:
     """Return what is wrong with a topic or a pattern; empty when it is valid. `longest` is a number
-    of bytes, `deepest` of tokens."""
+    of bytes, `deepest` of tokens, `wildest` of tokens `*`."""
     what = "pattern" if pattern else "topic"
     if not name:
         return f"a {what} needs a name"
@@ -54,4 +57,6 @@ def name_problem(name: bytes, longest: int, deepest: int, *, pattern: bool) -> s
         return "'>' stands for the rest: it is the last token of a pattern"
     if any(len(token) > 1 and (ONE in token or REST in token) for token in tokens):
         return "'*' and '>' stand for whole tokens"
+    if tokens.count(ONE) > wildest:
+        return f"a pattern has at most {wildest} tokens '*'"
     return ""

@@ -19,6 +19,8 @@ from majordomus.errors import ConfigurationError
 SECRET: Final = 0o600
 PUBLIC: Final = 0o644
 OTHERS: Final = 0o077
+OTHERS_WRITE: Final = 0o022
+ALL_WRITE: Final = 0o002
 LARGEST: Final = 16 << 20
 """Bytes of a file that is read as a whole."""
 
@@ -74,8 +76,24 @@ def read_secret(path: Path) -> str:
 
 
 def read(path: Path) -> str:
-    """Read the text of a file. Raises: ConfigurationError when it cannot be read."""
+    """Read the text of a file. Raises: ConfigurationError when it cannot be read, or when every
+    user can write it."""
     return _read(path, secret=False)
+
+
+def read_own(path: Path) -> str:
+    """Read the text of a file that only its owner can write. Raises: ConfigurationError."""
+    return _read(path, secret=False, writers=OTHERS_WRITE)
+
+
+def check_folder(path: Path) -> None:
+    """Check that not every user can add files to a folder. Raises: ConfigurationError."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise _cannot("read", path, error) from error
+    if mode & ALL_WRITE:
+        raise ConfigurationError(f"{path} can be written by other users: chmod go-w {path}")
 
 
 def make_folder(path: Path) -> None:
@@ -110,7 +128,7 @@ def _create_in_place(path: Path, text: str, mode: int) -> None:
         raise
 
 
-def _read(path: Path, *, secret: bool) -> str:
+def _read(path: Path, *, secret: bool, writers: int = ALL_WRITE) -> str:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())  # of the open file: its name may be replaced meanwhile
@@ -118,6 +136,8 @@ def _read(path: Path, *, secret: bool) -> str:
                 raise ConfigurationError(f"{path} is not a regular file")
             if secret:
                 _check_owner_alone(path, found)
+            if stat.S_IMODE(found.st_mode) & writers:
+                raise ConfigurationError(f"{path} can be written by other users: chmod go-w {path}")
             data = file.read(LARGEST + 1)
     except OSError as error:
         raise _cannot("read", path, error) from error

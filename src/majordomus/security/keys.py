@@ -103,6 +103,7 @@ def _certificates(path: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _from_folder(path: Path, problems: list[str] | None) -> Iterator[tuple[str, Identity]]:
+    files.check_folder(path)
     try:
         names = sorted(entry.name for entry in _certificates(path))
     except OSError as error:

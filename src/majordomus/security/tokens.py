@@ -8,6 +8,7 @@ A token is a JWT (RFC 7519) signed with Ed25519 (RFC 8037, RFC 9864). Its claims
     iat, exp             issued at and expires at, in whole seconds since 1970
     jti, sid             the id of the token, and that of its session: one login and its renewals
     auth_time            when that login was
+    aud                  the brokers that it is for; without it, any
     cnf                  {"curve": KEY}: valid only on connections with this CURVE key (RFC 7800)
 
 The header's `kid` is the thumbprint (RFC 7638) of the key. Only Ed25519 is accepted. The signatures
@@ -32,6 +33,8 @@ from majordomus.security import files
 
 if TYPE_CHECKING:
     from joserfc.jwk import OKPKey
+
+    from majordomus.security.revocations import Revocations
 
 ALGORITHM: Final = "Ed25519"
 LIFETIME: Final = 900.0
@@ -75,6 +78,8 @@ OTHER_ALGORITHM: Final = ("other-algorithm", f"tokens are signed with {ALGORITHM
 EXPIRED: Final = ("expired", "the token has expired")
 TOO_EARLY: Final = ("too-early", "the token was issued in the future: check the clocks")
 REVOKED: Final = ("revoked", "the token was revoked")
+OTHER_AUDIENCE: Final = ("other-audience", "the token is not for this broker")
+TOO_LONG: Final = ("too-long-lived", "the token is valid for longer than this broker allows")
 OTHER_CONNECTION: Final = ("other-key", "the token is valid only on a connection with another key")
 
 
@@ -89,6 +94,7 @@ class Claims(NamedTuple):
     session: the id of the login that it comes from, directly or by renewals.
     since: when that login was.
     curve: the CURVE key of the only connections on which it is valid; empty for all.
+    audience: the brokers that it is for; empty for all.
     """
 
     user: str
@@ -99,6 +105,7 @@ class Claims(NamedTuple):
     session: str
     since: int
     curve: str = ""
+    audience: tuple[str, ...] = ()
 
 
 class _Payload(msgspec.Struct, forbid_unknown_fields=True):
@@ -110,6 +117,7 @@ class _Payload(msgspec.Struct, forbid_unknown_fields=True):
     sid: str
     auth_time: int
     cnf: dict[str, str] = {}
+    aud: str | list[str] = []
 
 
 class _Header(msgspec.Struct):
@@ -147,6 +155,7 @@ class SigningKey:
         curve: str = "",
         session: str = "",
         since: float | None = None,
+        audience: str = "",
     ) -> tuple[str, Claims]:
         """Sign a token for `user` that is valid for `lifetime` seconds from `now` (since 1970).
 
@@ -166,6 +175,7 @@ class SigningKey:
             session or secrets.token_hex(12),
             int(now if since is None else since),
             curve,
+            (audience,) if audience else (),
         )
         _check(claims)
         payload: dict[str, Any] = {
@@ -179,6 +189,8 @@ class SigningKey:
         }
         if curve:
             payload["cnf"] = {"curve": curve}
+        if audience:
+            payload["aud"] = audience
         header = {"alg": ALGORITHM, "kid": self.kid}
         token = jwt.encode(header, payload, self._key, algorithms=[ALGORITHM])
         if len(token) > MOST_BYTES:
@@ -254,7 +266,9 @@ def _read(path: Path, text: str) -> OKPKey:
     try:
         found = json.loads(text)
         key = kind.import_key({name: found[name] for name in PARTS if name in found})
-        fits = found["crv"] == "Ed25519" and found.get("kid", key.thumbprint()) == key.thumbprint()
+        fits = (found["kty"], found["crv"]) == ("OKP", "Ed25519") and found.get(
+            "kid", key.thumbprint()
+        ) == key.thumbprint()
     except Exception:  # of json, joserfc or cryptography; not chained, as it may show the secret
         fits = False
     if not fits:
@@ -277,13 +291,27 @@ def _okp() -> type[OKPKey]:
 class Checker:
     """Verifies tokens with several public keys: while keys are rotated, there are two.
 
+    With an `audience` only tokens for it are accepted, without one only tokens for all brokers.
+    `longest` bounds the seconds that a token may still be valid. `revocations` is a file of revoked
+    tokens, which is read again when it changes.
+
     Keys may also come from the files `*.jwk` of a folder, which is read again when it changes.
 
-    version: grows when a key is removed, or when the folder has changed.
+    version: grows when a key is removed, or when the folder or the revocations have changed.
     """
 
-    def __init__(self, keys: Iterable[PublicKey] = (), folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        keys: Iterable[PublicKey] = (),
+        folder: Path | None = None,
+        *,
+        revocations: Revocations | None = None,
+        audience: str = "",
+        longest: float = inf,
+    ) -> None:
         """Raises: ConfigurationError when the folder cannot be read."""
+        self._revocations = revocations
+        self._audience, self._longest = audience, longest
         self._keys = {key.kid: key for key in keys}
         self._folder = folder
         self._from_folder: Mapping[str, PublicKey] = {}
@@ -293,7 +321,7 @@ class Checker:
             self._seen = _stamps(folder)
             self._from_folder = _read_folder(folder)
         self._known: dict[str, Claims] = {}
-        self._revoked: dict[str, float] = {}
+        self._revoked = revocations.ids if revocations is not None else {}
         self.version = 0
 
     @property
@@ -316,8 +344,8 @@ class Checker:
 
         Raises: TokenError.
         """
-        if self._folder is not None and now >= self._looked + LOOK_EVERY:
-            self._look(self._folder, now)
+        if now >= self._looked + LOOK_EVERY:
+            self._look(now)
         claims = self._known.get(token)
         if claims is None:
             claims = self._read(token)
@@ -328,6 +356,10 @@ class Checker:
             raise TokenError(*EXPIRED)
         if now < claims.issued - LEEWAY:
             raise TokenError(*TOO_EARLY)
+        if claims.expires > now + self._longest + LEEWAY:
+            raise TokenError(*TOO_LONG)
+        if (claims.audience or self._audience) and self._audience not in claims.audience:
+            raise TokenError(*OTHER_AUDIENCE)
         if claims.curve and claims.curve != curve:
             raise TokenError(*OTHER_CONNECTION)
         if self._revoked and (claims.id in self._revoked or claims.session in self._revoked):
@@ -335,7 +367,19 @@ class Checker:
         return claims
 
     def revoke(self, id: str, now: float, until: float) -> None:
-        """Refuse the token or session `id` until the time `until`, when its tokens have expired."""
+        """Refuse the token or session `id` until the time `until`, or until the last of its tokens
+        that were seen here has expired.
+
+        Raises: ConfigurationError when the revocation holds here, but cannot be stored.
+        """
+        seen = (c.expires for c in self._known.values() if id in (c.id, c.session))
+        until = max(until, max(seen, default=0) + LEEWAY)
+        if self._revocations is not None:
+            try:
+                self._revocations.add(id, now, until)
+            finally:
+                self._revoked = self._revocations.ids
+            return
         if len(self._revoked) >= MOST_REVOKED:
             self._revoked = {one: end for one, end in self._revoked.items() if end > now}
         if len(self._revoked) >= MOST_REVOKED:
@@ -365,6 +409,7 @@ class Checker:
             payload_fields.sid,
             payload_fields.auth_time,
             payload_fields.cnf.get("curve", ""),
+            _audience(payload_fields.aud),
         )
         if payload_fields.cnf and not claims.curve:
             raise TokenError(*OTHER_CONNECTION)  # bound to something that we cannot check
@@ -377,9 +422,17 @@ class Checker:
             raise TokenError(*UNKNOWN_KEY)
         return key
 
-    def _look(self, folder: Path, now: float) -> None:
-        """Read the folder again if it has changed. An unreadable one changes nothing."""
+    def _look(self, now: float) -> None:
+        """Read the folder and the revocations again if they have changed. What cannot be read
+        changes nothing."""
         self._looked = now
+        if self._revocations is not None:
+            with contextlib.suppress(ConfigurationError):
+                if self._revocations.look():
+                    self.version += 1
+        folder = self._folder
+        if folder is None:
+            return
         with contextlib.suppress(ConfigurationError, OSError):
             seen = _signature(folder)
             if seen != self._seen:
@@ -404,6 +457,11 @@ def _check(claims: Claims) -> None:
         raise TokenError("bad-name", "a user or group of the token has an invalid name")
 
 
+def _audience(claim: str | list[str]) -> tuple[str, ...]:
+    """RFC 7519: "aud" is an array of strings, or one string."""
+    return (claim,) if isinstance(claim, str) else tuple(claim)
+
+
 def _base64_decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
@@ -416,5 +474,6 @@ def _signature(folder: Path) -> object:
 def _read_folder(folder: Path) -> Mapping[str, PublicKey]:
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder of public keys")
+    files.check_folder(folder)
     keys = [read_public(path) for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))]
     return {key.kid: key for key in keys}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from majordomus.security import tokens
+from majordomus.security.revocations import Revocations
 from tests.cli.shell import Shell
 
 
@@ -35,6 +38,19 @@ def test_good_token_is_told_and_a_bad_one_refused(shell: Shell) -> None:
     late, _ = signing.sign("ann", [], time.time() - 1000)
     done = shell.run("token", "check", "--key", str(public), stdin=late.encode())
     assert done == (1, b"refused: the token has expired\n", "")
+
+
+def test_revoked_session_is_in_the_file_that_brokers_read(shell: Shell) -> None:
+    signing = tokens.new_key()
+    token, claims = signing.sign("ann", [], time.time())
+    done = shell.run("token", "revoke", claims.session, "--revocations", "revoked")
+    assert done == (0, f"revoked {claims.session} in revoked\n".encode(), "")
+    stored = Revocations(shell.folder / "revoked")
+    with pytest.raises(tokens.TokenError, match="was revoked"):
+        tokens.Checker([signing.public], revocations=stored).check(token, time.time())
+    done = shell.run("token", "revoke", "no id", "--revocations", "revoked")
+    assert done.code == 2
+    assert done.err.endswith("'no id' is not the id of a token or session\n")
 
 
 AUTH = """

@@ -503,6 +503,8 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
         "max_outbox_bytes", "max_topic", "max_topic_tokens", "max_client_topics", "max_topics",
         "max_sessions", "max_answered", "max_outboxes_bytes", "max_address_connections",
         "max_address_handshakes", "max_stories", "max_unfinished_bytes",
+        "max_held_bytes", "max_user_bytes", "max_peer_bytes", "max_unsent_bytes",
+        "max_topic_wildcards", "max_user_topics",
     }  # fmt: skip
     assert all(getattr(BrokerSettings(), name) > 0 for name in limits)
 

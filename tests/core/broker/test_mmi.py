@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from majordomus.core.broker import mmi
 from majordomus.core.broker.state.registry import RULES
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
@@ -164,6 +165,16 @@ def test_stats_have_every_counter(harness: BrokerHarness) -> None:
         "refused": {"501": 1},
         "dropped": {"unrecognised": 1},
         "handshakes_refused": {},
+        "account": {
+            "held": 2 * 1024 + 1024 + 1024 + 512 + 4,
+            "most": 768 << 20,
+            "requests": 1024,
+            "outboxes": 0,
+            "subscriptions": 0,
+            "workers": 1024 + 512 + 4,
+            "peers": 2 * 1024,
+            "stories": 0,
+        },
     }
 
 
@@ -190,3 +201,64 @@ def test_query_that_names_a_worker_is_404(harness: BrokerHarness) -> None:
     harness.request(C, 1, service=b"mmi.broker", address=W)
     text = f"no worker {W.hex()} serves 'mmi.broker'".encode()
     assert harness.messages() == [final(C, 1, text, status=404)]
+
+
+# pages
+
+
+def pages(harness: BrokerHarness, name: bytes, argument: bytes = b"") -> list[list[Any]]:
+    """The rows of each page."""
+    found: list[list[Any]] = []
+    cursor: list[bytes] = []
+    while True:
+        harness.request(C, 1, argument, *cursor, service=name)
+        ((_, _, status, body),) = harness.finals()
+        assert (status, body[0]) == (200, b"200")
+        found.append(json.loads(body[1]))
+        if len(body) == 2:
+            return found
+        cursor = [body[2]]
+
+
+def test_services_come_in_pages(harness: BrokerHarness) -> None:
+    names = sorted(b"service-%d" % n for n in range(1500))
+    for n, name in enumerate(names):
+        harness.worker(b"worker-%d" % (n // 500), name)
+    harness.sent()
+    got = pages(harness, b"mmi.services")
+    assert [row["service"].encode() for page in got for row in page] == names
+    assert len(got) > 1
+    assert all(len(json.dumps(page)) < 90_000 for page in got)
+
+
+def test_workers_come_in_pages_of_all_or_of_one_service(harness: BrokerHarness) -> None:
+    ids = [b"worker-%d" % n for n in range(1000)]
+    for id in ids:
+        harness.worker(id, b"echo")
+    harness.worker(ids[0], b"time")
+    harness.sent()
+    for argument in (b"", b"echo"):
+        got = pages(harness, b"mmi.workers", argument)
+        assert [bytes.fromhex(row["id"]) for page in got for row in page] == ids
+        assert len(got) > 1
+    assert len(pages(harness, b"mmi.workers", b"time")) == 1
+
+
+@pytest.mark.parametrize("cursor", [b"x", b"-1", b"9" * 20])
+def test_invalid_cursor_is_answered_with_400(harness: BrokerHarness, cursor: bytes) -> None:
+    harness.request(C, 1, b"", cursor, service=b"mmi.workers")
+    assert harness.finals() == [(C, 1, 200, [b"400"])]
+
+
+def test_tenant_s_question_looks_at_a_bounded_number_of_workers(
+    harness: BrokerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmi, "MOST_LOOKED_AT", 3)
+    registry = harness.machine.registry
+    for n in range(10):
+        harness.worker(b"worker-%d" % n, b"acme.echo" if n in (4, 9) else b"echo")
+    first = mmi.answer(registry, b"mmi.workers", [], harness.now, b"acme.")
+    assert first == [b"200", b"[]", b"3"]
+    second = mmi.answer(registry, b"mmi.workers", [b"", b"3"], harness.now, b"acme.")
+    assert [row["services"] for row in json.loads(second[1])] == [["echo"]]
+    assert second[2] == b"6"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from majordomus.core.broker import mmi
 from majordomus.errors import (
     BadRequest,
     ConfigurationError,
@@ -71,6 +72,15 @@ def test_every_worker_is_asked_once_and_each_reply_names_its_worker(
     assert sorted(fleet.asked) == ["a", "b", "c"]
     assert {reply.worker for reply in outcome[0]} == set(outcome[1].workers)
     assert outcome[1].failures == {}
+
+
+def test_workers_that_are_listed_in_several_pages_are_all_asked(
+    fleet: Fleet, gather: Gather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmi, "PAGE", 1)
+    for name in ("a", "b", "c"):
+        fleet.add(name, lambda request, name=name: name + request.text)
+    assert bodies(gather("svc", "!")) == ["a!", "b!", "c!"]
 
 
 def test_gathering_yields_each_reply_as_it_comes(fleet: Fleet, url: str) -> None:

@@ -543,6 +543,49 @@ def test_bytes_that_wait_for_a_peer_are_bounded(make: Callable[..., Router]) -> 
         assert sent * len(LARGE) >= 1_000_000
 
 
+def test_bytes_that_wait_for_all_peers_are_bounded_and_small_messages_still_leave(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_all_unsent=1_000_000)
+    with ExitStack() as stack:
+        stuck, reader = (
+            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            for _ in range(2)
+        )
+        slow, quick = introduce(router, stuck), introduce(router, reader)
+        while not router.router.send([(slow, [LARGE])]):
+            assert router.router.buffered()[0] < 1_000_000 + 2 * len(LARGE)
+        assert router.router.send([(slow, [b"x"])]) == [(0, FULL)]
+        assert router.router.send([(quick, [LARGE])]) == [(0, FULL)]
+        assert router.router.send([(quick, [b"small"])]) == []
+        assert received(reader, 7) == packed(b"small")
+        stuck.close()
+        router.wait_for(zmtp.CONNECTION_ENDED)
+        assert router.router.buffered() == (0, 0)
+        assert router.router.send([(quick, [LARGE])]) == []
+
+
+def test_connection_that_reads_nothing_is_ended_for_room_in_all(
+    make: Callable[..., Router],
+) -> None:
+    router = make(max_all_unsent=1_000_000)
+    with ExitStack() as stack:
+        stuck, reader = (
+            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            for _ in range(2)
+        )
+        slow, quick = introduce(router, stuck), introduce(router, reader)
+        while not router.router.send([(slow, [LARGE])]):
+            pass
+        now = time.monotonic()
+        router.router.receive(10, now + 4)
+        assert router.router.events() == []
+        router.router.receive(10, now + 6)
+        ((event, _, peer, why),) = router.router.events()
+        assert (event, peer, why) == (zmtp.CONNECTION_ENDED, slow, zmtp.STALLED)
+        assert router.router.has_peer(quick)
+
+
 def test_announced_frame_takes_no_memory_before_its_bytes_arrive(
     router: Router, raw: plain.socket
 ) -> None:

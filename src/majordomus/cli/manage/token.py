@@ -1,4 +1,4 @@
-"""`majordomus token` makes the keys that sign tokens, and checks a token."""
+"""`majordomus token` makes the keys that sign tokens, checks a token, and revokes tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 from majordomus.cli.output import printable
 
 
-@click.group(short_help="Make keys for tokens, and check a token.")
+@click.group(short_help="Make keys for tokens; check and revoke tokens.")
 def command() -> None:
-    """Make keys for tokens, and check a token."""
+    """Make keys for tokens; check and revoke tokens."""
 
 
 @command.command()
@@ -59,5 +59,40 @@ def check(keys: tuple[Path, ...], curve: str) -> int:
         return 1
     until = datetime.datetime.fromtimestamp(claims.expires, datetime.UTC).isoformat()
     groups = ", ".join(claims.groups) or "none"
-    click.echo(printable(f"user {claims.user}, groups {groups}, until {until}, id {claims.id}"))
+    session = f", session {claims.session}"
+    click.echo(
+        printable(f"user {claims.user}, groups {groups}, until {until}{session}, id {claims.id}")
+    )
     return 0
+
+
+@command.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option(
+    "--revocations",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file of revoked tokens. [default: revoked-tokens in the state folder]",
+)
+@click.option(
+    "--lifetime",
+    type=click.FloatRange(min=1),
+    default=43_200.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a token of that id may still be valid.",
+)
+def revoke(ids: tuple[str, ...], path: Path | None, lifetime: float) -> None:
+    """Revoke tokens or sessions by their ids, which `token check` prints.
+
+    A broker that reads the same file refuses them within a second.
+    """
+    from majordomus.net.broker.security.curve import state_folder
+    from majordomus.security.revocations import Revocations
+
+    now = time.time()
+    revocations = Revocations(path or state_folder() / "revoked-tokens")
+    for id in ids:
+        revocations.add(id, now, now + lifetime)
+        click.echo(printable(f"revoked {id} in {revocations.path}"))

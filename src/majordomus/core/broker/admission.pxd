@@ -19,6 +19,8 @@ cdef Py_ssize_t size_of(list body) except -1
 cdef int NOT_YET_FLAGS
 cdef int _KEPT
 cdef int STREAM_WITHOUT_ANSWER
+cdef Py_ssize_t _FRAME
+cdef Py_ssize_t _REQUEST
 
 
 @cython.final
@@ -33,7 +35,7 @@ cdef class Admission:
     cdef public Completion completion
     cdef public object authorization
     cdef public InstalledHooks hooks
-    @cython.locals(size=Py_ssize_t, service=Service, target=RegisteredWorker, request=AcceptedRequest)
+    @cython.locals(size=Py_ssize_t, cost=Py_ssize_t, service=Service, target=RegisteredWorker, request=AcceptedRequest)
     cpdef object admit(
         self,
         Peer peer,

@@ -13,6 +13,7 @@ from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.queueing import exceeded_bound, hopeless_now
 from majordomus.core.broker.state.access_rules import full_name
+from majordomus.core.broker.state.account import FRAME, REQUEST, size_of_envelope
 from majordomus.core.broker.state.peers import conversation
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
@@ -40,6 +41,7 @@ NOT_YET = {
 NOT_YET_FLAGS = spec.CRITICAL | spec.DURABLE
 KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
 _KEPT = KEPT_FLAGS
+_FRAME, _REQUEST = FRAME, REQUEST
 STREAM_WITHOUT_ANSWER = spec.ONE_WAY | spec.MORE
 HEDGE: Final = b"\xa5hedge"
 """The metadata key `hedge` in MessagePack. Metadata without these bytes need not be unpacked."""
@@ -130,6 +132,11 @@ class Admission:
             flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
         if len(peer.open) >= self._max_open:
             raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
+        cost = _REQUEST + size + _FRAME * len(body) + len(metadata)
+        if envelope:
+            cost += size_of_envelope(envelope)
+        if self.registry.account.exceeds(peer, cost) and not self._is_answered_here(name):
+            raise RefusalError(spec.TOO_MANY, self.registry.account.problem(peer, cost))
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
@@ -160,6 +167,7 @@ class Admission:
             now,
             now + min(ttl or self._default_ttl, self._max_ttl),
         )
+        request.cost = cost
         if target is not None:
             request.target = target
         if called is not name:
@@ -263,6 +271,10 @@ class Admission:
         request.target = None
         self.registry.tidy(before)
         return True
+
+    def _is_answered_here(self, name: bytes) -> bool:
+        """Whether the broker answers at once, and so holds nothing: a full one still tells why."""
+        return name.startswith(spec.MMI_PREFIX) and self.hooks.holding is None
 
     def too_large(self, body: list[Frame]) -> bool:
         """Whether a body exceeds the bounds of a message (rule 4)."""

@@ -128,6 +128,7 @@ class Authorization:
     ) -> None:
         """Set the identity of `peer`, until the time `until` in monotonic seconds."""
         peer.user, peer.groups = user, groups
+        self.registry.account.move(peer)
         if peer in self.leases:
             self.leases.pop(peer).pop(peer, None)
         if until < inf:

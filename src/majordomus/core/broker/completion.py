@@ -16,6 +16,7 @@ from majordomus.core.broker import encoding
 from majordomus.core.broker.error_texts import serving_now
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.queueing import Queueing
+from majordomus.core.broker.state.account import FRAME
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
     DISPATCHED,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
-    from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Frame
 
 MDP03 = Dialect.MDP03
@@ -86,6 +86,7 @@ class Completion:
         request.service.open += 1
         request.peer.open[request.key] = request
         registry.requests.add(request)
+        registry.account.charge(request.peer, request.cost)
 
     # ── a worker answers ──────────────────────────────────────────────────────────────────────────
 
@@ -97,6 +98,7 @@ class Completion:
         if request.state not in AT_WORKER or not self.streams.may_pass(request, now):
             return
         request.move("part")
+        self.streams.drop_body(request)
         self.registry.counts.parts += 1
         if request.flags & spec.ONE_WAY:
             return
@@ -124,7 +126,9 @@ class Completion:
         if request.parts is None:
             request.parts = []
         request.parts.extend(frames)
-        request.parts_size += sum(map(len, frames))
+        size = sum(map(len, frames))
+        request.parts_size += size
+        self.registry.account.grow(request, size + FRAME * len(frames))
         return request.parts_size > settings.max_message or len(request.parts) > settings.max_frames
 
     def pass_final(
@@ -261,20 +265,19 @@ class Completion:
             self.registry.leave_queue(request)
         worker = request.worker if request.state in AT_WORKER else None
         request.move(event)
-        if worker is not None and self.outgoing.withdraw(worker, request.dispatch_id):
-            worker.not_delivered(request.dispatch_id)
-        elif worker is not None and worker.dialect is MDP03 and self._waits_for(worker, request):
-            message = encoding.cancel(request)
-            self.outgoing.send(worker.peer, message, spec.CANCEL, request.dispatch_id, now)
+        if worker is not None:
+            id = request.dispatch_id
+            has_slot = self.dispatcher.held_as(worker, id) is request
+            if self.outgoing.withdraw(worker, id):
+                worker.not_delivered(id)
+            elif has_slot and worker.dialect is MDP03 and not worker.is_undelivered(id):
+                self.outgoing.send(worker.peer, encoding.cancel(request), spec.CANCEL, id, now)
+            if has_slot:
+                self.registry.account.keep_slot(worker, request)
         self._close(request, status)
         self.registry.history.ended(request, now)
         if worker is not None:
             self.queueing.ended_at(request, worker, now)
-
-    def _waits_for(self, worker: RegisteredWorker, request: AcceptedRequest) -> bool:
-        """Whether `worker` has got `request`, or will get it, and has not answered it."""
-        id = request.dispatch_id
-        return self.dispatcher.held_as(worker, id) is request and not worker.is_undelivered(id)
 
     def _close(self, request: AcceptedRequest, status: int) -> None:
         """Release everything that an ended request held, except its slot."""
@@ -282,6 +285,7 @@ class Completion:
             self.hooks.holding.ended(request, status)
         registry, service = self.registry, request.service
         registry.open -= 1
+        registry.account.charge(request.peer, -request.cost)
         service.open -= 1
         request.peer.open.pop(request.key, None)
         if request.bucket is not None:

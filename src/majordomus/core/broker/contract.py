@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from majordomus.core.broker.hooks.actions import Action
     from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
@@ -184,9 +186,16 @@ class Machine(Protocol):
 
     # ── begin and end ─────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
-        """Set what MMI reports: the package's version, the wire, the start, and how often a
-        supervisor has restarted this broker."""
+    def begin(
+        self,
+        version: str,
+        wire: str,
+        now: float,
+        restarts: int = 0,
+        buffers: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        """Set what MMI reports: the package's version, the wire, the start, how often a supervisor
+        has restarted this broker, and what returns the bytes in the buffers of connections."""
 
     def drain(self, now: float) -> None:
         """Refuse new requests (503) and send DRAIN to peers whose dialect has it."""

@@ -68,6 +68,8 @@ class Dispatcher:
         if request is None:
             return None
         worker.let_go(request)
+        if request.slot_cost:
+            self.registry.account.free_slot(worker, request)
         if worker.dialect is not MDP03:
             self._forget_handle(worker, request, dispatch_id)
         self.weigh(worker)

@@ -7,8 +7,7 @@ answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,16 +23,16 @@ from majordomus.core.broker.state.transitions import (
     REPLIED,
     STREAMING,
 )
-from majordomus.errors import RemoteProtocolError
-from majordomus.protocol import metadata, spec
+from majordomus.protocol import spec
 
 if TYPE_CHECKING:
-    from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 MOST_LISTED: Final = 100
 """Most requests in a list."""
+LONGEST_NAME: Final = 1024
+"""Bytes of a name or a trace that are compared."""
 HOW: Final = {
     DISPATCHED: "works on it",
     STREAMING: "sends parts",
@@ -76,33 +75,30 @@ def _is_served_in(request: AcceptedRequest, prefix: bytes) -> bool:
 
 
 def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest | None:
-    name = argument.decode("utf-8", "replace")
-    history = registry.history
-    for requests in (_open_of(registry, name), reversed(history.notable), reversed(history.recent)):
+    name = argument[:LONGEST_NAME].decode("utf-8", "replace")
+    request = registry.history.traces.get(name)
+    if request is not None and _is_served_in(request, prefix):
+        return request
+    return _named(registry, name, prefix)
+
+
+def _named(registry: Registry, name: str, prefix: bytes) -> AcceptedRequest | None:
+    """The request with this `name_of`. Numbers are compared, so that no name has to be made."""
+    peer_name, _, id_name = name.partition("-")
+    try:
+        peer_id, id = bytes.fromhex(peer_name), int(id_name.removeprefix("n"))
+    except ValueError:  # no name of a request
+        return None
+    numbered = id_name.startswith("n")
+    peer, history = registry.peers.get(peer_id), registry.history
+    of_peer = peer.open.values() if peer is not None else ()
+    for requests in (of_peer, reversed(history.notable), reversed(history.recent)):
         for request in requests:
-            if _is_served_in(request, prefix) and _is_called(request, name):
+            if request.peer.id != peer_id or (_number(request) if numbered else request.id) != id:
+                continue
+            if _is_served_in(request, prefix) and name_of(request) == name:
                 return request
     return None
-
-
-def _open_of(registry: Registry, name: str) -> Iterable[AcceptedRequest]:
-    """The open requests of the peer that `name` begins with."""
-    peer: Peer | None = None
-    with suppress(ValueError):  # not a routing id, so it may be a trace
-        peer = registry.peers.get(bytes.fromhex(name.partition("-")[0]))
-    return list(peer.open.values()) if peer is not None else ()
-
-
-def _is_called(request: AcceptedRequest, name: str) -> bool:
-    if name_of(request) == name:
-        return True
-    # The MessagePack form of the key. Unpacking the metadata of every request would be slow.
-    if not request.flags & spec.METADATA or b"\xa5trace" not in request.metadata:
-        return False
-    try:
-        return bool(metadata.unpack(request.metadata).get("trace") == name)
-    except RemoteProtocolError:
-        return False
 
 
 # ── one request ───────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import KEPT_FLAGS, RefusalError
 from majordomus.core.broker.completion import JOINED_TOO_LARGE
+from majordomus.core.broker.state.account import cost_of
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import OPEN
@@ -116,6 +117,11 @@ class InternalCalls:
             now,
             now + min(ttl or settings.default_ttl, settings.max_ttl),
         )
+        request.cost = cost_of(request)
+        if self.registry.account.exceeds(self.peer, request.cost):
+            text = self.registry.account.problem(self.peer, request.cost)
+            self.registry.tidy(request.service)
+            raise RefusalError(spec.TOO_MANY, text)
         self.completion.accept(request)
         self.admission.route(request, now)
 

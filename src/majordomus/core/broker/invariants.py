@@ -10,6 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from majordomus.core.broker.state.account import (
+    ANSWERED,
+    FRAME,
+    MESSAGE,
+    NOTE,
+    PEER,
+    REGISTRATION,
+    REQUEST,
+    STORY,
+    SUBSCRIBER,
+    SUBSCRIPTION,
+    TOKEN,
+    WORKER,
+)
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
@@ -24,7 +38,7 @@ from majordomus.core.broker.state.transitions import (
 )
 from majordomus.errors import MajordomusError
 from majordomus.protocol import spec
-from majordomus.protocol.spec import MMI_PREFIX, Dialect
+from majordomus.protocol.spec import MMI_PREFIX, Dialect, Frame
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
@@ -162,6 +176,7 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     dispatches = registry.dispatch_table.count
     if dispatches != holding:
         yield f"{dispatches} dispatches are registered, but {holding} slots in use"
+    yield from _account(registry, requests)
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -182,6 +197,73 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     for guess in registry.service_index.guessable():
         if registry.services.get(guess.name) is not guess:
             yield f"service {guess.name!r}: may be predicted, but is not registered"
+
+
+def _account(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str]:
+    """Everything that is held, counted anew: of each peer, of each user, in all."""
+    account, peers = registry.account, registry.peers.values()
+    held: Counter[Peer] = Counter(dict.fromkeys(peers, PEER))
+    for request in requests:
+        held[request.peer] += _cost(request)
+        if request.cost != _cost(request):
+            yield f"cost = {request.cost}, not {_cost(request)}: {story(request)}"
+    registrations = 0
+    for worker in registry.workers.values():
+        names = sum(REGISTRATION + len(name) for name in worker.services)
+        fields = sum(map(len, worker.metadata.values()))
+        registrations += (own := WORKER + names + fields + ANSWERED * len(worker.answered or ()))
+        ended = [request for request in worker.held.values() if request.state not in OPEN]
+        slots = (REQUEST + len(r.metadata) + _bytes(list(r.envelope)) for r in ended)
+        held[worker.peer] += own + sum(slots)
+    outboxes = 0
+    for peer in peers:
+        for send in peer.outbox.messages if peer.outbox is not None else ():
+            held[peer] += MESSAGE + _bytes(send[1])
+            outboxes += MESSAGE + _bytes(send[1])
+    for peer, cost in held.items():
+        if peer.held != cost:
+            yield f"peer {peer.id.hex()}: held = {peer.held}, not {cost}"
+    listeners = {peer.subscriber for peer in peers if peer.subscriber is not None}
+    listeners.update(registry.away.values())
+    users: Counter[str] = Counter()
+    for peer, cost in held.items():
+        users[peer.account.user] += cost
+    subscriptions = 0
+    for listener in listeners:
+        tokens = sum(len(pattern.split(b".")) for pattern in listener.patterns)
+        names = sum(SUBSCRIPTION + len(pattern) for pattern in listener.patterns)
+        own = SUBSCRIBER + names + TOKEN * tokens
+        subscriptions += own
+        users[listener.account.user] += own
+        if listener.held != own:
+            yield f"subscriber {listener.handle.hex()}: held = {listener.held}, not {own}"
+    for name, user in account.users.items():
+        topics = sum(len(one.patterns) for one in listeners if one.account is user)
+        if (user.held, user.topics) != (users[name], topics):
+            yield f"user {name}: held = {user.held}, not {users[name]}, with {topics} topics"
+    stories = sum(
+        STORY + NOTE * len(r.past_dispatches or ()) + len(r.metadata) + _bytes(list(r.envelope))
+        for r in registry.history.notable
+    )
+    shares = (account.outboxes, account.subscriptions, account.registrations, account.stories)
+    if shares != (outboxes, subscriptions, registrations, stories):
+        yield f"account: {shares}, not {(outboxes, subscriptions, registrations, stories)}"
+    total = sum(held.values()) + subscriptions + stories
+    if account.held != total:
+        yield f"account: held = {account.held}, not {total}"
+
+
+def _cost(request: AcceptedRequest) -> int:
+    cost = REQUEST + _bytes(request.body) + len(request.metadata) + _bytes(list(request.envelope))
+    if request.state is REPLIED:
+        return cost + _bytes(request.parts or [])
+    if request.stream is not None:
+        cost += request.stream.size + FRAME * request.stream.frames
+    return cost + _bytes(request.parts or [])
+
+
+def _bytes(frames: list[Frame]) -> int:
+    return sum(FRAME + len(frame) for frame in frames)
 
 
 def _hooks(machine: BrokerMachine, requests: list[AcceptedRequest]) -> Iterator[str]:

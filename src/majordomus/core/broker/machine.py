@@ -50,7 +50,7 @@ from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from majordomus.core.broker.balancing.registry import Factory
     from majordomus.core.broker.hooks.actions import Action
@@ -158,9 +158,17 @@ class BrokerMachine:
         self._mdp03 = Mdp03Commands(dependencies)
         self._legacy = LegacyCommands(dependencies)
 
-    def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
-        """Set what MMI reports: the package's version, the wire, the start, and how often a
-        supervisor has restarted this broker."""
+    def begin(
+        self,
+        version: str,
+        wire: str,
+        now: float,
+        restarts: int = 0,
+        buffers: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        """Set what MMI reports: the package's version, the wire, the start, how often a supervisor
+        has restarted this broker, and the bytes in the buffers of its connections."""
+        self.registry.buffers = buffers
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
         self.registry.restarts = restarts
 
@@ -361,6 +369,7 @@ class BrokerMachine:
         self._mdp03.settings = self._legacy.settings = settings
         self.completion.streams.settings = settings
         self.admission.configure(settings)
+        self.registry.account.configure(settings)
         return left
 
     def resume(self, id: int, action: Action, now: float) -> bool:

@@ -2,11 +2,17 @@
 
 An answer is a FINAL with status 200. Body frame 0 is the status of the answer, as digits; frame 1
 has the data as JSON (RFC 8, docs/spec/mdp-0.3.md).
+
+A list comes in pages of some PAGE bytes, so that no question costs by all that a broker knows. An
+answer with a frame 2 has more pages: the same question with that frame behind its argument gets the
+next one. Its content is known here alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,6 +28,10 @@ if TYPE_CHECKING:
     from majordomus.protocol.spec import Frame
 
 Answer = list[bytes]
+PAGE: Final = 64 * 1024
+"""Bytes of JSON after which a page of a list ends. One row may be larger."""
+MOST_LOOKED_AT: Final = 2000
+"""Workers that one question looks at, also when few of them belong to its tenant."""
 
 
 def answer(
@@ -32,10 +42,14 @@ def answer(
     `prefix` is the prefix of a tenant's names. A tenant gets its own services only, and their
     names without the prefix.
     """
+    argument = bytes(body[0]) if body else b""
+    if name == b"mmi.services" or name == b"mmi.workers":
+        cursor = bytes(body[1]) if len(body) > 1 else b""
+        list_page = _services if name == b"mmi.services" else _workers
+        return list_page(registry, argument, cursor, now, prefix)
     query = QUERIES.get(name)
     if query is None:
         return [b"501"]
-    argument = bytes(body[0]) if body else b""
     if prefix and name in TENANT_QUERIES:
         return TENANT_QUERIES[name](registry, argument, now, prefix)
     return query(registry, argument, now)
@@ -53,14 +67,37 @@ def _service(registry: Registry, argument: bytes, now: float) -> Answer:
     return [b"200" if service is not None and service.workers else b"404"]
 
 
-def _services(registry: Registry, argument: bytes, now: float) -> Answer:
-    services = sorted(registry.services.values(), key=lambda s: s.name)
-    return _data([_row(service) for service in services])
+def _page(rows: Iterable[tuple[bytes, Any]]) -> Answer:
+    """One page of `rows`, each behind its cursor. A row that is None ends the page."""
+    page: list[bytes] = []
+    size = 0
+    for cursor, row in rows:
+        if size >= PAGE or row is None:
+            return [b"200", b"[" + b",".join(page) + b"]", cursor]
+        page.append(msgspec.json.encode(row))
+        size += len(page[-1])
+    return [b"200", b"[" + b",".join(page) + b"]"]
 
 
-def _row(service: Service) -> dict[str, Any]:
+def _services(
+    registry: Registry, argument: bytes, cursor: bytes, now: float, prefix: bytes
+) -> Answer:
+    """The services by name; those of a tenant without their prefix. A cursor is a name."""
+    names = registry.names
+    at = bisect_left(names, prefix + cursor)
+
+    def found() -> Iterator[tuple[bytes, Any]]:
+        for name in islice(names, at, None):
+            if not name.startswith(prefix):
+                return
+            yield name.removeprefix(prefix), _row(registry.services[name], prefix)
+
+    return _page(found())
+
+
+def _row(service: Service, prefix: bytes) -> dict[str, Any]:
     return {
-        "service": service.name.decode(),
+        "service": _without_prefix(prefix, service.name.decode()),
         "workers": len(service.workers),
         "queued": service.queue.count,
         "queued_bytes": service.queue.size,
@@ -80,19 +117,39 @@ def took(service: Service) -> list[int]:
     return bins[: last + 1]
 
 
-def _workers(registry: Registry, argument: bytes, now: float) -> Answer:
+def _workers(
+    registry: Registry, argument: bytes, cursor: bytes, now: float, prefix: bytes
+) -> Answer:
+    """The workers, of one service if one is named; a tenant's, with its services alone. A cursor is
+    a number of workers: who is listed while workers leave may miss some."""
+    if cursor and not (cursor.isdigit() and len(cursor) < 10):
+        return [b"400"]
+    skipped = int(cursor or b"0")
     if argument:
-        service = registry.services.get(argument)
-        workers = list(service.workers.values()) if service is not None else []
+        service = registry.services.get(full_name(prefix, argument))
+        workers = service.workers.values() if service is not None else ()
     else:
-        workers = list(registry.workers.values())
-    return _data([_worker(worker, now) for worker in workers])
+        workers = registry.workers.values()
+
+    def found() -> Iterator[tuple[bytes, Any]]:
+        for number, worker in enumerate(islice(workers, skipped, None), skipped):
+            if number - skipped == MOST_LOOKED_AT:
+                yield b"%d" % number, None
+            row = _worker(worker, now, prefix)
+            if not prefix or row["services"]:
+                yield b"%d" % number, row
+
+    return _page(found())
 
 
-def _worker(worker: RegisteredWorker, now: float) -> dict[str, Any]:
+def _worker(worker: RegisteredWorker, now: float, prefix: bytes) -> dict[str, Any]:
     return {
         "id": worker.id.hex(),
-        "services": [service.name.decode() for service in worker.order],
+        "services": [
+            _without_prefix(prefix, service.name.decode())
+            for service in worker.order
+            if service.name.startswith(prefix)
+        ],
         "dialect": worker.dialect.value,
         "state": worker.state.name.lower(),
         "capacity": worker.capacity,
@@ -145,14 +202,13 @@ def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
             "refused": {str(status): n for status, n in sorted(counts.refused.items())},
             "dropped": dict(sorted(counts.dropped.items())),
             "handshakes_refused": dict(sorted(counts.handshakes.items())),
+            "account": {**registry.account.told(), **registry.buffers()},
         }
     )
 
 
 QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
     b"mmi.service": _service,
-    b"mmi.services": _services,
-    b"mmi.workers": _workers,
     b"mmi.broker": _broker,
     b"mmi.stats": _stats,
     b"mmi.explain": explain,
@@ -166,41 +222,11 @@ def _tenant_service(registry: Registry, argument: bytes, now: float, prefix: byt
     return _service(registry, full_name(prefix, argument) if argument else b"", now)
 
 
-def _tenant_services(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
-    services = sorted(_services_of(prefix, registry.services.values()), key=lambda s: s.name)
-    rows = [_row(service) for service in services]
-    return _data([{**row, "service": _without_prefix(prefix, row["service"])} for row in rows])
-
-
-def _tenant_workers(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
-    name = full_name(prefix, argument)
-    services = [
-        s
-        for s in _services_of(prefix, registry.services.values())
-        if not argument or s.name == name
-    ]
-    workers = dict.fromkeys(worker for service in services for worker in service.workers.values())
-    rows = [_worker(worker, now) for worker in workers]
-    for row in rows:
-        row["services"] = [
-            _without_prefix(prefix, one)
-            for one in row["services"]
-            if one.startswith(prefix.decode())
-        ]
-    return _data(rows)
-
-
-def _services_of(prefix: bytes, services: Iterable[Service]) -> list[Service]:
-    return [service for service in services if service.name.startswith(prefix)]
-
-
 def _without_prefix(prefix: bytes, name: str) -> str:
     return name.removeprefix(prefix.decode())
 
 
 TENANT_QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]] = {
     b"mmi.service": _tenant_service,
-    b"mmi.services": _tenant_services,
-    b"mmi.workers": _tenant_workers,
     b"mmi.explain": explain,
 }

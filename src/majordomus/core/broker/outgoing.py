@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.state.account import cost_of_message
 from majordomus.core.broker.state.peers import Peer, PeerOutbox, id_and_envelope, is_dispatch
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
@@ -162,9 +163,13 @@ class Outgoing:
         if not own or own[0][2] != spec.REQUEST:
             return False
         outbox.messages = deque(send for send in outbox.messages if send[3] != dispatch_id)
-        size = sum(len(frame) for send in own for frame in send[1])
-        outbox.size -= size
-        self.registry.outbox_bytes -= size
+        for _, frames, _, _ in own:
+            size = sum(map(len, frames))
+            cost = cost_of_message(frames, size)
+            outbox.size -= size
+            outbox.cost -= cost
+            self.registry.outbox_bytes -= size
+            self.registry.account.change_outbox(worker.peer, -cost)
         return True
 
     def answers_held(self) -> int:
@@ -184,6 +189,7 @@ class Outgoing:
         """Drop the outbox of `peer`."""
         if peer.outbox is not None:
             self.registry.outbox_bytes -= peer.outbox.size
+            self.registry.account.change_outbox(peer, -peer.outbox.cost)
             peer.outbox = None
 
     def has_space(self, peer: Peer, body: list[Frame]) -> bool:
@@ -192,7 +198,8 @@ class Outgoing:
         outbox = peer.outbox
         if outbox is None:
             return True
-        if not self._full(outbox, sum(map(len, body)), 1):
+        size = sum(map(len, body))
+        if not self._full(peer, outbox, size, cost_of_message(body, size), 1):
             return True
         self.registry.count_dropped("outbox-full", peer.id)
         return False
@@ -218,7 +225,8 @@ class Outgoing:
             frames = encoding.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
         room = 1 if command in STREAM_COMMANDS or command == spec.EVENT else 2
         size = sum(map(len, frames))
-        if self._full(outbox, size, room):
+        cost = cost_of_message(frames, size)
+        if self._full(peer, outbox, size, cost, room):
             self.registry.count_dropped("outbox-full", peer.id)
             if command == spec.EVENT:
                 self.registry.counts.delivered -= 1
@@ -228,7 +236,9 @@ class Outgoing:
             return
         outbox.messages.append((peer.id, frames, command, conversation))
         outbox.size += size
+        outbox.cost += cost
         self.registry.outbox_bytes += size
+        self.registry.account.change_outbox(peer, cost)
 
     def _lost_a_part(self, peer: Peer, conversation: object) -> bool:
         """Whether the outbox has had no space for a part of this conversation: its stream has a
@@ -236,10 +246,14 @@ class Outgoing:
         lost = (peer, spec.PARTIAL, conversation) in self.overflow
         return lost and not is_dispatch(conversation)
 
-    def _full(self, outbox: PeerOutbox, size: int, room: int) -> bool:
-        """Whether `size` more bytes exceed a bound of this peer or of all outboxes. `room`: the
-        factor on the bounds."""
-        settings = self.registry.settings
+    def _full(self, peer: Peer, outbox: PeerOutbox, size: int, cost: int, room: int) -> bool:
+        """Whether `size` more bytes, or their `cost`, exceed a bound of this peer or of all.
+        `room`: the factor on the bounds of outboxes."""
+        settings, account = self.registry.settings, self.registry.account
+        if room > 1 and account.exceeds_reserve(cost):
+            return True
+        if room == 1 and account.exceeds(peer, cost):
+            return True
         return (
             len(outbox.messages) >= settings.max_outbox * room
             or outbox.size + size > settings.max_outbox_bytes * room

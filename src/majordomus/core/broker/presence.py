@@ -92,6 +92,7 @@ class Presence:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
             if registry.rights is not None:
                 peer.prefix = registry.rights.prefix(peer.groups)
+        registry.account.enter(peer)
         self.events.add_peer(peer)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
@@ -116,6 +117,7 @@ class Presence:
                 if registry.rights is not None:
                     peer.prefix = registry.rights.prefix(peer.groups)
             peer.identity = identity
+            registry.account.move(peer)
         return True
 
     def revoke(self, peer_id: bytes, now: float) -> None:
@@ -163,6 +165,7 @@ class Presence:
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
+        registry.account.leave(peer)
         self.events.remove_peer(peer, now, for_good=why == REVOKED)
         if peer.timer is not None:
             peer.timer.pop(peer, None)

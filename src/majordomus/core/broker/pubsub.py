@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.state.access_rules import shown_name
+from majordomus.core.broker.state.account import ANSWERED, SUBSCRIBER, cost_of_pattern
 from majordomus.core.broker.state.subscribers import Subscriber
 from majordomus.core.broker.state.topics import full_topic, shown_topic
 from majordomus.core.broker.state.transitions import PRESENT
@@ -133,9 +134,11 @@ class PubSub:
         known = worker.answered
         if known is None:
             known = worker.answered = {}
+        before = len(known)
         known[handle] = handle if handle == peer.own_handle else peer.handle
         if len(known) > self.registry.settings.max_answered:
             del known[next(iter(known))]
+        self.registry.account.register(worker, ANSWERED * (len(known) - before))
 
     def _deliver(
         self, peer: Peer, topic: bytes, body: list[Frame], flags: int, metadata: bytes, now: float
@@ -165,7 +168,13 @@ class PubSub:
     def topic_problem(self, name: bytes, *, pattern: bool) -> str:
         """Describe the error in the full name of a topic or pattern; empty for a valid one."""
         settings = self.registry.settings
-        return name_problem(name, settings.max_topic, settings.max_topic_tokens, pattern=pattern)
+        return name_problem(
+            name,
+            settings.max_topic,
+            settings.max_topic_tokens,
+            pattern=pattern,
+            wildest=settings.max_topic_wildcards,
+        )
 
     def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
         """Subscribe `peer` to the full name of a pattern. It gets events while it has presence."""
@@ -179,9 +188,17 @@ class PubSub:
         if len(self.topics) >= settings.max_topics:
             had = len(self.topics)
             return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
+        account, cost = self.registry.account, cost_of_pattern(pattern)
+        if peer.account.user and peer.account.topics >= settings.max_user_topics:
+            had = peer.account.topics
+            return EventRefusal(spec.TOO_MANY, f"this user has {had} subscriptions already")
+        if account.exceeds(peer, cost):
+            return EventRefusal(spec.TOO_MANY, account.problem(peer, cost))
         if subscriber is None:
-            subscriber = peer.subscriber = Subscriber(peer)
+            subscriber = self._new_subscriber(peer)
         subscriber.patterns[pattern] = None
+        subscriber.account.topics += 1
+        account.subscribe(subscriber, cost)
         self.topics.add(pattern, subscriber)
         return None
 
@@ -190,10 +207,21 @@ class PubSub:
         subscriber = peer.subscriber
         if subscriber is None or pattern not in subscriber.patterns:
             return
+        self._remove(subscriber, pattern)
         del subscriber.patterns[pattern]
-        self.topics.remove(pattern, subscriber)
         if not subscriber.patterns and subscriber.key is None:
             peer.subscriber = None
+            self._discard(subscriber)
+
+    def _new_subscriber(self, peer: Peer) -> Subscriber:
+        subscriber = peer.subscriber = Subscriber(peer)
+        self.registry.account.subscribe(subscriber, SUBSCRIBER)
+        return subscriber
+
+    def _remove(self, subscriber: Subscriber, pattern: bytes) -> None:
+        subscriber.account.topics -= 1
+        self.registry.account.subscribe(subscriber, -cost_of_pattern(pattern))
+        self.topics.remove(pattern, subscriber)
 
     # ── peers and sessions ────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +250,10 @@ class PubSub:
             self.registry.count_dropped("too-many-sessions", peer.id)
             return
         if mine is None:
-            mine = peer.subscriber = Subscriber(peer)
+            if self.registry.account.exceeds(peer, SUBSCRIBER):
+                self.registry.count_dropped("too-many-sessions", peer.id)
+                return
+            mine = self._new_subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
@@ -241,6 +272,7 @@ class PubSub:
             del self.handles[peer.handle]
         self.away.pop(kept.handle, None)
         kept.peer = peer
+        self.registry.account.move_subscriber(kept, peer.account)
         peer.subscriber = kept
         peer.handle = kept.handle
         self.handles[kept.handle] = peer
@@ -282,8 +314,9 @@ class PubSub:
     def _discard(self, subscriber: Subscriber) -> None:
         """Remove the subscriptions and the session of a subscriber that no peer refers to."""
         for pattern in subscriber.patterns:
-            self.topics.remove(pattern, subscriber)
+            self._remove(subscriber, pattern)
         subscriber.patterns.clear()
+        self.registry.account.subscribe(subscriber, -SUBSCRIBER)
         self.away.pop(subscriber.handle, None)
         if subscriber.key is not None:
             del self.sessions[subscriber.key]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker.admission import name_problem
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
+from majordomus.core.broker.state.account import REGISTRATION, WORKER
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import spec
 
@@ -95,6 +96,11 @@ class Registration:
             most = self.registry.settings.max_services
             notice = spec.TOO_MANY, f"no room for '{shown}': the broker has {most} services", shown
             raise UnknownPeerError("too-many-services", notice, called)
+        cost = WORKER + REGISTRATION + len(name) + spec.MAX_METADATA
+        account = self.registry.account
+        if account.exceeds_reserve(cost) or account.exceeds_share(peer, cost):
+            notice = spec.TOO_MANY, account.problem(peer, cost), shown
+            raise UnknownPeerError("too-much-held", notice, called)
         return name
 
     def new_worker(
@@ -103,6 +109,7 @@ class Registration:
         """Make a worker of `peer`, without services yet."""
         worker = peer.worker = RegisteredWorker(peer, dialect, capacity, now)
         self.registry.workers[worker.id] = worker
+        self.registry.account.register(worker, WORKER)
         self.presence.watch(peer, now)
         return worker
 
@@ -122,5 +129,6 @@ class Registration:
             capacity=worker.capacity,
             dialect=worker.dialect.value,
         )
+        self.registry.account.register(worker, REGISTRATION + len(name))
         self.dispatcher.add_worker(worker, service)
         self.queueing.feed(worker, now)

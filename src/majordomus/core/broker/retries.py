@@ -45,7 +45,10 @@ class Retries:
         for request in held:
             registry.dispatch_table.take(worker, request.dispatch_id)
             worker.let_go(request)
+            if request.slot_cost:
+                registry.account.free_slot(worker, request)
         registry.workers.pop(worker.id, None)
+        registry.account.register(worker, -worker.cost)
         for request in list(worker.reserved):
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         unsent = worker.undelivered or ()

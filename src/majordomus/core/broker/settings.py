@@ -106,22 +106,26 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Open conversations of one client."""
     max_queue: int = 100_000
     """Queued requests in all."""
-    max_queue_bytes: int = 1024 * MIB
+    max_queue_bytes: int = 512 * MIB
     """Bytes of all queued requests."""
     max_service_queue: int = 50_000
     """Queued requests of one service."""
-    max_service_queue_bytes: int = 512 * MIB
+    max_service_queue_bytes: int = 256 * MIB
     """Bytes of the queued requests of one service."""
     max_client_queue: int = 10_000
     """Queued requests of one client."""
-    max_client_queue_bytes: int = 256 * MIB
+    max_client_queue_bytes: int = 128 * MIB
     """Bytes of the queued requests of one client."""
     max_topic: int = spec.MAX_NAME
     """Bytes of a topic or a pattern."""
     max_topic_tokens: int = 16
     """Tokens of a topic or a pattern."""
+    max_topic_wildcards: int = 3
+    """Tokens `*` of a pattern."""
     max_client_topics: int = 1000
     """Subscriptions of one client."""
+    max_user_topics: int = 100_000
+    """Subscriptions of one user, over all its connections and sessions."""
     max_topics: int = 1_000_000
     """Subscriptions in all."""
     max_sessions: int = 250_000
@@ -132,13 +136,29 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages held for a peer whose socket is full. Answers may use twice as much."""
     max_outbox_bytes: int = 64 * MIB
     """Bytes held for a peer whose socket is full. Answers may use twice as much."""
-    max_outboxes_bytes: int = 1024 * MIB
+    max_outboxes_bytes: int = 256 * MIB
     """Bytes held for all such peers together. Answers may use twice as much."""
-    max_unfinished_bytes: int = 1024 * MIB
+    max_held_bytes: int = 768 * MIB
+    """Bytes that the broker holds in all: open requests wherever they are, outboxes, subscriptions,
+    sessions, workers, peers and stories (docs/limits.md). Answers and registrations of workers may
+    use a quarter more."""
+    max_user_bytes: int = 512 * MIB
+    """Bytes that it holds for one user, over all its connections and sessions."""
+    max_peer_bytes: int = 256 * MIB
+    """Bytes that it holds for one connection."""
+    max_unsent_bytes: int = 128 * MIB
+    """Bytes in the send buffers of all connections together; small messages may use as much again.
+    Further messages wait in outboxes. On plain TCP alone."""
+    max_unfinished_bytes: int = 256 * MIB
     """Bytes of incompletely received messages, of all connections together. Beyond that, the
     connection that holds most of them is ended. On plain TCP alone."""
     max_address_connections: int = 20_000
     """Connections of one address; further ones are ended."""
+    address_share: float = 0.5
+    """The share of the process's descriptors (`ulimit -n`) that the connections of one address may
+    take. Loopback is exempt."""
+    exempt_addresses: str = ""
+    """Addresses and networks without that share, such as gateways and NAT; separated by spaces."""
     max_address_handshakes: int = 1024
     """Connections of one address that have sent no message yet, in the time of a handshake."""
 
@@ -156,6 +176,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             _check(name, getattr(self, name), 0, MOST)
         _check("max_ttl", self.max_ttl, 0.001, LONGEST_TTL)
         _check("max_topic", self.max_topic, 1, spec.MAX_NAME)
+        _check("address_share", self.address_share, 0.001, 1)
         for service, seconds in self.busy_timeouts.items():
             _check(f"busy_timeouts.{service}", seconds, 0.001, LONGEST)
         if self.legacy_errors not in LEGACY_ERRORS:
@@ -189,10 +210,21 @@ COUNTS = (
     "delphi_capacity",
     "send_hwm",
     "max_topic_tokens",
+    "max_held_bytes",
+    "max_user_bytes",
+    "max_peer_bytes",
+    "max_unsent_bytes",
     "max_address_connections",
     "max_address_handshakes",
 )
-BOUNDS = ("max_client_topics", "max_topics", "max_sessions", "max_answered")
+BOUNDS = (
+    "max_topic_wildcards",
+    "max_client_topics",
+    "max_user_topics",
+    "max_topics",
+    "max_sessions",
+    "max_answered",
+)
 """Settings that may be 0."""
 
 
@@ -220,8 +252,11 @@ FIXED = (
     "max_message",
     "slow",
     "max_stories",
+    "max_unsent_bytes",
     "max_unfinished_bytes",
     "max_address_connections",
+    "address_share",
+    "exempt_addresses",
     "max_address_handshakes",
 )
 """Settings that peers have been sent, or that sockets were made with. A running broker keeps

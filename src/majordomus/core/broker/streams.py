@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.state.account import FRAME
 from majordomus.core.broker.state.request_stream import RequestStream
 from majordomus.core.broker.state.transitions import AT_WORKER, HELD, REPLIED
 from majordomus.protocol import spec
@@ -175,6 +176,10 @@ class Streams:
         rule 4."""
         stream.size += part.size
         stream.frames += len(part.body)
+        account = self.registry.account
+        cost = part.size + FRAME * len(part.body)
+        beyond = account.exceeds(request.peer, cost)
+        account.grow(request, cost)
         if request.queue is not None:
             full = self._grow(request, request.queue, part.size)
         elif request.state is HELD and self.hooks.holding is not None:
@@ -183,8 +188,10 @@ class Streams:
             request.size += part.size
             if request.state in AT_WORKER and not self._forward(request, stream, now):
                 return
-            beyond = stream.size > self.settings.max_client_queue_bytes
-            full = f"{stream.size} bytes of this stream wait already" if beyond else ""
+            large = stream.size > self.settings.max_client_queue_bytes
+            full = f"{stream.size} bytes of this stream wait already" if large else ""
+        if beyond and not full:
+            full = account.problem(request.peer, 0)
         if full:
             self.ends.fail(request, spec.TOO_MANY, full, now)
 
@@ -219,7 +226,9 @@ class Streams:
             stream.size -= part.size
             stream.frames -= len(part.body)
             request.size -= part.size
+            self.registry.account.grow(request, -part.size - FRAME * len(part.body))
             request.move("part")
+            self.drop_body(request)
             self.registry.counts.parts += 1
             message = encoding.part_to(request, part)
             self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch_id, now)
@@ -228,6 +237,17 @@ class Streams:
             message = encoding.final_to(request, stream.final)
             self.outgoing.send(worker.peer, message, spec.FINAL, request.dispatch_id, now)
         return True
+
+    def drop_body(self, request: AcceptedRequest) -> None:
+        """Let go of the body once a part has passed: from then on no other worker gets `request`
+        (rule 3). A legacy worker may not have got it yet."""
+        worker = request.worker
+        if not request.body or worker is None or worker.dialect is not MDP03:
+            return
+        size, frames = sum(map(len, request.body)), len(request.body)
+        request.body = []
+        request.size -= size
+        self.registry.account.grow(request, -size - FRAME * frames)
 
     def _join(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float

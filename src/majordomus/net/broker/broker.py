@@ -113,7 +113,7 @@ class Broker(SecuredBroker, Programmable):
         waker = Waker()
         authentication = self.security_policy.make_authentication()
         listener = open_listener(machine, waker, self._bind, authentication)
-        machine.begin(version(), listener.name, self._clock(), self.restarts)
+        machine.begin(version(), listener.name, self._clock(), self.restarts, listener.buffers)
         loop = BrokerLoop(machine, listener, waker, self._clock, watch)
         try:
             self._loop = loop

@@ -15,6 +15,8 @@ PeerMessage = tuple[bytes, list[bytes]]
 """The routing id of a peer and the frames of one message."""
 BATCH: Final = 256
 """Messages received before deadlines and connections get their turn."""
+SMALLEST_BATCH: Final = 16
+"""The same while turns take too long: see `BrokerLoop`."""
 HEAD_FRAMES: Final = 16
 HEAD_BYTES: Final = 64 * 1024
 """Bounds of what surrounds a body: envelope, header, metadata, hash.
@@ -39,6 +41,9 @@ class Listener(Protocol):
 
     name: str
     """The wire, as `mmi.broker` reports it."""
+
+    batch: int
+    """Messages that `receive` returns at most. The loop sets it."""
 
     @property
     def due(self) -> float:
@@ -78,6 +83,9 @@ class Listener(Protocol):
     def undelivered(self) -> int:
         """Return how many messages the sockets have not taken, and how many connections have bytes
         on their way. libzmq cannot tell: 0."""
+
+    def buffers(self) -> dict[str, int]:
+        """Return the bytes in the buffers of connections, as `mmi.stats` reports them."""
 
     def close(self, linger: float = LINGER) -> None:
         """Close everything. Sent messages have one second to leave; `linger` seconds where the

@@ -16,8 +16,14 @@ cdef class BrokerLoop:
     cdef public object _watch
     cdef public object _log
     cdef public object program
+    cdef public list _rest
+    cdef public bint _full
+    cdef public int _ready
     @cython.locals(ready=int, now=double, batch=list)
     cdef double _turn(self, double wait) except? -1
+    @cython.locals(size=Py_ssize_t, count=Py_ssize_t, at=Py_ssize_t, took=double)
+    cdef object _handle(self, list batch, double now)
+    cdef object _receive(self, list batch, double now)
     @cython.locals(sends=list, facts=list, gone=bint, peer_gone=bint)
     cdef double _apply(self, double now) except? -1
     @cython.locals(deadline=double)

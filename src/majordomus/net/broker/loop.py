@@ -11,7 +11,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net.broker.fact_log import FactLog
-from majordomus.net.broker.listener import LINGER, WAKER
+from majordomus.net.broker.listener import BATCH, LINGER, SMALLEST_BATCH, WAKER
 from majordomus.net.broker.program import Program
 from majordomus.net.zmq.wire import GONE
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
     from majordomus.core.broker.contract import Machine
     from majordomus.net.broker.access_rules_watch import AccessRulesWatch
-    from majordomus.net.broker.listener import Listener
+    from majordomus.net.broker.listener import Listener, PeerMessage
     from majordomus.net.waker import Waker
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that one wait may take."""
 SOCKET_WAIT: Final = 0.05
 """Seconds between two looks whether the sockets have taken what was sent, at the end of a drain."""
+LONGEST_TURN: Final = 0.002
+"""Seconds after which a turn handles no further messages."""
+FIRST_SLICE: Final = 32
+"""Messages that are handled before the clock is read; each next slice is twice as long."""
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -50,6 +54,9 @@ class BrokerLoop:
         self.started = False
         self._at_once = False
         self._linger = LINGER
+        self._rest: list[PeerMessage] = []
+        self._full = False
+        self._ready = 0
         self._machine, self._listener, self._clock = machine, listener, clock
         self._watch = watch
         self._log = FactLog(logger)
@@ -114,31 +121,68 @@ class BrokerLoop:
             )
 
     def _turn(self, wait: float) -> float:
-        """Wait, receive one batch, tick, send.
+        """Wait, receive one batch, tick, send. When the messages of a batch take too long, the rest
+        of them is for the next turns, which do not wait or receive.
 
         Returns the seconds that the next turn may wait.
         """
         listener = self._listener
-        ready = listener.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
-        now = self._clock()
-        if ready & WAKER:
-            self.waker.clear()
-        batch, full = listener.receive(ready, now)
-        for _, fault in self._machine.receive_all(batch, now):
-            # A fault of ours costs one message; the broker continues.
-            logger.critical("the core failed on a message; please report this", exc_info=fault)
+        if self._rest:
+            now = self._clock()
+            batch, self._rest = self._rest, []
+        else:
+            ready = listener.wait(ceil(min(wait, LONGEST_WAIT) * 1000))
+            now = self._clock()
+            if ready & WAKER:
+                self.waker.clear()
+            batch, self._full = listener.receive(ready, now)
+            self._ready = ready
+        self._handle(batch, now)
+        full = self._full or bool(self._rest)
         if not full:
             self._machine.socket_empty(now)
-        listener.report_connections(ready, now)
+        if not self._rest:  # the end of a connection is reported behind its last message
+            listener.report_connections(self._ready, now)
+            if now >= listener.due:
+                listener.tick(now)
         if self._watch is not None and now >= self._watch.due:
             self._watch.look(now)
-        if now >= listener.due:
-            listener.tick(now)
         if self.program.tasks:
             self.program.work(now)
         self._machine.tick(now)
         wait = self._apply(now)
         return 0.0 if full else wait
+
+    def _handle(self, batch: list[PeerMessage], now: float) -> None:
+        """Hand a batch to the machine, for LONGEST_TURN at most; what is left is `_rest`.
+
+        The next batch is smaller after a slow one, so that a connection with slow messages holds
+        the others up less.
+        """
+        size, count = FIRST_SLICE, len(batch)
+        if self._listener.batch < BATCH:
+            size = SMALLEST_BATCH
+        elif count <= SMALLEST_BATCH:
+            self._receive(batch, now)
+            return
+        at = 0
+        while True:
+            self._receive(batch[at : at + size], now)
+            at += size
+            took = self._clock() - now
+            if at >= count or took > LONGEST_TURN:
+                break
+            size *= 2
+        self._rest = batch[at:]
+        if took > LONGEST_TURN:
+            self._listener.batch = SMALLEST_BATCH
+        elif self._listener.batch < BATCH and took < LONGEST_TURN / 4:
+            self._listener.batch *= 2
+
+    def _receive(self, batch: list[PeerMessage], now: float) -> None:
+        for _, fault in self._machine.receive_all(batch, now):
+            # A fault of ours costs one message; the broker continues.
+            logger.critical("the core failed on a message; please report this", exc_info=fault)
 
     def _apply(self, now: float) -> float:
         """Send, and report refusals to the machine, until no send is refused; log the facts.

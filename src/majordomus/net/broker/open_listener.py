@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from majordomus.net.broker.listener import LINGER, MARK, WAKER, Listener, PeerMessage
+from majordomus.net.broker.listener import BATCH, LINGER, MARK, WAKER, Listener, PeerMessage
 from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
@@ -54,6 +54,7 @@ class ListenerPair:
         self._zmq, self._zmtp = zmq, zmtp
         self._zmtp_bit = WAKER << (1 + len(zmq.sources))
         self._wait = wires.make_wait(waker.fd, *zmq.sources, zmtp.fd)
+        self.batch = BATCH
 
     @property
     def due(self) -> float:
@@ -71,6 +72,7 @@ class ListenerPair:
         return self._wait(milliseconds)
 
     def receive(self, ready: int, now: float) -> tuple[list[PeerMessage], bool]:
+        self._zmtp.batch = self._zmq.batch = self.batch
         zmtp, more_zmtp = self._zmtp.receive(ready & self._zmtp_bit, now)
         zmq, more_zmq = self._zmq.receive(ready, now)
         zmq = [message for message in zmq if not message[0].startswith(MARK)]
@@ -94,6 +96,9 @@ class ListenerPair:
 
     def undelivered(self) -> int:
         return self._zmtp.undelivered() + self._zmq.undelivered()
+
+    def buffers(self) -> dict[str, int]:
+        return self._zmtp.buffers()
 
     def close(self, linger: float = LINGER) -> None:
         self._zmtp.close(linger)

@@ -69,6 +69,7 @@ class ZmqListener:
         self._probes = Probes()
         self.sources = (self.socket, self._monitor.socket)
         self.wait = wires.make_wait(waker.fd, *self.sources)
+        self.batch = BATCH
 
     @property
     def due(self) -> float:
@@ -87,12 +88,12 @@ class ZmqListener:
         if not ready & SOCKET:
             return [], False
         if self._authentication is None:
-            batch = self._wire.receive(BATCH)
-            full = len(batch) == BATCH
+            batch = self._wire.receive(self.batch)
+            full = len(batch) == self.batch
             self._read_new_connections(now)
         else:
-            with_users = self._wire.receive_with_users(BATCH)
-            full = len(with_users) == BATCH
+            with_users = self._wire.receive_with_users(self.batch)
+            full = len(with_users) == self.batch
             self._read_new_connections(now)
             batch = self._authentication.accepted(with_users, self._machine, now)
         self._guard.delivered(batch)
@@ -119,6 +120,9 @@ class ZmqListener:
 
     def undelivered(self) -> int:
         return 0
+
+    def buffers(self) -> dict[str, int]:
+        return {}  # libzmq does not tell
 
     def close(self, linger: float = LINGER) -> None:
         # Not `unbind`: with it libzmq drops what the connections of the endpoint have not sent.

@@ -7,6 +7,7 @@ cdef class ZmtpListener:
     cdef public object _waker
     cdef public object _limits
     cdef public object _router
+    cdef public Py_ssize_t batch
     cdef public list _listening
     cdef public dict _hosts
     cdef public double _next_handshake

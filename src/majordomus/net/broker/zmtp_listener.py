@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.net import forks
-from majordomus.net.broker.limits.connection_limits import Crowd
+from majordomus.net.broker.limits.connection_limits import crowd_of
 from majordomus.net.broker.listener import (
     BATCH,
     HEAD_BYTES,
@@ -63,7 +63,7 @@ class ZmtpListener:
     def __init__(self, machine: Machine, waker: Waker, mark: bytes = b"") -> None:
         settings = machine.settings
         self._machine, self._waker = machine, waker
-        self._limits = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._limits = crowd_of(settings)
         self._router = TcpRouter(
             os.urandom,
             hwm=settings.send_hwm,
@@ -72,6 +72,7 @@ class ZmtpListener:
             max_dropped=max(MAX_DROPPED, 4 * settings.max_message),
             max_dropping=MAX_DROPPING,
             max_unsent=max(settings.max_message, MAX_UNSENT),
+            max_all_unsent=settings.max_unsent_bytes,
             max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
             mark=mark,
@@ -81,6 +82,7 @@ class ZmtpListener:
         self._next_handshake = inf
         self._accept_at = inf
         self.due = inf
+        self.batch = BATCH
         self._ended: list[bytes] = []
         """Peers whose connections have ended. One turn later all sends to them were refused, and
         their routing ids are released."""
@@ -101,7 +103,7 @@ class ZmtpListener:
     def receive(self, ready: int, now: float) -> tuple[list[PeerMessage], bool]:
         if not ready & ~WAKER:
             return [], False
-        batch = self._router.receive(BATCH, now)
+        batch = self._router.receive(self.batch, now)
         return batch, self._router.pending
 
     def report_connections(self, ready: int, now: float) -> None:
@@ -133,6 +135,10 @@ class ZmtpListener:
 
     def send(self, batch: list[Send], now: float) -> list[tuple[int, int]]:
         return self._router.send(batch)
+
+    def buffers(self) -> dict[str, int]:
+        unsent, unfinished = self._router.buffered()
+        return {"unsent": unsent, "unfinished": unfinished}
 
     @property
     def pending(self) -> bool:

@@ -63,17 +63,26 @@ class GatherTally:
         self._until = time.monotonic() + timeout
         self._last_change = inf
 
-    def options(self, options: CallOptions, listed: Reply) -> list[tuple[bytes, CallOptions]]:
-        """Return each worker with the options of its call.
+    def list_page(self, listed: Reply) -> bytes | None:
+        """Add the workers of one reply to `mmi.workers`. Returns the frame that asks for the next
+        page; None behind the last one.
 
-        `listed`: the broker's reply to `mmi.workers`. Raises: Unavailable when there are fewer
-        workers than wanted; a StatusError when the broker refuses to list them.
+        Raises: a StatusError when the broker refuses to list them.
         """
         if listed.frames[:1] != [b"200"]:
             raise error_for(int(listed.frames[0]), [b"the broker does not list its workers"])
         rows = msgspec.json.decode(listed.frames[1], type=list[_Row])
         fit = (row for row in rows if row.state == "serving" and row.load != spec.LOAD_UNREADABLE)
-        self.workers = [bytes.fromhex(row.id) for row in fit]
+        known = set(self.workers)
+        ids = (bytes.fromhex(row.id) for row in fit)
+        self.workers += [id for id in ids if id not in known]
+        return bytes(listed.frames[2]) if len(listed.frames) > 2 else None
+
+    def options(self, options: CallOptions) -> list[tuple[bytes, CallOptions]]:
+        """Return each worker with the options of its call.
+
+        Raises: Unavailable when there are fewer workers than wanted.
+        """
         count, name = len(self.workers), options.service.decode("utf-8", "backslashreplace")
         if count < max(1, self._wanted):
             raise Unavailable(
@@ -158,14 +167,16 @@ class BaseGathering:
         """The workers that did not answer so far, and why."""
         return self._tally.failures
 
-    def _list_workers(self) -> CallOptions:
-        """Return the options of the call that lists the workers."""
-        return make_options(WORKERS, self._options.service, self._options.timeout)
+    def _list_workers(self, cursor: bytes | None) -> CallOptions:
+        """Return the options of the call that lists the workers, or the next page of them."""
+        name = self._options.service
+        body = name if cursor is None else [name, cursor]
+        return make_options(WORKERS, body, self._options.timeout)
 
-    def _launch(self, listed: Reply, put: Callable[[bytes], object]) -> None:
+    def _launch(self, put: Callable[[bytes], object]) -> None:
         """Call every listed worker. `put` gets the id of each worker whose call has ended."""
         tally = self._tally
-        for worker, options in tally.options(self._options, listed):
+        for worker, options in tally.options(self._options):
             call = tally.open[worker] = PendingCall(options)
             call.notify = partial(_report_end, put, worker, call)
         for call in list(tally.open.values()):
@@ -197,7 +208,10 @@ class Gathering(BaseGathering, Iterator[Reply]):
         self._launcher, self._options = runner, options
         self._tally = GatherTally(wait, options.timeout, stall)
         self._ended: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._launch(runner.call(self._list_workers()), self._ended.put)
+        cursor = self._tally.list_page(runner.call(self._list_workers(None)))
+        while cursor is not None:
+            cursor = self._tally.list_page(runner.call(self._list_workers(cursor)))
+        self._launch(self._ended.put)
 
     def __next__(self) -> Reply:
         tally = self._tally
@@ -254,8 +268,11 @@ class AsyncGathering(BaseGathering, AsyncIterator[Reply]):
         try:
             if not self._begun:
                 self._begun = True
-                listed = await self._runner.call(self._list_workers())
-                self._launch(listed, self._ended.put_nowait)
+                cursor = tally.list_page(await self._runner.call(self._list_workers(None)))
+                while cursor is not None:
+                    listed = await self._runner.call(self._list_workers(cursor))
+                    cursor = tally.list_page(listed)
+                self._launch(self._ended.put_nowait)
             while not tally.over:
                 try:
                     async with asyncio.timeout(tally.left):

@@ -15,6 +15,8 @@ cdef class Engine:
     cdef double max_dropping
     cdef double now  # of the current `receive`
     cdef size_t unfinished  # bytes of all messages that are not complete
+    cdef size_t unsent_bytes  # of all connections, as of their last flush
+    cdef double now  # when `receive` was called last
     cdef size_t bytes_read  # since the current `receive` began
     cdef bint abandoned
     cdef bytes ready_command  # our READY
@@ -32,6 +34,7 @@ cdef class Engine:
     cdef int end(self, ByteStream stream, str why) except -1
     cdef int run_turn(self, ByteStream stream, list batch, Py_ssize_t most) except -1
     cdef int read(self, ByteStream stream, list batch, Py_ssize_t most) except -1
+    cdef void count_unsent(self, ByteStream stream) noexcept
     cdef void count_unfinished(self, ByteStream stream) noexcept
     cdef bint read_large(self, ByteStream stream, list batch) except -1
     cdef int grow_large(self, ByteStream stream) except -1

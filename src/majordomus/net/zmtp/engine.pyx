@@ -87,6 +87,7 @@ ENDLESS = "endless-message"
 TOO_LARGE = "frame-too-large"
 UNFINISHED = "unfinished-messages"
 UNREACHED = "unreached"
+STALLED = "reads-nothing"
 NOT_YET = "not yet"  # `accept_peer` is to be asked again at the next turn
 
 
@@ -166,6 +167,8 @@ cdef class Engine:
         if stream.state == ENDED or stream.write_failed:
             return 0
         number = stream.write()
+        if stream.out != NULL or stream.counted_unsent:
+            self.count_unsent(stream)
         if number == EAGAIN:
             if not stream.write_watched:
                 stream.write_watched = True
@@ -187,7 +190,8 @@ cdef class Engine:
         self.connection_ended(stream, why)
         stream.state = ENDED
         self.unfinished -= stream.unfinished
-        stream.unfinished = 0
+        self.unsent_bytes -= stream.counted_unsent
+        stream.unfinished = stream.counted_unsent = 0
         if not self.abandoned:  # a forked child may have a copy: closing ours is not enough
             epoll_ctl(self.epoll, EPOLL_CTL_DEL, stream.fd, NULL)
         close(stream.fd)
@@ -240,6 +244,14 @@ cdef class Engine:
         if stream.large != NULL and stream.readable:
             self.read_large(stream, batch)
         return 0
+
+    cdef void count_unsent(self, ByteStream stream) noexcept:
+        """Update the bytes of output that wait for this connection's kernel buffer."""
+        cdef size_t now_held = stream.unsent()
+        if now_held < stream.counted_unsent or stream.counted_unsent == 0:
+            stream.progress = self.now
+        self.unsent_bytes += now_held - stream.counted_unsent
+        stream.counted_unsent = now_held
 
     cdef void count_unfinished(self, ByteStream stream) noexcept:
         """Update the memory that the unfinished message of this connection takes."""

@@ -11,9 +11,11 @@ from majordomus.net.zmtp.engine import (
     CONNECTION_OPENED,
     NOT_YET,
     HANDSHAKE_FAILED,
+    STALLED,
     UNFINISHED,
 )
 from majordomus.net.zmtp.mechanisms import ready
+from time import monotonic
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport (
@@ -62,6 +64,13 @@ cdef enum:
     MAX_DIRTY = 48  # connections with unwritten messages; below the number of free out buffers
     ACCEPTED_AT_ONCE = 64
     ENDED_AT_ONCE = 64
+    SMALL_MESSAGE = 64 * 1024  # one is accepted although the send buffers are full in all
+    CLOCK_EVERY = 64 * 1024  # bytes that are read before the clock is asked whether a turn is over
+
+cdef double STALLED_AFTER = 5.0
+"""Seconds without any progress after which a connection may be ended for room in all."""
+cdef double LONGEST_TURN = 0.002
+"""Seconds of reading after which `receive` returns."""
 
 
 cdef class TcpRouter(Engine):
@@ -77,6 +86,9 @@ cdef class TcpRouter(Engine):
     ended.
     `max_unfinished`: bytes that incomplete messages may hold together; beyond it the connection
     that holds most is ended.
+    `max_all_unsent`: bytes that may wait for all peers together. Then a connection with unsent
+    bytes is full, and the others take one small message at a time, up to twice the bound; and the
+    connection that holds most and has taken nothing for STALLED_AFTER is ended.
     `extra`: a descriptor that `wait` watches too.
     `mark`: the prefix of every routing id, to distinguish them from those of another socket.
     A bound of 0 is none.
@@ -97,7 +109,8 @@ cdef class TcpRouter(Engine):
     cdef object make_id
     cdef bytes mark
     cdef int hwm, extra
-    cdef size_t max_unsent, max_unfinished
+    cdef size_t max_unsent, max_all_unsent, max_unfinished
+    cdef double look_for_stalled  # when to look for one again
     cdef epoll_event[EVENTS] epoll_events
     cdef bint polled  # epoll_wait was called since the last `receive`
     cdef bint poll_was_full  # the last epoll_wait may have left events
@@ -107,13 +120,15 @@ cdef class TcpRouter(Engine):
 
     def __init__(
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
-        size_t max_dropped=0, double max_dropping=0, size_t max_unsent=0, size_t max_unfinished=0, int extra=-1,
+        size_t max_dropped=0, double max_dropping=0, size_t max_unsent=0, size_t max_all_unsent=0,
+        size_t max_unfinished=0, int extra=-1,
         bytes mark not None=b"",
     ):
         self.make_id, self.hwm, self.extra = make_id, hwm, extra
         self.max_frames, self.max_bytes = max_frames, max_bytes
         self.max_dropped, self.max_dropping = max_dropped, max_dropping
         self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
+        self.max_all_unsent = max_all_unsent
         self.ready_command = ready(b"ROUTER")
         self.zmtp2_ready = bytes([ROUTER_TYPE, 0, 0])
         self.by_fd, self.by_peer, self.listening = [], {}, set()
@@ -198,12 +213,18 @@ cdef class TcpRouter(Engine):
         """Return up to `most` messages; there are no more unless `pending` is set.
 
         It also accepts connections, runs handshakes and detects ended connections. Connections take
-        turns of TURN_MESSAGES messages.
+        turns of TURN_MESSAGES messages, or of an eighth of `most`. Reading ends after LONGEST_TURN.
         """
         cdef list batch = []
         cdef ByteStream stream
-        cdef Py_ssize_t share
+        cdef Py_ssize_t share, turn = most // 8 or 1
+        cdef size_t ask_at = CLOCK_EVERY
+        cdef double until = 0.0
+        if turn > TURN_MESSAGES:
+            turn = TURN_MESSAGES
         self.now, self.bytes_read = now, 0
+        if self.max_all_unsent and self.unsent_bytes >= self.max_all_unsent:
+            self.end_stalled()
         if self.waiting_for_id:
             self.queue += self.waiting_for_id
             self.waiting_for_id = []
@@ -223,13 +244,19 @@ cdef class TcpRouter(Engine):
             stream.queued = False
             if stream.state == ENDED:
                 continue
-            share = len(batch) + TURN_MESSAGES
+            share = len(batch) + turn
             self.run_turn(stream, batch, share if share < most else most)
             if (stream.unparsed or stream.readable) and stream.state != ENDED and not stream.queued:
                 stream.queued = True
                 self.queue.append(stream)
             while self.max_unfinished and self.unfinished > self.max_unfinished:
                 self.end_largest()
+            if self.bytes_read >= ask_at:
+                ask_at = self.bytes_read + CLOCK_EVERY
+                if until == 0.0:
+                    until = monotonic() + LONGEST_TURN
+                elif monotonic() >= until:
+                    break
         if self.head == len(self.queue) or self.head > EVENTS:
             del self.queue[: self.head]
             self.head = 0
@@ -251,6 +278,22 @@ cdef class TcpRouter(Engine):
             if largest is None or stream.unfinished > largest.unfinished:
                 largest = stream
         return self.end(largest, UNFINISHED)
+
+    cdef int end_stalled(self) except -1:
+        """End the connection with the most unsent bytes among those that take none of them."""
+        cdef ByteStream largest = None, stream
+        if self.now < self.look_for_stalled:
+            return 0
+        self.look_for_stalled = self.now + STALLED_AFTER / 20
+        for one in self.by_fd:
+            if one is None:
+                continue
+            stream = <ByteStream>one
+            if stream.counted_unsent == 0 or self.now - stream.progress < STALLED_AFTER:
+                continue
+            if largest is None or stream.counted_unsent > largest.counted_unsent:
+                largest = stream
+        return 0 if largest is None else self.end(largest, STALLED)
 
     cdef int accept(self) except -1:
         cdef list arrivals = self.arrivals
@@ -335,7 +378,7 @@ cdef class TcpRouter(Engine):
                 if stream.write_failed:
                     refused.append((n, EHOSTUNREACH))
                     continue
-                if stream.refusing or self.is_full(stream):
+                if stream.refusing or self.is_full(stream, <list>one[1]):
                     if not stream.refusing:
                         stream.refusing = True
                         refusing.append(stream)
@@ -364,11 +407,23 @@ cdef class TcpRouter(Engine):
         dirty.clear()
         return 0
 
-    cdef inline bint is_full(self, ByteStream stream) except -1:
+    cdef inline bint is_full(self, ByteStream stream, list frames) except -1:
+        if self.max_all_unsent and self.unsent_bytes >= self.max_all_unsent:
+            if self.has_no_share(stream, frames):
+                return True
         if not self.at_limit(stream):
             return False
         self.flush(stream)
         return self.at_limit(stream)
+
+    cdef bint has_no_share(self, ByteStream stream, list frames) except -1:
+        """Whether the send buffers, which are full in all, must not take this message as well."""
+        cdef Py_ssize_t size = 0
+        if stream.unsent() or self.unsent_bytes >= 2 * self.max_all_unsent:
+            return True
+        for frame in frames:
+            size += len(frame)
+        return size > SMALL_MESSAGE
 
     cdef inline bint at_limit(self, ByteStream stream) noexcept:
         if self.max_unsent and stream.unsent() >= self.max_unsent:
@@ -388,6 +443,10 @@ cdef class TcpRouter(Engine):
             self.end(stream, "")
             self.ended_ids.discard(stream.peer)
             del self.reported[reported:]
+
+    def buffered(self):
+        """Return the bytes of unsent output and of unfinished messages, of all connections."""
+        return self.unsent_bytes, self.unfinished
 
     def unsent(self):
         """Return the number of connections with unsent bytes."""

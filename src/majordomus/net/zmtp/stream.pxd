@@ -69,6 +69,8 @@ cdef class ByteStream:
     cdef size_t large_at, large_capacity, large_size
     cdef bint large_more  # it has MORE set
     cdef size_t unfinished  # bytes that the engine counts for this connection
+    cdef size_t counted_unsent  # the same for its output, as of the last flush
+    cdef double progress  # when the kernel last took output, in monotonic seconds
     cdef double began  # monotonic seconds
 
     cdef void release(self) noexcept

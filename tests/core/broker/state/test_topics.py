@@ -6,6 +6,7 @@ Work is counted in executed lines, as in test_rule_10_cost.py.
 from __future__ import annotations
 
 import time
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -167,3 +168,21 @@ def test_cost_of_subscribing_and_unsubscribing_does_not_grow_either() -> None:
 def test_name_that_is_none_is_told_what_is_wrong(name: bytes, pattern: str, topic: str) -> None:
     assert name_problem(name, 20, 4, pattern=True) == pattern
     assert name_problem(name, 20, 4, pattern=False) == topic
+
+
+def test_pattern_with_too_many_wildcards_is_refused() -> None:
+    assert name_problem(b"*.a.*.>", 20, 4, pattern=True, wildest=2) == ""
+    text = "a pattern has at most 1 tokens '*'"
+    assert name_problem(b"*.a.*.>", 20, 4, pattern=True, wildest=1) == text
+
+
+def test_event_costs_little_whatever_patterns_there_are() -> None:
+    """All patterns of 16 tokens with three `*` match up to their last token, and none to its end.
+    Before their last token 2,516 nodes can be walked, with up to three of 15 tokens a `*`."""
+    topics: Topics[int] = Topics()
+    for places in combinations(range(15), 3):
+        tokens = [b"*" if n in places else b"a" for n in range(15)]
+        topics.add(b".".join([*tokens, b"never"]), 1)
+    topic = b".".join([b"a"] * 16)
+    assert list(topics.match(topic)) == []
+    assert lines_of(lambda: topics.match(topic)) < 12 * 2516

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from majordomus.net.broker.limits.connection_limits import UNFINISHED, Crowd, neighbourhood
+from majordomus.errors import ConfigurationError
+from majordomus.net.broker.limits.connection_limits import (
+    UNFINISHED,
+    Crowd,
+    descriptor_share,
+    exempt_networks,
+    neighbourhood,
+)
 
 
 class Net:
@@ -91,3 +98,34 @@ def test_nothing_is_kept_of_addresses_that_left() -> None:
 )
 def test_address_of_ipv6_is_its_network(host: str, name: str) -> None:
     assert neighbourhood(host) == name
+
+
+@pytest.mark.parametrize(
+    ("host", "answer"),
+    [
+        ("10.0.0.1", "too-many-connections"),
+        ("10.1.2.3", ""),
+        ("127.0.0.1", ""),
+        ("::1", ""),
+        ("::ffff:127.0.0.1", ""),
+        ("2001:db8::1", ""),
+        ("2001:db9::1", "too-many-connections"),
+    ],
+)
+def test_address_may_take_no_more_than_its_share_of_the_descriptors(host: str, answer: str) -> None:
+    crowd = Crowd(100, 100, share=2, exempt=exempt_networks("10.1.0.0/16 2001:db8::/32"))
+    assert [crowd.accepted(fd, host, 0.0) for fd in (1, 2, 3)] == ["", "", answer]
+
+
+def test_share_is_one_of_the_limit_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1000, 20_000))
+    assert descriptor_share(0.5) == 500
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, 0))
+    assert descriptor_share(0.5) > 1_000_000
+
+
+def test_address_that_is_none_is_an_error_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match="exempt_addresses: 'gateway' does not appear"):
+        exempt_networks("gateway")

@@ -13,6 +13,7 @@ from majordomus.core.broker.commands.dependencies import Commands
 from majordomus.core.broker.outgoing import LEGACY as TAG
 from majordomus.core.broker.registration import UnknownPeerError
 from majordomus.core.broker.state.access_rules import full_name
+from majordomus.core.broker.state.account import ANSWERED
 from majordomus.protocol import spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
@@ -123,7 +124,9 @@ class LegacyCommands(Commands):
             name = self.registration.check_claim(peer, None, name)
             capacity = self.settings.delphi_capacity if dialect is DELPHI else 1
             worker = self.registration.new_worker(peer, dialect, capacity, now)
-            worker.answered = moved.answered if moved is not None else None
+            if moved is not None:
+                worker.answered = moved.answered
+                self.registry.account.register(worker, ANSWERED * len(moved.answered or ()))
             if dialect is DELPHI:
                 self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
             self.registration.register(worker, name, now)

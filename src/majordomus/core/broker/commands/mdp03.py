@@ -337,6 +337,7 @@ class Mdp03Commands(Commands):
             self._set_capacity(worker, capacity, now)
         before = worker.metadata.get(name)
         worker.metadata[name] = metadata_field
+        self.registry.account.register(worker, len(metadata_field) - len(before or b""))
         if name not in worker.services:
             self.registration.register(worker, name, now)
         elif metadata_field != before:

@@ -177,6 +177,7 @@ class Holding:
                 return False
             request.size += sum(map(len, body)) - sum(map(len, request.body))
             request.body = body
+        self.registry.account.recount(request)
         return True
 
     # ── a reply ───────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +207,8 @@ class Holding:
         # The request itself is not needed any more. From here on the reply waits, so only the
         # reply counts.
         request.body, request.stream, request.size = [], None, sum(map(len, frames))
+        request.parts, request.parts_size = frames, 0
+        self.registry.account.recount(request)
         full = self.admission.exceeded_bound(request)
         if full:  # not 429: that invites a retry, and the handler has run already
             self.hooks.abandon(number)

@@ -1,6 +1,7 @@
 """Entities and tables of the broker. No rule lives here.
 
 access_rules: rules over users, groups, actions and names; the names of tenants.
+account: the bytes that peers make the broker hold.
 dispatch_table: the requests that hold a slot, by dispatch id.
 history: ended requests that are kept for `mmi.explain`.
 identity: the user of a connection or of a request.

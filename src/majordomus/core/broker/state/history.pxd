@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
 
@@ -14,6 +15,9 @@ cdef class History:
     cdef public double slow
     cdef public object notable
     cdef public list _recent
+    cdef public dict traces
+    cdef public Account account
+    cdef public Py_ssize_t _most
     cdef public Py_ssize_t _at
-    @cython.locals(took=double)
+    @cython.locals(took=double, before=AcceptedRequest)
     cpdef object ended(self, AcceptedRequest request, double now)

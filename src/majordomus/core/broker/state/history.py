@@ -11,9 +11,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker.accel import arithmetic
+from majordomus.core.broker.state.account import cost_of_story
 from majordomus.core.broker.state.transitions import ANSWERED
+from majordomus.errors import RemoteProtocolError
+from majordomus.protocol import metadata
 
 if TYPE_CHECKING:
+    from majordomus.core.broker.state.account import Account
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 TICKS: Final = 16384.0
@@ -22,6 +26,8 @@ RECENT: Final = 256
 """How many of the last requests are kept: few enough for a processor's cache."""
 MOST_NOTES: Final = 64
 """Past dispatches that are kept of one request."""
+TRACE: Final = b"\xa5trace"
+"""The key in MessagePack. Metadata without these bytes need not be unpacked."""
 _TICKS, _RECENT = TICKS, RECENT
 
 
@@ -30,13 +36,17 @@ class History:
 
     slow: seconds after which a request is kept for longer.
     notable: the requests that are kept for longer, oldest first.
+    traces: all that are kept, by the `trace` of their metadata; of several the last.
     """
 
-    __slots__ = ("_at", "_recent", "notable", "slow")
+    __slots__ = ("_at", "_most", "_recent", "account", "notable", "slow", "traces")
 
-    def __init__(self, slow: float, most: int) -> None:
+    def __init__(self, slow: float, most: int, account: Account) -> None:
         self.slow = slow
-        self.notable: deque[AcceptedRequest] = deque(maxlen=most)
+        self.account = account
+        self.notable: deque[AcceptedRequest] = deque()
+        self._most = most
+        self.traces: dict[str, AcceptedRequest] = {}
         self._recent: list[AcceptedRequest | None] = [None] * RECENT
         self._at = 0
         """The index of the oldest one, which is replaced next."""
@@ -60,10 +70,48 @@ class History:
             or request.state is not ANSWERED
             or request.past_dispatches is not None
         ):
-            self.notable.append(request)
+            self._keep(request)
         else:
+            before = self._recent[self._at]
+            if before is not None and before.metadata:
+                self._forget_trace(before)
             self._recent[self._at] = request
             self._at = (self._at + 1) % _RECENT
+            if request.metadata:
+                self._note_trace(request)
+
+    def _keep(self, request: AcceptedRequest) -> None:
+        """Keep `request` for longer, in place of the oldest one if there is no room."""
+        if self._most <= 0:
+            return
+        if len(self.notable) >= self._most:
+            oldest = self.notable.popleft()
+            self.account.change_stories(-cost_of_story(oldest))
+            self._forget_trace(oldest)
+        self.notable.append(request)
+        self._note_trace(request)
+        self.account.change_stories(cost_of_story(request))
+
+    def _note_trace(self, request: AcceptedRequest) -> None:
+        trace = trace_of(request)
+        if trace is not None:
+            self.traces[trace] = request
+
+    def _forget_trace(self, request: AcceptedRequest) -> None:
+        trace = trace_of(request)
+        if trace is not None and self.traces.get(trace) is request:
+            del self.traces[trace]
+
+
+def trace_of(request: AcceptedRequest) -> str | None:
+    """The `trace` of a request's metadata; None without one."""
+    if TRACE not in request.metadata:
+        return None
+    try:
+        trace = metadata.unpack(request.metadata).get("trace")
+    except RemoteProtocolError:
+        return None
+    return trace if isinstance(trace, str) else None
 
 
 def note(request: AcceptedRequest, why: str, now: float) -> None:

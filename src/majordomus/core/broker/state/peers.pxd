@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.broker.state.account cimport UserAccount
 from majordomus.core.broker.state.services cimport Service
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
@@ -11,6 +12,7 @@ cpdef object conversation(id, tuple envelope)
 cdef class PeerOutbox:
     cdef public object messages
     cdef public Py_ssize_t size
+    cdef public Py_ssize_t cost
     cdef public double delay
 
 
@@ -27,6 +29,8 @@ cdef class Peer:
     cdef public object state
     cdef public dict open
     cdef public Service last_service
+    cdef public Py_ssize_t held
+    cdef public UserAccount account
     cdef public bytes handle
     cdef public str user
     cdef public object identity

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from majordomus.core.broker.state.account import NO_ACCOUNT, UserAccount
 from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
@@ -41,14 +42,16 @@ class PeerOutbox:
 
     messages: the sends with their tags, in order.
     size: bytes of their frames.
+    cost: what they are charged (account.py).
     delay: seconds until they are sent again.
     """
 
-    __slots__ = ("delay", "messages", "size")
+    __slots__ = ("cost", "delay", "messages", "size")
 
     def __init__(self, delay: float) -> None:
         self.messages: deque[Send] = deque()
         self.size = 0
+        self.cost = 0
         self.delay = delay
 
 
@@ -64,6 +67,7 @@ class Peer:
     last_received: when a message of it was last received.
     state: its state (transitions.py).
     open: its open requests by the key of their conversation.
+    held, account: what the broker holds for it, and the account of its user (account.py).
     last_service: the service that it called last, if that was served; it may have been forgotten.
     handle: the address by which workers know it; that of its session, if it has one.
     own_handle: the handle that it got first; it never changes.
@@ -78,10 +82,12 @@ class Peer:
     """
 
     __slots__ = (
+        "account",
         "dialect",
         "flushed",
         "groups",
         "handle",
+        "held",
         "id",
         "identity",
         "last_delay",
@@ -115,6 +121,8 @@ class Peer:
         self.worker: RegisteredWorker | None = None
         self.open: dict[object, AcceptedRequest] = {}
         self.last_service: Service | None = None
+        self.held = 0
+        self.account: UserAccount = NO_ACCOUNT
         self.queued = 0
         self.queued_bytes = 0
         self.outbox: PeerOutbox | None = None

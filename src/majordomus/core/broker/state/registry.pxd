@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.timer_wheel cimport Deadlines, RequestDeadlines
 from majordomus.core.broker.state.dispatch_table cimport DispatchTable
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
@@ -41,11 +42,14 @@ cdef class Registry:
     cdef public dict peers
     cdef public dict workers
     cdef public dict services
+    cdef public list names
     cdef public Prefetcher service_index
     cdef public object backlogged
     cdef public dict served
     cdef public Counts counts
     cdef public list facts
+    cdef public Account account
+    cdef public object buffers
     cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers

@@ -6,11 +6,13 @@ services are handed in.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from majordomus.core.broker.state.access_rules import AccessRules
+from majordomus.core.broker.state.account import Account
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
@@ -132,10 +134,13 @@ class Registry:
     workers: every registered worker by routing id.
     service_index: finds, adds and removes `services`.
     services: every known service by full name; changed by `service` and `tidy` alone.
+    names: their names, sorted.
     backlogged: services that may have queued requests, in the order in which they get their turn.
     served: services that have a worker.
     counts: the counters.
     facts: rare events for observers, not taken yet.
+    account: what peers make the broker hold, in bytes.
+    buffers: returns the bytes in the buffers of connections, for `mmi.stats`.
     dispatch_table: the requests that hold a slot, by dispatch id.
     requests: the deadlines of open requests.
     timers: the deadlines of peers.
@@ -173,10 +178,12 @@ class Registry:
         self.workers: dict[bytes, RegisteredWorker] = {}
         self.service_index = service_index
         self.services: dict[bytes, Service] = service_index.services
+        self.names: list[bytes] = []
         self.backlogged: OrderedDict[Service, None] = OrderedDict()
         self.served: dict[Service, None] = {}
         self.counts = Counts()
         self.facts: list[Fact] = []
+        self.account = Account(settings)
         self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
@@ -186,10 +193,11 @@ class Registry:
         self.queued_bytes = 0
         self.outbox_bytes = 0
         self.strategies = strategies
-        self.history = History(settings.slow, settings.max_stories)
+        self.history = History(settings.slow, settings.max_stories, self.account)
         self.last_number = 0
         self.draining = False
         self.refusals = Refusals()
+        self.buffers: Callable[[], dict[str, int]] = dict
         self.started = 0.0
         self.restarts = 0
 
@@ -205,6 +213,7 @@ class Registry:
             service = Service(name, self.strategies.make(name))
             service.known = True
             self.service_index.add(service)
+            insort(self.names, name)
         return service
 
     def enter_queue(self, request: AcceptedRequest) -> None:
@@ -233,6 +242,7 @@ class Registry:
         if service.known and not service.workers and not service.open:
             service.known = False
             self.service_index.remove(service)
+            del self.names[bisect_left(self.names, service.name)]
 
     def count_dropped(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer

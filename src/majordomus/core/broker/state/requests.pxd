@@ -23,6 +23,8 @@ cdef class AcceptedRequest:
     cdef public bytes called
     cdef public list body
     cdef public Py_ssize_t size
+    cdef public Py_ssize_t cost
+    cdef public Py_ssize_t slot_cost
     cdef public int flags
     cdef public bytes metadata
     cdef public double accepted

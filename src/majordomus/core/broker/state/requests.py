@@ -36,6 +36,8 @@ class AcceptedRequest:
     called: the client's name of the service, without the prefix of a tenant.
     body: the frames of the body; empty once the request has ended.
     size: the bytes of the body, and of the parts that wait.
+    cost: what it is charged while it is open (account.py).
+    slot_cost: what its worker is charged for its slot, once it has ended.
     flags: the flags that the worker gets.
     metadata: the client's metadata, encoded; empty without any.
     accepted: when it was accepted.
@@ -70,6 +72,7 @@ class AcceptedRequest:
         "bucket_index",
         "called",
         "caller",
+        "cost",
         "deadline",
         "dialect",
         "dispatch_id",
@@ -92,6 +95,7 @@ class AcceptedRequest:
         "rejected",
         "service",
         "size",
+        "slot_cost",
         "state",
         "stream",
         "target",
@@ -128,6 +132,8 @@ class AcceptedRequest:
         self.called = service.name
         self.body = body
         self.size = size
+        self.cost = 0
+        self.slot_cost = 0
         self.flags = flags
         self.metadata = metadata
         self.accepted = accepted

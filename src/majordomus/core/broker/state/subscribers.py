@@ -20,14 +20,18 @@ class Subscriber:
     handle: the address by which workers know it.
     patterns: the patterns that it has subscribed to.
     key: the key of its session; None without one.
+    held: what is charged to its user (account.py).
+    account: the account of that user.
     until: when the session of a client that is away ends, in monotonic seconds.
     """
 
-    __slots__ = ("handle", "key", "patterns", "peer", "until")
+    __slots__ = ("account", "handle", "held", "key", "patterns", "peer", "until")
 
     def __init__(self, peer: Peer) -> None:
         self.peer: Peer | None = peer
         self.handle = peer.handle
         self.patterns: dict[bytes, None] = {}
         self.key: Key | None = None
+        self.held = 0
+        self.account = peer.account
         self.until = 0.0

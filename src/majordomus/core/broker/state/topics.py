@@ -1,7 +1,10 @@
 """Subscriptions by pattern: a tree of tokens, walked token by token.
 
 Finding the subscribers of a topic costs by its own tokens and by the patterns that match them,
-however many other patterns there are. A pattern without subscribers leaves no node behind.
+however many other patterns there are. Every `*` of a pattern may double the nodes that are walked,
+also where nothing matches in the end; so `name_problem` bounds the `*` of one pattern. With three
+a topic of 16 tokens leads to 3,212 nodes at most. A pattern without subscribers leaves no node
+behind.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ cdef class RegisteredWorker:
     cdef public bint reserved_last
     cdef public double last_heartbeat
     cdef public object answered
+    cdef public Py_ssize_t cost
     cpdef bint has_free_slot(self) except -1
     @cython.locals(newest=AcceptedRequest)
     cpdef object hold(self, AcceptedRequest request)

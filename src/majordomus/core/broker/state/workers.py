@@ -38,12 +38,14 @@ class RegisteredWorker:
     load: the load of its last heartbeat; -1.0 when it takes nothing, None when unknown.
     busy_since: when it last changed from idle to busy.
     last_heartbeat: when the last heartbeat was sent to it.
+    cost: what its peer is charged for this record (account.py).
     """
 
     __slots__ = (
         "answered",
         "busy_since",
         "capacity",
+        "cost",
         "dialect",
         "handles",
         "holding",
@@ -84,6 +86,7 @@ class RegisteredWorker:
         self.load: float | None = None
         self.busy_since = now
         self.last_heartbeat = now
+        self.cost = 0
 
     @property
     def reserved(self) -> FairQueue:

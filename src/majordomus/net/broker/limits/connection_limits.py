@@ -7,8 +7,18 @@ hears of it. Connections of one machine (ipc, inproc) have no address and are no
 from __future__ import annotations
 
 import ipaddress
+import sys
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from majordomus import system
+from majordomus.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.settings import BrokerSettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNFINISHED: Final = 3.5
 """Seconds after which a connection that says nothing has its handshake behind it: libzmq gives it
@@ -49,11 +59,43 @@ class _Address:
             del new[fd]
 
 
-class Crowd:
-    """The connections of one socket. `most` and `most_new` are bounds for one address."""
+def exempt_networks(text: str) -> list[Network]:
+    """The networks of `exempt_addresses`. Raises: ConfigurationError."""
+    try:
+        return [ipaddress.ip_network(one, strict=False) for one in text.split()]
+    except ValueError as error:
+        raise ConfigurationError(f"exempt_addresses: {error}") from None
 
-    def __init__(self, most: int, most_new: int) -> None:
+
+def descriptor_share(share: float) -> int:
+    """This share of the descriptors that the process may open, as a number of connections."""
+    limit, _ = system.descriptor_limits()
+    return sys.maxsize if limit == system.UNLIMITED else max(1, int(limit * share))
+
+
+def crowd_of(settings: BrokerSettings) -> Crowd:
+    """The connections of one socket with the bounds of `settings`. Raises: ConfigurationError."""
+    return Crowd(
+        settings.max_address_connections,
+        settings.max_address_handshakes,
+        descriptor_share(settings.address_share),
+        exempt_networks(settings.exempt_addresses),
+    )
+
+
+class Crowd:
+    """The connections of one socket. `most` and `most_new` are bounds for one address, and so is
+    `share`, a share of the descriptors: loopback and the addresses in `exempt` may have more."""
+
+    def __init__(
+        self,
+        most: int,
+        most_new: int,
+        share: int = sys.maxsize,
+        exempt: Sequence[Network] = (),
+    ) -> None:
         self._most, self._most_new = most, most_new
+        self._share, self._exempt = share, exempt
         self._addresses: dict[str, _Address] = {}
         self._of: dict[int, _Address] = {}
         self._silent: set[int] = set()
@@ -74,9 +116,19 @@ class Crowd:
         address.forget_old(now - UNFINISHED)
         if address.connections > self._most:
             return "too-many-connections"
+        if address.connections > self._share and not self._is_exempt(host):
+            return "too-many-connections"
         if len(address.new) > self._most_new:
             return "too-many-handshakes"
         return ""
+
+    def _is_exempt(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return address.is_loopback or any(address in network for network in self._exempt)
 
     def spoke(self, fd: int) -> None:
         """The first message of a connection has come: its handshake is done."""

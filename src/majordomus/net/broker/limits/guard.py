@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.net.broker.limits import descriptors
-from majordomus.net.broker.limits.connection_limits import Crowd
+from majordomus.net.broker.limits.connection_limits import crowd_of
 from majordomus.net.broker.limits.descriptors import Mark, mark_of
 from majordomus.net.broker.limits.non_zmtp_detector import NOT_ZMTP, Strays
 from majordomus.net.broker.limits.oversize_detector import Flood
@@ -37,7 +37,7 @@ class Guard:
         settings = machine.settings
         self._find_mark = find_mark
         self._machine, self._connections = machine, connections
-        self._crowd = Crowd(settings.max_address_connections, settings.max_address_handshakes)
+        self._crowd = crowd_of(settings)
         self._flood = Flood(settings.max_message)
         self._strays = Strays()
         self._marks: dict[int, Mark] = {}
