@@ -86,7 +86,9 @@ class Publication(Protocol):
 class Hub:
     """The receivers of one client or worker.
 
-    `put` belongs to the thread that drives the session; the other methods to any thread.
+    `put` belongs to the thread that drives the session; the other methods to any thread. A dropped
+    stream may drive the session from its finalizer, within any of these methods. So there is no
+    lock: the table is changed and copied by operations that no other thread can interrupt.
 
     unclaimed: the number of events that matched no receiver.
     """
@@ -95,22 +97,18 @@ class Hub:
         self.unclaimed = 0
         self._receivers: dict[Receiver, None] = {}
         self._watched: dict[Publication, Exception | None] = {}
-        self._lock = threading.Lock()
 
     def add(self, receiver: Receiver) -> None:
-        with self._lock:
-            self._receivers[receiver] = None
+        self._receivers[receiver] = None
 
     def remove(self, receiver: Receiver) -> bool:
         """Remove a receiver. Returns whether another one has the same pattern."""
-        with self._lock:
-            self._receivers.pop(receiver, None)
-            return any(one.pattern == receiver.pattern for one in self._receivers)
+        self._receivers.pop(receiver, None)
+        return any(one.pattern == receiver.pattern for one in list(self._receivers))
 
     def of(self, pattern: bytes) -> list[Receiver]:
         """Return the receivers of `pattern`; of an empty one, the receivers of all events."""
-        with self._lock:
-            return [one for one in self._receivers if one.pattern == pattern]
+        return [one for one in list(self._receivers) if one.pattern == pattern]
 
     def put(self, received: EventReceived | SubscriptionRefused) -> None:
         """Distribute what the session received."""
@@ -118,12 +116,11 @@ class Hub:
             self._refused(received)
             return
         topic = received.topic
-        with self._lock:
-            wanted = [
-                one
-                for one in self._receivers
-                if not one.pattern or (topic and agrees(one.pattern, topic))
-            ]
+        wanted = [
+            one
+            for one in list(self._receivers)
+            if not one.pattern or (topic and agrees(one.pattern, topic))
+        ]
         if not wanted:
             self.unclaimed += 1
             return
@@ -158,9 +155,8 @@ class Hub:
 
     def close(self, error: Exception | None = None) -> None:
         """End all receivers: no more events come."""
-        with self._lock:
-            receivers, self._receivers = list(self._receivers), {}
-        for one in receivers:
+        receivers, self._receivers = self._receivers, {}
+        for one in list(receivers):
             one.end(error)
 
 

@@ -106,7 +106,8 @@ class World:
         self.worker.start()
         self.worker.wait_ready(30)
         self.loop = asyncio.new_event_loop()
-        self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._closed = False
+        self._loop_thread = threading.Thread(target=self._run_loop, daemon=True)
         self._loop_thread.start()
         self.clients = {mode: Client(url) for mode, url in self.urls.items()}
         self.async_clients = {mode: self.wait(self._opened(url)) for mode, url in self.urls.items()}
@@ -116,6 +117,13 @@ class World:
         self.pool_threads: set[Any] | None = None
         self.files: int | None = None
         self.threads: int | None = None
+
+    def _run_loop(self) -> None:
+        """Run the callers' loop. A body of theirs that raises SystemExit in a task of theirs ends
+        `run_forever`; that is theirs, not the client's."""
+        while not self._closed:
+            with contextlib.suppress(BaseException):
+                self.loop.run_forever()
 
     async def _opened(self, url: str) -> AsyncClient:
         client = AsyncClient(url)
@@ -139,6 +147,7 @@ class World:
         for async_client in self.async_clients.values():
             with contextlib.suppress(BaseException):
                 self.wait(async_client.aclose())
+        self._closed = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._loop_thread.join(5)
         self.loop.close()

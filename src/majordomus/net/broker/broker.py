@@ -224,7 +224,10 @@ def _signals(loop: BrokerLoop) -> Iterator[None]:
         return
 
     def asked(number: int, _frame: object) -> None:
-        logger.info("%s: %s", signal.Signals(number).name, "ends" if loop.asked else "drains")
+        what = "ends" if loop.asked else "drains"
+        with contextlib.suppress(LocalProtocolError):  # it has ended
+            # Logged by the loop: a signal may interrupt code that holds the locks of logging.
+            loop.program.post(lambda *_: logger.info("%s: %s", signal.Signals(number).name, what))
         loop.ask_to_stop(at_once=loop.asked)
 
     # Python's C handler writes to this descriptor, so a signal just before the wait ends the wait.

@@ -208,7 +208,7 @@ class _Loop:
     """The sockets of a proxy and its loop. Any thread may call `ask` and `statistics`."""
 
     def __init__(self, pattern: str, hwm: int) -> None:
-        self.paused = self.ended = False
+        self.paused = self.ended = self._signalled = False
         self.waker = Waker()
         front, back = KINDS[pattern]
         self.frontend, self.backend = _socket(front, hwm), _socket(back, hwm)
@@ -236,6 +236,11 @@ class _Loop:
         self._execute(command)
         self.waker.wake()
 
+    def terminate(self) -> None:
+        """End the loop. For signal handlers: it takes no lock, so `run` logs it."""
+        self._signalled = self.ended = True
+        self.waker.wake()
+
     def statistics(self) -> Statistics:
         forth, back = self._forth, self._back
         front = Traffic(forth.messages, forth.bytes, back.messages, back.bytes)
@@ -247,6 +252,8 @@ class _Loop:
         try:
             while not self.ended:
                 self._turn()
+            if self._signalled:
+                logger.info("%s", TERMINATE.decode())
         finally:
             self.close()
 
@@ -414,7 +421,7 @@ def _signals(loop: _Loop) -> Iterator[None]:
         yield
         return
     before = {
-        number: signal.signal(number, lambda *_: loop.ask(TERMINATE))
+        number: signal.signal(number, lambda *_: loop.terminate())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     fd_before = signal.set_wakeup_fd(loop.waker.writer_fd, warn_on_full_buffer=False)
