@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 from majordomus.core.broker.state.topics import agrees
 from majordomus.core.session.events import PUBLISH, SUBSCRIBE, EventReceived, SubscriptionRefused
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
+from majordomus.net.gate import SafeCondition
 from majordomus.protocol import metadata
 
 MOST_WAITING: Final = 1000
@@ -221,7 +222,7 @@ class Subscription(SubscriptionBase, Iterator[Event]):
 
     def __init__(self, pattern: bytes, limit: int, remove: Callable[[Receiver], None]) -> None:
         super().__init__(pattern, limit, remove)
-        self._changed = threading.Condition()
+        self._changed = SafeCondition()
 
     def put(self, event: Event) -> None:
         with self._changed:
@@ -392,7 +393,7 @@ class ThreadQueue(HandlerQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._changed = threading.Condition()
+        self._changed = SafeCondition()
         self._over = False
         self._thread: threading.Thread | None = None
 
@@ -426,10 +427,7 @@ class ThreadQueue(HandlerQueue):
                 if self._over:
                     return
                 handler, event = self._waiting.popleft()
-            try:
-                handler(event)
-            except Exception:
-                logger.exception("a handler of events failed")
+            _call(handler, event)
 
 
 class TaskQueue(HandlerQueue):
@@ -466,13 +464,26 @@ class TaskQueue(HandlerQueue):
     async def _call(self, handler: Handler, event: Event) -> None:
         try:
             if self._in_threads and not inspect.iscoroutinefunction(handler):
-                await asyncio.to_thread(handler, event)
+                await asyncio.to_thread(_call, handler, event)
                 return
             result = handler(event)
             if isinstance(result, Awaitable):
                 await result
-        except Exception:
+        except BaseException as error:  # the task goes on with the next event
+            task = _current_task()
+            if task is None or task is not self._task:  # closed from outside of the loop
+                raise
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                raise
             logger.exception("a handler of events failed")
+
+
+def _call(handler: Handler, event: Event) -> None:
+    """Call a handler in a thread, which goes on with the next event whatever is raised here."""
+    try:
+        handler(event)
+    except BaseException:
+        logger.exception("a handler of events failed")
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -26,6 +26,9 @@ from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRecord
 from majordomus.net.zmtp import tcp
 
+if wires.OWN_ZMTP:  # it needs native modules; not later, because no import works at exit
+    from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
+
 BATCH: Final = 256
 """Messages that are received before sends and deadlines are handled."""
 NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -120,9 +123,6 @@ def open_link(url: str, access: Access | None, place: tcp.Address | None) -> Lin
     """
     if not wires.OWN_ZMTP or not tcp.is_plain(url) or (access is not None and access.needed(url)):
         return ZmqLink(url, access)
-    # Imported here because it needs native modules that exist only where OWN_ZMTP is true.
-    from majordomus.net.connection.zmtp_link import ResolvingLink, ZmtpLink
-
     there = place or tcp.parse_address(url)
     return ResolvingLink(url) if there is None else ZmtpLink(url, there)
 
