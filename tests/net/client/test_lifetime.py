@@ -233,3 +233,38 @@ def test_callback_that_raises_a_base_exception_is_logged_and_the_client_goes_on(
         assert client.submit("echo", b"x").result(5.0).body == b"x"
         assert client.call("echo", b"x").body == b"x"
     assert error.__name__ in caplog.text
+
+
+ASYNC_FORKED = """
+import asyncio, os, sys
+from majordomus import AsyncClient
+
+client = AsyncClient(sys.argv[1], timeout=10)
+
+async def use():
+    text = (await client.call("echo", b"x")).text
+    await client.close()
+    return f"{text} {client._session._hello[0].hex()}\\n"
+
+child = os.fork()
+print(asyncio.run(use()), end="", flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_async_client_that_was_not_used_before_a_fork_may_be_used_in_the_child(
+    url: str, worker: Worker
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASYNC_FORKED, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, complaints(done.stderr)) == (0, [])
+    calls = [line.split() for line in done.stdout.splitlines()]
+    assert [text for text, _ in calls] == ["x", "x"]
+    assert len({session for _, session in calls}) == 2
