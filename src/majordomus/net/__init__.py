@@ -6,6 +6,7 @@ endpoints: URLs and dialects: checks and their errors.
 events: distributes events to subscriptions and handlers.
 forks: counts the forks of this process.
 log_lines: log lines without control characters.
+gate: waits between threads that an exception cannot break.
 readiness: waits for several descriptors at once.
 version: the version of this package.
 waker: a descriptor that ends the wait of another thread.

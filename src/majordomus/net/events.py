@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from majordomus.core.session.events import PUBLISH, SUBSCRIBE, EventReceived, SubscriptionRefused
 from majordomus.errors import ConfigurationError, LocalProtocolError, error_for
+from majordomus.net.gate import SafeCondition
 from majordomus.protocol import metadata
 from majordomus.protocol.topics import agrees
 
@@ -218,7 +219,7 @@ class Subscription(SubscriptionBase, Iterator[Event]):
 
     def __init__(self, pattern: bytes, limit: int, remove: Callable[[Receiver], None]) -> None:
         super().__init__(pattern, limit, remove)
-        self._changed = threading.Condition()
+        self._changed = SafeCondition()
 
     def put(self, event: Event) -> None:
         with self._changed:
@@ -389,7 +390,7 @@ class ThreadQueue(HandlerQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._changed = threading.Condition()
+        self._changed = SafeCondition()
         self._over = False
         self._thread: threading.Thread | None = None
 

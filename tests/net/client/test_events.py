@@ -24,7 +24,14 @@ from majordomus.errors import (
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
-from majordomus.net.events import MOST_WAITING, AsyncSubscription, Event, Hub, Subscription
+from majordomus.net.events import (
+    MOST_WAITING,
+    AsyncSubscription,
+    Event,
+    Hub,
+    Subscription,
+    TaskQueue,
+)
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
@@ -130,6 +137,53 @@ def test_handler_that_fails_is_logged_and_called_again(
     pusher.push(b"x", b"y")
     eventually(lambda: seen == ["x", "y"], WAIT)
     eventually(lambda: caplog.text.count("a handler of events failed") == 2, WAIT)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
+def test_handler_that_raises_a_base_exception_is_called_again(
+    pusher: Pusher, client: Client, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    seen: list[str] = []
+
+    def handler(event: Event) -> None:
+        seen.append(event.text)
+        raise error
+
+    client.on_event(handler)
+    client.call("slow")
+    pusher.push(b"x", b"y")
+    eventually(lambda: seen == ["x", "y"], WAIT)
+    eventually(lambda: caplog.text.count("a handler of events failed") == 2, WAIT)
+
+
+ERRORS = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, ValueError)
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize("error", ERRORS)
+def test_handler_of_a_loop_that_raises_a_base_exception_is_called_again(
+    caplog: pytest.LogCaptureFixture, error: type[BaseException], in_threads: bool
+) -> None:
+    seen: list[str] = []
+
+    def handler(event: Event) -> None:
+        seen.append(event.text)
+        raise error
+
+    async def later(event: Event) -> None:
+        await asyncio.sleep(0)
+        handler(event)
+
+    async def program() -> None:
+        handlers = TaskQueue(in_threads=in_threads)
+        for one in (handler, later, handler):
+            handlers.put(one, Event("", [b"x"]))
+        while caplog.text.count("a handler of events failed") < 3:
+            await asyncio.sleep(0.001)
+        handlers.close()
+
+    asyncio.run(asyncio.wait_for(program(), 5.0))
+    assert seen == ["x"] * 3
 
 
 def test_push_to_a_client_that_is_gone_is_logged(

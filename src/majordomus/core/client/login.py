@@ -84,6 +84,10 @@ class LoginSession(ClientSession):
         self._hello_id = 0
         self._again: set[int] = set()
 
+    def renew_id(self) -> None:
+        """As of `ClientSession`."""
+        self._session = bytes(self._ids(SESSION_SIZE))
+
     def ask(
         self,
         service: bytes,

@@ -7,7 +7,9 @@ Everything that waits for a call in a thread is here. Every method may be called
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
@@ -24,6 +26,7 @@ from majordomus.net.client.calls import (
 )
 from majordomus.net.client.driver import Command, Driver
 from majordomus.net.connection.credentials import Access
+from majordomus.net.gate import Gate
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
@@ -67,23 +70,33 @@ class CallRunner:
     """
 
     def __init__(self, session: ClientSession, access: Access) -> None:
+        has_presence = session.settings.dialect is Dialect.MDP03
+
+        def announce(now: float) -> None:
+            """Announce presence to the broker: only a client with presence receives events."""
+            if has_presence:
+                session.set_presence(now)
+
+        # The background thread keeps the driver alive. Nothing that the driver refers to may refer
+        # to the runner, so that a client that was dropped is finalized.
         self.session = session
         self.calls = PendingCalls(
             session,
             access.urls,
-            lambda: self.driver.up,
-            lambda: self.driver.refusal,
-            self._tried,
+            lambda: driver.up,
+            lambda: driver.refusal,
+            lambda: driver.tried(),
         )
-        self.driver: Driver[ClientEvent] = Driver(
+        self.driver = driver = Driver[ClientEvent](
             session,
             lambda: access.urls[session.endpoint],
             take=self.calls.take,
             broken=self.calls.fail,
             finish=self.calls.close,
+            announce=announce,
+            forked=session.renew_id,
             access=access,
         )
-        self._has_presence = session.settings.dialect is Dialect.MDP03
 
     @property
     def ended(self) -> bool:
@@ -114,7 +127,7 @@ class CallRunner:
 
     def receive_events(self) -> None:
         """Start the background thread: from then on events are received at any time."""
-        self.driver.start_background(self._announce)
+        self.driver.start_background()
 
     def wait(
         self, call: PendingCall, done: Callable[[], bool], command: Command | None = None
@@ -124,43 +137,32 @@ class CallRunner:
         An interrupted wait cancels the call.
         """
         driver = self.driver
-        owned = driver.acquire(self._announce)
-        changed: threading.Event | None = None
         try:
-            if owned:
-                try:
-                    driver.drive(done, command, check=call.options.flags & SENT_ONCE != 0)
-                finally:
-                    if not done():  # the I/O was handed off: the background thread goes on
-                        changed = _watch(call)
-                    driver.release()
+            if driver.drive(done, command, check=call.options.flags & SENT_ONCE != 0):
+                if done():
+                    return
+                changed = _watch(call)
+                with contextlib.suppress(LocalProtocolError):  # closed: that has ended the call
+                    driver.start_background()  # the thread to which the I/O was handed off
             else:
                 changed = _watch(call)
                 if command is not None:
                     driver.post(command)
-            while changed is not None and not done():
+            while not done():
                 changed.wait()
-                changed.clear()
         except BaseException:
             call.unwatch(threading.get_ident())
             self.cancel(call)
             raise
-        if changed is not None:
-            call.unwatch(threading.get_ident())
+        call.unwatch(threading.get_ident())
 
     def flush(self, command: Command, done: Callable[[], bool] = lambda: True) -> None:
         """Run `command` and send what it causes.
 
         `done`: what this thread waits for beside that, if it drives the session itself.
         """
-        if not self.driver.acquire(self._announce):
+        if not self.driver.drive(done, command, check=True):
             self.driver.post(command)
-            return
-        try:
-            self.driver.post(command)
-            self.driver.drive(done, check=True)
-        finally:
-            self.driver.release()
 
     def begin_stream(self, call: PendingCall) -> None:
         """Begin `call` and wait until it is sent, or has ended, if this thread drives."""
@@ -204,27 +206,25 @@ class CallRunner:
     def cancel_unreferenced(self, call: PendingCall) -> None:
         """Cancel `call` from a finalizer. It is sent at once where that needs no waiting."""
         self.cancel(call)
-        if not call.ended() and self.driver.try_acquire():
-            try:
-                self.driver.drive(lambda: True)
-            finally:
-                self.driver.release()
+        if not call.ended():
+            self.driver.try_drive()
 
     def close(self) -> None:
         """Cancel every call and close the connection. May be repeated."""
         self.driver.end()
 
-    def _tried(self) -> dict[str, str]:
-        return self.driver.tried()
+    def __del__(self) -> None:
+        driver = getattr(self, "driver", None)  # unset where the constructor failed
+        if driver is None or driver.ended or sys.is_finalizing():
+            return
+        driver.abandon()
+        if driver.used:
+            text = "a Client was dropped without close(): use it in `with`, or close it"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
-    def _announce(self, now: float) -> None:
-        """Announce presence to the broker: only a client with presence receives events."""
-        if self._has_presence:
-            self.session.set_presence(now)
 
-
-def _watch(call: PendingCall) -> threading.Event:
-    """Return an event that every later change of `call` sets. Earlier changes do not set it."""
-    event = threading.Event()
-    call.watch(event.set, threading.get_ident())
-    return event
+def _watch(call: PendingCall) -> Gate:
+    """Return a gate that every later change of `call` opens. Earlier changes do not."""
+    gate = Gate()
+    call.watch(gate.open, threading.get_ident())
+    return gate

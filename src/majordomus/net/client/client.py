@@ -6,9 +6,12 @@ thread; their bookkeeping is in calls.py, the I/O in driver.py.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,15 +37,18 @@ from majordomus.net.client.streams import Stream
 from majordomus.net.connection.credentials import Access
 from majordomus.net.deadline import within
 from majordomus.net.events import ThreadQueue
+from majordomus.net.gate import SafeCondition
 from majordomus.protocol.spec import Dialect
 from majordomus.security.certificates import Certificate
+
+logger = logging.getLogger("majordomus.client")
 
 
 class Client(ClientEvents):
     """Calls services through a broker, or through the next of several when one is lost.
 
-    Threads may share it. Nothing is connected before the first call. A forked process needs a
-    client of its own.
+    Threads may share it. Nothing is connected before the first call. A client that was used before
+    a fork belongs to the parent; one that was not may be used in the child.
 
     `timeout` is the seconds that a call gets if it has no timeout of its own. `dialect` is for
     brokers that support only an older one.
@@ -239,6 +245,7 @@ class _ReplyFuture(Future[Reply]):
 
     def __init__(self, runner: CallRunner, options: CallOptions) -> None:
         super().__init__()
+        self._condition = SafeCondition()
         self._runner = runner
         self.call = PendingCall(options, self._complete)
 
@@ -253,6 +260,25 @@ class _ReplyFuture(Future[Reply]):
         if not self.call.ended() or not self.set_running_or_notify_cancel():
             return
         try:
-            self.set_result(result(self.call))
+            reply = result(self.call)
         except Exception as error:
             self.set_exception(error)
+        else:
+            self.set_result(reply)
+
+    def add_done_callback(self, fn: Callable[[Future[Reply]], object]) -> None:
+        """As of every future. Whatever `fn` raises in the client's thread is logged there."""
+        super().add_done_callback(partial(_run_callback, fn, threading.get_ident()))
+
+
+def _run_callback(
+    fn: Callable[[Future[Reply]], object], thread: int, future: Future[Reply]
+) -> None:
+    try:
+        fn(future)
+    except Exception:
+        raise  # the future logs it
+    except BaseException:
+        if threading.get_ident() == thread:
+            raise  # the call is done, and this is the thread that adds the callback
+        logger.exception("a callback of a future failed")

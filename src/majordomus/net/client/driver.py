@@ -4,18 +4,23 @@ The first thread that calls acquires the I/O for each of its calls and releases 
 program of one thread needs no other thread. When a second thread calls, or a call is to end later
 (`submit`, events), the owner is asked to hand off, and a background thread takes the I/O for good.
 Any thread may post commands to the session; the owner of the I/O runs them.
+
+The owner of the I/O is the thread in `with self._io`. A signal handler may raise between any two
+lines of the owner; the interpreter then releases the lock, so nothing here depends on a line behind
+the `with`. A driver that was not used before a fork may be used in the child.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from math import ceil, inf
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from majordomus.errors import LocalProtocolError
 from majordomus.net import forks
@@ -45,11 +50,12 @@ Command: TypeAlias = Callable[[float], None]
 
 
 class Driver(Generic[E]):
-    """Drives one session. All methods but `drive` may be called from any thread.
+    """Drives one session. All methods may be called from any thread.
 
     `where` returns the URL to connect to. `take` gets the session's events, after every flush.
     `broken` gets the exception when the background thread fails. `finish` closes the session at the
-    end.
+    end. `announce` runs at the start of the background thread. `forked` is called before the first
+    use, if that is in a child of the process that made the driver.
     """
 
     def __init__(
@@ -59,29 +65,34 @@ class Driver(Generic[E]):
         take: Callable[[list[E]], None],
         broken: Callable[[Exception], None],
         finish: Command,
+        announce: Command,
+        forked: Callable[[], None],
         access: Access | None = None,
     ) -> None:
         self._take, self._broken, self._finish = take, broken, finish
+        self._announce, self._forked = announce, forked
         self._connection: SessionConnection[E] = SessionConnection(
             session, where, self._opened, self._closing, access
         )
-        self._waker = Waker()
-        self._wait_for: Callable[[int], int] = Readiness(self._waker.fd)
         self._monitor_unread = False  # a new monitor may have become readable before the first wait
         self._checked_at = -inf  # when the current link was last found to have nothing to read
         self._commands: deque[Command] = deque()
-        self._lock = threading.RLock()
-        # Both share one lock: to enter the lock itself costs less than to enter the condition.
-        self._released = threading.Condition(self._lock)
         self._main = 0  # ident of the first thread that called
-        self._owner = 0  # ident of the thread that owns the I/O, 0 = no thread does
+        self._owner = 0  # ident of the last owner of the I/O; it counts while `_io` is locked
         self._hand_off = False  # the owner must release the I/O
-        self._on_background: Command = lambda _now: None
-        self._start_with: Command | None = None
-        """Posted at the start of the background thread, which must send the rest of a message."""
+        self._interrupted = False  # the last drive did not end, and may have cut a message in two
+        self._unsent = False  # the background thread must send the rest of a message
         self._asleep = False
         self._ended = False
         self._thread: threading.Thread | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what a process cannot share with its parent."""
+        self._waker = Waker()
+        self._wait_for: Callable[[int], int] = Readiness(self._waker.fd)
+        self._io = threading.Lock()  # of the owner of the I/O
+        self._lock = threading.RLock()  # to start the background thread, and to end
         self._generation = forks.generation
 
     @property
@@ -101,7 +112,12 @@ class Driver(Generic[E]):
     @property
     def ended(self) -> bool:
         """Whether nothing can be posted any more."""
-        return self._ended or forks.generation != self._generation
+        return self._ended or (self.used and forks.generation != self._generation)
+
+    @property
+    def used(self) -> bool:
+        """Whether a thread has driven the session."""
+        return self._main != 0 or self._thread is not None
 
     # ── any thread ────────────────────────────────────────────────────────────────────────────────
 
@@ -116,70 +132,80 @@ class Driver(Generic[E]):
             self._waker.wake()
         self._check()  # an end between the two lines above has not run the command
 
-    def acquire(self, on_background: Command) -> bool:
-        """Acquire the I/O for this thread, if it is the only one that calls.
+    def drive(
+        self, done: Callable[[], bool], command: Command | None = None, *, check: bool = False
+    ) -> bool:
+        """Run the posted commands and `command`, and drive the session until `done`, if this thread
+        is the only one that calls.
 
-        Returns False where the background thread drives; it is started if it does not run, and
-        `on_background` is posted to it then.
+        Returns False where the background thread drives, which is started if it does not run; then
+        `command` was not run. Returns True before `done` when the I/O was handed off: the
+        background thread then makes `done` true. `check`: check for the end of the connection
+        before the first send, however lately that was done; required for what is sent only once.
 
-        Raises: as `post`; LocalProtocolError for a call out of a callback in the background thread,
-        which would wait for itself.
+        Raises: as `post`; LocalProtocolError for a call out of a callback in the thread that
+        drives, which would wait for itself.
         """
         me = threading.get_ident()
-        self._on_background = on_background
-        with self._lock:
-            self._check()
-            if self._thread is None and self._main in (0, me):
-                self._main = me
-                if self._owner:
-                    raise LocalProtocolError(
-                        "nested", "a call was made from within a call of the same thread"
-                    )
-                self._owner = me
-                return True
-            if self._thread is not None and self._thread.ident == me:
-                raise LocalProtocolError(
-                    "nested", "a future's callback cannot wait for a call; use submit"
-                )
-        self.start_background(on_background)
-        return False
-
-    def try_acquire(self) -> bool:
-        """Acquire the I/O if that needs no waiting and starts no thread. Raises nothing."""
-        me = threading.get_ident()
-        with self._lock:
-            free = not self._owner and self._thread is None and self._main in (0, me)
-            if free and not self.ended:
-                self._owner = me
-                return True
+        self._check()
+        if self._thread is not None:
+            return self._drive_beside(self._thread, me, done, command)
+        if self._main != me and not self._is_first(me):
+            self.start_background()
             return False
+        self._check_nested(me)
+        driven = False
+        with self._io:
+            if self._thread is None and not self._ended:  # the wait for the lock let others in
+                self._owner = me
+                self._drive(done, command, check=check)
+                driven = True
+        if not driven:
+            self._check()
+        elif self._unsent and not self.ended:
+            self._unsent = False
+            self.start_background()
+        return driven
 
-    def release(self) -> None:
-        """Release the I/O. The owner must call it, after `acquire` or `try_acquire`."""
-        with self._lock:
-            self._owner = 0
-            if self._hand_off:
-                self._released.notify_all()
-        if self._start_with is not None and not self.ended:
-            self.start_background(self._start_with)
-            self._start_with = None
+    def try_drive(self) -> None:
+        """Send what was posted, if that needs no waiting and starts no thread. For finalizers."""
+        me = threading.get_ident()
+        if self.ended or self._thread is not None or self._main not in (0, me):
+            return
+        if self._io.locked():  # its owner, perhaps this very thread, runs what was posted
+            return
+        with self._io:
+            if self._thread is None and not self._ended:
+                self._owner = me
+                self._drive(lambda: True, None, check=False)
 
-    def start_background(self, on_background: Command) -> None:
-        """Start the background thread if it does not run, and post `on_background` to it.
+    def start_background(self) -> None:
+        """Start the background thread if it does not run.
 
         The owner of the I/O is asked to hand off; this waits until it has.
+        Raises: as `drive`; LocalProtocolError at the exit of the interpreter, and where gevent or
+        eventlet has replaced threads.
         """
+        if sys.is_finalizing():
+            raise LocalProtocolError(
+                "exiting", "no thread runs while the interpreter exits: `call` works, `submit` not"
+            )
         with self._lock:
             self._check()
             if self._thread is not None:
                 return
-            self._wait_for_release()
-            if self._thread is None and not self._ended:  # the wait let other threads in
-                self._commands.append(on_background)
-                self._thread = threading.Thread(
-                    target=self._run, name="majordomus-client", daemon=True
-                )
-                self._thread.start()
+            _check_threads()
+            self._check_nested(threading.get_ident())
+            try:
+                self._hand_off = True
+                self._waker.wake()
+                with self._io:
+                    self._hand_off = False
+                    self._owner = threading.get_ident()
+                    self._commands.append(self._announce)
+                    self._start_thread()
+            finally:
+                self._hand_off = False
 
     def end(self) -> None:
         """Close session and socket; open calls are cancelled. May be repeated.
@@ -192,43 +218,27 @@ class Driver(Generic[E]):
             if self._ended:
                 return
             me, thread = threading.get_ident(), self._thread
-            if thread is None and self._owner != me:
-                self._wait_for_release()
-                self._shut_down()
+            if thread is None and not self._is_owner(me):
+                self._end_here(me)
+                return
+            if thread is not None and sys.is_finalizing():  # the thread is stopped for ever
+                if self._asleep:
+                    self._shut_down()
                 return
             self._commands.append(lambda _now: self._shut_down())
             self._waker.wake()
         if thread is not None and thread.ident != me:
             thread.join()
 
-    # ── the owner of the I/O ──────────────────────────────────────────────────────────────────────
-
-    def drive(
-        self, done: Callable[[], bool], command: Command | None = None, *, check: bool = False
-    ) -> None:
-        """Run the posted commands and `command`, and drive the session until `done`.
-
-        Returns earlier when the I/O must be handed off: the background thread then makes `done`
-        true. `check`: check for the end of the connection before the first send, however lately
-        that was done; required for what is sent only once.
-
-        An exception (KeyboardInterrupt) may have cut a message in two: the connection is given up.
-        """
-        now = time.monotonic()
-        try:
-            self._connection.open(now)
-            if check or now >= self._checked_at + JUST_CHECKED or self._connection.stale:
-                self._check_connection(now)
-                now = time.monotonic()
-            self._work(now, command)
-            while not (self._ended or self._hand_off or done()):
-                self._work(self._wait(LONGEST_WAIT))
-            link = self._connection.link
-            if link is not None and link.unsent:
-                self._send_rest()
-        except BaseException:
-            self._connection.give_up(time.monotonic())
-            raise
+    def abandon(self) -> None:
+        """End, for a finalizer: without waiting and without a lock. No call may be in progress."""
+        if self.ended or sys.is_finalizing():
+            return
+        if self._thread is not None:
+            self._commands.append(lambda _now: self._shut_down())
+            self._waker.wake()
+        elif not self._io.locked():
+            self._shut_down()
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 
@@ -237,27 +247,120 @@ class Driver(Generic[E]):
         if self._ended:
             raise LocalProtocolError("closed", "this client is closed")
         if forks.generation != self._generation:
+            if self.used:
+                raise LocalProtocolError(
+                    "forked",
+                    "this client belongs to the parent process; make a new one after a fork",
+                )
+            self._waker.close()
+            self._prepare()
+            self._forked()
+
+    def _is_owner(self, me: int) -> bool:
+        return self._owner == me and self._io.locked()
+
+    def _check_nested(self, me: int) -> None:
+        if self._is_owner(me):
             raise LocalProtocolError(
-                "forked", "this client belongs to the parent process; make a new one after a fork"
+                "nested", "a call was made from within a call of the same thread"
             )
 
-    def _wait_for_release(self) -> None:
-        """Wait until no thread owns the I/O. The lock must be held."""
-        while self._owner:
+    def _is_first(self, me: int) -> bool:
+        """Return whether this thread is the first that calls."""
+        with self._lock:
+            if not self._main:
+                self._main = me
+            return self._main == me
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="majordomus-client", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None  # if it runs nevertheless, it ends at once
+            raise
+
+    def _end_here(self, me: int) -> None:
+        """Shut down in this thread, after the owner of the I/O has released it."""
+        try:
             self._hand_off = True
             self._waker.wake()
-            self._released.wait()
-        self._hand_off = False
+            with self._io:
+                self._owner = me
+                self._shut_down()
+        finally:
+            self._hand_off = False
+
+    def _drive_beside(
+        self, thread: threading.Thread, me: int, done: Callable[[], bool], command: Command | None
+    ) -> bool:
+        """As `drive`, where there is a background thread."""
+        if thread.ident == me:
+            raise LocalProtocolError(
+                "nested", "a future's callback cannot wait for a call; use submit"
+            )
+        if not sys.is_finalizing():
+            return False
+        if not self._asleep:
+            raise LocalProtocolError(
+                "exiting", "the interpreter exits, and has stopped this client's thread at work"
+            )
+        try:
+            self._connection.stale = True
+            self._interrupted = False  # the thread was stopped in a wait
+            self._drive(done, command, check=True)
+        finally:
+            self._asleep = True  # so that the next call finds it as this one did
+        return True
 
     def _run(self) -> None:
         """The background thread: drives until the end."""
+        with self._io:
+            if self._thread is not threading.current_thread():
+                return
+            try:
+                while not self._ended:
+                    self._drive(lambda: False, None, check=False)
+            except BaseException as error:
+                logger.exception("the client's thread has failed")
+                if not isinstance(error, Exception):
+                    error = LocalProtocolError("failed", f"the client's thread ended: {error!r}")
+                self._broken(error)
+                with contextlib.suppress(Exception):
+                    self._shut_down()
+
+    def _drive(self, done: Callable[[], bool], command: Command | None, *, check: bool) -> None:
+        """Do the work of `drive`, as the owner of the I/O.
+
+        An exception (KeyboardInterrupt) that did not come in a wait may have cut a message in two:
+        the connection is given up, at the latest by the next drive.
+        """
+        now = time.monotonic()
+        connection = self._connection
+        interrupted, self._interrupted = self._interrupted, True
         try:
-            self.drive(lambda: False)
-        except Exception as error:
-            logger.exception("the client's thread has failed")
-            self._broken(error)
-            with contextlib.suppress(Exception):
-                self._shut_down()
+            if interrupted:
+                connection.give_up(now)
+            connection.open(now)
+            if check or now >= self._checked_at + JUST_CHECKED or connection.stale:
+                self._check_connection(now)
+                now = time.monotonic()
+            self._work(now, command)
+            while not (self._ended or self._hand_off or done()):
+                self._work(self._wait(LONGEST_WAIT))
+            link = connection.link
+            if link is not None and link.unsent:
+                self._send_rest()
+            self._interrupted = False
+        except BaseException:
+            if self._asleep:  # nothing was under way
+                self._asleep = False
+                connection.stale = True
+            else:
+                connection.give_up(time.monotonic())
+            self._interrupted = False
+            raise
 
     def _work(self, now: float, command: Command | None = None) -> None:
         while self._commands:
@@ -298,7 +401,7 @@ class Driver(Generic[E]):
             if link is None or not link.unsent:
                 return
             if now >= until:
-                self._start_with = self._on_background
+                self._unsent = True
                 return
             self._work(self._wait(until - now))
 
@@ -350,3 +453,17 @@ class Driver(Generic[E]):
     def _closing(self, link: Link) -> None:
         self._wait_for = Readiness(self._waker.fd)
         self._monitor_unread = False
+
+
+def _check_threads() -> None:
+    """Raises: LocalProtocolError where threads are replaced by greenlets."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    if (gevent is not None and gevent.is_module_patched("threading")) or (
+        eventlet is not None and eventlet.is_monkey_patched("thread")
+    ):
+        raise LocalProtocolError(
+            "green-threads",
+            "gevent or eventlet has replaced threads: here a Client serves one greenlet, and has "
+            "no submit, hedge or events (docs/processes.md)",
+        )

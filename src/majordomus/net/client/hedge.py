@@ -7,7 +7,6 @@ The rules are in `Hedge`; `hedged` and `hedged_async` differ only in how they wa
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +18,7 @@ from majordomus.net.bodies import Reply
 from majordomus.net.client.async_call_runner import AsyncCallRunner
 from majordomus.net.client.call_runner import CallLauncher, CallRunner
 from majordomus.net.client.calls import CallOptions, PendingCall, result
+from majordomus.net.gate import Gate
 from majordomus.protocol import metadata, spec
 
 NO_ANSWERS: Final = frozenset((spec.TOO_MANY, spec.WORKER_LOST, spec.UNAVAILABLE))
@@ -97,8 +97,8 @@ def _is_answer(call: PendingCall) -> bool:
 
 def hedged(runner: CallRunner, options: CallOptions, after: float) -> Reply:
     """Make a hedged call in this thread. Raises: as `Client.call`."""
-    changed = threading.Event()
-    hedge = Hedge(runner, options, after, changed.set)
+    changed = Gate()
+    hedge = Hedge(runner, options, after, changed.open)
     hedge.start()
     try:
         until = time.monotonic() + after
@@ -107,7 +107,6 @@ def hedged(runner: CallRunner, options: CallOptions, after: float) -> Reply:
                 hedge.start_second()
             left = until - time.monotonic()
             changed.wait(left if hedge.second is None else None)
-            changed.clear()
         return result(winner)
     finally:
         hedge.cancel_open()

@@ -27,6 +27,9 @@ from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRecord
 from majordomus.net.zmtp import tcp
 
+if wires.OWN_ZMTP:  # it needs native modules; not later, because no import works at exit
+    from majordomus.net.connection.zmtp_link import ResolvingLink
+
 BATCH: Final = 256
 """Messages that are received before sends and deadlines are handled."""
 NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -161,6 +162,9 @@ def _let_linger(dealer: TcpDealer) -> None:
 
     At the end of the interpreter no thread can start: then in this one.
     """
+    if sys.is_finalizing():
+        _linger(dealer)
+        return
     thread = threading.Thread(target=_linger, args=(dealer,), name="majordomus-linger", daemon=True)
     _lingering.add(thread)
     try:
