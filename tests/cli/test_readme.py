@@ -24,7 +24,7 @@ ROOT = SOURCE.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n+(?=(.*?)$)", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\S+\.py)\n")
-SAVED = re.compile(r"Saved as `(\S+)`")
+SAVED = re.compile(r"Save(?:d| this) as `(\S+)`")
 FIXED = re.compile(r"127\.0\.0\.1:(\d{4})\b")
 SET_UP = re.compile(r"make |python3 -m venv |\. \.venv/bin/activate|pip install ")
 

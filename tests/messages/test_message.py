@@ -368,3 +368,8 @@ def test_message_goes_over_asyncio_sockets() -> None:
             return await Message.receive_async(pull, checksum=True)
 
     assert asyncio.run(asyncio.wait_for(talk(), 10)) == BODY
+
+
+def test_push_of_bytes_as_text_names_the_right_method() -> None:
+    with pytest.raises(TypeError, match="push_str takes text, not bytes; use push for bytes"):
+        Message().push_str(b"x")  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_five_commands_lead_from_nothing_to_a_broker_that_asks_for_keys_tokens_a
         assert shell.run(*arguments).code == 0
     broker = shell.start(*moved(broker_line))
     url = broker.out.until("clients connect with").partition("'")[2].rstrip("'")
-    shell.start(*worker, MAJORDOMUS_BROKER=url)
+    shell.start(*worker, MAJORDOMUS_BROKER=url).out.until("serving")
     ((*call,),) = commands(1)
     done = shell.run(*call, MAJORDOMUS_BROKER=url)
     assert (done.out, done.err) == (b"hello world, ann", "")

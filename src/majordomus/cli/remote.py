@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from majordomus.errors import (
+    ConfigurationError,
     DeadlineExceeded,
     MajordomusError,
     NotSupported,
@@ -121,7 +123,10 @@ def keys() -> dict[str, Any]:
         if meta.get(f"{__name__}.{name}"):
             from majordomus.security import files
 
-            user, _, secret = files.read_secret(meta[f"{__name__}.{name}"]).strip().partition(":")
+            path = meta[f"{__name__}.{name}"]
+            user, colon, secret = files.read_secret(path).strip().partition(":")
+            if not (user and colon and secret):
+                raise ConfigurationError(f"--{name} {path}: expected one line, user:secret")
             given[name] = (user, secret)
     return given
 
@@ -137,6 +142,13 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
         show_default=True,
         help="How long to wait for the reply.",
     )
+
+
+def read_stdin() -> bytes:
+    """Return all of stdin. Raises: ConfigurationError when it is closed."""
+    if sys.stdin is None:  # the shell's `<&-`
+        raise ConfigurationError('"-" reads stdin, and stdin is closed')
+    return sys.stdin.buffer.read()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -15,6 +15,10 @@ def import_here(name: str) -> ModuleType:
 
     Raises: ConfigurationError when there is no such module, or when it fails, with the line.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigurationError(
+            f"{name!r} is no module's name: write it as in import, without path and .py"
+        )
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -163,6 +163,8 @@ class Message:
     push_bytes, pop_bytes, peek_bytes = push, pop, peek
 
     def push_str(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"push_str takes text, not {type(text).__name__}; use push for bytes")
         self._frames.insert(0, text.encode())
         self._taken = 0
 

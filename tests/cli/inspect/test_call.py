@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -67,6 +68,13 @@ def test_argument_that_is_no_utf8_reaches_the_service_as_it_is(url: str, shell: 
 
 def test_body_left_out_is_empty_and_stdin_is_not_read(url: str, shell: Shell) -> None:
     assert shell.run("call", "echo", "--broker", url, stdin=b"not this") == (0, b"", "")
+
+
+def test_body_from_a_stdin_that_is_closed_is_one_line_and_exit_2(url: str, shell: Shell) -> None:
+    command = f"exec {sys.executable} -m majordomus.cli call echo - --broker {url} <&-"
+    running = shell.adopt(["bash", "-c", command])
+    assert running.process.wait(30) == 2
+    assert running.err.rest() == ['majordomus call: "-" reads stdin, and stdin is closed']
 
 
 def test_broker_may_come_from_the_environment(url: str, shell: Shell) -> None:

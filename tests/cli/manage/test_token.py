@@ -83,7 +83,7 @@ def test_login_through_the_commands_from_nothing(shell: Shell) -> None:
         "broker", "--bind", "tcp://127.0.0.1:0", "--token-key", "signing.jwk_secret"
     )
     url = broker.out.next().removeprefix("listening on ")
-    shell.start("worker", "app:worker", "--broker", url, "-v").err.until("connected")
+    shell.start("worker", "app:worker", "--broker", url, "-v").out.until("serving")
     told = shell.run("call", "whoami", "--broker", url, "--login", "ann", "--timeout", "20")
     assert told == (0, b"ann", "")
     done = shell.run("call", "whoami", "--broker", url, "--login", "eve", "--timeout", "20")
@@ -99,6 +99,15 @@ def test_file_with_a_login_that_others_can_read_is_refused(shell: Shell) -> None
     assert (done.code, done.out) == (2, b"")
     assert "other users can read" in done.err
     assert "secret\n" not in done.err
+
+
+@pytest.mark.parametrize("text", ["ann", "ann:", ":secret", ""])
+def test_file_with_a_login_without_user_and_secret_is_refused(shell: Shell, text: str) -> None:
+    shell.write("ann", f"{text}\n").chmod(0o600)
+    for flag in ("--login", "--plain"):
+        done = shell.run("call", "whoami", "--broker", "tcp://127.0.0.1:1", flag, "ann")
+        line = f"majordomus call: {flag} ann: expected one line, user:secret\n"
+        assert done == (2, b"", line)
 
 
 def test_key_that_cannot_be_used_is_one_line_and_exit_code_2(shell: Shell) -> None:

@@ -41,7 +41,8 @@ def test_encrypted_broker_from_nothing_to_a_call_by_a_known_user(shell: Shell) -
     secret = shell.folder / "state/broker.key_secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     shell.write("app.py", WORKER)
-    shell.start("worker", "app:worker", "--broker", broker.url, "--key", "keys/worker.key")
+    key = ("--key", "keys/worker.key")
+    shell.start("worker", "app:worker", "--broker", broker.url, *key).out.until("serving")
     said = shell.run("call", "who", "--broker", broker.url, "--key", "keys/ann.key")
     assert (said.out, said.err, said.code) == (b"ann", "", 0)
     plain = lines[0].removeprefix("listening on ")

@@ -245,6 +245,14 @@ def test_hangup_leaves_the_old_processes_when_the_new_one_cannot_be_loaded(
     [
         ("mine", "'mine': expected MODULE:NAME, as in worker:worker"),
         ("mine:", "'mine:': expected MODULE:NAME, as in worker:worker"),
+        (
+            "./mine.py:worker",
+            "'./mine.py' is no module's name: write it as in import, without path and .py",
+        ),
+        (
+            ".mine:worker",
+            "'.mine' is no module's name: write it as in import, without path and .py",
+        ),
         ("nowhere:worker", "no module 'nowhere' in {folder}"),
         ("mine:wrker", "'mine:wrker': mine has no wrker (it has worker)"),
         (

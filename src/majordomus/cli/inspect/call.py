@@ -15,6 +15,7 @@ from majordomus.cli.remote import (
     dialect_option,
     json_option,
     keys,
+    read_stdin,
     timeout_option,
 )
 from majordomus.protocol.spec import Dialect
@@ -59,7 +60,7 @@ def command(
     """
     from majordomus.net.client.client import Client
 
-    sent = sys.stdin.buffer.read() if body == STDIN else os.fsencode(body)
+    sent = read_stdin() if body == STDIN else os.fsencode(body)
     with Client(list(brokers), dialect=dialect, **keys()) as client:
         if not wait and dialect == Dialect.MDP03:
             check_broker(client, timeout)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Final
 
 import click
 
-from majordomus.cli.remote import broker_option, keys, timeout_option
+from majordomus.cli.remote import broker_option, keys, read_stdin, timeout_option
 
 STDIN: Final = "-"
 
@@ -26,6 +25,6 @@ def command(topic: str, body: str, brokers: tuple[str, ...], timeout: float) -> 
     """
     from majordomus.net.client.client import Client
 
-    sent = sys.stdin.buffer.read() if body == STDIN else os.fsencode(body)
+    sent = read_stdin() if body == STDIN else os.fsencode(body)
     with Client(list(brokers), **keys()) as client:
         client.publish(topic, sent, timeout=timeout, confirm=True)
