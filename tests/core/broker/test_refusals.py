@@ -12,13 +12,13 @@ from majordomus.protocol import mdp03, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect
 from tests.core import dialects
-from tests.core.broker_harness import BrokerHarness, Word, disconnect
+from tests.core.broker_harness import BrokerHarness, Message, disconnect
 
 C, V, W, X = b"client-c", b"worker-v", b"worker-w", b"worker-x"
 RESERVED = b"$log"
 
 
-def farewell(peer: bytes, dialect: Dialect) -> Word:
+def farewell(peer: bytes, dialect: Dialect) -> Message:
     return disconnect(peer) if dialect is Dialect.MDP03 else (peer, *dialects.farewell(dialect))
 
 
@@ -30,13 +30,13 @@ def reported(harness: BrokerHarness, fact: str) -> list[dict[str, object]]:
 def test_first_refusal_is_sent_at_once_and_a_repeated_one_after_a_second(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
-    harness.hear(V, *dialects.ready(dialect, RESERVED))
-    assert harness.words() == [farewell(V, dialect)]
-    harness.hear(W, *dialects.ready(dialect, RESERVED))
+    harness.receive(V, *dialects.ready(dialect, RESERVED))
+    assert harness.messages() == [farewell(V, dialect)]
+    harness.receive(W, *dialects.ready(dialect, RESERVED))
     harness.pass_time(0.98)
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.pass_time(0.03)
-    assert harness.words() == [farewell(W, dialect)]
+    assert harness.messages() == [farewell(W, dialect)]
     assert harness.machine.registry.peers == {}
     assert harness.machine.next_deadline() > harness.now + QUIET
 
@@ -45,8 +45,8 @@ def test_worker_that_reconnects_at_once_does_so_once_a_second(harness: BrokerHar
     """The workers of the guide open a new socket when they receive DISCONNECT."""
     refused = 0
     for n in range(10_000):
-        harness.hear(b"socket-%d" % n, *dialects.ready(Dialect.MDP01, RESERVED))
-        while not harness.words() and harness.now < 1010:
+        harness.receive(b"socket-%d" % n, *dialects.ready(Dialect.MDP01, RESERVED))
+        while not harness.messages() and harness.now < 1010:
             harness.pass_time(0.1)
         refused += 1
         if harness.now >= 1010:
@@ -59,7 +59,7 @@ def test_repeated_refusal_is_reported_at_each_power_of_two(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     for n in range(9):
-        harness.hear(b"worker-%d" % n, *dialects.ready(dialect, RESERVED))
+        harness.receive(b"worker-%d" % n, *dialects.ready(dialect, RESERVED))
     assert [data["times"] for data in reported(harness, "worker-refused")] == [1, 2, 4, 8]
     assert reported(harness, "worker-refused")[0] == {
         "peer": b"worker-0",
@@ -74,33 +74,33 @@ def test_repeated_refusal_is_reported_at_each_power_of_two(
 
 def test_refusal_of_another_name_is_sent_at_once(harness: BrokerHarness) -> None:
     for peer, name in ((V, b"$a"), (W, b"$b")):
-        harness.hear(peer, *dialects.ready(Dialect.MDP02, name))
-    assert harness.words() == [farewell(V, Dialect.MDP02), farewell(W, Dialect.MDP02)]
+        harness.receive(peer, *dialects.ready(Dialect.MDP02, name))
+    assert harness.messages() == [farewell(V, Dialect.MDP02), farewell(W, Dialect.MDP02)]
 
 
 def test_refusal_after_a_quiet_minute_is_sent_and_reported_at_once(harness: BrokerHarness) -> None:
     for _ in range(3):
-        harness.hear(V, *dialects.ready(Dialect.MDP01, RESERVED))
+        harness.receive(V, *dialects.ready(Dialect.MDP01, RESERVED))
         harness.pass_time(2)
-    harness.said()
+    harness.sent()
     harness.pass_time(QUIET)
-    harness.hear(V, *dialects.ready(Dialect.MDP01, RESERVED))
-    assert harness.words() == [farewell(V, Dialect.MDP01)]
+    harness.receive(V, *dialects.ready(Dialect.MDP01, RESERVED))
+    assert harness.messages() == [farewell(V, Dialect.MDP01)]
     assert [data["times"] for data in reported(harness, "worker-refused")] == [1, 2, 1]
 
 
 def test_worker_whose_refusal_waits_is_not_heard(harness: BrokerHarness) -> None:
     harness.worker(V, RESERVED)
-    harness.said()
+    harness.sent()
     for peer in (W, X):
         harness.worker(peer, RESERVED)
     harness.worker(W, b"echo")
-    harness.hear(X, *dialects.ready(Dialect.MDP01, b"echo"))
-    assert harness.words() == []
+    harness.receive(X, *dialects.ready(Dialect.MDP01, b"echo"))
+    assert harness.messages() == []
     assert harness.machine.registry.workers == {}
     assert harness.counts.dropped["refused-peer"] == 2
     harness.pass_time(1.1)
-    assert harness.words() == [disconnect(W), disconnect(X)]
+    assert harness.messages() == [disconnect(W), disconnect(X)]
     harness.worker(W, b"echo")
     assert list(harness.machine.registry.workers) == [W]
 
@@ -108,23 +108,23 @@ def test_worker_whose_refusal_waits_is_not_heard(harness: BrokerHarness) -> None
 def test_refusal_of_a_connection_that_has_ended_is_dropped(harness: BrokerHarness) -> None:
     for peer in (V, W, X):
         harness.worker(peer, RESERVED)
-    harness.said()
+    harness.sent()
     harness.machine.connection_ended(W, harness.now)
     harness.machine.connection_over(X, harness.now)
     harness.pass_time(1.1)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert "unsendable" not in harness.counts.dropped
 
 
 def test_repeated_refusal_behind_an_envelope_is_delayed_too(harness: BrokerHarness) -> None:
     ready = mdp03.pack(spec.READY, code=1, service=b"echo")
-    harness.hear(V, b"one", ready)
-    harness.hear(V, b"two", ready)
-    harness.hear(V, b"three", ready)
+    harness.receive(V, b"one", ready)
+    harness.receive(V, b"two", ready)
+    harness.receive(V, b"three", ready)
     bye = mdp03.pack(spec.DISCONNECT)
-    assert harness.said() == [(V, [b"one", bye])]
+    assert harness.sent() == [(V, [b"one", bye])]
     harness.pass_time(1.1)
-    assert harness.said() == [(V, [b"two", bye]), (V, [b"three", bye])]
+    assert harness.sent() == [(V, [b"two", bye]), (V, [b"three", bye])]
 
 
 def test_worker_that_loses_its_work_by_a_refusal_is_told_later(harness: BrokerHarness) -> None:
@@ -132,10 +132,10 @@ def test_worker_that_loses_its_work_by_a_refusal_is_told_later(harness: BrokerHa
     for peer in (V, W):
         harness.worker(peer, b"echo")
         harness.worker(peer, RESERVED)
-        harness.said()
+        harness.sent()
     assert harness.machine.registry.workers == {}
     harness.pass_time(1.1)
-    assert harness.words() == [disconnect(W)]
+    assert harness.messages() == [disconnect(W)]
 
 
 def test_refusals_beyond_the_most_that_wait_are_sent_at_once(
@@ -145,9 +145,9 @@ def test_refusals_beyond_the_most_that_wait_are_sent_at_once(
     peers = [b"worker-%d" % n for n in range(5)]
     for peer in peers:
         harness.worker(peer, RESERVED)
-    assert harness.words() == [disconnect(peer) for peer in (peers[0], *peers[3:])]
+    assert harness.messages() == [disconnect(peer) for peer in (peers[0], *peers[3:])]
     harness.pass_time(1.1)
-    assert harness.words() == [disconnect(peer) for peer in peers[1:3]]
+    assert harness.messages() == [disconnect(peer) for peer in peers[1:3]]
     assert len(harness.machine.outgoing.delayed) == 2
     harness.worker(V, RESERVED)
     assert len(harness.machine.outgoing.delayed) == 1
@@ -166,7 +166,7 @@ def test_kinds_that_are_remembered_are_bounded() -> None:
 def test_titanic_services_are_served_by_workers(
     harness: BrokerHarness, dialect: Dialect, name: bytes
 ) -> None:
-    harness.hear(W, *dialects.ready(dialect, name))
+    harness.receive(W, *dialects.ready(dialect, name))
     assert name in harness.machine.registry.services
     assert list(harness.machine.registry.workers) == [W]
 
@@ -194,10 +194,10 @@ def test_request_that_a_limit_refuses_and_that_cannot_be_answered_is_reported(
     why: str,
 ) -> None:
     harness = make_harness(**settings)
-    harness.hear(C, *dialects.ask(dialect, b"echo", [b"x"]))
+    harness.receive(C, *dialects.ask(dialect, b"echo", [b"x"]))
     for _ in range(5):
-        harness.hear(C, *dialects.ask(dialect, b"echo", body))
-    assert harness.words() == []
+        harness.receive(C, *dialects.ask(dialect, b"echo", body))
+    assert harness.messages() == []
     assert reported(harness, "request-refused") == [
         {
             "peer": C,
@@ -216,6 +216,6 @@ def test_request_that_is_answered_with_its_refusal_is_not_reported(
     make_harness: Callable[..., BrokerHarness], dialect: Dialect
 ) -> None:
     harness = make_harness(max_message=1, legacy_errors="reply")
-    harness.hear(C, *dialects.ask(dialect, b"echo", [b"xy"]))
-    assert len(harness.said()) == 1
+    harness.receive(C, *dialects.ask(dialect, b"echo", [b"xy"]))
+    assert len(harness.sent()) == 1
     assert reported(harness, "request-refused") == []

@@ -218,7 +218,7 @@ class Registry:
             service.known = False
             self.prefetcher.remove(service)
 
-    def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
+    def count_dropped(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer
         can flood the observers."""
         dropped = self.counts.dropped
@@ -235,6 +235,6 @@ class Registry:
             self.tell(fact, **data, times=times)
         return times
 
-    def tell(self, fact: str, **data: object) -> None:
+    def emit(self, fact: str, **data: object) -> None:
         """Add a rare event for the observers."""
         self.facts.append((fact, data))
