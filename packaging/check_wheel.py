@@ -2,9 +2,10 @@
 
     python packaging/check_wheel.py dist/majordomus-*.whl [--most-seconds 10]
 
-What is checked: the install ends within `--most-seconds`; `majordomus doctor` reports the native
-wire and the compiled rules (`--pure`: the plain ones); `majordomus demo` passes. The environment's
-PATH holds its own programs and nothing else, so that a compiler cannot be found.
+What is checked: the wheel has the modules of the source and no others; the install ends within
+`--most-seconds`; `majordomus doctor` reports the native wire and the compiled rules (`--pure`: the
+plain ones); `majordomus demo` passes. The environment's PATH holds its own programs and nothing
+else, so that a compiler cannot be found.
 
 Prints the seconds of the install and the sizes of the wheel and of what it installed. Exit status 1
 with one line when a check fails.
@@ -20,10 +21,13 @@ import sys
 import tempfile
 import time
 import venv
+import zipfile
 from pathlib import Path
 from typing import Final
 
 MIB: Final = 1024 * 1024
+SOURCE: Final = Path(__file__).parent.parent / "src"
+CODE: Final = (".py", ".so", ".pyd")
 
 
 class CheckFailedError(Exception):
@@ -46,8 +50,26 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
+def check_modules(wheel: Path) -> None:
+    """Compare the modules of `wheel` with those of the source. Raises: CheckFailedError.
+
+    A build folder keeps the modules of an older source, and setuptools packs them again.
+    """
+    with zipfile.ZipFile(wheel) as packed:
+        names = [Path(name) for name in packed.namelist() if name.startswith("majordomus/")]
+    modules = {name.parent / name.name.partition(".")[0] for name in names if name.suffix in CODE}
+    found = [path.relative_to(SOURCE) for path in (SOURCE / "majordomus").rglob("*.py*")]
+    source = {path.with_suffix("") for path in found if path.suffix in (".py", ".pyx")}
+    plain = {path.with_suffix("") for path in found if path.suffix == ".py"}
+    if old := sorted(map(str, modules - source)):
+        raise CheckFailedError(f"not in the source, remove the build folder: {', '.join(old)}")
+    if missing := sorted(map(str, plain - modules)):
+        raise CheckFailedError(f"not in the wheel: {', '.join(missing)}")
+
+
 def check(wheel: Path, most_seconds: float, pure: bool) -> None:
     """Install `wheel` and try it. Raises: CheckFailedError."""
+    check_modules(wheel)
     with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
         home = Path(folder, "venv")
         venv.create(home, with_pip=True, symlinks=os.name != "nt")
