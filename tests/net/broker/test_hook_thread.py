@@ -19,7 +19,9 @@ from majordomus import (
     HandlerFailed,
     HookRequest,
     Middleware,
+    SendTo,
     Unavailable,
+    Worker,
 )
 from majordomus.errors import LocalProtocolError
 from majordomus.net.broker import hook_thread
@@ -180,3 +182,21 @@ def test_later_hooks_are_not_called_for_a_request_that_has_ended() -> None:
         with pytest.raises(HandlerFailed, match="did not decide"):  # after earlier tasks
             client.call("echo", "ended too")
     assert asked == []
+
+
+class Steering(Broker):
+    async def on_request(self, request: HookRequest) -> SendTo | None:
+        worker = self.find_worker("echo")
+        return None if worker is None else SendTo(worker.id)
+
+
+def test_async_hook_and_another_thread_find_the_worker_that_the_strategy_chooses() -> None:
+    with Steering(bind=BIND) as broker:
+        assert broker.find_worker("echo") is None
+        worker = Worker(broker.endpoints[0])
+        worker.add("echo", lambda request: request.body)
+        with worker, Client(broker.endpoints[0], timeout=20) as client:
+            reply = client.call("echo", b"x")
+            found = broker.find_worker("echo", key="any")
+        assert found is not None
+        assert (reply.body, found.id) == (b"x", reply.worker)

@@ -317,13 +317,13 @@ class TestSizes:
             worker.wait_ready(WITHIN)
             assert capacities(client) == [1000]
             worker.add("thread", lambda request: b"here")
-            eventually(lambda: capacities(client) == [7], WITHIN)
+            eventually(lambda: capacities(client) == [7, 1000], WITHIN)
             worker.set_capacity(0)
-            eventually(lambda: capacities(client) == [0], WITHIN)
+            eventually(lambda: capacities(client) == [0, 0], WITHIN)
             worker.add("late", lambda request: b"late")
             worker.add("pid", handlers.pid, run="process")
             worker.set_capacity(None)
-            eventually(lambda: capacities(client) == [2, 7], WITHIN)
+            eventually(lambda: capacities(client) == [2, 7, 1000], WITHIN)
             assert client.call("late").text == "late"
             assert client.call("pid").text
 
