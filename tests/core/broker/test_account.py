@@ -43,9 +43,9 @@ def test_queued_requests_count_until_their_client_is_refused(make_harness: MakeH
     harness = make_harness(**SMALL)
     for id in range(1, 5):
         harness.request(C, id, BODY)
-    assert harness.words() == [refused(C, 4, harness)]
+    assert harness.messages() == [refused(C, 4, harness)]
     harness.request(D, 1, BODY)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_requests_count_while_a_silent_worker_holds_them(make_harness: MakeHarness) -> None:
@@ -53,7 +53,7 @@ def test_requests_count_while_a_silent_worker_holds_them(make_harness: MakeHarne
     harness.worker(W, capacity=1000)
     for id in range(1, 5):
         harness.request(C, id, BODY)
-    assert harness.words()[-1] == refused(C, 4, harness)
+    assert harness.messages()[-1] == refused(C, 4, harness)
     assert held(harness) > 3 * len(BODY)
 
 
@@ -62,7 +62,7 @@ def test_every_frame_and_the_metadata_of_a_request_count(make_harness: MakeHarne
     field = metadata.pack({"x": "y" * 3000})
     harness.request(C, 1, *[b""] * 1000, metadata=field, flags=spec.METADATA)
     harness.request(C, 2, flags=spec.METADATA, metadata=field)
-    assert harness.words() == [refused(C, 2, harness)]
+    assert harness.messages() == [refused(C, 2, harness)]
 
 
 def test_envelope_of_a_request_counts(make_harness: MakeHarness) -> None:
@@ -74,7 +74,7 @@ def test_envelope_of_a_request_counts(make_harness: MakeHarness) -> None:
     from majordomus.protocol import mdp03
 
     header = mdp03.pack(spec.REQUEST, service=b"echo", id=1)
-    harness.hear(C, bytes(200), header)
+    harness.receive(C, bytes(200), header)
     assert held(harness) - plain == plain + 200 + 64
 
 
@@ -93,7 +93,7 @@ def test_stories_count_as_many_as_are_kept(make_harness: MakeHarness) -> None:
     harness = make_harness(max_stories=2)
     for id in range(1, 6):
         harness.request(C, id, BODY)
-        harness.say(C, spec.CANCEL, id=id)
+        harness.receive_03(C, spec.CANCEL, id=id)
     account = harness.machine.registry.account
     assert (held(harness), account.stories) == (2 * 1024, 2 * 1024)
 
@@ -102,7 +102,7 @@ def test_slot_of_a_cancelled_request_counts_for_its_worker(harness: BrokerHarnes
     harness.worker(W, capacity=10)
     before = harness.machine.registry.peers[W].held
     harness.request(C, 1, BODY)
-    harness.say(C, spec.CANCEL, id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
     assert harness.machine.registry.peers[W].held == before + 1024
     harness.answer(W, number(1), status=499)
     assert harness.machine.registry.peers[W].held == before
@@ -111,7 +111,7 @@ def test_slot_of_a_cancelled_request_counts_for_its_worker(harness: BrokerHarnes
 def test_slots_of_cancelled_requests_are_freed_with_their_worker(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=10)
     harness.request(C, 1, BODY)
-    harness.say(C, spec.CANCEL, id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
     harness.leave(W)
     assert held(harness) == harness.machine.registry.account.stories
 
@@ -120,7 +120,7 @@ def test_parts_that_wait_for_a_worker_count(make_harness: MakeHarness) -> None:
     harness = make_harness(**SMALL)
     harness.request(C, 1, BODY, flags=spec.MORE)
     for _ in range(3):
-        harness.say(C, spec.PARTIAL, BODY, id=1)
+        harness.receive_03(C, spec.PARTIAL, BODY, id=1)
     ((_, _, status, body),) = harness.finals()
     assert (status, body[0].endswith(b"bytes for this peer already")) == (429, True)
     assert held(harness) == harness.machine.registry.account.stories
@@ -129,7 +129,7 @@ def test_parts_that_wait_for_a_worker_count(make_harness: MakeHarness) -> None:
 def test_parts_that_are_joined_for_a_client_count(harness: BrokerHarness) -> None:
     codec = LEGACY[Dialect.MDP01]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
     before = held(harness)
     harness.part(W, number(2), BODY)
     assert held(harness) - before == len(BODY) + 64 - 65
@@ -181,26 +181,26 @@ def test_events_leave_the_reserve_to_answers(make_harness: MakeHarness) -> None:
     """In all 1 MiB, and a quarter more for answers."""
     harness = make_harness(max_held_bytes=1024 * KIB)
     harness.worker(W, capacity=30)
-    harness.say(D, spec.HELLO)
-    harness.say(D, spec.SUBSCRIBE, service=b"news")
+    harness.receive_03(D, spec.HELLO)
+    harness.receive_03(D, spec.SUBSCRIBE, service=b"news")
     for id in range(1, 15):
         harness.request(C, id, BODY)
     harness.full.update((C, D))
-    harness.said()
-    harness.say(V, spec.EVENT, BODY, service=b"news")
-    harness.say(V, spec.EVENT, BODY, service=b"news")
+    harness.sent()
+    harness.receive_03(V, spec.EVENT, BODY, service=b"news")
+    harness.receive_03(V, spec.EVENT, BODY, service=b"news")
     assert harness.counts.undelivered == 1
     for id in range(1, 4):
         harness.answer(W, number(id), BODY)
     harness.full.clear()
     harness.pass_time(1)
-    assert [word[1] for word in harness.words()] == ["EVENT", "FINAL", "FINAL", "FINAL"]
+    assert [word[1] for word in harness.messages()] == ["EVENT", "FINAL", "FINAL", "FINAL"]
 
 
 def test_subscriptions_count_for_as_long_as_their_session_is_kept(harness: BrokerHarness) -> None:
     field = metadata.pack({"session": bytes(16)})
-    harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=field)
-    harness.say(C, spec.SUBSCRIBE, service=b"a.b.c")
+    harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=field)
+    harness.receive_03(C, spec.SUBSCRIBE, service=b"a.b.c")
     account = harness.machine.registry.account
     kept = account.subscriptions
     assert kept == 1024 + 256 + 5 + 3 * 512
@@ -212,16 +212,16 @@ def test_subscriptions_count_for_as_long_as_their_session_is_kept(harness: Broke
 
 def test_subscription_beyond_the_account_is_refused(make_harness: MakeHarness) -> None:
     harness = make_harness(max_held_bytes=8 * KIB)
-    harness.say(C, spec.HELLO)
-    harness.said()
+    harness.receive_03(C, spec.HELLO)
+    harness.sent()
     for n in range(1, 5):
-        harness.say(C, spec.SUBSCRIBE, service=b"a.b.c.%d" % n, id=n)
+        harness.receive_03(C, spec.SUBSCRIBE, service=b"a.b.c.%d" % n, id=n)
     assert [(id, status) for _, id, status, _ in harness.finals()] == [(3, 429), (4, 429)]
 
 
 def test_registrations_count_with_their_metadata(harness: BrokerHarness) -> None:
     field = metadata.pack({"x": "y" * 1000})
-    harness.say(W, spec.READY, service=b"echo", code=1, flags=spec.METADATA, metadata=field)
+    harness.receive_03(W, spec.READY, service=b"echo", code=1, flags=spec.METADATA, metadata=field)
     account = harness.machine.registry.account
     assert account.registrations == 1024 + 512 + 4 + len(field)
     harness.worker(W)
@@ -240,16 +240,16 @@ def test_worker_beyond_its_share_is_disconnected(make_harness: MakeHarness) -> N
 
 def test_answered_handles_of_a_delphi_worker_count(harness: BrokerHarness) -> None:
     codec = LEGACY[Dialect.DELPHI]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.receive(W, *codec.w2b_ready(b"echo"))
     before = held(harness)
     harness.request(C, 1)
-    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"x"]))
+    harness.receive(W, *codec.w2b_final(b"echo", handle(1), [b"x"]))
     assert held(harness) - before == 192
 
 
 def test_peers_count(harness: BrokerHarness) -> None:
     for n in range(5):
-        harness.say(b"peer-%d" % n, spec.HELLO)
+        harness.receive_03(b"peer-%d" % n, spec.HELLO)
     assert harness.machine.registry.account.held == 5 * PEER
     for n in range(5):
         harness.leave(b"peer-%d" % n)
@@ -276,13 +276,13 @@ def test_connections_of_one_user_share_a_bound(make_harness: MakeHarness) -> Non
 def test_what_is_held_moves_with_the_identity_of_a_peer(harness: BrokerHarness) -> None:
     machine = harness.machine
     machine.identify(C, "ann", (), harness.now)
-    harness.say(C, spec.HELLO)
-    harness.say(C, spec.SUBSCRIBE, service=b"news")
+    harness.receive_03(C, spec.HELLO)
+    harness.receive_03(C, spec.SUBSCRIBE, service=b"news")
     harness.request(C, 1, BODY)
     account, peer = machine.registry.account, machine.registry.peers[C]
     ann = account.users["ann"]
     assert (ann.held, ann.topics) == (account.held, 1)
-    machine.authority.identify(peer, "bob", (), harness.now)
+    machine.authorization.identify(peer, "bob", (), harness.now)
     assert (ann.held, ann.topics) == (0, 0)
     assert account.users["bob"].held == account.held
 
@@ -293,11 +293,11 @@ def test_subscriptions_of_one_user_are_bounded_over_all_its_connections(
     harness = make_harness(max_user_topics=3)
     for peer in (C, D):
         harness.machine.identify(peer, "ann", (), harness.now)
-        harness.say(peer, spec.HELLO)
-    harness.said()
+        harness.receive_03(peer, spec.HELLO)
+    harness.sent()
     for n in (1, 2):
-        harness.say(C, spec.SUBSCRIBE, service=b"a%d" % n, id=n)
-        harness.say(D, spec.SUBSCRIBE, service=b"b%d" % n, id=n)
+        harness.receive_03(C, spec.SUBSCRIBE, service=b"a%d" % n, id=n)
+        harness.receive_03(D, spec.SUBSCRIBE, service=b"b%d" % n, id=n)
     text = b"this user has 3 subscriptions already"
     assert harness.finals() == [(D, 2, 429, [text])]
 
@@ -312,7 +312,7 @@ def test_full_broker_still_answers_questions_and_takes_workers(make_harness: Mak
     harness.request(C, 3, service=b"mmi.service")
     assert [(id, status) for _, id, status, _ in harness.finals()] == [(2, 429), (3, 200)]
     harness.worker(W)
-    assert [word[1] for word in harness.words()] == ["WELCOME", "REQUEST"]
+    assert [word[1] for word in harness.messages()] == ["WELCOME", "REQUEST"]
 
 
 def test_bounds_apply_anew_after_a_change_of_the_settings(make_harness: MakeHarness) -> None:
@@ -329,6 +329,6 @@ def test_bounds_apply_anew_after_a_change_of_the_settings(make_harness: MakeHarn
 def test_requests_of_older_dialects_count(make_harness: MakeHarness, dialect: Dialect) -> None:
     harness = make_harness(**SMALL)
     for _ in range(5):
-        harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [BODY]))
+        harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [BODY]))
     assert harness.counts.refused == {429: 2}
     assert len(harness.machine.registry.peers[C].open) == 3

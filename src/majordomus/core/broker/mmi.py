@@ -155,7 +155,7 @@ def _worker(worker: RegisteredWorker, now: float, prefix: bytes) -> dict[str, An
         "capacity": worker.capacity,
         "held": worker.holding,
         "load": worker.load,
-        "silent": round(max(0.0, now - worker.peer.last_heard), 3),
+        "silent": round(max(0.0, now - worker.peer.last_received), 3),
     }
 
 

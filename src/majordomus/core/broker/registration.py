@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class UnknownPeerError(Exception):
     """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
 
-    ``told``: the status and the sentence that it gets with it, where there are any.
+    ``notice``: the status and the sentence that it gets with it, where there are any.
     """
 
-    def __init__(self, reason: str, told: tuple[int, str] = (0, "")) -> None:
+    def __init__(self, reason: str, notice: tuple[int, str] = (0, "")) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.told = told
+        self.notice = notice
 
 
 class Registration:
@@ -45,9 +45,9 @@ class Registration:
         presence: Presence,
         dispatcher: Dispatcher,
         queueing: Queueing,
-        authority: Authorization,
+        authorization: Authorization,
     ) -> None:
-        self.authority = authority
+        self.authorization = authorization
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
@@ -63,7 +63,7 @@ class Registration:
             raise UnknownPeerError("bad-service-name")
         if called.startswith(RESERVED):
             raise UnknownPeerError("reserved-service-name")
-        refusal = self.authority.refuses(peer, peer, SERVE, called)
+        refusal = self.authorization.refuses(peer, peer, SERVE, called)
         if refusal is not None:
             raise UnknownPeerError("may-not-serve", refusal)
         if worker is not None and name in worker.services:
@@ -92,11 +92,11 @@ class Registration:
         self.presence.watch(peer, now)
         return worker
 
-    def enrol(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+    def register(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
         service = self.registry.service(name)
         if service is None:
             raise UnknownPeerError("too-many-services")
-        self.registry.tell(
+        self.registry.emit(
             "worker-ready",
             worker=worker.id,
             service=name,
@@ -104,5 +104,5 @@ class Registration:
             dialect=worker.dialect.value,
         )
         self.registry.account.register(worker, REGISTRATION + len(name))
-        self.dispatcher.enrol(worker, service)
+        self.dispatcher.add_worker(worker, service)
         self.queueing.feed(worker, now)

@@ -25,10 +25,10 @@ cdef class Peer:
     cdef public bytes prefix
     cdef public PeerOutbox outbox
     cdef public double last_sent
-    cdef public double last_heard
+    cdef public double last_received
     cdef public object state
     cdef public dict open
-    cdef public Service asked
+    cdef public Service last_service
     cdef public Py_ssize_t held
     cdef public UserAccount account
     cdef public bytes handle
