@@ -15,5 +15,6 @@ subscribers: one subscriber, with its session.
 timer_wheel: deadlines, with O(1) for each item.
 topics: subscriptions by pattern, in a tree of tokens.
 transitions: the states of requests, workers and peers, as tables.
+user_account: the account of one user.
 workers: one registered worker.
 """

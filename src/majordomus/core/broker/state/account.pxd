@@ -2,16 +2,8 @@ cimport cython
 
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.user_account cimport UserAccount
 from majordomus.core.broker.state.workers cimport RegisteredWorker
-
-
-@cython.final
-cdef class UserAccount:
-    cdef object __weakref__
-    cdef public str user
-    cdef public Py_ssize_t held
-    cdef public Py_ssize_t most
-    cdef public Py_ssize_t topics
 
 
 @cython.final

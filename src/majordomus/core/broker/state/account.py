@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from majordomus.core.broker.state.user_account import UNBOUNDED, UserAccount
+
 if TYPE_CHECKING:
     from majordomus.core.broker.settings import BrokerSettings
     from majordomus.core.broker.state.peers import Peer
@@ -48,25 +50,6 @@ STORY: Final = 1024
 """An ended request that is kept."""
 NOTE: Final = 256
 """One past dispatch in a story."""
-UNBOUNDED: Final = 2**62
-
-
-class UserAccount:
-    """What all peers of one user make the broker hold.
-
-    user: its name; "" for all peers that have proved no user.
-    held: bytes.
-    most: the bound of `held`; without a user there is none.
-    topics: subscriptions.
-    """
-
-    __slots__ = ("__weakref__", "held", "most", "topics", "user")
-
-    def __init__(self, user: str, most: int) -> None:
-        self.user = user
-        self.held = 0
-        self.most = most
-        self.topics = 0
 
 
 class Account:
@@ -286,7 +269,3 @@ def cost_of_story(request: AcceptedRequest) -> int:
     """What a kept request costs once it has ended."""
     notes = len(request.past_dispatches) if request.past_dispatches is not None else 0
     return STORY + NOTE * notes + len(request.metadata) + size_of_envelope(request.envelope)
-
-
-NO_ACCOUNT: Final = UserAccount("", UNBOUNDED)
-"""The account of a peer that no broker has met."""

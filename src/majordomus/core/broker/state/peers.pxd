@@ -1,7 +1,7 @@
 cimport cython
 
-from majordomus.core.broker.state.account cimport UserAccount
 from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.user_account cimport UserAccount
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 

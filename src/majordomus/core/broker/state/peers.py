@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.state.account import NO_ACCOUNT, UserAccount
 from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
+from majordomus.core.broker.state.user_account import NO_ACCOUNT, UserAccount
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
 if TYPE_CHECKING:
