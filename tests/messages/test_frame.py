@@ -121,15 +121,15 @@ def test_enum_comes_back_as_its_member() -> None:
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (lambda: Frame(b"\x07").as_enum(PhoneType), "7 is no member of PhoneType"),
+        (lambda: Frame(b"\x07").as_enum(PhoneType), "7 is not a member of PhoneType"),
         (lambda: Frame(b"\x00\x00").as_enum(PhoneType), "2 bytes, expected 1 .PhoneType."),
         (lambda: Frame(b"\x00").as_enum(), "needs its type or its size"),
         (lambda: Frame(b"\x00").as_enum(size=2), "1 bytes, expected 2 .enum."),
         (lambda: Frame(b"a").as_enum(Text), "no integer members"),
-        (lambda: Frame.of_enum(5), "give its size"),
+        (lambda: Frame.of_enum(5), "pass its size"),
         (lambda: Frame.of_enum(256, 1), "does not fit 1 bytes"),
         (lambda: enum_size(Empty), "no integer members"),
-        (lambda: enum_size(sized(0, 1 << 40)), "beyond 4 bytes"),
+        (lambda: enum_size(sized(0, 1 << 40)), "more than 4 bytes"),
     ],
 )
 def test_enum_that_is_none_says_why(read: Any, said: str) -> None:
@@ -143,7 +143,7 @@ def test_record_comes_back() -> None:
     with pytest.raises(FrameError, match=r"2 bytes, expected PhoneNumber: PhoneNumber.number: 5"):
         Frame(b"\x0a\x05").as_record(PhoneNumber)
     for wrong in (5, "x", None):
-        with pytest.raises(FrameError, match="is no record"):
+        with pytest.raises(FrameError, match="is not a record"):
             Frame.of_record(wrong)  # type: ignore[arg-type]
-    with pytest.raises(FrameError, match="int is no record"):
+    with pytest.raises(FrameError, match="int is not a record"):
         Frame(b"\x05").as_record(int)
