@@ -210,7 +210,7 @@ def test_text_may_import_other_files(tmp_path: Path) -> None:
     value = outer(inner=inner(5), e=1)
     assert outer.from_bytes(value.to_bytes()) == value
     assert value.to_bytes() == bytes.fromhex("0a0208051001")
-    with pytest.raises(ConfigurationError, match=r"the import .* is not there"):
+    with pytest.raises(ConfigurationError, match="cannot find the import"):
         record_from_proto(main.read_text())
     assert record_from_proto(main.read_text(), "Outer", paths=[tmp_path]).__name__ == "Outer"
 
@@ -224,14 +224,14 @@ def test_class_of_a_text_can_be_pickled_where_it_is_a_name() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('edition = "2023";', ":1: proto2 or proto3: for editions"),
+        ('edition = "2023";', ":1: proto2 or proto3 (for editions"),
         ('syntax = "proto4";', "proto2 or proto3 expected"),
         (
             "message A {\n int32 x = 1;\n}",
             ":2: optional, required or repeated expected, found int32",
         ),
         ('syntax="proto3";\nmessage A { required int32 x = 1; }', ":2: optional or repeated"),
-        ('syntax="proto3"; message A { int32 x = y; }', "a whole number expected, found y"),
+        ('syntax="proto3"; message A { int32 x = y; }', "an integer expected, found y"),
         ('syntax="proto3"; message A { int32 x = 1 }', "';' expected, found }"),
         ('syntax="proto3"; message A { int32 x = 1;', "found the end of the file"),
         ('syntax="proto3"; message A { Nope x = 1; }', "A.x has the unknown type Nope"),
@@ -239,13 +239,16 @@ def test_class_of_a_text_can_be_pickled_where_it_is_a_name() -> None:
         ('syntax="proto3"; message A { int32 x = 1; int32 y = 1; }', "x"),
         ('syntax="proto3"; message A { int32 x = 0; }', ""),
         ('syntax="proto3"; message A { map<float, int32> x = 1; }', ""),
-        ("message A { optional group G = 1 { } }", "groups are not read"),
+        ("message A { optional group G = 1 { } }", "groups are not supported"),
         ('syntax="proto3"; nonsense A {}', "message, enum, package"),
-        ('syntax="proto3"; message A { int32 x = 1; } $', "'$' is not expected"),
-        ('syntax="proto3"; import "no.proto";', "'no.proto' is not there"),
-        ('syntax="proto3"; import "google/protobuf/no.proto";', "is not there"),
-        ('syntax="proto3"; message A { int32 to_bytes = 1; }', "'to_bytes' is taken"),
-        ('syntax="proto3"; message A {int32 a=1;} message B {int32 b=1;}', "which message?"),
+        ('syntax="proto3"; message A { int32 x = 1; } $', "unexpected '$'"),
+        ('syntax="proto3"; import "no.proto";', "cannot find the import 'no.proto'"),
+        ('syntax="proto3"; import "google/protobuf/no.proto";', "cannot find the import"),
+        ('syntax="proto3"; message A { int32 to_bytes = 1; }', "'to_bytes' is reserved"),
+        (
+            'syntax="proto3"; message A {int32 a=1;} message B {int32 b=1;}',
+            "give the name of the message",
+        ),
         ('syntax="proto2"; message A { required A a=1; }', "required message: make it optional"),
         ('syntax="proto3"; option (x) = { a', "'}' expected"),
         ('syntax="proto3"; option x', "';' expected"),
@@ -261,9 +264,11 @@ def test_text_that_is_not_understood_is_an_error_with_its_line(text: str, said: 
 
 
 def test_other_sources_and_names_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"no message 'Nope'; there are Order"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown message 'Nope'; the known ones are Order"
+    ):
         record_from_proto(PROTO3, "Nope")
-    with pytest.raises(ConfigurationError, match="not made from int"):
+    with pytest.raises(ConfigurationError, match="cannot make records from int"):
         record_from_proto(5)
     assert timestamp_pb2.Timestamp.DESCRIPTOR.full_name == "google.protobuf.Timestamp"
 

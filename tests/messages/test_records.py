@@ -392,26 +392,26 @@ def wrong(annotation: Any, default: Any = dataclasses.MISSING) -> str:
     ("annotation", "said"),
     [
         (int, "Wrong.field has no tag"),
-        (Annotated[int, 0], "0 is no tag"),
-        (Annotated[int, -1], "-1 is no tag"),
-        (Annotated[int, True], "True is no tag"),
-        (Annotated[int, 536_870_912], "536870912 is no tag"),
+        (Annotated[int, 0], "0 is not a tag"),
+        (Annotated[int, -1], "-1 is not a tag"),
+        (Annotated[int, True], "True is not a tag"),
+        (Annotated[int, 536_870_912], "536870912 is not a tag"),
         (Annotated[int, 19_500], "reserved"),
         (Annotated[int, 1, 2], "2 tags"),
-        (Annotated[complex, 1], "complex has no place on the wire"),
-        (Annotated[Other, 1], "Other has no place on the wire"),
+        (Annotated[complex, 1], "complex has no protobuf type"),
+        (Annotated[Other, 1], "Other has no protobuf type"),
         (Annotated[int | str, 1], "a union other than X | None"),
-        (Annotated[list[int] | None, 1], "never None"),
-        (Annotated[dict[str, int] | None, 1], "never None"),
-        (Annotated[list[int | None], 1], "no place on the wire"),
-        (Annotated[list[list[int]], 1], "no place on the wire"),
+        (Annotated[list[int] | None, 1], "cannot be None"),
+        (Annotated[dict[str, int] | None, 1], "cannot be None"),
+        (Annotated[list[int | None], 1], "no protobuf type"),
+        (Annotated[list[list[int]], 1], "no protobuf type"),
         (Annotated[dict[float, int], 1], "keys of a dict"),
         (Annotated[tuple[int, int], 1], "of any length"),
-        (Annotated[Words, 1], "Words.A is no 32-bit integer"),
-        (Annotated[uint32, 1, single.__metadata__[0]], "two kinds"),
+        (Annotated[Words, 1], "Words.A is not a 32-bit integer"),
+        (Annotated[uint32, 1, single.__metadata__[0]], "two protobuf types"),
         (Annotated[int, 1, OneOf("x")], "a field of a OneOf"),
-        (Annotated[int | None, 1, implicit], "implicit is for"),
-        (Annotated[list[str], 1, unpacked], "unpacked is for"),
+        (Annotated[int | None, 1, implicit], "implicit applies only"),
+        (Annotated[list[str], 1, unpacked], "unpacked applies only"),
     ],
 )
 def test_wrong_declaration_is_refused_when_the_class_is_made(annotation: Any, said: str) -> None:
@@ -419,8 +419,8 @@ def test_wrong_declaration_is_refused_when_the_class_is_made(annotation: Any, sa
 
 
 def test_wrong_default_is_refused_when_the_class_is_made() -> None:
-    assert "the default of an optional field is None" in wrong(Annotated[int | None, 1], 5)
-    assert "but zero" in wrong(Annotated[int, 1, implicit], 5)
+    assert "the default of an optional field must be None" in wrong(Annotated[int | None, 1], 5)
+    assert "other than zero" in wrong(Annotated[int, 1, implicit], 5)
 
 
 def test_same_tag_twice_names_both_fields() -> None:
@@ -450,7 +450,7 @@ def test_taken_or_unwritable_name_is_refused(name: str) -> None:
 
 
 def test_slots_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no slots"):
+    with pytest.raises(ConfigurationError, match="cannot have slots"):
         record(slots=True)(type("Wrong", (), {"__annotations__": {"a": Annotated[int, 1]}}))
 
 
@@ -485,23 +485,23 @@ NAIVE = dt.datetime(2024, 1, 1)
 @pytest.mark.parametrize(
     ("values", "field", "said"),
     [
-        ({"a_sint64": "x"}, "a_sint64", "'x' is no sint64"),
-        ({"a_sint64": None}, "a_sint64", "None is no sint64"),
+        ({"a_sint64": "x"}, "a_sint64", "expected sint64, got 'x'"),
+        ({"a_sint64": None}, "a_sint64", "expected sint64, got None"),
         ({"a_sint64": 1 << 63}, "a_sint64", "out of range"),
-        ({"a_uint32": -1}, "a_uint32", "is no uint32"),
-        ({"a_str": 5}, "a_str", "5 is no string"),
+        ({"a_uint32": -1}, "a_uint32", "expected uint32"),
+        ({"a_str": 5}, "a_str", "expected string, got 5"),
         ({"a_str": "\ud800"}, "a_str", "surrogates"),
-        ({"a_bool": "x"}, "a_bool", "is no bool"),
+        ({"a_bool": "x"}, "a_bool", "expected bool"),
         ({"a_moment": NAIVE}, "a_moment", "without a time zone"),
-        ({"a_moment": 5}, "a_moment", "is no google.protobuf.Timestamp"),
-        ({"maybe_phone": 5}, "maybe_phone", "5 is no PhoneNumber"),
-        ({"maybe_phone": PhoneNumber(5)}, "maybe_phone.number", "5 is no string"),  # type: ignore[arg-type]
+        ({"a_moment": 5}, "a_moment", "expected google.protobuf.Timestamp"),
+        ({"maybe_phone": 5}, "maybe_phone", "expected PhoneNumber, got 5"),
+        ({"maybe_phone": PhoneNumber(5)}, "maybe_phone.number", "expected string, got 5"),  # type: ignore[arg-type]
         ({"phones": (PhoneNumber("1"), PhoneNumber("", "x"))}, "phones[1].type", "PhoneType"),  # type: ignore[arg-type]
-        ({"phones": 5}, "phones", "5 is no tuple of PhoneNumber"),
-        ({"ints": [1, "2"]}, "ints", "is no list of sint64"),
-        ({"by_id": {7: PhoneNumber(1)}}, "by_id[7].number", "is no string"),  # type: ignore[arg-type]
-        ({"counts": {5: 5}}, "counts", "is no dict of sint64"),
-        ({"inner": Everything(a_str=5)}, "inner.a_str", "is no string"),  # type: ignore[arg-type]
+        ({"phones": 5}, "phones", "expected tuple of PhoneNumber, got 5"),
+        ({"ints": [1, "2"]}, "ints", "expected list of sint64"),
+        ({"by_id": {7: PhoneNumber(1)}}, "by_id[7].number", "expected string"),  # type: ignore[arg-type]
+        ({"counts": {5: 5}}, "counts", "expected dict of sint64"),
+        ({"inner": Everything(a_str=5)}, "inner.a_str", "expected string"),  # type: ignore[arg-type]
         ({"one_int": 1, "one_text": "a"}, "one_text", "one_int and one_text are both set"),
         ({"inner": Everything(one_int=1, one_text="a")}, "inner.one_text", "both set"),
     ],
@@ -520,13 +520,13 @@ def test_value_that_does_not_fit_raises_with_the_path_of_its_field(
 @pytest.mark.parametrize(
     ("data", "field", "said"),
     [
-        ("0a056162", "name", "5 bytes announced, 2 are there"),
-        ("0a01ff", "name", "no UTF-8"),
-        ("22030a01ff", "phone.number", "no UTF-8"),
-        ("10", "id", "end within a number"),
+        ("0a056162", "name", "5 bytes announced, only 2 left"),
+        ("0a01ff", "name", "not UTF-8"),
+        ("22030a01ff", "phone.number", "not UTF-8"),
+        ("10", "id", "end within a varint"),
         ("10ffffffffffffffffffffff", "id", "more than 10 bytes"),
-        ("0000", "", "0 is no tag"),
-        ("ff", "", "end within a number"),
+        ("0000", "", "0 is not a valid tag"),
+        ("ff", "", "end within a varint"),
         ("0f", "name", "wire type 7"),
     ],
 )
