@@ -1,4 +1,4 @@
-"""Records for the tests: the original's own sample types, and one that has every kind of field."""
+"""Records for the tests: DelphiZeroMQ's sample types, and one with every kind of field."""
 
 from __future__ import annotations
 
