@@ -54,7 +54,7 @@ class PhoneNumber:
 
 @record
 class Person:
-    """As the original's unit tests have it."""
+    """As DelphiZeroMQ's unit tests declare it."""
 
     name: Annotated[str, 1]
     id: Annotated[uint32, 2]

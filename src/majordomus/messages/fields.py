@@ -126,8 +126,7 @@ class FieldSpec:
 def read_fields(cls: type, hints: dict[str, Any], is_record: Any) -> tuple[FieldSpec, ...]:
     """Return the fields of the dataclass `cls` in the order of their tags.
 
-    `hints`: its resolved annotations. `is_record`: a function that tells a record's class from
-    other classes.
+    `hints`: its resolved annotations. `is_record`: returns whether a class is a record's class.
     Raises: ConfigurationError for a declaration that protocol buffers cannot encode.
     """
     specs = [

@@ -268,8 +268,8 @@ class UnfinishedCodec:
 def _make_empty_defaults(cls: type) -> None:
     """Replace the defaults `()`, `[]` and `{}` by a factory of the field's own type.
 
-    dataclass rejects a mutable default, and a tuple as the default of a list would be shared. The
-    type is taken from the annotation's text, because the names in it may not be defined yet.
+    dataclass rejects a mutable default, and `()` would give a list field a tuple. The type is taken
+    from the annotation's text, because the names in it may not be defined yet.
     """
     for name, annotation in inspect.get_annotations(cls).items():
         default = cls.__dict__.get(name)

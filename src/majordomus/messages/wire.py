@@ -187,7 +187,7 @@ def _skip_group(data: bytes, at: int, number: int) -> int:
         key, at = _varint(data, at)
         if key & 7 == _END:
             if open_groups.pop() != key >> 3:
-                raise _WireError("a group ends that was not started")
+                raise _WireError("the end of a group that was not started")
         elif key & 7 == _START:
             open_groups.append(key >> 3)
         else:
