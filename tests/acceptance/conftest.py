@@ -1,4 +1,4 @@
-"""One broker for all peers, and the workers that nobody here wrote with our codecs."""
+"""One broker for all tests, and raw workers of every dialect, which do not use our codecs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.peers.table import WORKERS
 
 
 def ask(endpoint: str, name: bytes, *body: bytes) -> list[bytes]:
-    """What the broker's management interface answers: status, then data."""
+    """Call the broker's management interface; return the status, then the data."""
     with Mdp02Client(endpoint) as client:
         return client.call(name, list(body)).final
 
@@ -44,7 +44,10 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def workers(endpoint: str) -> Iterator[str]:
-    """A process of raw workers for every dialect: services like `echo-mdp01` and `seen-delphi`."""
+    """The endpoint, with raw workers of every dialect: `echo-mdp01`, `seen-delphi` and so on.
+
+    Each dialect has a process of its own.
+    """
     handlers = ("echo", "seen", "void", "parts")
     with ExitStack() as stack:
         for dialect in WORKERS:
@@ -56,5 +59,5 @@ def workers(endpoint: str) -> Iterator[str]:
 
 
 def handler_count(dialect: str) -> int:
-    """MDP/0.1 and Delphi workers know no parts of a reply."""
+    """The number of handlers: MDP/0.1 and Delphi workers cannot send a reply in parts."""
     return 3 if dialect in ("mdp01", "delphi") else 4

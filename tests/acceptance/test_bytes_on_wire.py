@@ -1,4 +1,4 @@
-"""What a call costs in bytes is what docs/bytes.md says."""
+"""The bytes of a call are as many as docs/bytes.md states."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from benchmarks.bytes_on_wire import DIALECTS, OUTPUT, PAGE, dialect, table
 MEASURED = json.loads(OUTPUT.read_text("utf-8"))["measured"]
 
 
-def figures(told: dict[str, dict[str, dict[str, float]]]) -> list[tuple[float, float]]:
-    return [(leg["request"], leg["reply"]) for leg in told["legs"].values()]
+def figures(measured: dict[str, dict[str, dict[str, float]]]) -> list[tuple[float, float]]:
+    return [(leg["request"], leg["reply"]) for leg in measured["legs"].values()]
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -19,7 +19,7 @@ def test_call_costs_as_many_bytes_as_were_measured(name: str) -> None:
     assert figures(dialect(name, calls=5)) == figures(MEASURED[name])
 
 
-def test_page_shows_what_was_measured() -> None:
+def test_page_shows_the_measured_table() -> None:
     assert table(MEASURED) in PAGE.read_text("utf-8")
 
 

@@ -1,5 +1,7 @@
-"""The whole log of a busy broker with keys, tokens, hooks, rules and refusals: one event is one
-line, and nothing in it is a secret."""
+"""The log of a busy broker with keys, tokens, hooks and access rules.
+
+Each event is one line, and the log contains no secret.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def start(shell: Shell, style: str) -> tuple[Running, str]:
-    """The broker, and its URL with the key."""
+    """Start the broker; return it and its URL with the key."""
     for name in ("worker", "ann"):
         assert shell.run("keygen", name, "--directory", "keys").code == 0
     assert shell.run("token", "key", "signing").code == 0
@@ -100,8 +102,8 @@ def serve(url: str, pair: Path) -> Worker:
     return worker
 
 
-def be_busy(stack: ExitStack, url: str, folder: Path) -> list[str]:
-    """Everything that a broker may have to say something about. The tokens that were in use."""
+def cause_events(stack: ExitStack, url: str, folder: Path) -> list[str]:
+    """Cause every event that a broker logs; return the tokens that were used."""
     keys = folder / "keys"
     worker = stack.enter_context(serve(url, keys / "worker.key"))
     worker.wait_ready(20)
@@ -132,7 +134,7 @@ def be_busy(stack: ExitStack, url: str, folder: Path) -> list[str]:
 
 
 def forge(url: str, pair: Certificate, given: list[str]) -> None:
-    """Rubbish, forgeries and tokens where none belong, from somebody who may connect."""
+    """Send invalid and forged messages, and tokens in wrong places, with a permitted key."""
     with sockets.dealer() as peer:
         key = endpoints.key_of(url).encode()
         peer.setsockopt(zmq.CURVE_SERVERKEY, key)
@@ -158,19 +160,19 @@ def forge(url: str, pair: Certificate, given: list[str]) -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_log_of_a_busy_broker_holds_nothing_secret_and_one_event_a_line(
+def test_log_of_a_busy_broker_has_one_event_per_line_and_no_secret(
     shell: Shell, style: str
 ) -> None:
     broker, url = start(shell, style)
     with ExitStack() as stack:
-        given = be_busy(stack, url, shell.folder)
+        given = cause_events(stack, url, shell.folder)
     (shell.folder / "keys/ann.key").unlink()
     shell.write("rights.toml", "[[rule]]\nallow = 7\n")
     broker.err.until("the access rules stay as they were")
     assert broker.stop() == 0
-    told = [*broker.out.rest(), *broker.err.rest()]
+    logged = [*broker.out.rest(), *broker.err.rest()]
     lines = broker.err.seen
-    text = "\n".join(told)
+    text = "\n".join(logged)
     for secret in (BODY, SECRET, GUESS, *secrets_of(shell.folder), *given):
         assert secret not in text
         claims = secret.partition(".")[2][:40]  # of a token; a key may have a dot as well
@@ -187,13 +189,13 @@ def event_of(line: str, style: str) -> str:
     if style == "text":
         assert LINE.fullmatch(line), line
         return line.split(": ", 1)[1].split()[0]
-    told = json.loads(line)
-    assert list(told)[:4] == ["time", "level", "logger", "event"]
-    return str(told["event"])
+    logged = json.loads(line)
+    assert list(logged)[:4] == ["time", "level", "logger", "event"]
+    return str(logged["event"])
 
 
 def secrets_of(folder: Path) -> Iterator[str]:
-    """What stands in the secret files."""
+    """The secrets in the secret files."""
     files = [*folder.rglob("*_secret")]
     assert len(files) == 4
     for file in files:

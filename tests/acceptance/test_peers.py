@@ -39,7 +39,7 @@ def empty(dialect: str) -> list[bytes]:
 @clients
 @any_worker
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_client_gets_back_exactly_the_frames_it_sent(
+def test_client_receives_exactly_the_frames_that_it_sent_to_an_echo(
     workers: str, client: str, worker: str, body: list[bytes]
 ) -> None:
     with CLIENTS[client](workers) as peer:
@@ -50,7 +50,7 @@ def test_client_gets_back_exactly_the_frames_it_sent(
 
 @clients
 @any_worker
-def test_worker_sees_the_clients_empty_body_as_its_dialect_writes_it(
+def test_worker_receives_an_empty_body_in_the_form_of_its_dialect(
     workers: str, client: str, worker: str
 ) -> None:
     with CLIENTS[client](workers) as peer:
@@ -61,7 +61,7 @@ def test_worker_sees_the_clients_empty_body_as_its_dialect_writes_it(
 
 @clients
 @any_worker
-def test_client_sees_the_workers_empty_answer_as_its_dialect_writes_it(
+def test_client_receives_an_empty_reply_in_the_form_of_its_dialect(
     workers: str, client: str, worker: str
 ) -> None:
     with CLIENTS[client](workers) as peer:
@@ -82,7 +82,9 @@ def test_client_gets_the_parts_of_a_stream_in_order(workers: str, client: str, w
 
 @clients
 @any_worker
-def test_one_connection_carries_call_after_call(workers: str, client: str, worker: str) -> None:
+def test_client_makes_several_calls_over_one_connection(
+    workers: str, client: str, worker: str
+) -> None:
     with CLIENTS[client](workers) as peer:
         for number in range(20):
             body = [b"%d" % number]
@@ -97,7 +99,9 @@ def test_management_interface_answers_every_dialect(workers: str, client: str) -
         assert peer.call(b"mmi.nothing", [b""]).final[0] == b"501"
 
 
-def test_workers_of_every_dialect_come_back_to_a_restarted_broker(tmp_path: Path) -> None:
+def test_workers_of_every_dialect_register_again_after_a_restart_of_the_broker(
+    tmp_path: Path,
+) -> None:
     endpoint = f"ipc://{tmp_path}/broker"
     services = {dialect: f"here-{dialect}".encode() for dialect in WORKERS}
     with ExitStack() as processes:

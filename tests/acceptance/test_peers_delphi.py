@@ -1,6 +1,6 @@
-"""A Delphi worker's and a Delphi client's habits, at a broker of ours.
+"""The broker accepts Delphi workers and clients with all their variants.
 
-The workers here run in the test itself: `pump` gives one its turn until something is so.
+The workers run in the test's own thread: `pump` runs a worker until a condition holds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tests.peers.loop import Client, Frames, Handler, echo
 from tests.peers.rfc import Mdp02Client
 
 
-def pump(worker: DelphiWorker, so: Callable[[], bool], seconds: float = 5.0) -> None:
+def pump(worker: DelphiWorker, condition: Callable[[], bool], seconds: float = 5.0) -> None:
     until = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < until, "it did not come about"
+    while not condition():
+        assert time.monotonic() < until, "the condition was never true"
         worker.socket.poll(20)
         worker.receive()
         worker.tick()
 
 
 def keep(held: list[Frames]) -> Handler:
-    """A handler that remembers the body and sends nothing yet."""
+    """A handler that stores the body and sends no reply."""
 
     def handler(body: Frames) -> list[Frames]:
         held.append(body)
@@ -71,7 +71,7 @@ def test_ready_for_another_service_moves_the_worker(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("delimit", [True, False], ids=["with ∅", "without ∅"])
-def test_reply_is_taken_with_and_without_the_empty_frame(endpoint: str, delimit: bool) -> None:
+def test_reply_is_accepted_with_and_without_the_empty_frame(endpoint: str, delimit: bool) -> None:
     with (
         closing(registered(endpoint, b"delimit", delimit=delimit)) as worker,
         DelphiClient(endpoint) as client,
@@ -84,7 +84,7 @@ def test_reply_is_taken_with_and_without_the_empty_frame(endpoint: str, delimit:
 @pytest.mark.parametrize(
     "load", ["one number", "comma", "loadavg", "NULs behind", "rubbish behind"]
 )
-def test_first_token_of_the_load_text_counts(endpoint: str, load: str) -> None:
+def test_broker_uses_the_first_token_of_the_load_text(endpoint: str, load: str) -> None:
     with closing(registered(endpoint, b"load", load=load)) as worker:
         worker.send_heartbeat()
         assert load_becomes(endpoint, b"load", 0.25)
@@ -111,7 +111,7 @@ def test_worker_with_load_minus_one_is_never_chosen(endpoint: str, load: str) ->
 
 
 def load_becomes(endpoint: str, service: bytes, load: float) -> bool:
-    """A worker of this service has this load, within a second."""
+    """Whether a worker of the service gets the load `load` within a second."""
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
         if load in [worker["load"] for worker in ask_json(endpoint, b"mmi.workers", service)]:
@@ -120,7 +120,7 @@ def load_becomes(endpoint: str, service: bytes, load: float) -> bool:
     return False
 
 
-def test_worker_is_given_any_number_of_requests_at_once(endpoint: str) -> None:
+def test_delphi_worker_gets_any_number_of_requests_at_once(endpoint: str) -> None:
     held: list[Frames] = []
     with (
         closing(registered(endpoint, b"many", keep(held))) as worker,
@@ -138,7 +138,7 @@ def test_worker_is_given_any_number_of_requests_at_once(endpoint: str) -> None:
             assert other.reply(b"many") == [b"%d" % number]
 
 
-def test_handle_stands_for_the_delphi_client_and_answers_its_oldest_request(endpoint: str) -> None:
+def test_reply_to_the_handle_of_a_delphi_client_answers_its_oldest_request(endpoint: str) -> None:
     with (
         closing(registered(endpoint, b"oldest", keep([]))) as worker,
         DelphiClient(endpoint) as client,
@@ -180,7 +180,7 @@ def test_late_second_reply_does_not_reach_a_client_of_another_dialect(endpoint: 
 
 
 @pytest.mark.slow
-def test_worker_gets_a_heartbeat_each_interval_whatever_else_is_sent(endpoint: str) -> None:
+def test_busy_delphi_worker_gets_a_heartbeat_each_interval(endpoint: str) -> None:
     beats: list[float] = []
 
     class Listener(DelphiWorker):
@@ -205,7 +205,7 @@ def test_worker_gets_a_heartbeat_each_interval_whatever_else_is_sent(endpoint: s
 
 
 @pytest.mark.slow
-def test_worker_without_heartbeats_is_lost_unless_it_replies(endpoint: str) -> None:
+def test_delphi_worker_without_heartbeats_is_lost_unless_it_replies(endpoint: str) -> None:
     """docs/rules.md.8: 'Any traffic is a heartbeat'; §3 here: 'expiry 5 s'."""
 
     class Mute(DelphiWorker):
@@ -221,7 +221,7 @@ def test_worker_without_heartbeats_is_lost_unless_it_replies(endpoint: str) -> N
         wait_for_service(endpoint, b"talks")
         began = time.monotonic()
         while ask(endpoint, b"mmi.service", b"mute")[0] == b"200":
-            assert time.monotonic() < began + 20.0, "never taken for lost"
+            assert time.monotonic() < began + 20.0, "the worker was never considered lost"
             client.request(b"talks", [b"x"])
             pump(talking, lambda: client.socket.poll(0) != 0)
             assert client.reply(b"talks") == [b"x"]
@@ -232,7 +232,7 @@ def test_worker_without_heartbeats_is_lost_unless_it_replies(endpoint: str) -> N
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_hash_of_zero_is_accepted_only_where_the_setting_says_so(accepted: bool) -> None:
+def test_hash_of_zero_is_accepted_only_with_the_setting(accepted: bool) -> None:
     settings = BrokerSettings(delphi_unverified=accepted)
     with (
         Broker(settings, bind="tcp://127.0.0.1:0") as broker,

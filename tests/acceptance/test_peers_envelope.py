@@ -1,4 +1,4 @@
-"""Clients behind an envelope: correlating REQ sockets, and a proxy between client and broker."""
+"""Requests with an envelope, from correlating REQ sockets and from a proxy before the broker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_correlating_req_socket_gets_the_answer_to_its_last_request_only(workers
         assert peer.call(b"echo-mdp01", [b"asked"]).final == [b"asked"]
 
 
-def test_joined_parts_come_back_behind_the_envelope(workers: str) -> None:
+def test_joined_parts_are_sent_with_the_envelope_of_the_request(workers: str) -> None:
     with Mdp01ReqClient(workers, correlate=True) as peer:
         final = peer.call(b"parts-mdp02", [b"1", b"2"]).final
     assert final == [b"part", b"1", b"part", b"2", b"end"]
@@ -73,6 +73,8 @@ def test_worker_behind_a_proxy_gets_disconnect(proxy: str, worker: str) -> None:
     try:
         assert peer.socket.poll(5000)
         peer.receive()
-        assert peer.registrations == 2  # it was sent away, and tried again
+        assert (
+            peer.registrations == 2
+        )  # the broker sent DISCONNECT, and the worker registered again
     finally:
         peer.close()

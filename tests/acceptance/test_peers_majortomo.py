@@ -1,4 +1,4 @@
-"""PyPI's majortomo 0.2.0 on either side of our broker, and our peers at its broker."""
+"""PyPI's majortomo 0.2.0 as client and worker of our broker, and our peers at its broker."""
 
 from __future__ import annotations
 

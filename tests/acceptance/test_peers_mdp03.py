@@ -1,4 +1,4 @@
-"""What docs/spec/mdp-0.3.md promises, seen by raw sockets written from that page alone."""
+"""The rules of docs/spec/mdp-0.3.md, tested by raw sockets written only from that page."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from tests.peers.mdp03 import (
 )
 
 
-class Hand(Mdp03Worker):
-    """A worker moved by hand: keeps what comes, and answers when the test says so."""
+class ManualWorker(Mdp03Worker):
+    """A worker that stores each message; the test takes messages and sends the replies."""
 
     def open(self) -> None:
         self.inbox: list[tuple[Header, Frames]] = []
@@ -55,7 +55,7 @@ class Hand(Mdp03Worker):
             self.welcome = header
 
     def take(self, command: int, seconds: float = 5.0) -> tuple[Header, Frames]:
-        """The first message with this command; what came before it is dropped."""
+        """Return the first message with this command, and drop the messages before it."""
         until = time.monotonic() + seconds
         while True:
             while self.inbox:
@@ -67,16 +67,16 @@ class Hand(Mdp03Worker):
             self.receive()
 
 
-Join = Callable[..., Hand]
+Join = Callable[..., ManualWorker]
 
 
 @pytest.fixture
 def join(endpoint: str) -> Iterator[Join]:
-    """Registers workers by hand, and closes them."""
-    workers: list[Hand] = []
+    """A function that registers a ManualWorker. The workers are closed at the end."""
+    workers: list[ManualWorker] = []
 
-    def one(service: bytes, capacity: int = 1) -> Hand:
-        workers.append(Hand(endpoint, service, echo, capacity=capacity))
+    def one(service: bytes, capacity: int = 1) -> ManualWorker:
+        workers.append(ManualWorker(endpoint, service, echo, capacity=capacity))
         workers[-1].take(WELCOME)
         return workers[-1]
 
@@ -108,7 +108,7 @@ def test_first_ready_is_answered_with_welcome_and_later_ones_are_not(endpoint: s
         assert peer.rest(0.1) == []
 
 
-def test_worker_sees_what_is_left_of_the_deadline_and_the_clients_handle(
+def test_request_to_a_worker_has_the_remaining_time_and_the_clients_handle(
     join: Join, client: Mdp03Client
 ) -> None:
     worker = join(b"look", capacity=2)
@@ -146,7 +146,9 @@ def test_worker_never_gets_more_than_its_capacity(join: Join, client: Mdp03Clien
     assert worker.take(REQUEST)[1] == [b"4"]
 
 
-def test_status_and_sentence_of_a_worker_reach_the_client(join: Join, client: Mdp03Client) -> None:
+def test_client_receives_the_status_and_the_explanation_of_a_worker(
+    join: Join, client: Mdp03Client
+) -> None:
     worker = join(b"raises")
     id = client.request(b"raises", [])
     worker.send([write(FINAL, code=500, id=worker.take(REQUEST)[0].id), b"ValueError: no"])
@@ -155,7 +157,7 @@ def test_status_and_sentence_of_a_worker_reach_the_client(join: Join, client: Md
     assert (caught.value.status, caught.value.body) == (500, [b"ValueError: no"])
 
 
-def test_fail_fast_is_refused_at_once_where_nobody_serves(client: Mdp03Client) -> None:
+def test_fail_fast_request_is_refused_at_once_without_a_worker(client: Mdp03Client) -> None:
     with pytest.raises(FailedError) as caught:
         client.finish(client.request(b"nobody-here", [b"x"], flags=FAIL_FAST), timeout=1.0)
     assert caught.value.status == 503
@@ -177,7 +179,9 @@ def test_deadline_ends_a_call_with_503_without_a_worker_and_408_with_one(
     assert worker.take(CANCEL)[0].id == dispatch.id
 
 
-def test_cancel_is_answered_499_and_told_to_the_worker(join: Join, client: Mdp03Client) -> None:
+def test_cancel_is_answered_499_and_forwarded_to_the_worker(
+    join: Join, client: Mdp03Client
+) -> None:
     worker = join(b"cancelled")
     id = client.request(b"cancelled", [])
     dispatch, _ = worker.take(REQUEST)
@@ -188,7 +192,7 @@ def test_cancel_is_answered_499_and_told_to_the_worker(join: Join, client: Mdp03
     assert worker.take(CANCEL)[0].id == dispatch.id
     other = client.request(b"cancelled", [b"next"])
     with pytest.raises(AssertionError, match="no command"):
-        worker.take(REQUEST, seconds=0.2)  # the slot comes back by FINAL alone
+        worker.take(REQUEST, seconds=0.2)  # only the FINAL frees the slot
     worker.send([write(FINAL, code=499, id=dispatch.id)])
     worker.answer(worker.take(REQUEST)[0].id, [[b"done"]])
     assert client.finish(other).final == [b"done"]
@@ -219,7 +223,7 @@ def test_rejected_request_goes_to_the_other_worker_even_under_once(
     assert caught.value.status == 503
 
 
-def test_workers_metadata_pass_byte_for_byte_both_ways(join: Join, client: Mdp03Client) -> None:
+def test_metadata_of_requests_and_replies_pass_unchanged(join: Join, client: Mdp03Client) -> None:
     worker = join(b"typed")
     asked, told = b"\x81\xa4type\xa4text", b"\x81\xa4type\xa3png"
     client.send([write(REQUEST, flags=METADATA, id=9, service=b"typed", metadata=asked)])
@@ -250,7 +254,7 @@ def test_lost_workers_request_is_dispatched_again_with_its_attempt(
     assert client.rest(0.05) == []
 
 
-def test_hello_is_welcomed_and_heartbeats_go_both_ways() -> None:
+def test_hello_is_answered_with_welcome_and_both_sides_send_heartbeats() -> None:
     settings = BrokerSettings(client_interval=0.2)
     with (
         Broker(settings, bind="tcp://127.0.0.1:0") as broker,
@@ -265,23 +269,24 @@ def test_hello_is_welcomed_and_heartbeats_go_both_ways() -> None:
             peer.send([write(HEARTBEAT)])
         silent_since = time.monotonic()
         while peer.next(timeout=1.0)[0].command == HEARTBEAT:
-            assert time.monotonic() < silent_since + 2.0, "never taken for lost"
+            assert time.monotonic() < silent_since + 2.0, "the client was never considered lost"
 
 
 def present(peer: Mdp03Client) -> None:
-    """Says HELLO, and hears WELCOME."""
+    """Send HELLO and receive WELCOME."""
     peer.send([write(HELLO)])
     assert peer.next()[0].command == WELCOME
 
 
 def asked(peer: Mdp03Client) -> None:
-    """What was said before on this connection has been heard, for the question behind it is."""
+    """Wait until the broker has handled all earlier messages of this connection.
+
+    It handles the messages of a connection in order, so the reply to a last request shows it.
+    """
     peer.call(b"mmi.service", [b"x"])
 
 
-def test_event_on_a_topic_reaches_who_subscribed_and_nobody_else(
-    endpoint: str, client: Mdp03Client
-) -> None:
+def test_event_on_a_topic_reaches_its_subscribers_only(endpoint: str, client: Mdp03Client) -> None:
     with Mdp03Client(endpoint) as reader, Mdp03Client(endpoint) as other:
         for peer, pattern in ((reader, b"prices.*"), (other, b"weather.>")):
             present(peer)

@@ -1,4 +1,4 @@
-"""npm's zeromq 6.8.0 in short scripts on either side of our broker."""
+"""Scripts with npm's zeromq 6.8.0 as clients and workers of our broker."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_node_worker_streams_parts(endpoint: str, script: str) -> None:
     assert answer == ([[b"1"], [b"2"], [b"3"]], [b"end"])
 
 
-def test_node_worker_comes_back_to_a_restarted_broker(tmp_path: Path) -> None:
+def test_node_worker_registers_again_after_a_restart_of_the_broker(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/broker"
     argv = (node(), str(NODE / "mdp03-worker.js"), endpoint, "back")
     with running(*argv, ready="") as program:

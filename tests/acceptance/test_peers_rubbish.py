@@ -1,6 +1,6 @@
-"""Rubbish on the socket is counted by reason, answered as the protocols say, and nothing else.
+"""An invalid message is counted by reason, is answered as the protocol requires, and has no effect.
 
-An honest worker and an honest client stay connected all the while, and notice nothing.
+A valid worker and a valid client stay connected during the tests and are not affected.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tests.peers.rubbish import NAME, RUBBISH, Rubbish, mutation
 
 
 @pytest.fixture(scope="module")
-def pelted() -> Iterator[str]:
-    """A broker for rubbish alone, with one honest worker."""
+def own_endpoint() -> Iterator[str]:
+    """A broker that only these tests use, with one valid worker."""
     with Broker(BrokerSettings(), bind="tcp://127.0.0.1:0") as broker:
         endpoint = broker.endpoints[0]
         served = f"{NAME.decode()}=echo"
@@ -34,19 +34,19 @@ def pelted() -> Iterator[str]:
 
 
 @pytest.fixture
-def honest(pelted: str) -> Iterator[None]:
-    """Honest traffic works before and after, on the same connections."""
-    with mdp03.Mdp03Client(pelted) as client:
+def valid_traffic(own_endpoint: str) -> Iterator[None]:
+    """Check that a valid call works before and after the test, over the same connections."""
+    with mdp03.Mdp03Client(own_endpoint) as client:
         assert client.call(NAME, [b"before"]) == Answer([], [b"before"])
-        (worker,) = ask_json(pelted, b"mmi.workers", NAME)
+        (worker,) = ask_json(own_endpoint, b"mmi.workers", NAME)
         yield
         assert client.call(NAME, [b"after"]) == Answer([], [b"after"])
         assert client.rest(0.02) == []
-        assert [w["id"] for w in ask_json(pelted, b"mmi.workers", NAME)] == [worker["id"]]
+        assert [w["id"] for w in ask_json(own_endpoint, b"mmi.workers", NAME)] == [worker["id"]]
 
 
 class Counters:
-    """`dropped` and `refused` of mmi.stats, as differences from the beginning."""
+    """`dropped` and `refused` of mmi.stats, as differences from their values at the start."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -64,11 +64,11 @@ class Counters:
 
 
 @pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH.keys())
-def test_rubbish_is_counted_by_reason_and_nothing_else_happens(
-    pelted: str, honest: None, rubbish: Rubbish
+def test_rubbish_is_counted_by_reason_and_has_no_other_effect(
+    own_endpoint: str, valid_traffic: None, rubbish: Rubbish
 ) -> None:
-    counters = Counters(pelted)
-    with Client(pelted) as peer:
+    counters = Counters(own_endpoint)
+    with Client(own_endpoint) as peer:
         peer.send(rubbish.frames)
         if rubbish.reason:
             counters.wait("dropped", {rubbish.reason: 1})
@@ -77,24 +77,26 @@ def test_rubbish_is_counted_by_reason_and_nothing_else_happens(
         if isinstance(rubbish.answer, int):
             header = mdp03.read(frames := peer.receive())
             assert (header.command, header.code) == (mdp03.FINAL, rubbish.answer)
-            assert frames[1].decode()  # a sentence
+            assert frames[1].decode()  # the explanation
         elif rubbish.answer is not None:
             assert peer.receive() == rubbish.answer
         assert peer.rest(0.02) == []
 
 
 @pytest.mark.parametrize("name", [b"mmi.service", b"mmi.stats", b"mmi.", b"mmi.mine"])
-def test_claimed_management_names_are_still_the_brokers(pelted: str, name: bytes) -> None:
-    with Client(pelted) as thief:
+def test_worker_that_registers_a_management_name_is_disconnected(
+    own_endpoint: str, name: bytes
+) -> None:
+    with Client(own_endpoint) as thief:
         thief.send([b"MDPW02", b"\x01", name])
         assert thief.receive() == [b"MDPW02", b"\x06"]
-        assert ask(pelted, b"mmi.service", name)[0] in (b"200", b"404")
-        assert ask(pelted, b"mmi.stats")[0] == b"200"
+        assert ask(own_endpoint, b"mmi.service", name)[0] in (b"200", b"404")
+        assert ask(own_endpoint, b"mmi.stats")[0] == b"200"
         assert thief.rest(0.02) == []
 
 
-class Deaf(rfc.Mdp02Worker):
-    """Keeps the addresses of its requests and answers nothing by itself."""
+class SilentWorker(rfc.Mdp02Worker):
+    """A worker that stores the addresses of its requests and sends no replies itself."""
 
     addresses: list[bytes]
 
@@ -106,24 +108,26 @@ class Deaf(rfc.Mdp02Worker):
         self.addresses.append(address)
 
 
-def turn(worker: Worker, until: Callable[[], bool], seconds: float = 5.0) -> None:
+def run_until(worker: Worker, until: Callable[[], bool], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
     while not until():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition was never true"
         worker.socket.poll(20)
         worker.receive()
 
 
-def test_reply_with_another_workers_address_is_refused(pelted: str, honest: None) -> None:
-    counters = Counters(pelted)
+def test_reply_with_another_workers_address_is_refused(
+    own_endpoint: str, valid_traffic: None
+) -> None:
+    counters = Counters(own_endpoint)
     with (
-        closing(Deaf(pelted, b"deaf", echo)) as owner,
-        closing(Deaf(pelted, b"other", echo)) as thief,
-        rfc.Mdp02Client(pelted) as client,
+        closing(SilentWorker(own_endpoint, b"deaf", echo)) as owner,
+        closing(SilentWorker(own_endpoint, b"other", echo)) as thief,
+        rfc.Mdp02Client(own_endpoint) as client,
     ):
-        wait_for_service(pelted, b"other")
+        wait_for_service(own_endpoint, b"other")
         client.send([b"MDPC02", b"\x01", b"deaf", b"question"])
-        turn(owner, lambda: bool(owner.addresses))
+        run_until(owner, lambda: bool(owner.addresses))
         thief.send_part(thief.final, owner.addresses[0], [b"stolen"])
         counters.wait("dropped", {"unasked-reply": 1})
         assert client.rest(0.02) == []
@@ -131,14 +135,16 @@ def test_reply_with_another_workers_address_is_refused(pelted: str, honest: None
         assert client.receive() == [b"MDPC02", b"\x03", b"deaf", b"true"]
 
 
-def test_second_final_for_one_request_never_reaches_the_client(pelted: str, honest: None) -> None:
-    counters = Counters(pelted)
+def test_second_final_for_one_request_never_reaches_the_client(
+    own_endpoint: str, valid_traffic: None
+) -> None:
+    counters = Counters(own_endpoint)
     with (
-        closing(Deaf(pelted, b"twice", echo)) as worker,
-        rfc.Mdp02Client(pelted) as client,
+        closing(SilentWorker(own_endpoint, b"twice", echo)) as worker,
+        rfc.Mdp02Client(own_endpoint) as client,
     ):
         client.send([b"MDPC02", b"\x01", b"twice", b"question"])
-        turn(worker, lambda: bool(worker.addresses))
+        run_until(worker, lambda: bool(worker.addresses))
         for text in (b"first", b"second"):
             worker.send_part(worker.final, worker.addresses[0], [text])
         worker.send_part(worker.partial, worker.addresses[0], [b"third"])
@@ -147,48 +153,52 @@ def test_second_final_for_one_request_never_reaches_the_client(pelted: str, hone
         assert client.rest(0.02) == []
 
 
-def test_reply_with_an_id_that_a_worker_does_not_hold_is_refused(pelted: str, honest: None) -> None:
-    counters = Counters(pelted)
-    with closing(mdp03.Mdp03Worker(pelted, b"guesser", echo)) as worker:
+def test_reply_with_an_id_that_a_worker_does_not_hold_is_refused(
+    own_endpoint: str, valid_traffic: None
+) -> None:
+    counters = Counters(own_endpoint)
+    with closing(mdp03.Mdp03Worker(own_endpoint, b"guesser", echo)) as worker:
         worker.wait_until_welcome()
         for guess in (1, 7, (1 << 63) + 1, (1 << 64) - 1):
             worker.send([mdp03.write(mdp03.FINAL, code=200, id=guess), b"guess"])
         counters.wait("dropped", {"late-part": 2, "unasked-reply": 2})
 
 
-def test_worker_that_sends_rubbish_is_lost_and_another_does_its_work(pelted: str) -> None:
+def test_request_of_a_worker_that_sends_rubbish_goes_to_another_worker(own_endpoint: str) -> None:
     with (
-        closing(Deaf(pelted, b"mad", echo)) as mad,
-        rfc.Mdp02Client(pelted) as client,
+        closing(SilentWorker(own_endpoint, b"mad", echo)) as mad,
+        rfc.Mdp02Client(own_endpoint) as client,
     ):
         client.send([b"MDPC02", b"\x01", b"mad", b"question"])
-        turn(mad, lambda: bool(mad.addresses))
+        run_until(mad, lambda: bool(mad.addresses))
         mad.send([b"MDPW02", b"\x09", b"?"])
         assert mad.socket.poll(5000)
         assert mad.socket.recv_multipart() == [b"MDPW02", b"\x06"]
-        with closing(rfc.Mdp02Worker(pelted, b"mad", echo)) as sane:
-            turn(sane, lambda: sane.served == 1)
+        with closing(rfc.Mdp02Worker(own_endpoint, b"mad", echo)) as sane:
+            run_until(sane, lambda: sane.served == 1)
             assert client.receive() == [b"MDPC02", b"\x03", b"mad", b"question"]
 
 
-def test_wrong_hash_from_a_known_delphi_worker_is_counted_and_no_more(
-    pelted: str, honest: None
+def test_message_with_a_wrong_hash_from_a_known_delphi_worker_is_only_counted(
+    own_endpoint: str, valid_traffic: None
 ) -> None:
-    counters = Counters(pelted)
-    with closing(delphi.DelphiWorker(pelted, b"hashless", echo)) as worker:
-        turn(worker, lambda: bool(worker.ids))
+    counters = Counters(own_endpoint)
+    with closing(delphi.DelphiWorker(own_endpoint, b"hashless", echo)) as worker:
+        run_until(worker, lambda: bool(worker.ids))
         worker.send([b"", delphi.HEARTBEAT, b"hashless", b"0.5", b"\0\0\0\0"])
         counters.wait("dropped", {"wrong-hash": 1})
-        assert ask(pelted, b"mmi.service", b"hashless")[0] == b"200"
+        assert ask(own_endpoint, b"mmi.service", b"hashless")[0] == b"200"
         assert not worker.socket.poll(50)
 
 
-def test_a_storm_of_mutated_messages_leaves_honest_traffic_alone(pelted: str, honest: None) -> None:
+def test_thousands_of_mutated_messages_do_not_affect_valid_traffic(
+    own_endpoint: str, valid_traffic: None
+) -> None:
     seed = int(os.environ.get("MAJORDOMUS_SEED", "2026"))
     rng = random.Random(seed)
-    counters = Counters(pelted)
-    with ExitStack() as stack, mdp03.Mdp03Client(pelted) as client:
-        peers = [stack.enter_context(Client(pelted)) for _ in range(20)]
+    counters = Counters(own_endpoint)
+    with ExitStack() as stack, mdp03.Mdp03Client(own_endpoint) as client:
+        peers = [stack.enter_context(Client(own_endpoint)) for _ in range(20)]
         for number in range(5000):
             peer = rng.choice(peers)
             peer.send(mutation(rng))
@@ -213,11 +223,11 @@ def test_a_storm_of_mutated_messages_leaves_honest_traffic_alone(pelted: str, ho
     ],
     ids=["nothing", "HTTP", "noise", "half a greeting", "rubbish behind a greeting"],
 )
-def test_connection_that_is_no_zeromq_changes_nothing(
-    pelted: str, honest: None, greeting: bytes
+def test_connection_that_is_not_zeromq_has_no_effect(
+    own_endpoint: str, valid_traffic: None, greeting: bytes
 ) -> None:
-    host, _, port = pelted.removeprefix("tcp://").rpartition(":")
+    host, _, port = own_endpoint.removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port)), timeout=5.0) as connection:
         connection.sendall(greeting)
-        with mdp03.Mdp03Client(pelted) as client:
+        with mdp03.Mdp03Client(own_endpoint) as client:
             assert client.call(NAME, [b"meanwhile"]).final == [b"meanwhile"]

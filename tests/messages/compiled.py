@@ -1,4 +1,4 @@
-"""What protoc makes of .proto text: descriptors and message classes nobody here wrote."""
+"""Runs protoc on .proto text: descriptors and message classes independent of majordomus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ protoc = pytest.importorskip("grpc_tools.protoc")
 
 
 def compile_text(text: str, **others: str) -> descriptor_pb2.FileDescriptorSet:
-    """The descriptors of `text` (test.proto) and of what it imports, `others` by their names."""
+    """Compile `text` as test.proto and return its descriptors and those of its imports.
+
+    `others`: the imported texts, by their names without `.proto`.
+    """
     with TemporaryDirectory() as folder:
         for name, content in {"test": text, **others}.items():
             (Path(folder) / f"{name}.proto").write_text(content, "utf-8")
@@ -34,7 +37,7 @@ def compile_text(text: str, **others: str) -> descriptor_pb2.FileDescriptorSet:
 
 
 def compile_classes(text: str) -> dict[str, Any]:
-    """Message classes by their simple names."""
+    """Compile `text` and return the message classes by their simple names."""
     pool = descriptor_pool.DescriptorPool()
     found = compile_text(text)
     for file in found.file:
@@ -44,7 +47,7 @@ def compile_classes(text: str) -> dict[str, Any]:
 
 
 def bare(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """`file` without what protoc adds for other purposes than the wire."""
+    """A copy of `file` without everything that does not affect the encoding."""
     copied = descriptor_pb2.FileDescriptorProto.FromString(file.SerializeToString())
     copied.name = ""
     copied.ClearField("options")
@@ -58,7 +61,9 @@ def bare(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescrip
 
 
 def _strip(message: descriptor_pb2.DescriptorProto) -> None:
-    in_order = sorted(message.field, key=lambda field: field.number)  # a oneof stands together
+    in_order = sorted(
+        message.field, key=lambda field: field.number
+    )  # protoc keeps the fields of a oneof together
     message.ClearField("field")
     message.field.extend(in_order)
     for field in message.field:

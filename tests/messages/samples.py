@@ -1,4 +1,4 @@
-"""Records for the tests: the original's own sample types, and one that has every kind of field."""
+"""Records for the tests: DelphiZeroMQ's sample types, and one with every kind of field."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PhoneNumber:
 
 @record
 class Person:
-    """As the original's unit tests have it."""
+    """As DelphiZeroMQ's unit tests declare it."""
 
     name: Annotated[str, 1]
     id: Annotated[uint32, 2]

@@ -1,4 +1,4 @@
-"""Bodies: annotations as decoders and encoders, and the 400 that names the field."""
+"""Bodies: the decoders and encoders of annotations, and the 400 that names the field."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Point:
     y: int
 
 
-# -- both ways
+# -- encoding and decoding
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ class Point:
         (Message, Message([b"a", b"b"]), ""),
     ],
 )
-def test_value_comes_back_from_its_body(annotation: Any, value: Any, type: str) -> None:
+def test_value_is_decoded_from_its_encoded_body(annotation: Any, value: Any, type: str) -> None:
     encode, decode = encoder_for(annotation), decoder_for(annotation)
     assert encode.type == decode.type == type
     body = encode(value)
@@ -71,7 +71,7 @@ def test_value_comes_back_from_its_body(annotation: Any, value: Any, type: str) 
         (list[User], [User(1)]),
     ],
 )
-def test_value_comes_back_from_json_too(annotation: Any, value: Any) -> None:
+def test_value_is_decoded_from_its_body_in_json(annotation: Any, value: Any) -> None:
     encode, decode = encoder_for(annotation), decoder_for(annotation)
     body = encode(value, JSON)
     assert body.type == JSON
@@ -81,7 +81,7 @@ def test_value_comes_back_from_json_too(annotation: Any, value: Any) -> None:
         assert decode.like(body.frames) == JSON
 
 
-def test_json_of_a_record_has_its_own_names() -> None:
+def test_json_of_a_record_has_the_names_of_its_fields() -> None:
     (written,) = encoder_for(Person)(ERIK, JSON).frames
     assert json.loads(written) == {
         "name": "Erik",
@@ -91,26 +91,26 @@ def test_json_of_a_record_has_its_own_names() -> None:
     }
 
 
-def test_number_that_begins_like_json_is_a_number() -> None:
+def test_msgpack_number_equal_to_a_bracket_is_not_decoded_as_json() -> None:
     for number in (0x5B, 0x7B):
         assert decoder_for(int)([bytes([number])]) == number
 
 
-def test_names_of_encodings_are_read_as_people_write_them() -> None:
+def test_decoder_accepts_aliases_and_parameters_of_a_content_type() -> None:
     decode = decoder_for(Person)
     for name in ("application/x-protobuf", "Application/Protobuf; proto=Person"):
         assert decode([ERIK.to_bytes()], name) == ERIK
     assert decoder_for(User)([msgspec.msgpack.encode(User(5))], "application/x-msgpack") == User(5)
 
 
-def test_no_frame_is_an_empty_one() -> None:
+def test_body_without_frames_is_decoded_as_an_empty_frame() -> None:
     assert decoder_for(Person)([]) == Person("", 0, "")
     assert decoder_for(str)([]) == ""
     assert decoder_for(bytes)([]) == b""
     assert decoder_for(bytes)([b"a", b"b"]) == b"ab"
 
 
-def test_like_is_what_an_answer_should_be() -> None:
+def test_reply_has_the_encoding_of_the_request() -> None:
     assert decoder_for(Person).like([b"{}"]) == JSON
     assert decoder_for(Person).like([b""]) == PROTOBUF
     assert decoder_for(bytes).like([b"{}"], JSON) == ""
@@ -122,20 +122,20 @@ def test_like_is_what_an_answer_should_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotation", "frames", "type", "said"),
+    ("annotation", "frames", "type", "expected"),
     [
         (Person, [b"\x0a\x05ab"], "", "Person.name: 5 bytes announced"),
-        (Person, [b"\x22\x03\x0a\x01\xff"], "", "Person.phone.number: no UTF-8"),
+        (Person, [b"\x22\x03\x0a\x01\xff"], "", "Person.phone.number: not UTF-8"),
         (Person, [b"\x08\x05"], "", "Person.name: varint on the wire, expected length-delimited"),
         (Person, [b"\x22\x02\x08\x05"], "", "Person.phone.number: varint on the wire"),
         (Person, [b'{"id": "x"}'], "", "id"),
         (Person, [b'{"id":'], "", "Person: "),
         (Person, [b"\xff\xff"], JSON, "Person: "),
-        (Person, [b"", b""], "", "one body frame expected, 2 came"),
-        (Person, [b""], "text/csv", "the body is text/csv; this service takes application/pro"),
-        (Timestamp, [b"\x08"], "", "Timestamp.seconds: the bytes end within a number"),
+        (Person, [b"", b""], "", "expected one body frame, got 2"),
+        (Person, [b""], "text/csv", "the body is text/csv; this service accepts application/pro"),
+        (Timestamp, [b"\x08"], "", "Timestamp.seconds: the bytes end within a varint"),
         (Timestamp, [b'"x"'], JSON, "Timestamp"),
-        (struct_pb2.Value, [b"\x1a\x01\xff"], "", "Value.string_value: no UTF-8"),
+        (struct_pb2.Value, [b"\x1a\x01\xff"], "", "Value.string_value: not UTF-8"),
         (User, [b'{"id": "x"}'], "", "Expected `int`, got `str` - at `$.id`"),
         (User, [b'{"id": 1}x'], "", "trailing characters"),
         (User, [msgspec.msgpack.encode({"id": "x"})], "", "got `str` - at `$.id`"),
@@ -143,20 +143,20 @@ def test_like_is_what_an_answer_should_be() -> None:
         (User, [b"\xc1"], "", ""),
         (User, [], "", "truncated"),
         (int, [b"\xa1x"], "", "Expected `int`, got `str`"),
-        (str, [b"a\xff"], "", "the body is no UTF-8: invalid start byte at byte 1"),
-        (str, [b"a"], JSON, "the body is application/json; this service takes text/plain"),
+        (str, [b"a\xff"], "", "the body is not UTF-8: invalid start byte at byte 1"),
+        (str, [b"a"], JSON, "the body is application/json; this service accepts text/plain"),
     ],
 )
 def test_bad_body_gets_400_that_names_the_field(
-    annotation: Any, frames: list[bytes], type: str, said: str
+    annotation: Any, frames: list[bytes], type: str, expected: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
         decoder_for(annotation)(frames, type)
     assert caught.value.status == 400
-    assert said in caught.value.text
+    assert expected in caught.value.text
 
 
-def test_refusal_by_the_record_itself_is_400() -> None:
+def test_error_raised_by_the_record_itself_is_400() -> None:
     @record
     class Even:
         number: Annotated[int, 1]
@@ -178,14 +178,14 @@ def test_refusal_by_the_record_itself_is_400() -> None:
         decoder_for(When)([b"\x0a" + bytes([len(far)]) + far])
 
 
-def test_unknown_fields_are_no_offence() -> None:
+def test_body_with_unknown_fields_is_accepted() -> None:
     data = ERIK.to_bytes() + b"\xa0\x06\x05"
     value = decoder_for(Person)([data])
     assert value == ERIK
     assert value.to_bytes() == data
 
 
-# -- our own mistakes
+# -- errors of the service
 
 
 class Plain:
@@ -193,7 +193,7 @@ class Plain:
 
 
 @pytest.mark.parametrize("annotation", [Plain, "Person"])
-def test_annotation_that_is_no_body_is_refused(annotation: Any) -> None:
+def test_annotation_that_cannot_be_a_body_is_rejected(annotation: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot be a body"):
         decoder_for(annotation)
     with pytest.raises(ConfigurationError):
@@ -201,12 +201,12 @@ def test_annotation_that_is_no_body_is_refused(annotation: Any) -> None:
 
 
 @pytest.mark.parametrize("annotation", [Person, Timestamp, User])
-def test_answer_of_another_class_than_announced_is_a_type_error(annotation: Any) -> None:
-    with pytest.raises(TypeError, match=f"dict given, {annotation.__name__} announced"):
+def test_encoder_raises_type_error_for_a_value_of_another_class(annotation: Any) -> None:
+    with pytest.raises(TypeError, match=f"expected {annotation.__name__}, got dict"):
         encoder_for(annotation)({})
 
 
-def test_answer_that_does_not_fit_names_its_field() -> None:
+def test_encoder_names_the_field_whose_value_does_not_fit() -> None:
     with pytest.raises(RecordError, match=r"Person\.id"):
         encoder_for(Person)(Person("", "x", ""))  # type: ignore[arg-type]
 
@@ -237,7 +237,7 @@ def test_struct_can_be_encoded_as_json() -> None:
     assert encode_body(User(5), JSON) == Body([b'{"id":5,"name":""}'], JSON)
 
 
-def test_bodies_do_without_protobuf_until_somebody_has_a_message() -> None:
+def test_bodies_do_not_import_protobuf_before_it_is_needed() -> None:
     script = (
         "import sys, majordomus.messages.bodies as bodies\n"
         "bodies.decoder_for(str), bodies.decoder_for(int), bodies.encode_body({})\n"

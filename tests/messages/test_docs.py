@@ -1,4 +1,4 @@
-"""The pages about messages and records are true: their programs run, their tables name what is."""
+"""The pages about messages and records: their programs run, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -56,16 +56,18 @@ zsocket_set_curve_serverkey zcert_new zcert_load zcert_destroy zcert_save zcert_
 
 
 @pytest.mark.parametrize("page", ["messages", "records", "czmq"])
-def test_program_of_the_page_runs_and_shows_what_the_page_shows(page: str, tmp_path: Path) -> None:
+def test_program_of_a_page_runs_and_gives_the_results_that_the_page_shows(
+    page: str, tmp_path: Path
+) -> None:
     run_page(DOCS / f"{page}.md", tmp_path)
 
 
 @pytest.mark.parametrize("name", [*PASCAL, *CZMQ])
-def test_name_of_the_originals_list_is_in_the_table(name: str) -> None:
+def test_every_name_of_pascalzmq_and_czmq_is_in_the_table(name: str) -> None:
     assert f"`{name}`" in TABLE
 
 
-def test_every_name_of_ours_in_the_table_is_there() -> None:
+def test_every_name_of_majordomus_in_the_table_exists() -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         known: dict[str, Any] = {
             "Message": Message,
@@ -87,7 +89,7 @@ def _resolve(name: str, known: dict[str, Any]) -> None:
     value = known[first]
     for part in rest:
         if isinstance(value, zmq.Socket | zmq.Context) and hasattr(zmq, part.upper()):
-            return  # an option: some can only be set
+            return  # a socket option: some can be set but not read
         assert part in dir(value) or hasattr(value, part), name
         value = getattr(value, part, None)
 

@@ -1,4 +1,4 @@
-"""Frame: one value to bytes and back, exactly or not at all."""
+"""Frame: one value is encoded and decoded exactly, or an error is raised."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def test_number_is_little_endian_and_of_its_size(kind: str, value: float, data: 
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NUMBERS if "int" in kind])
-def test_number_that_does_not_fit_is_refused(kind: str) -> None:
+def test_number_that_does_not_fit_is_rejected(kind: str) -> None:
     bits = NUMBERS[kind].size * 8
     for value in (1 << bits, -(1 << bits), 1.5, "1"):
         with pytest.raises(FrameError, match=f"does not fit {kind}"):
             Frame.of_number(kind, value)  # type: ignore[arg-type]
 
 
-def test_single_beyond_its_range_is_refused() -> None:
+def test_single_out_of_range_is_rejected() -> None:
     with pytest.raises(FrameError, match="single"):
         Frame.of_single(1e300)
 
 
-def test_frame_is_bytes_with_the_originals_readings() -> None:
+def test_frame_is_bytes_with_pascalzmqs_conversions() -> None:
     assert Frame(b"ab") == b"ab"
     assert Frame(b"\xab\xcd").to_hex() == "ABCD"
     assert Frame(b"abc").size == 3
@@ -79,11 +79,11 @@ def test_frame_is_bytes_with_the_originals_readings() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_text_comes_back(text: str) -> None:
+def test_text_is_decoded_from_its_frame(text: str) -> None:
     assert Frame.of_str(text).as_str() == text
 
 
-def test_bytes_that_are_no_text_say_where() -> None:
+def test_error_for_invalid_utf8_names_the_byte() -> None:
     with pytest.raises(FrameError, match=r"3 bytes, expected UTF-8: invalid start byte at byte 2"):
         Frame(b"ab\xff").as_str()
 
@@ -107,7 +107,7 @@ def test_enum_has_the_smallest_size_that_holds_its_members(
     assert enum_size(sized(*values)) == size
 
 
-def test_enum_comes_back_as_its_member() -> None:
+def test_enum_is_decoded_as_its_member() -> None:
     assert Frame.of_enum(PhoneType.WORK) == b"\x02"
     assert Frame(b"\x02").as_enum(PhoneType) is PhoneType.WORK
     assert Frame.of_enum(PhoneType.WORK, 4).hex() == "02000000"
@@ -119,31 +119,31 @@ def test_enum_comes_back_as_its_member() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "said"),
+    ("read", "expected"),
     [
-        (lambda: Frame(b"\x07").as_enum(PhoneType), "7 is no member of PhoneType"),
+        (lambda: Frame(b"\x07").as_enum(PhoneType), "7 is not a member of PhoneType"),
         (lambda: Frame(b"\x00\x00").as_enum(PhoneType), "2 bytes, expected 1 .PhoneType."),
         (lambda: Frame(b"\x00").as_enum(), "needs its type or its size"),
         (lambda: Frame(b"\x00").as_enum(size=2), "1 bytes, expected 2 .enum."),
         (lambda: Frame(b"a").as_enum(Text), "no integer members"),
-        (lambda: Frame.of_enum(5), "give its size"),
+        (lambda: Frame.of_enum(5), "pass its size"),
         (lambda: Frame.of_enum(256, 1), "does not fit 1 bytes"),
         (lambda: enum_size(Empty), "no integer members"),
-        (lambda: enum_size(sized(0, 1 << 40)), "beyond 4 bytes"),
+        (lambda: enum_size(sized(0, 1 << 40)), "more than 4 bytes"),
     ],
 )
-def test_enum_that_is_none_says_why(read: Any, said: str) -> None:
-    with pytest.raises(FrameError, match=said):
+def test_invalid_enum_raises_an_error_with_the_reason(read: Any, expected: str) -> None:
+    with pytest.raises(FrameError, match=expected):
         read()
 
 
-def test_record_comes_back() -> None:
+def test_record_is_decoded_from_its_frame() -> None:
     phone = PhoneNumber("5", PhoneType.WORK)
     assert Frame.of_record(phone).as_record(PhoneNumber) == phone
     with pytest.raises(FrameError, match=r"2 bytes, expected PhoneNumber: PhoneNumber.number: 5"):
         Frame(b"\x0a\x05").as_record(PhoneNumber)
     for wrong in (5, "x", None):
-        with pytest.raises(FrameError, match="is no record"):
+        with pytest.raises(FrameError, match="is not a record"):
             Frame.of_record(wrong)  # type: ignore[arg-type]
-    with pytest.raises(FrameError, match="int is no record"):
+    with pytest.raises(FrameError, match="int is not a record"):
         Frame(b"\x05").as_record(int)

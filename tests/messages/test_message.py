@@ -1,4 +1,4 @@
-"""Message: a stack of frames, its errors, and its way through sockets of every type."""
+"""Message: a stack of frames, its errors, and sending it over sockets of every type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FRAMES = st.lists(st.binary(max_size=9), max_size=12)
 # -- a stack
 
 
-def test_what_is_pushed_last_is_popped_first() -> None:
+def test_last_pushed_frame_is_popped_first() -> None:
     message = Message()
     message.push(b"last")
     message.push_str("middle")
@@ -67,7 +67,7 @@ def test_enum_and_record_are_pushed_peeked_and_popped() -> None:
     assert not message
 
 
-def test_protobuf_message_is_a_record_too() -> None:
+def test_protobuf_message_is_pushed_and_popped_as_a_record() -> None:
     message = Message()
     message.push_record(Timestamp(seconds=5))
     assert message.pop_record(Timestamp) == Timestamp(seconds=5)
@@ -83,7 +83,7 @@ def test_bytes_of_any_buffer_become_bytes() -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, "text", None, 1.5, ["x"]])
-def test_what_is_no_bytes_is_no_frame(wrong: Any) -> None:
+def test_frame_that_is_not_bytes_is_rejected(wrong: Any) -> None:
     with pytest.raises(TypeError):
         Message([wrong])
     with pytest.raises(TypeError):
@@ -91,7 +91,7 @@ def test_what_is_no_bytes_is_no_frame(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [b"ab", "ab", bytearray(b"ab")])
-def test_one_frame_is_no_list_of_frames(wrong: Any) -> None:
+def test_message_made_from_a_single_frame_is_rejected(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"Message\(\[data\]\)"):
         Message(wrong)
 
@@ -99,7 +99,7 @@ def test_one_frame_is_no_list_of_frames(wrong: Any) -> None:
 # -- envelopes
 
 
-def test_wrap_and_unwrap_are_each_others_reverse() -> None:
+def test_unwrap_reverses_wrap() -> None:
     message = Message([b"body"])
     message.wrap(b"address")
     assert message.frames == [b"address", b"", b"body"]
@@ -107,7 +107,7 @@ def test_wrap_and_unwrap_are_each_others_reverse() -> None:
     assert message.frames == [b"body"]
 
 
-def test_unwrap_takes_an_empty_frame_only_if_it_is_there() -> None:
+def test_unwrap_pops_the_next_frame_only_if_it_is_empty() -> None:
     assert Message([b"a", b"b"]).unwrap() == b"a"
     lonely = Message([b"a"])
     assert lonely.unwrap() == b"a"
@@ -154,7 +154,7 @@ def test_pop_from_an_empty_message_raises(pop: str, expected: str) -> None:
         (lambda m: m.pop_record(Timestamp), b"\x0a", "frame 2: 1 bytes, expected Timestamp: "),
     ],
 )
-def test_pop_of_the_wrong_frame_names_its_place_and_changes_nothing(
+def test_pop_of_a_wrong_frame_names_its_position_and_changes_nothing(
     pop: Callable[[Message], Any], frame: bytes, text: str
 ) -> None:
     message = Message([b"0", b"1", frame, b"3"])
@@ -168,7 +168,7 @@ def test_pop_of_the_wrong_frame_names_its_place_and_changes_nothing(
     assert message.frames == [frame, b"3"]
 
 
-def test_push_of_what_does_not_fit_changes_nothing() -> None:
+def test_push_of_a_value_that_does_not_fit_changes_nothing() -> None:
     message = Message([b"x"])
     with pytest.raises(FrameError, match="300 does not fit int8"):
         message.push_int8(300)
@@ -177,7 +177,7 @@ def test_push_of_what_does_not_fit_changes_nothing() -> None:
     assert message.frames == [b"x"]
 
 
-def test_position_counts_anew_after_a_push() -> None:
+def test_position_in_errors_starts_again_at_zero_after_a_push() -> None:
     message = Message([b"a", b"b"])
     message.pop()
     message.push(b"c")
@@ -205,7 +205,7 @@ def test_message_is_a_sequence_of_frames() -> None:
         message[5]
 
 
-def test_messages_are_equal_by_their_frames() -> None:
+def test_messages_with_equal_frames_are_equal() -> None:
     assert Message([b"a"]) == Message([b"a"])
     assert Message([b"a"]) != Message([b"a", b""])
     assert Message([b"a"]) != [b"a"]
@@ -214,14 +214,14 @@ def test_messages_are_equal_by_their_frames() -> None:
 
 
 @pytest.mark.parametrize("make", [Message.clone, copy.copy, copy.deepcopy])
-def test_clone_has_frames_of_its_own(make: Callable[[Message], Message]) -> None:
+def test_clone_has_its_own_list_of_frames(make: Callable[[Message], Message]) -> None:
     message = Message([b"a", b"b"])
     clone = make(message)
     clone.pop()
     assert (message.frames, clone.frames) == ([b"a", b"b"], [b"b"])
 
 
-def test_dump_and_repr_and_hex_are_for_people() -> None:
+def test_str_repr_and_hex_show_the_frames() -> None:
     message = Message([b"hello", b"", b"\x00\x01", b"x" * 100])
     assert str(message) == (
         f"--------------------------------------\n[005] hello\n[000]\n[002] 0001\n[100] {'x' * 70}…"
@@ -274,36 +274,36 @@ BODY = Message([b"one", b"", b"three"])
     ("sender", "receiver"),
     [(zmq.PUSH, zmq.PULL), (zmq.XPUB, zmq.SUB), (zmq.PAIR, zmq.PAIR), (zmq.DEALER, zmq.DEALER)],
 )
-def test_message_goes_one_way_over_any_sockets(
+def test_message_is_sent_one_way_over_sockets_of_any_type(
     pair: Callable[[int, int], tuple[Any, Any]], sender: int, receiver: int, checksum: bool
 ) -> None:
     out, back = pair(sender, receiver)
     BODY.send(out, checksum=checksum)
     assert Message.receive(back, checksum=checksum) == BODY
-    assert len(BODY) == 3  # sending took nothing
+    assert len(BODY) == 3  # sending keeps the frames
 
 
 @pytest.mark.parametrize("checksum", [False, True])
-@pytest.mark.parametrize("asks", [zmq.REQ, zmq.DEALER])
-def test_message_goes_both_ways_through_a_router(
-    pair: Callable[[int, int], tuple[Any, Any]], asks: int, checksum: bool
+@pytest.mark.parametrize("requester", [zmq.REQ, zmq.DEALER])
+def test_message_and_its_reply_pass_a_router(
+    pair: Callable[[int, int], tuple[Any, Any]], requester: int, checksum: bool
 ) -> None:
-    router, peer = pair(zmq.ROUTER, asks)
+    router, peer = pair(zmq.ROUTER, requester)
     BODY.send(peer, checksum=checksum)
-    question = Message.receive(router, checksum=checksum)  # an empty frame alters no hash
-    address = question.unwrap() if asks == zmq.REQ else question.pop()
-    assert question == BODY
-    if asks == zmq.REQ:
-        question.wrap(address)
+    request = Message.receive(router, checksum=checksum)  # an empty frame does not change the hash
+    address = request.unwrap() if requester == zmq.REQ else request.pop()
+    assert request == BODY
+    if requester == zmq.REQ:
+        request.wrap(address)
     else:
-        question.push(address)
-    question.send(router, checksum=checksum)
-    answer = Message.receive(peer, checksum=checksum)
-    assert answer == BODY
+        request.push(address)
+    request.send(router, checksum=checksum)
+    reply = Message.receive(peer, checksum=checksum)
+    assert reply == BODY
 
 
 @pytest.mark.parametrize("checksum", [False, True])
-def test_message_goes_both_ways_between_req_and_rep(
+def test_message_and_its_reply_pass_req_and_rep_sockets(
     pair: Callable[[int, int], tuple[Any, Any]], checksum: bool
 ) -> None:
     rep, req = pair(zmq.REP, zmq.REQ)
@@ -312,10 +312,10 @@ def test_message_goes_both_ways_between_req_and_rep(
     assert Message.receive(req, checksum=checksum) == BODY
 
 
-def test_hash_on_the_wire_is_the_originals(
+def test_closing_hash_on_the_wire_is_pascalzmqs(
     pair: Callable[[int, int], tuple[Any, Any]],
 ) -> None:
-    """The vector "abc" + "de" of docs/spec/delphi.md, and a routing id that no hash covers."""
+    """The vector "abc" + "de" of docs/spec/delphi.md; the hash leaves out the routing id."""
     router, dealer = pair(zmq.ROUTER, zmq.DEALER)
     Message([b"abc", b"de"]).send(dealer, checksum=True)
     address, *frames = router.recv_multipart()
@@ -325,19 +325,19 @@ def test_hash_on_the_wire_is_the_originals(
 
 
 @pytest.mark.parametrize(
-    ("frames", "said"),
+    ("frames", "expected"),
     [
-        ([b"abc", b"de", b"\x00\x00\x00\x00"], "closing hash is 00000000, .* give 4d455432"),
-        ([b"abc", b"de", b"\x4d\x45\x54"], "no closing hash"),
-        ([b"abc"], "no closing hash"),
+        ([b"abc", b"de", b"\x00\x00\x00\x00"], "closing hash is 00000000, expected 4d455432"),
+        ([b"abc", b"de", b"\x4d\x45\x54"], "not a closing hash"),
+        ([b"abc"], "not a closing hash"),
     ],
 )
-def test_wrong_hash_raises(
-    pair: Callable[[int, int], tuple[Any, Any]], frames: list[bytes], said: str
+def test_wrong_closing_hash_raises(
+    pair: Callable[[int, int], tuple[Any, Any]], frames: list[bytes], expected: str
 ) -> None:
     push, pull = pair(zmq.PUSH, zmq.PULL)
     push.send_multipart(frames)
-    with pytest.raises(FrameError, match=said):
+    with pytest.raises(FrameError, match=expected):
         Message.receive(pull, checksum=True)
 
 
@@ -349,14 +349,16 @@ def test_message_without_frames_cannot_be_sent(
         Message().send(push)
 
 
-def test_flags_and_their_errors_are_pyzmqs(pair: Callable[[int, int], tuple[Any, Any]]) -> None:
+def test_flags_and_errors_of_sockets_are_pyzmqs(
+    pair: Callable[[int, int], tuple[Any, Any]],
+) -> None:
     _, pull = pair(zmq.PUSH, zmq.PULL)
     with pytest.raises(zmq.Again):
         Message.receive(pull, zmq.DONTWAIT)
 
 
-def test_message_goes_over_asyncio_sockets() -> None:
-    async def talk() -> Message:
+def test_message_is_sent_over_asyncio_sockets() -> None:
+    async def exchange() -> Message:
         with (
             zmq.asyncio.Context() as context,
             context.socket(zmq.PUSH) as push,
@@ -367,7 +369,7 @@ def test_message_goes_over_asyncio_sockets() -> None:
             await BODY.send(push, checksum=True)
             return await Message.receive_async(pull, checksum=True)
 
-    assert asyncio.run(asyncio.wait_for(talk(), 10)) == BODY
+    assert asyncio.run(asyncio.wait_for(exchange(), 10)) == BODY
 
 
 def test_push_of_bytes_as_text_names_the_right_method() -> None:

@@ -1,4 +1,4 @@
-"""Records: declarations, both ways over the wire, and what a record is besides."""
+"""Records: declarations, encoding and decoding, and the behaviour of a dataclass."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from tests.messages.samples import (
 ERIK = Person("Erik", 42, "erik@example.com", [PhoneNumber("1"), PhoneNumber("2", PhoneType.WORK)])
 
 
-# -- both ways
+# -- encoding and decoding
 
 
 @given(everythings())
 @settings(max_examples=300, deadline=None)
-def test_record_comes_back_from_its_bytes_equal(value: Everything) -> None:
+def test_decoded_record_equals_the_encoded_one(value: Everything) -> None:
     data = value.to_bytes()
     assert Everything.from_bytes(data) == value
     assert Everything.from_bytes(data).to_bytes() == data
 
 
-def test_record_of_the_issue_comes_back() -> None:
+def test_person_with_two_phones_is_decoded_from_its_bytes() -> None:
     assert Person.from_bytes(ERIK.to_bytes()) == ERIK
     assert Person.from_bytes(bytearray(ERIK.to_bytes())) == ERIK
     assert Person.from_bytes(memoryview(ERIK.to_bytes())) == ERIK
@@ -62,7 +62,7 @@ def test_absent_fields_get_their_defaults() -> None:
     assert Person.from_bytes(b"") == Person("", 0, "", [])
 
 
-def test_absent_nested_record_that_is_not_optional_is_its_zero() -> None:
+def test_absent_nested_record_that_is_not_optional_has_zero_fields() -> None:
     @record
     class Outer:
         phone: Annotated[PhoneNumber, 1]
@@ -82,19 +82,19 @@ def test_absent_nested_record_with_a_default_is_the_default() -> None:
     assert Outer.from_bytes(bytes.fromhex("0a00")) == Outer(PhoneNumber(""))
 
 
-def test_empty_text_with_another_default_is_written_so_that_it_comes_back() -> None:
+def test_empty_text_is_written_when_the_default_is_not_empty() -> None:
     value = Everything(text_with_default="", with_default=0)
     assert Everything.from_bytes(value.to_bytes()) == value
 
 
-def test_none_and_zero_of_an_optional_field_are_two_things() -> None:
+def test_none_and_zero_of_an_optional_field_are_encoded_differently() -> None:
     for value in (None, 0, 5):
         assert Everything.from_bytes(Everything(maybe_int=value).to_bytes()).maybe_int == value
     for text in (None, "", "a"):
         assert Everything.from_bytes(Everything(maybe_str=text).to_bytes()).maybe_str == text
 
 
-def test_moment_in_another_time_zone_comes_back_as_the_same_moment_in_utc() -> None:
+def test_datetime_of_another_time_zone_is_decoded_as_the_same_time_in_utc() -> None:
     there = dt.timezone(dt.timedelta(hours=5, minutes=30))
     value = Everything(a_moment=dt.datetime(2024, 2, 29, 1, 2, 3, 4, tzinfo=there))
     back = Everything.from_bytes(value.to_bytes())
@@ -102,13 +102,13 @@ def test_moment_in_another_time_zone_comes_back_as_the_same_moment_in_utc() -> N
     assert back.a_moment.tzinfo is dt.UTC
 
 
-def test_enum_number_that_no_member_has_stays_a_number() -> None:
+def test_enum_value_without_a_member_is_decoded_as_an_int() -> None:
     back = Everything.from_bytes(bytes.fromhex("800163 880107 9001ff01".replace(" ", "")))
     assert (back.a_phone, back.a_color, back.a_flag) == (99, 7, 255)
     assert Everything.from_bytes(back.to_bytes()) == back
 
 
-def test_list_given_as_a_tuple_is_written_alike() -> None:
+def test_list_given_as_a_tuple_is_encoded_the_same() -> None:
     assert Everything(ints=(1, 2)).to_bytes() == Everything(ints=[1, 2]).to_bytes()  # type: ignore[arg-type]
 
 
@@ -118,7 +118,7 @@ def test_maps_are_written_in_the_order_of_their_keys() -> None:
     assert one.to_bytes() == other.to_bytes()
 
 
-def test_any_empty_default_is_an_empty_value_of_the_fields_type() -> None:
+def test_every_empty_default_becomes_an_empty_value_of_the_fields_type() -> None:
     @record
     class Empty:
         one: Annotated[list[int], 1] = []  # noqa: RUF012
@@ -132,7 +132,7 @@ def test_any_empty_default_is_an_empty_value_of_the_fields_type() -> None:
     assert Empty.from_bytes(b"") == value  # type: ignore[attr-defined]
 
 
-def test_default_empty_list_is_another_one_for_each_record() -> None:
+def test_each_record_has_its_own_default_empty_list() -> None:
     one, other = Person("a", 1, ""), Person("b", 2, "")
     one.phone.append(PhoneNumber("5"))
     assert other.phone == []
@@ -174,7 +174,7 @@ def test_unknown_fields_are_kept_when_every_field_is_set_before_one_is_read() ->
     assert Person.from_bytes(old.to_bytes()) == dataclasses.replace(ERIK, name="Eric")
 
 
-def test_record_without_fields_keeps_what_it_is_given() -> None:
+def test_record_without_fields_keeps_unknown_fields() -> None:
     @record
     class Nothing:
         pass
@@ -190,7 +190,7 @@ def test_record_without_fields_keeps_what_it_is_given() -> None:
     assert Holder.from_bytes(b"\x0a\x02\x08\x05").to_bytes() == b"\x0a\x02\x08\x05"
 
 
-def test_unknown_fields_survive_copies() -> None:
+def test_copies_keep_unknown_fields() -> None:
     old = OldHolder.from_bytes(ERIK.to_bytes())
     for twin in (copy.copy(old), copy.deepcopy(old), pickle.loads(pickle.dumps(old))):  # noqa: S301
         assert Person.from_bytes(twin.to_bytes()) == ERIK
@@ -199,7 +199,7 @@ def test_unknown_fields_survive_copies() -> None:
 # -- a record is a dataclass
 
 
-def test_record_is_a_dataclass_with_its_order_of_arguments() -> None:
+def test_record_is_a_dataclass_with_arguments_in_declared_order() -> None:
     assert dataclasses.is_dataclass(Person)
     assert [field.name for field in dataclasses.fields(Person)] == ["name", "id", "email", "phone"]
     assert repr(PhoneNumber("5")) == ("PhoneNumber(number='5', type=<PhoneType.HOME: 1>)")
@@ -208,11 +208,11 @@ def test_record_is_a_dataclass_with_its_order_of_arguments() -> None:
     assert not is_record(PhoneType)
 
 
-def test_decoded_record_is_of_its_class_and_behaves_before_it_is_read() -> None:
+def test_decoded_record_behaves_as_its_class_before_its_fields_are_read() -> None:
     data = ERIK.to_bytes()
     assert type(Person.from_bytes(data)) is Person
     assert repr(Person.from_bytes(data)) == repr(ERIK)
-    assert ERIK == Person.from_bytes(data)  # noqa: SIM300 - the other way round
+    assert ERIK == Person.from_bytes(data)  # noqa: SIM300 - the other order, on purpose
     assert dataclasses.asdict(Person.from_bytes(data)) == dataclasses.asdict(ERIK)
     assert pickle.loads(pickle.dumps(Person.from_bytes(data))) == ERIK  # noqa: S301
     assert copy.copy(Person.from_bytes(data)) == ERIK
@@ -220,14 +220,14 @@ def test_decoded_record_is_of_its_class_and_behaves_before_it_is_read() -> None:
         Person.from_bytes(data).nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_attribute_set_before_the_first_is_read_stays() -> None:
+def test_attribute_set_before_the_record_is_unpacked_is_kept() -> None:
     decoded = Person.from_bytes(ERIK.to_bytes())
     decoded.name = "Eric"
     assert decoded == dataclasses.replace(ERIK, name="Eric")
     assert Person.from_bytes(decoded.to_bytes()).name == "Eric"
 
 
-def test_deleted_attribute_is_gone_and_cannot_be_written() -> None:
+def test_record_with_a_deleted_attribute_cannot_be_encoded() -> None:
     decoded = Person.from_bytes(ERIK.to_bytes())
     assert decoded.name == "Erik"
     del decoded.name
@@ -237,7 +237,7 @@ def test_deleted_attribute_is_gone_and_cannot_be_written() -> None:
         decoded.to_bytes()
 
 
-def test_nested_list_read_from_many_threads_is_one_list() -> None:
+def test_threads_that_read_a_nested_list_at_once_get_the_same_list() -> None:
     for _ in range(50):
         decoded = Person.from_bytes(ERIK.to_bytes())
         seen: list[Any] = []
@@ -255,7 +255,7 @@ def test_nested_list_read_from_many_threads_is_one_list() -> None:
         assert all(one is seen[0] for one in seen)
 
 
-def test_frozen_and_keyword_only_records_come_back() -> None:
+def test_frozen_and_keyword_only_records_are_decoded() -> None:
     @record(frozen=True, order=True)
     class Point:
         x: Annotated[int, 1]
@@ -274,7 +274,7 @@ def test_frozen_and_keyword_only_records_come_back() -> None:
     assert Named.from_bytes(Named(id=5).to_bytes()) == Named(id=5)  # type: ignore[attr-defined]
 
 
-def test_post_init_runs_when_a_record_is_decoded_and_its_refusal_is_a_record_error() -> None:
+def test_post_init_runs_in_decoding_and_its_error_becomes_a_record_error() -> None:
     @record
     class Even:
         number: Annotated[int, 1]
@@ -295,7 +295,7 @@ def test_post_init_runs_when_a_record_is_decoded_and_its_refusal_is_a_record_err
         Holder.from_bytes(bytes.fromhex("0a020806"))  # type: ignore[attr-defined]
 
 
-def test_record_with_its_own_init_is_decoded_without_it() -> None:
+def test_record_with_its_own_init_is_decoded_without_calling_it() -> None:
     @record
     class Pair:
         left: Annotated[int, 1]
@@ -308,7 +308,7 @@ def test_record_with_its_own_init_is_decoded_without_it() -> None:
     assert (pair.left, pair.right) == (3, 3)
 
 
-def test_record_by_inheritance_is_the_same() -> None:
+def test_subclass_of_record_is_a_record() -> None:
     class Point(Record, frozen=True, package="geo", name="Dot"):
         x: Annotated[int, 1] = 0
 
@@ -349,7 +349,7 @@ class Forest:
     trees: Annotated[list[Tree], 1] = ()
 
 
-def test_records_that_contain_each_other_come_back() -> None:
+def test_records_that_contain_each_other_are_decoded() -> None:
     tree = Tree(Tree(value=1), 2, [Forest([Tree(value=3)])])
     assert Tree.from_bytes(tree.to_bytes()) == tree
     forest = Forest([tree])
@@ -357,7 +357,7 @@ def test_records_that_contain_each_other_come_back() -> None:
     assert Tree.to_proto().count("message ") == 2
 
 
-def test_record_whose_inner_record_never_comes_says_so_when_it_is_used() -> None:
+def test_use_of_a_record_with_an_undefined_annotation_is_an_error_that_names_it() -> None:
     @record
     class Waiting:
         other: Annotated[NeverDefined, 1]  # type: ignore[name-defined]  # noqa: F821
@@ -367,7 +367,7 @@ def test_record_whose_inner_record_never_comes_says_so_when_it_is_used() -> None
             use()
 
 
-# -- declarations that no wire can carry
+# -- wrong declarations
 
 
 class Words(enum.Enum):
@@ -378,8 +378,8 @@ class Other:
     pass
 
 
-def wrong(annotation: Any, default: Any = dataclasses.MISSING) -> str:
-    """What is said of a record with such a field."""
+def error_of(annotation: Any, default: Any = dataclasses.MISSING) -> str:
+    """The error text for a record with a field of this annotation."""
     members: dict[str, Any] = {"__annotations__": {"field": annotation}}
     if default is not dataclasses.MISSING:
         members["field"] = default
@@ -389,41 +389,43 @@ def wrong(annotation: Any, default: Any = dataclasses.MISSING) -> str:
 
 
 @pytest.mark.parametrize(
-    ("annotation", "said"),
+    ("annotation", "expected"),
     [
         (int, "Wrong.field has no tag"),
-        (Annotated[int, 0], "0 is no tag"),
-        (Annotated[int, -1], "-1 is no tag"),
-        (Annotated[int, True], "True is no tag"),
-        (Annotated[int, 536_870_912], "536870912 is no tag"),
+        (Annotated[int, 0], "0 is not a tag"),
+        (Annotated[int, -1], "-1 is not a tag"),
+        (Annotated[int, True], "True is not a tag"),
+        (Annotated[int, 536_870_912], "536870912 is not a tag"),
         (Annotated[int, 19_500], "reserved"),
         (Annotated[int, 1, 2], "2 tags"),
-        (Annotated[complex, 1], "complex has no place on the wire"),
-        (Annotated[Other, 1], "Other has no place on the wire"),
+        (Annotated[complex, 1], "complex has no protobuf type"),
+        (Annotated[Other, 1], "Other has no protobuf type"),
         (Annotated[int | str, 1], "a union other than X | None"),
-        (Annotated[list[int] | None, 1], "never None"),
-        (Annotated[dict[str, int] | None, 1], "never None"),
-        (Annotated[list[int | None], 1], "no place on the wire"),
-        (Annotated[list[list[int]], 1], "no place on the wire"),
+        (Annotated[list[int] | None, 1], "cannot be None"),
+        (Annotated[dict[str, int] | None, 1], "cannot be None"),
+        (Annotated[list[int | None], 1], "no protobuf type"),
+        (Annotated[list[list[int]], 1], "no protobuf type"),
         (Annotated[dict[float, int], 1], "keys of a dict"),
         (Annotated[tuple[int, int], 1], "of any length"),
-        (Annotated[Words, 1], "Words.A is no 32-bit integer"),
-        (Annotated[uint32, 1, single.__metadata__[0]], "two kinds"),
+        (Annotated[Words, 1], "Words.A is not a 32-bit integer"),
+        (Annotated[uint32, 1, single.__metadata__[0]], "two protobuf types"),
         (Annotated[int, 1, OneOf("x")], "a field of a OneOf"),
-        (Annotated[int | None, 1, implicit], "implicit is for"),
-        (Annotated[list[str], 1, unpacked], "unpacked is for"),
+        (Annotated[int | None, 1, implicit], "implicit applies only"),
+        (Annotated[list[str], 1, unpacked], "unpacked applies only"),
     ],
 )
-def test_wrong_declaration_is_refused_when_the_class_is_made(annotation: Any, said: str) -> None:
-    assert said in wrong(annotation)
+def test_wrong_declaration_is_rejected_when_the_class_is_made(
+    annotation: Any, expected: str
+) -> None:
+    assert expected in error_of(annotation)
 
 
-def test_wrong_default_is_refused_when_the_class_is_made() -> None:
-    assert "the default of an optional field is None" in wrong(Annotated[int | None, 1], 5)
-    assert "but zero" in wrong(Annotated[int, 1, implicit], 5)
+def test_wrong_default_is_rejected_when_the_class_is_made() -> None:
+    assert "the default of an optional field must be None" in error_of(Annotated[int | None, 1], 5)
+    assert "other than zero" in error_of(Annotated[int, 1, implicit], 5)
 
 
-def test_same_tag_twice_names_both_fields() -> None:
+def test_error_for_a_duplicate_tag_names_both_fields() -> None:
     with pytest.raises(ConfigurationError, match="Twice: one and two have the same tag 3"):
 
         @record
@@ -432,7 +434,7 @@ def test_same_tag_twice_names_both_fields() -> None:
             two: Annotated[str, 3]
 
 
-def test_names_that_are_one_in_json_are_refused() -> None:
+def test_fields_with_the_same_name_in_json_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match="fooBar and foo_bar have the same name in JSON"):
 
         @record
@@ -444,17 +446,17 @@ def test_names_that_are_one_in_json_are_refused() -> None:
 @pytest.mark.parametrize(
     "name", ["to_bytes", "SerializeToString", "DESCRIPTOR", "_hidden", "größe"]
 )
-def test_taken_or_unwritable_name_is_refused(name: str) -> None:
+def test_reserved_or_invalid_field_name_is_rejected(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         record(type("Wrong", (), {"__annotations__": {name: Annotated[int, 1]}}))
 
 
-def test_slots_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no slots"):
+def test_record_with_slots_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match="cannot have slots"):
         record(slots=True)(type("Wrong", (), {"__annotations__": {"a": Annotated[int, 1]}}))
 
 
-def test_two_records_of_one_name_cannot_share_a_file() -> None:
+def test_two_records_with_the_same_name_cannot_be_in_one_file() -> None:
     def make(tag: int) -> Any:
         return record(type("Same", (), {"__annotations__": {"a": Annotated[int, tag]}}))
 
@@ -469,7 +471,7 @@ def test_two_records_of_one_name_cannot_share_a_file() -> None:
         )
 
 
-def test_mistake_leaves_nothing_behind() -> None:
+def test_class_name_can_be_used_again_after_a_wrong_declaration() -> None:
     with pytest.raises(ConfigurationError):
         record(type("Later", (), {"__annotations__": {"a": int}}))
     made = record(type("Later", (), {"__annotations__": {"a": Annotated[int, 1]}}))
@@ -483,73 +485,73 @@ NAIVE = dt.datetime(2024, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("values", "field", "said"),
+    ("values", "field", "expected"),
     [
-        ({"a_sint64": "x"}, "a_sint64", "'x' is no sint64"),
-        ({"a_sint64": None}, "a_sint64", "None is no sint64"),
+        ({"a_sint64": "x"}, "a_sint64", "expected sint64, got 'x'"),
+        ({"a_sint64": None}, "a_sint64", "expected sint64, got None"),
         ({"a_sint64": 1 << 63}, "a_sint64", "out of range"),
-        ({"a_uint32": -1}, "a_uint32", "is no uint32"),
-        ({"a_str": 5}, "a_str", "5 is no string"),
+        ({"a_uint32": -1}, "a_uint32", "expected uint32"),
+        ({"a_str": 5}, "a_str", "expected string, got 5"),
         ({"a_str": "\ud800"}, "a_str", "surrogates"),
-        ({"a_bool": "x"}, "a_bool", "is no bool"),
+        ({"a_bool": "x"}, "a_bool", "expected bool"),
         ({"a_moment": NAIVE}, "a_moment", "without a time zone"),
-        ({"a_moment": 5}, "a_moment", "is no google.protobuf.Timestamp"),
-        ({"maybe_phone": 5}, "maybe_phone", "5 is no PhoneNumber"),
-        ({"maybe_phone": PhoneNumber(5)}, "maybe_phone.number", "5 is no string"),  # type: ignore[arg-type]
+        ({"a_moment": 5}, "a_moment", "expected google.protobuf.Timestamp"),
+        ({"maybe_phone": 5}, "maybe_phone", "expected PhoneNumber, got 5"),
+        ({"maybe_phone": PhoneNumber(5)}, "maybe_phone.number", "expected string, got 5"),  # type: ignore[arg-type]
         ({"phones": (PhoneNumber("1"), PhoneNumber("", "x"))}, "phones[1].type", "PhoneType"),  # type: ignore[arg-type]
-        ({"phones": 5}, "phones", "5 is no tuple of PhoneNumber"),
-        ({"ints": [1, "2"]}, "ints", "is no list of sint64"),
-        ({"by_id": {7: PhoneNumber(1)}}, "by_id[7].number", "is no string"),  # type: ignore[arg-type]
-        ({"counts": {5: 5}}, "counts", "is no dict of sint64"),
-        ({"inner": Everything(a_str=5)}, "inner.a_str", "is no string"),  # type: ignore[arg-type]
+        ({"phones": 5}, "phones", "expected tuple of PhoneNumber, got 5"),
+        ({"ints": [1, "2"]}, "ints", "expected list of sint64"),
+        ({"by_id": {7: PhoneNumber(1)}}, "by_id[7].number", "expected string"),  # type: ignore[arg-type]
+        ({"counts": {5: 5}}, "counts", "expected dict of sint64"),
+        ({"inner": Everything(a_str=5)}, "inner.a_str", "expected string"),  # type: ignore[arg-type]
         ({"one_int": 1, "one_text": "a"}, "one_text", "one_int and one_text are both set"),
         ({"inner": Everything(one_int=1, one_text="a")}, "inner.one_text", "both set"),
     ],
 )
 def test_value_that_does_not_fit_raises_with_the_path_of_its_field(
-    values: dict[str, Any], field: str, said: str
+    values: dict[str, Any], field: str, expected: str
 ) -> None:
     with pytest.raises(RecordError) as caught:
         Everything(**values).to_bytes()
     assert (caught.value.record, caught.value.field) == ("Everything", field)
-    assert said.lower() in str(caught.value).lower()
+    assert expected.lower() in str(caught.value).lower()
     assert isinstance(caught.value, MajordomusError)
     assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize(
-    ("data", "field", "said"),
+    ("data", "field", "expected"),
     [
-        ("0a056162", "name", "5 bytes announced, 2 are there"),
-        ("0a01ff", "name", "no UTF-8"),
-        ("22030a01ff", "phone.number", "no UTF-8"),
-        ("10", "id", "end within a number"),
+        ("0a056162", "name", "5 bytes announced, only 2 left"),
+        ("0a01ff", "name", "not UTF-8"),
+        ("22030a01ff", "phone.number", "not UTF-8"),
+        ("10", "id", "end within a varint"),
         ("10ffffffffffffffffffffff", "id", "more than 10 bytes"),
-        ("0000", "", "0 is no tag"),
-        ("ff", "", "end within a number"),
+        ("0000", "", "0 is not a valid tag"),
+        ("ff", "", "end within a varint"),
         ("0f", "name", "wire type 7"),
     ],
 )
-def test_bytes_that_are_no_record_raise_with_the_field_where_they_go_wrong(
-    data: str, field: str, said: str
+def test_invalid_bytes_raise_an_error_that_names_the_field(
+    data: str, field: str, expected: str
 ) -> None:
     with pytest.raises(RecordError) as caught:
         Person.from_bytes(bytes.fromhex(data))
     assert (caught.value.record, caught.value.field) == ("Person", field)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_unknown_group_is_an_unknown_field() -> None:
+def test_group_is_decoded_as_an_unknown_field() -> None:
     assert Person.from_bytes(bytes.fromhex("3b3c")) == Person("", 0, "")
 
 
-def test_moment_beyond_pythons_calendar_raises_when_decoding() -> None:
+def test_timestamp_out_of_pythons_range_raises_when_decoding() -> None:
     seconds = bytes.fromhex("08ffffffffffffff7f")
     with pytest.raises(RecordError, match=r"Everything\.a_moment: out of range"):
         Everything.from_bytes(bytes.fromhex("9a01") + bytes([len(seconds)]) + seconds)
 
 
-def test_records_nested_beyond_upbs_depth_are_refused() -> None:
+def test_records_nested_deeper_than_upbs_limit_are_rejected() -> None:
     data = b""
     for _ in range(200):
         size = len(data)
@@ -559,7 +561,7 @@ def test_records_nested_beyond_upbs_depth_are_refused() -> None:
         Tree.from_bytes(data)
 
 
-# -- what else there is
+# -- oneofs, flags and enums
 
 
 def test_which_oneof_names_the_field_that_is_set() -> None:
@@ -569,7 +571,7 @@ def test_which_oneof_names_the_field_that_is_set() -> None:
         which_oneof(Everything(), "other")
 
 
-def test_flags_and_colors_come_back_as_members() -> None:
+def test_flags_and_enums_are_decoded_as_members() -> None:
     value = Everything(a_flag=Groups.FAMILY | Groups.WORK, colors=[Color.INFRA, Color.GREEN])
     back = Everything.from_bytes(value.to_bytes())
     assert back.a_flag is Groups.FAMILY | Groups.WORK

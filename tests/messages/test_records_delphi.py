@@ -1,12 +1,11 @@
-"""Records byte for byte as the original writes them: the rules of docs/spec/delphi.md, Delphi
-dialect.
+"""Records are encoded byte for byte as DelphiZeroMQ encodes them, by docs/spec/delphi.md.
 
     Int8 … Int64 zigzag varints · UInt8 … UInt64, Boolean, enums plain varints · FixedInt,
     FixedUInt, Single and Double 4 or 8 bytes · strings, bytes and records with their length ·
     arrays of numbers packed, others repeated · zero numbers are written, empty strings and bytes
     are not
 
-`write` is these rules and nothing else: it knows neither upb nor our descriptors.
+`write` implements only these rules. It is independent of upb and of the descriptors under test.
 """
 
 from __future__ import annotations
@@ -74,12 +73,12 @@ NUMBERS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
 }
 
 
-def lengthy(tag: int, data: bytes) -> bytes:
+def length_delimited(tag: int, data: bytes) -> bytes:
     return varint(tag << 3 | 2) + varint(len(data)) + data
 
 
 def write(fields: list[tuple[int, str, Any]]) -> bytes:
-    """`fields`: tag, type and value of each; a list of a type is the type in brackets."""
+    """Encode `fields`: the tag, type and value of each. The type of a list is in brackets."""
     return b"".join(write_field(*field) for field in fields)
 
 
@@ -88,21 +87,21 @@ def write_field(tag: int, type_: str, value: Any) -> bytes:
         wire, pack = NUMBERS[type_]
         return varint(tag << 3 | wire) + pack(value)
     if type_ == "string":
-        return lengthy(tag, value.encode()) if value else b""
+        return length_delimited(tag, value.encode()) if value else b""
     if type_ == "bytes":
-        return lengthy(tag, value) if value else b""
+        return length_delimited(tag, value) if value else b""
     if type_ == "record":
-        return lengthy(tag, write(value))
+        return length_delimited(tag, write(value))
     element = type_.strip("[]")
     if element in NUMBERS:
         packed = b"".join(map(NUMBERS[element][1], value))
-        return lengthy(tag, packed) if value else b""
+        return length_delimited(tag, packed) if value else b""
     if element == "record":
-        return b"".join(lengthy(tag, write(one)) for one in value)
-    return b"".join(lengthy(tag, one.encode()) for one in value)
+        return b"".join(length_delimited(tag, write(one)) for one in value)
+    return b"".join(length_delimited(tag, one.encode()) for one in value)
 
 
-# -- the original's own samples
+# -- DelphiZeroMQ's samples
 
 
 def phone_fields(phone: PhoneNumber) -> list[tuple[int, str, Any]]:
@@ -118,7 +117,7 @@ def person_fields(person: Person) -> list[tuple[int, str, Any]]:
     ]
 
 
-def test_person_is_the_bytes_that_the_original_writes() -> None:
+def test_person_is_encoded_as_delphizeromq_encodes_it() -> None:
     person = Person(
         "Erik van Bilsen",
         42,
@@ -139,13 +138,13 @@ def test_person_is_the_bytes_that_the_original_writes() -> None:
 
 @record
 class PersonEx:
-    """A set is a number of bits: Family and Work are 5."""
+    """A Delphi set is encoded as its bits: Family and Work are 5."""
 
     person: Annotated[Person, 1]
     groups: Annotated[Groups, 2]
 
 
-def test_set_is_written_as_its_bits() -> None:
+def test_set_is_encoded_as_its_bits() -> None:
     person = Person("Allen", 24, "", [])
     expected = bytes.fromhex("0a090a05416c6c656e10181005")
     assert PersonEx(person, Groups.FAMILY | Groups.WORK).to_bytes() == expected
@@ -198,12 +197,12 @@ class Holder:
         (Blob(b"\x00"), "0a0100"),
     ],
 )
-def test_rule_is_kept_to_the_byte(value: Any, expected: str) -> None:
+def test_record_is_encoded_by_the_rules_of_the_spec(value: Any, expected: str) -> None:
     assert value.to_bytes().hex() == expected
     assert type(value).from_bytes(bytes.fromhex(expected)) == value
 
 
-def test_record_without_anything_to_write_is_written_all_the_same() -> None:
+def test_nested_record_without_encoded_fields_is_written() -> None:
     assert Holder(Text("")).to_bytes().hex() == "0a00"  # type: ignore[attr-defined]
 
 
@@ -215,7 +214,7 @@ class Nested(enum.IntEnum):
 
 @record
 class AllTypes:
-    """TAllTypes of the original's unit tests."""
+    """TAllTypes of DelphiZeroMQ's unit tests."""
 
     my_uint8: Annotated[uint32, 1]
     my_uint64: Annotated[uint64, 4]
@@ -319,7 +318,7 @@ ALL_TYPES = st.builds(
 
 @given(ALL_TYPES)
 @settings(max_examples=300, deadline=None)
-def test_any_record_is_the_bytes_that_the_rules_give(value: AllTypes) -> None:
+def test_any_record_has_the_bytes_of_an_independent_encoder(value: AllTypes) -> None:
     expected = write(all_fields(value))
     assert value.to_bytes() == expected  # type: ignore[attr-defined]
     assert AllTypes.from_bytes(expected) == value  # type: ignore[attr-defined]
@@ -327,8 +326,8 @@ def test_any_record_is_the_bytes_that_the_rules_give(value: AllTypes) -> None:
 
 @given(ALL_TYPES, st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_fields_are_read_in_any_order(value: AllTypes, random: Any) -> None:
-    """The original writes them in the order of their declaration."""
+def test_fields_are_decoded_in_any_order(value: AllTypes, random: Any) -> None:
+    """DelphiZeroMQ writes fields in the order of their declaration."""
     fields = all_fields(value)
     random.shuffle(fields)
     assert AllTypes.from_bytes(write(fields)) == value  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Records and the classes that protoc makes from their printed .proto read each other's bytes."""
+"""Records and the classes that protoc makes from their printed .proto decode each other's bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compiled() -> dict[str, Any]:
     return compile_classes(Everything.to_proto())
 
 
-def test_printed_text_is_what_upb_works_by() -> None:
+def test_printed_text_compiles_to_the_descriptor_that_upb_uses() -> None:
     for cls in (Everything, Person):
         theirs = compile_text(cls.to_proto()).file[-1]
         assert bare(theirs) == bare(cls.__record__.file)
@@ -57,7 +57,7 @@ def test_compiled_class_and_record_read_each_other(
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_compiled_class_sees_the_values_of_the_record(
+def test_compiled_class_decodes_the_values_of_the_record(
     value: Everything, compiled: dict[str, Any]
 ) -> None:
     theirs = compiled["Everything"].FromString(value.to_bytes())
@@ -76,7 +76,9 @@ def test_compiled_class_sees_the_values_of_the_record(
     )
 
 
-def test_record_reads_what_a_compiled_class_leaves_out(compiled: dict[str, Any]) -> None:
+def test_record_decodes_bytes_from_which_a_compiled_class_omits_fields(
+    compiled: dict[str, Any],
+) -> None:
     theirs = compiled["Everything"](a_str="x", phones=[compiled["PhoneNumber"](number="5")])
     back = Everything.from_bytes(theirs.SerializeToString())
     assert back == Everything(a_str="x", phones=(PhoneNumber("5"),))
@@ -84,7 +86,7 @@ def test_record_reads_what_a_compiled_class_leaves_out(compiled: dict[str, Any])
 
 @pytest.mark.slow
 def test_python_module_that_protoc_writes_reads_and_writes_records(tmp_path: Path) -> None:
-    """The whole way of a user of another program: text, protoc, import."""
+    """The steps of a user of another program: print the text, run protoc, import the module."""
     (tmp_path / "person.proto").write_text(Person.to_proto(), "utf-8")
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}"]
     command += [f"-I{files('grpc_tools') / '_proto'}", f"--python_out={tmp_path}", "person.proto"]
@@ -108,7 +110,7 @@ def test_python_module_that_protoc_writes_reads_and_writes_records(tmp_path: Pat
     )
 
 
-# -- records that hypothesis declares
+# -- random declarations
 
 
 class Small(enum.IntEnum):
@@ -139,7 +141,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}x", fullmatch=True)
 
 @st.composite
 def declarations(draw: st.DrawFn) -> dict[str, tuple[Any, Any]]:
-    """Annotation and value of each field of a record."""
+    """Draw the annotation and the value of each field of a record."""
     names = draw(
         st.lists(NAMES, min_size=1, max_size=6, unique_by=lambda name: name.replace("_", ""))
     )

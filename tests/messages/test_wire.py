@@ -1,4 +1,4 @@
-"""Wire: it explains whatever upb refuses, and never anything that upb takes."""
+"""Wire: it finds an error in all bytes that upb rejects, and in no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.messages.samples import PERSONS, Everything, Person, everythings
 CODEC = Everything.__record__  # type: ignore[attr-defined]
 
 
-def refused(data: bytes) -> bool:
+def upb_rejects(data: bytes) -> bool:
     try:
         CODEC.message.FromString(data)
     except DecodeError:
@@ -27,37 +27,37 @@ def refused(data: bytes) -> bool:
 
 @given(st.binary(max_size=60))
 @settings(max_examples=500, deadline=None)
-def test_rubbish_is_refused_with_a_reason_and_nothing_else_happens(data: bytes) -> None:
+def test_random_bytes_are_rejected_with_a_reason(data: bytes) -> None:
     try:
         repr(Everything.from_bytes(data))
     except RecordError as error:
         assert error.detail
     path, reason = explain(CODEC, data)
-    assert bool(reason) == refused(data), (path, reason)
+    assert bool(reason) == upb_rejects(data), (path, reason)
 
 
 @given(everythings(), st.randoms(use_true_random=False))
 @settings(max_examples=500, deadline=None)
-def test_mutilated_record_is_refused_with_a_reason(value: Everything, random: Random) -> None:
+def test_damaged_record_is_rejected_with_a_reason(value: Everything, random: Random) -> None:
     data = bytearray(value.to_bytes())
     for _ in range(random.randint(1, 3)):
         if data:
             data[random.randrange(len(data))] = random.randrange(256)
     cut = bytes(data[: random.randint(0, len(data))])
-    for mutilated in (bytes(data), cut):
-        assert bool(explain(CODEC, mutilated)[1]) == refused(mutilated)
+    for damaged in (bytes(data), cut):
+        assert bool(explain(CODEC, damaged)[1]) == upb_rejects(damaged)
 
 
 @given(PERSONS)
 @settings(max_examples=50, deadline=None)
-def test_sound_record_has_nothing_wrong_even_strictly(value: Person) -> None:
+def test_strict_check_finds_no_error_in_a_valid_record(value: Person) -> None:
     codec = Person.__record__  # type: ignore[attr-defined]
     assert explain(codec, value.to_bytes(), strict=True) == ("", "")
 
 
 @given(everythings())
 @settings(max_examples=100, deadline=None)
-def test_sound_record_of_every_kind_has_nothing_wrong_even_strictly(value: Everything) -> None:
+def test_strict_check_finds_no_error_in_a_valid_record_of_all_kinds(value: Everything) -> None:
     assert explain(CODEC, value.to_bytes(), strict=True) == ("", "")
 
 
@@ -66,12 +66,12 @@ def test_sound_record_of_every_kind_has_nothing_wrong_even_strictly(value: Every
     [
         ("08", "a_double", "varint on the wire, expected 64-bit"),
         ("1d00000000", "an_int32", "32-bit on the wire, expected varint"),
-        ("f00102", "", ""),  # a packed list may come unpacked
+        ("f00102", "", ""),  # a packed list may be sent unpacked
         ("ea0102080a", "maybe_phone.number", "varint on the wire, expected length-delimited"),
         ("b80201", "counts", "varint on the wire, expected length-delimited"),
     ],
 )
-def test_other_wire_type_is_wrong_if_one_is_strict(data: str, path: str, reason: str) -> None:
+def test_only_the_strict_check_rejects_a_wrong_wire_type(data: str, path: str, reason: str) -> None:
     full = bytes.fromhex(data + ("00" if data == "08" else ""))
     assert explain(CODEC, full, strict=True) == (path, reason)
     assert explain(CODEC, full) == ("", "")

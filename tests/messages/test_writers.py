@@ -1,4 +1,4 @@
-"""The fast writers give upb's bytes, and leave to upb whatever is not ordinary."""
+"""Writers give the same bytes as upb, and raise for values that are not ordinary."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_writers_give_the_bytes_of_upb(value: Everything) -> None:
 
 @given(PERSONS)
 @settings(max_examples=200, deadline=None)
-def test_writers_give_the_bytes_of_upb_for_long_texts_and_lists_too(value: Person) -> None:
+def test_writers_give_the_bytes_of_upb_for_long_texts_and_lists(value: Person) -> None:
     value.name *= 50
     value.phone = value.phone * 70
     assert value.__record__.write(value) == by_upb(value)  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ EDGES = sorted(
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_integer_at_every_edge_is_upbs_bytes_or_upbs_refusal(name: str) -> None:
+def test_integer_at_every_edge_is_encoded_or_rejected_as_upb_does(name: str) -> None:
     for number in EDGES:
         value = Everything(**{name: number})
         try:
@@ -90,8 +90,8 @@ class Index:
         {"maybe_phone": type("Sub", (PhoneNumber,), {})("5")},
     ],
 )
-def test_what_is_not_ordinary_is_written_as_upb_writes_it(values: dict[str, Any]) -> None:
-    """Or refused as upb refuses it: it is the same way."""
+def test_unordinary_value_is_encoded_or_rejected_as_upb_does(values: dict[str, Any]) -> None:
+    """The error is the same too, because upb makes it in both cases."""
     value = Everything(**values)
     try:
         expected = by_upb(value)
@@ -105,7 +105,7 @@ def test_what_is_not_ordinary_is_written_as_upb_writes_it(values: dict[str, Any]
 
 @given(st.integers(0, 20), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_record_of_any_number_of_fields_is_written_in_the_order_of_tags(
+def test_record_with_any_number_of_fields_is_encoded_in_the_order_of_tags(
     count: int, step: int
 ) -> None:
     annotations = {f"f{index}x": Annotated[int, 1 + index * step] for index in range(count)}

@@ -1,7 +1,7 @@
-"""A Delphi peer from the wire table alone, with the habits that such peers have.
+"""A Delphi client and worker, written from docs/spec/delphi.md, that behave as real ones do.
 
 Every message ends with a 4-byte little-endian MurmurHash2A, seed 0, of all frames before it.
-Loads are written as Linux and Windows workers write them; see `LOADS`.
+`LOADS` has the load in the formats that Linux and Windows workers send.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def _mix(h: int, k: int) -> int:
 
 
 def murmur2a(data: bytes) -> int:
-    """Austin Appleby's CMurmurHash2A, seed 0. It does not depend on how the data were cut."""
+    """Austin Appleby's CMurmurHash2A, seed 0.
+
+    The result is the same for any split of the data into frames.
+    """
     h = 0
     whole = len(data) & ~3
     for (k,) in struct.iter_unpack("<I", data[:whole]):
@@ -46,6 +49,7 @@ def murmur2a(data: bytes) -> int:
 
 
 def seal(frames: Frames) -> Frames:
+    """`frames` followed by their hash."""
     return [*frames, struct.pack("<I", murmur2a(b"".join(frames)))]
 
 
@@ -56,7 +60,7 @@ def unseal(frames: Frames) -> Frames:
 
 
 class DelphiClient(Client):
-    """Cannot correlate: takes whatever comes as the answer to its one call."""
+    """A client without correlation: the next message is the reply to its only call."""
 
     def call(self, service: bytes, body: Frames, timeout: float = 5.0) -> Answer:
         self.request(service, body)
@@ -72,11 +76,11 @@ class DelphiClient(Client):
 
 
 class DelphiWorker(Worker):
-    """Heartbeats every interval whatever else it sends, and refreshes the broker by those alone.
+    """A worker that sends a heartbeat every interval, also when it sends other messages.
 
-    `delimit` says whether an empty frame follows the client's handle in replies; `load` is a
-    key of LOADS or the bytes themselves; `ready_again` answers the broker's first READY with
-    another of its own.
+    `delimit`: whether an empty frame follows the client's handle in replies.
+    `load`: a key of LOADS, or the bytes to send.
+    `ready_again`: whether the worker answers the broker's first READY with a second READY.
     """
 
     expiry_intervals = 2.0  # "expiry 5 s"
@@ -95,8 +99,8 @@ class DelphiWorker(Worker):
     ) -> None:
         self.delimit, self.ready_again = delimit, ready_again
         self.load = LOADS[load] if isinstance(load, str) else load
-        self.ids: list[bytes] = []  # worker ids that the broker answered READY with
-        self.handles: list[bytes] = []  # of the requests that came, in order
+        self.ids: list[bytes] = []  # the worker id in each READY from the broker
+        self.handles: list[bytes] = []  # the client's handle of each request, in order
         super().__init__(endpoint, service, handler, interval)
 
     def send_ready(self) -> None:
@@ -109,7 +113,7 @@ class DelphiWorker(Worker):
         self.send(seal([b"", DISCONNECT, self.service]))
 
     def send_reply(self, client: bytes, body: Frames) -> None:
-        """May be called again, at any later time, with a handle that was answered before."""
+        """Send a reply. May be repeated with the handle of an answered request, at any time."""
         delimiter = [b""] if self.delimit else []
         self.send(seal([b"", REPLY, self.service, client, *delimiter, *body]))
 

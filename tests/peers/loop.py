@@ -1,4 +1,4 @@
-"""What all raw peers have in common: a socket, a clock, and no idea of any dialect's frames."""
+"""The base of all raw peers: a socket and a clock, without the frames of any dialect."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import zmq
 Frames = list[bytes]
 Handler = Callable[
     [Frames], list[Frames]
-]  # a request's body → parts of the answer, the last is final
-Step = Callable[[], bool]  # asked between polls: go on?
+]  # the body of a request → the parts of its reply, the last is FINAL
+Step = Callable[[], bool]  # called between polls; False ends the loop
 
 
 class Answer(NamedTuple):
-    """One call's answer as it came over the wire: bodies only, envelopes checked and cut off."""
+    """The reply to one call: the bodies of its messages, without headers and envelopes."""
 
     partials: list[Frames]
+    """The body of each PARTIAL, in order."""
     final: Frames
+    """The body of the FINAL."""
 
 
 class NotUnderstoodError(Exception):
-    """The other side sent what its protocol text does not allow."""
+    """The other side sent a message that the protocol does not allow."""
 
 
 def expect(found: object, wanted: object, what: str, frames: Frames) -> None:
-    """Raise unless the text of the protocol was kept; shows the whole message."""
+    """Raise NotUnderstoodError, with the whole message, unless `found` equals `wanted`."""
     if found != wanted:
         raise NotUnderstoodError(f"{what}: {found!r}, expected {wanted!r}, in {frames!r}")
 
@@ -43,13 +45,13 @@ class Client:
         self.socket.connect(endpoint)
 
     def receive(self, timeout: float = 5.0) -> Frames:
-        """Next raw message within `timeout` seconds, or TimeoutError."""
+        """Receive the next raw message. Raises TimeoutError after `timeout` seconds."""
         if not self.socket.poll(round(timeout * 1000)):
             raise TimeoutError(f"no message within {timeout} s")
         return self.socket.recv_multipart()
 
     def rest(self, seconds: float) -> list[Frames]:
-        """Whatever comes within `seconds`; a test that wants silence compares it with []."""
+        """Receive all messages for `seconds`. A test that expects no message compares with []."""
         until = time.monotonic() + seconds
         messages: list[Frames] = []
         while self.socket.poll(max(0, round((until - time.monotonic()) * 1000))):
@@ -69,15 +71,22 @@ class Client:
         self.close()
 
     def call(self, service: bytes, body: Frames, timeout: float = 5.0) -> Answer:
-        """One request and all of its answer; `timeout` holds for each message of it."""
+        """Send one request and receive its whole reply. `timeout`, in s, is for each message."""
         raise NotImplementedError
 
 
 class Worker:
-    """One service on one DEALER socket. Subclasses say what their commands look like."""
+    """One service on one DEALER socket. Subclasses encode and decode the commands.
+
+    `expiry_intervals`: after so many intervals without a message the broker is considered lost.
+    `every_interval`: send a heartbeat each interval, even if another message was sent.
+    `registrations`: how often the worker has sent its first READY on a new socket.
+    `served`: how many requests it has answered.
+    `received`, `sent`: the times of the last message received and sent.
+    """
 
     expiry_intervals = 3.0
-    every_interval = False  # True: a heartbeat each interval, whatever else was sent
+    every_interval = False
 
     def __init__(
         self, endpoint: str, service: bytes, handler: Handler, interval: float = 2.5
@@ -92,7 +101,7 @@ class Worker:
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 500)
         self.socket.connect(self.endpoint)
-        self.heard = self.sent = time.monotonic()
+        self.received = self.sent = time.monotonic()
         self.registrations += 1
         self.send_ready()
 
@@ -112,20 +121,20 @@ class Worker:
             self.sent = time.monotonic()
 
     def tick(self) -> None:
-        """Heartbeat when it is due; a broker silent for too long is left and found again."""
+        """Send a heartbeat when it is due. Reconnect when the broker has been silent too long."""
         now = time.monotonic()
         if now - self.sent >= self.interval:
             self.send_heartbeat()
             self.sent = now
-        if now - self.heard >= self.interval * self.expiry_intervals:
+        if now - self.received >= self.interval * self.expiry_intervals:
             self.renew()
 
     def receive(self) -> None:
-        """Handle all messages that are there now."""
+        """Handle all messages that have arrived."""
         socket = self.socket
         while socket is self.socket and socket.poll(0):
             frames = socket.recv_multipart()
-            self.heard = time.monotonic()
+            self.received = time.monotonic()
             self.handle(frames)
 
     def handle(self, frames: Frames) -> None:
@@ -142,7 +151,7 @@ class Worker:
 
 
 def serve(workers: Iterable[Worker], go_on: Step, step: float = 0.05) -> None:
-    """Run workers in this thread until `go_on()` says no, then sign them off."""
+    """Run workers in this thread until `go_on()` returns False, then disconnect them."""
     workers = list(workers)
     try:
         while go_on():
@@ -159,22 +168,22 @@ def serve(workers: Iterable[Worker], go_on: Step, step: float = 0.05) -> None:
 
 
 def echo(body: Frames) -> list[Frames]:
-    """The body as it came."""
+    """Reply with the body of the request."""
     return [body]
 
 
 def seen(body: Frames) -> list[Frames]:
-    """How many body frames the worker saw, then those frames."""
+    """Reply with the number of body frames received, followed by these frames."""
     return [[b"%d" % len(body), *body]]
 
 
 def void(body: Frames) -> list[Frames]:
-    """An answer of no body frames."""
+    """Reply without body frames."""
     return [[]]
 
 
 def parts(body: Frames) -> list[Frames]:
-    """Two frames a part, one part for each frame of the body, then a final of one frame."""
+    """Reply with a part of two frames for each body frame, then a FINAL of one frame."""
     return [[b"part", frame] for frame in body] + [[b"end"]]
 
 

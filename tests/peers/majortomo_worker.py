@@ -1,4 +1,9 @@
-"""PyPI's `majortomo` worker in parts: python -m tests.peers.majortomo_worker URL SERVICE."""
+"""A worker with PyPI's `majortomo` that replies in parts.
+
+    python -m tests.peers.majortomo_worker URL SERVICE
+
+Prints `ready` after it has connected; ends on SIGTERM.
+"""
 
 from __future__ import annotations
 

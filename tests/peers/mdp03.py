@@ -1,4 +1,4 @@
-"""MDP/0.3 peers on bare sockets, written from docs/spec/mdp-0.3.md alone."""
+"""An MDP/0.3 client and worker on plain sockets, written only from docs/spec/mdp-0.3.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write(
 
 
 def read(frames: Frames) -> Header:
-    """The header by the rules of §4.3, which a broker of ours must keep too."""
+    """Decode the header by the rules of §4.3, which the broker must follow too."""
     header = frames[0]
     magic, command, flags, code, id, ttl = FIXED.unpack_from(header)
     expect(magic, b"MDP\x03", "magic and version", frames)
@@ -87,7 +87,7 @@ class Mdp03Client(Client):
         return self.finish(self.request(service, body, ttl=timeout), timeout)
 
     def finish(self, id: int, timeout: float = 5.0) -> Answer:
-        """The answer to one call; what belongs to others is passed over."""
+        """Receive the reply to one call; drop the messages of other calls."""
         partials: list[Frames] = []
         while True:
             header, body = self.next(timeout)

@@ -1,4 +1,4 @@
-"""Starts other people's programs as real processes, and leaves none behind."""
+"""Starts programs of other projects as processes, and ends them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PYTHON = (sys.executable, "-m")
 
 
 def node() -> str:
-    """The node program; without it, or without its packages, the test skips, except in CI."""
+    """The path of node. Without it or its packages the test is skipped, and in CI it fails."""
     program = shutil.which("node")
-    missing = "" if program else "node is not here"
+    missing = "" if program else "node is not installed"
     if program and not (NODE / "node_modules" / "zeromq").is_dir():
         missing = "npm's zeromq is not installed: run `npm ci` in tests/peers/node"
     if not missing:
@@ -33,7 +33,7 @@ def node() -> str:
 
 
 def run(*argv: str, timeout: float = 20.0) -> list[str]:
-    """The lines that a program prints; it must end well."""
+    """Run a program, which must exit with 0, and return the lines that it prints."""
     done = subprocess.run(
         argv, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -43,7 +43,10 @@ def run(*argv: str, timeout: float = 20.0) -> list[str]:
 
 @contextmanager
 def running(*argv: str, ready: str = "ready") -> Iterator[subprocess.Popen[str]]:
-    """A program that has printed `ready` (at once when that is ""); ended by SIGTERM, and well."""
+    """Start a program and wait until it prints the line `ready`; "" does not wait.
+
+    At the end it gets SIGTERM and must exit with 0.
+    """
     with subprocess.Popen(
         argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:

@@ -1,8 +1,8 @@
-"""MDP/0.1 and MDP/0.2 peers on bare sockets, written from the text of RFC 7 and RFC 18.
+"""MDP/0.1 and MDP/0.2 clients and workers on plain sockets, written from RFC 7 and RFC 18.
 
-The delimited form of MDP/0.2, with one empty frame in front of everything, is what PyPI's
-`majortomo` speaks; its client half also counts the commands differently (2, 3, 4 for 1, 2, 3)
-and leaves the service out of replies.
+PyPI's `majortomo` uses the delimited form of MDP/0.2, with one empty frame before each message. Its
+client also numbers the commands differently (2, 3, 4 for 1, 2, 3), and expects replies without the
+service.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.peers.loop import Answer, Client, Frames, NotUnderstoodError, Worker,
 
 
 class Mdp01Client(Client):
-    """RFC 7 client on a DEALER socket, which 'MUST' write the empty frame 0 itself."""
+    """RFC 7 client on a DEALER socket: the client 'MUST' send the empty frame 0 itself."""
 
     def call(self, service: bytes, body: Frames, timeout: float = 5.0) -> Answer:
         self.send([b"", b"MDPC01", service, *body])
@@ -23,10 +23,10 @@ class Mdp01Client(Client):
 
 
 class Mdp01ReqClient(Client):
-    """RFC 7 client on a REQ socket, which writes and strips the empty frame 0 by itself.
+    """RFC 7 client on a REQ socket, which adds and removes the empty frame 0.
 
-    With `correlate` the socket puts a 4-byte request id in front of the empty frame, and takes
-    no reply that does not bring it back.
+    With `correlate` the socket also adds a 4-byte request id before the empty frame, and accepts
+    only a reply with that id.
     """
 
     def __init__(self, endpoint: str, correlate: bool = False) -> None:
@@ -119,6 +119,6 @@ class Mdp02Worker(Mdp01Worker):
 
 
 class Mdp02dWorker(Mdp02Worker):
-    """The same behind an empty frame."""
+    """RFC 18 worker with an empty frame before each message."""
 
     head = (b"", b"MDPW02")

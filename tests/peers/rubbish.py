@@ -1,6 +1,6 @@
-"""What nobody should send: the frames, the reason it is counted under, and the answer, if any.
+"""Invalid messages: the frames, the reason under which the broker counts them, and the reply.
 
-Reasons are this project's own words; the frames are written by hand.
+The reasons are the keys of majordomus. The frames are written by hand.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from tests.peers.mdp03 import BROKER_METADATA, HELLO, METADATA, PARTIAL, READY, 
 
 
 class Rubbish(NamedTuple):
+    """An invalid message and the expected reaction of the broker."""
+
     frames: Frames
-    reason: str  # a key of `dropped` in mmi.stats; "" = counted as refused, not dropped
-    answer: Frames | int | None = None  # exact frames; the status of a FINAL; None = silence
+    """The message."""
+    reason: str
+    """The key of `dropped` in mmi.stats; "" for a message that is counted as refused."""
+    answer: Frames | int | None = None
+    """The broker's reply: its frames, or the status of a FINAL; None for no reply."""
 
 
 NAME = b"honest-service"
-FINAL_FROM_NOBODY = write(4, code=200, id=1 << 63)
+UNASKED_FINAL = write(4, code=200, id=1 << 63)
 LEAVE_01, LEAVE_02, LEAVE_02D = [b"", b"MDPW01", b"\5"], [b"MDPW02", b"\6"], [b"", b"MDPW02", b"\6"]
 RESERVED = b"'mmi.service' is reserved: no worker may serve it"
 NAMED = b"\xa7service\xabmmi.service"
@@ -71,7 +76,7 @@ RUBBISH: dict[str, Rubbish] = {
     "0.3 claim of mmi": Rubbish(
         [write(READY, code=1, service=b"mmi.service")], "reserved-service-name", RESERVED_03
     ),
-    "0.3 reply of a stranger": Rubbish([FINAL_FROM_NOBODY, b"x"], "unknown-worker", LEAVE_03),
+    "0.3 reply of a stranger": Rubbish([UNASKED_FINAL, b"x"], "unknown-worker", LEAVE_03),
     "0.3 part of a stranger": Rubbish([write(PARTIAL, id=1 << 63)], "unknown-worker", LEAVE_03),
     "part of a call that is not open": Rubbish([write(PARTIAL, id=1), b"x"], "late-part"),
     # RFC 7 and RFC 18
@@ -123,7 +128,7 @@ RUBBISH: dict[str, Rubbish] = {
     "Delphi command 6": Rubbish(seal([b"", b"\6", NAME]), "unrecognised"),
 }
 
-HONEST: list[Frames] = [
+VALID: list[Frames] = [
     [b"", b"MDPC01", b"s", b"x"],
     [b"", b"MDPW01", b"\1", b"s"],
     [b"", b"MDPW01", b"\4"],
@@ -138,14 +143,14 @@ HONEST: list[Frames] = [
     [write(READY, code=1, service=b"s")],
     [write(REQUEST, id=5, ttl=100, service=b"s"), b"x"],
     [write(REQUEST, id=6, ttl=100, service=b"s", flags=METADATA, metadata=b"\x81\xa1a\x01"), b"x"],
-    [FINAL_FROM_NOBODY, b"x"],
+    [UNASKED_FINAL, b"x"],
     [write(HELLO, id=7)],
 ]
 
 
 def mutation(rng: random.Random) -> Frames:
-    """A message from HONEST after one to four accidents; never for NAME."""
-    frames = list(rng.choice(HONEST))
+    """A valid message with one to four random changes; its service is never NAME."""
+    frames = list(rng.choice(VALID))
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(frames))
         frame = frames[at]

@@ -1,8 +1,8 @@
-"""Raw workers of one dialect as a process of their own.
+"""Runs raw workers of one dialect as a process.
 
     python -m tests.peers.serve DIALECT ENDPOINT SERVICE=HANDLER…
 
-Prints `ready` when every READY is sent, and goes on until SIGTERM or until its parent is gone.
+Prints `ready` after sending every READY. Runs until SIGTERM or until its parent process ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every raw client and worker by the name of its dialect."""
+"""The class of the raw client and the raw worker of each dialect, by the dialect's name."""
 
 from __future__ import annotations
 

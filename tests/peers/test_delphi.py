@@ -1,4 +1,4 @@
-"""The Delphi peer against vectors recorded from the wire, before it judges anybody else."""
+"""The Delphi test peer, checked against messages recorded from real peers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RECORDED = """
 
 
 def vectors(text: str) -> list[list[bytes]]:
-    """Messages from lines of hex frames joined by spaces, where `-` is an empty frame."""
+    """Parse messages: one line each, its frames in hex, separated by spaces; `-` is empty."""
     lines = text.strip().splitlines()
     return [[b"" if word == "-" else bytes.fromhex(word) for word in x.split()] for x in lines]
 
 
 @pytest.mark.parametrize("frames", vectors(RECORDED))
-def test_the_peer_seals_and_opens_every_recorded_message(frames: list[bytes]) -> None:
+def test_peer_makes_and_verifies_the_hash_of_every_recorded_message(frames: list[bytes]) -> None:
     assert seal(frames[:-1]) == frames
     assert unseal(frames) == frames[:-1]
 
@@ -39,6 +39,6 @@ def test_the_hash_of_short_texts_is_the_recorded_one(data: bytes, wanted: str) -
     assert murmur2a(data).to_bytes(4, "little").hex() == wanted
 
 
-def test_the_peer_refuses_a_message_whose_hash_is_wrong() -> None:
+def test_peer_rejects_a_message_with_a_wrong_hash() -> None:
     with pytest.raises(NotUnderstoodError, match="hash"):
         unseal([b"", b"\x02", b"\0\0\0\0"])

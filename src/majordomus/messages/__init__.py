@@ -1,24 +1,25 @@
 """Messages are stacks of frames; records are annotated dataclasses encoded as protocol buffers.
 
-Imports nothing of majordomus but `errors`; checksum is the one exception. Modules that need the
-protobuf library are imported at their first use, so a broker never imports it.
+The package imports nothing of majordomus but `errors`; checksum is the one exception. Modules that
+need the protobuf library are imported at their first use, so a broker never imports it. `upb` is
+the C implementation inside that library.
 
-message: a stack of frames
-frame: how one value becomes the bytes of one frame, and is read back
-checksum: the closing hash of raw PascalZMQ messages
-bodies: from an annotation to the functions that decode, validate and encode a body
-records: the decorator `record`, and what records can do
+message: the class Message, a stack of frames
+frame: encodes one value as the bytes of one frame and decodes it
+checksum: adds and verifies the closing hash of raw PascalZMQ messages
+bodies: makes the callables that decode, validate and encode a body for an annotation
+records: the decorator `record`, its base class and the functions for records
 fields: reads the annotations of a record's class
-kinds: the wire types of a field, and the markers that choose one
+kinds: the protobuf types of a field, and the markers that choose one
 codec: converts a record's attributes to a upb message and back
 moves: converts the values of one field to and from upb
-writers: writes ordinary values of one field without upb
-wire: finds the byte at which an encoding is wrong
-descriptors: from the fields of records to a FileDescriptorProto
+writers: encodes ordinary values of one field without upb
+wire: finds the field and the byte at which an encoding is wrong
+descriptors: makes a FileDescriptorProto from the fields of records
 from_proto: makes records from .proto text, a descriptor or a compiled class
-protofile: from .proto text to a FileDescriptorProto
-prototokens: from .proto text to tokens
-prototext: from a FileDescriptorProto to .proto text
+protofile: parses .proto text into a FileDescriptorProto
+prototokens: splits .proto text into tokens
+prototext: prints a FileDescriptorProto as .proto text
 """
 
 from __future__ import annotations
@@ -99,6 +100,6 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_MODULE_OF.get(name, 'kinds')}")
-    value = globals()[name] = getattr(home, name)
+    module = importlib.import_module(f"{__name__}.{_MODULE_OF.get(name, 'kinds')}")
+    value = globals()[name] = getattr(module, name)
     return value

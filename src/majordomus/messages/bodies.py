@@ -1,24 +1,24 @@
-"""Bodies: from an annotation to the callables that decode, validate and encode a body.
+"""Bodies: for an annotation, the callables that decode, validate and encode a body.
 
-The interface for whoever calls handlers (net/worker/handlers.py) and makes calls:
+The worker uses them to call handlers (net/worker/handlers.py), the client to make calls:
 
     decode = decoder_for(User)              # once, when the handler is registered
-    user = decode(frames, type)             # each request; BadRequest (400) names the field
+    user = decode(frames, type)             # for each request; BadRequest (400) names the field
     encode = encoder_for(UserId)
     body = encode(result, decode.like(frames, type))
     body.frames, body.type                  # `type` goes into the metadata under that key
-    encode_body(value)                      # the same by the value's own class
-    typed_body(value)                       # None for what is bytes, text, a list …: for calls
+    encode_body(value)                      # the same, chosen by the class of the value
+    typed_body(value)                       # for calls; None for bytes, text, a list …
 
-    annotation                         one body frame holds                 type
+    annotation                         a body frame holds                   type
     a @record, a protobuf message      protocol buffers, or their JSON      application/protobuf
     Struct, dataclass, int, dict …     MessagePack or JSON, by msgspec      application/msgpack
     str                                UTF-8                                text/plain
-    bytes, list[bytes], Message        what it is, of any number of frames  (none)
+    bytes, list[bytes], Message        raw bytes, in any number of frames   (none)
 
-`type` is what the sender's metadata says, "" if it says nothing: then JSON is known by its first
-byte, a brace or bracket. An answer is in JSON when the question was (`like`). Everything is chosen
-when the callable is made; all are safe in any thread.
+`type` is the value of the sender's metadata, "" without one. Then a body whose first byte is a
+brace or a bracket is JSON. A reply is in JSON when the request was (`like`). The format is chosen
+when the callable is made. All callables are safe in any thread.
 """
 
 from __future__ import annotations
@@ -61,17 +61,19 @@ _ALIASES = {
 
 
 class Body(NamedTuple):
-    """An encoded body. `type` is "" when the bytes are the caller's own."""
+    """An encoded body."""
 
     frames: list[bytes]
+    """The body frames, in order; none for the value None."""
     type: str
+    """The encoding, for the metadata; "" for raw bytes, whose format only the caller defines."""
 
 
-class Family:
-    """One row of the table above: how values of one annotation become bytes and back."""
+class BodyFormat:
+    """One row of the table above: encodes and decodes the values of one annotation."""
 
     types: tuple[str, ...] = ()
-    """Encodings, the usual one first; none: any."""
+    """The supported encodings, the default first. Empty for raw bytes, where any type is valid."""
 
     def decode(self, frames: Sequence[bytes], type: str) -> Any:
         raise NotImplementedError
@@ -81,23 +83,26 @@ class Family:
 
 
 class Decoder:
-    """`decoder(frames, type)` is the value. Raises BadRequest, whose text names the field."""
+    """`decoder(frames, type)` returns the value. Raises BadRequest, whose text names the field.
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self.type = family.types[0] if family.types else ""
+    `type`: the default encoding of the annotation, "" for raw bytes.
+    """
+
+    def __init__(self, body_format: BodyFormat) -> None:
+        self._format = body_format
+        self.type = body_format.types[0] if body_format.types else ""
 
     def __call__(self, frames: Sequence[bytes], type: str = "") -> Any:
-        family = self._family
-        if not family.types:
-            return family.decode(frames, "")
+        body_format = self._format
+        if not body_format.types:
+            return body_format.decode(frames, "")
         if len(frames) > 1:
-            raise BadRequest(f"one body frame expected, {len(frames)} came")
-        return family.decode(frames, self.like(frames, type))
+            raise BadRequest(f"expected one body frame, got {len(frames)}")
+        return body_format.decode(frames, self.like(frames, type))
 
     def like(self, frames: Sequence[bytes], type: str = "") -> str:
-        """The encoding of such a body. Raises BadRequest for a type that is not taken."""
-        types = self._family.types
+        """Return the encoding of a body. Raises BadRequest for a type that is not supported."""
+        types = self._format.types
         if not types:
             return ""
         if not type:
@@ -105,45 +110,60 @@ class Decoder:
         bare = type.partition(";")[0].strip().lower()
         bare = _ALIASES.get(bare, bare)
         if bare not in types:
-            raise BadRequest(f"the body is {bare}; this service takes {' or '.join(types)}")
+            raise BadRequest(f"the body is {bare}; this service accepts {' or '.join(types)}")
         return bare
 
 
 class Encoder:
-    """`encoder(value, type)` is a Body, in the encoding `type` if it can be."""
+    """`encoder(value, type)` returns a Body.
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self.type = family.types[0] if family.types else ""
+    It uses the encoding `type` if the annotation supports it, else the default encoding.
+    `type`: the default encoding of the annotation, "" for raw bytes.
+    """
+
+    def __init__(self, body_format: BodyFormat) -> None:
+        self._format = body_format
+        self.type = body_format.types[0] if body_format.types else ""
 
     def __call__(self, value: Any, type: str = "") -> Body:
-        family = self._family
-        chosen = type if type in family.types else self.type
-        return Body(family.encode(value, chosen), chosen)
+        body_format = self._format
+        chosen = type if type in body_format.types else self.type
+        return Body(body_format.encode(value, chosen), chosen)
 
 
 def decoder_for(annotation: Any) -> Decoder:
-    """Raises: ConfigurationError for an annotation that no body can be."""
-    return Decoder(_family(annotation))
+    """Return the decoder of bodies for `annotation`, such as a parameter of a handler.
+
+    Raises: ConfigurationError for a type that cannot be a body.
+    """
+    return Decoder(_format_of(annotation))
 
 
 def encoder_for(annotation: Any) -> Encoder:
-    """For the value that a handler returns. Raises: ConfigurationError like `decoder_for`."""
-    return Encoder(_family(annotation))
+    """Return the encoder of bodies for `annotation`, such as the return type of a handler.
+
+    Raises: ConfigurationError for a type that cannot be a body.
+    """
+    return Encoder(_format_of(annotation))
 
 
 def encode_body(value: Any, type: str = "") -> Body:
-    """The body for any value, by its class. Raises: RecordError, ConfigurationError."""
+    """Encode any value as a body, in the format of its class.
+
+    Raises: RecordError for a value that does not fit its field, ConfigurationError for a class that
+    cannot be a body.
+    """
     if value is None:
         return Body([], "")
     if isinstance(value, list | tuple) and all(isinstance(part, bytes) for part in value):
         return Body(list(value), "")
-    return Encoder(_family(value.__class__))(value, type)
+    return Encoder(_format_of(value.__class__))(value, type)
 
 
 def typed_body(value: Any, type: str = "") -> Body | None:
-    """`encode_body` for a record, a protobuf message or a Struct, which can be nothing but a typed
-    body; None for anything else. Raises: RecordError.
+    """Encode a record, a protobuf message or a Struct as a body; return None for any other value.
+
+    Raises: RecordError for a value that does not fit its field.
     """
     class_ = value.__class__
     if (
@@ -151,12 +171,12 @@ def typed_body(value: Any, type: str = "") -> Body | None:
         or issubclass(class_, msgspec.Struct)
         or _is_protobuf(class_)
     ):
-        return Encoder(_family(class_))(value, type)
+        return Encoder(_format_of(class_))(value, type)
     return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _family(annotation: Any) -> Family:
+def _format_of(annotation: Any) -> BodyFormat:
     if annotation in (bytes, bytearray, memoryview):
         return _Bytes()
     if annotation is str:
@@ -170,11 +190,11 @@ def _family(annotation: Any) -> Family:
             return _Record(annotation)
         if _is_protobuf(annotation):
             return _Protobuf(annotation)
-    return _Packed(annotation)
+    return _Msgspec(annotation)
 
 
 def _is_protobuf(type_: type) -> bool:
-    """Without importing protobuf: who has such a class has imported it."""
+    # Do not import protobuf here: a program that has such a class has imported it already.
     module = sys.modules.get("google.protobuf.message")
     return module is not None and issubclass(type_, module.Message)
 
@@ -182,7 +202,9 @@ def _is_protobuf(type_: type) -> bool:
 # -- bodies of any number of frames
 
 
-class _Bytes(Family):
+class _Bytes(BodyFormat):
+    """bytes; several frames are joined."""
+
     def decode(self, frames: Sequence[bytes], type: str) -> bytes:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -190,7 +212,9 @@ class _Bytes(Family):
         return [value if value.__class__ is bytes else bytes(memoryview(value))]
 
 
-class _Frames(Family):
+class _Frames(BodyFormat):
+    """A list of frames or a Message. `make` makes the value from the frames."""
+
     def __init__(self, make: Callable[[Iterable[bytes]], Any]) -> None:
         self._make = make
 
@@ -205,33 +229,39 @@ class _Frames(Family):
 
 
 def _looks_like_json(frames: Sequence[bytes]) -> bool:
-    """A brace or bracket and more. In MessagePack each is a number, of one byte in all; in protocol
-    buffers a group, which nothing here writes."""
+    """Whether the body starts with a brace or a bracket and has at least one more byte.
+
+    In MessagePack such a first byte is a complete number, so no byte may follow it. In protocol
+    buffers it starts a group, which no encoder of this package writes.
+    """
     data = frames[0].lstrip()[:2] if frames else b""
     return len(data) == 2 and data[:1] in (b"{", b"[")
 
 
-def _only(frames: Sequence[bytes]) -> bytes:
+def _single_frame(frames: Sequence[bytes]) -> bytes:
+    """The single frame. A body without frames is decoded as one empty frame."""
     return frames[0] if frames else b""
 
 
-class _Text(Family):
+class _Text(BodyFormat):
+    """str, as UTF-8."""
+
     types = (TEXT,)
 
     def decode(self, frames: Sequence[bytes], type: str) -> str:
         try:
-            return _only(frames).decode()
+            return _single_frame(frames).decode()
         except UnicodeDecodeError as error:
             raise BadRequest(
-                f"the body is no UTF-8: {error.reason} at byte {error.start}"
+                f"the body is not UTF-8: {error.reason} at byte {error.start}"
             ) from None
 
     def encode(self, value: Any, type: str) -> list[bytes]:
         return [value.encode()]
 
 
-class _Packed(Family):
-    """Whatever msgspec decodes: Structs, dataclasses, TypedDicts, plain values."""
+class _Msgspec(BodyFormat):
+    """Any type that msgspec decodes: Structs, dataclasses, TypedDicts, plain values."""
 
     types = (MSGPACK, JSON)
 
@@ -253,29 +283,29 @@ class _Packed(Family):
 
     def decode(self, frames: Sequence[bytes], type: str) -> Any:
         try:
-            return self._decode[type](_only(frames))
+            return self._decode[type](_single_frame(frames))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(str(error)) from None
         except RecursionError:
             raise BadRequest(TOO_DEEP) from None
 
     def encode(self, value: Any, type: str) -> list[bytes]:
-        # A value of another class than announced would be the receiver's 400: it is our error.
+        # The receiver would answer a value of another class with 400, but the fault is ours.
         if isinstance(self._annotation, _Class) and not isinstance(value, self._annotation):
-            raise TypeError(f"{_name(value)} given, {self._annotation.__name__} announced")
+            raise TypeError(f"expected {self._annotation.__name__}, got {_name(value)}")
         encode = msgspec.json.encode if type == JSON else msgspec.msgpack.encode
         return [encode(value)]
 
 
-_Class = type  # `type` is what encodings are called here
+_Class = type  # the parameters named `type`, an encoding, shadow the builtin
 
 
 def _name(value: Any) -> str:
     return str(value.__class__.__name__)
 
 
-class _Protobuf(Family):
-    """A message class that protoc or the like has made."""
+class _Protobuf(BodyFormat):
+    """A message class that protoc generated."""
 
     types = (PROTOBUF, JSON)
 
@@ -283,7 +313,7 @@ class _Protobuf(Family):
         self._message = message
 
     def decode(self, frames: Sequence[bytes], type: str) -> Any:
-        data = _only(frames)
+        data = _single_frame(frames)
         if type == JSON:
             return _from_json(data, self._message())
         from google.protobuf.message import DecodeError
@@ -295,40 +325,45 @@ class _Protobuf(Family):
 
     def encode(self, value: Any, type: str) -> list[bytes]:
         if not isinstance(value, self._message):
-            raise TypeError(f"{_name(value)} given, {self._message.__name__} announced")
+            raise TypeError(f"expected {self._message.__name__}, got {_name(value)}")
         return [_to_json(value) if type == JSON else value.SerializeToString()]
 
     def _explain(self, data: bytes) -> str:
-        """Where the bytes go wrong, found by way of a record of the same fields."""
+        """Return the field and byte of the error, "" if they are unknown.
+
+        upb reports only that it failed. A record with the same fields reports where.
+        """
         from majordomus.messages.from_proto import record_from_proto
 
         try:
             record_from_proto(self._message).from_bytes(data)
         except RecordError as error:
             return str(error)
-        except ConfigurationError:  # what records cannot be: groups and the like
+        except ConfigurationError:  # a message that no record can have, with groups
             return ""
         return ""
 
 
-class _Record(Family):
+class _Record(BodyFormat):
+    """A class made by @record."""
+
     types = (PROTOBUF, JSON)
 
     def __init__(self, record: Any) -> None:
         self._record = record
 
     def decode(self, frames: Sequence[bytes], type: str) -> Any:
-        codec, data = self._record.__record__, _only(frames)
+        codec, data = self._record.__record__, _single_frame(frames)
         try:
             if type == JSON:
-                return codec.around(_from_json(data, codec.message()), self._record)
+                return codec.from_parsed(_from_json(data, codec.message()), self._record)
             return codec.decode_checked(data, self._record)
         except RecordError as error:
             raise BadRequest(str(error)) from None
 
     def encode(self, value: Any, type: str) -> list[bytes]:
         if not isinstance(value, self._record):
-            raise TypeError(f"{_name(value)} given, {self._record.__name__} announced")
+            raise TypeError(f"expected {self._record.__name__}, got {_name(value)}")
         if type == JSON:
             return [_to_json(value.__record__.to_message(value))]
         return [value.to_bytes()]

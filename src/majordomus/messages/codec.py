@@ -1,9 +1,13 @@
-"""RecordCodec: from a record's attributes to a upb message and back, by closures made once a class.
+"""RecordCodec: converts a record's attributes to a upb message and back.
 
-Reading is upb's, and lazy by one step as upb itself is: `decode` parses and keeps the message; the
-first attribute that is asked for makes all of them, and those of nested records, and lets the
-message go. Writing is done by writers.py for ordinary values; whatever they refuse is put into a
-message by `fill`, and upb writes it or says what is wrong. docs/adr/0006 says why.
+Its closures are made once for each class.
+
+Decoding is lazy: `decode` parses the bytes with upb and keeps the upb message. The first access to
+an attribute sets all attributes, nested records included, and drops the message.
+
+Encoding calls the closures of writers.py, which handle ordinary values. If one of them raises, the
+record is copied into a upb message by `fill`, and upb encodes it or reports the error. The reasons
+are in docs/adr/0006.
 """
 
 from __future__ import annotations
@@ -22,23 +26,28 @@ from majordomus.messages import wire
 from majordomus.messages.descriptors import build_file, message_class
 from majordomus.messages.fields import FieldSpec
 from majordomus.messages.kinds import ENUM, RECORD
-from majordomus.messages.moves import Put, fix_for, items, put_for, wanted
-from majordomus.messages.writers import ODD, Writer, row, writer_for
+from majordomus.messages.moves import Put, fix_for, nested_records, put_for, type_name
+from majordomus.messages.writers import ODD, Writer, join_writers, writer_for
 
 __all__ = ["STATE", "LazyField", "RecordCodec"]
 
 STATE = "_record_state"
-"""An attribute of every record: its upb message as long as it is not unpacked, then the bytes of
-the fields that the class does not know, nearly always None."""
+"""The attribute of a record that holds its upb message until the record is unpacked.
+
+After that it holds the bytes of the record's unknown fields, None if there are none.
+"""
 
 _new: Any = object.__new__
-_put = object.__setattr__
+_put = object.__setattr__  # also sets attributes of frozen records
 _unpacking = threading.RLock()
 _ENCODING_ERRORS = (TypeError, ValueError, AttributeError, OverflowError)
 
 
 class LazyField:
-    """The class attribute behind each field: runs while the instance has no value of its own."""
+    """The class attribute of a field: unpacks the record when the instance has no value yet.
+
+    It defines only `__get__`, so Python uses the instance's own value when there is one.
+    """
 
     __slots__ = ("codec", "name")
 
@@ -57,17 +66,34 @@ class LazyField:
 
 
 class RecordCodec:
-    """Everything that a record's class knows about its wire form. Made and linked by records.py,
-    not changed after that."""
+    """The encoder and decoder of one record's class. Made and linked by records.py, then immutable.
+
+    The attributes, one line each:
+
+    `cls`: the record's class.
+    `made_init`: whether `@dataclass` made the class's `__init__`.
+    `name`, `package`: the names of the message and its package in .proto text.
+    `specs`: the fields by tag; `in_order`: the fields in the order of the class.
+    `groups`: the names of the fields of each oneof.
+
+    `link` sets the others:
+
+    `file`: the FileDescriptorProto of the record and every record that it contains.
+    `message`: upb's class for the record.
+    `read`: returns the attributes' values, in the order of the class, from a upb message.
+    `init`: sets the attributes of a new record from these values.
+    `build`: makes an unpacked record from a upb message; nested records are made by it.
+    `get`: returns the values of all fields by tag, followed by STATE.
+    `fill`: copies the values of a record into a upb message. Raises what upb raises.
+    `write`: encodes a record whose values are ordinary. Raises one of ODD for other values.
+    `eager`: whether unpacking may reject a value; then `decode` unpacks at once to report it.
+    """
 
     unknowns = 0
-    """How many messages with unknown fields there were: whether there was one is seen by it."""
+    """Counts all messages with unknown fields; `decode_checked` compares it before and after."""
     fill: Put
-    """Put the values of a record into a upb message. Raises what upb raises."""
     write: Writer
-    """An ordinary record to its bytes. Raises one of ODD for any other."""
     build: Callable[[Any], Any]
-    """A complete record from a upb message: how nested records are made."""
 
     def __init__(
         self, cls: Any, name: str, package: str, specs: tuple[FieldSpec, ...], made_init: bool
@@ -82,9 +108,9 @@ class RecordCodec:
         self.groups = _groups(specs)
 
     def link(self) -> None:
-        """Complete it; every record that it reaches has a codec by now.
+        """Make the descriptor and the closures. Every record that it contains must have a codec.
 
-        Raises: ConfigurationError for names that clash.
+        Raises: ConfigurationError when two records or enums have the same .proto name.
         """
         reached = reachable(self)
         self.file = build_file(
@@ -108,65 +134,74 @@ class RecordCodec:
     # -- writing
 
     def to_message(self, record: Any) -> Any:
-        """A new upb message with the values of `record`. Raises RecordError, naming the field."""
+        """Return a new upb message with the values of `record`. Raises RecordError."""
         message = self.message()
         try:
             self.fill(message, record)
         except _ENCODING_ERRORS as error:
-            raise self.blame(record, error) from None
+            raise self.explain_error(record, error) from None
         return message
 
     def encode(self, record: Any) -> bytes:
-        """Maps are written in the order of their keys, so equal records are equal bytes."""
+        """Encode `record`, dicts in the order of their keys: equal records give equal bytes.
+
+        Raises: RecordError, which names the field whose value does not fit.
+        """
         try:
             return self.write(record)
-        except ODD:  # upb judges it: writes it all the same, or says what is wrong
+        except ODD:  # upb converts the values, or reports what is wrong
             written: bytes = self.to_message(record).SerializeToString(deterministic=True)
             return written
 
-    def blame(self, record: Any, error: Exception) -> RecordError:
-        """The error for `record`, which could not be filled, with the path of the guilty field."""
+    def explain_error(self, record: Any, error: Exception) -> RecordError:
+        """Make the RecordError for `record`, which `fill` rejected with `error`.
+
+        Each field is tried alone to find the path of the one that does not fit.
+        """
         for spec in self.specs:
             try:
                 value = getattr(record, spec.name)
             except AttributeError:
                 return RecordError(self.cls.__name__, spec.name, "is missing")
-            found = self._blame_field(spec, value)
+            found = self._explain_field(spec, value)
             if found is not None:
                 return RecordError(self.cls.__name__, *found)
         if isinstance(error, RecordError):
             return error
         return RecordError(self.cls.__name__, "", str(error))
 
-    def _blame_field(self, spec: FieldSpec, value: Any) -> tuple[str, str] | None:
-        """Path and reason, if it is the value of this field that does not fit."""
-        for suffix, item in items(spec, value):
+    def _explain_field(self, spec: FieldSpec, value: Any) -> tuple[str, str] | None:
+        """Return the path and the reason if the value of this field does not fit, else None."""
+        for suffix, item in nested_records(spec, value):
             nested: RecordCodec = spec.target.__record__
             if not isinstance(item, spec.target):
-                return spec.name + suffix, f"{item!r} is no {spec.target.__name__}"
+                return spec.name + suffix, f"expected {spec.target.__name__}, got {item!r}"
             try:
                 nested.fill(nested.message(), item)
             except _ENCODING_ERRORS as error:
-                inner = nested.blame(item, error)
+                inner = nested.explain_error(item, error)
                 return f"{spec.name}{suffix}.{inner.field}", inner.detail
         try:
             put_for(spec)(self.message(), value)
         except _ENCODING_ERRORS as error:
-            return spec.name, f"{value!r} is no {wanted(spec)}: {error}"
+            return spec.name, f"expected {type_name(spec)}, got {value!r}: {error}"
         return None
 
     # -- reading
 
     def decode(self, data: Any, cls: type) -> Any:
-        """A record of class `cls`. Raises RecordError, which names the field gone wrong."""
+        """Decode `data` as a record of class `cls`. Raises RecordError, which names the field."""
         try:
             parsed = self._parse(data)
         except (DecodeError, TypeError):
             parsed = self._parse_again(bytes(memoryview(data)))
-        return self.around(parsed, cls)
+        return self.from_parsed(parsed, cls)
 
-    def around(self, parsed: Any, cls: type) -> Any:
-        """A record of class `cls` around a upb message that nobody changes any more."""
+    def from_parsed(self, parsed: Any, cls: type) -> Any:
+        """Make a record of class `cls` that keeps the upb message `parsed`.
+
+        The caller must not change the message afterwards. Raises: RecordError.
+        """
         record = _new(cls)
         _put(record, STATE, parsed)
         if self.eager:
@@ -174,21 +209,25 @@ class RecordCodec:
         return record
 
     def decode_checked(self, data: bytes, cls: type) -> Any:
-        """`decode`, and no field may have another wire type than its own.
+        """Decode as `decode` does, and also reject a known field with the wrong wire type.
 
-        By itself protocol buffers take such a field for an unknown one.
+        Protocol buffers treat such a field as an unknown field, so its value would be lost.
+        Raises: RecordError.
         """
         before = RecordCodec.unknowns
         record = self.decode(data, cls)
         self.unpack(record)
-        if RecordCodec.unknowns != before:  # here, or in another thread: then in vain
+        if RecordCodec.unknowns != before:  # if only another thread counted, no error is found
             path, detail = wire.explain(self, data, strict=True)
             if detail:
                 raise RecordError(self.cls.__name__, path, detail)
         return record
 
     def _parse_again(self, data: bytes) -> Any:
-        """What upb refused: a view, which is bytes now, or what is worth an explanation."""
+        """Parse bytes that upb rejected, perhaps only because they were a view.
+
+        Raises: RecordError, which names the field at which the bytes are wrong.
+        """
         try:
             return self._parse(data)
         except DecodeError as error:
@@ -196,7 +235,7 @@ class RecordCodec:
             raise RecordError(self.cls.__name__, path, detail or str(error)) from None
 
     def _unpack_now(self, record: Any) -> None:
-        """`unpack` for records that may refuse their values: `__post_init__`, moments in time."""
+        """Unpack, and turn the errors of `__post_init__` and of dates into RecordError."""
         try:
             self.unpack(record)
         except RecordError:
@@ -205,9 +244,9 @@ class RecordCodec:
             raise RecordError(self.cls.__name__, "", str(error)) from error
 
     def unpack(self, record: Any) -> None:
-        """Give a decoded record its attributes; those that were set meanwhile stay.
+        """Set the attributes of a decoded record. Attributes that the caller has set are kept.
 
-        May be repeated, and run in two threads at once: the first does it.
+        May be repeated. Safe in several threads: one thread unpacks, the others wait for it.
         """
         attributes = record.__dict__
         with _unpacking:
@@ -223,7 +262,7 @@ class RecordCodec:
                 attributes.update(changed)
 
     def unknown(self, parsed: Any) -> bytes:
-        """The fields of a upb message that the record does not know, as bytes."""
+        """Return the encoding of the unknown fields of a upb message, and count it."""
         RecordCodec.unknowns += 1
         rest = self.message.FromString(parsed.SerializeToString())
         for spec in self.specs:
@@ -233,15 +272,19 @@ class RecordCodec:
 
 
 def _make_get(codec: RecordCodec) -> Callable[[Any], tuple[Any, ...]]:
-    """The values of all fields by tag, and behind them STATE."""
+    """Return a function that returns the values of all fields by tag, followed by STATE."""
     if not codec.specs:
-        return attrgetter(STATE, STATE)  # one name alone would give no tuple
+        return attrgetter(STATE, STATE)  # attrgetter returns a tuple only for two names or more
     return attrgetter(*(spec.name for spec in codec.specs), STATE)
 
 
 def _values_of(codec: RecordCodec, record: Any) -> tuple[Any, ...]:
-    """The same, with the bytes of unknown fields or None at the end. Raises RecordError."""
-    codec.unpack(record)  # all were set before one was read, or it does nothing
+    """The values of all fields by tag, followed by the bytes of unknown fields or None.
+
+    Raises: RecordError when two fields of a oneof are set.
+    """
+    # The record may still be packed if the caller has set all attributes and read none.
+    codec.unpack(record)
     _check_groups(codec, record)
     return codec.get(record)
 
@@ -251,7 +294,7 @@ def _make_fill(codec: RecordCodec) -> Put:
 
     def fill(message: Any, record: Any) -> None:
         values = _values_of(codec, record)
-        for put, value in zip(puts, values):  # noqa: B905 - the last value is of no field
+        for put, value in zip(puts, values):  # noqa: B905 - the last value is STATE, not a field
             put(message, value)
         if values[-1] is not None:
             message.MergeFromString(values[-1])
@@ -261,7 +304,7 @@ def _make_fill(codec: RecordCodec) -> Put:
 
 def _make_write(codec: RecordCodec) -> Writer:
     get, last, has_groups = codec.get, len(codec.specs), bool(codec.groups)
-    write_all = row([writer_for(spec, codec.message) for spec in codec.specs])
+    write_all = join_writers([writer_for(spec, codec.message) for spec in codec.specs])
 
     def write(record: Any) -> bytes:
         values = get(record)
@@ -278,11 +321,15 @@ def _check_groups(codec: RecordCodec, record: Any) -> None:
         chosen = [name for name in names if getattr(record, name) is not None]
         if len(chosen) > 1:
             both = " and ".join(chosen)
-            raise RecordError(codec.cls.__name__, chosen[1], f"{both} are both set, of {group}")
+            raise RecordError(
+                codec.cls.__name__,
+                chosen[1],
+                f"{both} are both set, but OneOf {group!r} allows one",
+            )
 
 
 def _make_read(codec: RecordCodec) -> Callable[[Any], Sequence[Any]]:
-    """All attributes of a record from a upb message, in the order of the class."""
+    """Return a function that reads all attributes from a upb message, in the order of the class."""
     specs = codec.in_order
     get = _getter([spec.wire for spec in specs])
     all_fixes = ((at, fix_for(spec, codec.cls.__name__)) for at, spec in enumerate(specs))
@@ -319,7 +366,10 @@ def _make_build(codec: RecordCodec) -> Callable[[Any], Any]:
 
 
 def _make_init(codec: RecordCodec) -> Callable[..., None]:
-    """What gives a new record its attributes: its `__init__`, where that takes just these."""
+    """Return the function that sets the attributes of a new record.
+
+    It is the class's `__init__` when that takes exactly the fields.
+    """
     if _takes_all(codec):
         init: Callable[..., None] = codec.cls.__init__
         return init
@@ -335,13 +385,13 @@ def _make_init(codec: RecordCodec) -> Callable[..., None]:
 
 
 def _takes_all(codec: RecordCodec) -> bool:
-    """Whether the class has the `__init__` that dataclass makes, with every field in its place."""
+    """Whether dataclass made the class's `__init__`, with every field as a positional argument."""
     fields = dataclasses.fields(codec.cls)
     return codec.made_init and all(field.init and not field.kw_only for field in fields)
 
 
 def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """All attributes `names` of an object in one call."""
+    """Return a function that returns the attributes `names` of an object as a tuple."""
     if not names:
         return lambda _: ()
     get = attrgetter(*names)
@@ -349,7 +399,7 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def reachable(codec: RecordCodec) -> list[RecordCodec]:
-    """`codec` and those of every record below it, nested ones first, itself last."""
+    """Return the codecs of all records that `codec`'s record contains, and `codec` as the last."""
     found: dict[int, RecordCodec] = {}
 
     def visit(at: RecordCodec) -> None:
@@ -364,9 +414,9 @@ def reachable(codec: RecordCodec) -> list[RecordCodec]:
 
 
 def names_of(codecs: Iterable[RecordCodec]) -> dict[Any, str]:
-    """The .proto names of the records of `codecs` and of their enums.
+    """Return the .proto names of the records of `codecs` and of their enums, by class.
 
-    Raises: ConfigurationError when two of them have one name.
+    Raises: ConfigurationError when two of the classes have the same name.
     """
     names: dict[Any, str] = {}
     owners: dict[str, Any] = {}
@@ -386,6 +436,7 @@ def names_of(codecs: Iterable[RecordCodec]) -> dict[Any, str]:
 
 
 def _groups(specs: Iterable[FieldSpec]) -> dict[str, list[str]]:
+    """The names of the fields of each oneof."""
     groups: dict[str, list[str]] = {}
     for spec in specs:
         if spec.oneof:

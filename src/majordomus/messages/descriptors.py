@@ -1,7 +1,8 @@
-"""Descriptors: from the fields of records to the FileDescriptorProto that upb works by.
+"""Descriptors: make the FileDescriptorProto that upb needs from the fields of records.
 
-One file holds a record and everything that it reaches, so it can be printed, compiled elsewhere and
-registered in a pool of its own: two records of one name in different modules never meet.
+One file holds a record and every record and enum that it contains. So it can be printed, compiled
+by protoc, and registered in a pool of its own: records of the same name in different modules do not
+conflict.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ _WELL_KNOWN = {
 }
 
 Shapes = Sequence[tuple[str, tuple[FieldSpec, ...], type]]
-"""Name, fields and class of every record of a file, in the order of their printing."""
+"""The name, fields and class of every record of a file, in the order of the file."""
 
 
 def build_file(
     package: str, shapes: Shapes, names: dict[Any, str]
 ) -> descriptor_pb2.FileDescriptorProto:
-    """The file of `shapes`. `names` maps the classes of records and enums to their .proto names.
+    """Make the file of the records `shapes`, named after the last one.
 
-    Raises: ConfigurationError when two different classes have one name.
+    `names`: the .proto name of every record's and enum's class, unique in the file.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{package.replace('.', '/') or 'majordomus'}/{shapes[-1][0]}.proto",
@@ -67,9 +68,9 @@ def build_file(
 
 
 def message_class(file: descriptor_pb2.FileDescriptorProto, name: str) -> type[ProtoMessage]:
-    """The upb class of message `name` of `file`, from a pool of its own.
+    """Return upb's class for the message `name` of `file`, from a new descriptor pool.
 
-    Raises: ConfigurationError with upb's own words when it refuses the file.
+    Raises: ConfigurationError with upb's text when upb rejects the file.
     """
     pool = descriptor_pool.DescriptorPool()
     for known in _WELL_KNOWN.values():
@@ -112,7 +113,7 @@ def _map_entry(
 ) -> descriptor_pb2.DescriptorProto:
     key: Kind | None = spec.key
     if key is None:
-        raise TypeError("a dict has a kind of keys")
+        raise TypeError("the FieldSpec of a dict needs a key")
     entry = message.nested_type.add(name=f"{camel(spec.wire)}Entry")
     entry.options.map_entry = True
     optional = _Field.LABEL_OPTIONAL
@@ -122,7 +123,10 @@ def _map_entry(
 
 
 def _add_oneofs(message: descriptor_pb2.DescriptorProto, specs: Iterable[FieldSpec]) -> None:
-    """Real groups first, then the hidden ones by which proto3 marks `optional`, as protoc does."""
+    """Add the declared oneofs first, then a synthetic oneof for each `optional` field.
+
+    proto3 marks an `optional` field by a oneof of its own. protoc requires this order.
+    """
     by_name = {field.name: field for field in message.field}
     groups: dict[str, int] = {}
     for spec in specs:
@@ -141,7 +145,11 @@ def _add_oneofs(message: descriptor_pb2.DescriptorProto, specs: Iterable[FieldSp
 
 
 def _add_enum(file: descriptor_pb2.FileDescriptorProto, name: str, type_: type[enum.Enum]) -> None:
-    """Proto3 wants zero, and it first. Values are siblings of their type: hence the prefix."""
+    """Add an enum. proto3 requires zero as the first value, so a missing zero is added.
+
+    The values have a prefix because an enum's values share the scope of the enum itself. An enum
+    made from a .proto keeps its names.
+    """
     added = file.enum_type.add(name=name)
     verbatim: dict[int, str] = getattr(type_, "__proto_names__", {})
     prefix = snake(name).upper()
@@ -152,7 +160,7 @@ def _add_enum(file: descriptor_pb2.FileDescriptorProto, name: str, type_: type[e
 
 
 def camel(name: str) -> str:
-    """`phone_numbers` → `PhoneNumbers`, as protoc names the entry of a map."""
+    """`phone_numbers` → `PhoneNumbers`, as protoc names the entry message of a map."""
     return re.sub(r"(?:^|_)([A-Za-z0-9])", lambda match: match[1].upper(), name)
 
 

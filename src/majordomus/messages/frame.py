@@ -1,7 +1,7 @@
-"""Frame: how one value becomes the bytes of one frame, and how it is read back.
+"""Frame: encodes one value as the bytes of one frame, and decodes it.
 
 Every number is little-endian and has exactly the size of its type: a frame of another size is an
-error, never a truncated value. Nothing here knows what a message or a socket is.
+error, never a truncated value. This module is independent of messages and sockets.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ NUMBERS: dict[str, struct.Struct] = {
     "single": struct.Struct("<f"),
     "double": struct.Struct("<d"),
 }
+"""The type of a number, by its name in the API and in errors."""
 
-_SHOWN = 32  # bytes of a frame that a repr or an error shows
+_PREVIEW_BYTES = 32  # how much of a frame a repr or an error shows
 
 
 class Encodes(Protocol):
-    """What `from_record` takes: a record of ours."""
+    """A value that `from_record` accepts: a record made by this package."""
 
     def to_bytes(self) -> bytes: ...
 
 
 def from_number(kind: str, value: float) -> bytes:
-    """The frame of `value` as `kind`, a key of NUMBERS. Raises FrameError for what does not fit."""
+    """Encode `value` as `kind`, a key of NUMBERS. Raises FrameError when it does not fit."""
     try:
         return NUMBERS[kind].pack(value)
     except (struct.error, OverflowError) as error:
@@ -51,6 +52,7 @@ def from_number(kind: str, value: float) -> bytes:
 
 
 def to_number(kind: str, data: bytes) -> Any:
+    """Decode `data` as `kind`, a key of NUMBERS. Raises FrameError for another size."""
     packed = NUMBERS[kind]
     if len(data) != packed.size:
         raise FrameError(
@@ -62,6 +64,7 @@ def to_number(kind: str, data: bytes) -> Any:
 
 
 def to_text(data: bytes) -> str:
+    """Decode `data` as UTF-8. Raises FrameError, which names the first wrong byte."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -73,7 +76,10 @@ def to_text(data: bytes) -> str:
 
 
 def enum_size(type_: type[enum.Enum]) -> int:
-    """Bytes of an enumeration: the smallest of 1, 2, 4 that holds every member, as in Delphi."""
+    """Return the size of an enumeration in bytes: 1, 2 or 4, the smallest that fits all members.
+
+    Delphi uses the same rule. Raises: FrameError when a member is not an integer or needs more.
+    """
     values = [member.value for member in type_.__members__.values()]
     if not values or not all(isinstance(value, int) for value in values):
         raise FrameError(f"{type_.__name__} has no integer members", expected=type_.__name__)
@@ -82,13 +88,19 @@ def enum_size(type_: type[enum.Enum]) -> int:
         half = 1 << (8 * size - 1)
         if (low >= 0 and high < 2 * half) or (low >= -half and high < half):
             return size
-    raise FrameError(f"{type_.__name__} has members beyond 4 bytes", expected=type_.__name__)
+    raise FrameError(
+        f"{type_.__name__} has members that need more than 4 bytes", expected=type_.__name__
+    )
 
 
 def from_enum(value: enum.Enum | int, size: int | None = None) -> bytes:
+    """Encode the ordinal of `value` in `size` bytes, by default the size of its enumeration.
+
+    Raises: FrameError when it does not fit, or when `value` is an int and `size` is missing.
+    """
     if size is None:
         if not isinstance(value, enum.Enum):
-            raise FrameError(f"{value!r} is no enum member: give its size", expected="enum")
+            raise FrameError(f"{value!r} is not an enum member: pass its size", expected="enum")
         size = enum_size(type(value))
     ordinal = value.value if isinstance(value, enum.Enum) else value
     try:
@@ -100,6 +112,10 @@ def from_enum(value: enum.Enum | int, size: int | None = None) -> bytes:
 
 
 def to_enum(data: bytes, type_: type[E] | None, size: int | None) -> E | int:
+    """Decode an ordinal as a member of `type_`, without a type as an unsigned int of `size` bytes.
+
+    Raises: FrameError for another size, and for an ordinal that is not a member of `type_`.
+    """
     if type_ is None:
         if size is None:
             raise FrameError("an enum needs its type or its size", expected="enum")
@@ -121,25 +137,31 @@ def to_enum(data: bytes, type_: type[E] | None, size: int | None) -> E | int:
         return type_(ordinal)
     except ValueError:
         raise FrameError(
-            f"{ordinal} is no member of {name}", size=size, expected=f"{size} ({name})"
+            f"{ordinal} is not a member of {name}", size=size, expected=f"{size} ({name})"
         ) from None
 
 
 def from_record(value: Any) -> bytes:
-    """The frame of a record of ours or of a protobuf message."""
+    """Encode a record or a protobuf message. Raises FrameError for any other value."""
     encode = getattr(value, "to_bytes", None) or getattr(value, "SerializeToString", None)
-    if encode is None or isinstance(value, int):
-        raise FrameError(f"{type(value).__name__} is no record and no protobuf message")
+    if encode is None or isinstance(value, int):  # int has a method `to_bytes` of its own
+        raise FrameError(f"{type(value).__name__} is not a record or a protobuf message")
     return cast("Callable[[], bytes]", encode)()
 
 
 def to_record(data: bytes, type_: type[T]) -> T:
+    """Decode `data` as `type_`, the class of a record or of a protobuf message.
+
+    Raises: FrameError for bytes that are not valid, and for another class.
+    """
     decode = getattr(type_, "from_bytes", None) or getattr(type_, "FromString", None)
-    if decode is None or issubclass(type_, int):
-        raise FrameError(f"{type_.__name__} is no record and no protobuf message")
+    if decode is None or issubclass(type_, int):  # int has a method `from_bytes` of its own
+        raise FrameError(f"{type_.__name__} is not a record or a protobuf message")
     try:
         return cast("T", decode(data))
-    except Exception as error:  # upb's DecodeError and our RecordError have no other common base
+    except (
+        Exception
+    ) as error:  # Exception is the only common base of upb's DecodeError and RecordError
         raise FrameError(
             f"{len(data)} bytes, expected {type_.__name__}: {error}",
             size=len(data),
@@ -147,8 +169,11 @@ def to_record(data: bytes, type_: type[T]) -> T:
         ) from error
 
 
-def quote(data: bytes, most: int = _SHOWN) -> str:
-    """`data` for people: printable text as it is, anything else in hex, cut after `most` bytes."""
+def quote(data: bytes, most: int = _PREVIEW_BYTES) -> str:
+    """Return `data` for display: printable ASCII as text, other bytes in hex.
+
+    Only the first `most` bytes are shown; "…" marks that more follow.
+    """
     head = data[:most]
     text = head.decode("ascii", "replace")
     shown = text if text.isprintable() and "\ufffd" not in text else head.hex()
@@ -156,10 +181,10 @@ def quote(data: bytes, most: int = _SHOWN) -> str:
 
 
 class Frame(bytes):
-    """The bytes of one frame, with the readings they may have. Immutable; equal to plain bytes.
+    """The bytes of one frame, with methods to decode them. Immutable; equal to plain bytes.
 
-    `Frame.of_int(5)` makes one, `Frame(data).as_int()` reads it. Every `as_…` raises FrameError
-    with the size found and the size expected.
+    `Frame.of_int(5)` encodes a value, `Frame(data).as_int()` decodes one. Every `as_…` raises
+    FrameError with the size found and the size expected.
     """
 
     __slots__ = ()
@@ -169,6 +194,7 @@ class Frame(bytes):
 
     @property
     def size(self) -> int:
+        """The size in bytes."""
         return len(self)
 
     def as_bytes(self) -> bytes:
@@ -178,11 +204,11 @@ class Frame(bytes):
         return to_text(self)
 
     def as_number(self, kind: str) -> Any:
-        """Read as `kind`, one of int8 … int64, uint8 … uint64, single, double."""
+        """Decode as `kind`, one of int8 … int64, uint8 … uint64, single, double."""
         return to_number(kind, self)
 
     def as_int(self) -> int:
-        """4 bytes, signed: what the original calls Integer."""
+        """Decode 4 bytes as a signed integer, Delphi's Integer."""
         return cast("int", to_number("int32", self))
 
     def as_single(self) -> float:
@@ -196,13 +222,14 @@ class Frame(bytes):
     @overload
     def as_enum(self, type_: None = None, size: int | None = None) -> int: ...
     def as_enum(self, type_: type[E] | None = None, size: int | None = None) -> E | int:
+        """Decode as a member of `type_`, without a type as an unsigned integer of `size` bytes."""
         return to_enum(self, type_, size)
 
     def as_record(self, type_: type[T]) -> T:
         return to_record(self, type_)
 
     def to_hex(self) -> str:
-        """Upper-case hex, as CZMQ and the original print it (`bytes.hex` is the lower-case one)."""
+        """Return upper-case hex, as CZMQ and PascalZMQ print it. `bytes.hex` is lower-case."""
         return self.hex().upper()
 
     @classmethod

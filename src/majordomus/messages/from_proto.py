@@ -1,7 +1,7 @@
-"""Records from what is there already: .proto text, a descriptor, a compiled message class.
+"""Make records from .proto text, a descriptor or a compiled message class.
 
-The classes are ordinary records, made from the fields of descriptors instead of annotations, with
-the presence that those have: a plain proto3 number stays one whose zero is not written.
+The classes are ordinary records. Their fields come from descriptors instead of annotations, and
+keep the presence declared there: the zero of a plain proto3 number is not written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from majordomus.messages import protofile
 from majordomus.messages.descriptors import snake
 from majordomus.messages.fields import FieldShape, FieldSpec, check_name
 from majordomus.messages.kinds import DURATION, ENUM, RECORD, SCALARS, TIMESTAMP, OneOf
-from majordomus.messages.records import adopt
+from majordomus.messages.records import make_records
 
 __all__ = ["record_from_proto", "records_from_proto"]
 
@@ -34,38 +34,47 @@ _GOOGLE = "google/protobuf/"
 
 
 def record_from_proto(source: Any, name: str | None = None, *, paths: Iterable[Path] = ()) -> Any:
-    """The record for one message of `source`; `name` may be left out when there is only one.
+    """Make a record of the message `name` of `source`; a single message needs no name.
 
-    `source`: .proto text, a Path of such, a FileDescriptorProto, a message's Descriptor, or a
-    compiled message class. `paths`: folders for the imports of .proto text, besides the file's own.
-    Raises: ConfigurationError.
+    `source`: .proto text, the Path of a .proto file, a FileDescriptorProto, a message's Descriptor,
+    or a compiled message class. `paths`: folders in which imports of .proto text are looked up,
+    besides the file's own folder.
+    Raises: ConfigurationError for text with errors and for messages that records do not support.
     """
     found = _records(source, paths, sys._getframe(1).f_globals.get("__name__", ""))
-    wanted = name if name is not None else _only(source, found)
+    wanted = name if name is not None else _default_name(source, found)
     if wanted not in found:
-        raise ConfigurationError(f"no message {wanted!r}; there are {', '.join(found)}")
+        raise ConfigurationError(
+            f"unknown message {wanted!r}; the known ones are {', '.join(found)}"
+        )
     return found[wanted]
 
 
 def records_from_proto(source: Any, *, paths: Iterable[Path] = ()) -> dict[str, Any]:
-    """The records for all messages of `source` by name; a message within another is Outer_Inner."""
+    """Make records of all messages of `source`, by name; a nested message is `Outer_Inner`.
+
+    Parameters and errors as in `record_from_proto`.
+    """
     return _records(source, paths, sys._getframe(1).f_globals.get("__name__", ""))
 
 
-def _only(source: Any, found: dict[str, Any]) -> str:
+def _default_name(source: Any, found: dict[str, Any]) -> str:
     descriptor = getattr(source, "DESCRIPTOR", source)
     if hasattr(descriptor, "fields_by_name"):
         return _python_name(descriptor)
     top = [name for name in found if "_" not in name] or list(found)
     if len(top) != 1:
-        raise ConfigurationError(f"which message? There are {', '.join(top)}")
+        raise ConfigurationError(f"give the name of the message: one of {', '.join(top)}")
     return top[0]
 
 
 def _records(source: Any, paths: Iterable[Path], module: str) -> dict[str, Any]:
-    descriptors = {d.full_name: d for top in _descriptors(source, paths) for d in _below(top)}
-    maker = _Maker(module)
-    adopt([maker.declare(descriptor) for descriptor in descriptors.values()], maker.specs)
+    """The records by name. `module`: the caller's, which becomes the module of the classes."""
+    descriptors = {
+        d.full_name: d for top in _descriptors(source, paths) for d in _reachable_messages(top)
+    }
+    maker = _ClassMaker(module)
+    make_records([maker.declare(descriptor) for descriptor in descriptors.values()], maker.specs)
     return {_python_name(d): maker.classes[d.full_name] for d in descriptors.values()}
 
 
@@ -84,7 +93,7 @@ def _descriptors(source: Any, paths: Iterable[Path]) -> list[Any]:
         return _from_text(source, "<text>", list(paths))
     if isinstance(source, _File):
         return _from_files([source], source.name)
-    raise ConfigurationError(f"records are not made from {type(source).__name__}")
+    raise ConfigurationError(f"cannot make records from {type(source).__name__}")
 
 
 def _from_text(text: str, name: str, folders: list[Path]) -> list[Any]:
@@ -96,7 +105,7 @@ def _from_text(text: str, name: str, folders: list[Path]) -> list[Any]:
 
 
 def _load(text: str, name: str, folders: list[Path], files: dict[str, _File]) -> None:
-    """Parse a file and, before it, all that it imports, into `files`."""
+    """Parse a file and the files that it imports into `files`, imports first."""
     file = protofile.parse(text, name)
     for imported in file.dependency:
         if imported in files:
@@ -106,7 +115,7 @@ def _load(text: str, name: str, folders: list[Path], files: dict[str, _File]) ->
             continue
         found = [folder / imported for folder in folders if (folder / imported).is_file()]
         if not found:
-            raise ConfigurationError(f"{name}: the import {imported!r} is not there")
+            raise ConfigurationError(f"{name}: cannot find the import {imported!r}")
         _load(found[0].read_text(encoding="utf-8"), imported, folders, files)
     files[name] = file
 
@@ -116,7 +125,7 @@ def _well_known(name: str) -> _File:
     try:
         descriptor = importlib.import_module(module).DESCRIPTOR
     except ImportError:
-        raise ConfigurationError(f"the import {name!r} is not there") from None
+        raise ConfigurationError(f"cannot find the import {name!r}") from None
     return _File.FromString(descriptor.serialized_pb)
 
 
@@ -137,8 +146,8 @@ def _from_files(files: Iterable[_File], name: str) -> list[Any]:
         raise ConfigurationError(f"{name}: {error}") from None
 
 
-def _below(descriptor: Any) -> Iterator[Any]:
-    """A message, those declared in it, and those of its fields, each once."""
+def _reachable_messages(descriptor: Any) -> Iterator[Any]:
+    """Yield a message, the messages declared in it and those of its fields, each once."""
     seen: dict[str, Any] = {}
     todo = [descriptor]
     while todo:
@@ -158,23 +167,31 @@ def _below(descriptor: Any) -> Iterator[Any]:
 
 
 def _python_name(descriptor: Any) -> str:
+    """The class's name: the full name without the package, `Outer.Inner` as `Outer_Inner`."""
     package = descriptor.file.package
     local = descriptor.full_name.removeprefix(f"{package}." if package else "")
     return str(local.replace(".", "_"))
 
 
-class _Maker:
-    """Makes the classes of one set of descriptors: first all dataclasses, then their fields."""
+class _ClassMaker:
+    """Makes the classes of a set of descriptors: first all dataclasses, then their FieldSpecs.
+
+    `module`: the module of the classes.
+    `classes`: the dataclasses, by the full name of the message.
+    `_descriptors`: the descriptor of each dataclass.
+    `_enums`: the enums made so far, by full name.
+    `_optional_names`: the names of the `optional` proto3 fields of each message, by full name.
+    """
 
     def __init__(self, module: str) -> None:
         self.module = module
         self.classes: dict[str, Any] = {}
         self._descriptors: dict[Any, Any] = {}
         self._enums: dict[str, type[enum.Enum]] = {}
-        self._hidden: dict[str, set[str]] = {}
+        self._optional_names: dict[str, set[str]] = {}
 
     def declare(self, descriptor: Any) -> tuple[Any, str, str]:
-        """The class, which has no codec yet, with its .proto name and package."""
+        """Make a dataclass, which has no codec yet; return it with its .proto name and package."""
         name = _python_name(descriptor)
         fields = [self._declare_field(field) for field in descriptor.fields]
         made = dataclasses.make_dataclass(name, fields)
@@ -185,6 +202,7 @@ class _Maker:
         return made, name, descriptor.file.package
 
     def specs(self, cls: Any) -> tuple[FieldSpec, ...]:
+        """Return the fields of a class by tag, after all classes are declared."""
         descriptor = self._descriptors[cls]
         specs = (self._spec(field) for field in descriptor.fields)
         return tuple(sorted(specs, key=lambda spec: spec.tag))
@@ -200,7 +218,7 @@ class _Maker:
     def _spec(self, field: Any) -> FieldSpec:
         name = f"{field.name}_" if keyword.iskeyword(field.name) else field.name
         if field.type == _Field.TYPE_GROUP:
-            raise ConfigurationError(f"{field.full_name} is a group: groups are not read")
+            raise ConfigurationError(f"{field.full_name} is a group: groups are not supported")
         entry: Any = field.message_type if field.type == _Field.TYPE_MESSAGE else None
         is_map = entry is not None and entry.GetOptions().map_entry
         value = entry.fields_by_name["value"] if is_map else field
@@ -225,14 +243,17 @@ class _Maker:
         )
 
     def _optionals(self, descriptor: Any) -> set[str]:
-        """The fields that proto3 calls `optional`: their oneofs are no groups."""
-        if descriptor.full_name not in self._hidden:
+        """The names of the `optional` proto3 fields; their synthetic oneofs are not declared ones.
+
+        The Python descriptor does not show this flag; the FieldDescriptorProto does.
+        """
+        if descriptor.full_name not in self._optional_names:
             copied = descriptor_pb2.DescriptorProto()
             descriptor.CopyToProto(copied)
-            self._hidden[descriptor.full_name] = {
+            self._optional_names[descriptor.full_name] = {
                 field.name for field in copied.field if field.proto3_optional
             }
-        return self._hidden[descriptor.full_name]
+        return self._optional_names[descriptor.full_name]
 
     def _kind(self, field: Any) -> tuple[Any, Any]:
         if field.type == _Field.TYPE_ENUM:
@@ -245,7 +266,10 @@ class _Maker:
         return RECORD, self.classes.get(name)
 
     def _enum(self, descriptor: Any) -> type[enum.Enum]:
-        """An IntEnum, its members without the prefix that .proto's scopes ask for."""
+        """Make an IntEnum. Its members lose the prefix that repeats the name of the enum.
+
+        `__proto_names__` keeps the names of the .proto, for printing and JSON.
+        """
         if descriptor.full_name not in self._enums:
             prefix = f"{snake(descriptor.name).upper()}_"
             names = [value.name for value in descriptor.values]
@@ -273,7 +297,7 @@ def _shape(field: Any, is_map: bool) -> FieldShape:
 
 
 def _default(field: Any, shape: FieldShape, target: Any) -> tuple[Any, Any]:
-    """The dataclass's default and default_factory for a field: every field has one."""
+    """The dataclass's default and default_factory of a field: one of them, the other is MISSING."""
     missing = dataclasses.MISSING
     if shape in (FieldShape.LIST, FieldShape.DICT):
         return missing, (list if shape is FieldShape.LIST else dict)
@@ -283,6 +307,9 @@ def _default(field: Any, shape: FieldShape, target: Any) -> tuple[Any, Any]:
         raise ConfigurationError(f"{field.full_name} is a required message: make it optional")
     value = field.default_value
     return (target(value) if target is not None else value), missing
+
+
+# Old versions of protobuf do not have `is_packed`, `is_repeated` and `is_required`.
 
 
 def _is_packed(field: Any) -> bool:

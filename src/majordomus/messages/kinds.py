@@ -1,11 +1,11 @@
-"""Kinds: what a field can be on the wire, and the marker types by which an annotation says so.
+"""Kinds: the protobuf types of a field, and the markers in an annotation that choose one.
 
-    Annotated[int, 2]               sint64: zigzag, what the original writes for Integer and Int64
-    Annotated[uint32, 2]            the same attribute, another kind
+    Annotated[int, 2]               sint64 (zigzag), as DelphiZeroMQ writes Integer and Int64
+    Annotated[uint32, 2]            an int as uint32
     Annotated[int, 2, implicit]     plain proto3: zero is not written
     Annotated[str | None, 3, OneOf("contact")]
 
-Numbers are those of FieldDescriptorProto.Type.
+An annotation without a marker gets the kind of its Python type; fields.py has that table.
 """
 
 from __future__ import annotations
@@ -46,13 +46,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`name` is what .proto text calls it, `number` its FieldDescriptorProto.Type."""
+    """A protobuf type of a field.
+
+    The attributes, one line each:
+
+    `name`: the type's name in .proto text; "message" and "enum" for a class of the user.
+    `number`: its FieldDescriptorProto.Type.
+    `packable`: whether a list of it can be packed, that is, written without a tag for each item.
+    `message`: the full name of a well-known message, such as google.protobuf.Timestamp, else "".
+    """
 
     name: str
     number: int
     packable: bool = True
     message: str = ""
-    """The full name of the well-known message that it is, "" when it is none."""
 
 
 DOUBLE = Kind("double", 1)
@@ -112,19 +119,19 @@ single = Annotated[float, SINGLE]
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A word in an annotation that changes how the field is written."""
+    """A marker in an annotation that changes how the field is encoded; errors show its `name`."""
 
     name: str
 
 
 implicit = Marker("implicit")
-"""Proto3's plain presence: a zero is not written, and an absent field is zero."""
+"""proto3's implicit presence: a zero is not written, and an absent field is decoded as zero."""
 unpacked = Marker("unpacked")
-"""Numbers of a list one by one, each with its tag, as proto2 writes them."""
+"""A list of numbers is written as one tag and value per item, proto2's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """The field is one of a group `name`, of which at most one is not None."""
+    """The field belongs to the oneof `name`; at most one field of a oneof is not None."""
 
     name: str

@@ -1,7 +1,7 @@
-"""Message: a stack of frames. Frames are pushed to, popped from and peeked at the front.
+"""Message: a stack of frames. `push`, `pop` and `peek` work on the front frame.
 
-A message owns a list of bytes and nothing else: sending it does not empty it. A pop that fails
-changes nothing. Not for use by several threads at once.
+A message owns its list of frames. Sending a message does not remove its frames. A pop that fails
+changes nothing. A message is not thread-safe.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from majordomus.errors import FrameError
-from majordomus.messages import frame as codec
+from majordomus.messages import frame as frame_codec
 from majordomus.messages.frame import NUMBERS, Frame
 
 if TYPE_CHECKING:
@@ -24,18 +24,20 @@ E = TypeVar("E", bound=enum.Enum)
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
-_LINES = 100  # frames that a dump shows
+_MAX_LINES = 100  # how many frames `str` shows
 
 
-def _plain(value: Any) -> bytes:
+def _to_bytes(value: Any) -> bytes:
     if type(value) is bytes:
         return value
     if isinstance(value, str | int):  # bytes(5) would be five zero bytes
-        raise TypeError(f"a frame is bytes, not {type(value).__name__}: use push_{_hint(value)}")
+        raise TypeError(
+            f"a frame is bytes, not {type(value).__name__}: use push_{_push_suffix(value)}"
+        )
     return bytes(memoryview(value))
 
 
-def _hint(value: object) -> str:
+def _push_suffix(value: object) -> str:
     return "str" if isinstance(value, str) else "int"
 
 
@@ -46,7 +48,7 @@ def _pusher(kind: str) -> Callable[[Message, float], None]:
         try:
             self._frames.insert(0, pack(value))
         except (struct.error, OverflowError):
-            codec.from_number(kind, value)  # raises, with the reason
+            frame_codec.from_number(kind, value)  # raises, with the reason
         self._taken = 0
 
     push.__name__ = push.__qualname__ = f"push_{kind}"
@@ -67,7 +69,7 @@ def _popper(kind: str) -> Callable[[Message], Any]:
         return value
 
     pop.__name__ = pop.__qualname__ = f"pop_{kind}"
-    pop.__doc__ = f"Pop the front frame, which has {NUMBERS[kind].size} bytes, as {kind}."
+    pop.__doc__ = f"Pop the front frame, of {NUMBERS[kind].size} bytes, as {kind}."
     return pop
 
 
@@ -81,15 +83,18 @@ def _peeker(kind: str) -> Callable[[Message], Any]:
             raise self._unexpected(kind) from None
 
     peek.__name__ = peek.__qualname__ = f"peek_{kind}"
-    peek.__doc__ = f"Read the front frame, which has {NUMBERS[kind].size} bytes, as {kind}."
+    peek.__doc__ = f"Return the front frame, of {NUMBERS[kind].size} bytes, as {kind}."
     return peek
 
 
 class Message:
-    """A stack of frames; `Message(b"a", …)` is wrong, `Message([b"a", …])` right: front first.
+    """A stack of frames, made from a list with the front frame first: `Message([b"a", b"b"])`.
 
-    Every pop and peek of an empty message, of a frame of the wrong size or of invalid UTF-8 raises
-    FrameError, which names the frame's position, its size and what was expected.
+    `pop_…` and `peek_…` raise FrameError for an empty message, a frame of the wrong size or invalid
+    UTF-8. The error has the position of the frame, its size and the expected type.
+
+    `_frames`: the frames, front first.
+    `_taken`: how many frames were popped since the last push. Errors report it as the position.
     """
 
     __slots__ = ("_frames", "_taken")
@@ -97,62 +102,66 @@ class Message:
     def __init__(self, frames: Iterable[Buffer] = ()) -> None:
         if type(frames) is not list and isinstance(frames, bytes | bytearray | memoryview | str):
             raise TypeError("a Message is made from a list of frames: Message([data])")
-        self._frames: list[bytes] = [f if type(f) is bytes else _plain(f) for f in frames]
+        self._frames: list[bytes] = [f if type(f) is bytes else _to_bytes(f) for f in frames]
         self._taken = 0
 
     @property
     def frames(self) -> list[bytes]:
-        """The frames, front first: the message's own list, not a copy."""
+        """The frames, front first. This is the message's own list, not a copy."""
         return self._frames
 
     @property
     def size(self) -> int:
-        """Bytes in all frames together."""
+        """The total size of all frames, in bytes."""
         return sum(map(len, self._frames))
 
-    # -- frames as they are
+    # -- frames as bytes
 
     def push(self, frame: Buffer) -> None:
-        self._frames.insert(0, frame if type(frame) is bytes else _plain(frame))
+        """Add a frame at the front."""
+        self._frames.insert(0, frame if type(frame) is bytes else _to_bytes(frame))
         self._taken = 0
 
     def pop(self) -> bytes:
+        """Remove and return the front frame. Raises FrameError when there is none."""
         if not self._frames:
             raise self._unexpected("a frame")
         self._taken += 1
         return self._frames.pop(0)
 
     def peek(self) -> bytes:
+        """Return the front frame. Raises FrameError when there is none."""
         if not self._frames:
             raise self._unexpected("a frame")
         return self._frames[0]
 
     def append(self, frame: Buffer) -> None:
         """Add a frame at the end."""
-        self._frames.append(frame if type(frame) is bytes else _plain(frame))
+        self._frames.append(frame if type(frame) is bytes else _to_bytes(frame))
 
     def append_str(self, text: str) -> None:
+        """Add a frame of UTF-8 at the end."""
         self._frames.append(text.encode())
 
     def remove(self, index: int) -> bytes:
-        """Take the frame at `index` out of the message. Raises IndexError."""
+        """Remove and return the frame at `index`. Raises IndexError."""
         return self._frames.pop(index)
 
     def frame(self, index: int = 0) -> Frame:
-        """The frame at `index` with its readings. Raises IndexError."""
+        """Return the frame at `index` as a Frame. Raises IndexError."""
         return Frame(self._frames[index])
 
     def push_empty(self) -> None:
-        """Push an empty frame: the delimiter of envelopes."""
+        """Push an empty frame, the delimiter of an envelope."""
         self.push(b"")
 
     def wrap(self, frame: Buffer) -> None:
-        """Push `frame` and an empty one behind it: an envelope."""
+        """Push an envelope: `frame` in front, followed by an empty frame."""
         self.push(b"")
         self.push(frame)
 
     def unwrap(self) -> bytes:
-        """Pop a frame and, if there is one, the empty frame behind it."""
+        """Pop and return the front frame; also pop the next frame if it is empty."""
         first = self.pop()
         if self._frames and not self._frames[0]:
             self.pop()
@@ -163,18 +172,21 @@ class Message:
     push_bytes, pop_bytes, peek_bytes = push, pop, peek
 
     def push_str(self, text: str) -> None:
+        """Push a frame of UTF-8. Raises: TypeError for bytes; use `push`."""
         if not isinstance(text, str):
             raise TypeError(f"push_str takes text, not {type(text).__name__}; use push for bytes")
         self._frames.insert(0, text.encode())
         self._taken = 0
 
     def pop_str(self) -> str:
+        """Pop the front frame as UTF-8."""
         text = self.peek_str()
         del self._frames[0]
         self._taken += 1
         return text
 
     def peek_str(self) -> str:
+        """Return the front frame as UTF-8."""
         try:
             return self._frames[0].decode()
         except (UnicodeDecodeError, IndexError):
@@ -193,15 +205,16 @@ class Message:
     push_int, pop_int, peek_int = push_int32, pop_int32, peek_int32
 
     def push_enum(self, value: enum.Enum | int, size: int | None = None) -> None:
-        """Push an ordinal of `size` bytes; without a size, of what its type needs (1, 2 or 4)."""
-        self.push(codec.from_enum(value, size))
+        """Push an ordinal in `size` bytes, by default the size of its enumeration: 1, 2 or 4."""
+        self.push(frame_codec.from_enum(value, size))
 
     @overload
     def pop_enum(self, type_: type[E], size: int | None = None) -> E: ...
     @overload
     def pop_enum(self, type_: None = None, size: int | None = None) -> int: ...
     def pop_enum(self, type_: type[E] | None = None, size: int | None = None) -> E | int:
-        value = self._read(lambda data: codec.to_enum(data, type_, size))
+        """Pop the front frame as a member of `type_`, or as an unsigned integer of `size` bytes."""
+        value = self._read(lambda data: frame_codec.to_enum(data, type_, size))
         self.pop()
         return value
 
@@ -210,28 +223,31 @@ class Message:
     @overload
     def peek_enum(self, type_: None = None, size: int | None = None) -> int: ...
     def peek_enum(self, type_: type[E] | None = None, size: int | None = None) -> E | int:
-        return self._read(lambda data: codec.to_enum(data, type_, size))
+        """Return the front frame as `pop_enum` does."""
+        return self._read(lambda data: frame_codec.to_enum(data, type_, size))
 
     def push_record(self, value: Any) -> None:
-        """Push a record of ours, or a protobuf message, in its binary form."""
-        self.push(codec.from_record(value))
+        """Push a record or a protobuf message in its binary form."""
+        self.push(frame_codec.from_record(value))
 
     def pop_record(self, type_: type[T]) -> T:
+        """Pop the front frame as `type_`, the class of a record or of a protobuf message."""
         value = self.peek_record(type_)
         self.pop()
         return value
 
     def peek_record(self, type_: type[T]) -> T:
-        return self._read(lambda data: codec.to_record(data, type_))
+        """Return the front frame as `type_`, the class of a record or of a protobuf message."""
+        return self._read(lambda data: frame_codec.to_record(data, type_))
 
     # -- sockets
 
     def send(self, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False) -> Any:
-        """Send all frames as one multipart message over `socket`, of any type that takes several.
+        """Send all frames as one multipart message over `socket`. The message keeps its frames.
 
-        `checksum` adds the closing hash of the original's sockets. The message keeps its frames.
-        Over a zmq.asyncio socket the result is to be awaited.
-        Raises: FrameError when there are no frames; zmq.Again and the like as pyzmq does.
+        `checksum` adds the closing hash that PascalZMQ's sockets expect. Await the result when
+        `socket` is a zmq.asyncio socket.
+        Raises: FrameError when there are no frames; zmq.ZMQError as pyzmq does.
         """
         if not self._frames:
             raise FrameError("a message without frames cannot be sent", expected="at least 1 frame")
@@ -239,15 +255,15 @@ class Message:
         if checksum:
             from majordomus.messages import checksum as hashing
 
-            frames = hashing.closed(frames, routed=_routed(socket))
+            frames = hashing.add_hash(frames, routed=_routed(socket))
         return socket.send_multipart(frames, flags)
 
     @classmethod
     def receive(cls, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False) -> Self:
-        """The next message of `socket`, waiting for it unless `flags` say otherwise.
+        """Receive the next message from `socket`; block until it arrives unless `flags` say not to.
 
-        `checksum` verifies and removes the closing hash; a wrong one raises FrameError, and the
-        message is gone (the original returned nil).
+        `checksum` verifies and removes the closing hash. When the hash is wrong, the message is
+        dropped and FrameError is raised (PascalZMQ returns nil).
         """
         return cls._received(socket.recv_multipart(flags), socket, checksum)
 
@@ -255,7 +271,7 @@ class Message:
     async def receive_async(
         cls, socket: zmq.Socket[Any], flags: int = 0, *, checksum: bool = False
     ) -> Self:
-        """`receive` for a zmq.asyncio socket."""
+        """Receive the next message from a zmq.asyncio socket, as `receive` does."""
         frames = await cast("Awaitable[list[bytes]]", socket.recv_multipart(flags))
         return cls._received(frames, socket, checksum)
 
@@ -265,12 +281,12 @@ class Message:
             return cls(frames)
         from majordomus.messages import checksum as hashing
 
-        return cls(hashing.opened(frames, routed=_routed(socket)))
+        return cls(hashing.remove_hash(frames, routed=_routed(socket)))
 
     # -- a sequence of frames
 
     def clone(self) -> Self:
-        """A message of its own with the same frames (the bytes, which never change, are shared)."""
+        """Return a message with its own list of the same frames. The immutable bytes are shared."""
         return type(self)(self._frames)
 
     __copy__ = clone
@@ -291,7 +307,7 @@ class Message:
         return self._frames[index]
 
     def __setitem__(self, index: int, frame: Buffer) -> None:
-        self._frames[index] = _plain(frame)
+        self._frames[index] = _to_bytes(frame)
 
     def __delitem__(self, index: int) -> None:
         del self._frames[index]
@@ -304,30 +320,32 @@ class Message:
             return NotImplemented
         return self._frames == other._frames
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # a message is mutable
 
-    # -- for people
+    # -- display
 
     def hex(self) -> str:
-        """All frames in hex, parted by spaces; an empty one is `-`."""
+        """Return all frames in hex, separated by spaces; an empty frame is `-`."""
         return " ".join(data.hex() or "-" for data in self._frames)
 
     def __repr__(self) -> str:
-        shown = ", ".join(codec.quote(data) or "∅" for data in self._frames[:8])
+        shown = ", ".join(frame_codec.quote(data) or "∅" for data in self._frames[:8])
         more = ", …" if len(self._frames) > 8 else ""
         return f"<Message of {len(self._frames)} frames, {self.size} bytes: [{shown}{more}]>"
 
     def __str__(self) -> str:
-        """One line a frame, as `zmsg_print` has it: size, then text, or hex if it is not text."""
-        lines = [f"[{len(data):03d}] {codec.quote(data, 70)}" for data in self._frames[:_LINES]]
-        if len(self._frames) > _LINES:
-            lines.append(f"… and {len(self._frames) - _LINES} more frames")
+        """One line per frame, in the format of CZMQ's `zmsg_print`: the size, then text or hex."""
+        lines = [
+            f"[{len(data):03d}] {frame_codec.quote(data, 70)}" for data in self._frames[:_MAX_LINES]
+        ]
+        if len(self._frames) > _MAX_LINES:
+            lines.append(f"… and {len(self._frames) - _MAX_LINES} more frames")
         return "\n".join(["-" * 38, *(line.rstrip() for line in lines)])
 
     # -- errors
 
     def _read(self, read: Callable[[bytes], T]) -> T:
-        """`read` of the front frame, its FrameErrors completed with the position."""
+        """Call `read` with the front frame; add the position to a FrameError that it raises."""
         data = self.peek()
         try:
             return read(data)
@@ -340,7 +358,7 @@ class Message:
             ) from error
 
     def _unexpected(self, expected: str) -> FrameError:
-        """The error for a front frame that is not `expected` (a key of NUMBERS, or words)."""
+        """The error for a front frame that is not `expected`: a key of NUMBERS or free text."""
         position = self._position
         if expected in NUMBERS:
             expected = f"{NUMBERS[expected].size} ({expected})"
@@ -357,6 +375,7 @@ class Message:
 
 
 def _routed(socket: zmq.Socket[Any]) -> bool:
+    """Whether messages of `socket` begin with a routing id."""
     import zmq
 
     return socket.getsockopt(zmq.TYPE) == zmq.ROUTER

@@ -1,5 +1,7 @@
-"""Moves: for one field, the closure that puts its value into a upb message and the one that fixes
-what upb gives back. A field that upb itself treats rightly has neither.
+"""Moves: closures that convert the value of one field to and from a upb message.
+
+A Put sets the value in a upb message. A Fix converts the value that upb returns; a field needs none
+where upb's value is the attribute's value.
 """
 
 from __future__ import annotations
@@ -13,31 +15,33 @@ from majordomus.errors import RecordError
 from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import DURATION, ENUM, RECORD, TIMESTAMP
 
-__all__ = ["Fix", "Put", "fix_for", "items", "put_for", "wanted"]
+__all__ = ["Fix", "Put", "closure_of", "fix_for", "nested_records", "put_for", "type_name"]
 
 Put = Callable[[Any, Any], None]
-"""(upb message, value of the attribute)"""
+"""(upb message, value of the attribute): sets the field."""
 Fix = Callable[[Any, Any], Any]
-"""(value that upb has, upb message) → value of the attribute"""
+"""(upb's value, upb message) → value of the attribute."""
 
 _MESSAGE = RECORD.number
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def late(codec: Any, name: str) -> Any:
-    """Closure `name` of `codec`; one that asks for it at each call while it is not made yet, which
-    is so for records that contain each other."""
+def closure_of(codec: Any, name: str) -> Any:
+    """Return the closure `name` of `codec`, or a function that looks it up at each call.
+
+    When records contain each other, the closure of one does not exist yet when the other's is made.
+    """
     if name in codec.__dict__:
         return codec.__dict__[name]
 
-    def ask(*values: Any) -> Any:
+    def call(*values: Any) -> Any:
         return getattr(codec, name)(*values)
 
-    return ask
+    return call
 
 
-def wanted(spec: FieldSpec) -> str:
-    """What the field takes, for errors."""
+def type_name(spec: FieldSpec) -> str:
+    """The type of the field's values, for errors."""
     one = spec.target.__name__ if spec.target is not None else spec.kind.message or spec.kind.name
     return (
         one
@@ -46,8 +50,8 @@ def wanted(spec: FieldSpec) -> str:
     )
 
 
-def items(spec: FieldSpec, value: Any) -> Iterator[tuple[str, Any]]:
-    """The single records of a field of records, each with its place: "", "[0]", "['key']"."""
+def nested_records(spec: FieldSpec, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each record of a field of records with its subscript: "", "[0]" or "['key']"."""
     if spec.kind is not RECORD:
         return
     if spec.shape is FieldShape.DICT and isinstance(value, Mapping):
@@ -62,6 +66,7 @@ def items(spec: FieldSpec, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def put_for(spec: FieldSpec) -> Put:
+    """Make the Put of a field. It raises what upb raises for a value that does not fit."""
     if spec.kind.number == _MESSAGE:
         return _put_messages(spec, _filler(spec))
     if spec.target is not None and not issubclass(spec.target, int):
@@ -100,7 +105,7 @@ def _put_messages(spec: FieldSpec, fill: Put) -> Put:
     def put_one(message: Any, value: Any) -> None:
         nested = getattr(message, name)
         if may_be_empty:
-            nested.SetInParent()  # it is written also when it has nothing to write
+            nested.SetInParent()  # otherwise upb omits a message without fields
         fill(nested, value)
 
     def put_optional(message: Any, value: Any) -> None:
@@ -137,7 +142,7 @@ def _filler(spec: FieldSpec) -> Put:
         return _fill_timestamp
     if spec.kind is DURATION:
         return _fill_duration
-    return late(spec.target.__record__, "fill")  # type: ignore[no-any-return]
+    return closure_of(spec.target.__record__, "fill")  # type: ignore[no-any-return]
 
 
 def _ordinal(value: Any) -> Any:
@@ -146,7 +151,7 @@ def _ordinal(value: Any) -> Any:
 
 def _fill_timestamp(message: Any, value: dt.datetime) -> None:
     if value.tzinfo is None:
-        raise ValueError("a datetime without a time zone names no moment")
+        raise ValueError("a datetime without a time zone is ambiguous")
     passed = value - _EPOCH
     message.seconds = passed.days * 86_400 + passed.seconds
     message.nanos = passed.microseconds * 1_000
@@ -156,7 +161,7 @@ def _fill_duration(message: Any, value: dt.timedelta) -> None:
     whole = value // dt.timedelta(microseconds=1)
     sign = -1 if whole < 0 else 1
     seconds, micros = divmod(abs(whole), 1_000_000)
-    message.seconds = sign * seconds  # both of one sign, as Duration has it
+    message.seconds = sign * seconds  # Duration requires the same sign in both fields
     message.nanos = sign * micros * 1_000
 
 
@@ -164,7 +169,10 @@ def _fill_duration(message: Any, value: dt.timedelta) -> None:
 
 
 def fix_for(spec: FieldSpec, record: str) -> Fix | None:
-    """None when upb's value is the attribute's."""
+    """Make the Fix of a field, None when upb's value needs no conversion.
+
+    `record`: the class's name, for errors.
+    """
     read = _reader(spec, record)
     if spec.repeated:
         return _fix_many(spec, read)
@@ -180,21 +188,21 @@ def fix_for(spec: FieldSpec, record: str) -> Fix | None:
 
 def _reader(spec: FieldSpec, record: str) -> Callable[[Any], Any] | None:
     if spec.kind is RECORD:
-        return late(spec.target.__record__, "build")  # type: ignore[no-any-return]
+        return closure_of(spec.target.__record__, "build")  # type: ignore[no-any-return]
     if spec.kind is TIMESTAMP:
         return _in_range(_read_timestamp, record, spec.name)
     if spec.kind is DURATION:
         return _in_range(_read_duration, record, spec.name)
     if spec.kind is ENUM:
         members = {member.value: member for member in spec.target}
-        return lambda value: members.get(value, value)  # a number not known yet stays a number
+        return lambda value: members.get(value, value)  # an unknown value stays an int
     if spec.target is not None:
         return _flag_reader(spec.target)
     return None
 
 
 def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
-    """A slice of upb's container is a list, and made far faster than by iterating over it."""
+    # A slice of upb's container is a list, and far faster than iterating over the container.
     if spec.shape is FieldShape.DICT:
         if read is None:
             return lambda values, _: dict(values)
@@ -210,10 +218,10 @@ def _fix_many(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
 
 def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
     if read is None:
-        raise TypeError("a kind of message has a reader")
+        raise TypeError("a message kind needs a reader")
     name, default = spec.wire, spec.default_value
     if spec.shape is FieldShape.ONE and default is None:
-        return lambda value, _: read(value)  # absent: upb's empty message gives zeros
+        return lambda value, _: read(value)  # when absent, upb returns an empty message: all zeros
 
     def fix(value: Any, message: Any) -> Any:
         return read(value) if message.HasField(name) else spec.default_value
@@ -222,7 +230,7 @@ def _fix_message(spec: FieldSpec, read: Callable[[Any], Any] | None) -> Fix:
 
 
 def _fix_absent(spec: FieldSpec, read: Callable[[Any], Any] | None, default: Any) -> Fix:
-    """Only a zero can be absent, so only then is upb asked."""
+    # Only a zero can be absent, so HasField is called only for a zero.
     name = spec.wire
 
     def fix(value: Any, message: Any) -> Any:
@@ -234,7 +242,7 @@ def _fix_absent(spec: FieldSpec, read: Callable[[Any], Any] | None, default: Any
 
 
 def _default_of(spec: FieldSpec) -> Any:
-    """The value of an absent field; an enum without zero starts with its first member."""
+    """The value of an absent field. For an enum without a zero it is the first member."""
     default = spec.default_value
     if default is None and spec.kind is ENUM:
         members = list(spec.target)
@@ -250,7 +258,7 @@ def _flag_reader(type_: type[enum.Flag]) -> Callable[[Any], Any]:
     def read(value: int) -> Any:
         try:
             return type_(value)
-        except ValueError:  # a bit that is not known yet
+        except ValueError:  # an unknown bit: the value stays an int
             return value
 
     return read
@@ -271,6 +279,6 @@ def _read_timestamp(message: Any) -> dt.datetime:
 
 
 def _read_duration(message: Any) -> dt.timedelta:
-    """Below a microsecond Python's types keep nothing."""
+    # Truncate toward zero: timedelta has no nanoseconds.
     micros = message.nanos // 1_000 if message.nanos >= 0 else -(-message.nanos // 1_000)
     return dt.timedelta(seconds=message.seconds, microseconds=micros)

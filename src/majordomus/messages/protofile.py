@@ -1,7 +1,7 @@
-"""Protofile: .proto text (proto2 and proto3) to a FileDescriptorProto, as protoc makes it.
+"""Protofile: parses .proto text (proto2 and proto3) into the FileDescriptorProto that protoc makes.
 
-What has no effect on the wire is skipped (services, options, extensions); what is not understood is
-an error with file and line, never a guess. Editions and groups are not read.
+Services, extensions and options without effect on the encoding are skipped. Any other text that the
+grammar does not allow is an error with file and line. Editions and groups are not supported.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ _LABELS: dict[str, Any] = {
 
 
 def parse(text: str, name: str) -> _File:
-    """The file; the names of types that it does not define itself are left as they are written.
+    """Parse `text`; `name` is the file's name. The names of types are left as they are written.
 
-    Call `resolve` with what it imports before a pool gets it.
+    Call `resolve` with the imported files before adding the file to a descriptor pool.
     Raises: ConfigurationError, with file and line.
     """
     return _Parser(Tokens(text, name)).file()
 
 
 class _Parser:
+    """A recursive-descent parser: each method reads one construct of the grammar."""
+
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
         self.proto3 = False
@@ -52,13 +54,13 @@ class _Parser:
         tokens = self.tokens
         file = _File(name=tokens.name)
         if tokens.next.value == "edition":
-            tokens.fail("proto2 or proto3: for editions give the compiled class or its descriptor")
+            tokens.fail("proto2 or proto3 (for editions, pass a compiled class or its descriptor)")
         if tokens.skip("syntax"):
-            tokens.want("=")
+            tokens.expect("=")
             syntax = tokens.text()
             if syntax not in ("proto2", "proto3"):
                 tokens.fail("proto2 or proto3")
-            tokens.want(";")
+            tokens.expect(";")
             self.proto3 = syntax == "proto3"
             if self.proto3:
                 file.syntax = syntax
@@ -77,7 +79,7 @@ class _Parser:
             self._enum(file.enum_type.add())
         elif word == "package":
             file.package = tokens.path()
-            tokens.want(";")
+            tokens.expect(";")
         elif word == "import":
             self._import(file)
         elif word == "option":
@@ -95,16 +97,16 @@ class _Parser:
         if public:
             file.public_dependency.append(len(file.dependency))
         file.dependency.append(self.tokens.text())
-        self.tokens.want(";")
+        self.tokens.expect(";")
 
     def _message(self, message: _Message) -> None:
         tokens = self.tokens
         message.name = tokens.word()
-        tokens.want("{")
+        tokens.expect("{")
         while not tokens.skip("}"):
             self._member(message)
         if self.proto3:
-            _hide_optionals(message)
+            _add_synthetic_oneofs(message)
 
     def _member(self, message: _Message) -> None:
         tokens = self.tokens
@@ -130,7 +132,7 @@ class _Parser:
         tokens = self.tokens
         index = len(message.oneof_decl)
         message.oneof_decl.add(name=tokens.word())
-        tokens.want("{")
+        tokens.expect("{")
         while not tokens.skip("}"):
             if tokens.skip(";"):
                 continue
@@ -161,7 +163,7 @@ class _Parser:
     def _type(self, field: _Field) -> None:
         tokens = self.tokens
         if tokens.next.value == "group":
-            tokens.fail("a type (groups are not read)")
+            tokens.fail("a type (groups are not supported)")
         name = tokens.path()
         if name in _TYPES:
             field.type = _TYPES[name]
@@ -170,14 +172,14 @@ class _Parser:
 
     def _map(self, message: _Message) -> None:
         tokens = self.tokens
-        tokens.want("map")
-        tokens.want("<")
+        tokens.expect("map")
+        tokens.expect("<")
         entry = message.nested_type.add()
         entry.options.map_entry = True
         for number, part in enumerate(("key", "value"), 1):
             inner = entry.field.add(name=part, number=number, label=_Field.LABEL_OPTIONAL)
             self._type(inner)
-            tokens.want("," if part == "key" else ">")
+            tokens.expect("," if part == "key" else ">")
         field = message.field.add(name=tokens.word(), label=_Field.LABEL_REPEATED)
         entry.name = f"{camel(field.name)}Entry"
         field.type_name = entry.name
@@ -186,15 +188,15 @@ class _Parser:
 
     def _number_and_options(self, field: _Field) -> None:
         tokens = self.tokens
-        tokens.want("=")
+        tokens.expect("=")
         field.number = tokens.integer()
         if tokens.skip("["):
             tokens.listed(lambda: self._option(field))
-            tokens.want("]")
-        tokens.want(";")
+            tokens.expect("]")
+        tokens.expect(";")
 
     def _option(self, field: _Field) -> None:
-        """`packed` and `default` matter on the wire; the rest is skipped."""
+        """Read one option of a field. Only `packed` and `default` affect records."""
         tokens = self.tokens
         name = "(" if tokens.next.value == "(" else tokens.path()
         if name == "(":
@@ -202,7 +204,7 @@ class _Parser:
                 if tokens.take().kind == END:
                     tokens.fail("'='")
         else:
-            tokens.want("=")
+            tokens.expect("=")
         if name == "packed":
             field.options.packed = tokens.word() == "true"
         elif name == "default":
@@ -211,13 +213,13 @@ class _Parser:
             self._skip_constant()
 
     def _default(self, field: _Field) -> str:
-        """As the descriptor has it: text as it is, bytes escaped, numbers in decimal."""
+        """Return a default in the form of descriptors: text as it is, bytes escaped, decimals."""
         tokens = self.tokens
         if field.type == _Field.TYPE_BYTES:
             return "".join(map(_escaped, tokens.data()))
         if tokens.next.kind == "text":
             return tokens.text()
-        if not field.HasField("type") or tokens.next.kind == "word":  # an enum's, or a truth
+        if not field.HasField("type") or tokens.next.kind == "word":  # of an enum or a bool
             return tokens.word()
         if field.type in (_Field.TYPE_DOUBLE, _Field.TYPE_FLOAT):
             return tokens.decimal()
@@ -239,7 +241,7 @@ class _Parser:
     def _enum(self, enum: _Enum) -> None:
         tokens = self.tokens
         enum.name = tokens.word()
-        tokens.want("{")
+        tokens.expect("{")
         while not tokens.skip("}"):
             if tokens.skip(";"):
                 continue
@@ -247,7 +249,7 @@ class _Parser:
                 tokens.skip_statement()
                 continue
             value = enum.value.add(name=tokens.word())
-            tokens.want("=")
+            tokens.expect("=")
             value.number = tokens.integer()
             if not tokens.skip(";"):
                 tokens.skip_statement()
@@ -261,8 +263,11 @@ def _escaped(byte: int) -> str:
     return plain.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
 
 
-def _hide_optionals(message: _Message) -> None:
-    """Each `optional` of proto3 is a oneof of its own, behind the real ones."""
+def _add_synthetic_oneofs(message: _Message) -> None:
+    """Add a synthetic oneof for each `optional` field of proto3, after the declared oneofs.
+
+    The names are those that protoc chooses.
+    """
     taken = {one.name for one in message.oneof_decl} | {field.name for field in message.field}
     for field in message.field:
         if not field.proto3_optional:
@@ -279,9 +284,9 @@ def _hide_optionals(message: _Message) -> None:
 
 
 def resolve(file: _File, imported: Iterable[_File]) -> None:
-    """Replace every type's name by the full one, found from the innermost scope outwards.
+    """Replace the names of all types by full names, looked up from the innermost scope outwards.
 
-    Raises: ConfigurationError for a name that is defined nowhere.
+    Raises: ConfigurationError for a name that neither the file nor an imported file defines.
     """
     known: dict[str, Any] = {}
     for each in (file, *imported):

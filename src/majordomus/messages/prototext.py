@@ -1,4 +1,7 @@
-"""Prototext: a FileDescriptorProto as .proto text. What is printed is what upb works by."""
+"""Prototext: prints a FileDescriptorProto as .proto text.
+
+It prints the same descriptor that upb uses, so the text describes the actual encoding.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _HEAD = """\
 
 
 def print_file(file: descriptor_pb2.FileDescriptorProto, docs: Mapping[str, str]) -> str:
-    """`docs`: a line for the comment above a message, by the message's name."""
+    """Print `file`. `docs`: the comment line above each message, by the message's name."""
     parts = [_HEAD, 'syntax = "proto3";\n']
     if file.package:
         parts.append(f"package {file.package};\n")
@@ -59,7 +62,10 @@ def _message(message: descriptor_pb2.DescriptorProto, package: str, docs: Mappin
 def _group(
     message: descriptor_pb2.DescriptorProto, place: str, groups: Mapping[int, list[str]]
 ) -> str:
-    """The oneof whose place `place` keeps: where its first field stands."""
+    """The text of the oneof of `place`, a line of "\\0" and the oneof's index.
+
+    `_message` puts that line where the first field of the oneof is declared.
+    """
     index = int(place[1:])
     return f"  oneof {message.oneof_decl[index].name} {{\n{''.join(groups[index])}  }}\n"
 

@@ -1,4 +1,4 @@
-"""Prototokens: .proto text as tokens, each with the line it stands on. Comments are dropped."""
+"""Prototokens: splits .proto text into tokens with line numbers. Comments are dropped."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ _ESCAPE = re.compile(
 
 
 class Token(NamedTuple):
-    """`kind` is number, word, text, sign or end."""
+    """A token of .proto text."""
 
     kind: str
+    """number, word, text (a quoted string), sign or end."""
     value: str
+    """The characters of the token; quotes and escapes are not decoded."""
     line: int
+    """The line on which it starts, from 1."""
 
 
 END = "end"
@@ -40,7 +43,7 @@ def _split(text: str, name: str) -> Iterator[Token]:
     while at < len(text):
         match = _PATTERN.match(text, at)
         if match is None:
-            raise ConfigurationError(f"{name}:{line}: {text[at]!r} is not expected in .proto text")
+            raise ConfigurationError(f"{name}:{line}: unexpected {text[at]!r} in .proto text")
         kind = match.lastgroup or END
         if kind != "space":
             yield Token(kind, match[0], line)
@@ -50,7 +53,10 @@ def _split(text: str, name: str) -> Iterator[Token]:
 
 
 class Tokens:
-    """The tokens of one file, read one after the other. Every error names file and line."""
+    """The tokens of one file, read in order.
+
+    Each method that reads raises ConfigurationError, with file and line, for another token.
+    """
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
@@ -59,45 +65,49 @@ class Tokens:
 
     @property
     def next(self) -> Token:
-        """The next token, which stays."""
+        """The next token, not taken."""
         return self._all[self._at]
 
     @property
     def after(self) -> Token:
-        """The token behind the next."""
+        """The token after the next."""
         return self._all[min(self._at + 1, len(self._all) - 1)]
 
     def take(self) -> Token:
+        """Take the next token. The end is never taken."""
         token = self._all[self._at]
         if token.kind != END:
             self._at += 1
         return token
 
     def fail(self, expected: str, token: Token | None = None) -> NoReturn:
+        """Raise the error for `token`, by default the next, where `expected` should be."""
         found = self.next if token is None else token
         raise ConfigurationError(
             f"{self.name}:{found.line}: {expected} expected, found {found.value}"
         )
 
     def skip(self, value: str) -> bool:
-        """Take the next token if it is `value`."""
+        """Take the next token if it is `value`; return whether it was."""
         if self.next.kind == "text" or self.next.value != value:
             return False
         self.take()
         return True
 
-    def want(self, value: str) -> None:
+    def expect(self, value: str) -> None:
+        """Take the next token, which must be `value`."""
         if not self.skip(value):
             self.fail(f"'{value}'")
 
     def word(self) -> str:
+        """Take a name without dots."""
         token = self.take()
         if token.kind != "word":
             self.fail("a name", token)
         return token.value
 
     def path(self) -> str:
-        """A name with dots, also in front."""
+        """Take a name that may have dots, also a leading one."""
         parts = ["" if self.skip(".") else self.word()]
         if not parts[0]:
             parts.append(self.word())
@@ -106,16 +116,17 @@ class Tokens:
         return ".".join(parts)
 
     def integer(self) -> int:
+        """Take an integer: decimal, hexadecimal or octal, maybe negative."""
         sign = -1 if self.skip("-") else 1
         token = self.take()
         try:
             octal = len(token.value) > 1 and token.value.isdigit() and token.value[0] == "0"
             return sign * int(token.value, 8 if octal else 0)
         except ValueError:
-            self.fail("a whole number", token)
+            self.fail("an integer", token)
 
     def decimal(self) -> str:
-        """A number with a point, `inf` or `nan`, as descriptors have it."""
+        """Take a floating-point number, `inf` or `nan`; return it in the form of descriptors."""
         sign = "-" if self.skip("-") else ""
         token = self.take()
         if token.value in ("inf", "nan"):
@@ -126,7 +137,7 @@ class Tokens:
             self.fail("a number", token)
 
     def data(self) -> bytes:
-        """A string, its neighbours joined to it."""
+        """Take a string as bytes. Adjacent strings are joined, as in C."""
         if self.next.kind != "text":
             self.fail("a string")
         parts = []
@@ -135,11 +146,11 @@ class Tokens:
             try:
                 parts.append(_ESCAPE.sub(_unescape, token.value[1:-1].encode()))
             except ValueError:
-                self.fail("a character of Unicode", token)
+                self.fail("a Unicode character", token)
         return b"".join(parts)
 
     def text(self) -> str:
-        """The same as UTF-8."""
+        """Take a string, as `data` does, and decode it as UTF-8."""
         token = self.next
         try:
             return self.data().decode()
@@ -147,8 +158,8 @@ class Tokens:
             self.fail("UTF-8", token)
 
     def skip_block(self) -> None:
-        """Over `{ … }`, whatever is inside."""
-        self.want("{")
+        """Skip a block `{ … }`, with nested blocks."""
+        self.expect("{")
         depth = 1
         while depth:
             token = self.take()
@@ -157,7 +168,7 @@ class Tokens:
             depth += {"{": 1, "}": -1}.get(token.value, 0) if token.kind == "sign" else 0
 
     def skip_statement(self) -> None:
-        """Up to and over the `;`."""
+        """Skip the rest of a statement, up to and including its `;`."""
         while not self.skip(";"):
             if self.next.kind == END:
                 self.fail("';'")
@@ -167,7 +178,7 @@ class Tokens:
                 self.take()
 
     def listed(self, read: Callable[[], None]) -> None:
-        """`read` once for each item of a list with commas."""
+        """Call `read` for each item of a list separated by commas."""
         read()
         while self.skip(","):
             read()

@@ -1,4 +1,4 @@
-"""Records: annotated dataclasses that are protocol buffers on the wire.
+"""Records: dataclasses with annotated fields, encoded as protocol buffers.
 
     @record
     class Person:
@@ -9,9 +9,9 @@
 
     Person.from_bytes(person.to_bytes()) == person
 
-A record stays an ordinary dataclass. Its descriptor is made when the class is, so a wrong
-declaration is an error at import. A name that is not defined yet leaves the class unfinished until
-the record of that name is made in the same module: two records may contain each other.
+A record stays an ordinary dataclass. Its descriptor is made with the class, so a wrong declaration
+is an error at import. If an annotation names a record that is not defined yet, the class stays
+unfinished until that record is made in the same module. So two records may contain each other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,15 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(slots=True)
 class _Unfinished:
-    """A class whose annotations name something that is not there yet, or not finished itself."""
+    """A class with an annotation that is not defined yet, or whose own record is unfinished.
+
+    `cls`: the dataclass.
+    `name`, `package`: the names of its message and package in .proto text.
+    `scope`: the local names in which its annotations are resolved, besides those of its module.
+    `missing`: the undefined name, "" when all annotations are resolved.
+    `made_init`: whether `@dataclass` made its `__init__`.
+    `codec`: its codec, not linked yet; None until all annotations are resolved.
+    """
 
     cls: Any
     name: str
@@ -72,9 +80,9 @@ def record(
 ) -> type[T] | Callable[[type[T]], type[T]]:
     """Make a class a dataclass with `to_bytes()`, `from_bytes(data)` and `to_proto()`.
 
-    `name` and `package` are those of the .proto text (default: the names of class and module);
-    `options` go to `dataclasses.dataclass` (frozen, kw_only, order, …; not slots).
-    Raises: ConfigurationError for a declaration that no wire can carry, naming the fields.
+    `name` and `package` are the names in .proto text, by default those of the class and its module.
+    `options` go to `dataclasses.dataclass` (frozen, kw_only, order, …), but `slots` is an error.
+    Raises: ConfigurationError for a declaration that protocol buffers cannot encode.
     """
     scope = sys._getframe(1).f_locals
     if cls is not None:
@@ -85,8 +93,10 @@ def record(
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
 class Record:
-    """The same by inheritance, `class Person(Record): …`, which type checkers understand wholly: a
-    decorator cannot tell them that it adds methods. Options are keywords of the class statement.
+    """The base class that makes a class a record: `class Person(Record, frozen=True): …`.
+
+    It does what `@record` does, with the options as keywords of the class statement. Type checkers
+    see the methods of a base class, but not those that a decorator adds.
     """
 
     __record__: ClassVar[Any] = None
@@ -98,7 +108,7 @@ class Record:
         make_record(cls, name, package, sys._getframe(1).f_locals, options)
 
     def to_bytes(self) -> bytes:
-        """The record in protocol buffers' binary form: fields by tag, maps by key.
+        """Encode the record in protocol buffers' binary format: fields by tag, dicts by key.
 
         Raises: RecordError, which names the field whose value does not fit.
         """
@@ -107,20 +117,20 @@ class Record:
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
-        """The record that `data` is. Fields that the class does not know are kept for `to_bytes`.
+        """Decode a record. Its unknown fields are kept and written again by `to_bytes`.
 
-        Raises: RecordError, which names the field where the bytes go wrong.
+        Raises: RecordError, which names the field at which the bytes are wrong.
         """
         decoded: Self = cls.__record__.decode(data, cls)
         return decoded
 
     @classmethod
     def to_proto(cls) -> str:
-        """.proto text of this record and of all that it contains, for protoc and its languages."""
+        """Return .proto text, for protoc, of this record and of all records that it contains."""
         return proto_of([cls], codec_of(cls).package)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: the attributes, unpacked."""
+        """Return the attributes, for copy and pickle."""
         self.__record__.unpack(self)
         return dict(self.__dict__)
 
@@ -135,13 +145,18 @@ def make_record(
     scope: Mapping[str, Any],
     options: Mapping[str, bool],
 ) -> Any:
-    """Make `cls` a record. `scope`: where its annotations find local names, besides its module."""
+    """Make `cls` a record. `scope`: the local names in which its annotations are resolved.
+
+    Raises: ConfigurationError for a declaration that protocol buffers cannot encode.
+    """
     if options.get("slots"):
-        raise ConfigurationError(f"{cls.__name__}: a record has no slots, it reads its bytes late")
+        raise ConfigurationError(
+            f"{cls.__name__}: a record cannot have slots: it decodes its fields on first access"
+        )
     _make_empty_defaults(cls)
     made_init = options.get("init", True) and "__init__" not in vars(cls)
     made = dataclasses.dataclass(**options)(cls)
-    _equip(made)
+    _add_methods(made)
     name = made.__name__ if name is None else name
     package = package_of(made) if package is None else package
     names = ChainMap({made.__name__: made}, dict(scope))
@@ -155,29 +170,30 @@ def make_record(
     return made
 
 
-def adopt(
+def make_records(
     classes: Iterable[tuple[Any, str, str]], specs_of: Callable[[Any], tuple[FieldSpec, ...]]
 ) -> None:
-    """Make records of dataclasses whose fields are known otherwise: (class, name, package) each.
+    """Make records of dataclasses whose fields are given by `specs_of`, not by annotations.
 
-    `specs_of` is asked when all of them are records already, so they may contain each other.
+    `classes`: the class, .proto name and package of each. `specs_of` is called after all classes
+    are marked as records, so they may contain each other.
     """
-    adopted = list(classes)
-    for cls, _, _ in adopted:
-        _equip(cls)
-    for cls, name, package in adopted:
+    declared = list(classes)
+    for cls, _, _ in declared:
+        _add_methods(cls)
+    for cls, name, package in declared:
         specs = specs_of(cls)
         check_unique(cls, specs)
         cls.__record__ = RecordCodec(cls, name, package, specs, made_init=True)
-    _link([cls.__record__ for cls, _, _ in adopted])
+    _link([cls.__record__ for cls, _, _ in declared])
 
 
-def _equip(cls: Any) -> None:
-    """Give a dataclass the methods and attributes of a record."""
+def _add_methods(cls: Any) -> None:
+    """Add the methods and attributes of a record to a dataclass."""
     for method in _METHODS:
         setattr(cls, method, vars(Record)[method])
     setattr(cls, STATE, None)
-    cls.__record__ = Pending(cls)
+    cls.__record__ = UnfinishedCodec(cls)
 
 
 def is_record(type_: Any) -> bool:
@@ -186,17 +202,23 @@ def is_record(type_: Any) -> bool:
 
 
 def codec_of(cls: Any) -> RecordCodec:
-    """The codec of a record's class. Raises ConfigurationError while a name in it is missing."""
+    """Return the codec of a record's class.
+
+    Raises: ConfigurationError when an annotation is not defined, or `cls` is not a record.
+    """
     codec = getattr(cls, "__record__", None)
     if isinstance(codec, RecordCodec):
         return codec
-    if isinstance(codec, Pending):
-        return codec.link  # type: ignore[no-any-return]  # raises, with what is missing
-    raise ConfigurationError(f"{getattr(cls, '__name__', cls)!r} is no record")
+    if isinstance(codec, UnfinishedCodec):
+        return codec.link  # type: ignore[no-any-return]  # raises ConfigurationError
+    raise ConfigurationError(f"{getattr(cls, '__name__', cls)!r} is not a record")
 
 
 def which_oneof(value: Any, group: str) -> str | None:
-    """The name of the field of OneOf `group` that is set, None when none is."""
+    """Return the name of the field of OneOf `group` that is set, None when none is set.
+
+    Raises: ConfigurationError when the class has no such OneOf.
+    """
     names = [spec.name for spec in codec_of(type(value)).specs if spec.oneof == group]
     if not names:
         raise ConfigurationError(f"{type(value).__name__} has no OneOf {group!r}")
@@ -204,21 +226,21 @@ def which_oneof(value: Any, group: str) -> str | None:
 
 
 def package_of(cls: type) -> str:
-    """The module's name, as far as a .proto package can have it."""
+    """The module's name as a .proto package: its parts that are identifiers, without outer `_`."""
     parts = [part.strip("_") for part in cls.__module__.split(".")]
     return ".".join(part for part in parts if part.isidentifier())
 
 
 def doc_of(cls: type) -> str:
-    """The first line of the class's own docstring; "" for the one that dataclass makes."""
+    """The first line of the class's docstring; "" when dataclass generated it."""
     doc = cls.__doc__ or ""
     return "" if doc.startswith(f"{cls.__name__}(") else doc.strip().partition("\n")[0]
 
 
 def proto_of(classes: Iterable[Any], package: str) -> str:
-    """One .proto file for several records and all that they contain.
+    """Return the text of one .proto file with `classes` and all records that they contain.
 
-    Raises: ConfigurationError when two different classes have one name.
+    Raises: ConfigurationError when two different classes have the same name.
     """
     codecs: dict[int, RecordCodec] = {}
     for cls in classes:
@@ -231,8 +253,8 @@ def proto_of(classes: Iterable[Any], package: str) -> str:
 # -- making a class
 
 
-class Pending:
-    """Stands for the codec of a class that is not finished: every use says what is missing."""
+class UnfinishedCodec:
+    """The placeholder for the codec of an unfinished class. Every use raises ConfigurationError."""
 
     def __init__(self, cls: type) -> None:
         self._cls = cls
@@ -244,7 +266,11 @@ class Pending:
 
 
 def _make_empty_defaults(cls: type) -> None:
-    """`= ()`, `= []` and `= {}` all are an empty value of the field's own type, anew each time."""
+    """Replace the defaults `()`, `[]` and `{}` by a factory of the field's own type.
+
+    dataclass rejects a mutable default, and `()` would give a list field a tuple. The type is taken
+    from the annotation's text, because the names in it may not be defined yet.
+    """
     for name, annotation in inspect.get_annotations(cls).items():
         default = cls.__dict__.get(name)
         if default or not isinstance(default, tuple | list | dict):
@@ -256,7 +282,7 @@ def _make_empty_defaults(cls: type) -> None:
 
 
 def _finish(entry: _Unfinished) -> None:
-    """Read the fields of one class, then link every class that now has all it needs."""
+    """Read the fields of one class, then link every class whose records are all known now."""
     cls = entry.cls
     try:
         hints = typing.get_type_hints(cls, localns=_names_for(entry), include_extras=True)
@@ -273,17 +299,20 @@ def _finish(entry: _Unfinished) -> None:
 
 
 def _names_for(entry: _Unfinished) -> Mapping[str, Any]:
-    """Where the annotations of a class find names: its scope, then the unfinished beside it."""
-    beside = {
+    """The names in which a class's annotations are resolved, besides those of its module.
+
+    These are its scope, and then the unfinished classes of the same module.
+    """
+    siblings = {
         other.cls.__name__: other.cls
         for other in _unfinished.values()
         if other.cls.__module__ == entry.cls.__module__
     }
-    return {**beside, **entry.scope}
+    return {**siblings, **entry.scope}
 
 
 def _link_ready() -> None:
-    """Link all classes whose records are known all the way down, at once: they may be a circle."""
+    """Link all classes that contain only known records, together: they may contain each other."""
     ready = [entry for entry in _unfinished.values() if entry.codec and _complete(entry.cls)]
     for entry in ready:
         del _unfinished[entry.cls]
@@ -292,6 +321,7 @@ def _link_ready() -> None:
 
 
 def _link(codecs: Iterable[RecordCodec]) -> None:
+    """Make the closures of the codecs, then the lazy fields of their classes."""
     for codec in codecs:
         codec.link()
         for spec in codec.specs:
@@ -299,7 +329,7 @@ def _link(codecs: Iterable[RecordCodec]) -> None:
 
 
 def _complete(cls: Any) -> bool:
-    """Whether every record that `cls` reaches has its fields."""
+    """Whether the fields of every record that `cls` contains, at any depth, are known."""
     seen: set[Any] = set()
     todo = [cls]
     while todo:

@@ -1,9 +1,10 @@
-"""Writers: for one field, the closure that writes an ordinary value as protocol buffers have it.
+"""Writers: for one field, a closure that encodes an ordinary value as protocol buffers.
 
-They are the fast way for what nearly every value is: of the field's own type and in its range. For
-anything else they raise, and the record is written by upb, which judges, converts or refuses. So
-the bytes are upb's in either case, and a test holds that. One call a value: that is why some
-closures say again what another says.
+An ordinary value has exactly the field's type and is in its range. For any other value a writer
+raises one of ODD; then upb encodes the record, and converts or rejects the value. A test checks
+that a writer and upb give the same bytes.
+
+A writer encodes a value with one call, for speed. Therefore some closures repeat code of others.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from majordomus.messages.kinds import (
     UINT64,
     Kind,
 )
-from majordomus.messages.moves import late, put_for
+from majordomus.messages.moves import closure_of, put_for
 
-__all__ = ["ODD", "Writer", "row", "writer_for"]
+__all__ = ["ODD", "Writer", "join_writers", "writer_for"]
 
 Writer = Callable[[Any], bytes]
-"""The value of a field to its bytes, tag included; empty when it is not written."""
+"""Encodes the value of a field, tag included; b"" for a value that is not written."""
 ODD = (TypeError, ValueError, AttributeError, KeyError, OverflowError, struct.error)
-"""What a writer raises for a value that is not its own."""
+"""The exceptions that a writer raises for a value that is not ordinary."""
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _FIXED = {
@@ -58,10 +59,13 @@ _WORD = 1 << 64
 
 
 def writer_for(spec: FieldSpec, message: Callable[[], Any]) -> Writer:
-    """`message` makes the record's upb message, for kinds that are left to upb altogether."""
-    left = spec.implicit or spec.shape is FieldShape.DICT
-    left = left or (spec.target is not None and spec.kind not in (RECORD, ENUM))
-    if left or spec.kind.message:
+    """Make the writer of a field. `message` makes an empty upb message of the record.
+
+    upb encodes the kinds that are rare or complex: implicit fields, dicts, flags, dates.
+    """
+    only_upb = spec.implicit or spec.shape is FieldShape.DICT
+    only_upb = only_upb or (spec.target is not None and spec.kind not in (RECORD, ENUM))
+    if only_upb or spec.kind.message:
         return _by_upb(spec, message)
     if spec.repeated:
         return _many(spec)
@@ -89,16 +93,18 @@ def _varint(number: int) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _head(tag: int, type_: int) -> bytes:
+    """The key of a field: its tag and wire type."""
     return _varint(tag << 3 | type_)
 
 
 @functools.lru_cache(maxsize=256)
 def _heads(tag: int, type_: int) -> list[bytes]:
-    """Head and one more byte: a small number, or the length of something short."""
+    """The key followed by each possible one-byte varint: a small number, or a short length."""
     return [_head(tag, type_) + byte for byte in _BYTES]
 
 
 def _exact(value: Any) -> int:
+    """Return an int; raise TypeError for any other class, also bool and IntEnum."""
     if value.__class__ is not int:
         raise TypeError
     number: int = value
@@ -138,7 +144,7 @@ def _unsigned(spec: FieldSpec) -> Writer:
 
 
 def _signed(spec: FieldSpec) -> Writer:
-    """Plain varints of two's complement: what is negative takes ten bytes."""
+    """Plain varints of the 64-bit two's complement: a negative number takes ten bytes."""
     head = _head(spec.tag, _VARINT)
     beyond = 1 << (_BITS[spec.kind] - 1)
 
@@ -162,7 +168,7 @@ def _ordinal(spec: FieldSpec) -> Writer:
     return write
 
 
-def _truth(spec: FieldSpec) -> Writer:
+def _bool(spec: FieldSpec) -> Writer:
     no, yes = _heads(spec.tag, _VARINT)[:2]
 
     def write(value: Any) -> bytes:
@@ -182,7 +188,7 @@ def _fixed(spec: FieldSpec) -> Writer:
 def _text(spec: FieldSpec) -> Writer:
     head, heads = _head(spec.tag, _LEN), list(_heads(spec.tag, _LEN))
     if not spec.explicit and not spec.repeated:
-        heads[0] = b""  # an empty text is not written
+        heads[0] = b""  # an empty str is not written
 
     def write(value: Any) -> bytes:
         data: bytes = value.encode()
@@ -192,7 +198,7 @@ def _text(spec: FieldSpec) -> Writer:
     return write
 
 
-def _blob(spec: FieldSpec) -> Writer:
+def _bytes(spec: FieldSpec) -> Writer:
     head, heads = _head(spec.tag, _LEN), list(_heads(spec.tag, _LEN))
     if not spec.explicit and not spec.repeated:
         heads[0] = b""
@@ -208,7 +214,7 @@ def _blob(spec: FieldSpec) -> Writer:
 
 def _record(spec: FieldSpec) -> Writer:
     head, heads = _head(spec.tag, _LEN), _heads(spec.tag, _LEN)
-    class_, inner = spec.target, late(spec.target.__record__, "write")
+    class_, inner = spec.target, closure_of(spec.target.__record__, "write")
 
     def write(value: Any) -> bytes:
         if value.__class__ is not class_:
@@ -228,15 +234,15 @@ _SINGLE: dict[Kind, Callable[[FieldSpec], Writer]] = {
     UINT64: _unsigned,
     INT32: _signed,
     INT64: _signed,
-    BOOL: _truth,
+    BOOL: _bool,
     ENUM: _ordinal,
     STRING: _text,
-    BYTES: _blob,
+    BYTES: _bytes,
     RECORD: _record,
 }
 
 
-# -- lists, and the rest
+# -- lists, and fields that upb encodes
 
 
 def _many(spec: FieldSpec) -> Writer:
@@ -253,7 +259,7 @@ def _many(spec: FieldSpec) -> Writer:
 
 
 def _by_upb(spec: FieldSpec, message: Callable[[], Any]) -> Writer:
-    """A message with this field alone."""
+    """Encode a upb message that has only this field."""
     put = put_for(spec)
 
     def write(value: Any) -> bytes:
@@ -265,10 +271,10 @@ def _by_upb(spec: FieldSpec, message: Callable[[], Any]) -> Writer:
     return write
 
 
-def row(writers: Sequence[Writer], at: int = 0) -> Callable[[Sequence[Any]], bytes]:
-    """The values of a record, from index `at` on, each by its writer, one behind the other.
+def join_writers(writers: Sequence[Writer], at: int = 0) -> Callable[[Sequence[Any]], bytes]:
+    """Return a function that encodes the values from index `at` on, each by its writer, and joins.
 
-    A few writers are called in one expression, which costs half of what a loop does.
+    Up to four writers are called in one expression, which takes half the time of a loop.
     """
     at1, at2, at3 = at + 1, at + 2, at + 3
     match writers:
@@ -283,7 +289,9 @@ def row(writers: Sequence[Writer], at: int = 0) -> Callable[[Sequence[Any]], byt
         case [a, b, c, d]:
             return lambda values: a(values[at]) + b(values[at1]) + c(values[at2]) + d(values[at3])
     if len(writers) <= 8:
-        left, right = row(writers[:4], at), row(writers[4:], at + 4)
+        left, right = join_writers(writers[:4], at), join_writers(writers[4:], at + 4)
         return lambda values: left(values) + right(values)
-    parts = [row(writers[start : start + 4], at + start) for start in range(0, len(writers), 4)]
+    parts = [
+        join_writers(writers[start : start + 4], at + start) for start in range(0, len(writers), 4)
+    ]
     return lambda values: b"".join([part(values) for part in parts])

@@ -166,7 +166,8 @@ def test_wildcards_in_a_published_topic_are_plain_tokens() -> None:
 
 
 def test_unknown_action_is_refused_with_the_position_of_its_rule() -> None:
-    with pytest.raises(ConfigurationError, match="rule 1: unknown action 'run'; there is: call"):
+    expected = "rule 1: unknown action 'run'; the known ones are call"
+    with pytest.raises(ConfigurationError, match=expected):
         AccessRules([allow("run")])
 
 

@@ -131,7 +131,7 @@ def test_body_that_does_not_fit_is_400_and_names_the_field() -> None:
     for function in (create, create_soon, letters, letters_soon):
         with pytest.raises(BadRequest, match=r"User\.name: 5 bytes announced"):
             serve(make_handler(function), request(b"\x0a\x05ab"))
-    with pytest.raises(BadRequest, match="this service takes application/protobuf"):
+    with pytest.raises(BadRequest, match="this service accepts application/protobuf"):
         serve(make_handler(create), request(ERIK, type="text/csv"))
 
 
@@ -170,7 +170,7 @@ def test_result_of_another_class_than_announced_is_the_handlers_failure() -> Non
     def wrong(user: User) -> UserId:
         return user  # type: ignore[return-value]
 
-    with pytest.raises(TypeError, match="User given, UserId announced"):
+    with pytest.raises(TypeError, match="expected UserId, got User"):
         serve(make_handler(wrong), request(ERIK))
 
 

@@ -85,7 +85,7 @@ class CallRunner:
             access.urls,
             lambda: driver.up,
             lambda: driver.refusal,
-            lambda: driver.tried(),
+            lambda: driver.tried(),  # noqa: PLW0108 - the driver is made below
         )
         self.driver = driver = Driver[ClientEvent](
             session,

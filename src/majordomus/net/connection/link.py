@@ -28,7 +28,7 @@ from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRe
 from majordomus.net.zmtp import tcp
 
 if wires.OWN_ZMTP:  # it needs native modules; not later, because no import works at exit
-    from majordomus.net.connection.zmtp_link import ResolvingLink
+    from majordomus.net.connection.zmtp_link import ZmtpLink
 
 BATCH: Final = 256
 """Messages that are received before sends and deadlines are handled."""
@@ -133,9 +133,6 @@ def open_link(
         return ResolvingLink(url)
     if not wires.OWN_ZMTP or (access is not None and access.needed(url)):
         return ZmqLink(url, access, place, more)
-    # Imported here because it needs native modules that exist only where OWN_ZMTP is true.
-    from majordomus.net.connection.zmtp_link import ZmtpLink
-
     return ZmtpLink(url, place, more)
 
 

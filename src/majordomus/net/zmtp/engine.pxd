@@ -16,7 +16,6 @@ cdef class Engine:
     cdef double now  # of the current `receive`
     cdef size_t unfinished  # bytes of all messages that are not complete
     cdef size_t unsent_bytes  # of all connections, as of their last flush
-    cdef double now  # when `receive` was called last
     cdef size_t bytes_read  # since the current `receive` began
     cdef bint abandoned
     cdef bytes ready_command  # our READY

@@ -151,7 +151,8 @@ class _Compiled:
         unknown = sorted(rule.actions - set(ACTIONS))
         if unknown:
             raise ConfigurationError(
-                f"{rule.source}: unknown action {unknown[0]!r}; there is: {', '.join(ACTIONS)}"
+                f"{rule.source}: unknown action {unknown[0]!r}; "
+                f"the known ones are {', '.join(ACTIONS)}"
             )
         self.rule = rule
         self._every_user = not rule.users and not rule.groups
