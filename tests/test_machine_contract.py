@@ -64,10 +64,10 @@ def test_machine_itself_is_imported_only_where_it_is_constructed() -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("self._machine.registry.drop('revoked', peer)", ["1: registry"]),
+        ("self._machine.registry.count_dropped('revoked', peer)", ["1: registry"]),
         ("machine.hooks.holds", ["1: hooks"]),
-        ("waiting, self._machine.calls.waiting = {}, {}", ["1: calls"]),
-        ("loop._machine._promised = 0.0", ["1: _promised"]),
+        ("waiting, self._machine.calls.pending = {}, {}", ["1: calls"]),
+        ("loop._machine._next_tick = 0.0", ["1: _next_tick"]),
         ("getattr(machine, 'registry')", ["1: getattr"]),
         ("machine.tick(now)\nself._machine.settings.drain_timeout", []),
     ],

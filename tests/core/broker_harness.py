@@ -17,7 +17,7 @@ from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 from tests import headers
 
-Word = tuple[Any, ...]
+Message = tuple[Any, ...]
 """One message of the machine: (routing id, COMMAND, fields that are set, body), or (routing id,
 *frames) for the older dialects."""
 
@@ -38,7 +38,7 @@ def handle(n: int) -> Frame:
     return number(n).to_bytes(8, "big")
 
 
-def read_03(frames: list[Frame]) -> Word:
+def read_03(frames: list[Frame]) -> Message:
     """(COMMAND, fields that are set, body) of an MDP/0.3 message."""
     names = ("flags", "code", "id", "ttl", "service", "address", "metadata")
     command, *values = headers.parse(frames[0])
@@ -46,7 +46,7 @@ def read_03(frames: list[Frame]) -> Word:
     return (spec.COMMAND_NAMES[command], known, frames[1:])
 
 
-def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Word:
+def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Message:
     """The word for WELCOME."""
     told = {
         "broker": "harness",
@@ -66,23 +66,23 @@ def welcome(peer: bytes, interval: int = 2500, **facts: Any) -> Word:
 
 def final(
     client: bytes, id: int, *body: Frame, worker: bytes = b"", status: int = 200, **fields: Any
-) -> Word:
+) -> Message:
     """The word for FINAL to a client."""
     named = {"address": worker} if worker else {}
     return (client, "FINAL", {"code": status, "id": id, **named, **fields}, list(body))
 
 
-def partial(client: bytes, id: int, *body: Frame, **fields: Any) -> Word:
+def partial(client: bytes, id: int, *body: Frame, **fields: Any) -> Message:
     """The word for PARTIAL to a client."""
     return (client, "PARTIAL", {"id": id, **fields}, list(body))
 
 
-def cancel(worker: bytes, n: int) -> Word:
+def cancel(worker: bytes, n: int) -> Message:
     """The word for CANCEL to a worker."""
     return (worker, "CANCEL", {"id": number(n)}, [])
 
 
-def disconnect(peer: bytes, status: int = 0, text: str = "", service: str = "") -> Word:
+def disconnect(peer: bytes, status: int = 0, text: str = "", service: str = "") -> Message:
     """The word for DISCONNECT, with its reason if there is one."""
     if not status:
         return (peer, "DISCONNECT", {}, [])
@@ -93,7 +93,7 @@ def disconnect(peer: bytes, status: int = 0, text: str = "", service: str = "") 
     return (peer, "DISCONNECT", fields, [])
 
 
-def heartbeat(peer: bytes) -> Word:
+def heartbeat(peer: bytes) -> Message:
     """The word for HEARTBEAT."""
     return (peer, "HEARTBEAT", {}, [])
 
@@ -113,13 +113,13 @@ class BrokerHarness:
 
     # what a shell does
 
-    def hear(self, peer: bytes, *frames: Frame) -> None:
+    def receive(self, peer: bytes, *frames: Frame) -> None:
         """One message, and the turn of the loop that follows it."""
         self.machine.receive(peer, list(frames), self.now)
         self._note_handle(peer)
         self.turn()
 
-    def hear_at_once(self, *messages: tuple[bytes, list[Frame]]) -> None:
+    def receive_all(self, *messages: tuple[bytes, list[Frame]]) -> None:
         """Several messages, and one turn after them all."""
         for peer, frames in messages:
             self.machine.receive(peer, list(frames), self.now)
@@ -168,71 +168,73 @@ class BrokerHarness:
 
     # what came out
 
-    def said(self) -> list[tuple[bytes, list[Frame]]]:
+    def sent(self) -> list[tuple[bytes, list[Frame]]]:
         """Everything that was sent since the last look: (routing id, frames)."""
         said = list(self.waiting)
         self.waiting.clear()
         return said
 
-    def words(self) -> list[Word]:
+    def messages(self) -> list[Message]:
         """The same, MDP/0.3 headers read: (routing id, COMMAND, {fields that are set}, body)."""
-        return [self._word(peer, frames) for peer, frames in self.said()]
+        return [self._message(peer, frames) for peer, frames in self.sent()]
 
-    def _word(self, peer: bytes, frames: list[Frame]) -> Word:
+    def _message(self, peer: bytes, frames: list[Frame]) -> Message:
         if not octets.is_mdp03(frames[0]):
             return (peer, *frames)
         return (peer, *read_03(frames))
 
-    def given(self, worker: bytes, n: int, client: bytes, *body: Frame, **fields: Any) -> Word:
+    def request_to(
+        self, worker: bytes, n: int, client: bytes, *body: Frame, **fields: Any
+    ) -> Message:
         """The word for the REQUEST to `worker` that is the broker's `n`th number."""
         default = {"ttl": 60000, "service": b"echo", "address": self.handles[client]}
         return (worker, "REQUEST", {"id": number(n), **default, **fields}, list(body))
 
     def dispatched(self) -> list[tuple[bytes, int]]:
         """(worker, dispatch number) of every MDP/0.3 REQUEST sent since the last look."""
-        return [(word[0], word[2]["id"]) for word in self.words() if word[1] == "REQUEST"]
+        return [(word[0], word[2]["id"]) for word in self.messages() if word[1] == "REQUEST"]
 
     def finals(self) -> list[tuple[bytes, int, int, list[Frame]]]:
         """(client, id, status, body) of every MDP/0.3 FINAL sent since the last look."""
         return [
             (word[0], word[2]["id"], word[2]["code"], word[3])
-            for word in self.words()
+            for word in self.messages()
             if word[1] == "FINAL"
         ]
 
     # peers of MDP/0.3
 
-    def say(self, peer: bytes, command: int, *body: Frame, **fields: Any) -> None:
+    def receive_03(self, peer: bytes, command: int, *body: Frame, **fields: Any) -> None:
         """One MDP/0.3 message from `peer`."""
-        self.hear(peer, mdp03.pack(command, **fields), *body)
+        self.receive(peer, mdp03.pack(command, **fields), *body)
 
     def worker(self, peer: bytes, service: bytes = b"echo", capacity: int = 1) -> None:
         """`peer` says READY."""
-        self.say(peer, spec.READY, service=service, code=capacity)
+        self.receive_03(peer, spec.READY, service=service, code=capacity)
 
     def request(self, peer: bytes, id: int, *body: Frame, **fields: Any) -> None:
         """`peer` says REQUEST for echo unless told otherwise."""
-        self.say(peer, spec.REQUEST, *body, **{"service": b"echo", "id": id, **fields})
+        self.receive_03(peer, spec.REQUEST, *body, **{"service": b"echo", "id": id, **fields})
 
     def answer(self, peer: bytes, id: int, *body: Frame, status: int = 200) -> None:
         """`peer` says FINAL for a dispatch."""
-        self.say(peer, spec.FINAL, *body, id=id, code=status)
+        self.receive_03(peer, spec.FINAL, *body, id=id, code=status)
 
     def part(self, peer: bytes, id: int, *body: Frame, **fields: Any) -> None:
         """`peer` says PARTIAL for a dispatch."""
-        self.say(peer, spec.PARTIAL, *body, id=id, **fields)
+        self.receive_03(peer, spec.PARTIAL, *body, id=id, **fields)
 
     def reject(self, peer: bytes, id: int) -> None:
         """`peer` says REJECT for a dispatch."""
-        self.say(peer, spec.REJECT, id=id)
+        self.receive_03(peer, spec.REJECT, id=id)
 
     def leave(self, peer: bytes) -> None:
         """`peer` says DISCONNECT."""
-        self.say(peer, spec.DISCONNECT)
+        self.receive_03(peer, spec.DISCONNECT)
 
     def heartbeat(self, *peers: bytes) -> None:
         for peer in peers:
-            self.say(peer, spec.HEARTBEAT)
+            self.receive_03(peer, spec.HEARTBEAT)
 
     def lose_connection(self, peer: bytes) -> None:
         """`peer` is there no more: the monitor sees the end of its connection."""

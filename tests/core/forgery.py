@@ -50,7 +50,7 @@ class Forge:
         self.machine = BrokerMachine(settings, self.random.randbytes, "forge")
         self.now = 1000.0
         self.sent: Counter[str] = Counter()
-        self.asked = self.answered = self.heard = 0
+        self.asked = self.answered = self.delivered = 0
         self.expected: dict[bytes, bytes] = {}
         """Body of an honest answer that is on its way → its client."""
         self.open: deque[Dispatch] = deque()
@@ -80,8 +80,8 @@ class Forge:
                         invariants.check(self.machine)
             self._turn()
         invariants.check(self.machine)
-        if self.heard != self.answered:
-            raise DeliveredError(f"{self.answered} honest answers, {self.heard} were heard")
+        if self.delivered != self.answered:
+            raise DeliveredError(f"{self.answered} honest answers, {self.delivered} were heard")
 
     # ── honest traffic ────────────────────────────────────────────────────────────────────────────
 
@@ -93,15 +93,15 @@ class Forge:
         client = self.random.choice(tuple(CLIENTS))
         dialect = CLIENTS[client]
         self.asked += 1
-        self._say(client, dialects.ask(dialect, SERVICE, [b"question"], self.asked))
+        self._receive(client, dialects.ask(dialect, SERVICE, [b"question"], self.asked))
         if self.random.random() < 0.02:
             self.now += 6.0  # all that is open expires, and is answered late
-            self._say(client, dialects.ask(dialect, SERVICE, [b"next"], self.asked + 10**9))
+            self._receive(client, dialects.ask(dialect, SERVICE, [b"next"], self.asked + 10**9))
 
     def _enrol(self) -> None:
         for worker, dialect in WORKERS.items():
             if worker not in self.machine.registry.workers:
-                self._say(worker, dialects.ready(dialect, SERVICE, 20))
+                self._receive(worker, dialects.ready(dialect, SERVICE, 20))
 
     def _answer(self) -> None:
         worker, number, address, client = self.open.popleft()
@@ -127,7 +127,7 @@ class Forge:
                 self.over.pop()
                 self.open.append((worker, number, address, client))
                 return
-        self._say(worker, dialects.end(dialect, SERVICE, address, [body], number))
+        self._receive(worker, dialects.end(dialect, SERVICE, address, [body], number))
 
     # ── forged traffic ────────────────────────────────────────────────────────────────────────────
 
@@ -174,7 +174,7 @@ class Forge:
             return False
         _, number, address, _ = self.random.choice(self.open)
         dialect = self.random.choice(tuple(Dialect))
-        self._say(STRANGER, self._reply(dialect, number, address))
+        self._receive(STRANGER, self._reply(dialect, number, address))
         return True
 
     def _client(self) -> bool:
@@ -183,7 +183,7 @@ class Forge:
             return False
         _, number, address, client = self.random.choice(self.open)
         forger = self.random.choice((client, self.random.choice(tuple(CLIENTS))))
-        self._say(forger, self._reply(self.random.choice(tuple(Dialect)), number, address))
+        self._receive(forger, self._reply(self.random.choice(tuple(Dialect)), number, address))
         return True
 
     def _moved(self) -> bool:
@@ -194,8 +194,8 @@ class Forge:
         if WORKERS[worker] is CLIENTS[client] is Dialect.DELPHI:
             self.open.append((worker, number, address, client))
             return False
-        self._say(worker, dialects.leave(WORKERS[worker], SERVICE))
-        self._say(worker, dialects.ready(WORKERS[worker], SERVICE, 20))
+        self._receive(worker, dialects.leave(WORKERS[worker], SERVICE))
+        self._receive(worker, dialects.ready(WORKERS[worker], SERVICE, 20))
         return self._forged(worker, number, address, client)
 
     def _enveloped(self) -> bool:
@@ -206,11 +206,11 @@ class Forge:
         dialect = WORKERS[worker]
         if dialect is not Dialect.MDP03 and dialect is not Dialect.MDP02:
             return False
-        self._say(worker, [b"envelope", *self._reply(dialect, number, address)])
+        self._receive(worker, [b"envelope", *self._reply(dialect, number, address)])
         return True
 
     def _forged(self, worker: bytes, number: int, address: Frame, client: bytes) -> bool:
-        self._say(worker, self._reply(WORKERS[worker], number, address))
+        self._receive(worker, self._reply(WORKERS[worker], number, address))
         return True
 
     def _reply(self, dialect: Dialect, number: int, address: Frame) -> list[Frame]:
@@ -223,18 +223,18 @@ class Forge:
 
     # ── the shell ─────────────────────────────────────────────────────────────────────────────────
 
-    def _say(self, peer: bytes, frames: list[Frame]) -> None:
+    def _receive(self, peer: bytes, frames: list[Frame]) -> None:
         self.machine.receive(peer, frames, self.now)
-        self._hear()
+        self._take_sends()
 
     def _turn(self) -> None:
         self.now += 0.0005
         self.machine.socket_empty(self.now)
         self.machine.tick(self.now)
         self.machine.next_deadline()
-        self._hear()
+        self._take_sends()
 
-    def _hear(self) -> None:
+    def _take_sends(self) -> None:
         _, sends, _ = self.machine.take_effects()
         for peer, frames, *_ in list(sends):
             if peer in WORKERS:
@@ -245,7 +245,7 @@ class Forge:
                     raise DeliveredError(f"{peer!r} heard a forged reply: {frames!r}")
                 client = self.expected.pop(bytes(frame), None)
                 if client is not None:
-                    self.heard += 1
+                    self.delivered += 1
                     if client != peer:
                         raise DeliveredError(f"{peer!r} heard the answer to {client!r}")
 
@@ -279,7 +279,7 @@ def main() -> None:
     print(", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common()))
     print(
         f"{forge.sent.total():,} forged, late and double replies in {seconds:.0f} s: none "
-        f"delivered; {forge.answered:,} honest ones between them: {forge.heard:,} delivered"
+        f"delivered; {forge.answered:,} honest ones between them: {forge.delivered:,} delivered"
     )
 
 

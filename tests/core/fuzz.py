@@ -82,7 +82,7 @@ class Fuzz:
 
     def turn(self) -> None:
         """Somebody says what is right, time passes, and the socket takes some of what is sent."""
-        self._say_something_right()
+        self._receive_valid()
         self.now += self.random.choice((0.0, 0.001, 0.01, 0.1, 0.1, 3.0))
         if self.random.random() < 0.7:
             self.machine.socket_empty(self.now)
@@ -104,9 +104,9 @@ class Fuzz:
             elif self.random.random() < 0.01:
                 self.machine.refused(send, True, self.now)
 
-    def _say_something_right(self) -> None:
+    def _receive_valid(self) -> None:
         """A worker registers, or answers something that it has; somebody speaks of events."""
-        self._say_something_of_events()
+        self._receive_events()
         registry = self.machine.registry
         new, (old, codec) = (
             self.random.choice(NEW_WORKERS),
@@ -123,13 +123,13 @@ class Fuzz:
             self.machine.receive(new, [ready], self.now)
             return
         number = self.random.choice(tuple(registry.workers[new].held))
-        self._say_something_of_a_stream()
+        self._receive_stream()
         command = self.random.choice(
             (spec.FINAL, spec.FINAL, spec.PARTIAL, spec.REJECT, spec.CREDIT)
         )
         self.machine.receive(new, [mdp03.pack(command, id=number, code=200), b"y"], self.now)
 
-    def _say_something_of_a_stream(self) -> None:
+    def _receive_stream(self) -> None:
         """A client opens one, or goes on with what it has."""
         client, random = self.random.choice(PEERS), self.random
         peer = self.machine.registry.peers.get(client)
@@ -145,7 +145,7 @@ class Fuzz:
             head = mdp03.pack(command, id=random.choice(ids), code=random.randrange(20))
             self.machine.receive(client, [head, b"y" * random.randrange(100)], self.now)
 
-    def _say_something_of_events(self) -> None:
+    def _receive_events(self) -> None:
         """Presence, sessions, subscriptions, events, and handles used once more."""
         random, registry = self.random, self.machine.registry
         command = random.choice((spec.HELLO, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.EVENT))

@@ -63,7 +63,7 @@ def instructions(*hooks: object) -> float:
         finally:
             sys.settrace(None)
         harness.turn()
-        harness.said()
+        harness.sent()
     return counted / REQUESTS
 
 

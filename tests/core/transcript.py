@@ -29,7 +29,7 @@ from typing import Any
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
 from majordomus.protocol.spec import Dialect, Frame
-from tests.core.broker_harness import BrokerHarness, Word, number
+from tests.core.broker_harness import BrokerHarness, Message, number
 
 FOLDER = Path(__file__).parent / "transcripts"
 COMMANDS = {name: command for command, name in spec.COMMAND_NAMES.items()}
@@ -51,13 +51,13 @@ class Transcript:
 
     def __init__(self, make_harness: Callable[..., BrokerHarness]) -> None:
         self.make_harness = make_harness
-        self._house: BrokerHarness | None = None
+        self._harness: BrokerHarness | None = None
 
     @property
     def harness(self) -> BrokerHarness:
-        if self._house is None:
-            self._house = self.make_harness()
-        return self._house
+        if self._harness is None:
+            self._harness = self.make_harness()
+        return self._harness
 
     def play(self, text: str) -> str:
         """The same transcript, with what the broker really said."""
@@ -77,7 +77,7 @@ class Transcript:
         who, *words = head.split()
         if who == "broker":
             settings = dict(word.split("=") for word in words)
-            self._house = self.make_harness(**{k: json.loads(v) for k, v in settings.items()})
+            self._harness = self.make_harness(**{k: json.loads(v) for k, v in settings.items()})
         elif who == "wait":
             self.harness.pass_time(float(words[0]))
         elif who in ("drain", "close"):
@@ -86,11 +86,11 @@ class Transcript:
         elif who in ("cut", "full", "roomy"):
             self._socket(who, words[0].encode())
         elif words[0] in LEGACY:
-            self.harness.hear(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
+            self.harness.receive(who.encode(), *self._legacy(Dialect(words[0]), words[1:], body))
         else:
             fields = dict(self._field(word) for word in words[1:])
-            self.harness.say(who.encode(), COMMANDS[words[0]], *body, **fields)
-        for word in self.harness.words():
+            self.harness.receive_03(who.encode(), COMMANDS[words[0]], *body, **fields)
+        for word in self.harness.messages():
             yield self._told(word)
 
     def _socket(self, what: str, peer: bytes) -> None:
@@ -137,7 +137,7 @@ class Transcript:
 
     # what the broker says, in the same words
 
-    def _told(self, word: Word) -> str:
+    def _told(self, word: Message) -> str:
         if not (isinstance(word[1], str) and word[1] in COMMANDS):
             is_delphi = not word[1] and len(word[2]) == 1
             frames = word[1:-1] if is_delphi else word[1:]

@@ -30,18 +30,18 @@ def test_body_of_too_many_frames_is_refused(make_harness: MakeHarness) -> None:
     harness = make_harness(max_frames=2)
     harness.request(C, 1, b"", b"", b"")
     text = b"3 frames; at most 2 are allowed"
-    assert harness.words() == [final(C, 1, text, status=413)]
+    assert harness.messages() == [final(C, 1, text, status=413)]
     assert refused(harness) == {413: 1}
 
 
 def test_body_of_too_many_bytes_is_refused(make_harness: MakeHarness) -> None:
     harness = make_harness(max_message=10)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"x" * 6, b"x" * 4)
-    assert harness.words() == [harness.given(W, 1, C, b"x" * 6, b"x" * 4)]
+    assert harness.messages() == [harness.request_to(W, 1, C, b"x" * 6, b"x" * 4)]
     harness.request(C, 2, b"x" * 6, b"x" * 5)
-    assert harness.words() == [final(C, 2, b"11 bytes; at most 10 are allowed", status=413)]
+    assert harness.messages() == [final(C, 2, b"11 bytes; at most 10 are allowed", status=413)]
 
 
 @pytest.mark.parametrize("body", [[b"x" * 11], [b""] * 4])
@@ -52,11 +52,11 @@ def test_reply_that_is_too_large_fails_its_request_and_frees_the_slot(
     harness.worker(W)
     harness.request(C, 1)
     harness.request(C, 2)
-    harness.said()
+    harness.sent()
     harness.answer(W, number(1), *body)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"the reply is larger than allowed", status=413),
-        harness.given(W, 2, C),
+        harness.request_to(W, 2, C),
     ]
 
 
@@ -64,12 +64,12 @@ def test_part_that_is_too_large_ends_the_stream(make_harness: MakeHarness) -> No
     harness = make_harness(max_message=10)
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     harness.part(W, number(1), b"x" * 10)
     harness.part(W, number(1), b"x" * 11)
     harness.part(W, number(1), b"late")
     harness.answer(W, number(1))
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"x" * 10),
         (W, "CANCEL", {"id": number(1)}, []),
         final(C, 1, b"a part is larger than allowed", status=413),
@@ -82,16 +82,16 @@ def test_part_of_a_legacy_worker_that_is_too_large_ends_the_stream(
 ) -> None:
     harness = make_harness(max_message=10)
     codec = LEGACY[dialect]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.receive(W, *codec.w2b_ready(b"echo"))
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     address = number(1).to_bytes(8, "big")
-    harness.hear(W, *codec.w2b_partial(b"echo", address, [b"x" * 11]))
-    assert harness.words() == [final(C, 1, b"a part is larger than allowed", status=413)]
+    harness.receive(W, *codec.w2b_partial(b"echo", address, [b"x" * 11]))
+    assert harness.messages() == [final(C, 1, b"a part is larger than allowed", status=413)]
     harness.request(C, 2, b"y")
-    assert harness.words() == []
-    harness.hear(W, *codec.w2b_final(b"echo", address, [b"x" * 11]))
-    assert [word[:3] for word in harness.words()] == [(W, *codec.b2w_request(b"z", [b""])[:2])]
+    assert harness.messages() == []
+    harness.receive(W, *codec.w2b_final(b"echo", address, [b"x" * 11]))
+    assert [word[:3] for word in harness.messages()] == [(W, *codec.b2w_request(b"z", [b""])[:2])]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.DELPHI])
@@ -104,12 +104,12 @@ def test_joined_parts_are_bounded_like_any_reply(
     harness = make_harness(max_message=10, max_frames=3, legacy_errors="reply")
     codec = LEGACY[dialect]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     for part in parts:
         harness.part(W, number(2), *part)
     text = b"the joined parts are too large for one reply"
-    assert harness.words() == [
+    assert harness.messages() == [
         (W, "CANCEL", {"id": number(2)}, []),
         (C, *codec.b2c_final(b"echo", [b"413", text])),
     ]
@@ -122,20 +122,20 @@ def test_final_that_makes_joined_parts_too_large_fails_the_request(
     harness = make_harness(max_message=10, max_frames=3, legacy_errors="reply")
     codec = LEGACY[Dialect.MDP01]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.part(W, number(2), b"x" * 6)
     harness.answer(W, number(2), *last)
     text = b"the joined parts are too large for one reply"
-    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
+    assert harness.messages() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
 
 
 def test_metadata_beyond_their_bound_are_refused_413(harness: BrokerHarness) -> None:
     header = mdp03.pack(
         spec.REQUEST, spec.METADATA, id=1, service=b"echo", metadata=metadata.pack({})
     )
-    harness.hear(C, header + b"x" * spec.MAX_METADATA)
-    assert harness.words() == [
+    harness.receive(C, header + b"x" * spec.MAX_METADATA)
+    assert harness.messages() == [
         final(C, 1, b"at most 4096 bytes of metadata are allowed", status=413)
     ]
     assert harness.counts.dropped == {"long-metadata": 1}
@@ -148,9 +148,9 @@ def test_metadata_beyond_their_bound_are_only_counted_where_no_answer_is_due(
     for fields in ({"id": 0}, {"id": 2, "more": spec.ONE_WAY}, {"id": 3}):
         flags = spec.METADATA | fields.pop("more", 0)
         header = mdp03.pack(spec.REQUEST, flags, service=b"echo", metadata=b"\x80", **fields)
-        harness.hear(C, header + b"x" * spec.MAX_METADATA)
-    harness.hear(C, mdp03.pack(spec.CANCEL, spec.METADATA, id=9, metadata=b"\x80") + b"x" * 4096)
-    assert harness.words() == []
+        harness.receive(C, header + b"x" * spec.MAX_METADATA)
+    harness.receive(C, mdp03.pack(spec.CANCEL, spec.METADATA, id=9, metadata=b"\x80") + b"x" * 4096)
+    assert harness.messages() == []
     assert harness.counts.dropped == {"long-metadata": 4}
 
 
@@ -162,11 +162,11 @@ def test_client_with_too_many_open_conversations_is_refused(make_harness: MakeHa
     for id in (1, 2, 3):
         harness.request(C, id)
     harness.request(D, 1)
-    assert harness.words() == [final(C, 3, b"2 conversations are open already", status=429)]
-    harness.say(C, spec.CANCEL, id=1)
-    harness.said()
+    assert harness.messages() == [final(C, 3, b"2 conversations are open already", status=429)]
+    harness.receive_03(C, spec.CANCEL, id=1)
+    harness.sent()
     harness.request(C, 4)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 QUEUE_LIMITS = {
@@ -186,11 +186,11 @@ def test_queue_is_bounded(make_harness: MakeHarness, limit: str) -> None:
     harness = make_harness(**{limit: value})
     for id in (1, 2, 3):
         harness.request(C, id, b"four")
-    assert harness.words() == [final(C, 3, text, status=429)]
-    harness.say(C, spec.CANCEL, id=1)
-    harness.said()
+    assert harness.messages() == [final(C, 3, text, status=429)]
+    harness.receive_03(C, spec.CANCEL, id=1)
+    harness.sent()
     harness.request(C, 4, b"four")
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 OTHERS = {
@@ -208,17 +208,17 @@ def test_bound_of_one_queue_does_not_touch_another(make_harness: MakeHarness, li
         harness.request(C, id, b"four")
     other: dict[str, Any] = dict(OTHERS[limit])
     harness.request(other.pop("peer", C), 3, b"four", **other)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_requests_for_one_worker_alone_are_bounded_too(make_harness: MakeHarness) -> None:
     harness = make_harness(max_service_queue=2)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     for id in (1, 2, 3, 4):
         harness.request(C, id, address=W)
-    assert harness.words() == [
-        harness.given(W, 1, C),
+    assert harness.messages() == [
+        harness.request_to(W, 1, C),
         final(C, 4, b"2 requests wait for service 'echo' already", status=429),
     ]
 
@@ -226,11 +226,11 @@ def test_requests_for_one_worker_alone_are_bounded_too(make_harness: MakeHarness
 def test_full_queue_is_no_bound_while_a_worker_is_free(make_harness: MakeHarness) -> None:
     harness = make_harness(max_queue=0)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1)
     harness.request(C, 2)
-    assert harness.words() == [
-        harness.given(W, 1, C),
+    assert harness.messages() == [
+        harness.request_to(W, 1, C),
         final(C, 2, b"0 requests wait at this broker already", status=429),
     ]
 
@@ -238,8 +238,8 @@ def test_full_queue_is_no_bound_while_a_worker_is_free(make_harness: MakeHarness
 def test_envelopes_behind_one_routing_id_share_its_bounds(make_harness: MakeHarness) -> None:
     harness = make_harness(max_open=1)
     for envelope in (b"x", b"y"):
-        harness.hear(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
-    assert harness.said() == [
+        harness.receive(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
+    assert harness.sent() == [
         (P, [b"y", mdp03.pack(spec.FINAL, code=429, id=1), b"1 conversations are open already"])
     ]
 
@@ -248,28 +248,28 @@ def test_services_are_bounded(make_harness: MakeHarness) -> None:
     harness = make_harness(max_services=2)
     harness.worker(W, b"a")
     harness.request(C, 1, service=b"b", ttl=1000)
-    harness.said()
+    harness.sent()
     harness.request(C, 2, service=b"c")
-    assert harness.words() == [final(C, 2, b"2 services are known already", status=429)]
+    assert harness.messages() == [final(C, 2, b"2 services are known already", status=429)]
     harness.worker(V, b"c")
     text = "no room for 'c': the broker has 2 services"
-    assert harness.words() == [disconnect(V, 429, text, "c")]
+    assert harness.messages() == [disconnect(V, 429, text, "c")]
     harness.request(C, 3, service=b"mmi.service")
-    assert harness.words() == [final(C, 3, b"400")]
+    assert harness.messages() == [final(C, 3, b"400")]
     harness.pass_time(1.1)
-    harness.said()
+    harness.sent()
     harness.worker(V, b"c")
-    assert harness.words() == [welcome(V)]
+    assert harness.messages() == [welcome(V)]
 
 
 def test_services_of_a_worker_are_bounded(make_harness: MakeHarness) -> None:
     harness = make_harness(max_worker_services=2)
     for service in (b"a", b"b", b"a"):
         harness.worker(W, service)
-    assert harness.words() == [welcome(W)]
+    assert harness.messages() == [welcome(W)]
     harness.worker(W, b"c")
     text = "no room for 'c': a worker has 2 services"
-    assert harness.words() == [disconnect(W, 429, text, "c")]
+    assert harness.messages() == [disconnect(W, 429, text, "c")]
     assert harness.counts.dropped == {"too-many-services-of-a-worker": 1}
 
 
@@ -279,19 +279,19 @@ def test_peers_are_bounded(make_harness: MakeHarness) -> None:
     harness.request(C, 1)
     harness.request(D, 1)
     harness.request(D, 0, flags=spec.ONE_WAY)
-    harness.say(D, spec.CANCEL, id=1)
+    harness.receive_03(D, spec.CANCEL, id=1)
     text = b"the broker knows as many peers as it may"
-    assert harness.words() == [final(D, 1, text, status=429)]
+    assert harness.messages() == [final(D, 1, text, status=429)]
     harness.worker(W)
-    harness.say(D, spec.HELLO)
-    assert harness.words() == [disconnect(W), disconnect(D)]
-    harness.hear(D, *LEGACY[Dialect.MDP01].c2b_request(b"echo", [b"x"]))
-    assert harness.words() == []
+    harness.receive_03(D, spec.HELLO)
+    assert harness.messages() == [disconnect(W), disconnect(D)]
+    harness.receive(D, *LEGACY[Dialect.MDP01].c2b_request(b"echo", [b"x"]))
+    assert harness.messages() == []
     assert harness.counts.dropped == {"too-many-peers": 6}
     assert refused(harness) == {429: 1}
     harness.leave(B)
     harness.request(D, 2)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 # 400
@@ -303,7 +303,7 @@ def test_peers_are_bounded(make_harness: MakeHarness) -> None:
 )
 def test_bad_name_of_a_service_is_refused(harness: BrokerHarness, name: bytes, text: bytes) -> None:
     harness.request(C, 1, service=name)
-    assert harness.words() == [final(C, 1, text, status=400)]
+    assert harness.messages() == [final(C, 1, text, status=400)]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_malformed_metadata_are_refused(
     harness: BrokerHarness, field: bytes, reason: bytes
 ) -> None:
     harness.request(C, 1, flags=spec.METADATA, metadata=field)
-    (word,) = harness.words()
+    (word,) = harness.messages()
     assert word[:3] == (C, "FINAL", {"code": 400, "id": 1})
     assert word[3][0].startswith(reason)
 
@@ -329,7 +329,7 @@ def test_forged_broker_metadata_are_refused(harness: BrokerHarness, also: int) -
     forged = metadata.pack({"user": "root"}) + (b"\x80" if also else b"")
     harness.request(C, 1, flags=spec.BROKER_METADATA | also, metadata=forged)
     text = b"only a broker may send broker metadata"
-    assert harness.words() == [final(C, 1, text, status=400)]
+    assert harness.messages() == [final(C, 1, text, status=400)]
 
 
 # 404
@@ -337,10 +337,10 @@ def test_forged_broker_metadata_are_refused(harness: BrokerHarness, also: int) -
 
 def test_worker_that_is_not_there_is_answered_404(harness: BrokerHarness) -> None:
     harness.worker(W, b"time")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, address=b"\x0a\x01")
     harness.request(C, 2, address=W)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"no worker 0a01 serves 'echo'", status=404),
         final(C, 2, b"no worker 776f726b65722d77 serves 'echo'", status=404),
     ]
@@ -351,12 +351,12 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(
 ) -> None:
     harness.worker(V)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, address=W)
     harness.request(C, 2, address=W)
-    assert harness.words() == [harness.given(W, 1, C)]
+    assert harness.messages() == [harness.request_to(W, 1, C)]
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, 1, worker=W), harness.given(W, 2, C)]
+    assert harness.messages() == [final(C, 1, worker=W), harness.request_to(W, 2, C)]
 
 
 # 501
@@ -371,9 +371,9 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(
 )
 def test_what_is_not_implemented_is_refused(harness: BrokerHarness, flag: int, what: bytes) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, flags=flag)
-    assert harness.words() == [final(C, 1, b"not implemented: " + what, status=501)]
+    assert harness.messages() == [final(C, 1, b"not implemented: " + what, status=501)]
 
 
 # 503
@@ -381,30 +381,30 @@ def test_what_is_not_implemented_is_refused(harness: BrokerHarness, flag: int, w
 
 def test_fail_fast_does_not_wait_for_a_worker(harness: BrokerHarness) -> None:
     harness.worker(W, b"time")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, flags=spec.FAIL_FAST)
     text = b"no worker serves 'echo'; serving now: time"
-    assert harness.words() == [final(C, 1, text, status=503)]
+    assert harness.messages() == [final(C, 1, text, status=503)]
     assert set(harness.machine.registry.services) == {b"time"}
 
 
 def test_fail_fast_waits_for_a_busy_worker(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     harness.request(C, 2, flags=spec.FAIL_FAST)
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, 1, worker=W), harness.given(W, 2, C)]
+    assert harness.messages() == [final(C, 1, worker=W), harness.request_to(W, 2, C)]
 
 
 def test_fail_fast_does_not_wait_for_a_worker_that_drains(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.say(W, spec.CAPACITY, code=0)
-    harness.said()
+    harness.receive_03(W, spec.CAPACITY, code=0)
+    harness.sent()
     harness.request(C, 1, flags=spec.FAIL_FAST)
     text = b"no worker serves 'echo'; serving now: echo"
-    assert harness.words() == [final(C, 1, text, status=503)]
+    assert harness.messages() == [final(C, 1, text, status=503)]
 
 
 def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(harness: BrokerHarness) -> None:
@@ -412,17 +412,17 @@ def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(harness: Broker
     harness.request(C, 1)
     harness.request(C, 2, flags=spec.FAIL_FAST)
     harness.request(C, 3)
-    harness.said()
+    harness.sent()
     harness.leave(W)
     text = b"no worker serves 'echo'; no service is served now"
-    assert harness.words() == [final(C, 2, text, status=503)]
+    assert harness.messages() == [final(C, 2, text, status=503)]
 
 
 def test_draining_broker_refuses_what_is_new(harness: BrokerHarness) -> None:
     harness.machine.drain(harness.now)
     harness.request(C, 1)
     harness.request(C, 2, service=b"mmi.broker")
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"the broker drains", status=503),
         final(C, 2, b"the broker drains", status=503),
     ]
@@ -437,7 +437,7 @@ def test_one_way_request_that_is_refused_is_counted_and_nobody_told(
     harness = make_harness(max_message=10, max_open=0)
     harness.request(C, 1, b"x" * 11, flags=spec.ONE_WAY)
     harness.request(C, 0, b"x", flags=spec.ONE_WAY)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.unanswered == 2
 
 
@@ -446,8 +446,8 @@ def test_legacy_request_that_is_refused_is_counted(
     make_harness: MakeHarness, dialect: Dialect
 ) -> None:
     harness = make_harness(max_message=10)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x" * 11]))
-    assert harness.words() == []
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x" * 11]))
+    assert harness.messages() == []
     assert (refused(harness), harness.counts.unanswered) == ({413: 1}, 1)
 
 
@@ -457,9 +457,9 @@ def test_legacy_request_that_is_refused_is_answered_where_that_is_set(
 ) -> None:
     harness = make_harness(max_message=10, legacy_errors="reply")
     codec = LEGACY[dialect]
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x" * 11]))
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x" * 11]))
     text = b"11 bytes; at most 10 are allowed"
-    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
+    assert harness.messages() == [(C, *codec.b2c_final(b"echo", [b"413", text]))]
 
 
 # settings

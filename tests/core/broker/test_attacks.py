@@ -49,8 +49,8 @@ def tenants(harness: BrokerHarness) -> BrokerHarness:
     harness.worker(W, b"echo", 9)
     harness.worker(X, b"echo", 9)
     for client in (A, B):
-        harness.say(client, spec.HELLO)
-    harness.said()
+        harness.receive_03(client, spec.HELLO)
+    harness.sent()
     return harness
 
 
@@ -69,29 +69,31 @@ def test_tenant_reaches_no_other_by_the_names_that_the_broker_knows(
 
 def test_tenant_cannot_ask_for_another_tenants_worker(tenants: BrokerHarness) -> None:
     tenants.request(A, 1, address=X)
-    assert [(word[0], word[2]["code"]) for word in tenants.words()] == [(A, 404)]
+    assert [(word[0], word[2]["code"]) for word in tenants.messages()] == [(A, 404)]
 
 
 def test_tenant_that_registers_another_tenants_name_serves_its_own(tenants: BrokerHarness) -> None:
     tenants.worker(W, b"u.echo", 9)
     tenants.request(B, 1)
-    assert [word[0] for word in tenants.words() if word[1] == "REQUEST"] == [X]
+    assert [word[0] for word in tenants.messages() if word[1] == "REQUEST"] == [X]
     assert b"acme.u.echo" in tenants.machine.registry.services
 
 
 @pytest.mark.parametrize("topic", [b"$chat", b"mmi.chat", b"titanic.chat"])
 def test_no_topic_leads_from_one_tenant_to_another(tenants: BrokerHarness, topic: bytes) -> None:
     for pattern in (topic, b"u.news", b">", b"*.*"):
-        tenants.say(B, spec.SUBSCRIBE, service=pattern)
-    tenants.say(A, spec.EVENT, b"hello", service=topic, id=7)
-    tenants.say(A, spec.EVENT, b"hello", service=b"u.news")
-    tenants.say(A, spec.EVENT, b"hello", service=b"news")
-    assert [(word[0], word[1], word[2]["code"]) for word in tenants.words()] == [(A, "FINAL", 403)]
+        tenants.receive_03(B, spec.SUBSCRIBE, service=pattern)
+    tenants.receive_03(A, spec.EVENT, b"hello", service=topic, id=7)
+    tenants.receive_03(A, spec.EVENT, b"hello", service=b"u.news")
+    tenants.receive_03(A, spec.EVENT, b"hello", service=b"news")
+    assert [(word[0], word[1], word[2]["code"]) for word in tenants.messages()] == [
+        (A, "FINAL", 403)
+    ]
 
 
 def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: BrokerHarness) -> None:
     for pattern in (b">", b"*.news", b"$x.>"):
-        tenants.say(A, spec.SUBSCRIBE, service=pattern)
+        tenants.receive_03(A, spec.SUBSCRIBE, service=pattern)
     assert {pattern for pattern, _ in tenants.machine.registry.topics.pairs()} == {
         b"acme.>",
         b"acme.*.news",
@@ -102,38 +104,38 @@ def test_patterns_of_a_tenant_hold_for_its_own_topics_alone(tenants: BrokerHarne
 def test_unknown_handle_reaches_no_client(tenants: BrokerHarness) -> None:
     guesses = [B, X, bytes(16), b"", tenants.handles[B][:15], tenants.handles[B] + b"\0"]
     for guess in guesses:
-        tenants.say(A, spec.EVENT, b"hello", address=guess, id=7)
-    assert {word[0] for word in tenants.words()} == {A}
+        tenants.receive_03(A, spec.EVENT, b"hello", address=guess, id=7)
+    assert {word[0] for word in tenants.messages()} == {A}
     tenants.check()
 
 
 def test_session_of_another_user_is_not_taken_over(tenants: BrokerHarness) -> None:
     session = bytes(range(16))
     field = {"flags": spec.METADATA, "metadata": metadata.pack({"session": session})}
-    tenants.say(B, spec.HELLO, **field)
-    tenants.say(B, spec.SUBSCRIBE, service=b"news")
-    tenants.say(A, spec.HELLO, **field)
-    tenants.said()
+    tenants.receive_03(B, spec.HELLO, **field)
+    tenants.receive_03(B, spec.SUBSCRIBE, service=b"news")
+    tenants.receive_03(A, spec.HELLO, **field)
+    tenants.sent()
     tenants.machine.publish(b"u.news", [b"secret"], tenants.now)
     tenants.turn()
-    assert [word[0] for word in tenants.words()] == [B]
+    assert [word[0] for word in tenants.messages()] == [B]
 
 
 def test_client_that_answers_like_a_worker_is_sent_off(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
-    tenants.said()
+    tenants.sent()
     tenants.answer(A, number(1), b"forged")
-    assert [word[:2] for word in tenants.words()] == [(A, "DISCONNECT")]
+    assert [word[:2] for word in tenants.messages()] == [(A, "DISCONNECT")]
 
 
 def test_worker_of_one_tenant_cannot_answer_what_another_was_given(tenants: BrokerHarness) -> None:
     tenants.request(B, 1)
-    ((_, _, fields, _),) = tenants.words()
+    ((_, _, fields, _),) = tenants.messages()
     tenants.answer(W, fields["id"], b"forged")
     tenants.part(W, fields["id"], b"forged")
     tenants.reject(W, fields["id"])
-    tenants.say(W, spec.CREDIT, id=fields["id"], code=9)
-    assert tenants.words() == []
+    tenants.receive_03(W, spec.CREDIT, id=fields["id"], code=9)
+    assert tenants.messages() == []
     assert tenants.counts.dropped["unasked-reply"] == 3
     tenants.answer(X, fields["id"], b"true")
     assert tenants.finals() == [(B, 1, 200, [b"true"])]
@@ -169,22 +171,22 @@ def test_management_is_not_reached_in_the_name_of_a_service_that_may_be_called(
 def test_forged_broker_metadata_give_no_identity(harness: BrokerHarness) -> None:
     harness.worker(W)
     said = metadata.pack({"user": "root", "attempt": 1})
-    harness.said()
+    harness.sent()
     harness.request(A, 1, flags=spec.BROKER_METADATA, metadata=said)
     harness.request(A, 2, flags=spec.BROKER_METADATA | spec.METADATA, metadata=said + said)
-    harness.say(A, spec.HELLO, flags=spec.BROKER_METADATA, metadata=said)
-    assert [(word[0], word[2]["code"]) for word in harness.words()] == [(A, 400), (A, 400)]
+    harness.receive_03(A, spec.HELLO, flags=spec.BROKER_METADATA, metadata=said)
+    assert [(word[0], word[2]["code"]) for word in harness.messages()] == [(A, 400), (A, 400)]
     assert harness.machine.registry.peers[A].user == ""
 
 
 def test_token_that_comes_twice_in_one_map_reaches_no_worker(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=9)
-    harness.said()
+    harness.sent()
     token = b"\xa5token\xa6secret"
     harness.request(A, 1, flags=spec.METADATA, metadata=b"\x82" + token * 2)
     harness.request(A, 2, flags=spec.METADATA, metadata=b"\xde\x00\x01" + token)
     harness.request(A, 3, flags=spec.METADATA, metadata=b"\x81\xd9\x05token\xa6secret")
-    words = harness.words()
+    words = harness.messages()
     assert [(word[0], word[1]) for word in words] == [
         (A, "FINAL"),
         (W, "REQUEST"),
@@ -217,12 +219,12 @@ def test_rules_that_vanish_while_a_hook_decides_lead_to_no_worker_of_another_ser
     known(harness, A, "ann")
     known(harness, X, "xia")
     harness.worker(X, b"other", 9)
-    harness.said()
+    harness.sent()
     harness.request(A, 1, address=X)
     harness.machine.set_rights(None, harness.now)
     harness.machine.resume(hooks.open[0], FORWARD, harness.now)
     harness.turn()
-    assert [(word[0], word[2]["code"]) for word in harness.words()] == [(A, 404)]
+    assert [(word[0], word[2]["code"]) for word in harness.messages()] == [(A, 404)]
 
 
 # ── after a right is gone ─────────────────────────────────────────────────────────────────────────
@@ -238,17 +240,17 @@ def test_stream_ends_on_both_sides_when_its_caller_loses_the_right(harness: Brok
     harness.request(A, 2, b"x")
     harness.part(W, number(2), b"first")
     harness.request(A, 3, b"x")
-    harness.said()
+    harness.sent()
     only_wes = Rule(True, frozenset(ACTIONS), users=("wes",), source="rule 1")
     harness.machine.set_rights(AccessRules([only_wes]), harness.now)
     harness.turn()
-    words = harness.words()
+    words = harness.messages()
     refused = [final(A, id, b"'ann' may not call 'echo'", status=403) for id in (1, 2)]
     assert sorted(words, key=repr) == sorted([*refused, cancel(W, 1), cancel(W, 2)], key=repr)
     harness.part(A, 1, b"z")
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.answer(W, number(1), b"late")
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.answer(W, number(3), b"asked for before")
     assert harness.finals() == [(A, 3, 200, [b"asked for before"])]
 
@@ -294,8 +296,8 @@ def test_identity_and_presence_cannot_be_set_behind_an_envelope(
     harness.machine.set_rights(AccessRules([EVERYTHING]), harness.now)
     known(harness, A, "proxy")
     header = mdp03.pack(command, id=5, code=1, service=b"echo")
-    harness.hear(A, b"inner", header)
+    harness.receive(A, b"inner", header)
     peer = harness.machine.registry.peers[A]
     assert (peer.worker, peer.subscriber, peer.state.name) == (None, None, "SEEN")
-    (said,) = harness.said()
+    (said,) = harness.sent()
     assert said[1][0] == b"inner"

@@ -78,20 +78,20 @@ def harness(make_harness: Callable[..., BrokerHarness], hooks: Tokens) -> Broker
 
 
 def worker(harness: BrokerHarness, token: str, name: bytes = b"echo") -> None:
-    harness.say(W, spec.HELLO, **said(token))
+    harness.receive_03(W, spec.HELLO, **said(token))
     harness.worker(W, name, 9)
-    harness.said()
+    harness.sent()
 
 
 def test_rules_are_asked_for_who_the_hook_says(harness: BrokerHarness) -> None:
     worker(harness, "wes")
     harness.request(C, 1, b"x", **said("ann"))
-    ((peer, command, *_),) = harness.words()
+    ((peer, command, *_),) = harness.messages()
     assert (peer, command) == (W, "REQUEST")
     harness.request(C, 2, b"x", **said("joe"))
     harness.request(C, 3, b"x")
     unknown = b"authenticate first: anonymous peers may not call 'echo'"
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 2, b"'joe' may not call 'echo'", status=403),
         final(C, 3, unknown, status=401),
     ]
@@ -100,7 +100,7 @@ def test_rules_are_asked_for_who_the_hook_says(harness: BrokerHarness) -> None:
 def test_token_never_reaches_the_worker_and_the_user_does(harness: BrokerHarness) -> None:
     worker(harness, "wes")
     harness.request(C, 1, b"x", **said("ann"))
-    ((_, _, fields, _),) = harness.words()
+    ((_, _, fields, _),) = harness.messages()
     assert metadata.split(fields["metadata"], fields["flags"]) == (
         {"attempt": 1, "user": "ann"},
         {},
@@ -111,7 +111,7 @@ def test_tenant_that_a_hook_names_reaches_its_own_services(harness: BrokerHarnes
     worker(harness, "wes/acme")
     assert set(harness.machine.registry.services) == {b"acme.echo"}
     harness.request(C, 1, b"x", **said("ann/acme"))
-    ((peer, command, fields, _),) = harness.words()
+    ((peer, command, fields, _),) = harness.messages()
     assert (peer, command, fields["service"]) == (W, "REQUEST", b"echo")
     harness.request(
         C, 2, b"x", flags=spec.METADATA | spec.FAIL_FAST, metadata=said("ann")["metadata"]
@@ -125,7 +125,7 @@ def test_tenant_that_a_hook_names_reaches_its_own_services(harness: BrokerHarnes
 def test_tenant_that_a_hook_names_may_ask_for_one_worker(harness: BrokerHarness) -> None:
     worker(harness, "wes/acme")
     harness.request(C, 1, b"x", address=W, **said("ann/acme"))
-    assert [word[:2] for word in harness.words()] == [(W, "REQUEST")]
+    assert [word[:2] for word in harness.messages()] == [(W, "REQUEST")]
     harness.request(C, 2, b"x", address=W, **said("ann"))
     harness.request(C, 3, b"x", address=b"nobody", **said("ann/acme"))
     assert (
@@ -150,7 +150,7 @@ def test_login_is_redirected_to_a_service_that_its_client_may_not_call(
 ) -> None:
     worker(harness, "wes", b"auth")
     harness.request(C, 1, b"ann", b"secret", service=b"login")
-    ((peer, command, fields, body),) = harness.words()
+    ((peer, command, fields, body),) = harness.messages()
     assert (peer, command, fields["service"]) == (W, "REQUEST", b"auth")
     assert body == [b"ann", b"secret"]
     harness.request(C, 2, b"x", service=b"auth")
@@ -158,19 +158,19 @@ def test_login_is_redirected_to_a_service_that_its_client_may_not_call(
 
 
 def test_refused_hello_is_told_and_bars_the_connection(harness: BrokerHarness) -> None:
-    harness.say(C, spec.HELLO, id=7, **said("bad"))
+    harness.receive_03(C, spec.HELLO, id=7, **said("bad"))
     harness.request(C, 8, b"x")
     assert harness.finals() == [(C, 7, 401, [b"bad token"]), (C, 8, 401, [b"bad token"])]
-    harness.say(C, spec.READY, service=b"echo", code=1)
-    assert [word[1] for word in harness.words()] == ["DISCONNECT"]
+    harness.receive_03(C, spec.READY, service=b"echo", code=1)
+    assert [word[1] for word in harness.messages()] == ["DISCONNECT"]
 
 
 def test_identity_that_was_said_for_a_time_ends_with_it(
     harness: BrokerHarness, hooks: Tokens
 ) -> None:
     hooks.until = harness.now + 5
-    harness.say(C, spec.HELLO, **said("ann"))
-    harness.say(C, spec.SUBSCRIBE, service=b"news")
+    harness.receive_03(C, spec.HELLO, **said("ann"))
+    harness.receive_03(C, spec.SUBSCRIBE, service=b"news")
     worker(harness, "wes")
     harness.pass_time(4)
     peers = harness.machine.registry.peers
@@ -178,17 +178,17 @@ def test_identity_that_was_said_for_a_time_ends_with_it(
     harness.pass_time(1.1)
     assert (peers[C].user, C in peers, W in peers) == ("", True, False)
     assert len(harness.machine.registry.topics) == 0
-    assert (W, "DISCONNECT") in [word[:2] for word in harness.words()]
+    assert (W, "DISCONNECT") in [word[:2] for word in harness.messages()]
 
 
 def test_identity_that_is_said_again_lasts_on(harness: BrokerHarness, hooks: Tokens) -> None:
     hooks.until = harness.now + 5
-    harness.say(C, spec.HELLO, **said("ann"))
+    harness.receive_03(C, spec.HELLO, **said("ann"))
     harness.pass_time(4)
     hooks.until = harness.now + 5
-    harness.say(C, spec.HELLO, **said("ann"))
+    harness.receive_03(C, spec.HELLO, **said("ann"))
     harness.pass_time(4)
     assert harness.machine.registry.peers[C].user == "ann"
     harness.leave(C)
-    assert not harness.machine.authority.leases
-    assert len(harness.machine.authority.ends) == 0
+    assert not harness.machine.authorization.leases
+    assert len(harness.machine.authorization.ends) == 0

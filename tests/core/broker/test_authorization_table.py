@@ -92,28 +92,28 @@ def test_role_may_do_what_the_table_says_and_nothing_else(
     introduce(harness, W, "admin")
     for name in (b"open", b"echo", b"time"):
         harness.worker(W, name, 9)
-    harness.said()
+    harness.sent()
     harness.facts.clear()
     introduce(harness, C, role)
     kind, name = act.split()
     allowed = act in ROLES[role][2]
     if kind == "serve":
-        harness.hear(C, *ready(dialect, name.encode()))
+        harness.receive(C, *ready(dialect, name.encode()))
         assert (C in harness.machine.registry.workers) is allowed
         judge_claim(harness, role, dialect, name, allowed)
         return
     if kind == "mmi.service":
-        harness.hear(C, *ask(dialect, b"mmi.service", [name.encode()]))
+        harness.receive(C, *ask(dialect, b"mmi.service", [name.encode()]))
     else:
         body = [] if name == "mmi.workers" else [b"x"]
-        harness.hear(C, *ask(dialect, name.encode(), body))
+        harness.receive(C, *ask(dialect, name.encode(), body))
     judge_request(harness, role, act, dialect, allowed)
 
 
 def judge_claim(
     harness: BrokerHarness, role: str, dialect: Dialect, name: str, allowed: bool
 ) -> None:
-    words = harness.words()
+    words = harness.messages()
     if allowed:
         assert ("worker-ready" in dict(harness.facts)) and disconnect(C) not in words
         return
@@ -136,7 +136,7 @@ def judge_request(
     harness: BrokerHarness, role: str, act: str, dialect: Dialect, allowed: bool
 ) -> None:
     kind, name = act.split()
-    words = harness.words()
+    words = harness.messages()
     if allowed and kind == "call":
         assert [word[:2] for word in words] == [(W, "REQUEST")]
         assert harness.counts.refused == {}
@@ -197,11 +197,11 @@ def test_role_may_publish_and_subscribe_what_the_table_says(
     teller, hearer, pattern = (W, C, name) if action == "subscribe" else (C, W, ">")
     topic = {">": "news.sport", "news.>": "news.sport", "*.sport": "news.sport"}.get(name, name)
     for peer in (W, C):
-        harness.say(peer, spec.HELLO)
-    harness.said()
-    harness.say(hearer, spec.SUBSCRIBE, id=1, service=pattern.encode())
-    harness.say(teller, spec.EVENT, b"hear", id=2, service=topic.encode())
-    words = harness.words()
+        harness.receive_03(peer, spec.HELLO)
+    harness.sent()
+    harness.receive_03(hearer, spec.SUBSCRIBE, id=1, service=pattern.encode())
+    harness.receive_03(teller, spec.EVENT, b"hear", id=2, service=topic.encode())
+    words = harness.messages()
     if tell in MAY_TELL[role]:
         assert words == [(hearer, "EVENT", {"service": topic.encode()}, [b"hear"])]
     else:
@@ -216,19 +216,19 @@ def test_subscription_ends_when_its_right_is_gone(
     harness = with_rules(make_harness)
     introduce(harness, W, "admin")
     introduce(harness, C, "user")
-    harness.say(C, spec.HELLO)
+    harness.receive_03(C, spec.HELLO)
     for pattern in (b"news.>", b"news.sport"):
-        harness.say(C, spec.SUBSCRIBE, service=pattern)
+        harness.receive_03(C, spec.SUBSCRIBE, service=pattern)
     harness.machine.set_rights(
         AccessRules([*RULES[:6], RULES[6]._replace(names=("news.s*",))]), harness.now
     )
-    harness.said()
-    harness.say(W, spec.EVENT, b"1", service=b"news.sport")
-    harness.say(W, spec.EVENT, b"2", service=b"news.world")
-    assert harness.words() == [(C, "EVENT", {"service": b"news.sport"}, [b"1"])]
+    harness.sent()
+    harness.receive_03(W, spec.EVENT, b"1", service=b"news.sport")
+    harness.receive_03(W, spec.EVENT, b"2", service=b"news.world")
+    assert harness.messages() == [(C, "EVENT", {"service": b"news.sport"}, [b"1"])]
     harness.machine.set_rights(AccessRules(RULES[:6]), harness.now)
-    harness.say(W, spec.EVENT, b"3", service=b"news.sport")
-    assert harness.words() == []
+    harness.receive_03(W, spec.EVENT, b"3", service=b"news.sport")
+    assert harness.messages() == []
 
 
 def test_session_that_comes_back_after_its_right_is_gone_hears_nothing(
@@ -238,15 +238,15 @@ def test_session_that_comes_back_after_its_right_is_gone_hears_nothing(
     introduce(harness, W, "admin")
     introduce(harness, C, "user")
     session = metadata.pack({"session": bytes(16)})
-    harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=session)
-    harness.say(C, spec.SUBSCRIBE, service=b"news.>")
+    harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=session)
+    harness.receive_03(C, spec.SUBSCRIBE, service=b"news.>")
     harness.lose_connection(C)
     harness.machine.set_rights(AccessRules(RULES[:6]), harness.now)
     introduce(harness, b"again", "user")
-    harness.say(b"again", spec.HELLO, flags=spec.METADATA, metadata=session)
-    harness.said()
-    harness.say(W, spec.EVENT, b"1", service=b"news.sport")
-    assert harness.words() == []
+    harness.receive_03(b"again", spec.HELLO, flags=spec.METADATA, metadata=session)
+    harness.sent()
+    harness.receive_03(W, spec.EVENT, b"1", service=b"news.sport")
+    assert harness.messages() == []
     assert len(harness.machine.registry.topics) == 0
 
 
@@ -267,8 +267,8 @@ def test_legacy_client_that_may_not_is_counted_and_hears_nothing(
     harness = make_harness()
     harness.machine.set_rights(AccessRules(RULES), harness.now)
     for dialect in LEGACY:
-        harness.hear(dialect.value.encode(), *ask(dialect, b"echo", [b"x"]))
-    assert harness.said() == []
+        harness.receive(dialect.value.encode(), *ask(dialect, b"echo", [b"x"]))
+    assert harness.sent() == []
     assert (harness.counts.unanswered, harness.counts.refused) == (4, {401: 4})
 
 
@@ -280,9 +280,9 @@ def test_refusal_names_no_service_that_the_client_may_not_call(
     for name in (b"secret", b"echo", b"time"):
         harness.worker(W, name)
     introduce(harness, C, "user")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, service=b"open", flags=spec.FAIL_FAST)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"no worker serves 'open'; serving now: echo", status=503)
     ]
     harness.request(C, 2, service=b"secret", flags=spec.FAIL_FAST)
@@ -304,11 +304,11 @@ def test_next_request_is_refused_when_the_right_is_gone(
     harness.worker(W, capacity=9)
     harness.request(C, 1)
     harness.machine.set_rights(AccessRules(RULES[3:4]), harness.now)
-    harness.said()
+    harness.sent()
     harness.request(C, 2)
     assert harness.finals() == [(C, 2, 403, [b"'ann' may not call 'echo'"])]
     harness.answer(W, number(1), b"was given before")
-    assert harness.words() == [final(C, 1, b"was given before", worker=W)]
+    assert harness.messages() == [final(C, 1, b"was given before", worker=W)]
 
 
 def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
@@ -319,16 +319,16 @@ def test_worker_whose_service_is_no_longer_its_own_is_sent_off_at_once(
     introduce(harness, C, "user")
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     harness.machine.set_rights(AccessRules(RULES[:2]), harness.now)
     harness.turn()
-    ((peer, command, fields, _),) = harness.words()
+    ((peer, command, fields, _),) = harness.messages()
     assert (peer, command) == (W, "DISCONNECT")
     told = metadata.unpack(fields["metadata"])
     assert told == {"status": 403, "reason": "'wes' may not serve 'echo'"}
     assert W not in harness.machine.registry.workers
     harness.answer(W, number(1), b"from nobody")
-    assert harness.words() == [disconnect(W)]
+    assert harness.messages() == [disconnect(W)]
 
 
 def test_worker_that_may_still_serve_does_not_notice(
@@ -337,11 +337,11 @@ def test_worker_that_may_still_serve_does_not_notice(
     harness = with_rules(make_harness)
     introduce(harness, W, "worker")
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.machine.set_rights(AccessRules(RULES[2:3]), harness.now)
     harness.machine.set_rights(None, harness.now)
     harness.turn()
-    assert harness.words() == []
+    assert harness.messages() == []
     assert W in harness.machine.registry.workers
 
 
@@ -363,11 +363,11 @@ def test_tenants_call_the_same_name_and_never_meet(
     harness = with_rules(make_harness, FREE, **TENANTS)
     for peer, group in ((W, "acme"), (b"other-w", "umbrella")):
         tenant(harness, peer, group)
-        harness.hear(peer, *ready(worker, b"echo"))
+        harness.receive(peer, *ready(worker, b"echo"))
     assert set(harness.machine.registry.services) == {b"acme.echo", b"u.echo"}
     tenant(harness, C, "acme")
-    harness.said()
-    harness.hear(C, *ask(client, b"echo", [b"x"]))
+    harness.sent()
+    harness.receive(C, *ask(client, b"echo", [b"x"]))
     handle = harness.machine.registry.peers[C].handle
     (dispatch,) = harness.machine.registry.workers[W].held
     address = handle if client is worker is DELPHI else dispatch.to_bytes(8, "big")
@@ -377,9 +377,9 @@ def test_tenants_call_the_same_name_and_never_meet(
         plain = headers.parse(asked[0])
         fields = (spec.REQUEST, spec.BROKER_METADATA, *plain[2:7], told)
         asked[0] = mdp03.pack(*fields)
-    assert harness.said() == [(W, asked)]
-    harness.hear(W, *dialects.end(worker, b"echo", address, [b"y"], dispatch))
-    assert harness.said() == [(C, dialects.end_heard(client, b"echo", [b"y"], W))]
+    assert harness.sent() == [(W, asked)]
+    harness.receive(W, *dialects.end(worker, b"echo", address, [b"y"], dispatch))
+    assert harness.sent() == [(C, dialects.end_heard(client, b"echo", [b"y"], W))]
 
 
 def test_tenant_is_told_of_its_own_services_by_their_own_names(
@@ -394,7 +394,7 @@ def test_tenant_is_told_of_its_own_services_by_their_own_names(
     harness.worker(b"other-w", b"time")
 
     def asked(name: bytes, *body: bytes) -> Any:
-        harness.said()
+        harness.sent()
         harness.request(C, 1, *body, service=name)
         ((_, _, status, frames),) = harness.finals()
         assert (status, frames[0][:1]) in ((200, b"2"), (200, b"4"))
@@ -416,7 +416,7 @@ def test_sentences_show_a_tenant_its_own_names(make_harness: Callable[..., Broke
     harness.worker(W)
     harness.worker(b"other-w", b"time")
     tenant(harness, C, "acme")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, service=b"time", flags=spec.FAIL_FAST)
     harness.request(C, 2, service=b"time", ttl=1000)
     harness.request(C, 3, service=b"echo", address=b"other-w")
@@ -435,8 +435,8 @@ def test_name_that_a_prefix_makes_too_long_is_refused(
     harness = with_rules(make_harness, FREE, **TENANTS)
     tenant(harness, C, "acme")
     harness.request(C, 1, service=b"n" * 251)
-    harness.say(C, spec.READY, service=b"n" * 251, code=1)
-    words = harness.words()
+    harness.receive_03(C, spec.READY, service=b"n" * 251, code=1)
+    words = harness.messages()
     assert [word[1] for word in words] == ["FINAL", "DISCONNECT"]
     assert words[0][2]["code"] == 400
 
@@ -447,8 +447,8 @@ def test_worker_that_becomes_another_tenants_registers_anew(
     harness = with_rules(make_harness, FREE, **TENANTS)
     tenant(harness, W, "acme")
     harness.worker(W)
-    harness.said()
+    harness.sent()
     tenant(harness, W, "umbrella")
     harness.turn()
-    assert [word[:2] for word in harness.words()] == [(W, "DISCONNECT")]
+    assert [word[:2] for word in harness.messages()] == [(W, "DISCONNECT")]
     assert harness.machine.registry.services == {}

@@ -20,7 +20,7 @@ MakeHarness = Callable[..., BrokerHarness]
 
 def explained(harness: BrokerHarness, name: str = "") -> Any:
     """The broker's answer about `name`; the status when it has no data."""
-    harness.said()
+    harness.sent()
     id = 900_000 + harness.counts.accepted
     harness.request(b"manager", id, name.encode(), service=b"mmi.explain")
     ((_, _, _, body),) = harness.finals()
@@ -142,7 +142,7 @@ def test_story_leaves_out_the_error_text_of_a_worker(harness: BrokerHarness) -> 
 def test_story_of_a_cancelled_request_has_status_499(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.say(C, spec.CANCEL, id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
     found = story(harness, C, 1)
     assert (found["status"], found["attempts"]) == (499, [attempt(W, 0.0, 0.0, "cancelled")])
 
@@ -229,7 +229,7 @@ def test_requests_of_older_dialects_are_found_by_name(
     make_harness: MakeHarness, dialect: Dialect
 ) -> None:
     harness = make_harness(default_ttl=1.0)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
     harness.pass_time(2)
     (row,) = explained(harness)
     assert row["id"].startswith(f"{C.hex()}-n")
@@ -248,7 +248,7 @@ def test_services_have_a_histogram_of_response_times(harness: BrokerHarness) -> 
         harness.request(C, id)
         harness.pass_time(seconds)
         harness.answer(W, number(id))
-    harness.said()
+    harness.sent()
     harness.request(C, 99, service=b"mmi.services")
     ((_, _, _, body),) = harness.finals()
     (row,) = json.loads(body[1])

@@ -24,7 +24,7 @@ def test_second_try_goes_to_another_worker(harness: BrokerHarness) -> None:
     harness.request(D, 1)
     assert harness.dispatched() == [(V, number(1)), (W, number(2))]
     harness.answer(W, number(2))
-    harness.said()
+    harness.sent()
     try_again(harness, 2, first=1)
     assert harness.dispatched() == [(W, number(3))]
 
@@ -40,7 +40,7 @@ def test_second_try_that_no_other_worker_is_free_for_is_refused_at_once(
     harness.request(C, 1, b"x")
     assert harness.dispatched() == [(V, number(3))]
     try_again(harness, 2, first=1)
-    assert harness.words() == [final(C, 2, NO_OTHER, status=503)]
+    assert harness.messages() == [final(C, 2, NO_OTHER, status=503)]
     assert harness.machine.registry.queued == 0
 
 
@@ -51,32 +51,32 @@ def test_answer_of_the_second_try_counts_and_the_first_can_be_cancelled(
     harness.worker(W)
     harness.request(C, 1, b"x")
     try_again(harness, 2, first=1)
-    harness.said()
+    harness.sent()
     harness.answer(W, number(2), b"fast")
-    harness.say(C, spec.CANCEL, id=1)
-    assert harness.words() == [
+    harness.receive_03(C, spec.CANCEL, id=1)
+    assert harness.messages() == [
         final(C, 2, b"fast", worker=W),
         cancel(V, 1),
         final(C, 1, b"cancelled by the client", status=499),
     ]
     harness.answer(V, number(1), b"slow")
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_second_try_of_what_waits_is_refused(harness: BrokerHarness) -> None:
     harness.request(C, 1, b"x")
     try_again(harness, 2, first=1)
-    assert harness.words() == [final(C, 2, NOT_THERE, status=503)]
+    assert harness.messages() == [final(C, 2, NOT_THERE, status=503)]
 
 
 def test_second_try_of_what_nobody_asked_is_refused(harness: BrokerHarness) -> None:
     harness.worker(V, capacity=9)
     harness.worker(W, capacity=9)
     harness.request(D, 1, b"x")
-    harness.said()
+    harness.sent()
     try_again(harness, 2, first=1)
     try_again(harness, 3, first=3)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 2, NOT_THERE, status=503),
         final(C, 3, NOT_THERE, status=503),
     ]
@@ -87,9 +87,9 @@ def test_second_try_at_another_service_is_refused_and_leaves_nothing(
 ) -> None:
     harness.worker(V, capacity=9)
     harness.request(C, 1, b"x")
-    harness.said()
+    harness.sent()
     try_again(harness, 2, first=1, service=b"time")
-    assert harness.words() == [final(C, 2, NOT_THERE, status=503)]
+    assert harness.messages() == [final(C, 2, NOT_THERE, status=503)]
     assert set(harness.machine.registry.services) == {b"echo"}
 
 
@@ -98,30 +98,30 @@ def test_second_try_whose_worker_declines_too_fails(harness: BrokerHarness) -> N
     harness.worker(W)
     harness.request(C, 1, b"x")
     try_again(harness, 2, first=1)
-    harness.said()
+    harness.sent()
     harness.reject(W, number(2))
-    assert harness.words() == [final(C, 2, b"every worker of 'echo' declined", status=503)]
+    assert harness.messages() == [final(C, 2, b"every worker of 'echo' declined", status=503)]
 
 
 def test_first_try_goes_on_when_the_second_was_refused(harness: BrokerHarness) -> None:
     harness.worker(V, capacity=9)
     harness.request(C, 1, b"x")
     try_again(harness, 2, first=1)
-    harness.said()
+    harness.sent()
     harness.answer(V, number(1), b"late")
-    assert harness.words() == [final(C, 1, b"late", worker=V)]
+    assert harness.messages() == [final(C, 1, b"late", worker=V)]
 
 
 def test_clients_behind_one_proxy_hedge_their_own_requests(harness: BrokerHarness) -> None:
     for worker in (V, W):
         harness.worker(worker, capacity=9)
-    harness.said()
+    harness.sent()
     for client in (b"a", b"b"):
-        harness.hear(b"proxy", client, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), b"x")
+        harness.receive(b"proxy", client, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), b"x")
     (worker, _), _ = harness.dispatched()
     packed = metadata.pack({"hedge": 1})
     header = mdp03.pack(spec.REQUEST, spec.METADATA, id=2, service=b"echo", metadata=packed)
-    harness.hear(b"proxy", b"a", header, b"x")
+    harness.receive(b"proxy", b"a", header, b"x")
     assert [other for other, _ in harness.dispatched()] == [{V: W, W: V}[worker]]
 
 

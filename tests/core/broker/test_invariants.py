@@ -35,7 +35,7 @@ class Scenario:
         harness = self.harness
         harness.worker(W)
         harness.request(C, 1, b"at w")
-        harness.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"time"))
+        harness.receive(V, *LEGACY[Dialect.MDP02].w2b_ready(b"time"))
         harness.request(C, 2, b"at v", service=b"time")
         harness.request(B, 1, b"declined")
         harness.request(D, 1, b"waits")

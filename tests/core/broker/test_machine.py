@@ -77,11 +77,11 @@ class Broker(RuleBasedStateMachine):
     @rule(worker=NEW_WORKERS, capacity=st.integers(0, 3))
     def capacity(self, worker: bytes, capacity: int) -> None:
         self.witness.announces(worker, capacity)
-        self.harness.say(worker, spec.CAPACITY, code=capacity)
+        self.harness.receive_03(worker, spec.CAPACITY, code=capacity)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), service=SERVED)
     def old_ready(self, worker: bytes, service: bytes) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_ready(service))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, body=BODIES, status=st.sampled_from([200, 200, 500, 0]))
@@ -109,14 +109,14 @@ class Broker(RuleBasedStateMachine):
         if worker not in OLD_WORKERS:
             if command != spec.PARTIAL:
                 self.witness.answers(worker, number)
-            self.harness.say(worker, command, *body, id=number, code=status)
+            self.harness.receive_03(worker, command, *body, id=number, code=status)
             return
         handles = self.harness.machine.registry.workers[worker].handles
         address = next(handle for handle, waiting in handles.items() if number in waiting)
         codec = LEGACY[OLD_WORKERS[worker]]
         parts = command == spec.PARTIAL and b"02" in worker
         write = codec.w2b_partial if parts else codec.w2b_final
-        self.harness.hear(worker, *write(b"echo", address, body))
+        self.harness.receive(worker, *write(b"echo", address, body))
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, times=st.sampled_from([5, 17, 20]))
@@ -124,7 +124,7 @@ class Broker(RuleBasedStateMachine):
         """More parts than there may be credit for."""
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         for _ in range(times if worker not in OLD_WORKERS else 0):
-            self.harness.say(worker, spec.PARTIAL, id=number)
+            self.harness.receive_03(worker, spec.PARTIAL, id=number)
 
     @precondition(lambda self: self._dispatches())
     @rule(which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
@@ -132,7 +132,7 @@ class Broker(RuleBasedStateMachine):
         worker, number = self._pick(self._dispatches(), which, (b"", 0))
         if worker not in OLD_WORKERS:
             self.witness.grants(worker, number, parts)
-            self.harness.say(worker, spec.CREDIT, id=number, code=parts)
+            self.harness.receive_03(worker, spec.CREDIT, id=number, code=parts)
 
     @rule(
         worker=NEW_WORKERS,
@@ -143,15 +143,15 @@ class Broker(RuleBasedStateMachine):
         """A reply that may or may not be asked for."""
         if command in (spec.FINAL, spec.REJECT):
             self.witness.answers(worker, number)
-        self.harness.say(worker, command, id=number)
+        self.harness.receive_03(worker, command, id=number)
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]), load=st.sampled_from([None, 0.5, -1.0]))
     def old_heartbeat(self, worker: bytes, load: float | None) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_heartbeat(b"echo", load))
 
     @rule(worker=st.sampled_from([*OLD_WORKERS]))
     def old_disconnect(self, worker: bytes) -> None:
-        self.harness.hear(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
+        self.harness.receive(worker, *LEGACY[OLD_WORKERS[worker]].w2b_disconnect(b"echo"))
 
     # clients
 
@@ -170,18 +170,18 @@ class Broker(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         self.last_id += 1
         header = mdp03.pack(spec.REQUEST, flags, 0, self.last_id, ttl, service, to)
-        self.harness.hear(client, *envelope, header, *body)
+        self.harness.receive(client, *envelope, header, *body)
 
     @rule(client=st.sampled_from([*OLD_CLIENTS]), service=SERVICES, body=BODIES)
     def old_request(self, client: bytes, service: bytes, body: list[Frame]) -> None:
-        self.harness.hear(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
+        self.harness.receive(client, *LEGACY[OLD_CLIENTS[client]].c2b_request(service, body))
 
     @rule(client=CLIENTS, which=PICK, command=st.sampled_from([spec.CANCEL, spec.CANCEL, 99]))
     def about_an_open_request(self, client: bytes, which: int, command: int) -> None:
         known = self.harness.machine.registry.peers.get(client)
         ids = sorted(key for key in (known.open if known else ()) if isinstance(key, int))
         id = self._pick([id for id in ids if id > 0], which, 0)
-        self.harness.say(client, command, id=id)
+        self.harness.receive_03(client, command, id=id)
 
     @rule(
         client=CLIENTS,
@@ -195,13 +195,13 @@ class Broker(RuleBasedStateMachine):
     ) -> None:
         id, envelope = self._open_id(client, which)
         for _ in range(times if command == spec.PARTIAL else 1):
-            self.harness.hear(client, *envelope, mdp03.pack(command, id=id), *body)
+            self.harness.receive(client, *envelope, mdp03.pack(command, id=id), *body)
 
     @rule(client=CLIENTS, which=PICK, parts=st.sampled_from([0, 1, 8, 65535]))
     def client_grants(self, client: bytes, which: int, parts: int) -> None:
         id, envelope = self._open_id(client, which)
         self.witness.grants(client, id, parts, envelope)
-        self.harness.hear(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
+        self.harness.receive(client, *envelope, mdp03.pack(spec.CREDIT, code=parts, id=id))
 
     def _open_id(self, client: bytes, which: int) -> tuple[int, tuple[Frame, ...]]:
         known = self.harness.machine.registry.peers.get(client)
@@ -212,7 +212,7 @@ class Broker(RuleBasedStateMachine):
         peer=st.one_of(CLIENTS, NEW_WORKERS), command=st.sampled_from([spec.HELLO, spec.HEARTBEAT])
     )
     def presence(self, peer: bytes, command: int) -> None:
-        self.harness.say(peer, command)
+        self.harness.receive_03(peer, command)
 
     @rule(peer=st.one_of(CLIENTS, NEW_WORKERS))
     def leave(self, peer: bytes) -> None:
@@ -258,7 +258,7 @@ class Broker(RuleBasedStateMachine):
 
     @rule(peer=PEERS, frames=st.lists(st.binary(max_size=30), max_size=5))
     def rubbish(self, peer: bytes, frames: list[Frame]) -> None:
-        self.harness.hear(peer, *frames)
+        self.harness.receive(peer, *frames)
 
     @precondition(lambda self: self.last_id > 20)
     @rule()
@@ -274,7 +274,7 @@ class Broker(RuleBasedStateMachine):
 
     @invariant()
     def nobody_heard_what_must_not_be(self) -> None:
-        for peer, frames in self.harness.said():
+        for peer, frames in self.harness.sent():
             self.witness.hears(peer, frames)
 
     def teardown(self) -> None:

@@ -21,9 +21,9 @@ C, V, W = b"client-c", b"worker-v", b"worker-w"
 
 def asked(harness: BrokerHarness, name: bytes, *body: bytes) -> list[bytes]:
     """The body of the answer to an MDP/0.3 client."""
-    harness.said()
+    harness.sent()
     harness.request(C, 1, *body, service=name)
-    (word,) = harness.words()
+    (word,) = harness.messages()
     assert word[:3] == (C, "FINAL", {"code": 200, "id": 1})
     return list(word[3])
 
@@ -58,11 +58,11 @@ def test_unknown_name_is_501(harness: BrokerHarness, name: bytes) -> None:
 def test_management_is_reached_by_every_dialect(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
     harness.worker(W)
-    harness.said()
+    harness.sent()
     for name in (b"echo", b"time"):
-        harness.hear(C, *codec.c2b_request(b"mmi.service", [name]))
-    harness.hear(C, *codec.c2b_request(b"mmi.nothing", [b""]))
-    assert harness.words() == [
+        harness.receive(C, *codec.c2b_request(b"mmi.service", [name]))
+    harness.receive(C, *codec.c2b_request(b"mmi.nothing", [b""]))
+    assert harness.messages() == [
         (C, *codec.b2c_final(b"mmi.service", [b"200"])),
         (C, *codec.b2c_final(b"mmi.service", [b"404"])),
         (C, *codec.b2c_final(b"mmi.nothing", [b"501"])),
@@ -85,11 +85,11 @@ def test_services_lists_services_with_workers_or_queued_requests(harness: Broker
 def test_workers_lists_all_workers_or_those_of_one_service(harness: BrokerHarness) -> None:
     harness.worker(W, b"echo", capacity=3)
     harness.worker(W, b"time", capacity=3)
-    harness.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
+    harness.receive(V, *LEGACY[Dialect.MDP01].w2b_ready(b"date"))
     harness.request(C, 9)
     harness.pass_time(1)
-    harness.say(W, spec.HEARTBEAT, code=42)
-    harness.say(W, spec.CAPACITY, code=0)
+    harness.receive_03(W, spec.HEARTBEAT, code=42)
+    harness.receive_03(W, spec.CAPACITY, code=0)
     of_w = {
         "id": W.hex(),
         "services": ["echo", "time"],
@@ -145,7 +145,7 @@ def test_stats_have_every_counter(harness: BrokerHarness) -> None:
     harness.request(C, 2)
     harness.answer(W, number(1))
     harness.request(C, 3, flags=spec.DURABLE)
-    harness.hear(C, b"rubbish")
+    harness.receive(C, b"rubbish")
     assert data(harness, b"mmi.stats") == {
         "accepted": 2,
         "answered": 1,
@@ -175,18 +175,18 @@ def test_management_name_is_not_registered_as_a_service(harness: BrokerHarness) 
 
 def test_one_way_query_is_not_answered(harness: BrokerHarness) -> None:
     harness.request(C, 0, service=b"mmi.broker", flags=spec.ONE_WAY)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.answered == 1
 
 
 def test_fail_fast_query_needs_no_worker(harness: BrokerHarness) -> None:
     harness.request(C, 1, service=b"mmi.none", flags=spec.FAIL_FAST)
-    assert harness.words() == [final(C, 1, b"501")]
+    assert harness.messages() == [final(C, 1, b"501")]
 
 
 def test_query_that_names_a_worker_is_404(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, service=b"mmi.broker", address=W)
     text = f"no worker {W.hex()} serves 'mmi.broker'".encode()
-    assert harness.words() == [final(C, 1, text, status=404)]
+    assert harness.messages() == [final(C, 1, text, status=404)]

@@ -31,7 +31,7 @@ def stream(harness: BrokerHarness) -> None:
     """C's request is at W, which may send parts."""
     harness.worker(W, capacity=9)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
 
 
 # gone
@@ -43,16 +43,16 @@ def test_worker_that_is_gone_is_lost_only_when_its_last_replies_were_heard(
     """The order of events: a send finds no connection, the answer is read, the socket is empty."""
     harness.worker(W, capacity=2)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     harness.unreachable.add(W)
     harness.request(D, 1, b"d")
     harness.machine.receive(
         W, [mdp03.pack(spec.FINAL, id=number(1), code=200), b"last"], harness.now
     )
     harness.turn()
-    assert harness.words() == [final(C, 1, b"last", worker=W)]
+    assert harness.messages() == [final(C, 1, b"last", worker=W)]
     harness.worker(V)
-    assert harness.words() == [welcome(V), harness.given(V, 3, D, b"d")]
+    assert harness.messages() == [welcome(V), harness.request_to(V, 3, D, b"d")]
     assert harness.counts.retried == 1
 
 
@@ -83,13 +83,13 @@ def test_client_that_is_gone_is_forgotten_and_its_requests_are_cancelled(
     harness.request(C, 1)
     harness.request(C, 2)
     harness.request(D, 1)
-    harness.said()
+    harness.sent()
     harness.unreachable.add(C)
     harness.answer(W, number(1))
-    assert harness.words() == [harness.given(W, 3, D)]
+    assert harness.messages() == [harness.request_to(W, 3, D)]
     assert harness.machine.next_deadline() == 0
     harness.turn()
-    assert harness.words() == [cancel(W, 2)]
+    assert harness.messages() == [cancel(W, 2)]
     assert C not in harness.machine.registry.peers
 
 
@@ -99,7 +99,7 @@ def test_client_that_speaks_after_it_was_gone_is_met_anew(harness: BrokerHarness
     harness.answer(W, number(1))
     harness.unreachable.clear()
     harness.request(C, 2, b"again")
-    assert harness.words() == [harness.given(W, 2, C, b"again")]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"again")]
 
 
 def test_cancels_that_a_gone_client_causes_go_behind_what_the_worker_could_not_take(
@@ -110,22 +110,26 @@ def test_cancels_that_a_gone_client_causes_go_behind_what_the_worker_could_not_t
     harness.worker(V)
     harness.request(C, 1)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.unreachable.add(C)
     harness.full.add(W)
     answer = [mdp03.pack(spec.FINAL, id=number(1), code=200)]
     ask = [mdp03.pack(spec.REQUEST, id=2, service=b"echo")]
-    harness.hear_at_once((V, answer), (C, ask), (D, ask))
+    harness.receive_all((V, answer), (C, ask), (D, ask))
     harness.turn()
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [harness.given(V, 3, D), harness.given(W, 2, C), cancel(W, 2)]
+    assert harness.messages() == [
+        harness.request_to(V, 3, D),
+        harness.request_to(W, 2, C),
+        cancel(W, 2),
+    ]
 
 
 def test_refusal_for_a_peer_that_is_not_known_is_counted(harness: BrokerHarness) -> None:
     harness.unreachable.add(C)
-    harness.say(C, spec.HEARTBEAT)
-    assert harness.words() == []
+    harness.receive_03(C, spec.HEARTBEAT)
+    assert harness.messages() == []
     assert harness.counts.dropped == {"unknown-worker": 1, "unsendable": 1}
 
 
@@ -137,12 +141,12 @@ def test_legacy_worker_whose_connection_ended_is_probed_and_lost(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(V, *codec.w2b_ready(b"echo"))
+    harness.receive(V, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"x")
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.lose_connection(V)
-    assert [word[:2] for word in harness.words()] == [(W, "REQUEST")]
+    assert [word[:2] for word in harness.messages()] == [(W, "REQUEST")]
 
 
 def test_worker_whose_socket_was_full_is_probed_at_once_too(harness: BrokerHarness) -> None:
@@ -150,29 +154,29 @@ def test_worker_whose_socket_was_full_is_probed_at_once_too(harness: BrokerHarne
     harness.full.add(V)
     harness.request(C, 1, b"x")
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.lose_connection(V)
-    assert harness.words() == [harness.given(W, 2, C, b"x")]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x")]
 
 
 def test_worker_that_is_still_there_survives_the_probe(harness: BrokerHarness) -> None:
     """Descriptors are used again: the end of one may be told of a peer that has another by now."""
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.machine.connection_ended(W, harness.now)
     harness.turn()
     harness.turn()
-    assert harness.words() == [heartbeat(W)]
+    assert harness.messages() == [heartbeat(W)]
     assert set(harness.machine.registry.workers) == {W}
 
 
 def test_clients_of_mdp03_are_probed_too(harness: BrokerHarness) -> None:
-    harness.say(C, spec.HELLO)
+    harness.receive_03(C, spec.HELLO)
     harness.request(D, 1)
-    harness.said()
+    harness.sent()
     for client in (C, D):
         harness.lose_connection(client)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert set(harness.machine.registry.peers) == set()
     assert harness.counts.cancelled == 1
 
@@ -183,22 +187,22 @@ def test_legacy_client_whose_connection_ended_is_forgotten_unless_it_speaks(
 ) -> None:
     ask = LEGACY[dialect].c2b_request(b"echo", [b"x"])
     for client in (C, D):
-        harness.hear(client, *ask)
+        harness.receive(client, *ask)
     harness.pass_time(1)
     harness.machine.connection_ended(C, harness.now)
     harness.machine.connection_ended(D, harness.now)
     assert harness.machine.next_deadline() == 0
     harness.now += 0.001
-    harness.hear(D, *ask)
+    harness.receive(D, *ask)
     assert set(harness.machine.registry.peers) == {D}
     assert harness.counts.cancelled == 1
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_end_of_an_unknown_connection_is_nothing(harness: BrokerHarness) -> None:
     harness.machine.connection_ended(C, harness.now)
     harness.turn()
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 # full
@@ -210,11 +214,11 @@ def test_messages_to_a_full_peer_wait_and_leave_in_their_order(harness: BrokerHa
     harness.part(W, number(1), b"1")
     harness.part(W, number(1), b"2")
     harness.answer(W, number(1), b"3")
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.full.clear()
     harness.pass_time(0.006)
     harness.pass_time(0.1)
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"1"),
         partial(C, 1, b"2"),
         final(C, 1, b"3", worker=W),
@@ -225,14 +229,14 @@ def test_socket_that_takes_some_gets_the_rest_later_in_order(harness: BrokerHarn
     stream(harness)
     harness.room[C] = 2
     ask = [(W, [mdp03.pack(spec.PARTIAL, id=number(1)), b"%d" % n]) for n in range(5)]
-    harness.hear_at_once(*ask)
-    assert harness.words() == [partial(C, 1, b"0"), partial(C, 1, b"1")]
+    harness.receive_all(*ask)
+    assert harness.messages() == [partial(C, 1, b"0"), partial(C, 1, b"1")]
     harness.room[C] = 1
     harness.pass_time(0.02)
-    assert harness.words() == [partial(C, 1, b"2")]
+    assert harness.messages() == [partial(C, 1, b"2")]
     harness.room[C] = 9
     harness.pass_time(0.2)
-    assert harness.words() == [partial(C, 1, b"3"), partial(C, 1, b"4")]
+    assert harness.messages() == [partial(C, 1, b"3"), partial(C, 1, b"4")]
 
 
 def test_full_peer_is_tried_again_after_5_10_20_and_at_most_100_ms(harness: BrokerHarness) -> None:
@@ -261,8 +265,8 @@ def test_message_from_a_full_peer_is_a_reason_to_try_at_once(harness: BrokerHarn
     harness.full.add(C)
     harness.answer(W, number(1), b"y")
     harness.full.clear()
-    harness.say(C, spec.CANCEL, id=9)
-    assert harness.words() == [final(C, 1, b"y", worker=W)]
+    harness.receive_03(C, spec.CANCEL, id=9)
+    assert harness.messages() == [final(C, 1, b"y", worker=W)]
 
 
 def test_answer_to_the_message_that_made_room_goes_behind_what_waited(
@@ -273,20 +277,20 @@ def test_answer_to_the_message_that_made_room_goes_behind_what_waited(
     harness.answer(W, number(1), b"y")
     harness.full.clear()
     harness.request(C, 2, service=b"mmi.service")
-    assert harness.words() == [final(C, 1, b"y", worker=W), final(C, 2, b"400")]
+    assert harness.messages() == [final(C, 1, b"y", worker=W), final(C, 2, b"400")]
 
 
 def test_heartbeats_do_not_fill_an_outbox(make_harness: MakeHarness) -> None:
     harness = make_harness(max_outbox=1)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.full.add(W)
     for _ in range(20):
         harness.pass_time(2.4)
         harness.heartbeat(W)
     harness.full.clear()
     harness.pass_time(2.6)
-    assert harness.words() == [heartbeat(W)]
+    assert harness.messages() == [heartbeat(W)]
 
 
 @pytest.mark.parametrize(
@@ -304,10 +308,10 @@ def test_stream_that_its_client_does_not_read_ends_with_429(
     for n in range(4):
         harness.part(W, number(1), b"%0100d" % n)
     harness.answer(W, number(1), b"late")
-    assert harness.words() == [cancel(W, 1)]
+    assert harness.messages() == [cancel(W, 1)]
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"%0100d" % 0),
         partial(C, 1, b"%0100d" % 1),
         final(C, 1, SLOW, status=429),
@@ -325,10 +329,10 @@ def test_stream_whose_end_was_refused_with_its_parts_does_not_end_as_if_it_were_
     harness.full.add(C)
     parts = [[mdp03.pack(spec.PARTIAL, id=number(1)), b"%d" % n] for n in range(4)]
     end = [mdp03.pack(spec.FINAL, id=number(1), code=200), b"end"]
-    harness.hear_at_once(*((W, frames) for frames in [*parts, end]))
+    harness.receive_all(*((W, frames) for frames in [*parts, end]))
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"0"),
         partial(C, 1, b"1"),
         final(C, 1, SLOW, status=429),
@@ -343,14 +347,14 @@ def test_part_that_found_no_room_ends_its_stream_before_the_final_is_heard(
     stream(harness)
     harness.full.add(C)
     harness.part(W, number(1), b"0")
-    harness.hear_at_once(
+    harness.receive_all(
         (W, [mdp03.pack(spec.PARTIAL, id=number(1)), b"1"]),
         (W, [mdp03.pack(spec.FINAL, id=number(1), code=200), b"end"]),
     )
-    assert harness.words() == [cancel(W, 1)]
+    assert harness.messages() == [cancel(W, 1)]
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [partial(C, 1, b"0"), final(C, 1, SLOW, status=429)]
+    assert harness.messages() == [partial(C, 1, b"0"), final(C, 1, SLOW, status=429)]
 
 
 def test_stream_behind_an_envelope_that_is_not_read_ends_with_429(
@@ -358,16 +362,16 @@ def test_stream_behind_an_envelope_that_is_not_read_ends_with_429(
 ) -> None:
     harness = make_harness(max_outbox=1)
     harness.worker(W)
-    harness.hear(C, b"envelope", mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
-    harness.said()
+    harness.receive(C, b"envelope", mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
+    harness.sent()
     harness.full.add(C)
     harness.part(W, number(1), b"0")
     harness.part(W, number(1), b"1")
     harness.turn()
-    assert harness.words() == [cancel(W, 1)]
+    assert harness.messages() == [cancel(W, 1)]
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.said() == [
+    assert harness.sent() == [
         (C, [b"envelope", mdp03.pack(spec.PARTIAL, id=1), b"0"]),
         (C, [b"envelope", mdp03.pack(spec.FINAL, code=429, id=1), SLOW]),
     ]
@@ -377,14 +381,14 @@ def test_one_streams_end_leaves_the_clients_other_answers_alone(make_harness: Ma
     harness = make_harness(max_outbox=2)
     stream(harness)
     harness.request(C, 2)
-    harness.said()
+    harness.sent()
     harness.full.add(C)
     for n in range(3):
         harness.part(W, number(1), b"%d" % n)
     harness.answer(W, number(2), b"other")
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [
+    assert harness.messages() == [
         cancel(W, 1),
         partial(C, 1, b"0"),
         partial(C, 1, b"1"),
@@ -398,12 +402,12 @@ def test_client_whose_answers_find_no_room_is_lost(make_harness: MakeHarness) ->
     harness.worker(W, capacity=9)
     for id in range(1, 6):
         harness.request(C, id)
-    harness.said()
+    harness.sent()
     harness.full.add(C)
     for n in (1, 2, 3):
         harness.answer(W, number(n), b"y")
     harness.turn()
-    assert harness.words() == [cancel(W, 4), cancel(W, 5)]
+    assert harness.messages() == [cancel(W, 4), cancel(W, 5)]
     assert C not in harness.machine.registry.peers
     assert harness.counts.dropped == {"outbox-full": 1}
 
@@ -415,25 +419,25 @@ def test_legacy_client_that_does_not_read_its_stream_is_lost(
     """It has no word for 429, and a stream with a gap must not end as if it were whole."""
     harness = make_harness(max_outbox=1)
     harness.worker(W)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.full.add(C)
     for n in range(3):
         harness.part(W, number(2), b"%d" % n)
     harness.turn()
-    assert harness.words() == [cancel(W, 2)]
+    assert harness.messages() == [cancel(W, 2)]
     assert C not in harness.machine.registry.peers
 
 
 def test_worker_whose_requests_find_no_room_is_lost(make_harness: MakeHarness) -> None:
     harness = make_harness(max_outbox=1)
     harness.worker(W, capacity=9)
-    harness.said()
+    harness.sent()
     harness.full.add(W)
     for id in (1, 2, 3):
         harness.request(C, id)
     harness.worker(V, capacity=9)
-    given = [word for word in harness.words() if word[1] == "REQUEST"]
+    given = [word for word in harness.messages() if word[1] == "REQUEST"]
     assert sorted(word[2]["id"] for word in given) == [number(4), number(5), number(6)]
     assert W not in harness.machine.registry.workers
 
@@ -445,15 +449,15 @@ def test_body_that_looks_like_a_header_waits_like_any_other(
 ) -> None:
     """What the broker reads in its own refused message must not be taken from a body frame."""
     codec = LEGACY[dialect]
-    harness.hear(V, *codec.w2b_ready(b"echo"))
-    harness.said()
+    harness.receive(V, *codec.w2b_ready(b"echo"))
+    harness.sent()
     harness.full |= {V, C}
-    harness.hear(C, *codec.c2b_request(b"echo", [body]))
+    harness.receive(C, *codec.c2b_request(b"echo", [body]))
     (address,) = harness.machine.registry.workers[V].handles
-    harness.hear(V, *codec.w2b_final(b"echo", address, [body]))
+    harness.receive(V, *codec.w2b_final(b"echo", address, [body]))
     harness.full.clear()
     harness.pass_time(0.2)
-    assert harness.words() == [
+    assert harness.messages() == [
         (V, *codec.b2w_request(address, [body])),
         (C, *codec.b2c_final(b"echo", [body])),
     ]
@@ -464,24 +468,24 @@ def test_body_that_looks_like_a_header_is_not_read_when_the_worker_is_gone(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(V, *codec.w2b_ready(b"echo"))
-    harness.said()
+    harness.receive(V, *codec.w2b_ready(b"echo"))
+    harness.sent()
     harness.unreachable.add(V)
     harness.request(C, 1, b"MDP\x03")
     harness.turn()
     harness.worker(W)
-    assert harness.words() == [welcome(W), harness.given(W, 2, C, b"MDP\x03")]
+    assert harness.messages() == [welcome(W), harness.request_to(W, 2, C, b"MDP\x03")]
 
 
 def test_disconnect_after_rubbish_goes_behind_what_waits(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     harness.full.add(C)
-    harness.say(C, spec.CANCEL, id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
     harness.full.clear()
-    harness.hear(C, b"MDP\x04")
-    assert harness.words() == []
+    harness.receive(C, b"MDP\x04")
+    assert harness.messages() == []
     harness.pass_time(0.2)
-    assert [word[1] for word in harness.words()] == ["FINAL", "DISCONNECT"]
+    assert [word[1] for word in harness.messages()] == ["FINAL", "DISCONNECT"]
 
 
 def test_outbox_of_a_forgotten_peer_is_forgotten(harness: BrokerHarness) -> None:
@@ -491,21 +495,21 @@ def test_outbox_of_a_forgotten_peer_is_forgotten(harness: BrokerHarness) -> None
     harness.leave(C)
     harness.full.clear()
     harness.pass_time(1)
-    assert [word for word in harness.words() if word[0] == C] == []
+    assert [word for word in harness.messages() if word[0] == C] == []
 
 
 def test_disconnect_is_the_last_thing_that_a_worker_hears(harness: BrokerHarness) -> None:
     """W has a request open at itself; its loss cancels it, and the CANCEL comes first."""
     harness.worker(W)
     harness.request(W, 1)
-    harness.said()
-    harness.hear(W, b"MDP\x03\x05", b"truncated")
-    assert harness.words() == [cancel(W, 1), disconnect(W)]
+    harness.sent()
+    harness.receive(W, b"MDP\x03\x05", b"truncated")
+    assert harness.messages() == [cancel(W, 1), disconnect(W)]
 
 
 def test_legacy_handle_of_the_same_dispatch(harness: BrokerHarness) -> None:
     """What the tests call `handle(n)` is what a legacy worker gets as the address."""
     codec = LEGACY[Dialect.MDP01]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.receive(W, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"x")
-    assert harness.words() == [(W, *codec.b2w_request(handle(1), [b"x"]))]
+    assert harness.messages() == [(W, *codec.b2w_request(handle(1), [b"x"]))]

@@ -14,7 +14,7 @@ from majordomus.protocol.codecs import LEGACY as CODECS
 from majordomus.protocol.spec import Dialect, Frame
 from tests import headers
 from tests.core import dialects
-from tests.core.broker_harness import BrokerHarness, Word, cancel, final, number, partial
+from tests.core.broker_harness import BrokerHarness, Message, cancel, final, number, partial
 from tests.core.hook_harness import LATER, ScriptedHooks
 
 C, D, W, V = b"client-c", b"client-d", b"worker-w", b"worker-v"
@@ -22,15 +22,15 @@ LEGACY = [d for d in Dialect if d is not Dialect.MDP03]
 OVERDRAWN = b"the client sent more parts than it had been given credit for"
 
 
-def credit(peer: bytes, id: int, parts: int) -> Word:
+def credit(peer: bytes, id: int, parts: int) -> Message:
     return (peer, "CREDIT", {"id": id, "code": parts}, [])
 
 
-def to_worker(n: int, *body: Frame, worker: bytes = W) -> Word:
+def to_worker(n: int, *body: Frame, worker: bytes = W) -> Message:
     return (worker, "PARTIAL", {"id": number(n)}, list(body))
 
 
-def end_to_worker(n: int, *body: Frame, worker: bytes = W) -> Word:
+def end_to_worker(n: int, *body: Frame, worker: bytes = W) -> Message:
     return (worker, "FINAL", {"id": number(n), "code": 200}, list(body))
 
 
@@ -38,7 +38,7 @@ def opened(harness: BrokerHarness, *body: Frame) -> None:
     """C's stream 1 is at W as dispatch 1."""
     harness.worker(W)
     harness.request(C, 1, *body, flags=spec.MORE)
-    harness.said()
+    harness.sent()
 
 
 # ── worker → client ───────────────────────────────────────────────────────────────────────────────
@@ -49,26 +49,26 @@ def test_worker_that_sends_a_part_without_credit_ends_the_conversation_with_429(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     for _ in range(16):
         harness.part(W, number(1), b"p")
-    assert harness.words() == [partial(C, 1, b"p")] * 16
+    assert harness.messages() == [partial(C, 1, b"p")] * 16
     harness.part(W, number(1), b"one too many")
     text = b"the worker sent more parts than the client had given credit for"
-    assert harness.words() == [cancel(W, 1), final(C, 1, text, status=429)]
+    assert harness.messages() == [cancel(W, 1), final(C, 1, text, status=429)]
     harness.answer(W, number(1), status=499)
-    assert (harness.words(), harness.counts.failed) == ([], 1)
+    assert (harness.messages(), harness.counts.failed) == ([], 1)
 
 
 def test_credit_of_a_client_is_told_to_the_worker_and_counts(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
-    harness.say(C, spec.CREDIT, id=1, code=2)
-    assert harness.words() == [credit(W, number(1), 2)]
+    harness.sent()
+    harness.receive_03(C, spec.CREDIT, id=1, code=2)
+    assert harness.messages() == [credit(W, number(1), 2)]
     for _ in range(18):
         harness.part(W, number(1), b"p")
-    assert harness.words() == [partial(C, 1, b"p")] * 18
+    assert harness.messages() == [partial(C, 1, b"p")] * 18
     harness.part(W, number(1), b"p")
     assert harness.finals()[0][2] == 429
 
@@ -77,20 +77,20 @@ def test_credit_that_comes_before_the_request_has_a_worker_reaches_the_worker_wi
     harness: BrokerHarness,
 ) -> None:
     harness.request(C, 1)
-    harness.say(C, spec.CREDIT, id=1, code=5)
-    harness.say(C, spec.CREDIT, id=1, code=6)
+    harness.receive_03(C, spec.CREDIT, id=1, code=5)
+    harness.receive_03(C, spec.CREDIT, id=1, code=6)
     harness.worker(W)
-    assert harness.words()[1:] == [harness.given(W, 1, C), credit(W, number(1), 11)]
+    assert harness.messages()[1:] == [harness.request_to(W, 1, C), credit(W, number(1), 11)]
 
 
 def test_worker_that_gets_a_request_anew_gets_the_same_credit(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.say(C, spec.CREDIT, id=1, code=4)
-    harness.said()
+    harness.receive_03(C, spec.CREDIT, id=1, code=4)
+    harness.sent()
     harness.worker(V)
     harness.leave(W)
-    words = harness.words()
+    words = harness.messages()
     assert (words[1][:2], words[2]) == ((V, "REQUEST"), credit(V, number(2), 4))
 
 
@@ -99,10 +99,10 @@ def test_credit_is_held_up_to_its_most_and_what_is_beyond_is_not_told(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     for _ in range(3):
-        harness.say(C, spec.CREDIT, id=1, code=0xFFFF)
-    assert harness.words() == [credit(W, number(1), 0xFFFF - 16)]
+        harness.receive_03(C, spec.CREDIT, id=1, code=0xFFFF)
+    assert harness.messages() == [credit(W, number(1), 0xFFFF - 16)]
     assert harness.counts.dropped == {"idle-credit": 2}
 
 
@@ -111,13 +111,13 @@ def test_broker_gives_credit_for_a_client_that_has_no_word_for_it(
     harness: BrokerHarness, client: Dialect
 ) -> None:
     harness.worker(W)
-    harness.hear(C, *dialects.ask(client, b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *dialects.ask(client, b"echo", [b"x"]))
+    harness.sent()
     granted = 0
     for part in range(100):
         assert part < 16 + granted
         harness.part(W, number(2), b"%d" % part)
-        words = harness.said()
+        words = harness.sent()
         granted += sum(headers.parse(f[0])[2] for peer, f in words if peer == W)
     harness.answer(W, number(2))
     assert harness.counts.answered == 1
@@ -128,24 +128,24 @@ def test_broker_gives_credit_for_a_one_way_request_whose_parts_it_drops(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1, flags=spec.ONE_WAY)
-    harness.said()
+    harness.sent()
     for _ in range(16):
         harness.part(W, number(1), b"p")
-    assert harness.words() == [credit(W, number(1), 8)] * 2
+    assert harness.messages() == [credit(W, number(1), 8)] * 2
 
 
 def test_older_worker_may_be_ahead_of_the_credit_by_what_an_outbox_holds(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = make_harness(max_outbox=10)
-    harness.hear(W, *dialects.ready(Dialect.MDP02, b"echo"))
+    harness.receive(W, *dialects.ready(Dialect.MDP02, b"echo"))
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     address = number(1).to_bytes(8, "big")
     for _ in range(26):
-        harness.hear(W, *dialects.part(Dialect.MDP02, address, [b"p"], number(1)))
-    assert harness.words() == [partial(C, 1, b"p")] * 26
-    harness.hear(W, *dialects.part(Dialect.MDP02, address, [b"p"], number(1)))
+        harness.receive(W, *dialects.part(Dialect.MDP02, address, [b"p"], number(1)))
+    assert harness.messages() == [partial(C, 1, b"p")] * 26
+    harness.receive(W, *dialects.part(Dialect.MDP02, address, [b"p"], number(1)))
     assert harness.finals()[0][2] == 429
 
 
@@ -154,30 +154,30 @@ def test_older_worker_may_be_ahead_of_the_credit_by_what_an_outbox_holds(
 
 def test_parts_and_the_end_of_a_client_reach_its_worker_in_order(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"hello", flags=spec.MORE)
-    assert harness.words() == [harness.given(W, 1, C, b"hello", flags=spec.MORE)]
+    assert harness.messages() == [harness.request_to(W, 1, C, b"hello", flags=spec.MORE)]
     harness.part(C, 1, b"a", b"b")
     harness.part(C, 1)
     harness.answer(C, 1, b"end")
-    assert harness.words() == [to_worker(1, b"a", b"b"), to_worker(1), end_to_worker(1, b"end")]
+    assert harness.messages() == [to_worker(1, b"a", b"b"), to_worker(1), end_to_worker(1, b"end")]
     harness.part(W, number(1), b"x")
     harness.answer(W, number(1), b"y")
-    assert harness.words() == [partial(C, 1, b"x"), final(C, 1, b"y", worker=W)]
+    assert harness.messages() == [partial(C, 1, b"x"), final(C, 1, b"y", worker=W)]
 
 
 def test_behind_an_envelope_streams_go_both_ways(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     head = mdp03.pack(spec.REQUEST, spec.MORE, id=1, service=b"echo")
-    harness.hear(C, b"e", b"", head)
-    harness.hear(C, b"e", b"", mdp03.pack(spec.PARTIAL, id=1), b"a")
+    harness.receive(C, b"e", b"", head)
+    harness.receive(C, b"e", b"", mdp03.pack(spec.PARTIAL, id=1), b"a")
     harness.part(C, 1, b"not of this envelope")
-    harness.say(W, spec.CREDIT, id=number(1), code=3)
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=3)
     harness.part(W, number(1), b"p")
-    harness.hear(C, b"e", b"", mdp03.pack(spec.CREDIT, id=1, code=2))
-    harness.hear(C, b"e", b"", mdp03.pack(spec.FINAL, id=1, code=200))
-    assert harness.said()[1:] == [
+    harness.receive(C, b"e", b"", mdp03.pack(spec.CREDIT, id=1, code=2))
+    harness.receive(C, b"e", b"", mdp03.pack(spec.FINAL, id=1, code=200))
+    assert harness.sent()[1:] == [
         (W, [mdp03.pack(spec.PARTIAL, id=number(1)), b"a"]),
         (C, [b"e", b"", mdp03.pack(spec.CREDIT, id=1, code=3)]),
         (C, [b"e", b"", mdp03.pack(spec.PARTIAL, id=1), b"p"]),
@@ -193,18 +193,18 @@ def test_client_that_sends_a_part_without_credit_ends_the_conversation_with_429(
     opened(harness)
     for _ in range(16):
         harness.part(C, 1, b"p")
-    assert harness.words() == [to_worker(1, b"p")] * 16
+    assert harness.messages() == [to_worker(1, b"p")] * 16
     harness.part(C, 1, b"one too many")
-    assert harness.words() == [cancel(W, 1), final(C, 1, OVERDRAWN, status=429)]
+    assert harness.messages() == [cancel(W, 1), final(C, 1, OVERDRAWN, status=429)]
 
 
 def test_credit_of_a_worker_is_told_to_the_client_and_counts(harness: BrokerHarness) -> None:
     opened(harness)
-    harness.say(W, spec.CREDIT, id=number(1), code=2)
-    assert harness.words() == [credit(C, 1, 2)]
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=2)
+    assert harness.messages() == [credit(C, 1, 2)]
     for _ in range(18):
         harness.part(C, 1)
-    assert len(harness.words()) == 18
+    assert len(harness.messages()) == 18
     harness.part(C, 1)
     assert harness.finals()[0][2] == 429
 
@@ -218,8 +218,8 @@ def test_parts_wait_with_their_request_and_follow_it(harness: BrokerHarness) -> 
     registry = harness.machine.registry
     assert (registry.queued, registry.queued_bytes) == (1, 1 + 2 * (PART_COST + 1) + PART_COST)
     harness.worker(W)
-    assert harness.words()[1:] == [
-        harness.given(W, 1, C, b"x", flags=spec.MORE),
+    assert harness.messages()[1:] == [
+        harness.request_to(W, 1, C, b"x", flags=spec.MORE),
         to_worker(1, b"a"),
         to_worker(1, b"b"),
         end_to_worker(1),
@@ -241,30 +241,30 @@ def test_parts_that_wait_count_toward_the_limits(
     harness = make_harness(**{limit: 1100})
     harness.request(C, 1, flags=spec.MORE)
     harness.part(C, 1, b"x" * 500)
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.part(C, 1, b"x" * 500)
-    assert harness.words() == [final(C, 1, text, status=429)]
+    assert harness.messages() == [final(C, 1, text, status=429)]
 
 
 def test_stream_of_which_no_part_has_passed_is_tried_again(harness: BrokerHarness) -> None:
     opened(harness, b"x")
     harness.worker(V)
-    harness.said()
-    harness.say(W, spec.CREDIT, id=number(1), code=4)
+    harness.sent()
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=4)
     harness.leave(W)
     told = metadata.pack({"attempt": 2})
     flags = spec.MORE | spec.BROKER_METADATA
-    assert harness.words() == [
+    assert harness.messages() == [
         credit(C, 1, 4),
-        harness.given(V, 2, C, b"x", flags=flags, metadata=told),
+        harness.request_to(V, 2, C, b"x", flags=flags, metadata=told),
     ]
     for part in range(20):
         harness.part(C, 1, b"%d" % part)
     # V has given no credit yet: what the client may send, for W had said so, waits here.
-    assert harness.words() == [to_worker(2, b"%d" % n, worker=V) for n in range(16)]
-    harness.say(V, spec.CREDIT, id=number(2), code=5)
+    assert harness.messages() == [to_worker(2, b"%d" % n, worker=V) for n in range(16)]
+    harness.receive_03(V, spec.CREDIT, id=number(2), code=5)
     late = [to_worker(2, b"%d" % n, worker=V) for n in range(16, 20)]
-    assert harness.words() == [*late, credit(C, 1, 1)]
+    assert harness.messages() == [*late, credit(C, 1, 1)]
 
 
 @pytest.mark.parametrize("how", ["leave", "reject"])
@@ -274,14 +274,14 @@ def test_stream_of_which_a_part_has_passed_is_not_tried_again(
     opened(harness)
     harness.worker(V)
     harness.part(C, 1, b"a")
-    harness.said()
+    harness.sent()
     if how == "leave":
         harness.leave(W)
         text = b"worker lost (left) at attempt 1"
     else:
         harness.reject(W, number(1))
         text = b"the worker declined after parts had passed"
-    assert harness.words() == [final(C, 1, text, status=502)]
+    assert harness.messages() == [final(C, 1, text, status=502)]
 
 
 def test_end_of_a_stream_without_parts_is_told_to_the_next_worker_as_well(
@@ -290,45 +290,45 @@ def test_end_of_a_stream_without_parts_is_told_to_the_next_worker_as_well(
     opened(harness)
     harness.worker(V)
     harness.answer(C, 1, b"end")
-    harness.said()
+    harness.sent()
     harness.reject(W, number(1))
-    assert harness.words()[1:] == [end_to_worker(2, b"end", worker=V)]
+    assert harness.messages()[1:] == [end_to_worker(2, b"end", worker=V)]
 
 
 def test_what_comes_late_is_dropped_and_counted_and_never_answered(harness: BrokerHarness) -> None:
     opened(harness)
     harness.answer(C, 1)
-    harness.said()
+    harness.sent()
     harness.part(C, 1, b"after the end")
     harness.answer(C, 1)
-    harness.say(W, spec.CREDIT, id=number(1), code=5)
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=5)
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, 1, worker=W)]
+    assert harness.messages() == [final(C, 1, worker=W)]
     harness.part(C, 1)
     harness.answer(C, 1)
-    harness.say(C, spec.CREDIT, id=1, code=5)
-    harness.say(W, spec.CREDIT, id=number(1), code=5)
-    harness.say(D, spec.CREDIT, id=7, code=5)
-    harness.say(D, spec.CREDIT, id=number(7), code=5)
-    assert harness.words() == []
+    harness.receive_03(C, spec.CREDIT, id=1, code=5)
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=5)
+    harness.receive_03(D, spec.CREDIT, id=7, code=5)
+    harness.receive_03(D, spec.CREDIT, id=number(7), code=5)
+    assert harness.messages() == []
     assert harness.counts.dropped == {"late-part": 4, "late-credit": 5}
 
 
 def test_part_of_a_request_that_is_no_stream_is_dropped(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     harness.part(C, 1)
-    harness.say(W, spec.CREDIT, id=number(1), code=5)
-    assert harness.words() == []
+    harness.receive_03(W, spec.CREDIT, id=number(1), code=5)
+    assert harness.messages() == []
     assert harness.counts.dropped == {"late-part": 1, "late-credit": 1}
 
 
 def test_stream_of_a_client_cannot_be_one_way(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, flags=spec.MORE | spec.ONE_WAY)
-    assert (harness.words(), harness.counts.unanswered) == ([], 1)
+    assert (harness.messages(), harness.counts.unanswered) == ([], 1)
 
 
 def test_part_that_is_too_large_or_malformed_ends_the_conversation(
@@ -338,10 +338,10 @@ def test_part_that_is_too_large_or_malformed_ends_the_conversation(
     harness.worker(W, capacity=2)
     harness.request(C, 1, flags=spec.MORE)
     harness.request(C, 2, flags=spec.MORE)
-    harness.said()
+    harness.sent()
     harness.part(C, 1, b"x" * 11)
     harness.part(C, 2, flags=spec.METADATA, metadata=b"\xc1")
-    words = harness.words()
+    words = harness.messages()
     assert [word[2]["code"] for word in words if word[1] == "FINAL"] == [413, 400]
     assert [word[:2] for word in words if word[1] != "FINAL"] == [(W, "CANCEL"), (W, "CANCEL")]
 
@@ -350,11 +350,11 @@ def test_deadline_ends_a_stream_and_its_parts(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1, flags=spec.MORE, ttl=1000)
     harness.part(C, 1)
-    harness.said()
+    harness.sent()
     harness.pass_time(1.1)
-    assert [word[:2] for word in harness.words()] == [(W, "CANCEL"), (C, "FINAL")]
+    assert [word[:2] for word in harness.messages()] == [(W, "CANCEL"), (C, "FINAL")]
     harness.part(C, 1)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 # ── older workers ─────────────────────────────────────────────────────────────────────────────────
@@ -364,20 +364,20 @@ def test_deadline_ends_a_stream_and_its_parts(harness: BrokerHarness) -> None:
 def test_older_worker_gets_a_stream_as_one_request_when_it_is_complete(
     harness: BrokerHarness, worker: Dialect
 ) -> None:
-    harness.hear(W, *dialects.ready(worker, b"echo"))
-    harness.said()
+    harness.receive(W, *dialects.ready(worker, b"echo"))
+    harness.sent()
     harness.request(C, 1, b"head", flags=spec.MORE)
     granted = 16
     for part in range(40):
         assert part < granted
         harness.part(C, 1, b"%d" % part)
-        granted += sum(word[2]["code"] for word in harness.words())
+        granted += sum(word[2]["code"] for word in harness.messages())
     harness.answer(C, 1, b"end")
     body = [b"head", *(b"%d" % n for n in range(40)), b"end"]
     address = number(1).to_bytes(8, "big")
     asked = dialects.asked(worker, address, body, number(1), b"echo", harness.handles[C])
-    assert harness.said() == [(W, asked)]
-    harness.hear(W, *dialects.end(worker, b"echo", address, [b"done"], number(1)))
+    assert harness.sent() == [(W, asked)]
+    harness.receive(W, *dialects.end(worker, b"echo", address, [b"done"], number(1)))
     assert harness.finals() == [(C, 1, 200, [b"done"])]
 
 
@@ -385,12 +385,12 @@ def test_older_worker_gets_a_stream_as_one_request_when_it_is_complete(
 def test_stream_that_ends_before_its_older_worker_heard_of_it_leaves_its_slot(
     harness: BrokerHarness, worker: Dialect
 ) -> None:
-    harness.hear(W, *dialects.ready(worker, b"echo"))
+    harness.receive(W, *dialects.ready(worker, b"echo"))
     harness.request(C, 1, flags=spec.MORE)
     harness.request(D, 2, b"next")
-    harness.said()
-    harness.say(C, spec.CANCEL, id=1)
-    said = harness.said()
+    harness.sent()
+    harness.receive_03(C, spec.CANCEL, id=1)
+    said = harness.sent()
     assert harness.counts.cancelled == 1
     held = harness.machine.registry.workers[W].held
     assert [request.peer.id for request in held.values()] == [D]
@@ -400,14 +400,14 @@ def test_stream_that_ends_before_its_older_worker_heard_of_it_leaves_its_slot(
 def test_stream_that_waits_at_an_older_worker_goes_to_another_when_that_is_lost(
     harness: BrokerHarness,
 ) -> None:
-    harness.hear(W, *dialects.ready(Dialect.MDP02, b"echo"))
+    harness.receive(W, *dialects.ready(Dialect.MDP02, b"echo"))
     harness.request(C, 1, b"x", flags=spec.MORE | spec.ONCE)
     harness.part(C, 1, b"a")
     harness.worker(V)
-    harness.said()
-    harness.hear(W, *CODECS[Dialect.MDP02].w2b_disconnect(b"echo"))
-    assert harness.words() == [
-        harness.given(V, 2, C, b"x", flags=spec.MORE | spec.ONCE),
+    harness.sent()
+    harness.receive(W, *CODECS[Dialect.MDP02].w2b_disconnect(b"echo"))
+    assert harness.messages() == [
+        harness.request_to(V, 2, C, b"x", flags=spec.MORE | spec.ONCE),
         to_worker(2, b"a", worker=V),
     ]
 
@@ -416,13 +416,13 @@ def test_stream_that_is_too_large_for_one_request_ends_with_413(
     make_harness: Callable[..., BrokerHarness],
 ) -> None:
     harness = make_harness(max_frames=3)
-    harness.hear(W, *dialects.ready(Dialect.MDP02, b"echo"))
-    harness.said()
+    harness.receive(W, *dialects.ready(Dialect.MDP02, b"echo"))
+    harness.sent()
     harness.request(C, 1, b"x", flags=spec.MORE)
     for _ in range(3):
         harness.part(C, 1, b"a")
     text = b"the joined parts are too large for one request"
-    assert harness.words() == [final(C, 1, text, status=413)]
+    assert harness.messages() == [final(C, 1, text, status=413)]
     assert not harness.machine.registry.workers[W].held
 
 
@@ -439,14 +439,14 @@ def test_worker_that_does_not_read_ends_the_stream_and_is_not_lost_for_it(
         harness.part(C, 1, b"a")
     harness.pass_time(0.001)
     text = b"the worker reads more slowly than the client sends"
-    assert harness.words() == [final(C, 1, text, status=429)]
+    assert harness.messages() == [final(C, 1, text, status=429)]
     assert W in harness.machine.registry.workers
 
 
 # ── hooks, and the broker's own calls ─────────────────────────────────────────────────────────────
 
 
-def granted(words: list[Word], n: int, worker: bytes = W) -> int:
+def granted(words: list[Message], n: int, worker: bytes = W) -> int:
     """Parts that `worker` was given credit for."""
     mine = [word for word in words if word[:2] == (worker, "CREDIT")]
     assert all(word[2]["id"] == number(n) for word in mine)
@@ -457,12 +457,12 @@ def test_part_that_a_hook_drops_costs_no_credit(harness: BrokerHarness) -> None:
     ScriptedHooks(harness, on_part=Discard())
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     for _ in range(40):
         harness.part(W, number(1), b"p")
-    assert harness.words() == [credit(W, number(1), 1)] * 40
+    assert harness.messages() == [credit(W, number(1), 1)] * 40
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, 1, worker=W)]
+    assert harness.messages() == [final(C, 1, worker=W)]
 
 
 def test_own_call_of_the_broker_takes_any_number_of_parts(harness: BrokerHarness) -> None:
@@ -475,7 +475,7 @@ def test_own_call_of_the_broker_takes_any_number_of_parts(harness: BrokerHarness
     for _ in range(100):
         assert left
         harness.part(W, id, b"p")
-        left += granted(harness.words(), id - number(0)) - 1
+        left += granted(harness.messages(), id - number(0)) - 1
     harness.answer(W, id)
     assert answers == [(200, [b"p"] * 100)]
 
@@ -483,15 +483,15 @@ def test_own_call_of_the_broker_takes_any_number_of_parts(harness: BrokerHarness
 def test_parts_that_come_while_a_hook_thinks_follow_their_request(harness: BrokerHarness) -> None:
     hooks = ScriptedHooks(harness, on_request=LATER)
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"x", flags=spec.MORE)
     harness.part(C, 1, b"a")
     harness.answer(C, 1)
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.check()
     harness.machine.resume(hooks.seen[0][0], FORWARD, harness.now)
     harness.turn()
-    words = harness.words()
+    words = harness.messages()
     assert [word[:2] for word in words] == [(W, "REQUEST"), (W, "PARTIAL"), (W, "FINAL")]
     assert [word[3] for word in words] == [[b"x"], [b"a"], []]
 
@@ -503,10 +503,10 @@ def test_stream_whose_answer_a_hook_looks_at_takes_nothing_more(harness: BrokerH
     harness.check()
     harness.part(C, 1, b"late")
     harness.answer(C, 1)
-    harness.say(C, spec.CREDIT, id=1, code=3)
+    harness.receive_03(C, spec.CREDIT, id=1, code=3)
     harness.check()
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.dropped == {"late-part": 2, "late-credit": 1}
     harness.machine.resume(hooks.seen[0][0], FORWARD, harness.now)
     harness.turn()
-    assert harness.words() == [final(C, 1, b"done", worker=W)]
+    assert harness.messages() == [final(C, 1, b"done", worker=W)]

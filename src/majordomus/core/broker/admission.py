@@ -126,20 +126,20 @@ class Admission:
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
-        service = peer.asked
+        service = peer.last_service
         if service is None or service.name != name or not service.known:
             service = self.service(name)
-            peer.asked = service if service.newest_worker is not None else None
-        target = self._wanted(address, name, called) if address else None
+            peer.last_service = service if service.newest_worker is not None else None
+        target = self._find_target(address, name, called) if address else None
         if (
             flags & spec.FAIL_FAST
             and self.hooks.holding is None
-            and not self._someone_serves(service)
+            and not self._has_serving_worker(service)
         ):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, no_worker_serves(self.registry, called, peer))
         request = AcceptedRequest.__new__(AcceptedRequest)
-        request.ask(
+        request.fill(
             peer,
             dialect,
             envelope,
@@ -166,7 +166,7 @@ class Admission:
         if self.hooks.holding is not None:
             self.hooks.holding.request(request, field, now)
         elif service.own:
-            self._manage(request, now)
+            self._answer_mmi(request, now)
         else:
             self.queueing.place(request, now)
 
@@ -180,12 +180,12 @@ class Admission:
                 status, text = refusal
                 self.completion.fail(request, status, text, now)
                 return
-            if not self._named(request, caller.prefix, redirect is None, now):
+            if not self._apply_prefix(request, caller.prefix, redirect is None, now):
                 return
-        elif redirect is None and not self._is_served_there(request, now):
+        elif redirect is None and not self._target_serves(request, now):
             return
-        if redirect is None or self._moved(request, redirect, now):
-            self.enter(request, now)
+        if redirect is None or self._reroute(request, redirect, now):
+            self.route(request, now)
 
     def proceed_to_worker(self, request: AcceptedRequest, worker_id: bytes, now: float) -> None:
         """`proceed`, with the worker that a hook has named."""
@@ -200,16 +200,18 @@ class Admission:
         """See `queueing.exceeded_bound`."""
         return exceeded_bound(self.registry, request, more)
 
-    def _named(self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float) -> bool:
+    def _apply_prefix(
+        self, request: AcceptedRequest, prefix: bytes, stays: bool, now: float
+    ) -> bool:
         """Give `request` to what its caller's groups call so, if a hook has named them; False when
         that has ended it."""
         target, name = request.target, full_name(prefix, request.called)
-        if stays and name != request.service.name and not self._moved(request, name, now):
+        if stays and name != request.service.name and not self._reroute(request, name, now):
             return False
         request.target = target
-        return not stays or self._is_served_there(request, now)
+        return not stays or self._target_serves(request, now)
 
-    def _is_served_there(self, request: AcceptedRequest, now: float) -> bool:
+    def _target_serves(self, request: AcceptedRequest, now: float) -> bool:
         """Whether the worker that was asked for, if one was, serves it; False when that has ended
         `request`."""
         target = request.target
@@ -219,25 +221,25 @@ class Admission:
         self.completion.fail(request, spec.NOT_FOUND, text, now)
         return False
 
-    def enter(self, request: AcceptedRequest, now: float) -> None:
+    def route(self, request: AcceptedRequest, now: float) -> None:
         """Answer or place what has passed everything."""
         service, target = request.service, request.target
         if target is not None and target.state is LOST:  # while a hook thought about it
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
-        elif request.flags & spec.FAIL_FAST and not self._someone_serves(service):
+        elif request.flags & spec.FAIL_FAST and not self._has_serving_worker(service):
             text = no_worker_serves(self.registry, request.called, request.caller)
             self.completion.fail(request, spec.UNAVAILABLE, text, now)
         elif service.own:
-            self._manage(request, now)
+            self._answer_mmi(request, now)
         else:
             self.queueing.place(request, now)
 
-    def _manage(self, request: AcceptedRequest, now: float) -> None:
+    def _answer_mmi(self, request: AcceptedRequest, now: float) -> None:
         name, prefix = request.service.name, request.caller.prefix
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
         self.completion.answer(request, spec.OK, frames, 0, b"", now)
 
-    def _moved(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
+    def _reroute(self, request: AcceptedRequest, name: bytes, now: float) -> bool:
         """Give `request` to another service; False when that has ended it."""
         try:
             service = self.service(name)
@@ -293,7 +295,7 @@ class Admission:
             )
         return service
 
-    def _someone_serves(self, service: Service) -> bool:
+    def _has_serving_worker(self, service: Service) -> bool:
         """Whether a request may hope for a worker that is there: one that drains takes nothing."""
         if service.name.startswith(spec.MMI_PREFIX):
             return True
@@ -311,7 +313,7 @@ class Admission:
                 raise RefusalError(*refusal)
         return full_name(peer.prefix, called)
 
-    def _wanted(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
+    def _find_target(self, address: bytes, name: bytes, called: bytes) -> RegisteredWorker:
         """The worker that a request asks for. What its service is called may only be known when
         the hooks have said who asks: then `proceed` judges."""
         worker = self.registry.workers.get(address)

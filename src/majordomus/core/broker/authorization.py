@@ -74,7 +74,7 @@ class Authorization:
         verdict = rights.allows(user, groups, action, full_name(caller.prefix, called))
         if verdict.allowed:
             return None
-        self.registry.tell(
+        self.registry.emit(
             "not-allowed", peer=peer.id, user=user, action=action, name=called, why=verdict.why
         )
         shown = called.decode("utf-8", "replace")
@@ -118,7 +118,7 @@ class Authorization:
         not allow."""
         self.registry.rights = rights
         for peer in list(self.registry.peers.values()):
-            self.reconsider(peer, now)
+            self.recheck(peer, now)
             for request in list(peer.open.values()):
                 if request.stream is not None or request.state is STREAMING:
                     self._review_stream(request, peer, now)
@@ -132,9 +132,9 @@ class Authorization:
             self.leases.pop(peer).pop(peer, None)
         if until < inf:
             self.leases[peer] = self.ends.add(peer, until)
-        self.reconsider(peer, now)
+        self.recheck(peer, now)
 
-    def expel(self, peer: Peer, now: float) -> None:
+    def restore_identity(self, peer: Peer, now: float) -> None:
         """Reset the identity of `peer` to the one that its connection has proved."""
         self.identify(peer, peer.identity.user, peer.identity.groups, now)
 
@@ -147,14 +147,14 @@ class Authorization:
         for peer in self.ends.due(now):
             self.leases.pop(peer, None)
             if peer.state is not FORGOTTEN:
-                self.expel(peer, now)
+                self.restore_identity(peer, now)
 
     def forgotten(self, peer: Peer) -> None:
         """Drop what is kept about `peer`."""
         if self.leases and peer in self.leases:
             self.leases.pop(peer).pop(peer, None)
 
-    def reconsider(self, peer: Peer, now: float) -> None:
+    def recheck(self, peer: Peer, now: float) -> None:
         """Apply a change of the rules or of the identity of `peer`. May be repeated."""
         rights = self.registry.rights
         before = peer.prefix
@@ -170,7 +170,7 @@ class Authorization:
             if refusal is None and full_name(peer.prefix, called) != service.name:
                 refusal = (spec.FORBIDDEN, "register again: the prefix of your names has changed")
             if refusal is not None:
-                self.presence.forget(peer, "not allowed", now, tell=True, reason=refusal)
+                self.presence.forget(peer, "not allowed", now, notify=True, reason=refusal)
                 return
 
     def _review_stream(self, request: AcceptedRequest, peer: Peer, now: float) -> None:

@@ -50,7 +50,7 @@ cdef class Completion:
         double now,
     )
     @cython.locals(counts=Counts)
-    cdef bytes _answered(self, AcceptedRequest request, int status)
+    cdef bytes _set_outcome(self, AcceptedRequest request, int status)
     cpdef object fail(self, AcceptedRequest request, int status, str text, double now)
     cpdef object fail_if_open(self, AcceptedRequest request, int status, str text, double now)
     cpdef object cancel(self, AcceptedRequest request, double now)

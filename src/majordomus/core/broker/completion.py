@@ -145,7 +145,7 @@ class Completion:
         holding = self.hooks.holding
         if holding is not None and holding.reply(request, status, frames, flags, metadata, now):
             return
-        worker_id = self._answered(request, status)
+        worker_id = self._set_outcome(request, status)
         if not request.flags & spec.ONE_WAY:
             if request.dialect is MDP03:
                 message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
@@ -166,12 +166,12 @@ class Completion:
     ) -> None:
         """End `request` with an answer of the broker, or with a reply that its hooks have seen.
         The list `frames` is only read."""
-        worker_id = self._answered(request, status)
+        worker_id = self._set_outcome(request, status)
         self._send_final(request, status, frames, now, worker_id, flags, metadata)
         self._close(request, status)
         self.registry.history.ended(request, now)
 
-    def _answered(self, request: AcceptedRequest, status: int) -> bytes:
+    def _set_outcome(self, request: AcceptedRequest, status: int) -> bytes:
         """Move `request` to its outcome and count that. The id of the worker that answered; empty
         for an answer of the broker."""
         counts = self.registry.counts

@@ -22,7 +22,7 @@ cdef class Dispatcher:
     @cython.locals(request=AcceptedRequest)
     cpdef AcceptedRequest release(self, RegisteredWorker worker, unsigned long long dispatch_id)
     cpdef AcceptedRequest held_as(self, RegisteredWorker worker, unsigned long long dispatch_id)
-    cpdef object enrol(self, RegisteredWorker worker, Service service)
+    cpdef object add_worker(self, RegisteredWorker worker, Service service)
     @cython.locals(service=Service)
     cpdef object weigh(self, RegisteredWorker worker)
     cdef object _remember_handle(self, RegisteredWorker worker, AcceptedRequest request)

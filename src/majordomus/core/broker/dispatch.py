@@ -76,7 +76,7 @@ class Dispatcher:
         """The request that holds a slot of `worker` as this dispatch; None when none does."""
         return None if worker is None else self.registry.dispatch_table.of(worker, dispatch_id)
 
-    def enrol(self, worker: RegisteredWorker, service: Service) -> None:
+    def add_worker(self, worker: RegisteredWorker, service: Service) -> None:
         """Make `worker` one of the workers of `service`."""
         service.enter(worker)
         self.registry.served[service] = None

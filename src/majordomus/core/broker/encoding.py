@@ -95,7 +95,7 @@ def request_to(
     user = peer.user if caller is peer else caller.user
     if request.attempt > 1 or user:
         flags |= spec.BROKER_METADATA
-        field = metadata.pack(_broker_facts(request)) + field
+        field = metadata.pack(_broker_metadata(request)) + field
     name, prefix = request.service.name, worker.peer.prefix
     left = arithmetic.whole((request.deadline - now) * 1000 + ROUNDING)
     header = octets.header(
@@ -113,7 +113,7 @@ def request_to(
     return [header, body[0]] if len(body) == 1 else [header, *body]
 
 
-def _broker_facts(request: AcceptedRequest) -> dict[str, object]:
+def _broker_metadata(request: AcceptedRequest) -> dict[str, object]:
     facts: dict[str, object] = {"attempt": request.attempt}
     if request.caller.user:
         facts["user"] = request.caller.user
@@ -130,18 +130,18 @@ def credit(id: int, parts: int) -> list[Frame]:
     return [mdp03.pack(spec.CREDIT, code=parts, id=id)]
 
 
-def part_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
+def part_to(request: AcceptedRequest, part: StreamPart) -> list[Frame]:
     """PARTIAL of the client to the MDP/0.3 worker that has `request`."""
-    flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=piece.metadata)
-    return [header, *piece.body]
+    flags = part.flags & spec.METADATA
+    header = mdp03.pack(spec.PARTIAL, flags, id=request.dispatch_id, metadata=part.metadata)
+    return [header, *part.body]
 
 
-def final_to(request: AcceptedRequest, piece: StreamPart) -> list[Frame]:
+def final_to(request: AcceptedRequest, part: StreamPart) -> list[Frame]:
     """FINAL of the client to the MDP/0.3 worker that has `request`."""
-    flags = piece.flags & spec.METADATA
-    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=piece.metadata)
-    return [header, *piece.body]
+    flags = part.flags & spec.METADATA
+    header = mdp03.pack(spec.FINAL, flags, spec.OK, request.dispatch_id, metadata=part.metadata)
+    return [header, *part.body]
 
 
 def part(

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 Done = Callable[[int, "list[Frame]"], None]
 
-NOBODY: Final = b""
+BROKER_ID: Final = b""
 """The routing id of the broker itself: no peer can have it."""
 HANDLE: Final = bytes(8)
 
 
-class Waiting:
+class InternalCall:
     """Who is to be told of the answer, and the parts of it that have come."""
 
     __slots__ = ("done", "frames", "too_large")
@@ -54,8 +54,8 @@ class InternalCalls:
         self.completion = completion
         self.admission = admission
         self.outgoing = outgoing
-        self.peer = Peer(NOBODY, Dialect.MDP03, HANDLE, 0.0)
-        self.waiting: dict[int, Waiting] = {}
+        self.peer = Peer(BROKER_ID, Dialect.MDP03, HANDLE, 0.0)
+        self.pending: dict[int, InternalCall] = {}
         self._header = mdp03.Fields()
 
     def call(
@@ -72,7 +72,7 @@ class InternalCalls:
         if done is None:
             flags |= spec.ONE_WAY
         else:
-            self.waiting[id] = Waiting(done)
+            self.pending[id] = InternalCall(done)
         try:
             self._begin(id, name, body, ttl, now, flags)
         except RefusalError as error:
@@ -90,7 +90,7 @@ class InternalCalls:
         if len(self.peer.open) >= settings.max_open:
             text = f"{len(self.peer.open)} calls of the broker's own are open already"
             raise RefusalError(spec.TOO_MANY, text)
-        request = AcceptedRequest().ask(
+        request = AcceptedRequest().fill(
             self.peer,
             Dialect.MDP03,
             (),
@@ -105,11 +105,11 @@ class InternalCalls:
             now + min(ttl or settings.default_ttl, settings.max_ttl),
         )
         self.completion.accept(request)
-        self.admission.enter(request, now)
+        self.admission.route(request, now)
 
     def withdraw(self, id: int, now: float) -> None:
         """See `BrokerMachine.withdraw_call`."""
-        self.waiting.pop(id, None)
+        self.pending.pop(id, None)
         request = self.peer.open.get(id)
         if request is not None and request.state in OPEN:
             self.completion.cancel_silently(request, now)
@@ -119,33 +119,33 @@ class InternalCalls:
         told."""
         ended: list[tuple[Done, int, list[Frame]]] = []
         for peer_id, frames, command, id in sends:
-            if peer_id == NOBODY and isinstance(id, int):
-                waiting = self.waiting.get(id)
-                if waiting is None:
+            if peer_id == BROKER_ID and isinstance(id, int):
+                call = self.pending.get(id)
+                if call is None:
                     continue
                 self._header.read(frames[0])
-                answer = self._receive(waiting, command, self._header.code, frames[1:])
+                answer = self._receive(call, command, self._header.code, frames[1:])
                 if answer is not None:
-                    del self.waiting[id]
-                    ended.append((waiting.done, *answer))
-        sends[:] = [send for send in sends if send[0] != NOBODY]
+                    del self.pending[id]
+                    ended.append((call.done, *answer))
+        sends[:] = [send for send in sends if send[0] != BROKER_ID]
         for done, status, body in ended:
             done(status, body)
         return sends
 
     def _receive(
-        self, waiting: Waiting, command: int, status: int, frames: list[Frame]
+        self, call: InternalCall, command: int, status: int, frames: list[Frame]
     ) -> tuple[int, list[Frame]] | None:
         """Status and body once all has come: parts are joined, as for a dialect without them."""
         if command == spec.FINAL and status != spec.OK:
             return status, frames
-        if not waiting.too_large:
-            waiting.frames.extend(frames)
-            waiting.too_large = self.admission.too_large(waiting.frames)
-        if waiting.too_large:
-            waiting.frames.clear()
+        if not call.too_large:
+            call.frames.extend(frames)
+            call.too_large = self.admission.too_large(call.frames)
+        if call.too_large:
+            call.frames.clear()
         if command != spec.FINAL:
             return None
-        if waiting.too_large:
+        if call.too_large:
             return spec.TOO_LARGE, [JOINED_TOO_LARGE.encode()]
-        return status, waiting.frames
+        return status, call.frames

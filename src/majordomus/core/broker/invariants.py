@@ -320,7 +320,7 @@ def _worker(worker: RegisteredWorker) -> Iterator[str]:
 
 def _only_for(service: Service, worker: RegisteredWorker) -> AcceptedRequest:
     """A request that every other worker of `service` has rejected."""
-    request = AcceptedRequest().ask(
+    request = AcceptedRequest().fill(
         worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0
     )
     request.rejected = set(service.workers.values()) - {worker}

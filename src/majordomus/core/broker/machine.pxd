@@ -31,12 +31,12 @@ cdef class BrokerMachine:
     cdef public Queueing queueing
     cdef public object retries
     cdef public Presence presence
-    cdef public object authority
+    cdef public object authorization
     cdef public object events
     cdef public Admission admission
     cdef public object calls
-    cdef public object enrolment
-    cdef public double _promised
+    cdef public object registration
+    cdef public double _next_tick
     cdef public list _facts_taken
     cdef public list _writes
     cdef public double _next_version_answer
@@ -55,7 +55,7 @@ cdef class BrokerMachine:
     cpdef object socket_empty(self, double now)
     cpdef object receive(self, bytes peer_id, list frames, double now)
     @cython.locals(at=Py_ssize_t, header=Fields, peer=Peer)
-    cpdef object hear(self, bytes peer_id, list frames, double now)
+    cpdef object handle_message(self, bytes peer_id, list frames, double now)
     @cython.locals(envelope=tuple, peer=Peer)
     cdef object _receive_legacy(
         self, bytes peer_id, dialect, list frames, Py_ssize_t at, double now

@@ -27,13 +27,18 @@ from majordomus.core.broker.hooks.holding import Holding
 from majordomus.core.broker.hooks.installed import InstalledHooks
 from majordomus.core.broker.hooks.interface import NoHooks
 from majordomus.core.broker.internal_calls import InternalCalls
-from majordomus.core.broker.outgoing import OF_A_STREAM, READS_TOO_SLOWLY, Outgoing, disconnect_tag
+from majordomus.core.broker.outgoing import (
+    READS_TOO_SLOWLY,
+    STREAM_COMMANDS,
+    Outgoing,
+    disconnect_tag,
+)
 from majordomus.core.broker.presence import Presence
 from majordomus.core.broker.pubsub import PubSub
 from majordomus.core.broker.registration import Registration, UnknownPeerError
 from majordomus.core.broker.retries import Retries
 from majordomus.core.broker.settings import merged
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
@@ -101,22 +106,24 @@ class BrokerMachine:
             self.events,
             self.installed,
         )
-        self.authority = Authorization(self.registry, self.presence, self.completion, self.events)
+        self.authorization = Authorization(
+            self.registry, self.presence, self.completion, self.events
+        )
         self.admission = Admission(
-            self.registry, self.queueing, self.completion, self.authority, self.installed
+            self.registry, self.queueing, self.completion, self.authorization, self.installed
         )
         self.calls = InternalCalls(self.registry, self.completion, self.admission, self.outgoing)
-        self._promised = inf
+        self._next_tick = inf
         self._facts_taken: list[Fact] = []
         self._writes: list[Write] = []
         self._next_version_answer = -inf
         self._codecs = dict(LEGACY)
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
-        self.enrolment = Registration(
-            self.registry, self.presence, self.dispatcher, self.queueing, self.authority
+        self.registration = Registration(
+            self.registry, self.presence, self.dispatcher, self.queueing, self.authorization
         )
-        rooms = Dependencies(
+        dependencies = Dependencies(
             self.registry,
             self.outgoing,
             self.dispatcher,
@@ -124,14 +131,14 @@ class BrokerMachine:
             self.completion,
             self.presence,
             self.admission,
-            self.authority,
-            self.enrolment,
+            self.authorization,
+            self.registration,
             self.events,
             self.installed,
         )
         self._header = mdp03.Fields()
-        self._mdp03 = Mdp03Commands(rooms)
-        self._legacy = LegacyCommands(rooms)
+        self._mdp03 = Mdp03Commands(dependencies)
+        self._legacy = LegacyCommands(dependencies)
 
     def begin(self, version: str, wire: str, now: float, restarts: int = 0) -> None:
         """What MMI tells of this broker: the package's version, the kind of wire, since when, and
@@ -145,9 +152,9 @@ class BrokerMachine:
         """One message from one routing id; the list is the machine's from here on. Its bytes raise
         nothing: what is wrong is counted."""
         try:
-            self.hear(peer_id, frames, now)
+            self.handle_message(peer_id, frames, now)
         except Exception as error:
-            self._judge(peer_id, frames, error, now)
+            self._handle_error(peer_id, frames, error, now)
 
     def receive_all(
         self, batch: list[tuple[bytes, list[Frame]]], now: float
@@ -161,10 +168,10 @@ class BrokerMachine:
         while True:  # the iterator continues behind a fault: one `try` a batch, not one a message
             try:
                 for peer_id, frames in messages:
-                    self.hear(peer_id, frames, now)
+                    self.handle_message(peer_id, frames, now)
             except Exception as error:
                 try:
-                    self._judge(peer_id, frames, error, now)
+                    self._handle_error(peer_id, frames, error, now)
                 except Exception as fault:
                     faults.append((peer_id, fault))
             else:
@@ -173,11 +180,11 @@ class BrokerMachine:
     def tick(self, now: float) -> None:
         """What time alone causes. The shell calls it at `next_deadline` or whenever it has
         received."""
-        if now - self._promised > self.settings.pause:
+        if now - self._next_tick > self.settings.pause:
             self.presence.paused(now)
-            self._promised = inf
+            self._next_tick = inf
         if self.outgoing.overflow:
-            self._draw_consequences(now)
+            self._handle_overflow(now)
         for request in self.registry.requests.due(now):
             if request.state in OPEN:
                 self.completion.expire(request, now)
@@ -187,7 +194,7 @@ class BrokerMachine:
         holding = self.installed.holding
         if holding is not None:
             holding.tick(now)
-            self.authority.tick(now)
+            self.authorization.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
 
@@ -197,18 +204,18 @@ class BrokerMachine:
         0 when what the socket said last is still to be acted upon: receive without waiting.
         """
         registry = self.registry
-        self._promised = min(
+        self._next_tick = min(
             registry.requests.next(), registry.timers.next(), registry.retries.next()
         )
         if self.events.away:
-            self._promised = min(self._promised, self.events.next_deadline())
+            self._next_tick = min(self._next_tick, self.events.next_deadline())
         holding = self.installed.holding
         if holding is not None:
-            hooks, authority = holding.next_deadline(), self.authority.next_deadline()
-            self._promised = min(self._promised, hooks, authority)
-        if self.outgoing.sends or self.outgoing.overflow or self.presence.waits_for_silence:
+            hooks, identities = holding.next_deadline(), self.authorization.next_deadline()
+            self._next_tick = min(self._next_tick, hooks, identities)
+        if self.outgoing.sends or self.outgoing.overflow or self.presence.awaits_empty_socket:
             return 0.0
-        return self._promised
+        return self._next_tick
 
     def take_effects(self) -> tuple[list[Write], list[Send], list[Fact]]:
         """Writes, sends and facts since the last call. The lists are used again two calls later."""
@@ -216,7 +223,7 @@ class BrokerMachine:
         self.registry.facts, self._facts_taken = self._facts_taken, facts
         self.registry.facts.clear()
         sends = self.outgoing.take()
-        if self.calls.waiting:
+        if self.calls.pending:
             sends = self.calls.collect(sends)
         return self._writes, sends, facts
 
@@ -229,11 +236,11 @@ class BrokerMachine:
         peer_id, frames, command, conversation = send
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            self.registry.drop("unsendable", peer_id)
+            self.registry.count_dropped("unsendable", peer_id)
         elif not gone:
             self.outgoing.hold(peer, frames, command, conversation, now)
         elif peer.worker is not None:
-            self.retries.never_left(peer.worker, command, conversation)
+            self.retries.note_unsent(peer.worker, command, conversation)
             self.presence.suspect(peer, now)
         else:
             self.outgoing.overflow[peer, spec.DISCONNECT, None] = None
@@ -248,7 +255,7 @@ class BrokerMachine:
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             return
-        if identified or peer.identity is not NOBODY:
+        if identified or peer.identity is not UNPROVED:
             self.presence.gone(peer, now)
         else:
             self.presence.connection_ended(peer, now)
@@ -272,7 +279,7 @@ class BrokerMachine:
         """
         known = self.presence.identify(peer_id, Identity(user, groups, key), now)
         if known and peer_id in self.registry.peers:
-            self.authority.reconsider(self.registry.peers[peer_id], now)
+            self.authorization.recheck(self.registry.peers[peer_id], now)
         return known
 
     def revoke(self, peer_id: bytes, now: float) -> None:
@@ -284,16 +291,16 @@ class BrokerMachine:
         """A connection was refused before it could say anything; `reason` is a short key, `data`
         what is known of it."""
         self.registry.counts.handshakes[reason] += 1
-        self.registry.tell("handshake-failed", why=reason, **data)
+        self.registry.emit("handshake-failed", why=reason, **data)
 
     def cut_off(self, reason: str, address: str) -> None:
         """A connection from `address` was ended for what it did; `reason` is a short key."""
         self.registry.counts.dropped[reason] += 1
-        self.registry.tell("cut-off", why=reason, address=address)
+        self.registry.emit("cut-off", why=reason, address=address)
 
     def set_rights(self, rights: AccessRules | None, now: float) -> None:
         """Who may do what from now on. Workers that may no longer serve are sent off."""
-        self.authority.set_rights(rights, now)
+        self.authorization.set_rights(rights, now)
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
@@ -309,7 +316,7 @@ class BrokerMachine:
             holding.hooks = hooks or NoHooks()
         elif hooks is not None:
             self.installed.holding = Holding(
-                self.registry, self.admission, self.completion, self.authority, self.push, hooks
+                self.registry, self.admission, self.completion, self.authorization, self.push, hooks
             )
 
     def reconfigure(self, settings: BrokerSettings, now: float) -> tuple[str, ...]:
@@ -351,7 +358,7 @@ class BrokerMachine:
         """Accept nothing new (503); what is open goes on. Told to all that have a word for it."""
         self.registry.draining = True
         for peer in self.registry.peers.values():
-            if self._hears_of_drain(peer):
+            if self._gets_drain(peer):
                 self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
 
     @property
@@ -385,10 +392,10 @@ class BrokerMachine:
 
     # ── what comes in ─────────────────────────────────────────────────────────────────────────────
 
-    def hear(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+    def handle_message(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """One message, as `receive` does, but what is wrong with it is raised."""
         if self.outgoing.overflow:
-            self._draw_consequences(now)
+            self._handle_overflow(now)
         at = 0
         if not frames or not octets.is_mdp03(frames[0]):
             dialect, at = recognise(frames)
@@ -403,15 +410,15 @@ class BrokerMachine:
         if peer is None:
             peer = self.registry.peers.get(peer_id)
         if peer is None:
-            peer = self._meet(peer_id, MDP03, tuple(frames[:at]), header, now)
+            peer = self._add_peer(peer_id, MDP03, tuple(frames[:at]), header, now)
             if peer is None:
                 return
-        peer.last_heard = now
+        peer.last_received = now
         self._mdp03.handle(peer, header, frames, at, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
-    def _meet(
+    def _add_peer(
         self,
         peer_id: bytes,
         dialect: Dialect,
@@ -419,9 +426,9 @@ class BrokerMachine:
         header: Fields,
         now: float,
     ) -> Peer | None:
-        peer = self.presence.meet(peer_id, dialect, now)
+        peer = self.presence.add_peer(peer_id, dialect, now)
         if peer is None:
-            self.registry.drop("too-many-peers", peer_id)
+            self.registry.count_dropped("too-many-peers", peer_id)
             if header.command in (spec.READY, spec.HELLO):
                 message = [*envelope, *encoding.disconnect(dialect)]
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
@@ -444,7 +451,7 @@ class BrokerMachine:
         message, key = encoding.refusal(envelope, id, status, text), conversation(id, envelope)
         self.outgoing.send_to(peer_id, message, spec.FINAL, key, now)
 
-    def _refuse_long(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
+    def _refuse_long_metadata(self, peer_id: bytes, frames: list[Frame], now: float) -> None:
         """Rule 4: whoever asks with metadata beyond their bound is told so."""
         header = self._header  # `read` raised at the metadata: everything before them is there
         id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
@@ -454,7 +461,7 @@ class BrokerMachine:
         if not wants_answer or is_open:
             self._invalid(peer_id, "long-metadata", now)
             return
-        self.registry.drop("long-metadata", peer_id)
+        self.registry.count_dropped("long-metadata", peer_id)
         text = f"at most {spec.MAX_METADATA} bytes of metadata are allowed"
         self._refuse(peer_id, envelope, id, spec.TOO_LARGE, text, now)
 
@@ -465,27 +472,29 @@ class BrokerMachine:
         command = self._codecs[dialect].read_broker(frames[at:] if at else frames)
         peer = self.registry.peers.get(peer_id)
         if peer is None:
-            peer = self.presence.meet(peer_id, dialect, now)
+            peer = self.presence.add_peer(peer_id, dialect, now)
             if peer is None:
-                self.registry.drop("too-many-peers", peer_id)
+                self.registry.count_dropped("too-many-peers", peer_id)
                 return
-        peer.last_heard = now
+        peer.last_received = now
         self._legacy.handle(peer, dialect, envelope, command, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
 
     # ── what is wrong ─────────────────────────────────────────────────────────────────────────────
 
-    def _judge(self, peer_id: bytes, frames: list[Frame], error: Exception, now: float) -> None:
+    def _handle_error(
+        self, peer_id: bytes, frames: list[Frame], error: Exception, now: float
+    ) -> None:
         """What hearing a message has raised: the peer's fault, or ours, which is raised again."""
         if isinstance(error, UnknownPeerError):
-            self._send_off(peer_id, frames, error, now)
+            self._disconnect_unknown(peer_id, frames, error, now)
         elif not isinstance(error, RemoteProtocolError):
             raise error
         elif isinstance(error, UnsupportedVersion):
             self._answer_version(peer_id, error.reason, now)
         elif isinstance(error, mdp03.LongMetadataError):
-            self._refuse_long(peer_id, frames, now)
+            self._refuse_long_metadata(peer_id, frames, now)
         else:
             self._invalid(peer_id, error.reason, now)
 
@@ -496,14 +505,14 @@ class BrokerMachine:
 
         A wrong hash is dropped and counted, nothing more (§3).
         """
-        self.registry.drop(reason, peer_id)
+        self.registry.count_dropped(reason, peer_id)
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None and reason != "wrong-hash":
-            self.presence.forget(peer, f"invalid message: {reason}", now, tell=True)
+            self.presence.forget(peer, f"invalid message: {reason}", now, notify=True)
 
     def _answer_version(self, peer_id: bytes, reason: str, now: float) -> None:
         """Another version gets one DISCONNECT that names ours, rate-limited."""
-        self.registry.drop(reason, peer_id)
+        self.registry.count_dropped(reason, peer_id)
         answered = now >= self._next_version_answer
         if answered:
             self._next_version_answer = now + 1 / VERSION_ANSWERS_PER_SECOND
@@ -512,23 +521,23 @@ class BrokerMachine:
         peer = self.registry.peers.get(peer_id)
         if peer is not None and peer.worker is not None:
             understood = answered and peer.worker.dialect is MDP03
-            self.presence.forget(peer, reason, now, tell=not understood)
+            self.presence.forget(peer, reason, now, notify=not understood)
 
-    def _send_off(
+    def _disconnect_unknown(
         self, peer_id: bytes, frames: list[Frame], error: UnknownPeerError, now: float
     ) -> None:
         """DISCONNECT to a peer that is not what it says; behind an envelope, to that one alone."""
         peer = self.registry.peers[peer_id]
         dialect, at = recognise(frames)
-        self.registry.drop(error.reason, peer_id)
+        self.registry.count_dropped(error.reason, peer_id)
         if at:
             message = [*frames[:at], *encoding.disconnect(dialect)]
             self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
         else:
             known_worker = peer.worker is not None
-            self.presence.forget(peer, error.reason, now, tell=known_worker, reason=error.told)
+            self.presence.forget(peer, error.reason, now, notify=known_worker, reason=error.notice)
             if not known_worker:
-                message = encoding.disconnect(dialect, *error.told)
+                message = encoding.disconnect(dialect, *error.notice)
                 self.outgoing.send_to(peer_id, message, disconnect_tag(dialect), None, now)
         if peer.outbox is not None:
             self.outgoing.flush(peer, now)
@@ -538,11 +547,11 @@ class BrokerMachine:
             why = f"{class_name(error)}: {error}"
         except BaseException:  # its text is code of the strategy's author
             why = class_name(error)
-        self.registry.tell("strategy-failed", service=service, why=why, instead="least-outstanding")
+        self.registry.emit("strategy-failed", service=service, why=why, instead="least-outstanding")
 
     # ── consequences of what the socket said ──────────────────────────────────────────────────────
 
-    def _draw_consequences(self, now: float) -> None:
+    def _handle_overflow(self, now: float) -> None:
         """Rule 9: a client that is gone is forgotten; a stream whose part found no room ends with
         429; a peer whose answer found none is lost."""
         overflow, self.outgoing.overflow = self.outgoing.overflow, {}
@@ -550,7 +559,7 @@ class BrokerMachine:
             if peer.state is FORGOTTEN:
                 continue
             to_worker = is_dispatch(key)
-            if command not in OF_A_STREAM and not (to_worker and command == spec.FINAL):
+            if command not in STREAM_COMMANDS and not (to_worker and command == spec.FINAL):
                 why = "gone" if command == spec.DISCONNECT else "reads too slowly"
                 self.presence.forget(peer, why, now)
             elif isinstance(key, int) and to_worker:
@@ -560,7 +569,7 @@ class BrokerMachine:
             elif (request := peer.open.get(key)) is not None:
                 self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
-    def _hears_of_drain(self, peer: Peer) -> bool:
+    def _gets_drain(self, peer: Peer) -> bool:
         if peer.worker is not None:
             return peer.worker.dialect is MDP03
         return peer.state is PRESENT
@@ -569,7 +578,7 @@ class BrokerMachine:
 
     def count_dropped(self, reason: str, peer_id: bytes) -> None:
         """Count and log a message that was dropped before it reached the machine."""
-        self.registry.drop(reason, peer_id)
+        self.registry.count_dropped(reason, peer_id)
 
     def is_pending(self, id: int) -> bool:
         """Return whether the decision `id` is still pending."""
@@ -600,7 +609,7 @@ class BrokerMachine:
 
     def end_calls(self, status: int, body: list[Frame]) -> None:
         """End every open call of the broker itself with this status and body, at once."""
-        waiting, self.calls.waiting = self.calls.waiting, {}
+        waiting, self.calls.pending = self.calls.pending, {}
         for call in waiting.values():
             call.done(status, body)
 
@@ -608,7 +617,7 @@ class BrokerMachine:
         """Reduce a peer to the identity that its connection proved."""
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
-            self.authority.expel(peer, now)
+            self.authorization.restore_identity(peer, now)
 
     def set_default_rights(self, rights: AccessRules, now: float) -> None:
         """Apply access rules unless some are in force."""

@@ -98,7 +98,7 @@ def _worker(worker: RegisteredWorker, now: float) -> dict[str, Any]:
         "capacity": worker.capacity,
         "held": worker.holding,
         "load": worker.load,
-        "silent": round(max(0.0, now - worker.peer.last_heard), 3),
+        "silent": round(max(0.0, now - worker.peer.last_received), 3),
     }
 
 

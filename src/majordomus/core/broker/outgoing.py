@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 0.1
 READS_TOO_SLOWLY = "the client reads more slowly than the worker sends"
-OF_A_STREAM = frozenset((spec.PARTIAL, spec.CREDIT))
+STREAM_COMMANDS = frozenset((spec.PARTIAL, spec.CREDIT))
 """Commands that end one conversation, and not its peer, when an outbox has no room for them."""
 LEGACY = spec.FINAL
 """The command in the tag of a legacy message that is no REQUEST. Without room for it the peer is
@@ -90,7 +90,7 @@ class Outgoing:
             self.registry.outbox_bytes -= peer.outbox.size
             peer.outbox = None
 
-    def has_room(self, peer: Peer, body: list[Frame]) -> bool:
+    def has_space(self, peer: Peer, body: list[Frame]) -> bool:
         """Whether an event may be sent to `peer`. False, and counted, when its outbox is full:
         events leave room for answers."""
         outbox = peer.outbox
@@ -98,7 +98,7 @@ class Outgoing:
             return True
         if not self._full(outbox, sum(map(len, body)), 1):
             return True
-        self.registry.drop("outbox-full", peer.id)
+        self.registry.count_dropped("outbox-full", peer.id)
         return False
 
     def hold(
@@ -120,10 +120,10 @@ class Outgoing:
         if command == spec.FINAL and self._lost_a_part(peer, conversation):
             id, envelope = id_and_envelope(conversation)
             frames = encoding.refusal(envelope, id, spec.TOO_MANY, READS_TOO_SLOWLY)
-        room = 1 if command in OF_A_STREAM or command == spec.EVENT else 2
+        room = 1 if command in STREAM_COMMANDS or command == spec.EVENT else 2
         size = sum(map(len, frames))
         if self._full(outbox, size, room):
-            self.registry.drop("outbox-full", peer.id)
+            self.registry.count_dropped("outbox-full", peer.id)
             if command == spec.EVENT:
                 self.registry.counts.delivered -= 1
                 self.registry.counts.undelivered += 1

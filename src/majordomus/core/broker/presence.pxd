@@ -21,7 +21,7 @@ cdef class Presence:
     cdef public InstalledHooks hooks
     cdef public dict suspects
     cdef public list ended
-    cdef public double _judge_from
+    cdef public double _silence_counts_from
     cdef public bytes _welcome
     cdef public double _worker_interval
     cdef public double _client_interval
@@ -35,6 +35,6 @@ cdef class Presence:
     @cython.locals(worker=RegisteredWorker)
     cpdef double _expiry(self, Peer peer) except? -1
     @cython.locals(worker=RegisteredWorker, interval=double, last=double)
-    cpdef double _beat(self, Peer peer, double now) except? -1
+    cpdef double _heartbeat_if_due(self, Peer peer, double now) except? -1
     @cython.locals(worker=RegisteredWorker)
-    cpdef object beat(self, Peer peer, double now)
+    cpdef object send_heartbeat(self, Peer peer, double now)

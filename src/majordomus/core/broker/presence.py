@@ -57,7 +57,7 @@ class Presence:
         self.hooks = hooks
         self.suspects: dict[Peer, None] = {}
         self.ended: list[tuple[Peer, float]] = []
-        self._judge_from = -inf
+        self._silence_counts_from = -inf
         settings = registry.settings
         self._worker_interval = settings.worker_interval
         self._client_interval = settings.client_interval
@@ -73,7 +73,7 @@ class Presence:
 
     # ── met and forgotten ─────────────────────────────────────────────────────────────────────────
 
-    def meet(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
+    def add_peer(self, peer_id: bytes, dialect: Dialect, now: float) -> Peer | None:
         """The peer behind a routing id that is new to us; None when there is no room for one more
         (rule 4)."""
         registry = self.registry
@@ -85,7 +85,7 @@ class Presence:
             peer.identity, peer.user, peer.groups = identity, identity.user, identity.groups
             if registry.rights is not None:
                 peer.prefix = registry.rights.prefix(peer.groups)
-        self.events.met(peer)
+        self.events.add_peer(peer)
         self._arm(peer, now + registry.settings.client_idle)
         return peer
 
@@ -96,7 +96,7 @@ class Presence:
         registry = self.registry
         peer = registry.peers.get(peer_id)
         if peer is not None and not same(peer.identity, identity):
-            registry.drop("another-user", peer_id)
+            registry.count_dropped("another-user", peer_id)
             self.gone(peer, now)
             return False
         registry.identities[peer_id] = identity
@@ -114,10 +114,10 @@ class Presence:
         registry.identities.pop(peer_id, None)
         peer = registry.peers.get(peer_id)
         if peer is not None:
-            registry.tell("revoked", peer=peer_id, user=peer.identity.user)
+            registry.emit("revoked", peer=peer_id, user=peer.identity.user)
             self.forget(peer, REVOKED, now)
 
-    def greet(self, peer: Peer, interval: float, now: float) -> None:
+    def send_welcome(self, peer: Peer, interval: float, now: float) -> None:
         """WELCOME, and what a newcomer must know of a broker that drains."""
         message = encoding.welcome(peer.id, interval, self._welcome)
         self.outgoing.send(peer, message, spec.WELCOME, None, now)
@@ -134,7 +134,7 @@ class Presence:
         peer: Peer,
         why: str,
         now: float,
-        tell: bool = False,
+        notify: bool = False,
         reason: tuple[int, str] | tuple[int, str, str] = (0, ""),
     ) -> None:
         """`peer` is no more: its worker is lost, its requests are withdrawn, nothing is held for
@@ -146,12 +146,12 @@ class Presence:
         worker = peer.worker
         if worker is not None and peer.outbox is not None:
             for _, _, command, conversation in peer.outbox.messages:
-                self.retries.never_left(worker, command, conversation)
+                self.retries.note_unsent(worker, command, conversation)
         self.outgoing.empty(peer)
         was_present = peer.state is PRESENT
         peer.move("forget")
         registry.peers.pop(peer.id, None)
-        self.events.left(peer, now, for_good=why == REVOKED)
+        self.events.remove_peer(peer, now, for_good=why == REVOKED)
         if peer.timer is not None:
             peer.timer.pop(peer, None)
             peer.timer = None
@@ -161,8 +161,8 @@ class Presence:
         if worker is not None:
             self.lose(worker, why, now)
         elif was_present:
-            registry.tell("client-lost", peer=peer.id, why=why)
-        if tell:
+            registry.emit("client-lost", peer=peer.id, why=why)
+        if notify:
             dialect = worker.dialect if worker else MDP03
             message = encoding.disconnect(dialect, *reason)
             self.outgoing.send(peer, message, disconnect_tag(dialect), None, now)
@@ -172,8 +172,8 @@ class Presence:
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
-        self.retries.dismiss(worker, why, now)
-        self.registry.tell("worker-lost", worker=worker.id, services=names, why=why, held=held)
+        self.retries.worker_lost(worker, why, now)
+        self.registry.emit("worker-lost", worker=worker.id, services=names, why=why, held=held)
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
 
@@ -193,8 +193,8 @@ class Presence:
     def paused(self, now: float) -> None:
         """We did not run for a while: hear what has come meanwhile before anyone is judged (rule
         8)."""
-        self._judge_from = now + self._worker_interval
-        self.registry.tell("paused", until=self._judge_from)
+        self._silence_counts_from = now + self._worker_interval
+        self.registry.emit("paused", until=self._silence_counts_from)
 
     def tick(self, now: float) -> None:
         """Whatever the peers' timers cause."""
@@ -204,46 +204,46 @@ class Presence:
                 continue
             expiry = self._expiry(peer)
             if now < expiry:
-                self._arm(peer, min(expiry, self._beat(peer, now)))
-            elif now < self._judge_from:
-                self._arm(peer, self._judge_from)
+                self._arm(peer, min(expiry, self._heartbeat_if_due(peer, now)))
+            elif now < self._silence_counts_from:
+                self._arm(peer, self._silence_counts_from)
             elif peer.worker is None and peer.state is not PRESENT:
                 self.forget(peer, "idle", now)
             else:
-                self.forget(peer, "expired", now, tell=True)
+                self.forget(peer, "expired", now, notify=True)
 
     def _expiry(self, peer: Peer) -> float:
         """When the silence of `peer` has been too long."""
         worker = peer.worker
         if worker is None:
             if peer.state is PRESENT:
-                return peer.last_heard + self._client_interval * self._liveness
-            return inf if peer.open else peer.last_heard + self.registry.settings.client_idle
+                return peer.last_received + self._client_interval * self._liveness
+            return inf if peer.open else peer.last_received + self.registry.settings.client_idle
         if worker.dialect is DELPHI:
-            return peer.last_heard + spec.DELPHI_EXPIRY
+            return peer.last_received + spec.DELPHI_EXPIRY
         if worker.holding and worker.dialect is not MDP03:
             settings, name = self.registry.settings, worker.order[0].name.decode()
             return worker.busy_since + settings.busy_timeouts.get(name, settings.busy_timeout)
-        return peer.last_heard + self._worker_interval * self._liveness
+        return peer.last_received + self._worker_interval * self._liveness
 
-    def _beat(self, peer: Peer, now: float) -> float:
+    def _heartbeat_if_due(self, peer: Peer, now: float) -> float:
         """Send the HEARTBEAT that is due, if one is; returns when to look again."""
         worker = peer.worker
         if worker is None and peer.state is not PRESENT:
             return now + self.registry.settings.client_idle
         interval = self._interval(peer)
         delphi = worker is not None and worker.dialect is DELPHI
-        last = worker.last_beat_sent if worker is not None and delphi else peer.last_sent
+        last = worker.last_heartbeat if worker is not None and delphi else peer.last_sent
         if now < last + interval:
             return last + interval
-        self.beat(peer, now)
+        self.send_heartbeat(peer, now)
         return now + interval
 
-    def beat(self, peer: Peer, now: float) -> None:
+    def send_heartbeat(self, peer: Peer, now: float) -> None:
         """HEARTBEAT to a worker or to a client with presence."""
         worker = peer.worker
         if worker is not None:
-            worker.last_beat_sent = now
+            worker.last_heartbeat = now
         dialect = worker.dialect if worker is not None else MDP03
         command = spec.HEARTBEAT if dialect is MDP03 else LEGACY
         self.outgoing.send(peer, encoding.heartbeat(dialect), command, None, now)
@@ -268,7 +268,7 @@ class Presence:
         """
         self.outgoing.flush(peer, now)
         if peer.worker is not None or peer.state is PRESENT:
-            self.beat(peer, now)
+            self.send_heartbeat(peer, now)
         elif peer.dialect is MDP03:
             self.outgoing.send(peer, [encoding.HEARTBEAT_03], spec.HEARTBEAT, None, now)
         else:
@@ -283,7 +283,7 @@ class Presence:
             self.ended.append((peer, now))
 
     @property
-    def waits_for_silence(self) -> bool:
+    def awaits_empty_socket(self) -> bool:
         """Whether `socket_empty` has something to judge."""
         return bool(self.suspects or self.ended)
 
@@ -297,5 +297,5 @@ class Presence:
         if self.ended:
             ended, self.ended = self.ended, []
             for peer, when in ended:
-                if peer.last_heard <= when:
+                if peer.last_received <= when:
                     self.forget(peer, "connection lost", now)

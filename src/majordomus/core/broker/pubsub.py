@@ -59,7 +59,7 @@ class PubSub:
         registry = self.registry
         registry.counts.pushed += 1
         peer = self.handles.get(handle)
-        if peer is not None and hears(peer):
+        if peer is not None and receives_events(peer):
             self._deliver(peer, b"", body, flags, metadata, now)
             return None
         registry.counts.undelivered += 1
@@ -78,9 +78,9 @@ class PubSub:
         counts = self.registry.counts
         counts.published += 1
         delivered = 0
-        for listener in self.topics.match(topic):
-            peer = listener.peer
-            if peer is None or not hears(peer):
+        for subscriber in self.topics.match(topic):
+            peer = subscriber.peer
+            if peer is None or not receives_events(peer):
                 counts.undelivered += 1
             elif self._deliver(peer, topic, body, flags, metadata, now):
                 delivered += 1
@@ -96,24 +96,24 @@ class PubSub:
         client = worker.answered.get(handle) if worker.answered else None
         peer = self.handles.get(client) if client is not None else None
         if client is None or (peer is None and client not in self.away):
-            registry.drop("unasked-reply", worker.id)
+            registry.count_dropped("unasked-reply", worker.id)
             return
         registry.counts.pushed += 1
         if peer is not None and peer.dialect is DELPHI and handle == peer.own_handle:
             service = shown_name(peer.prefix, worker.order[0].name)
-            if not self.outgoing.has_room(peer, body):
+            if not self.outgoing.has_space(peer, body):
                 registry.counts.undelivered += 1
                 return
             registry.counts.delivered += 1
             message = CODECS[DELPHI].b2c_final(service, body)
             self.outgoing.send(peer, message, LEGACY, None, now)
-        elif peer is not None and hears(peer):
+        elif peer is not None and receives_events(peer):
             self._deliver(peer, b"", body, 0, b"", now)
         else:
             registry.counts.undelivered += 1
-            registry.drop("event-without-presence", worker.id, count_only=True)
+            registry.count_dropped("event-without-presence", worker.id, count_only=True)
 
-    def answered(self, worker: RegisteredWorker, handle: bytes, peer: Peer) -> None:
+    def remember_answered(self, worker: RegisteredWorker, handle: bytes, peer: Peer) -> None:
         """A Delphi `worker` has answered `peer`: from now on `handle` carries events."""
         known = worker.answered
         if known is None:
@@ -127,7 +127,7 @@ class PubSub:
     ) -> bool:
         """False when the peer's outbox has no room for an event (rule 9)."""
         counts = self.registry.counts
-        if not self.outgoing.has_room(peer, body):
+        if not self.outgoing.has_space(peer, body):
             counts.undelivered += 1
             return False
         counts.delivered += 1
@@ -154,38 +154,38 @@ class PubSub:
     def subscribe(self, peer: Peer, pattern: bytes) -> EventRefusal | None:
         """`peer` hears of `pattern`, in full, from now on, as long as it has presence."""
         settings = self.registry.settings
-        listener = peer.subscriber
-        if listener is not None and pattern in listener.patterns:
+        subscriber = peer.subscriber
+        if subscriber is not None and pattern in subscriber.patterns:
             return None
-        if listener is not None and len(listener.patterns) >= settings.max_client_topics:
-            had = len(listener.patterns)
+        if subscriber is not None and len(subscriber.patterns) >= settings.max_client_topics:
+            had = len(subscriber.patterns)
             return EventRefusal(spec.TOO_MANY, f"this client has {had} subscriptions already")
         if len(self.topics) >= settings.max_topics:
             had = len(self.topics)
             return EventRefusal(spec.TOO_MANY, f"this broker has {had} subscriptions already")
-        if listener is None:
-            listener = peer.subscriber = Subscriber(peer)
-        listener.patterns[pattern] = None
-        self.topics.add(pattern, listener)
+        if subscriber is None:
+            subscriber = peer.subscriber = Subscriber(peer)
+        subscriber.patterns[pattern] = None
+        self.topics.add(pattern, subscriber)
         return None
 
     def unsubscribe(self, peer: Peer, pattern: bytes) -> None:
         """`peer` does not hear of `pattern` any more; what it never subscribed to is no fault."""
-        listener = peer.subscriber
-        if listener is None or pattern not in listener.patterns:
+        subscriber = peer.subscriber
+        if subscriber is None or pattern not in subscriber.patterns:
             return
-        del listener.patterns[pattern]
-        self.topics.remove(pattern, listener)
-        if not listener.patterns and listener.key is None:
+        del subscriber.patterns[pattern]
+        self.topics.remove(pattern, subscriber)
+        if not subscriber.patterns and subscriber.key is None:
             peer.subscriber = None
 
     # ── peers come, return and go ─────────────────────────────────────────────────────────────────
 
-    def met(self, peer: Peer) -> None:
+    def add_peer(self, peer: Peer) -> None:
         """A new peer can be reached by its handle."""
         self.handles[peer.handle] = peer
 
-    def keep(self, peer: Peer, session: bytes, now: float) -> None:
+    def open_session(self, peer: Peer, session: bytes, now: float) -> None:
         """HELLO named a session: what belongs to it outlives the connection, and what was kept for
         it comes back. Another connection that had it loses it."""
         key = (peer.user, session)
@@ -195,19 +195,19 @@ class PubSub:
             kept = None
         if kept is not None:
             if kept is not mine:
-                self._return(kept, peer, now)
+                self._resume_session(kept, peer, now)
             return
         if mine is not None and mine.key is not None:
             del self.sessions[mine.key]
         elif len(self.sessions) >= self.registry.settings.max_sessions:
-            self.registry.drop("too-many-sessions", peer.id)
+            self.registry.count_dropped("too-many-sessions", peer.id)
             return
         if mine is None:
             mine = peer.subscriber = Subscriber(peer)
         mine.key, mine.handle = key, peer.handle
         self.sessions[key] = mine
 
-    def _return(self, kept: Subscriber, peer: Peer, now: float) -> None:
+    def _resume_session(self, kept: Subscriber, peer: Peer, now: float) -> None:
         """The client of `kept` is back, as `peer`."""
         before, mine = kept.peer, peer.subscriber
         if before is not None:
@@ -229,44 +229,44 @@ class PubSub:
         for pattern in patterns:
             self.subscribe(peer, pattern)
 
-    def left(self, peer: Peer, now: float, *, for_good: bool) -> None:
+    def remove_peer(self, peer: Peer, now: float, *, for_good: bool) -> None:
         """`peer` is known no more. What belongs to a session waits for it, unless it left
         `for_good`."""
         for handle in (peer.own_handle, peer.handle):
             if self.handles.get(handle) is peer:
                 del self.handles[handle]
-        listener, peer.subscriber = peer.subscriber, None
-        if listener is None:
+        subscriber, peer.subscriber = peer.subscriber, None
+        if subscriber is None:
             return
-        listener.peer = None
-        if listener.key is None or for_good:
-            self._discard(listener)
+        subscriber.peer = None
+        if subscriber.key is None or for_good:
+            self._discard(subscriber)
             return
-        listener.until = now + self.registry.settings.session_ttl
-        self.away[listener.handle] = listener
+        subscriber.until = now + self.registry.settings.session_ttl
+        self.away[subscriber.handle] = subscriber
 
     def next_deadline(self) -> float:
         """When the next session has waited long enough."""
-        for listener in self.away.values():
-            return listener.until
+        for subscriber in self.away.values():
+            return subscriber.until
         return inf
 
     def tick(self, now: float) -> None:
         """Sessions whose clients did not come back in time are forgotten."""
-        while self.away and (listener := next(iter(self.away.values()))).until <= now:
-            self._discard(listener)
+        while self.away and (subscriber := next(iter(self.away.values()))).until <= now:
+            self._discard(subscriber)
 
-    def _discard(self, listener: Subscriber) -> None:
-        """Free everything that is held for `listener`, whose peer does not know it any more."""
-        for pattern in listener.patterns:
-            self.topics.remove(pattern, listener)
-        listener.patterns.clear()
-        self.away.pop(listener.handle, None)
-        if listener.key is not None:
-            del self.sessions[listener.key]
-            listener.key = None
+    def _discard(self, subscriber: Subscriber) -> None:
+        """Free everything that is held for `subscriber`, whose peer does not know it any more."""
+        for pattern in subscriber.patterns:
+            self.topics.remove(pattern, subscriber)
+        subscriber.patterns.clear()
+        self.away.pop(subscriber.handle, None)
+        if subscriber.key is not None:
+            del self.sessions[subscriber.key]
+            subscriber.key = None
 
 
-def hears(peer: Peer) -> bool:
+def receives_events(peer: Peer) -> bool:
     """Whether EVENTs are sent to `peer`: it has presence, as a client or as a worker."""
     return peer.state is PRESENT or (peer.worker is not None and peer.worker.dialect is MDP03)

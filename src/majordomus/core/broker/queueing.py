@@ -72,7 +72,7 @@ class Queueing:
         None when no worker may have it now."""
         target = request.target
         if target is not None:
-            return target if target.has_room() else None
+            return target if target.has_free_slot() else None
         return request.service.strategy.choose(request)
 
     def _dispatch(self, request: AcceptedRequest, worker: RegisteredWorker, now: float) -> None:
@@ -89,7 +89,7 @@ class Queueing:
         """Dispatch waiting requests to `worker` as long as it has free slots (rule 6)."""
         if not self.registry.queued:
             return
-        while worker.has_room():
+        while worker.has_free_slot():
             request = self._next_for(worker)
             if request is None:
                 return
@@ -196,7 +196,7 @@ class Queueing:
         """Free the slots that `worker` will not give back itself, after `request` has ended there.
 
         A legacy worker that has not got `request` yet, because the stream of its client was still
-        open, has no trace of it. A Delphi worker need not answer: see `_make_room`.
+        open, has no trace of it. A Delphi worker need not answer: see `_free_oldest_slot`.
         """
         legacy = worker.dialect is not Dialect.MDP03
         if streamed and legacy and worker.is_undelivered(request.dispatch_id):
@@ -204,9 +204,9 @@ class Queueing:
             if self.dispatcher.release(worker, request.dispatch_id) is not None:
                 self.feed(worker, now)
         if worker.dialect is DELPHI:
-            self._make_room(worker, now)
+            self._free_oldest_slot(worker, now)
 
-    def _make_room(self, worker: RegisteredWorker, now: float) -> None:
+    def _free_oldest_slot(self, worker: RegisteredWorker, now: float) -> None:
         """Forget the oldest unanswered request of a Delphi worker that has no free slot.
 
         It need not answer what it gets (docs/spec/delphi.md), so its slots would never come back.
@@ -217,7 +217,7 @@ class Queueing:
         while request is not None and request.state in OPEN:
             request = request.newer
         if request is not None:
-            self.registry.drop("never-answered", worker.id)
+            self.registry.count_dropped("never-answered", worker.id)
             self.dispatcher.release(worker, request.dispatch_id)
             self.feed(worker, now)
 

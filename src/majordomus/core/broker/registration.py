@@ -28,14 +28,14 @@ TOO_LONG: Final = "the name of the service is too long with the prefix of its te
 class UnknownPeerError(Exception):
     """A peer spoke as what it is not known to be: it gets DISCONNECT and is forgotten.
 
-    ``told``: the status and the sentence that it gets with it, where there are any, and the name
+    ``notice``: the status and the sentence that it gets with it, where there are any, and the name
     of the service that is refused.
     """
 
     def __init__(self, reason: str, told: tuple[int, str, str] = (0, "", "")) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.told = told
+        self.notice = notice
 
 
 class Registration:
@@ -47,9 +47,9 @@ class Registration:
         presence: Presence,
         dispatcher: Dispatcher,
         queueing: Queueing,
-        authority: Authorization,
+        authorization: Authorization,
     ) -> None:
-        self.authority = authority
+        self.authorization = authorization
         self.registry = registry
         self.presence = presence
         self.dispatcher = dispatcher
@@ -68,7 +68,7 @@ class Registration:
         if called.startswith(RESERVED):
             told = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown
             raise UnknownPeerError("reserved-service-name", told)
-        refusal = self.authority.refuses(peer, peer, SERVE, called)
+        refusal = self.authorization.refuses(peer, peer, SERVE, called)
         if refusal is not None:
             raise UnknownPeerError("may-not-serve", (*refusal, shown))
         if worker is not None and name in worker.services:
@@ -95,16 +95,16 @@ class Registration:
         self.presence.watch(peer, now)
         return worker
 
-    def enrol(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+    def register(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
         service = self.registry.service(name)
         if service is None:
             raise UnknownPeerError("too-many-services")
-        self.registry.tell(
+        self.registry.emit(
             "worker-ready",
             worker=worker.id,
             service=name,
             capacity=worker.capacity,
             dialect=worker.dialect.value,
         )
-        self.dispatcher.enrol(worker, service)
+        self.dispatcher.add_worker(worker, service)
         self.queueing.feed(worker, now)

@@ -29,7 +29,7 @@ class Retries:
         self.queueing = queueing
         self.completion = completion
 
-    def dismiss(self, worker: RegisteredWorker, why: str, now: float) -> None:
+    def worker_lost(self, worker: RegisteredWorker, why: str, now: float) -> None:
         """`worker` is lost: what it held goes to another worker where that is allowed (rule 3)."""
         worker.move("lose")
         registry = self.registry
@@ -47,13 +47,13 @@ class Retries:
         for request in list(worker.reserved):
             self.completion.fail(request, spec.NOT_FOUND, TARGET_GONE, now)
         unsent = worker.undelivered or ()
-        again = [r for r in held if self._survives(r, r.dispatch_id in unsent, why, now)]
+        again = [r for r in held if self._may_retry(r, r.dispatch_id in unsent, why, now)]
         self.queueing.requeue(again, now)
         for service in services:
-            self._give_up_hopeless(service, now)
+            self._fail_unservable(service, now)
             registry.tidy(service)
 
-    def _give_up_hopeless(self, service: Service, now: float) -> None:
+    def _fail_unservable(self, service: Service, now: float) -> None:
         """The worker that left may have been the last, or the last that had not declined."""
         for request in [r for r in service.queue.front if self.queueing.rejected_by_all(r)]:
             self.queueing.fail_rejected(request, now)
@@ -62,7 +62,7 @@ class Retries:
                 text = no_worker_serves(self.registry, request.called, request.caller)
                 self.completion.fail(request, spec.UNAVAILABLE, text, now)
 
-    def _survives(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
+    def _may_retry(self, request: AcceptedRequest, undelivered: bool, why: str, now: float) -> bool:
         """Whether a request of a lost worker may be tried again; if not, its client gets 502."""
         if request.state not in AT_WORKER:
             return False
@@ -78,7 +78,7 @@ class Retries:
         )
         return False
 
-    def never_left(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
+    def note_unsent(self, worker: RegisteredWorker, command: int, conversation: object) -> None:
         """Note a send to `worker` that never left the broker. A handler cannot have run for a
         REQUEST of that kind, so it does not count as an attempt."""
         if command == spec.REQUEST and isinstance(conversation, int):

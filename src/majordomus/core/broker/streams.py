@@ -77,7 +77,7 @@ class RequestStream:
     def joined(self, body: list[Frame]) -> list[Frame]:
         """`body`, every part and the end: one request for a worker that knows no parts."""
         last = [self.final] if self.final is not None else []
-        return [*body, *(frame for piece in [*self.waiting, *last] for frame in piece.body)]
+        return [*body, *(frame for part in [*self.waiting, *last] for frame in part.body)]
 
 
 def stream_of(request: AcceptedRequest) -> RequestStream:
@@ -128,15 +128,15 @@ class Streams:
         if worker is not None and worker.dialect is MDP03:
             self._credit_worker(request, worker, parts, now)
 
-    def client_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
+    def client_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a client: what is held for its worker, if none has the request yet."""
         if request.state is REPLIED:
-            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
             return
         stream, worker = stream_of(request), request.worker
         added = min(parts, spec.MOST_CREDIT - stream.down)
         if added <= 0 or request.flags & spec.ONE_WAY:
-            self.registry.drop("idle-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("idle-credit", request.peer.id, count_only=True)
             return
         stream.down += added
         if worker is not None and request.state in AT_WORKER and worker.dialect is MDP03:
@@ -144,41 +144,41 @@ class Streams:
 
     # ── client → worker ───────────────────────────────────────────────────────────────────────────
 
-    def client_part(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
+    def client_part(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
         """PARTIAL of a client: passed on, or kept until a worker takes it."""
         stream = request.stream
         if stream is None or not stream.open:
-            self.registry.drop("late-part", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-part", request.peer.id, count_only=True)
             return
         if stream.up < 1:
             self.ends.fail(request, spec.TOO_MANY, OVERDRAWN_BY_CLIENT, now)
             return
         stream.up -= 1
-        stream.waiting.append(piece)
-        self._keep(request, stream, piece, now)
+        stream.waiting.append(part)
+        self._forward_or_hold(request, stream, part, now)
 
-    def client_final(self, request: AcceptedRequest, piece: StreamPart, now: float) -> None:
+    def client_final(self, request: AcceptedRequest, part: StreamPart, now: float) -> None:
         """FINAL of a client: its side is closed, the worker's is not."""
         stream = request.stream
         if stream is None or not stream.open:
-            self.registry.drop("late-part", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-part", request.peer.id, count_only=True)
             return
         stream.open = False
         stream.up = 0
-        stream.final = piece
+        stream.final = part
         stream.final_due = True
-        self._keep(request, stream, piece, now)
+        self._forward_or_hold(request, stream, part, now)
 
-    def worker_grants(self, request: AcceptedRequest, parts: int, now: float) -> None:
+    def worker_credit(self, request: AcceptedRequest, parts: int, now: float) -> None:
         """CREDIT of a worker: its client may send as much more, less what waits here already."""
         stream = request.stream
         if stream is None or request.state not in AT_WORKER or not (stream.open or stream.waiting):
-            self.registry.drop("late-credit", request.peer.id, count_only=True)
+            self.registry.count_dropped("late-credit", request.peer.id, count_only=True)
             return
         stream.room = min(stream.room + parts, spec.MOST_CREDIT)
-        self._pass_on(request, stream, now)
+        self._forward(request, stream, now)
         if stream.open:
-            self._grant(request, stream, stream.room - len(stream.waiting) - stream.up, now)
+            self._credit_client(request, stream, stream.room - len(stream.waiting) - stream.up, now)
 
     def dispatch(
         self, request: AcceptedRequest, stream: RequestStream, worker: RegisteredWorker, now: float
@@ -198,24 +198,24 @@ class Streams:
                 self._credit_worker(request, worker, added, now)
         else:
             worker.not_delivered(request.dispatch_id)
-        self._pass_on(request, stream, now)
+        self._forward(request, stream, now)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(
-        self, request: AcceptedRequest, stream: RequestStream, piece: StreamPart, now: float
+    def _forward_or_hold(
+        self, request: AcceptedRequest, stream: RequestStream, part: StreamPart, now: float
     ) -> None:
         """What came of the client goes on if it can. What has to wait counts toward the limits
         (rule 4)."""
-        stream.size += piece.size
-        stream.frames += len(piece.body)
+        stream.size += part.size
+        stream.frames += len(part.body)
         if request.queue is not None:
-            full = self._grow(request, request.queue, piece.size)
+            full = self._grow(request, request.queue, part.size)
         elif request.state is HELD and self.hooks.holding is not None:
-            full = self.hooks.holding.grow(request, piece.size)
+            full = self.hooks.holding.grow(request, part.size)
         else:
-            request.size += piece.size
-            if request.state in AT_WORKER and not self._pass_on(request, stream, now):
+            request.size += part.size
+            if request.state in AT_WORKER and not self._forward(request, stream, now):
                 return
             beyond = stream.size > self.settings.max_client_queue_bytes
             full = f"{stream.size} bytes of this stream wait already" if beyond else ""
@@ -237,7 +237,7 @@ class Streams:
             return f"{registry.queued_bytes} bytes wait at this broker already"
         return ""
 
-    def _pass_on(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
+    def _forward(self, request: AcceptedRequest, stream: RequestStream, now: float) -> bool:
         """Send the worker what it takes of what waits. False when that has ended the request."""
         worker = request.worker
         if worker is None:
@@ -246,14 +246,14 @@ class Streams:
             return self._join(request, stream, worker, now)
         waiting = stream.waiting
         while waiting and stream.room:
-            piece = waiting.popleft()
+            part = waiting.popleft()
             stream.room -= 1
-            stream.size -= piece.size
-            stream.frames -= len(piece.body)
-            request.size -= piece.size
+            stream.size -= part.size
+            stream.frames -= len(part.body)
+            request.size -= part.size
             request.move("part")
             self.registry.counts.parts += 1
-            message = encoding.part_to(request, piece)
+            message = encoding.part_to(request, part)
             self.outgoing.send(worker.peer, message, spec.PARTIAL, request.dispatch_id, now)
         if stream.final_due and not waiting and stream.final is not None:
             stream.final_due = False
@@ -273,7 +273,7 @@ class Streams:
             return False
         if stream.open:
             if stream.up <= STEP:
-                self._grant(request, stream, STEP, now)
+                self._credit_client(request, stream, STEP, now)
             return True
         worker.delivered(request.dispatch_id)
         stream.final_due = False
@@ -282,7 +282,7 @@ class Streams:
         self.outgoing.send(worker.peer, message, spec.REQUEST, request.dispatch_id, now)
         return True
 
-    def _grant(
+    def _credit_client(
         self, request: AcceptedRequest, stream: RequestStream, parts: int, now: float
     ) -> None:
         if parts > 0:

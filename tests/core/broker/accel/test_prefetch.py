@@ -293,7 +293,7 @@ def test_each_of_many_workers_has_its_turn(harness: BrokerHarness) -> None:
     workers = [b"worker-%03d" % n for n in range(SERVICES)]
     for worker in workers:
         harness.worker(worker, capacity=2)
-    harness.said()
+    harness.sent()
     for id in range(2 * SERVICES):
         harness.request(b"client-c", id + 1)
     assert [peer for peer, _ in harness.dispatched()] == 2 * workers

@@ -19,7 +19,7 @@ C, U, V, W = b"client-c", b"worker-u", b"worker-v", b"worker-w"
 
 def chosen(harness: BrokerHarness, requests: int) -> list[bytes]:
     """The workers that get the next requests."""
-    harness.said()
+    harness.sent()
     for _ in range(requests):
         harness.request(C, harness.counts.accepted + 1)
     return [peer for peer, _ in harness.dispatched()]
@@ -34,7 +34,7 @@ def asks(*rejected: RegisteredWorker, metadata: bytes = b"") -> AcceptedRequest:
     client = Peer(C, Dialect.MDP03, b"handle-c", 0.0)
     service = Service(b"echo", LeastOutstanding())
     flags = spec.METADATA if metadata else 0
-    request = AcceptedRequest().ask(
+    request = AcceptedRequest().fill(
         client, Dialect.MDP03, (), 1, 1, service, [], 0, flags, metadata, 0.0, 60.0
     )
     request.rejected = set(rejected) or None
@@ -71,7 +71,7 @@ def test_slots_of_requests_that_have_ended_are_outstanding_too(harness: BrokerHa
     harness.worker(U, capacity=9)
     harness.worker(V, capacity=9)
     chosen(harness, 1)
-    harness.say(C, spec.CANCEL, id=1)
+    harness.receive_03(C, spec.CANCEL, id=1)
     assert chosen(harness, 1) == [V]
     assert chosen(harness, 2) == [U, V]
 
@@ -88,9 +88,9 @@ def test_worker_that_leaves_or_drains_is_not_chosen(harness: BrokerHarness) -> N
     for worker in (U, V, W):
         harness.worker(worker, capacity=9)
     harness.leave(U)
-    harness.say(V, spec.CAPACITY, code=0)
+    harness.receive_03(V, spec.CAPACITY, code=0)
     assert chosen(harness, 2) == [W, W]
-    harness.say(V, spec.CAPACITY, code=9)
+    harness.receive_03(V, spec.CAPACITY, code=9)
     assert chosen(harness, 2) == [V, V]
 
 

@@ -238,9 +238,9 @@ def test_least_load_gives_to_the_least_loaded_host(make_harness: MakeHarness) ->
     harness = make_harness(balancing="least-load")
     for worker, load in ((U, 150), (V, 20), (W, 90)):
         harness.worker(worker, capacity=100)
-        harness.say(worker, spec.HEARTBEAT, code=load)
+        harness.receive_03(worker, spec.HEARTBEAT, code=load)
     assert chosen(harness, 3) == [V, V, V]
-    harness.say(V, spec.HEARTBEAT, code=200)
+    harness.receive_03(V, spec.HEARTBEAT, code=200)
     assert chosen(harness, 2) == [W, W]
 
 
@@ -250,10 +250,10 @@ def test_least_load_counts_what_a_worker_was_given_since_its_heartbeat(
     harness = make_harness(balancing="least-load")
     harness.worker(U, capacity=4)
     harness.worker(V, capacity=4)
-    harness.say(U, spec.HEARTBEAT, code=0)
-    harness.say(V, spec.HEARTBEAT, code=30)
+    harness.receive_03(U, spec.HEARTBEAT, code=0)
+    harness.receive_03(V, spec.HEARTBEAT, code=30)
     assert chosen(harness, 5) == [U, U, V, U, V]
-    harness.say(U, spec.HEARTBEAT, code=0)
+    harness.receive_03(U, spec.HEARTBEAT, code=0)
     assert chosen(harness, 1) == [U]
 
 
@@ -263,17 +263,17 @@ def test_least_load_takes_an_unknown_load_as_the_mean_of_the_others(
     harness = make_harness(balancing="least-load")
     for worker in (U, V, W):
         harness.worker(worker, capacity=16)
-    harness.say(U, spec.HEARTBEAT, code=100)
-    harness.say(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
-    harness.say(V, spec.HEARTBEAT, code=0)
+    harness.receive_03(U, spec.HEARTBEAT, code=100)
+    harness.receive_03(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
+    harness.receive_03(V, spec.HEARTBEAT, code=0)
     assert chosen(harness, 8) == [V] * 8
-    harness.say(V, spec.HEARTBEAT, code=70)
+    harness.receive_03(V, spec.HEARTBEAT, code=70)
     assert chosen(harness, 1) == [V]
-    harness.say(V, spec.HEARTBEAT, code=200)
+    harness.receive_03(V, spec.HEARTBEAT, code=200)
     assert chosen(harness, 2) == [U, U]
-    harness.say(U, spec.HEARTBEAT, code=400)
+    harness.receive_03(U, spec.HEARTBEAT, code=400)
     assert chosen(harness, 1) == [V]
-    harness.say(V, spec.HEARTBEAT, code=500)
+    harness.receive_03(V, spec.HEARTBEAT, code=500)
     assert chosen(harness, 1) == [U]
 
 
@@ -281,11 +281,11 @@ def test_least_load_hears_what_delphi_workers_tell(make_harness: MakeHarness) ->
     codec = LEGACY[Dialect.DELPHI]
     harness = make_harness(balancing="least-load")
     for worker, load in ((U, 1.5), (V, 0.4)):
-        harness.hear(worker, *codec.w2b_ready(b"echo"))
-        harness.hear(worker, *codec.w2b_heartbeat(b"echo", load))
-    harness.said()
+        harness.receive(worker, *codec.w2b_ready(b"echo"))
+        harness.receive(worker, *codec.w2b_heartbeat(b"echo", load))
+    harness.sent()
     harness.request(C, 1)
-    assert [peer for peer, *_ in harness.said()] == [V]
+    assert [peer for peer, *_ in harness.sent()] == [V]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -294,13 +294,13 @@ def test_worker_with_an_unreadable_load_is_never_chosen(
 ) -> None:
     codec = LEGACY[Dialect.DELPHI]
     harness = make_harness(balancing=name)
-    harness.hear(U, *codec.w2b_ready(b"echo"))
-    harness.hear(U, *codec.w2b_heartbeat(b"echo", spec.LOAD_UNREADABLE))
-    harness.said()
+    harness.receive(U, *codec.w2b_ready(b"echo"))
+    harness.receive(U, *codec.w2b_heartbeat(b"echo", spec.LOAD_UNREADABLE))
+    harness.sent()
     harness.request(C, 1)
-    assert harness.said() == []
-    harness.hear(U, *codec.w2b_heartbeat(b"echo", 0.1))
-    assert [peer for peer, *_ in harness.said()] == [U]
+    assert harness.sent() == []
+    harness.receive(U, *codec.w2b_heartbeat(b"echo", 0.1))
+    assert [peer for peer, *_ in harness.sent()] == [U]
 
 
 def test_mean_of_the_loads_is_that_of_the_workers_that_are_there() -> None:
@@ -367,7 +367,7 @@ def test_sticky_gives_one_key_to_one_worker(make_harness: MakeHarness) -> None:
     harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
         harness.worker(worker, capacity=500)
-    harness.said()
+    harness.sent()
     got: dict[int, set[bytes]] = {}
     for n in range(300):
         packed = metadata.pack({"key": f"user-{n % 30}"})
@@ -382,7 +382,7 @@ def test_sticky_goes_by_the_client_where_there_is_no_key(make_harness: MakeHarne
     harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
         harness.worker(worker, capacity=500)
-    harness.said()
+    harness.sent()
     got: dict[bytes, set[bytes]] = {}
     for n in range(60):
         client = b"client-%d" % (n % 20)
@@ -398,10 +398,10 @@ def test_sticky_tells_clients_behind_one_proxy_apart(make_harness: MakeHarness) 
     harness = make_harness(balancing="sticky")
     for worker in (U, V, W):
         harness.worker(worker, capacity=500)
-    harness.said()
+    harness.sent()
     for n in range(30):
         header = mdp03.pack(spec.REQUEST, id=1, service=b"echo")
-        harness.hear(b"proxy", b"client-%d" % n, header, b"x")
+        harness.receive(b"proxy", b"client-%d" % n, header, b"x")
     assert {peer for peer, _ in harness.dispatched()} == {U, V, W}
 
 
@@ -581,7 +581,7 @@ def test_strategy_that_names_a_worker_which_may_not_have_it_is_overruled(
     harness.worker(V, capacity=1)
     assert chosen(harness, 2) == [U, V]
     harness.worker(W, capacity=1)
-    harness.said()
+    harness.sent()
     harness.reject(U, number(1))
     assert harness.dispatched() == [(W, number(3))]
 
@@ -609,10 +609,12 @@ def test_weight_of_ready_counts_and_may_be_told_anew(make_harness: MakeHarness) 
     harness = make_harness()
     for worker, weight in ((U, 3), (V, 1)):
         packed = metadata.pack({"weight": weight})
-        harness.say(
+        harness.receive_03(
             worker, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed
         )
     assert Counter(chosen(harness, 40)) == {U: 30, V: 10}
     packed = metadata.pack({"weight": 1})
-    harness.say(U, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed)
+    harness.receive_03(
+        U, spec.READY, service=b"echo", code=99, flags=spec.METADATA, metadata=packed
+    )
     assert Counter(chosen(harness, 20)) == {V: 20}

@@ -26,44 +26,44 @@ def frames(*texts: str) -> list[bytes]:
 def is_ready(
     harness: BrokerHarness, worker: bytes, dialect: Dialect, service: bytes = b"echo"
 ) -> None:
-    harness.hear(worker, *LEGACY[dialect].w2b_ready(service))
-    harness.said()
+    harness.receive(worker, *LEGACY[dialect].w2b_ready(service))
+    harness.sent()
 
 
 # byte for byte, not by our codecs
 
 
 def test_mdp01_conversation_on_the_wire(harness: BrokerHarness) -> None:
-    harness.hear(W, b"", b"MDPW01", b"\x01", b"echo")
-    harness.hear(C, b"", b"MDPC01", b"echo", b"a", b"b")
-    assert harness.words() == [(W, b"", b"MDPW01", b"\x02", handle(2), b"", b"a", b"b")]
-    harness.hear(W, b"", b"MDPW01", b"\x03", handle(2), b"", b"c")
-    assert harness.words() == [(C, b"", b"MDPC01", b"echo", b"c")]
-    harness.hear(W, b"", b"MDPW01", b"\x05")
+    harness.receive(W, b"", b"MDPW01", b"\x01", b"echo")
+    harness.receive(C, b"", b"MDPC01", b"echo", b"a", b"b")
+    assert harness.messages() == [(W, b"", b"MDPW01", b"\x02", handle(2), b"", b"a", b"b")]
+    harness.receive(W, b"", b"MDPW01", b"\x03", handle(2), b"", b"c")
+    assert harness.messages() == [(C, b"", b"MDPC01", b"echo", b"c")]
+    harness.receive(W, b"", b"MDPW01", b"\x05")
     assert harness.machine.registry.workers == {}
 
 
 def test_mdp02_conversation_on_the_wire(harness: BrokerHarness) -> None:
-    harness.hear(W, b"MDPW02", b"\x01", b"echo")
-    harness.hear(C, b"MDPC02", b"\x01", b"echo", b"a")
-    assert harness.words() == [(W, b"MDPW02", b"\x02", handle(2), b"", b"a")]
-    harness.hear(W, b"MDPW02", b"\x03", handle(2), b"", b"part")
-    harness.hear(W, b"MDPW02", b"\x04", handle(2), b"", b"end")
-    assert harness.words() == [
+    harness.receive(W, b"MDPW02", b"\x01", b"echo")
+    harness.receive(C, b"MDPC02", b"\x01", b"echo", b"a")
+    assert harness.messages() == [(W, b"MDPW02", b"\x02", handle(2), b"", b"a")]
+    harness.receive(W, b"MDPW02", b"\x03", handle(2), b"", b"part")
+    harness.receive(W, b"MDPW02", b"\x04", handle(2), b"", b"end")
+    assert harness.messages() == [
         (C, b"MDPC02", b"\x02", b"echo", b"part"),
         (C, b"MDPC02", b"\x03", b"echo", b"end"),
     ]
-    harness.hear(W, b"MDPW02", b"\x06")
+    harness.receive(W, b"MDPW02", b"\x06")
     assert harness.machine.registry.workers == {}
 
 
 def test_delimited_mdp02_conversation_on_the_wire(harness: BrokerHarness) -> None:
-    harness.hear(W, b"", b"MDPW02", b"\x01", b"echo")
-    harness.hear(C, b"", b"MDPC02", b"\x02", b"echo", b"a")
-    assert harness.words() == [(W, b"", b"MDPW02", b"\x02", handle(2), b"", b"a")]
-    harness.hear(W, b"", b"MDPW02", b"\x03", handle(2), b"", b"part")
-    harness.hear(W, b"", b"MDPW02", b"\x04", handle(2), b"", b"end")
-    assert harness.words() == [
+    harness.receive(W, b"", b"MDPW02", b"\x01", b"echo")
+    harness.receive(C, b"", b"MDPC02", b"\x02", b"echo", b"a")
+    assert harness.messages() == [(W, b"", b"MDPW02", b"\x02", handle(2), b"", b"a")]
+    harness.receive(W, b"", b"MDPW02", b"\x03", handle(2), b"", b"part")
+    harness.receive(W, b"", b"MDPW02", b"\x04", handle(2), b"", b"end")
+    assert harness.messages() == [
         (C, b"", b"MDPC02", b"\x03", b"part"),
         (C, b"", b"MDPC02", b"\x04", b"end"),
     ]
@@ -72,21 +72,23 @@ def test_delimited_mdp02_conversation_on_the_wire(harness: BrokerHarness) -> Non
 def test_delphi_vectors_of_the_protocol_page(harness: BrokerHarness) -> None:
     """READY, its answer to a worker whose id is 00 68 B4 56 7 as text, a CALL and its REPLY."""
     worker = bytes.fromhex("0068b4567a")
-    harness.hear(worker, *frames("-", "01", "4d7953657276696365", "d39224de"))
+    harness.receive(worker, *frames("-", "01", "4d7953657276696365", "d39224de"))
     said = [b"", b"\x01", b"0068B4567A"]
-    assert harness.words() == [(worker, *said, delphi.digest(said))]
-    harness.hear(C, *frames("-", "05", "4d7953657276696365", "48656c6c6f20576f726c64", "255e0e2a"))
+    assert harness.messages() == [(worker, *said, delphi.digest(said))]
+    harness.receive(
+        C, *frames("-", "05", "4d7953657276696365", "48656c6c6f20576f726c64", "255e0e2a")
+    )
     asked = [b"", b"\x05", harness.handles[C], b"", b"Hello World"]
-    assert harness.words() == [(worker, *asked, delphi.digest(asked))]
+    assert harness.messages() == [(worker, *asked, delphi.digest(asked))]
     told = [b"", b"\x04", b"MyService", harness.handles[C], b"Hi"]
-    harness.hear(worker, *told, delphi.digest(told))
-    assert harness.words() == [(C, *frames("-", "05", "4d7953657276696365", "4869", "0f3e7b33"))]
+    harness.receive(worker, *told, delphi.digest(told))
+    assert harness.messages() == [(C, *frames("-", "05", "4d7953657276696365", "4869", "0f3e7b33"))]
     heartbeat = ("-", "02", "4d7953657276696365",
                  "302e343220302e333120302e323020312f33343520363738390a", "ca8b5550")  # fmt: skip
-    harness.hear(worker, *frames(*heartbeat))
+    harness.receive(worker, *frames(*heartbeat))
     assert harness.machine.registry.workers[worker].load == 0.42
     harness.pass_time(2.6)
-    assert harness.words() == [(worker, *frames("-", "02", "191f16ee"))]
+    assert harness.messages() == [(worker, *frames("-", "02", "191f16ee"))]
 
 
 # errors: silence, or one reply
@@ -95,10 +97,10 @@ def test_delphi_vectors_of_the_protocol_page(harness: BrokerHarness) -> None:
 @pytest.mark.parametrize("dialect", ALL)
 def test_failure_is_silence_and_counted(harness: BrokerHarness, dialect: Dialect) -> None:
     harness.worker(W)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.answer(W, number(2), b"ValueError", status=500)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert (harness.counts.failed, harness.counts.unanswered) == (1, 1)
 
 
@@ -110,15 +112,15 @@ def test_failure_is_one_reply_where_that_is_set(
     codec = LEGACY[dialect]
     harness.worker(W, capacity=9)
     for _ in range(4):
-        harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+        harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.answer(W, number(2), b"ValueError", b"more", status=500)
     harness.answer(W, number(4), status=418)
     harness.part(W, number(6), b"part")
     harness.leave(W)
     harness.pass_time(1.1)
     parts = [] if dialect in (Dialect.MDP01, Dialect.DELPHI) else [codec.b2c_partial]
-    assert harness.words() == [
+    assert harness.messages() == [
         (C, *codec.b2c_final(b"echo", [b"500", b"ValueError"])),
         (C, *codec.b2c_final(b"echo", [b"418", b""])),
         *((C, *write(b"echo", [b"part"])) for write in parts),
@@ -136,12 +138,12 @@ def test_legacy_client_behind_an_envelope_gets_it_back(
     harness = make_harness(legacy_errors="reply")
     codec, envelope = LEGACY[dialect], [b"\x01\x02", b"relay"]
     harness.worker(W)
-    harness.said()
+    harness.sent()
     for _ in range(2):
-        harness.hear(P, *envelope, *codec.c2b_request(b"echo", [b"x"]))
+        harness.receive(P, *envelope, *codec.c2b_request(b"echo", [b"x"]))
     harness.answer(W, number(2), b"y")
     harness.answer(W, number(4), b"no", status=500)
-    assert [word for word in harness.words() if word[0] == P] == [
+    assert [word for word in harness.messages() if word[0] == P] == [
         (P, *envelope, *codec.b2c_final(b"echo", [b"y"])),
         (P, *envelope, *codec.b2c_final(b"echo", [b"500", b"no"])),
     ]
@@ -152,8 +154,8 @@ def test_worker_behind_an_envelope_gets_disconnect(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(P, b"relay", *codec.w2b_ready(b"echo"))
-    assert harness.words() == [(P, b"relay", *codec.b2w_disconnect())]
+    harness.receive(P, b"relay", *codec.w2b_ready(b"echo"))
+    assert harness.messages() == [(P, b"relay", *codec.b2w_disconnect())]
     assert harness.machine.registry.workers == {}
     assert harness.counts.dropped == {"worker-behind-envelope": 1}
 
@@ -165,14 +167,14 @@ def test_worker_behind_an_envelope_gets_disconnect(
 def test_parts_are_joined_into_the_one_reply(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.part(W, number(2), b"a", b"b")
     harness.part(W, number(2))
     harness.part(W, number(2), b"c")
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.answer(W, number(2), b"d")
-    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"a", b"b", b"c", b"d"]))]
+    assert harness.messages() == [(C, *codec.b2c_final(b"echo", [b"a", b"b", b"c", b"d"]))]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.DELPHI])
@@ -182,23 +184,23 @@ def test_parts_of_what_then_failed_are_not_told(
     harness = make_harness(legacy_errors="reply")
     codec = LEGACY[dialect]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.part(W, number(2), b"a")
     harness.answer(W, number(2), b"no", status=500)
-    assert harness.words() == [(C, *codec.b2c_final(b"echo", [b"500", b"no"]))]
+    assert harness.messages() == [(C, *codec.b2c_final(b"echo", [b"500", b"no"]))]
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MDP02, Dialect.MDP02D])
 def test_clients_of_02_get_the_parts_as_they_come(harness: BrokerHarness, dialect: Dialect) -> None:
     codec = LEGACY[dialect]
     harness.worker(W)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"x"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"x"]))
+    harness.sent()
     harness.part(W, number(2), b"a", b"b")
     harness.part(W, number(2))
     harness.answer(W, number(2))
-    assert harness.words() == [
+    assert harness.messages() == [
         (C, *codec.b2c_partial(b"echo", [b"a", b"b"])),
         (C, *codec.b2c_partial(b"echo", [b""])),
         (C, *codec.b2c_final(b"echo", [b""])),
@@ -214,9 +216,9 @@ def test_rfc_worker_holds_one_request_at_a_time(harness: BrokerHarness, dialect:
     is_ready(harness, W, dialect)
     harness.request(C, 1, b"x")
     harness.request(C, 2, b"y")
-    assert harness.words() == [(W, *codec.b2w_request(handle(1), [b"x"]))]
-    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"a"]))
-    assert harness.words() == [
+    assert harness.messages() == [(W, *codec.b2w_request(handle(1), [b"x"]))]
+    harness.receive(W, *codec.w2b_final(b"echo", handle(1), [b"a"]))
+    assert harness.messages() == [
         final(C, 1, b"a", worker=W),
         (W, *codec.b2w_request(handle(2), [b"y"])),
     ]
@@ -230,12 +232,12 @@ def test_second_ready_gets_disconnect_and_the_work_is_queued_again(
     codec = LEGACY[dialect]
     is_ready(harness, W, dialect)
     harness.request(C, 1, b"x")
-    harness.said()
-    harness.hear(W, *codec.w2b_ready(service))
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.sent()
+    harness.receive(W, *codec.w2b_ready(service))
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     assert harness.counts.dropped == {"second-ready": 1}
     harness.worker(V)
-    assert [word[:2] for word in harness.words()] == [(V, "WELCOME"), (V, "REQUEST")]
+    assert [word[:2] for word in harness.messages()] == [(V, "WELCOME"), (V, "REQUEST")]
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -248,10 +250,10 @@ def test_commands_of_an_unknown_worker_get_disconnect_and_its_disconnect_does_no
         codec.w2b_final(b"echo", handle(1), [b"x"]),
     ]
     for command in commands:
-        harness.hear(W, *command)
-        assert harness.words() == [(W, *codec.b2w_disconnect())]
-    harness.hear(W, *codec.w2b_disconnect(b"echo"))
-    assert harness.words() == []
+        harness.receive(W, *command)
+        assert harness.messages() == [(W, *codec.b2w_disconnect())]
+    harness.receive(W, *codec.w2b_disconnect(b"echo"))
+    assert harness.messages() == []
     assert harness.counts.dropped == {"unknown-worker": 2}
 
 
@@ -260,8 +262,8 @@ def test_part_of_an_unknown_worker_gets_disconnect(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"x"]))
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.receive(W, *codec.w2b_partial(b"echo", handle(1), [b"x"]))
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -270,8 +272,8 @@ def test_worker_that_claims_a_name_of_the_management_gets_disconnect(
     harness: BrokerHarness, dialect: Dialect, name: bytes
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(W, *codec.w2b_ready(name))
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.receive(W, *codec.w2b_ready(name))
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     assert harness.machine.registry.workers == {}
     assert harness.counts.dropped == {"reserved-service-name": 1}
 
@@ -283,9 +285,9 @@ def test_disconnect_of_a_worker_queues_its_work_again(
     codec = LEGACY[dialect]
     is_ready(harness, W, dialect)
     harness.request(C, 1, b"x")
-    harness.said()
-    harness.hear(W, *codec.w2b_disconnect(b"echo"))
-    assert harness.words() == []
+    harness.sent()
+    harness.receive(W, *codec.w2b_disconnect(b"echo"))
+    assert harness.messages() == []
     is_ready(harness, V, dialect)
     assert harness.machine.registry.workers[V].held.keys() == {number(2)}
 
@@ -296,11 +298,11 @@ def test_rubbish_of_a_known_worker_gets_disconnect_in_its_dialect(
 ) -> None:
     codec = LEGACY[dialect]
     is_ready(harness, W, dialect)
-    harness.hear(W, b"hello")
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.receive(W, b"hello")
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     assert harness.counts.dropped == {"unrecognised": 1}
-    harness.hear(W, b"hello")
-    assert harness.words() == []
+    harness.receive(W, b"hello")
+    assert harness.messages() == []
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -308,11 +310,11 @@ def test_worker_that_changes_its_dialect_is_lost(harness: BrokerHarness, dialect
     codec = LEGACY[dialect]
     is_ready(harness, W, dialect)
     other = LEGACY[Dialect.MDP02 if dialect is not Dialect.MDP02 else Dialect.MDP01]
-    harness.hear(W, *other.w2b_heartbeat(b"echo", None))
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    harness.receive(W, *other.w2b_heartbeat(b"echo", None))
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     is_ready(harness, W, dialect)
     harness.worker(W)
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     assert harness.counts.dropped == {"unknown-worker": 1, "changed-dialect": 1}
 
 
@@ -320,18 +322,18 @@ def test_parts_of_an_02_worker_reach_an_03_client(harness: BrokerHarness) -> Non
     codec = LEGACY[Dialect.MDP02]
     is_ready(harness, W, Dialect.MDP02)
     harness.request(C, 1)
-    harness.said()
-    harness.hear(W, *codec.w2b_partial(b"echo", handle(1), [b"a"]))
-    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"b"]))
-    assert harness.words() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
+    harness.sent()
+    harness.receive(W, *codec.w2b_partial(b"echo", handle(1), [b"a"]))
+    harness.receive(W, *codec.w2b_final(b"echo", handle(1), [b"b"]))
+    assert harness.messages() == [partial(C, 1, b"a"), final(C, 1, b"b", worker=W)]
 
 
 def test_legacy_worker_gets_no_cancel(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.MDP02)
     harness.request(C, 1)
-    harness.said()
-    harness.say(C, spec.CANCEL, id=1)
-    assert harness.words() == [final(C, 1, b"cancelled by the client", status=499)]
+    harness.sent()
+    harness.receive_03(C, spec.CANCEL, id=1)
+    assert harness.messages() == [final(C, 1, b"cancelled by the client", status=499)]
 
 
 # Delphi
@@ -341,39 +343,41 @@ def test_delphi_worker_gets_any_number_of_requests_at_once(harness: BrokerHarnes
     is_ready(harness, W, Dialect.DELPHI)
     for id in range(1, 101):
         harness.request(C, id, b"x")
-    assert harness.words() == [(W, *DELPHI.b2w_request(handle(n), [b"x"])) for n in range(1, 101)]
+    assert harness.messages() == [
+        (W, *DELPHI.b2w_request(handle(n), [b"x"])) for n in range(1, 101)
+    ]
 
 
 def test_delphi_ready_for_the_same_service_is_answered_again(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     harness.request(C, 1, b"x")
-    harness.said()
-    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
-    assert harness.words() == [(W, *DELPHI.b2w_ready(W))]
-    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"y"]))
-    assert harness.words() == [final(C, 1, b"y", worker=W)]
+    harness.sent()
+    harness.receive(W, *DELPHI.w2b_ready(b"echo"))
+    assert harness.messages() == [(W, *DELPHI.b2w_ready(W))]
+    harness.receive(W, *DELPHI.w2b_final(b"echo", handle(1), [b"y"]))
+    assert harness.messages() == [final(C, 1, b"y", worker=W)]
 
 
 def test_delphi_ready_for_another_service_moves_the_worker(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     harness.request(C, 1, b"x")
     harness.request(C, 2, b"t", service=b"time")
-    harness.said()
-    harness.hear(W, *DELPHI.w2b_ready(b"time"))
-    assert harness.words() == [
+    harness.sent()
+    harness.receive(W, *DELPHI.w2b_ready(b"time"))
+    assert harness.messages() == [
         (W, *DELPHI.b2w_ready(W)),
         (W, *DELPHI.b2w_request(handle(2), [b"t"])),
     ]
-    harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [b"from before"]))
-    assert harness.words() == []
+    harness.receive(W, *DELPHI.w2b_final(b"echo", handle(1), [b"from before"]))
+    assert harness.messages() == []
     is_ready(harness, V, Dialect.DELPHI)
     assert harness.machine.registry.workers[V].held.keys() == {number(3)}
 
 
 def test_delphi_worker_that_moves_to_a_reserved_name_is_sent_off(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.DELPHI)
-    harness.hear(W, *DELPHI.w2b_ready(b"mmi.x"))
-    assert harness.words() == [(W, *DELPHI.b2w_disconnect())]
+    harness.receive(W, *DELPHI.w2b_ready(b"mmi.x"))
+    assert harness.messages() == [(W, *DELPHI.b2w_disconnect())]
     assert harness.machine.registry.workers == {}
 
 
@@ -382,10 +386,10 @@ def test_delphi_reply_that_carries_its_handle_first_is_the_final_and_later_ones_
 ) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     harness.request(C, 1, b"x")
-    harness.said()
+    harness.sent()
     for body in (b"first", b"later", b"later still"):
-        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
-    assert harness.words() == [final(C, 1, b"first", worker=W)]
+        harness.receive(W, *DELPHI.w2b_final(b"echo", handle(1), [body]))
+    assert harness.messages() == [final(C, 1, b"first", worker=W)]
     assert harness.counts.dropped == {"event-without-presence": 2}
 
 
@@ -394,11 +398,11 @@ def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(
 ) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     for body in (b"1", b"2"):
-        harness.hear(C, *DELPHI.c2b_request(b"echo", [body]))
-    harness.hear(D, *DELPHI.c2b_request(b"echo", [b"3"]))
+        harness.receive(C, *DELPHI.c2b_request(b"echo", [body]))
+    harness.receive(D, *DELPHI.c2b_request(b"echo", [b"3"]))
     harness.request(D, 7, b"4")
     address_c, address_d = harness.handles[C], harness.handles[D]
-    assert harness.words() == [
+    assert harness.messages() == [
         (W, *DELPHI.b2w_request(address_c, [b"1"])),
         (W, *DELPHI.b2w_request(address_c, [b"2"])),
         (W, *DELPHI.b2w_request(address_d, [b"3"])),
@@ -410,8 +414,8 @@ def test_reply_of_a_delphi_worker_answers_its_clients_oldest_unanswered_request(
         (handle(7), b"d"),
         (address_c, b"b"),
     ):
-        harness.hear(W, *DELPHI.w2b_final(b"echo", address, [body]))
-    assert harness.words() == [
+        harness.receive(W, *DELPHI.w2b_final(b"echo", address, [body]))
+    assert harness.messages() == [
         (D, *DELPHI.b2c_final(b"echo", [b"c"])),
         (C, *DELPHI.b2c_final(b"echo", [b"a"])),
         final(D, 7, b"d", worker=W),
@@ -423,11 +427,11 @@ def test_delphi_client_at_another_worker_has_a_handle_for_each_dispatch(
     harness: BrokerHarness,
 ) -> None:
     """Only a Delphi worker takes the handle for the client; here a second request may overtake."""
-    harness.hear(V, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
-    harness.hear(W, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
+    harness.receive(V, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
+    harness.receive(W, *LEGACY[Dialect.MDP02].w2b_ready(b"echo"))
     for body in (b"1", b"2"):
-        harness.hear(C, *DELPHI.c2b_request(b"echo", [body]))
-    assert harness.words() == [
+        harness.receive(C, *DELPHI.c2b_request(b"echo", [body]))
+    assert harness.messages() == [
         (V, *LEGACY[Dialect.MDP02].b2w_request(handle(2), [b"1"])),
         (W, *LEGACY[Dialect.MDP02].b2w_request(handle(4), [b"2"])),
     ]
@@ -436,18 +440,18 @@ def test_delphi_client_at_another_worker_has_a_handle_for_each_dispatch(
 def test_reply_without_the_delimiter_is_read_as_well(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     harness.request(C, 1, b"x")
-    harness.said()
+    harness.sent()
     told = [b"", b"\x04", b"echo", handle(1), b"y", b"z"]
-    harness.hear(W, *told, delphi.digest(told))
-    assert harness.words() == [final(C, 1, b"y", b"z", worker=W)]
+    harness.receive(W, *told, delphi.digest(told))
+    assert harness.messages() == [final(C, 1, b"y", b"z", worker=W)]
 
 
 def test_message_with_a_wrong_hash_is_dropped_and_nothing_more(harness: BrokerHarness) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     for message in (DELPHI.c2b_request(b"echo", [b"x"]), DELPHI.w2b_ready(b"time")):
-        harness.hear(W, *message[:-1], b"\x00\x00\x00\x01")
-        harness.hear(C, *message[:-1], b"\x00\x00\x00\x00")
-    assert harness.words() == []
+        harness.receive(W, *message[:-1], b"\x00\x00\x00\x01")
+        harness.receive(C, *message[:-1], b"\x00\x00\x00\x00")
+    assert harness.messages() == []
     assert harness.counts.dropped == {"wrong-hash": 4}
     assert set(harness.machine.registry.workers) == {W}
 
@@ -455,20 +459,20 @@ def test_message_with_a_wrong_hash_is_dropped_and_nothing_more(harness: BrokerHa
 def test_hash_of_0_is_accepted_where_that_is_set(make_harness: MakeHarness) -> None:
     harness = make_harness(delphi_unverified=True)
     harness.worker(W)
-    harness.said()
-    harness.hear(C, *DELPHI.c2b_request(b"echo", [b"x"])[:-1], b"\x00\x00\x00\x00")
-    harness.hear(C, *DELPHI.c2b_request(b"echo", [b"y"])[:-1], b"\x00\x00\x00\x01")
-    assert harness.words() == [harness.given(W, 2, C, b"x")]
+    harness.sent()
+    harness.receive(C, *DELPHI.c2b_request(b"echo", [b"x"])[:-1], b"\x00\x00\x00\x00")
+    harness.receive(C, *DELPHI.c2b_request(b"echo", [b"y"])[:-1], b"\x00\x00\x00\x01")
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x")]
     assert harness.counts.dropped == {"wrong-hash": 1}
 
 
 def test_hash_covers_the_frames_behind_an_envelope_alone(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
-    harness.hear(P, b"\x01\x00", *DELPHI.c2b_request(b"echo", [b"x"]))
-    assert harness.words() == [harness.given(W, 2, P, b"x")]
+    harness.sent()
+    harness.receive(P, b"\x01\x00", *DELPHI.c2b_request(b"echo", [b"x"]))
+    assert harness.messages() == [harness.request_to(W, 2, P, b"x")]
     harness.answer(W, number(2), b"y")
-    assert harness.words() == [(P, b"\x01\x00", *DELPHI.b2c_final(b"echo", [b"y"]))]
+    assert harness.messages() == [(P, b"\x01\x00", *DELPHI.b2c_final(b"echo", [b"y"]))]
 
 
 @pytest.mark.parametrize(
@@ -486,13 +490,13 @@ def test_load_of_a_delphi_worker_is_its_first_token(
 ) -> None:
     is_ready(harness, W, Dialect.DELPHI)
     said = [b"", b"\x02", b"echo", text]
-    harness.hear(W, *said, delphi.digest(said))
+    harness.receive(W, *said, delphi.digest(said))
     worker = harness.machine.registry.workers[W]
     assert worker.load == load
-    harness.hear(W, *DELPHI.w2b_heartbeat(b"echo", None))
+    harness.receive(W, *DELPHI.w2b_heartbeat(b"echo", None))
     assert worker.load == load
     harness.request(C, 1, b"x")
-    assert len(harness.words()) == (load != -1.0)
+    assert len(harness.messages()) == (load != -1.0)
 
 
 # one routing id, several dialects
@@ -500,14 +504,14 @@ def test_load_of_a_delphi_worker_is_its_first_token(
 
 def test_client_is_answered_in_the_dialect_of_each_request(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=9)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"x")
     for dialect in ALL:
-        harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
-    given = [word[2]["id"] for word in harness.words()]
+        harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    given = [word[2]["id"] for word in harness.messages()]
     for id in given:
         harness.answer(W, id, b"y")
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"y", worker=W),
         *((C, *LEGACY[dialect].b2c_final(b"echo", [b"y"])) for dialect in ALL),
     ]
@@ -517,19 +521,19 @@ def test_one_connection_may_be_a_legacy_worker_and_a_client(harness: BrokerHarne
     codec = LEGACY[Dialect.MDP01]
     is_ready(harness, W, Dialect.MDP01, b"time")
     harness.worker(V)
-    harness.said()
-    harness.hear(W, *codec.c2b_request(b"echo", [b"x"]))
-    assert harness.words() == [harness.given(V, 2, W, b"x")]
-    harness.hear(W, b"hello")
-    assert harness.words() == [cancel(V, 2), (W, *codec.b2w_disconnect())]
+    harness.sent()
+    harness.receive(W, *codec.c2b_request(b"echo", [b"x"]))
+    assert harness.messages() == [harness.request_to(V, 2, W, b"x")]
+    harness.receive(W, b"hello")
+    assert harness.messages() == [cancel(V, 2), (W, *codec.b2w_disconnect())]
 
 
 def test_answer_to_another_version_is_one_disconnect_at_a_limited_rate(
     harness: BrokerHarness,
 ) -> None:
     for _ in range(5):
-        harness.hear(C, b"MDP\x04" + bytes(18))
-    assert harness.said() == [
+        harness.receive(C, b"MDP\x04" + bytes(18))
+    assert harness.sent() == [
         (
             C,
             [
@@ -540,8 +544,8 @@ def test_answer_to_another_version_is_one_disconnect_at_a_limited_rate(
         )
     ]
     harness.pass_time(0.1)
-    harness.hear(D, b"MDP\x02")
-    assert [peer for peer, _ in harness.said()] == [D]
+    harness.receive(D, b"MDP\x02")
+    assert [peer for peer, _ in harness.sent()] == [D]
     assert harness.counts.dropped == {"unsupported-version": 6}
 
 
@@ -549,10 +553,10 @@ def test_known_worker_that_speaks_another_version_is_lost(harness: BrokerHarness
     harness.worker(W)
     harness.request(C, 1)
     harness.worker(V)
-    harness.said()
-    harness.hear(C, b"MDP\x04")
-    harness.hear(W, b"MDP\x04")
-    assert [word[:2] for word in harness.words()] == [
+    harness.sent()
+    harness.receive(C, b"MDP\x04")
+    harness.receive(W, b"MDP\x04")
+    assert [word[:2] for word in harness.messages()] == [
         (C, "DISCONNECT"),
         (V, "REQUEST"),
         (W, "DISCONNECT"),

@@ -34,16 +34,16 @@ def enveloped(command: int, *body: bytes, **fields: Any) -> list[bytes]:
 
 def test_call_of_the_vectors_on_the_wire(harness: BrokerHarness) -> None:
     worker = b"\x0a\x01"
-    harness.hear(worker, bytes.fromhex("4d44500301000008000000000000000000000000046563686f00"))
-    harness.said()
+    harness.receive(worker, bytes.fromhex("4d44500301000008000000000000000000000000046563686f00"))
+    harness.sent()
     ask = bytes.fromhex("4d44500302000000000000000000000100001388046563686f00")
-    harness.hear(C, ask, b"x")
-    (said,) = harness.said()
+    harness.receive(C, ask, b"x")
+    (said,) = harness.sent()
     header = bytes.fromhex("4d44500302000000800000000000000100001388046563686f10")
     assert said == (worker, [header + harness.handles[C], b"x"])
-    harness.hear(worker, bytes.fromhex("4d445003040000c88000000000000001000000000000"), b"y")
+    harness.receive(worker, bytes.fromhex("4d445003040000c88000000000000001000000000000"), b"y")
     told = bytes.fromhex("4d445003040000c800000000000000010000000000020a01")
-    assert harness.said() == [(C, [told, b"y"])]
+    assert harness.sent() == [(C, [told, b"y"])]
 
 
 # READY, WELCOME
@@ -53,10 +53,10 @@ def test_first_ready_is_answered_with_welcome_and_later_ones_are_not(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W, b"echo")
-    assert harness.words() == [welcome(W)]
+    assert harness.messages() == [welcome(W)]
     harness.worker(W, b"time")
     harness.worker(W, b"echo", capacity=3)
-    assert harness.words() == []
+    assert harness.messages() == []
     worker = harness.machine.registry.workers[W]
     assert (worker.capacity, list(worker.services)) == (3, [b"echo", b"time"])
 
@@ -64,19 +64,19 @@ def test_first_ready_is_answered_with_welcome_and_later_ones_are_not(
 def test_ready_for_a_known_service_updates_its_metadata(harness: BrokerHarness) -> None:
     for version in ("1", "2"):
         field = metadata.pack({"version": version})
-        harness.say(W, spec.READY, flags=1, code=1, service=b"echo", metadata=field)
+        harness.receive_03(W, spec.READY, flags=1, code=1, service=b"echo", metadata=field)
     assert harness.machine.registry.workers[W].metadata == {b"echo": field}
 
 
 def test_one_worker_serves_several_services_within_one_capacity(harness: BrokerHarness) -> None:
     harness.worker(W, b"echo")
     harness.worker(W, b"time")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, service=b"time")
     harness.request(C, 2, service=b"echo")
-    assert harness.words() == [harness.given(W, 1, C, service=b"time")]
+    assert harness.messages() == [harness.request_to(W, 1, C, service=b"time")]
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, 1, worker=W), harness.given(W, 2, C)]
+    assert harness.messages() == [final(C, 1, worker=W), harness.request_to(W, 2, C)]
 
 
 @pytest.mark.parametrize(
@@ -95,21 +95,21 @@ def test_ready_for_a_name_that_cannot_be_served_gets_disconnect(
     harness: BrokerHarness, name: bytes, reason: str, told: tuple[int, str, str]
 ) -> None:
     harness.worker(V)
-    harness.said()
+    harness.sent()
     for worker in (V, W):
         harness.worker(worker, name)
-        assert harness.words() == [disconnect(worker, *told)]
+        assert harness.messages() == [disconnect(worker, *told)]
     assert harness.counts.dropped == {reason: 2}
     assert harness.machine.registry.workers == {}
 
 
 def test_ready_without_capacity_is_malformed(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=0)
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.worker(W, capacity=0)
-    assert harness.words() == [disconnect(W)]
+    assert harness.messages() == [disconnect(W)]
     assert harness.counts.dropped == {"no-capacity": 2}
 
 
@@ -117,9 +117,10 @@ def test_ready_without_capacity_is_malformed(harness: BrokerHarness) -> None:
 def test_malformed_metadata_outside_a_request_are_dropped(
     harness: BrokerHarness, command: int
 ) -> None:
-    harness.say(W, command, flags=1, code=1 if command == spec.READY else 0, metadata=b"\xc1",
-              service=b"echo" if command == spec.READY else b"")  # fmt: skip
-    assert harness.words() == []
+    harness.receive_03(W, command, flags=1, metadata=b"\xc1",
+                       code=1 if command == spec.READY else 0,
+                       service=b"echo" if command == spec.READY else b"")  # fmt: skip
+    assert harness.messages() == []
     assert harness.counts.dropped == {"bad-metadata": 1}
 
 
@@ -128,27 +129,27 @@ def test_malformed_metadata_outside_a_request_are_dropped(
 
 def test_every_hello_is_answered_with_welcome(harness: BrokerHarness) -> None:
     for _ in range(2):
-        harness.say(C, spec.HELLO, flags=1, metadata=metadata.pack({"token": "t0"}))
-    assert harness.words() == [welcome(C, 30_000)] * 2
+        harness.receive_03(C, spec.HELLO, flags=1, metadata=metadata.pack({"token": "t0"}))
+    assert harness.messages() == [welcome(C, 30_000)] * 2
     assert [fact for fact, _ in harness.facts] == ["client-present"]
 
 
 def test_hello_of_a_worker_is_answered_with_the_workers_interval(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
-    harness.say(W, spec.HELLO)
-    assert harness.words() == [welcome(W, 2500)]
+    harness.sent()
+    harness.receive_03(W, spec.HELLO)
+    assert harness.messages() == [welcome(W, 2500)]
 
 
 def test_client_that_was_of_an_older_dialect_is_told_in_03_when_it_is_lost(
     harness: BrokerHarness,
 ) -> None:
-    harness.hear(C, *LEGACY[Dialect.MDP01].c2b_request(b"mmi.service", [b"x"]))
-    harness.say(C, spec.HELLO)
+    harness.receive(C, *LEGACY[Dialect.MDP01].c2b_request(b"mmi.service", [b"x"]))
+    harness.receive_03(C, spec.HELLO)
     harness.pass_time(61)
-    harness.said()
+    harness.sent()
     harness.pass_time(30)
-    assert harness.words() == [disconnect(C)]
+    assert harness.messages() == [disconnect(C)]
 
 
 # REQUEST
@@ -157,42 +158,42 @@ def test_client_that_was_of_an_older_dialect_is_told_in_03_when_it_is_lost(
 def test_resend_of_an_open_request_is_dropped_and_counted(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=2)
     harness.request(C, 1, b"x")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"x")
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.dropped == {"resend": 1}
     harness.answer(W, number(1), b"y")
-    assert harness.words() == [final(C, 1, b"y", worker=W)]
+    assert harness.messages() == [final(C, 1, b"y", worker=W)]
 
 
 def test_id_with_bit_63_is_the_brokers(harness: BrokerHarness) -> None:
     harness.request(C, number(1))
     text = b"bit 63 of an id is reserved for the broker"
-    assert harness.words() == [final(C, number(1), text, status=400)]
+    assert harness.messages() == [final(C, number(1), text, status=400)]
 
 
 def test_request_with_the_largest_id_is_served(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, spec.BROKER_ID_BIT - 1)
-    harness.said()
+    harness.sent()
     harness.answer(W, number(1))
-    assert harness.words() == [final(C, spec.BROKER_ID_BIT - 1, worker=W)]
+    assert harness.messages() == [final(C, spec.BROKER_ID_BIT - 1, worker=W)]
 
 
 def test_request_without_an_id_is_dropped_unless_it_is_one_way(harness: BrokerHarness) -> None:
     harness.request(C, 0)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.dropped == {"no-id": 1}
 
 
 def test_flags_and_metadata_of_the_sender_are_passed_on_unchanged(harness: BrokerHarness) -> None:
     """The map in another order and encoding than ours would be: 32-bit map, 32-bit float."""
     harness.worker(W)
-    harness.said()
+    harness.sent()
     field = b"\xdf\x00\x00\x00\x02\xa4type\xa1x\xa1f\xca\x3f\x80\x00\x00"
     flags = spec.METADATA | spec.ONCE
     harness.request(C, 1, b"x", flags=flags | spec.FAIL_FAST, metadata=field)
-    assert harness.words() == [harness.given(W, 1, C, b"x", flags=flags, metadata=field)]
+    assert harness.messages() == [harness.request_to(W, 1, C, b"x", flags=flags, metadata=field)]
 
 
 def test_metadata_of_an_answer_are_passed_on_and_its_other_flags_are_not(
@@ -200,13 +201,13 @@ def test_metadata_of_an_answer_are_passed_on_and_its_other_flags_are_not(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     field = metadata.pack({"type": "x"})
     flags = spec.METADATA | spec.MORE | spec.ONCE
     harness.part(W, number(1), b"a", flags=flags, metadata=field)
-    harness.say(W, spec.FINAL, b"b", id=number(1), code=200, flags=flags, metadata=field)
+    harness.receive_03(W, spec.FINAL, b"b", id=number(1), code=200, flags=flags, metadata=field)
     told = {"flags": spec.METADATA, "metadata": field}
-    assert harness.words() == [partial(C, 1, b"a", **told), final(C, 1, b"b", worker=W, **told)]
+    assert harness.messages() == [partial(C, 1, b"a", **told), final(C, 1, b"b", worker=W, **told)]
 
 
 @pytest.mark.parametrize("command", [spec.PARTIAL, spec.FINAL])
@@ -215,9 +216,9 @@ def test_malformed_metadata_of_an_answer_cost_the_worker_its_registration(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
-    harness.say(W, command, id=number(1), code=200, flags=1, metadata=b"\xc1")
-    assert harness.words() == [disconnect(W)]
+    harness.sent()
+    harness.receive_03(W, command, id=number(1), code=200, flags=1, metadata=b"\xc1")
+    assert harness.messages() == [disconnect(W)]
     assert (harness.counts.retried, harness.machine.registry.queued) == (1, 1)
 
 
@@ -240,10 +241,10 @@ def test_token_is_taken_out_of_a_request_and_the_rest_stays_byte_for_byte(
 ) -> None:
     field, rest = TOKENS[where]
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, flags=spec.METADATA, metadata=field)
     extra = {"flags": spec.METADATA, "metadata": rest} if rest else {}
-    assert harness.words() == [harness.given(W, 1, C, **extra)]
+    assert harness.messages() == [harness.request_to(W, 1, C, **extra)]
 
 
 def test_metadata_that_would_be_longer_if_they_were_written_anew_lose_their_token(
@@ -252,10 +253,10 @@ def test_metadata_that_would_be_longer_if_they_were_written_anew_lose_their_toke
     """Four-byte floats would become eight-byte ones, and the map more than 4 KiB."""
     floats = b"\xa1f\xdc\x03\x00" + b"\xca\x3f\x80\x00\x00" * 768
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(C, 1, flags=spec.METADATA, metadata=b"\x82" + floats + b"\xa5token\xa1t")
     extra = {"flags": spec.METADATA, "metadata": b"\x81" + floats}
-    assert harness.words() == [harness.given(W, 1, C, **extra)]
+    assert harness.messages() == [harness.request_to(W, 1, C, **extra)]
 
 
 def test_second_attempt_is_told_in_the_brokers_map_before_the_senders(
@@ -264,33 +265,36 @@ def test_second_attempt_is_told_in_the_brokers_map_before_the_senders(
     field = metadata.pack({"type": "x"})
     harness.worker(V)
     harness.request(C, 1, b"x", flags=spec.METADATA, metadata=field)
-    harness.said()
+    harness.sent()
     harness.leave(V)
     harness.worker(W)
     flags = spec.METADATA | spec.BROKER_METADATA
     both = metadata.pack({"attempt": 2}) + field
-    assert harness.words() == [welcome(W), harness.given(W, 2, C, b"x", flags=flags, metadata=both)]
+    assert harness.messages() == [
+        welcome(W),
+        harness.request_to(W, 2, C, b"x", flags=flags, metadata=both),
+    ]
 
 
 def test_handle_is_the_same_for_all_requests_of_a_client_and_no_one_elses(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W, capacity=9)
-    harness.said()
+    harness.sent()
     for client, id in ((C, 1), (C, 2), (D, 1)):
         harness.request(client, id)
-    addresses = [word[2]["address"] for word in harness.words()]
+    addresses = [word[2]["address"] for word in harness.messages()]
     assert addresses == [harness.handles[C], harness.handles[C], harness.handles[D]]
     assert harness.handles[C] != harness.handles[D]
 
 
 def test_one_connection_may_be_client_and_worker_at_once(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.request(W, 1, b"to myself")
-    assert harness.words() == [harness.given(W, 1, W, b"to myself")]
+    assert harness.messages() == [harness.request_to(W, 1, W, b"to myself")]
     harness.answer(W, number(1), b"from myself")
-    assert harness.words() == [final(W, 1, b"from myself", worker=W)]
+    assert harness.messages() == [final(W, 1, b"from myself", worker=W)]
 
 
 # DISCONNECT, CAPACITY
@@ -298,33 +302,33 @@ def test_one_connection_may_be_client_and_worker_at_once(harness: BrokerHarness)
 
 def test_disconnect_is_not_answered(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.say(C, spec.HELLO)
-    harness.said()
+    harness.receive_03(C, spec.HELLO)
+    harness.sent()
     for peer in (W, C, D):
         harness.leave(peer)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert (harness.machine.registry.peers, harness.counts.dropped) == ({}, {})
 
 
 def test_broker_that_drains_tells_all_who_have_a_word_for_it(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"echo"))
-    harness.say(C, spec.HELLO)
+    harness.receive(V, *LEGACY[Dialect.MDP01].w2b_ready(b"echo"))
+    harness.receive_03(C, spec.HELLO)
     harness.request(D, 1)
-    harness.said()
+    harness.sent()
     harness.machine.drain(harness.now)
     assert not harness.machine.drained
     harness.turn()
     capacity = ("CAPACITY", {}, [])
-    assert harness.words() == [(W, *capacity), (C, *capacity)]
+    assert harness.messages() == [(W, *capacity), (C, *capacity)]
 
 
 def test_newcomers_are_told_that_the_broker_drains(harness: BrokerHarness) -> None:
     harness.machine.drain(harness.now)
     harness.worker(W)
-    harness.say(C, spec.HELLO)
+    harness.receive_03(C, spec.HELLO)
     capacity = ("CAPACITY", {}, [])
-    assert harness.words() == [welcome(W), (W, *capacity), welcome(C, 30_000), (C, *capacity)]
+    assert harness.messages() == [welcome(W), (W, *capacity), welcome(C, 30_000), (C, *capacity)]
 
 
 def test_open_conversations_go_on_while_the_broker_drains(harness: BrokerHarness) -> None:
@@ -333,10 +337,10 @@ def test_open_conversations_go_on_while_the_broker_drains(harness: BrokerHarness
     harness.request(C, 2, b"y")
     harness.machine.drain(harness.now)
     harness.turn()
-    harness.said()
+    harness.sent()
     harness.answer(W, number(1))
     harness.answer(W, number(2))
-    assert [word[1] for word in harness.words()] == ["FINAL", "REQUEST", "FINAL"]
+    assert [word[1] for word in harness.messages()] == ["FINAL", "REQUEST", "FINAL"]
     assert harness.machine.drained
 
 
@@ -344,13 +348,13 @@ def test_close_disconnects_workers_and_present_clients_each_in_its_dialect(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)
-    harness.hear(V, *LEGACY[Dialect.MDP01].w2b_ready(b"echo"))
-    harness.say(C, spec.HELLO)
+    harness.receive(V, *LEGACY[Dialect.MDP01].w2b_ready(b"echo"))
+    harness.receive_03(C, spec.HELLO)
     harness.request(D, 1, service=b"mmi.service")
-    harness.said()
+    harness.sent()
     harness.machine.close(harness.now)
     harness.turn()
-    assert harness.words() == [
+    assert harness.messages() == [
         disconnect(W),
         (V, *LEGACY[Dialect.MDP01].b2w_disconnect()),
         disconnect(C),
@@ -364,19 +368,19 @@ def test_close_disconnects_workers_and_present_clients_each_in_its_dialect(
 def test_unknown_command_is_answered_501_if_it_has_an_id_and_counted(
     harness: BrokerHarness, command: int
 ) -> None:
-    harness.say(C, command, id=5)
-    harness.say(C, command)
+    harness.receive_03(C, command, id=5)
+    harness.receive_03(C, command)
     text = b"not implemented: command %d" % command
-    assert harness.words() == [final(C, 5, text, status=501)]
+    assert harness.messages() == [final(C, 5, text, status=501)]
     assert harness.counts.dropped == {"unknown-command": 2}
 
 
 def test_welcome_is_not_for_a_broker(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     for peer in (C, W):
-        harness.say(peer, spec.WELCOME, id=5)
-    assert harness.words() == [disconnect(W)]
+        harness.receive_03(peer, spec.WELCOME, id=5)
+    assert harness.messages() == [disconnect(W)]
     assert harness.counts.dropped == {"wrong-direction": 2}
 
 
@@ -389,13 +393,13 @@ def test_broker_metadata_of_a_peer_are_a_forgery_in_any_command(
 ) -> None:
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     forged = {"flags": spec.BROKER_METADATA, "metadata": metadata.pack({"user": "root"})}
     fields = {"code": 1, "service": b"echo", **forged}
-    harness.say(D, command, **fields)
-    assert harness.words() == []
-    harness.say(W, command, id=number(1), **fields)
-    assert harness.words() == [disconnect(W)]
+    harness.receive_03(D, command, **fields)
+    assert harness.messages() == []
+    harness.receive_03(W, command, id=number(1), **fields)
+    assert harness.messages() == [disconnect(W)]
     assert harness.counts.dropped == {"forged-metadata": 2}
 
 
@@ -408,10 +412,10 @@ def test_critical_flag_is_answered_501_and_nothing_else_happens(
 ) -> None:
     """ "Whoever does not know what it means answers 501." """
     fields = {"flags": spec.CRITICAL, "code": 1, "service": b"echo"}
-    harness.say(D, command, id=5, **fields)
-    harness.say(D, command, **fields)
+    harness.receive_03(D, command, id=5, **fields)
+    harness.receive_03(D, command, **fields)
     text = b"not implemented: a flag that this broker does not know"
-    assert harness.words() == [final(D, 5, text, status=501)]
+    assert harness.messages() == [final(D, 5, text, status=501)]
     assert harness.counts.dropped == {"critical-flag": 2}
     assert set(harness.machine.registry.workers) == set()
 
@@ -423,11 +427,11 @@ def test_reply_that_nobody_understands_fails_its_request(
     harness.worker(W)
     harness.request(C, 1)
     harness.request(C, 2)
-    harness.said()
-    harness.say(W, command, b"?", id=number(1), code=200, flags=spec.CRITICAL)
+    harness.sent()
+    harness.receive_03(W, command, b"?", id=number(1), code=200, flags=spec.CRITICAL)
     text = b"not implemented: a flag that this broker does not know"
-    next_one = [harness.given(W, 2, C)] if command != spec.PARTIAL else []
-    assert harness.words() == [cancel(W, 1), final(C, 1, text, status=501), *next_one]
+    next_one = [harness.request_to(W, 2, C)] if command != spec.PARTIAL else []
+    assert harness.messages() == [cancel(W, 1), final(C, 1, text, status=501), *next_one]
 
 
 @pytest.mark.parametrize("command", [spec.CANCEL, 99])
@@ -435,21 +439,21 @@ def test_command_that_is_not_understood_ends_the_conversation_that_it_names(
     harness: BrokerHarness, command: int
 ) -> None:
     harness.request(C, 1)
-    harness.say(C, command, id=1, flags=spec.CRITICAL)
+    harness.receive_03(C, command, id=1, flags=spec.CRITICAL)
     text = b"not implemented: a flag that this broker does not know"
-    assert harness.words() == [final(C, 1, text, status=501)]
+    assert harness.messages() == [final(C, 1, text, status=501)]
     assert harness.machine.drained
 
 
 def test_fields_that_a_command_does_not_use_are_ignored(harness: BrokerHarness) -> None:
     used_by_none = {"ttl": 77, "address": b"abc"}
-    harness.say(W, spec.READY, service=b"echo", code=1, id=9, **used_by_none)
-    harness.say(W, spec.HEARTBEAT, code=7, id=9, service=b"time", **used_by_none)
+    harness.receive_03(W, spec.READY, service=b"echo", code=1, id=9, **used_by_none)
+    harness.receive_03(W, spec.HEARTBEAT, code=7, id=9, service=b"time", **used_by_none)
     harness.request(C, 1, b"x", code=404)
-    harness.say(W, spec.FINAL, b"y", id=number(1), code=200, service=b"time", **used_by_none)
-    assert harness.words() == [
+    harness.receive_03(W, spec.FINAL, b"y", id=number(1), code=200, service=b"time", **used_by_none)
+    assert harness.messages() == [
         welcome(W),
-        harness.given(W, 1, C, b"x"),
+        harness.request_to(W, 1, C, b"x"),
         final(C, 1, b"y", worker=W),
     ]
 
@@ -475,19 +479,19 @@ def test_fields_that_a_command_does_not_use_are_ignored(harness: BrokerHarness) 
 def test_rubbish_is_counted_by_reason_and_costs_a_worker_its_registration(
     harness: BrokerHarness, frames: list[bytes], reason: str
 ) -> None:
-    harness.hear(C, *frames)
-    assert harness.words() == []
+    harness.receive(C, *frames)
+    assert harness.messages() == []
     assert harness.machine.registry.peers == {}
     harness.worker(W)
-    harness.said()
-    harness.hear(W, *frames)
-    assert harness.words() == [disconnect(W)]
+    harness.sent()
+    harness.receive(W, *frames)
+    assert harness.messages() == [disconnect(W)]
     assert harness.counts.dropped == {reason: 2}
 
 
 def test_rubbish_cannot_flood_the_observers(harness: BrokerHarness) -> None:
     for _ in range(1000):
-        harness.hear(C, b"hello")
+        harness.receive(C, b"hello")
     assert [data["times"] for _, data in harness.facts] == [2**n for n in range(10)]
 
 
@@ -496,12 +500,12 @@ def test_rubbish_cannot_flood_the_observers(harness: BrokerHarness) -> None:
 
 def test_request_behind_an_envelope_is_answered_behind_it(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
-    harness.hear(P, *enveloped(spec.REQUEST, b"x", id=1, service=b"echo"))
-    assert harness.words() == [harness.given(W, 1, P, b"x")]
+    harness.sent()
+    harness.receive(P, *enveloped(spec.REQUEST, b"x", id=1, service=b"echo"))
+    assert harness.messages() == [harness.request_to(W, 1, P, b"x")]
     harness.part(W, number(1), b"a")
     harness.answer(W, number(1), b"b")
-    said = harness.said()
+    said = harness.sent()
     assert [(peer, frames[:2]) for peer, frames in said] == [(P, [b"\x00req", b""])] * 2
     assert [read_03(frames[2:]) for _, frames in said] == [
         partial(P, 1, b"a")[1:],
@@ -511,12 +515,12 @@ def test_request_behind_an_envelope_is_answered_behind_it(harness: BrokerHarness
 
 def test_clients_behind_one_routing_id_may_have_the_same_ids(harness: BrokerHarness) -> None:
     harness.worker(W, capacity=2)
-    harness.said()
+    harness.sent()
     for envelope in (b"a", b"b"):
-        harness.hear(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), envelope)
-    harness.hear(P, b"a", mdp03.pack(spec.CANCEL, id=1))
+        harness.receive(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), envelope)
+    harness.receive(P, b"a", mdp03.pack(spec.CANCEL, id=1))
     harness.answer(W, number(2), b"to b")
-    words = harness.said()
+    words = harness.sent()
     assert [(peer, frames[0]) for peer, frames in words] == [
         (W, words[0][1][0]),
         (W, words[1][1][0]),
@@ -528,8 +532,8 @@ def test_clients_behind_one_routing_id_may_have_the_same_ids(harness: BrokerHarn
 
 
 def test_refusal_goes_behind_the_envelope_of_what_is_refused(harness: BrokerHarness) -> None:
-    harness.hear(P, *enveloped(spec.REQUEST, id=1, service=b"echo", flags=spec.FAIL_FAST))
-    ((peer, frames),) = harness.said()
+    harness.receive(P, *enveloped(spec.REQUEST, id=1, service=b"echo", flags=spec.FAIL_FAST))
+    ((peer, frames),) = harness.sent()
     assert (peer, frames[:2], read_03(frames[2:])[1]) == (
         P,
         [b"\x00req", b""],
@@ -539,8 +543,8 @@ def test_refusal_goes_behind_the_envelope_of_what_is_refused(harness: BrokerHarn
 
 @pytest.mark.parametrize("command", [spec.HELLO, spec.SUBSCRIBE, spec.UNSUBSCRIBE, spec.EVENT])
 def test_presence_behind_an_envelope_is_answered_501(harness: BrokerHarness, command: int) -> None:
-    harness.hear(P, *enveloped(command, id=4))
-    ((peer, frames),) = harness.said()
+    harness.receive(P, *enveloped(command, id=4))
+    ((peer, frames),) = harness.sent()
     assert (peer, frames[:2], read_03(frames[2:])[1]) == (
         P,
         [b"\x00req", b""],
@@ -555,8 +559,8 @@ def test_presence_behind_an_envelope_is_answered_501(harness: BrokerHarness, com
 def test_worker_behind_an_envelope_gets_disconnect_behind_it(
     harness: BrokerHarness, command: int
 ) -> None:
-    harness.hear(P, *enveloped(command, code=1, service=b"echo"))
-    ((peer, frames),) = harness.said()
+    harness.receive(P, *enveloped(command, code=1, service=b"echo"))
+    ((peer, frames),) = harness.sent()
     assert (peer, frames[:2], read_03(frames[2:])) == (
         P,
         [b"\x00req", b""],
@@ -567,11 +571,11 @@ def test_worker_behind_an_envelope_gets_disconnect_behind_it(
 
 def test_longest_envelope_is_served(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     envelope = [b"%d" % n * 100 for n in range(8)]
-    harness.hear(P, *envelope, b"", mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
+    harness.receive(P, *envelope, b"", mdp03.pack(spec.REQUEST, id=1, service=b"echo"))
     harness.answer(W, number(1), b"y")
-    assert harness.said()[1] == (
+    assert harness.sent()[1] == (
         P,
         [*envelope, b"", mdp03.pack(spec.FINAL, code=200, id=1, address=W), b"y"],
     )

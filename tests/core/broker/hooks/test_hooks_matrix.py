@@ -25,7 +25,7 @@ C, W, W2 = b"client-c", b"worker-w", b"worker-2"
 
 HAPPENS: dict[str, Callable[[BrokerHarness], object]] = {
     "nothing": lambda harness: None,
-    "its client cancels": lambda harness: harness.say(C, spec.CANCEL, id=1),
+    "its client cancels": lambda harness: harness.receive_03(C, spec.CANCEL, id=1),
     "its deadline passes": lambda harness: harness.pass_time(61.0),
     "its client leaves": lambda harness: harness.leave(C),
     "its worker is lost": lambda harness: harness.leave(W),
@@ -52,7 +52,7 @@ def test_request_has_one_outcome(
         harness.worker(W2, b"other")
         harness.request(C, 1, b"x", flags=flags)
         if flags & spec.MORE:
-            harness.say(C, spec.PARTIAL, b"p", id=1)
+            harness.receive_03(C, spec.PARTIAL, b"p", id=1)
         if where == "on_reply":
             (number,) = harness.machine.registry.workers[W].held
             harness.answer(W, number, b"answer")

@@ -35,15 +35,15 @@ def at_worker_v(harness: BrokerHarness, **fields: object) -> None:
     harness.worker(V)
     harness.request(C, 1, b"x", **fields)
     harness.worker(W)
-    harness.said()
+    harness.sent()
 
 
 def test_request_of_a_worker_that_leaves_goes_to_another(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.leave(V)
-    assert harness.words() == [harness.given(W, 2, C, b"x", **second())]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x", **second())]
     harness.answer(W, number(2), b"y")
-    assert harness.words() == [final(C, 1, b"y", worker=W)]
+    assert harness.messages() == [final(C, 1, b"y", worker=W)]
     assert (harness.counts.retried, harness.counts.dispatched) == (1, 2)
 
 
@@ -52,10 +52,10 @@ def test_request_of_a_worker_that_is_silent_goes_to_another(harness: BrokerHarne
     for _ in range(3):
         harness.pass_time(2.4)
         harness.heartbeat(W)
-    harness.said()
+    harness.sent()
     harness.pass_time(0.5)
-    assert harness.words() == [
-        harness.given(W, 2, C, b"x", ttl=52492, **second()),
+    assert harness.messages() == [
+        harness.request_to(W, 2, C, b"x", ttl=52492, **second()),
         disconnect(V),
     ]
 
@@ -63,7 +63,7 @@ def test_request_of_a_worker_that_is_silent_goes_to_another(harness: BrokerHarne
 def test_request_of_a_worker_whose_connection_ends_goes_to_another(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.lose_connection(V)
-    assert harness.words() == [harness.given(W, 2, C, b"x", **second())]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x", **second())]
 
 
 def test_requests_of_a_lost_worker_go_to_the_front_in_their_order(harness: BrokerHarness) -> None:
@@ -71,15 +71,15 @@ def test_requests_of_a_lost_worker_go_to_the_front_in_their_order(harness: Broke
     for id in (1, 2, 3):
         harness.request(C, id, b"%d" % id)
     harness.request(D, 1, b"d")
-    harness.said()
+    harness.sent()
     harness.leave(V)
     harness.worker(W, capacity=4)
-    assert harness.words() == [
+    assert harness.messages() == [
         welcome(W),
-        harness.given(W, 3, C, b"1", **second()),
-        harness.given(W, 4, C, b"2", **second()),
-        harness.given(W, 5, C, b"3"),
-        harness.given(W, 6, D, b"d"),
+        harness.request_to(W, 3, C, b"1", **second()),
+        harness.request_to(W, 4, C, b"2", **second()),
+        harness.request_to(W, 5, C, b"3"),
+        harness.request_to(W, 6, D, b"d"),
     ]
 
 
@@ -88,9 +88,9 @@ def test_request_that_lost_three_workers_fails(harness: BrokerHarness) -> None:
     for n in (1, 2, 3):
         harness.worker(W)
         extra = second(n) if n > 1 else {}
-        assert harness.words() == [welcome(W), harness.given(W, n, C, b"x", **extra)]
+        assert harness.messages() == [welcome(W), harness.request_to(W, n, C, b"x", **extra)]
         harness.leave(W)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"worker lost (left) at attempt 3", status=502),
     ]
     assert (harness.counts.retried, harness.counts.failed) == (2, 1)
@@ -100,14 +100,14 @@ def test_max_attempts_is_a_setting(make_harness: MakeHarness) -> None:
     harness = make_harness(max_attempts=1)
     at_worker_v(harness)
     harness.leave(V)
-    assert harness.words() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
+    assert harness.messages() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
 
 
 def test_stream_of_a_lost_worker_is_not_tried_again(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.part(V, number(1), b"part")
     harness.leave(V)
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"part"),
         final(C, 1, b"worker lost (left) at attempt 1", status=502),
     ]
@@ -117,7 +117,7 @@ def test_one_way_stream_of_a_lost_worker_is_not_tried_again_either(harness: Brok
     at_worker_v(harness, flags=spec.ONE_WAY)
     harness.part(V, number(1), b"part")
     harness.leave(V)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert harness.counts.failed == 1
 
 
@@ -126,37 +126,37 @@ def test_joined_parts_of_a_lost_worker_are_not_tried_again(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     harness.worker(V)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
     harness.worker(W)
     harness.part(V, number(2), b"part")
-    harness.said()
+    harness.sent()
     harness.leave(V)
-    assert harness.words() == []
+    assert harness.messages() == []
     assert (harness.counts.failed, harness.counts.unanswered) == (1, 1)
 
 
 def test_once_request_of_a_lost_worker_is_not_tried_again(harness: BrokerHarness) -> None:
     at_worker_v(harness, flags=spec.ONCE)
     harness.leave(V)
-    assert harness.words() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
+    assert harness.messages() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
 
 
 def test_worker_that_rejects_gets_no_second_try(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.reject(V, number(1))
-    assert harness.words() == [harness.given(W, 2, C, b"x")]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x")]
     harness.leave(W)
     harness.pass_time(0)
-    assert harness.words() == [final(C, 1, b"every worker of 'echo' declined", status=503)]
+    assert harness.messages() == [final(C, 1, b"every worker of 'echo' declined", status=503)]
 
 
 def test_reject_is_allowed_under_once_and_does_not_count(make_harness: MakeHarness) -> None:
     harness = make_harness(max_attempts=1)
     at_worker_v(harness, flags=spec.ONCE)
     harness.reject(V, number(1))
-    assert harness.words() == [harness.given(W, 2, C, b"x", flags=spec.ONCE)]
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x", flags=spec.ONCE)]
     harness.answer(W, number(2), b"y")
-    assert harness.words() == [final(C, 1, b"y", worker=W)]
+    assert harness.messages() == [final(C, 1, b"y", worker=W)]
     assert harness.counts.rejected == 1
 
 
@@ -164,8 +164,8 @@ def test_request_that_every_worker_rejects_is_answered_503(harness: BrokerHarnes
     at_worker_v(harness)
     harness.reject(V, number(1))
     harness.reject(W, number(2))
-    assert harness.words() == [
-        harness.given(W, 2, C, b"x"),
+    assert harness.messages() == [
+        harness.request_to(W, 2, C, b"x"),
         final(C, 1, b"every worker of 'echo' declined", status=503),
     ]
 
@@ -178,10 +178,10 @@ def test_request_that_waits_for_the_one_willing_worker_fails_when_that_one_leave
     harness.request(C, 1, b"at v")
     harness.request(D, 1, b"at w")
     harness.reject(V, number(1))
-    harness.said()
+    harness.sent()
     harness.leave(W)
-    assert harness.words() == [
-        harness.given(V, 3, D, b"at w", **second()),
+    assert harness.messages() == [
+        harness.request_to(V, 3, D, b"at w", **second()),
         final(C, 1, b"every worker of 'echo' declined", status=503),
     ]
 
@@ -193,14 +193,14 @@ def test_request_that_all_declined_waits_when_none_of_them_is_left(harness: Brok
     harness.request(D, 1, b"at w", flags=spec.ONE_WAY)
     harness.reject(V, number(1))
     harness.leave(V)
-    harness.said()
+    harness.sent()
     harness.leave(W)
     harness.worker(U, capacity=2)
-    assert harness.words() == [
+    assert harness.messages() == [
         welcome(U),
-        harness.given(U, 3, D, b"at w", flags=spec.BROKER_METADATA | spec.ONE_WAY,
+        harness.request_to(U, 3, D, b"at w", flags=spec.BROKER_METADATA | spec.ONE_WAY,
                     metadata=metadata.pack({"attempt": 2})),
-        harness.given(U, 4, C, b"at v"),
+        harness.request_to(U, 4, C, b"at v"),
     ]  # fmt: skip
 
 
@@ -212,11 +212,11 @@ def test_worker_that_declined_all_that_came_back_still_gets_what_is_new(
     harness.request(C, 1, b"at v")
     harness.request(C, 2, b"at w")
     harness.reject(V, number(1))
-    harness.said()
+    harness.sent()
     harness.request(D, 1, b"new")
-    assert harness.words() == [harness.given(V, 3, D, b"new")]
+    assert harness.messages() == [harness.request_to(V, 3, D, b"new")]
     harness.answer(W, number(2), b"y")
-    assert harness.words() == [final(C, 2, b"y", worker=W), harness.given(W, 4, C, b"at v")]
+    assert harness.messages() == [final(C, 2, b"y", worker=W), harness.request_to(W, 4, C, b"at v")]
 
 
 def test_worker_that_declined_what_waits_at_one_service_still_serves_its_others(
@@ -232,11 +232,11 @@ def test_worker_that_declined_what_waits_at_one_service_still_serves_its_others(
     for id in (2, 3):
         harness.request(D, id, service=b"date")
     harness.request(C, 2, b"wanted", service=b"time")
-    harness.said()
+    harness.sent()
     harness.answer(V, number(3))
-    assert harness.words() == [
+    assert harness.messages() == [
         final(D, 2, worker=V),
-        harness.given(V, 5, C, b"wanted", service=b"time"),
+        harness.request_to(V, 5, C, b"wanted", service=b"time"),
     ]
 
 
@@ -247,16 +247,16 @@ def test_new_worker_gets_first_what_others_declined(harness: BrokerHarness) -> N
     harness.request(C, 2, b"y")
     harness.request(D, 1, b"z")
     harness.reject(V, number(1))
-    harness.said()
+    harness.sent()
     harness.worker(U)
-    assert harness.words() == [welcome(U), harness.given(U, 4, C, b"x")]
+    assert harness.messages() == [welcome(U), harness.request_to(U, 4, C, b"x")]
 
 
 def test_reject_after_a_part_is_answered_502(harness: BrokerHarness) -> None:
     at_worker_v(harness)
     harness.part(V, number(1), b"part")
     harness.reject(V, number(1))
-    assert harness.words() == [
+    assert harness.messages() == [
         partial(C, 1, b"part"),
         final(C, 1, b"the worker declined after parts had passed", status=502),
     ]
@@ -266,10 +266,10 @@ def test_reject_of_a_cancelled_request_only_frees_the_slot(harness: BrokerHarnes
     harness.worker(V)
     harness.request(C, 1)
     harness.request(C, 2, b"next")
-    harness.say(C, spec.CANCEL, id=1)
-    harness.said()
+    harness.receive_03(C, spec.CANCEL, id=1)
+    harness.sent()
     harness.reject(V, number(1))
-    assert harness.words() == [harness.given(V, 2, C, b"next")]
+    assert harness.messages() == [harness.request_to(V, 2, C, b"next")]
 
 
 def test_request_that_never_left_the_broker_does_not_count_as_an_attempt(
@@ -281,7 +281,10 @@ def test_request_that_never_left_the_broker_does_not_count_as_an_attempt(
     harness.unreachable.add(V)
     harness.request(C, 1, b"x", flags=spec.ONCE)
     harness.worker(W)
-    assert harness.words()[1:] == [welcome(W), harness.given(W, 2, C, b"x", flags=spec.ONCE)]
+    assert harness.messages()[1:] == [
+        welcome(W),
+        harness.request_to(W, 2, C, b"x", flags=spec.ONCE),
+    ]
 
 
 def test_part_of_a_request_that_never_left_is_a_lie_and_the_request_is_not_tried_again(
@@ -294,7 +297,7 @@ def test_part_of_a_request_that_never_left_is_a_lie_and_the_request_is_not_tried
     harness.request(C, 1, b"x")
     harness.machine.receive(V, [mdp03.pack(spec.PARTIAL, id=number(1)), b"lie"], harness.now)
     harness.turn()
-    assert harness.words()[1:] == [
+    assert harness.messages()[1:] == [
         partial(C, 1, b"lie"),
         final(C, 1, b"worker lost (connection lost) at attempt 1", status=502),
     ]
@@ -308,11 +311,14 @@ def test_request_that_waited_in_the_outbox_of_a_lost_worker_never_left(
     harness.request(C, 1, b"left", flags=spec.ONCE)
     harness.full.add(V)
     harness.request(C, 2, b"did not", flags=spec.ONCE)
-    harness.said()
+    harness.sent()
     harness.leave(V)
-    assert harness.words() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
+    assert harness.messages() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
     harness.worker(W)
-    assert harness.words() == [welcome(W), harness.given(W, 3, C, b"did not", flags=spec.ONCE)]
+    assert harness.messages() == [
+        welcome(W),
+        harness.request_to(W, 3, C, b"did not", flags=spec.ONCE),
+    ]
 
 
 def test_of_several_dispatches_behind_one_delphi_handle_only_the_refused_never_left(
@@ -321,28 +327,28 @@ def test_of_several_dispatches_behind_one_delphi_handle_only_the_refused_never_l
     """To a Delphi worker the handle stands for the Delphi client: it is the same for both."""
     harness = make_harness(max_attempts=1)
     codec = LEGACY[Dialect.DELPHI]
-    harness.hear(V, *codec.w2b_ready(b"echo"))
-    harness.hear(C, *codec.c2b_request(b"echo", [b"left"]))
+    harness.receive(V, *codec.w2b_ready(b"echo"))
+    harness.receive(C, *codec.c2b_request(b"echo", [b"left"]))
     harness.unreachable.add(V)
-    harness.hear(C, *codec.c2b_request(b"echo", [b"did not"]))
-    harness.said()
+    harness.receive(C, *codec.c2b_request(b"echo", [b"did not"]))
+    harness.sent()
     harness.turn()
     assert (harness.counts.failed, harness.counts.retried) == (1, 1)
     harness.worker(W)
-    assert harness.words() == [welcome(W), harness.given(W, 5, C, b"did not", ttl=60000)]
+    assert harness.messages() == [welcome(W), harness.request_to(W, 5, C, b"did not", ttl=60000)]
 
 
 def test_body_that_looks_like_a_handle_is_not_taken_for_one(make_harness: MakeHarness) -> None:
     """The body of the second request is the handle of the first."""
     harness = make_harness(max_attempts=1)
     codec = LEGACY[Dialect.DELPHI]
-    harness.hear(V, *codec.w2b_ready(b"echo"))
+    harness.receive(V, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"ran, perhaps")
     harness.unreachable.add(V)
     harness.request(C, 2, handle(1))
-    harness.said()
+    harness.sent()
     harness.turn()
-    assert harness.words() == [
+    assert harness.messages() == [
         final(C, 1, b"worker lost (connection lost) at attempt 1", status=502)
     ]
 
@@ -351,9 +357,9 @@ def test_request_for_one_worker_alone_fails_with_that_worker(harness: BrokerHarn
     harness.worker(V)
     harness.worker(W)
     harness.request(C, 1, b"x", address=V)
-    harness.said()
+    harness.sent()
     harness.leave(V)
-    assert harness.words() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
+    assert harness.messages() == [final(C, 1, b"worker lost (left) at attempt 1", status=502)]
 
 
 def test_request_that_waits_for_one_worker_alone_is_answered_404_when_it_leaves(
@@ -363,9 +369,9 @@ def test_request_that_waits_for_one_worker_alone_is_answered_404_when_it_leaves(
     harness.worker(W)
     harness.request(D, 1, b"first", address=V)
     harness.request(C, 1, b"waits", address=V)
-    harness.said()
+    harness.sent()
     harness.leave(V)
-    assert harness.words() == [
+    assert harness.messages() == [
         final(
             C, 1, b"the requested worker is gone; call again without naming a worker", status=404
         ),
@@ -377,15 +383,15 @@ def test_request_that_its_only_worker_rejects_is_answered_503(harness: BrokerHar
     harness.worker(V)
     harness.worker(W)
     harness.request(C, 1, b"x", address=V)
-    harness.said()
+    harness.sent()
     harness.reject(V, number(1))
-    assert harness.words() == [final(C, 1, b"every worker of 'echo' declined", status=503)]
+    assert harness.messages() == [final(C, 1, b"every worker of 'echo' declined", status=503)]
 
 
 def test_worker_that_sends_rubbish_is_lost_and_its_request_goes_on(harness: BrokerHarness) -> None:
     at_worker_v(harness)
-    harness.hear(V, b"MDP\x03\x05", b"truncated")
-    assert harness.words() == [harness.given(W, 2, C, b"x", **second()), disconnect(V)]
+    harness.receive(V, b"MDP\x03\x05", b"truncated")
+    assert harness.messages() == [harness.request_to(W, 2, C, b"x", **second()), disconnect(V)]
     assert harness.counts.dropped == {"truncated-header": 1}
 
 
@@ -396,7 +402,7 @@ def test_request_whose_deadline_has_passed_is_not_given_to_another_worker(
     harness.now += 1.0
     harness.leave(V)
     text = b"'echo' did not answer within 1 s; it was at a worker"
-    assert harness.words() == [final(C, 1, text, status=408)]
+    assert harness.messages() == [final(C, 1, text, status=408)]
 
 
 def test_lost_worker_is_told_to_the_observers(harness: BrokerHarness) -> None:
@@ -406,4 +412,4 @@ def test_lost_worker_is_told_to_the_observers(harness: BrokerHarness) -> None:
     assert harness.facts == [
         ("worker-lost", {"worker": V, "services": [b"echo"], "why": "left", "held": 1})
     ]
-    assert heartbeat(V) not in harness.words()
+    assert heartbeat(V) not in harness.messages()

@@ -13,7 +13,7 @@ def served_in_order(harness: BrokerHarness, worker: bytes = W) -> list[bytes]:
     """Bodies in the order in which `worker`, which takes one at a time, gets them."""
     bodies: list[bytes] = []
     while True:
-        given = [word for word in harness.words() if word[:2] == (worker, "REQUEST")]
+        given = [word for word in harness.messages() if word[:2] == (worker, "REQUEST")]
         if not given:
             return bodies
         bodies += [word[3][0] for word in given]
@@ -37,10 +37,10 @@ def test_client_that_asks_again_waits_behind_those_that_wait(harness: BrokerHarn
     harness.worker(W)
     ask_many(harness, A, b"a1", b"a2")
     ask_many(harness, B, b"b1")
-    harness.said()
+    harness.sent()
     harness.answer(W, number(1))
     harness.request(A, 3, b"a3")
-    given = harness.words()
+    given = harness.messages()
     assert [word[3] for word in given if word[1] == "REQUEST"] == [[b"a2"]]
     harness.answer(W, number(2))
     assert served_in_order(harness) == [b"b1", b"a3"]
@@ -49,7 +49,9 @@ def test_client_that_asks_again_waits_behind_those_that_wait(harness: BrokerHarn
 def test_envelopes_behind_one_routing_id_share_its_one_turn(harness: BrokerHarness) -> None:
     ask_many(harness, A, b"a1", b"a2")
     for envelope in (b"x", b"y", b"z"):
-        harness.hear(P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), b"p" + envelope)
+        harness.receive(
+            P, envelope, mdp03.pack(spec.REQUEST, id=1, service=b"echo"), b"p" + envelope
+        )
     harness.worker(W)
     assert served_in_order(harness) == [b"a1", b"px", b"a2", b"py", b"pz"]
 
@@ -67,7 +69,7 @@ def test_requests_that_came_back_go_before_all_turns(harness: BrokerHarness) -> 
 def test_client_that_cancels_leaves_its_turn_to_its_next_request(harness: BrokerHarness) -> None:
     ask_many(harness, A, b"a1", b"a2")
     ask_many(harness, B, b"b1")
-    harness.say(A, spec.CANCEL, id=1)
+    harness.receive_03(A, spec.CANCEL, id=1)
     harness.worker(W)
     assert served_in_order(harness) == [b"a2", b"b1"]
 
@@ -80,7 +82,7 @@ def test_late_client_waits_at_most_one_turn_more_than_there_are_clients(
     clients = [b"early-%d" % n for n in range(7)]
     for client in clients:
         ask_many(harness, client, *(b"%s/%d" % (client, n) for n in range(200)))
-    harness.said()
+    harness.sent()
     harness.request(b"late", 1, b"late")
     harness.answer(W, number(1))
     turns = served_in_order(harness).index(b"late") + 1

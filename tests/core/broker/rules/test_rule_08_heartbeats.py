@@ -41,21 +41,21 @@ def lost(harness: BrokerHarness) -> list[tuple[object, object]]:
 
 def test_silent_worker_is_lost_after_three_intervals_and_told(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.pass_time(7.49)
-    assert harness.words() == [heartbeat(W), heartbeat(W)]
+    assert harness.messages() == [heartbeat(W), heartbeat(W)]
     harness.pass_time(0.02)
-    assert harness.words() == [disconnect(W)]
+    assert harness.messages() == [disconnect(W)]
     assert lost(harness) == [(W, "expired")]
 
 
 def test_worker_that_heartbeats_stays(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     for _ in range(8):
         harness.pass_time(2.5)
         harness.heartbeat(W)
-    assert set(map(str, harness.words())) == {str(heartbeat(W))}
+    assert set(map(str, harness.messages())) == {str(heartbeat(W))}
     assert lost(harness) == []
 
 
@@ -66,7 +66,7 @@ def test_any_message_of_a_worker_is_a_heartbeat(harness: BrokerHarness, command:
     harness.worker(W)
     for _ in range(4):
         harness.pass_time(5)
-        harness.say(W, command, id=number(9) if command != spec.REQUEST else 1, code=1,
+        harness.receive_03(W, command, id=number(9) if command != spec.REQUEST else 1, code=1,
                   service=b"echo")  # fmt: skip
     assert lost(harness) == []
 
@@ -75,38 +75,38 @@ def test_worker_gets_a_heartbeat_only_when_nothing_else_was_sent_for_an_interval
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W, capacity=9)
-    harness.said()
+    harness.sent()
     harness.pass_time(2)
     harness.request(C, 1)
     harness.heartbeat(W)
     harness.pass_time(2.4)
-    assert [word[1] for word in harness.words()] == ["REQUEST"]
+    assert [word[1] for word in harness.messages()] == ["REQUEST"]
     harness.pass_time(0.2)
-    assert harness.words() == [heartbeat(W)]
+    assert harness.messages() == [heartbeat(W)]
 
 
 def test_heartbeat_is_never_answered(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.heartbeat(W, W, W)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_load_of_a_heartbeat_is_kept_and_0xffff_is_unknown(harness: BrokerHarness) -> None:
     harness.worker(W)
     worker = harness.machine.registry.workers[W]
-    harness.say(W, spec.HEARTBEAT, code=42)
+    harness.receive_03(W, spec.HEARTBEAT, code=42)
     assert worker.load == 0.42
-    harness.say(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
+    harness.receive_03(W, spec.HEARTBEAT, code=spec.LOAD_UNKNOWN)
     assert worker.load is None
 
 
 def test_interval_and_liveness_are_settings(make_harness: MakeHarness) -> None:
     harness = make_harness(worker_interval=1.0, liveness=2)
     harness.worker(W)
-    assert harness.words() == [welcome(W, 1000, liveness=2)]
+    assert harness.messages() == [welcome(W, 1000, liveness=2)]
     harness.pass_time(2.1)
-    assert harness.words() == [heartbeat(W), disconnect(W)]
+    assert harness.messages() == [heartbeat(W), disconnect(W)]
 
 
 # Clients
@@ -115,17 +115,17 @@ def test_interval_and_liveness_are_settings(make_harness: MakeHarness) -> None:
 def test_client_with_presence_gets_heartbeats_and_is_lost_when_it_is_silent(
     harness: BrokerHarness,
 ) -> None:
-    harness.say(C, spec.HELLO)
-    assert harness.words() == [welcome(C, 30_000)]
+    harness.receive_03(C, spec.HELLO)
+    assert harness.messages() == [welcome(C, 30_000)]
     harness.pass_time(89)
-    assert harness.words() == [heartbeat(C), heartbeat(C)]
+    assert harness.messages() == [heartbeat(C), heartbeat(C)]
     harness.pass_time(1.1)
-    assert harness.words() == [disconnect(C)]
+    assert harness.messages() == [disconnect(C)]
     assert lost(harness) == [(C, "expired")]
 
 
 def test_heartbeat_of_a_client_with_presence_keeps_it(harness: BrokerHarness) -> None:
-    harness.say(C, spec.HELLO)
+    harness.receive_03(C, spec.HELLO)
     for _ in range(8):
         harness.pass_time(30)
         harness.heartbeat(C)
@@ -134,35 +134,35 @@ def test_heartbeat_of_a_client_with_presence_keeps_it(harness: BrokerHarness) ->
 
 
 def test_open_requests_of_a_client_that_falls_silent_are_cancelled(harness: BrokerHarness) -> None:
-    harness.say(C, spec.HELLO)
+    harness.receive_03(C, spec.HELLO)
     harness.request(C, 1, ttl=600_000)
-    harness.said()
+    harness.sent()
     harness.pass_time(91)
-    assert harness.words() == [heartbeat(C), heartbeat(C), disconnect(C)]
+    assert harness.messages() == [heartbeat(C), heartbeat(C), disconnect(C)]
     assert harness.counts.cancelled == 1
 
 
 def test_client_without_presence_gets_no_heartbeats(harness: BrokerHarness) -> None:
     harness.request(C, 1, ttl=300_000)
     harness.pass_time(250)
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 @pytest.mark.parametrize("command", [spec.HEARTBEAT, spec.CAPACITY])
 def test_heartbeat_or_capacity_of_a_stranger_gets_disconnect(
     harness: BrokerHarness, command: int
 ) -> None:
-    harness.say(C, command, code=1)
-    assert harness.words() == [disconnect(C)]
+    harness.receive_03(C, command, code=1)
+    assert harness.messages() == [disconnect(C)]
     assert harness.counts.dropped == {"unknown-worker": 1}
 
 
 def test_peer_that_is_worker_and_client_has_the_workers_interval(harness: BrokerHarness) -> None:
     harness.worker(W)
-    harness.say(W, spec.HELLO)
-    assert harness.words() == [welcome(W), welcome(W)]
+    harness.receive_03(W, spec.HELLO)
+    assert harness.messages() == [welcome(W), welcome(W)]
     harness.pass_time(7.6)
-    assert harness.words() == [heartbeat(W), heartbeat(W), disconnect(W)]
+    assert harness.messages() == [heartbeat(W), heartbeat(W), disconnect(W)]
 
 
 # Workers of the older dialects
@@ -173,12 +173,12 @@ def test_idle_legacy_worker_is_lost_after_three_silent_intervals(
     harness: BrokerHarness, dialect: Dialect
 ) -> None:
     codec = LEGACY[dialect]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
-    assert harness.words() == []
+    harness.receive(W, *codec.w2b_ready(b"echo"))
+    assert harness.messages() == []
     harness.pass_time(7.49)
-    assert harness.words() == [(W, *codec.b2w_heartbeat())] * 2
+    assert harness.messages() == [(W, *codec.b2w_heartbeat())] * 2
     harness.pass_time(0.1)
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
 
 
 @pytest.mark.parametrize("dialect", RFC_DIALECTS)
@@ -187,22 +187,22 @@ def test_busy_legacy_worker_may_be_silent_until_its_busy_timeout(
 ) -> None:
     harness = make_harness(busy_timeout=60.0)
     codec = LEGACY[dialect]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.receive(W, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"x", ttl=300_000)
-    harness.said()
+    harness.sent()
     harness.pass_time(59)
-    assert harness.words() == [(W, *codec.b2w_heartbeat())] * 23
+    assert harness.messages() == [(W, *codec.b2w_heartbeat())] * 23
     harness.pass_time(1.1)
-    assert harness.words() == [(W, *codec.b2w_disconnect())]
+    assert harness.messages() == [(W, *codec.b2w_disconnect())]
     harness.worker(V)
-    assert [word[1] for word in harness.words()] == ["WELCOME", "REQUEST"]
+    assert [word[1] for word in harness.messages()] == ["WELCOME", "REQUEST"]
 
 
 def test_busy_timeout_can_be_set_for_a_service(make_harness: MakeHarness) -> None:
     harness = make_harness(busy_timeout=20.0, busy_timeouts={"render": 50.0})
     codec = LEGACY[Dialect.MDP01]
     for worker, service in ((V, b"echo"), (W, b"render")):
-        harness.hear(worker, *codec.w2b_ready(service))
+        harness.receive(worker, *codec.w2b_ready(service))
         harness.request(C, len(harness.facts), service=service, ttl=300_000)
     harness.pass_time(21)
     assert lost(harness) == [(V, "expired")]
@@ -212,10 +212,10 @@ def test_busy_timeout_can_be_set_for_a_service(make_harness: MakeHarness) -> Non
 
 def test_legacy_worker_that_has_answered_is_idle_again(harness: BrokerHarness) -> None:
     codec = LEGACY[Dialect.MDP01]
-    harness.hear(W, *codec.w2b_ready(b"echo"))
+    harness.receive(W, *codec.w2b_ready(b"echo"))
     harness.request(C, 1, b"x", ttl=300_000)
     harness.pass_time(100)
-    harness.hear(W, *codec.w2b_final(b"echo", handle(1), [b"y"]))
+    harness.receive(W, *codec.w2b_final(b"echo", handle(1), [b"y"]))
     harness.pass_time(7.4)
     assert lost(harness) == []
     harness.pass_time(0.2)
@@ -223,29 +223,29 @@ def test_legacy_worker_that_has_answered_is_idle_again(harness: BrokerHarness) -
 
 
 def test_delphi_worker_is_lost_after_five_seconds(harness: BrokerHarness) -> None:
-    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
-    assert harness.words() == [(W, *DELPHI.b2w_ready(W))]
+    harness.receive(W, *DELPHI.w2b_ready(b"echo"))
+    assert harness.messages() == [(W, *DELPHI.b2w_ready(W))]
     harness.pass_time(4.9)
-    assert harness.words() == [(W, *DELPHI.b2w_heartbeat())]
+    assert harness.messages() == [(W, *DELPHI.b2w_heartbeat())]
     harness.pass_time(0.2)
-    assert harness.words() == [(W, *DELPHI.b2w_disconnect())]
+    assert harness.messages() == [(W, *DELPHI.b2w_disconnect())]
     assert lost(harness) == [(W, "expired")]
 
 
 def test_any_message_of_a_delphi_worker_is_a_heartbeat(harness: BrokerHarness) -> None:
     """Rule 8 excepts traffic *to* these workers alone."""
-    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
+    harness.receive(W, *DELPHI.w2b_ready(b"echo"))
     for id in range(1, 7):
         harness.request(C, id, b"x")
         harness.pass_time(4)
-        harness.hear(W, *DELPHI.w2b_final(b"echo", handle(id), [b"y"]))
+        harness.receive(W, *DELPHI.w2b_final(b"echo", handle(id), [b"y"]))
     assert lost(harness) == []
 
 
 def test_message_with_a_wrong_hash_is_no_heartbeat(harness: BrokerHarness) -> None:
-    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
+    harness.receive(W, *DELPHI.w2b_ready(b"echo"))
     harness.pass_time(4)
-    harness.hear(W, *DELPHI.w2b_heartbeat(b"echo", 0.1)[:-1], b"\x00\x00\x00\x00")
+    harness.receive(W, *DELPHI.w2b_heartbeat(b"echo", 0.1)[:-1], b"\x00\x00\x00\x00")
     harness.pass_time(1.1)
     assert lost(harness) == [(W, "expired")]
     assert harness.counts.dropped == {"wrong-hash": 1}
@@ -254,13 +254,13 @@ def test_message_with_a_wrong_hash_is_no_heartbeat(harness: BrokerHarness) -> No
 def test_delphi_worker_gets_a_heartbeat_every_interval_whatever_else_is_sent(
     harness: BrokerHarness,
 ) -> None:
-    harness.hear(W, *DELPHI.w2b_ready(b"echo"))
+    harness.receive(W, *DELPHI.w2b_ready(b"echo"))
     beats = []
     for id in range(1, 11):
         harness.pass_time(1)
         harness.request(C, id, b"x")
-        harness.hear(W, *DELPHI.w2b_heartbeat(b"echo", None))
-        beats += [word for word in harness.words() if word == (W, *DELPHI.b2w_heartbeat())]
+        harness.receive(W, *DELPHI.w2b_heartbeat(b"echo", None))
+        beats += [word for word in harness.messages() if word == (W, *DELPHI.b2w_heartbeat())]
     assert len(beats) == 3
 
 
@@ -271,10 +271,10 @@ def test_workers_that_were_silent_while_we_were_stopped_are_not_judged_at_once(
     harness: BrokerHarness,
 ) -> None:
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.now += 60
     harness.turn()
-    assert harness.words() == []
+    assert harness.messages() == []
     harness.heartbeat(W)
     harness.pass_time(2.5)
     assert lost(harness) == []
@@ -296,10 +296,10 @@ def test_worker_that_stays_silent_after_our_pause_is_lost_one_interval_later(
 def test_messages_that_waited_while_we_were_stopped_are_heard_first(harness: BrokerHarness) -> None:
     harness.worker(W)
     harness.request(C, 1, ttl=300_000)
-    harness.said()
+    harness.sent()
     harness.now += 60
     harness.answer(W, number(1), b"y")
-    assert harness.words() == [final(C, 1, b"y", worker=W), heartbeat(W)]
+    assert harness.messages() == [final(C, 1, b"y", worker=W), heartbeat(W)]
     harness.pass_time(7)
     assert lost(harness) == []
 

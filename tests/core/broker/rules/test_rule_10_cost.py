@@ -81,7 +81,7 @@ def many_that_declined(harness: BrokerHarness, n: int) -> None:
     harness.worker(W)
     for i in range(n):
         harness.request(C, i + 1)
-        given = [w for w in harness.words() if w[:2] == (W, "REQUEST")]
+        given = [w for w in harness.messages() if w[:2] == (W, "REQUEST")]
         harness.reject(W, given[-1][2]["id"])
 
 
@@ -109,7 +109,7 @@ CASES = {
     "a dispatch": (many_workers, ask),
     "an answer": (many_busy_workers, lambda harness: harness.answer(b"w000007", number(8))),
     "a request that waits": (many_waiting, lambda harness: harness.request(C, 1)),
-    "a cancel": (many_waiting, lambda harness: harness.say(b"c000007", spec.CANCEL, id=1)),
+    "a cancel": (many_waiting, lambda harness: harness.receive_03(b"c000007", spec.CANCEL, id=1)),
     "a slot for those that wait": (many_waiting, lambda harness: harness.worker(W)),
     "an expiry": (many_services, expire_one),
     "a refusal": (many_services, ask),
@@ -137,7 +137,7 @@ def test_client_without_presence_is_forgotten_ten_minutes_after_its_last_message
 ) -> None:
     harness.request(C, 1, ttl=1000)
     harness.pass_time(300)
-    harness.say(C, spec.CANCEL, id=9)
+    harness.receive_03(C, spec.CANCEL, id=9)
     harness.pass_time(599)
     assert set(harness.machine.registry.peers) == {C}
     harness.pass_time(2)
@@ -156,20 +156,20 @@ def test_client_that_waits_for_an_answer_is_not_forgotten(make_harness: MakeHarn
 @pytest.mark.parametrize("dialect", list(LEGACY))
 def test_idle_legacy_client_is_forgotten(make_harness: MakeHarness, dialect: Dialect) -> None:
     harness = make_harness(client_idle=10.0, default_ttl=1.0)
-    harness.hear(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
+    harness.receive(C, *LEGACY[dialect].c2b_request(b"echo", [b"x"]))
     harness.pass_time(25)
     assert set(harness.machine.registry.peers) == set()
-    assert harness.words() == []
+    assert harness.messages() == []
 
 
 def test_client_that_is_forgotten_is_met_anew(make_harness: MakeHarness) -> None:
     harness = make_harness(client_idle=10.0)
     harness.request(C, 1, ttl=1000)
     harness.pass_time(30)
-    harness.said()
+    harness.sent()
     harness.worker(W)
     harness.request(C, 2, b"x")
-    assert harness.words()[1:] == [harness.given(W, 1, C, b"x")]
+    assert harness.messages()[1:] == [harness.request_to(W, 1, C, b"x")]
 
 
 def test_request_that_ended_leaves_nothing_behind(harness: BrokerHarness) -> None:

@@ -54,7 +54,7 @@ class TestRequests:
         """Sends one request of C that the hook answers with an action."""
         harness.worker(W)
         harness.worker(W2, b"other")
-        harness.words()
+        harness.messages()
 
         def asked(action: Any, **fields: Any) -> ScriptedHooks:
             if request.param == "at once":
@@ -63,7 +63,7 @@ class TestRequests:
             else:
                 hooks = ScriptedHooks(harness, on_request=LATER)
                 harness.request(C, 1, b"hi", **fields)
-                assert harness.words() == []
+                assert harness.messages() == []
                 harness.check()
                 assert harness.machine.registry.queued == 1
                 hooks.decide(action)
@@ -77,13 +77,13 @@ class TestRequests:
         (worker, n) = harness.dispatched()[0]
         assert worker == W
         harness.answer(W, n, b"there")
-        assert harness.words() == [final(C, 1, b"there", worker=W)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W)]
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
         settled(harness)
 
     def test_discard_ends_it_without_a_word(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Discard())
-        assert harness.words() == []
+        assert harness.messages() == []
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         assert harness.counts.unanswered == 1
         settled(harness)
@@ -92,10 +92,10 @@ class TestRequests:
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Redirect("other"))
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert (word[0], word[1], word[2]["service"]) == (W2, "REQUEST", b"other")
         harness.answer(W2, word[2]["id"], b"there")
-        assert harness.words() == [final(C, 1, b"there", worker=W2)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W2)]
         settled(harness)
         assert set(harness.machine.registry.services) == {b"echo", b"other"}
 
@@ -103,17 +103,17 @@ class TestRequests:
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Redirect("mmi.nothing"))
-        assert harness.words() == [final(C, 1, b"501")]
+        assert harness.messages() == [final(C, 1, b"501")]
         settled(harness)
 
     def test_redirect_to_what_is_no_name_is_refused(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Redirect(""))
-        assert harness.words() == [final(C, 1, b"a service needs a name", status=400)]
+        assert harness.messages() == [final(C, 1, b"a service needs a name", status=400)]
         settled(harness)
 
     def test_send_to_gives_it_to_that_worker_alone(self, harness: BrokerHarness, ask: Any) -> None:
         harness.worker(b"worker-3")
-        harness.words()
+        harness.messages()
         ask(SendTo(b"worker-3"))
         ((worker, _),) = harness.dispatched()
         assert worker == b"worker-3"
@@ -123,24 +123,24 @@ class TestRequests:
     def test_send_to_who_does_not_serve_it_is_a_404(self, harness: BrokerHarness, ask: Any) -> None:
         ask(SendTo(W2))
         text = f"no worker {W2.hex()} serves 'echo'".encode()
-        assert harness.words() == [final(C, 1, text, status=404)]
+        assert harness.messages() == [final(C, 1, text, status=404)]
         settled(harness)
 
     def test_reply_is_the_brokers_own_answer(self, harness: BrokerHarness, ask: Any) -> None:
         ask(ReplyAction([b"from", b"here"]))
-        assert harness.words() == [final(C, 1, b"from", b"here")]
+        assert harness.messages() == [final(C, 1, b"from", b"here")]
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
         settled(harness)
 
     def test_reply_may_have_another_status(self, harness: BrokerHarness, ask: Any) -> None:
         ask(ReplyAction([b"no"], 404))
-        assert harness.words() == [final(C, 1, b"no", status=404)]
+        assert harness.messages() == [final(C, 1, b"no", status=404)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
     def test_reject_tells_status_and_sentence(self, harness: BrokerHarness, ask: Any) -> None:
         ask(Reject(401, "who are you?"))
-        assert harness.words() == [final(C, 1, b"who are you?", status=401)]
+        assert harness.messages() == [final(C, 1, b"who are you?", status=401)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
@@ -156,7 +156,7 @@ class TestRequests:
         self, harness: BrokerHarness, ask: Any
     ) -> None:
         ask(Reject(401), flags=spec.ONE_WAY)
-        assert harness.words() == []
+        assert harness.messages() == []
         settled(harness)
 
 
@@ -176,7 +176,7 @@ class TestChanges:
         harness.worker(W)
         packed = metadata.pack({"type": "text", "token": "secret"})
         harness.request(C, 1, b"a", b"b", flags=spec.METADATA, metadata=packed)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         assert word[3] == [b"A", b"b", b"c"]
         assert metadata.unpack(word[2]["metadata"]) == {"type": "text", "seen": True}
         harness.answer(W, word[2]["id"])
@@ -186,14 +186,14 @@ class TestChanges:
         harness.worker(W)
         packed = metadata.pack({"token": "secret"})
         harness.request(C, 1, flags=spec.METADATA, metadata=packed)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         assert "metadata" not in word[2]
         harness.answer(W, word[2]["id"])
 
     def test_token_of_hello_is_there_for_each_request(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=Discard())
         packed = metadata.pack({"token": "t"})
-        harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
+        harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
         harness.request(C, 1)
         assert hooks.last.token.startswith("t")
 
@@ -202,7 +202,7 @@ class TestChanges:
         hooks = ScriptedHooks(harness, on_request=lambda r: FORWARD if r.metadata == {} else None)
         harness.worker(W)
         harness.request(C, 1, big)
-        assert harness.words()[-1][3][0] is big
+        assert harness.messages()[-1][3][0] is big
         assert len(hooks.last.frames) == 1
         harness.answer(W, number(2))
 
@@ -214,7 +214,7 @@ class TestChanges:
         ScriptedHooks(harness, on_request=name)
         harness.worker(W)
         harness.request(C, 1)
-        word = harness.words()[-1]
+        word = harness.messages()[-1]
         (request,) = harness.machine.registry.peers[C].open.values()
         assert request.caller == Caller("ada", ("staff",))
         assert harness.machine.registry.peers[C].user == ""
@@ -249,7 +249,7 @@ class TestHeld:
     def test_deadline_passes_in_a_hook(self, harness: BrokerHarness) -> None:
         harness.worker(W)
         hooks = ScriptedHooks(harness, on_request=LATER)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, ttl=1000)
         harness.pass_time(1.1)
         ((_, _, status, (text,)),) = harness.finals()
@@ -267,7 +267,7 @@ class TestHeld:
         harness.request(C, 1)
         harness.pass_time(0.6)
         text = b"a hook of the broker did not decide within 0.5 s"
-        assert harness.words() == [final(C, 1, text, status=500)]
+        assert harness.messages() == [final(C, 1, text, status=500)]
         assert hooks.abandoned == [hooks.seen[0][0]]
         assert harness.counts.dropped["hook-timeout"] == 1
         settled(harness)
@@ -275,7 +275,7 @@ class TestHeld:
     def test_client_takes_it_back(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1)
-        harness.say(C, spec.CANCEL, id=1)
+        harness.receive_03(C, spec.CANCEL, id=1)
         assert [f[2] for f in harness.finals()] == [499]
         assert not hooks.decide()
         settled(harness)
@@ -293,7 +293,7 @@ class TestHeld:
         hooks = ScriptedHooks(harness, on_request=LATER)
         harness.request(C, 1, flags=spec.ONE_WAY)
         harness.leave(C)
-        harness.words()
+        harness.messages()
         hooks.decide()
         ((worker, n),) = harness.dispatched()
         harness.answer(worker, n)
@@ -366,9 +366,9 @@ class TestHeld:
         harness.machine.use(None)
         harness.worker(W)
         harness.request(C, 2, b"straight")
-        assert harness.words()[-1][3] == [b"straight"]
+        assert harness.messages()[-1][3] == [b"straight"]
         hooks.decide(ReplyAction([b"late"]))
-        assert harness.words() == [final(C, 1, b"late")]
+        assert harness.messages() == [final(C, 1, b"late")]
         harness.answer(W, number(2))
         settled(harness)
 
@@ -395,10 +395,10 @@ class TestReplies:
             hooks = ScriptedHooks(harness, on_reply=LATER if later else action)
             harness.worker(W)
             harness.request(C, 1, b"hi")
-            harness.words()
+            harness.messages()
             harness.answer(W, number(1), b"there", status=status)
             if later:
-                assert harness.words() == []
+                assert harness.messages() == []
                 harness.check()
                 hooks.decide(action)
             return hooks
@@ -407,30 +407,30 @@ class TestReplies:
 
     def test_forward_passes_it_on(self, harness: BrokerHarness, reply: Any) -> None:
         hooks = reply(FORWARD)
-        assert harness.words() == [final(C, 1, b"there", worker=W)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W)]
         view = hooks.last
         assert (view.service, view.worker, view.status, view.text) == ("echo", W, 200, "there")
         settled(harness)
 
     def test_forward_passes_a_failure_on(self, harness: BrokerHarness, reply: Any) -> None:
         reply(FORWARD, 404)
-        assert harness.words() == [final(C, 1, b"there", worker=W, status=404)]
+        assert harness.messages() == [final(C, 1, b"there", worker=W, status=404)]
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
     def test_replace_puts_another_body_there(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Replace([b"else"]))
-        assert harness.words() == [final(C, 1, b"else", worker=W)]
+        assert harness.messages() == [final(C, 1, b"else", worker=W)]
         settled(harness)
 
     def test_reject_makes_a_failure_of_it(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Reject(403, "not yours"))
-        assert harness.words() == [final(C, 1, b"not yours", worker=W, status=403)]
+        assert harness.messages() == [final(C, 1, b"not yours", worker=W, status=403)]
         settled(harness)
 
     def test_discard_lets_the_client_hear_nothing(self, harness: BrokerHarness, reply: Any) -> None:
         reply(Discard())
-        assert harness.words() == []
+        assert harness.messages() == []
         assert outcomes(harness) == {"accepted": 1, "failed": 1}
         settled(harness)
 
@@ -446,13 +446,13 @@ class TestReplies:
         harness.worker(W)
         harness.request(C, 1)
         harness.request(C, 2)
-        harness.words()
+        harness.messages()
         harness.answer(W, number(1), b"one")
         assert harness.dispatched() == [(W, number(3))]
         harness.answer(W, number(3), b"two")
         hooks.decide()
         hooks.decide(which=0)
-        assert harness.words() == [final(C, 2, b"two", worker=W), final(C, 1, b"one", worker=W)]
+        assert harness.messages() == [final(C, 2, b"two", worker=W), final(C, 1, b"one", worker=W)]
         settled(harness)
 
     def test_worker_may_leave_while_the_hook_looks_at_its_answer(
@@ -463,17 +463,17 @@ class TestReplies:
         harness.request(C, 1)
         harness.answer(W, number(1), b"one")
         harness.leave(W)
-        harness.words()
+        harness.messages()
         harness.check()
         hooks.decide()
-        assert harness.words() == [final(C, 1, b"one", worker=W)]
+        assert harness.messages() == [final(C, 1, b"one", worker=W)]
         settled(harness)
 
     def test_answer_that_came_too_late_is_seen_by_no_hook(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_reply=FORWARD)
         harness.worker(W)
         harness.request(C, 1)
-        harness.say(C, spec.CANCEL, id=1)
+        harness.receive_03(C, spec.CANCEL, id=1)
         harness.answer(W, number(1), b"one")
         assert hooks.seen == []
         settled(harness)
@@ -491,11 +491,11 @@ class TestReplies:
         ScriptedHooks(harness, on_part=part)
         harness.worker(W)
         harness.request(C, 1)
-        harness.words()
+        harness.messages()
         for body in (b"1", b"2", b"3"):
             harness.part(W, number(1), body)
         harness.answer(W, number(1))
-        assert harness.words() == [
+        assert harness.messages() == [
             partial(C, 1, b"1"),
             (W, "CREDIT", {"id": number(1), "code": 1}, []),  # for the one that C never gets
             partial(C, 1, b"three"),
@@ -507,9 +507,9 @@ class TestReplies:
         ScriptedHooks(harness, on_part=Redirect("x"))
         harness.worker(W)
         harness.request(C, 1)
-        harness.words()
+        harness.messages()
         harness.part(W, number(1), b"1")
-        assert harness.words()[0] == cancel(W, 1)
+        assert harness.messages()[0] == cancel(W, 1)
         harness.answer(W, number(1))
         settled(harness)
 
@@ -536,8 +536,8 @@ class TestClients:
 
         hooks = ScriptedHooks(harness, on_client=seen)
         packed = metadata.pack({"token": "ada"})
-        harness.say(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
-        assert harness.words() == [welcome(C, 30000)]
+        harness.receive_03(C, spec.HELLO, flags=spec.METADATA, metadata=packed)
+        assert harness.messages() == [welcome(C, 30000)]
         peer = harness.machine.registry.peers[C]
         assert (peer.user, peer.groups) == ("ADA", ("g",))
         assert hooks.last.present
@@ -549,14 +549,14 @@ class TestClients:
         reject = Reject(401, "no token")
         hooks = ScriptedHooks(harness, on_client=LATER if later else reject)
         harness.worker(W)
-        harness.words()
-        harness.say(C, spec.HELLO, id=7)
+        harness.messages()
+        harness.receive_03(C, spec.HELLO, id=7)
         harness.request(C, 8)
         if later:
-            assert harness.words() == []
+            assert harness.messages() == []
             harness.check()
             hooks.decide(reject)
-        words = harness.words()
+        words = harness.messages()
         assert sorted(word[2]["id"] for word in words) == [7, 8]
         assert all(word[3] == [b"no token"] and word[2]["code"] == 401 for word in words)
         harness.request(C, 9)
@@ -568,12 +568,12 @@ class TestClients:
         answers = [Reject(401), FORWARD]
         ScriptedHooks(harness, on_client=lambda _: answers.pop(0))
         harness.worker(W)
-        harness.say(C, spec.HELLO)
+        harness.receive_03(C, spec.HELLO)
         harness.request(C, 1)
-        harness.words()
-        harness.say(C, spec.HELLO)
+        harness.messages()
+        harness.receive_03(C, spec.HELLO)
         harness.request(C, 2, b"x")
-        words = harness.words()
+        words = harness.messages()
         assert [word[1] for word in words] == ["WELCOME", "REQUEST"]
         harness.answer(W, words[1][2]["id"])
         settled(harness)
@@ -581,13 +581,13 @@ class TestClients:
     def test_requests_wait_until_it_is_decided_who_asks(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.worker(W, capacity=9)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, b"one")
         harness.request(C, 2, b"two")
-        assert harness.words() == []
+        assert harness.messages() == []
         harness.check()
         hooks.decide()
-        words = harness.words()
+        words = harness.messages()
         assert [word[3] for word in words] == [[b"one"], [b"two"]]
         for word in words:
             harness.answer(W, word[2]["id"])
@@ -633,9 +633,9 @@ class TestOrder:
 
         hooks = ScriptedHooks(harness, on_request=name)
         peer = harness.machine.registry.peers[W]
-        harness.machine.authority.identify(peer, "ada", (), harness.now)
+        harness.machine.authorization.identify(peer, "ada", (), harness.now)
         harness.machine.set_rights(self.RULES, harness.now)
-        harness.words()
+        harness.messages()
         harness.request(C, 1, flags=spec.METADATA, metadata=metadata.pack({"token": "a"}))
         ((_, n),) = harness.dispatched()
         harness.request(C, 2)
@@ -660,7 +660,7 @@ class TestOrder:
     def test_fail_fast_is_judged_after_the_hooks(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=ReplyAction([b"virtual"]))
         harness.request(C, 1, flags=spec.FAIL_FAST)
-        assert harness.words() == [final(C, 1, b"virtual")]
+        assert harness.messages() == [final(C, 1, b"virtual")]
         hooks.scripts["on_request"] = FORWARD
         harness.request(C, 2, flags=spec.FAIL_FAST)
         assert [f[1:3] for f in harness.finals()] == [(2, 503)]
@@ -671,7 +671,7 @@ class TestOrder:
         harness.request(C, 1, service=b"mmi.service")
         harness.check()
         hooks.decide()
-        assert harness.words() == [final(C, 1, b"400")]
+        assert harness.messages() == [final(C, 1, b"400")]
         settled(harness)
 
     @pytest.mark.parametrize("dialect", [Dialect.MDP01, Dialect.MDP02, Dialect.DELPHI])
@@ -682,15 +682,15 @@ class TestOrder:
         codec = LEGACY[dialect]
         hooks = ScriptedHooks(harness, on_request=Redirect("other"), on_reply=FORWARD)
         harness.worker(W, b"other")
-        harness.words()
-        harness.hear(C, *codec.c2b_request(b"echo", [b"hi"]))
+        harness.messages()
+        harness.receive(C, *codec.c2b_request(b"echo", [b"hi"]))
         assert (hooks.last.dialect, hooks.last.text) == (dialect.value, "hi")
         ((_, n),) = harness.dispatched()
         harness.answer(W, n, b"there")
-        assert harness.said() == [(C, codec.b2c_final(b"echo", [b"there"]))]
+        assert harness.sent() == [(C, codec.b2c_final(b"echo", [b"there"]))]
         hooks.scripts["on_request"] = Reject(401, "who?")
-        harness.hear(C, *codec.c2b_request(b"echo", [b"hi"]))
-        assert harness.said() == [(C, codec.b2c_final(b"echo", [b"401", b"who?"]))]
+        harness.receive(C, *codec.c2b_request(b"echo", [b"hi"]))
+        assert harness.sent() == [(C, codec.b2c_final(b"echo", [b"401", b"who?"]))]
         settled(harness)
 
     def test_outcome_of_every_request_is_told_once(self, harness: BrokerHarness) -> None:
@@ -701,7 +701,7 @@ class TestOrder:
         harness.answer(W, number(1), b"x", status=404)
         harness.pass_time(0.6)
         harness.request(C, 3)
-        harness.say(C, spec.CANCEL, id=3)
+        harness.receive_03(C, spec.CANCEL, id=3)
         told = [(o.outcome, o.status, o.attempts) for o in hooks.outcomes]
         assert told == [("failed", 404, 1), ("expired", 408, 1), ("cancelled", 499, 0)]
 
@@ -722,39 +722,39 @@ class TestOwnCalls:
     def test_answer_comes_back_and_no_hook_sees_it(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_request=Discard(), on_reply=Discard(), ends=True)
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [b"hi"])
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert (word[0], word[1], word[3]) == (W, "REQUEST", [b"hi"])
         harness.check()
         harness.answer(W, word[2]["id"], b"there")
         assert answers == [(200, [b"there"])]
-        assert harness.words() == []
+        assert harness.messages() == []
         assert (hooks.seen, hooks.outcomes) == ([], [])
         assert outcomes(harness) == {"accepted": 1, "answered": 1}
 
     def test_parts_are_joined(self, harness: BrokerHarness) -> None:
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [])
         ((_, n),) = harness.dispatched()
         harness.part(W, n, b"1")
         harness.part(W, n, b"2")
         harness.answer(W, n, b"3")
         assert answers == [(200, [b"1", b"2", b"3"])]
-        assert harness.words() == []
+        assert harness.messages() == []
 
     def test_parts_beyond_the_bounds_are_a_413(self, make_harness: Any) -> None:
         harness = make_harness(max_frames=2)
         harness.worker(W)
-        harness.words()
+        harness.messages()
         answers = self.call(harness, [])
         ((_, n),) = harness.dispatched()
         for _ in range(3):
             harness.part(W, n, b"1")
         harness.answer(W, n)
         assert [status for status, _ in answers] == [413]
-        assert harness.words() == []
+        assert harness.messages() == []
 
     def test_deadline_refusal_and_withdrawal(self, make_harness: Any) -> None:
         harness = make_harness(max_message=10, max_open=1)
@@ -769,20 +769,20 @@ class TestOwnCalls:
         harness.machine.withdraw_call(harness.machine.registry.last_number - 1, harness.now)
         harness.machine.withdraw_call(harness.machine.registry.last_number - 1, harness.now)
         harness.turn()
-        assert harness.words() == [cancel(W, n & ~spec.BROKER_ID_BIT)]
+        assert harness.messages() == [cancel(W, n & ~spec.BROKER_ID_BIT)]
         harness.answer(W, n)
         assert gone == []
         assert harness.machine.drained
 
     def test_call_without_a_listener_is_one_way(self, harness: BrokerHarness) -> None:
         harness.worker(W)
-        harness.words()
+        harness.messages()
         harness.machine.call(b"echo", [b"x"], 0.0, harness.now)
         harness.turn()
-        (word,) = harness.words()
+        (word,) = harness.messages()
         assert word[2]["flags"] & spec.ONE_WAY
         harness.answer(W, word[2]["id"])
-        assert harness.words() == []
+        assert harness.messages() == []
         assert harness.machine.drained
 
     def test_hook_calls_and_goes_on_when_the_answer_is_there(self, harness: BrokerHarness) -> None:
@@ -790,7 +790,7 @@ class TestOwnCalls:
         harness.worker(W)
         harness.worker(W2, b"login")
         harness.request(C, 1, b"secret", service=b"login")
-        harness.words()
+        harness.messages()
 
         def done(status: int, frames: list[bytes]) -> None:
             harness.machine.resume(hooks.seen[0][0], ReplyAction(frames), harness.now)
@@ -800,7 +800,7 @@ class TestOwnCalls:
         ((_, n),) = harness.dispatched()
         harness.answer(W, n, b"granted")
         harness.turn()
-        assert harness.words() == [final(C, 1, b"granted")]
+        assert harness.messages() == [final(C, 1, b"granted")]
         settled(harness)
 
 
@@ -823,8 +823,8 @@ class TestReconfigure:
     def test_every_room_has_the_new_settings(self, harness: BrokerHarness) -> None:
         harness.machine.reconfigure(BrokerSettings(legacy_errors="reply"), harness.now)
         harness.machine.drain(harness.now)
-        harness.hear(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
-        assert len(harness.said()) == 1
+        harness.receive(C, *LEGACY[Dialect.MDP02].c2b_request(b"echo", [b"x"]))
+        assert len(harness.sent()) == 1
         machine = harness.machine
         rooms = (
             machine,
@@ -847,10 +847,10 @@ class TestGoneMeanwhile:
         harness.request(C, 1, b"x", address=W)
         harness.leave(W)
         harness.worker(W2)
-        harness.words()
+        harness.messages()
         hooks.decide(FORWARD)
         gone = b"the requested worker is gone; call again without naming a worker"
-        assert harness.words() == [final(C, 1, gone, status=404)]
+        assert harness.messages() == [final(C, 1, gone, status=404)]
         settled(harness)
 
     RULES = (
@@ -868,7 +868,7 @@ class TestGoneMeanwhile:
         harness.request(W, 1, b"x", service=b"other", flags=flags)
         hooks.last.user = "bob"
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        assert [word[:2] for word in harness.messages()] == [(W, "WELCOME"), (W, "DISCONNECT")]
         assert outcomes(harness) == {"accepted": 1, "cancelled": 1}
         settled(harness)
 
@@ -878,30 +878,30 @@ class TestGoneMeanwhile:
         hooks = ScriptedHooks(harness, on_client=LATER)
         harness.machine.set_rights(AccessRules(self.RULES, {}), harness.now)
         harness.worker(W)
-        harness.say(W, spec.HELLO, id=9)
+        harness.receive_03(W, spec.HELLO, id=9)
         hooks.last.user = "bob"
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(W, "WELCOME"), (W, "DISCONNECT")]
+        assert [word[:2] for word in harness.messages()] == [(W, "WELCOME"), (W, "DISCONNECT")]
         settled(harness)
 
     def test_hello_that_comes_again_replaces_the_question_that_is_open(
         self, harness: BrokerHarness
     ) -> None:
         hooks = ScriptedHooks(harness, on_client=LATER)
-        harness.say(C, spec.HELLO, id=1)
+        harness.receive_03(C, spec.HELLO, id=1)
         harness.request(C, 2, b"x", flags=spec.FAIL_FAST)
-        harness.say(C, spec.HELLO, id=3)
+        harness.receive_03(C, spec.HELLO, id=3)
         assert hooks.abandoned == [hooks.seen[0][0]]
         assert not hooks.decide(Reject(401, "too late"), 0)
-        assert harness.words() == []
+        assert harness.messages() == []
         assert hooks.decide(FORWARD)
-        assert [word[:2] for word in harness.words()] == [(C, "FINAL"), (C, "WELCOME")]
+        assert [word[:2] for word in harness.messages()] == [(C, "FINAL"), (C, "WELCOME")]
         settled(harness)
 
     def test_nothing_is_kept_of_a_client_that_has_left(self, harness: BrokerHarness) -> None:
         hooks = ScriptedHooks(harness, on_client=FORWARD)
         token = {"flags": spec.METADATA, "metadata": metadata.pack({"token": "t"})}
-        harness.say(C, spec.HELLO, **token)
+        harness.receive_03(C, spec.HELLO, **token)
         harness.leave(C)
         holding = harness.machine.hooks
         assert holding is not None
@@ -915,14 +915,14 @@ def test_answer_that_finds_no_room_to_wait_in_is_no_reason_to_ask_again(make_har
     harness.worker(W, capacity=2)
     harness.request(C, 1, b"x", flags=spec.ONCE)
     harness.request(C, 2, b"x", flags=spec.ONCE)
-    harness.words()
+    harness.messages()
     harness.answer(W, number(1), b"one")
     harness.answer(W, number(2), b"two")
     assert [f[:3] for f in harness.finals()] == [(C, 2, 500)]
     assert hooks.abandoned == [hooks.seen[1][0]]
     harness.check()
     hooks.decide(FORWARD, 0)
-    assert harness.words() == [final(C, 1, b"one", worker=W)]
+    assert harness.messages() == [final(C, 1, b"one", worker=W)]
     settled(harness)
 
 
@@ -945,4 +945,4 @@ def test_call_of_the_broker_that_is_withdrawn_leaves_nobody_waiting(harness: Bro
     harness.turn()
     harness.machine.withdraw_call(number, harness.now)
     harness.turn()
-    assert (told, calls.waiting, calls.peer.open) == ([], {}, {})
+    assert (told, calls.pending, calls.peer.open) == ([], {}, {})

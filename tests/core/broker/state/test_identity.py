@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.protocol import spec
 from tests.core.broker_harness import BrokerHarness, final, number
 
@@ -33,15 +33,15 @@ def test_peer_has_the_user_and_groups_of_its_connection_from_its_first_message_o
 def test_peer_that_proved_nothing_is_nobody(harness: BrokerHarness) -> None:
     harness.request(C, 1)
     peer = harness.machine.registry.peers[C]
-    assert (peer.user, peer.groups, peer.identity) == ("", (), NOBODY)
+    assert (peer.user, peer.groups, peer.identity) == ("", (), UNPROVED)
 
 
 def test_worker_is_told_the_user_of_every_request(harness: BrokerHarness) -> None:
     harness.worker(W)
     identify(harness, C, "ann")
-    harness.said()
+    harness.sent()
     harness.request(C, 1, b"x")
-    ((_, name, fields, _),) = harness.words()
+    ((_, name, fields, _),) = harness.messages()
     assert name == "REQUEST"
     assert b"ann" in fields["metadata"]
 
@@ -74,7 +74,7 @@ def test_routing_id_that_comes_back_with_another_user_is_refused_until_the_old_o
     harness.worker(W, capacity=5)
     identify(harness, C, "ann")
     harness.request(C, 1, b"secret of ann")
-    harness.said()
+    harness.sent()
     assert not identify(harness, C, "bob", turn=False)  # the shell drops bob's message
     assert harness.counts.dropped == {"another-user": 1}
     harness.turn()  # everything that ann had sent was heard
@@ -84,7 +84,7 @@ def test_routing_id_that_comes_back_with_another_user_is_refused_until_the_old_o
     harness.answer(W, number(1), b"answer to ann")
     assert not harness.finals()
     harness.answer(W, number(2), b"answer to bob")
-    assert harness.words() == [final(C, 1, b"answer to bob", worker=W)]
+    assert harness.messages() == [final(C, 1, b"answer to bob", worker=W)]
     assert harness.machine.registry.peers[C].user == "bob"
 
 
@@ -106,7 +106,7 @@ def test_worker_whose_routing_id_comes_back_with_another_user_is_lost_and_its_wo
     identify(harness, W, "ann")
     harness.worker(W)
     harness.request(C, 1)
-    harness.said()
+    harness.sent()
     assert not identify(harness, W, "bob")
     assert W not in harness.machine.registry.workers
     harness.worker(D)
@@ -117,10 +117,10 @@ def test_connection_of_somebody_known_that_ended_is_not_probed(harness: BrokerHa
     """A probe would reach whoever has the routing id by then, and believe that it is the same."""
     identify(harness, W, "ann")
     harness.worker(W)
-    harness.said()
+    harness.sent()
     harness.machine.connection_ended(W, harness.now)
     harness.turn()
-    assert harness.said() == []
+    assert harness.sent() == []
     assert W not in harness.machine.registry.workers
 
 
@@ -150,13 +150,13 @@ def test_revoked_client_is_forgotten_and_what_it_waits_for_is_cancelled(
     identify(harness, C, "ann")
     harness.request(C, 1)
     harness.request(C, 2)
-    harness.said()
+    harness.sent()
     harness.machine.revoke(C, harness.now)
     harness.turn()
     assert C not in harness.machine.registry.peers
     assert harness.machine.registry.identities == {}
     assert harness.counts.cancelled == 2
-    assert not [word for word in harness.words() if word[0] == C]
+    assert not [word for word in harness.messages() if word[0] == C]
     assert ("revoked", {"peer": C, "user": "ann"}) in harness.facts
 
 
@@ -165,7 +165,7 @@ def test_work_of_a_revoked_worker_goes_to_another(harness: BrokerHarness) -> Non
     harness.worker(W)
     harness.request(C, 1)
     harness.worker(D)
-    harness.said()
+    harness.sent()
     harness.machine.revoke(W, harness.now)
     harness.turn()
     assert harness.dispatched() == [(D, number(2))]
@@ -175,7 +175,7 @@ def test_refused_handshakes_are_counted_by_reason_and_shown(harness: BrokerHarne
     harness.machine.handshake_failed("unknown-key")
     harness.machine.handshake_failed("unknown-key")
     harness.machine.handshake_failed("not-encrypted")
-    harness.say(C, spec.REQUEST, id=1, service=b"mmi.stats")
-    ((_, _, _, (status, answer)),) = harness.words()
+    harness.receive_03(C, spec.REQUEST, id=1, service=b"mmi.stats")
+    ((_, _, _, (status, answer)),) = harness.messages()
     assert status == b"200"
     assert json.loads(answer)["handshakes_refused"] == {"not-encrypted": 1, "unknown-key": 2}

@@ -32,7 +32,7 @@ def worker() -> RegisteredWorker:
 
 def request() -> AcceptedRequest:
     service = Service(b"echo", LeastOutstanding())
-    return AcceptedRequest().ask(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
+    return AcceptedRequest().fill(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
 
 
 NOUNS: dict[str, tuple[Callable[[], Any], Any, type[IntEnum]]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.errors import StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.security import authenticator as auth
@@ -112,7 +112,7 @@ def test_password_guesses_are_bounded_and_accepted_users_do_not_wait(
 
 
 def test_message_without_a_proof_is_from_this_process() -> None:
-    assert Authenticator(auth.CURVE).identity("") == NOBODY
+    assert Authenticator(auth.CURVE).identity("") == UNPROVED
 
 
 def test_unlisted_key_proves_nothing_but_itself() -> None:

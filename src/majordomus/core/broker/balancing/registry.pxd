@@ -5,4 +5,4 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
 @cython.locals(service=Service)
-cpdef object hear_load(RegisteredWorker worker)
+cpdef object report_load(RegisteredWorker worker)

@@ -99,7 +99,7 @@ def set_weight(worker: RegisteredWorker, service: Service) -> None:
     service.strategy.enter(worker, weight_of(worker.metadata.get(service.name, b"")))
 
 
-def hear_load(worker: RegisteredWorker) -> None:
+def report_load(worker: RegisteredWorker) -> None:
     """Notify the strategies that choose by load of a new ``worker.load``."""
     for service in worker.order:
         if service.strategy.by_load:

@@ -114,5 +114,5 @@ class EventCommands(Commands):
     def _report(self, peer: Peer, id: int, refusal: EventRefusal | None, now: float) -> None:
         """Send FINAL for a refusal; None is success, which is not answered."""
         if refusal is not None:
-            self.registry.drop("event-refused", peer.id, count_only=True)
+            self.registry.count_dropped("event-refused", peer.id, count_only=True)
             self._refuse(peer, id, refusal.status, refusal.text, now)

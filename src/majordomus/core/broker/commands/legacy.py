@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker.admission import RefusalError
-from majordomus.core.broker.balancing.registry import hear_load
+from majordomus.core.broker.balancing.registry import report_load
 from majordomus.core.broker.commands.dependencies import Commands
 from majordomus.core.broker.outgoing import LEGACY as TAG
 from majordomus.core.broker.registration import UnknownPeerError
@@ -115,7 +115,7 @@ class LegacyCommands(Commands):
             worker.answered = moved.answered if moved is not None else None
             if dialect is DELPHI:
                 self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
-            self.registration.enrol(worker, name, now)
+            self.registration.register(worker, name, now)
         elif dialect is DELPHI:
             self.outgoing.send(peer, LEGACY[dialect].b2w_ready(peer.id), TAG, None, now)
 
@@ -126,7 +126,7 @@ class LegacyCommands(Commands):
         worker.load = command.load
         if was_excluded != (worker.load == spec.LOAD_UNREADABLE):
             self.queueing.reweigh(worker, now)
-        hear_load(worker)
+        report_load(worker)
 
     def _reply(self, worker: RegisteredWorker, command: Command, now: float) -> None:
         """Handle a PARTIAL or FINAL of a worker.
@@ -158,7 +158,7 @@ class LegacyCommands(Commands):
         elif answered is not None:
             self.completion.pass_final(answered, spec.OK, command.body, 0, b"", now)
         if answered is not None and worker.dialect is DELPHI:
-            self.events.answered(worker, command.address, answered.peer)
+            self.events.remember_answered(worker, command.address, answered.peer)
         self.queueing.feed(worker, now)
 
     def _reply_again(self, worker: RegisteredWorker, command: Command, now: float) -> None:
@@ -167,8 +167,8 @@ class LegacyCommands(Commands):
         A Delphi worker may send it to a client that it has answered before: it becomes an event.
         """
         if worker.answered is None:
-            self.registry.drop("unasked-reply", worker.id)
+            self.registry.count_dropped("unasked-reply", worker.id)
         elif self.admission.too_large(command.body):
-            self.registry.drop("event-too-large", worker.id)
+            self.registry.count_dropped("event-too-large", worker.id)
         else:
             self.events.push_late(worker, command.address, command.body, now)

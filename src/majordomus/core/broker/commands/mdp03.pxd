@@ -6,7 +6,7 @@ from majordomus.core.broker.admission cimport Admission
 from majordomus.core.broker.state.peers cimport Peer, conversation
 from majordomus.core.broker.commands.dependencies cimport Commands
 from majordomus.core.broker.state.requests cimport AcceptedRequest
-from majordomus.core.broker.balancing.registry cimport hear_load
+from majordomus.core.broker.balancing.registry cimport report_load
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 

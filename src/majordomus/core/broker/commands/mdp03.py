@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import encoding
 from majordomus.core.broker.admission import RefusalError
-from majordomus.core.broker.balancing.registry import hear_load, set_weight
+from majordomus.core.broker.balancing.registry import report_load, set_weight
 from majordomus.core.broker.commands.dependencies import Commands, Dependencies
 from majordomus.core.broker.commands.events import EventCommands
 from majordomus.core.broker.hooks.actions import Reject
@@ -104,7 +104,7 @@ class Mdp03Commands(Commands):
         """
         if header.command not in NEEDS_PRESENCE:
             raise UnknownPeerError("worker-behind-envelope")
-        self.registry.drop("behind-envelope", peer.id)
+        self.registry.count_dropped("behind-envelope", peer.id)
         text = "not served behind an envelope: connect to the broker directly"
         self._not_implemented(peer, envelope, header.id, text, now)
 
@@ -119,7 +119,7 @@ class Mdp03Commands(Commands):
         id = header.id
         if header.flags & spec.BROKER_METADATA:
             raise RemoteProtocolError("forged-metadata")
-        self.registry.drop("critical-flag", peer.id)
+        self.registry.count_dropped("critical-flag", peer.id)
         text = "not implemented: a flag that this broker does not know"
         worker = peer.worker
         held = None if envelope else self.dispatcher.held_as(worker, id)
@@ -139,7 +139,7 @@ class Mdp03Commands(Commands):
         command = header.command
         if command in SENT_BY_BROKERS:
             raise RemoteProtocolError("wrong-direction", spec.COMMAND_NAMES[command])
-        self.registry.drop("unknown-command", peer.id)
+        self.registry.count_dropped("unknown-command", peer.id)
         name = spec.COMMAND_NAMES.get(command, f"command {command}")
         self._not_implemented(peer, envelope, header.id, f"not implemented: {name}", now)
 
@@ -191,7 +191,7 @@ class Mdp03Commands(Commands):
         flags, id = header.flags, header.id
         envelope = tuple(frames[:at]) if at else ()
         if not id and not flags & spec.ONE_WAY:
-            self.registry.drop("no-id", peer.id)
+            self.registry.count_dropped("no-id", peer.id)
             return
         if id >= BROKER_ID_BIT:
             text = "bit 63 of an id is reserved for the broker"
@@ -199,7 +199,7 @@ class Mdp03Commands(Commands):
             return
         key = conversation(id, envelope) if id else None
         if key is not None and key in peer.open:
-            self.registry.drop("resend", peer.id)
+            self.registry.count_dropped("resend", peer.id)
             return
         if at:
             body = frames[at + 1 :]
@@ -235,7 +235,7 @@ class Mdp03Commands(Commands):
         id, field = header.id, header.metadata
         session = self._events.named_session(field)
         if session is None:
-            self.registry.drop("bad-session", peer.id)
+            self.registry.count_dropped("bad-session", peer.id)
             text = "a session must be 16 bytes"
             self._refuse_event(peer, id, spec.BAD_REQUEST, text, now)
             return
@@ -257,12 +257,12 @@ class Mdp03Commands(Commands):
         first = peer.state is not PRESENT
         peer.move("hello")
         if session:
-            self.events.keep(peer, session, now)
-            self.authorization.reconsider(peer, now)
+            self.events.open_session(peer, session, now)
+            self.authorization.recheck(peer, now)
         interval = self.settings.worker_interval if peer.worker else self.settings.client_interval
-        self.presence.greet(peer, interval, now)
+        self.presence.send_welcome(peer, interval, now)
         if first:
-            self.registry.tell("client-present", peer=peer.id)
+            self.registry.emit("client-present", peer=peer.id)
 
     def _cancel(
         self,
@@ -274,7 +274,7 @@ class Mdp03Commands(Commands):
     ) -> None:
         request = peer.open.get(conversation(header.id, envelope))
         if request is None:
-            self.registry.drop("late-cancel", peer.id, count_only=True)
+            self.registry.count_dropped("late-cancel", peer.id, count_only=True)
         else:
             self.completion.cancel(request, now)
 
@@ -290,7 +290,7 @@ class Mdp03Commands(Commands):
         flags, field = header.flags, header.metadata
         request = peer.open.get(conversation(header.id, envelope))
         if request is None:
-            self.registry.drop("late-part", peer.id, count_only=True)
+            self.registry.count_dropped("late-part", peer.id, count_only=True)
             return
         try:
             if flags & spec.METADATA:
@@ -328,13 +328,13 @@ class Mdp03Commands(Commands):
         name = self.registration.check_claim(peer, worker, name)
         if worker is None:
             worker = self.registration.new_worker(peer, MDP03, capacity, now)
-            self.presence.greet(peer, self.settings.worker_interval, now)
+            self.presence.send_welcome(peer, self.settings.worker_interval, now)
         elif worker.capacity != capacity or worker.state is DRAINING:
             self._set_capacity(worker, capacity, now)
         before = worker.metadata.get(name)
         worker.metadata[name] = metadata_field
         if name not in worker.services:
-            self.registration.enrol(worker, name, now)
+            self.registration.register(worker, name, now)
         elif metadata_field != before:
             set_weight(worker, worker.services[name])
             self.queueing.reweigh(worker, now)
@@ -360,7 +360,7 @@ class Mdp03Commands(Commands):
         worker = self._worker(peer, envelope)
         request = self.dispatcher.held_as(worker, dispatch_id)
         if request is None:
-            self.registry.drop("unasked-reply", peer.id)
+            self.registry.count_dropped("unasked-reply", peer.id)
             return
         if flags & spec.METADATA:
             metadata.unpack(metadata_field)
@@ -383,7 +383,7 @@ class Mdp03Commands(Commands):
             metadata.unpack(metadata_field)
         request = self.dispatcher.release(worker, dispatch_id)
         if request is None:
-            self.registry.drop("unasked-reply", peer.id)
+            self.registry.count_dropped("unasked-reply", peer.id)
             return
         frames.pop(0)
         if self.admission.too_large(frames):
@@ -407,7 +407,7 @@ class Mdp03Commands(Commands):
         worker = self._worker(peer, envelope)
         request = self.dispatcher.release(worker, header.id)
         if request is None:
-            self.registry.drop("unasked-reply", peer.id)
+            self.registry.count_dropped("unasked-reply", peer.id)
             return
         self.queueing.reject(request, worker, now)
         self.queueing.feed(worker, now)
@@ -449,7 +449,7 @@ class Mdp03Commands(Commands):
         if load == spec.LOAD_UNKNOWN and worker.load is None:
             return
         worker.load = None if load == spec.LOAD_UNKNOWN else load / 100
-        hear_load(worker)
+        report_load(worker)
 
     def _disconnect(
         self,
@@ -479,9 +479,9 @@ class Mdp03Commands(Commands):
         if id & spec.BROKER_ID_BIT:
             held = None if envelope else self.dispatcher.held_as(peer.worker, id)
             if held is not None:
-                streams.worker_grants(held, parts, now)
+                streams.worker_credit(held, parts, now)
                 return
         elif (request := peer.open.get(conversation(id, envelope))) is not None:
-            streams.client_grants(request, parts, now)
+            streams.client_credit(request, parts, now)
             return
-        self.registry.drop("late-credit", peer.id, count_only=True)
+        self.registry.count_dropped("late-credit", peer.id, count_only=True)

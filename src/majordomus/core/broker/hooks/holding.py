@@ -248,7 +248,7 @@ class Holding:
             field = view.changed_metadata()
         except LocalProtocolError:
             field = None
-            self.registry.drop("hook-metadata", view.client)
+            self.registry.count_dropped("hook-metadata", view.client)
         if field is None:
             field = view._field
         flags = flags | spec.METADATA if field else flags & ~spec.METADATA
@@ -411,7 +411,7 @@ class Holding:
         for decision in self.pending.overdue(now):
             if decision.number not in self.pending.open:  # one before it has ended this one, too
                 continue
-            self.registry.drop("hook-timeout", decision.peer.id if decision.peer else b"")
+            self.registry.count_dropped("hook-timeout", decision.peer.id if decision.peer else b"")
             self.hooks.abandon(decision.number)
             seconds = self.registry.settings.hook_timeout
             text = f"a hook of the broker did not decide within {seconds:g} s"

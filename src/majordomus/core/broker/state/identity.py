@@ -37,7 +37,7 @@ class Caller(NamedTuple):
     token: str = ""
 
 
-NOBODY = Identity()
+UNPROVED = Identity()
 
 
 def same(one: Identity, other: Identity) -> bool:

@@ -23,10 +23,10 @@ cdef class Peer:
     cdef public bytes prefix
     cdef public PeerOutbox outbox
     cdef public double last_sent
-    cdef public double last_heard
+    cdef public double last_received
     cdef public object state
     cdef public dict open
-    cdef public Service asked
+    cdef public Service last_service
     cdef public bytes handle
     cdef public str user
     cdef public object identity

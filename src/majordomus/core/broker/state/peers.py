@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.transitions import PEER, PeerState, unlisted
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect, Frame
 
@@ -61,10 +61,10 @@ class Peer:
     prefix: the prefix of every name that it uses, where a group is a tenant.
     outbox: the messages that its full socket refused; None without any.
     last_sent: when a message was last sent to it.
-    last_heard: when a message of it was last received.
+    last_received: when a message of it was last received.
     state: its state (transitions.py).
     open: its open requests by the key of their conversation.
-    asked: the service that it called last, if that was served; it may have been forgotten.
+    last_service: the service that it called last, if that was served; it may have been forgotten.
     handle: the address by which workers know it; that of its session, if it has one.
     own_handle: the handle that it got first; it never changes.
     identity: what its connection has proved.
@@ -78,7 +78,6 @@ class Peer:
     """
 
     __slots__ = (
-        "asked",
         "dialect",
         "flushed",
         "groups",
@@ -86,8 +85,9 @@ class Peer:
         "id",
         "identity",
         "last_delay",
-        "last_heard",
+        "last_received",
         "last_sent",
+        "last_service",
         "open",
         "outbox",
         "own_handle",
@@ -107,20 +107,20 @@ class Peer:
         self.handle = handle
         self.own_handle = handle
         self.subscriber: Subscriber | None = None
-        self.identity: Identity = NOBODY
+        self.identity: Identity = UNPROVED
         self.user = ""
         self.groups: tuple[str, ...] = ()
         self.prefix = b""
         self.state = PeerState.SEEN
         self.worker: RegisteredWorker | None = None
         self.open: dict[object, AcceptedRequest] = {}
-        self.asked: Service | None = None
+        self.last_service: Service | None = None
         self.queued = 0
         self.queued_bytes = 0
         self.outbox: PeerOutbox | None = None
         self.last_delay = 0.0
         self.flushed = now
-        self.last_heard = now
+        self.last_received = now
         self.last_sent = now
         self.timer: dict[Peer, None] | None = None
 

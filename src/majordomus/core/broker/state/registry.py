@@ -215,7 +215,7 @@ class Registry:
             service.known = False
             self.prefetcher.remove(service)
 
-    def drop(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
+    def count_dropped(self, reason: str, peer_id: bytes, count_only: bool = False) -> None:
         """Count a message that is dropped. Each power of two of a reason is a fact, so that no peer
         can flood the observers."""
         dropped = self.counts.dropped
@@ -224,6 +224,6 @@ class Registry:
         if not count_only and times & (times - 1) == 0:
             self.facts.append(("dropped", {"reason": reason, "peer": peer_id, "times": times}))
 
-    def tell(self, fact: str, **data: object) -> None:
+    def emit(self, fact: str, **data: object) -> None:
         """Add a rare event for the observers."""
         self.facts.append((fact, data))

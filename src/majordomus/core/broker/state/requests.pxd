@@ -45,7 +45,7 @@ cdef class AcceptedRequest:
     cdef public object outcome
     cdef public list parts
     cdef public Py_ssize_t parts_size
-    cpdef AcceptedRequest ask(
+    cpdef AcceptedRequest fill(
         self,
         Peer peer,
         object dialect,

@@ -100,7 +100,7 @@ class AcceptedRequest:
     # A positional method, not `__init__`: a compiled constructor takes its arguments as a tuple of
     # Python objects, so numbers would be boxed and unboxed for every request.
 
-    def ask(
+    def fill(
         self,
         peer: Peer,
         dialect: Dialect,
@@ -115,7 +115,7 @@ class AcceptedRequest:
         accepted: float,
         deadline: float,
     ) -> AcceptedRequest:
-        """Set every attribute of a new request: ``AcceptedRequest().ask(…)``."""
+        """Set every attribute of a new request: ``AcceptedRequest().fill(…)``."""
         self.peer = peer
         self.caller: Peer | Caller = peer
         self.dialect = dialect

@@ -186,7 +186,7 @@ class Service:
 
     def weigh(self, worker: RegisteredWorker) -> None:
         """Notify the strategy of the number of requests that `worker`, one of its own, holds."""
-        if worker.has_room():
+        if worker.has_free_slot():
             self.strategy.put(worker)
         else:
             self.strategy.drop(worker)

@@ -27,9 +27,9 @@ cdef class RegisteredWorker:
     cdef public set undelivered
     cdef public FairQueue waiting
     cdef public bint reserved_last
-    cdef public double last_beat_sent
+    cdef public double last_heartbeat
     cdef public object answered
-    cpdef bint has_room(self) except -1
+    cpdef bint has_free_slot(self) except -1
     @cython.locals(newest=AcceptedRequest)
     cpdef object hold(self, AcceptedRequest request)
     @cython.locals(older=AcceptedRequest, newer=AcceptedRequest)

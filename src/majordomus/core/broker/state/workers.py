@@ -37,7 +37,7 @@ class RegisteredWorker:
     ring_node: its node in the ring of the strategy that last ranked it.
     load: the load of its last heartbeat; -1.0 when it takes nothing, None when unknown.
     busy_since: when it last changed from idle to busy.
-    last_beat_sent: when the last heartbeat was sent to it.
+    last_heartbeat: when the last heartbeat was sent to it.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class RegisteredWorker:
         "handles",
         "holding",
         "id",
-        "last_beat_sent",
+        "last_heartbeat",
         "load",
         "metadata",
         "newest",
@@ -83,7 +83,7 @@ class RegisteredWorker:
         self.ring_node: RingNode | None = None
         self.load: float | None = None
         self.busy_since = now
-        self.last_beat_sent = now
+        self.last_heartbeat = now
 
     @property
     def reserved(self) -> FairQueue:
@@ -92,7 +92,7 @@ class RegisteredWorker:
             self.waiting = FairQueue()
         return self.waiting
 
-    def has_room(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether a request may be dispatched to it now."""
         if self.state is not SERVING or (self.load is not None and self.load == -1.0):
             return False

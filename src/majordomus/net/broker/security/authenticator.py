@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from zmq.utils import z85
 
-from majordomus.core.broker.state.identity import NOBODY, Identity
+from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.net.broker.security.zap import BusyError
 from majordomus.security import keys, passwords
 from majordomus.security.passwords import Entry
@@ -161,7 +161,7 @@ class Authenticator:
         A message without a proof came by inproc, from this process.
         """
         if not proof or proof == "null:":
-            return NOBODY
+            return UNPROVED
         found = self._by_proof.get(proof)
         if found is None and self.accepts_any_key:
             return Identity(key=proof.removeprefix("curve:"))
