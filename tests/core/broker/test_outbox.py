@@ -290,15 +290,22 @@ def test_heartbeats_do_not_fill_an_outbox(make_harness: MakeHarness) -> None:
     assert harness.messages() == [heartbeat(W)]
 
 
+PART_BYTES = len(mdp03.pack(spec.PARTIAL, id=1)) + 100
+"""A part of the stream below: its header, and a body of 100 bytes."""
+
+
 @pytest.mark.parametrize(
     "bound",
-    [{"max_outbox": 2}, {"max_outbox_bytes": 2 * 122}, {"max_outboxes_bytes": 2 * 122}],
+    [
+        {"max_outbox": 2},
+        {"max_outbox_bytes": 2 * PART_BYTES},
+        {"max_outboxes_bytes": 2 * PART_BYTES},
+    ],
     ids=["messages", "bytes", "bytes in all"],
 )
 def test_stream_that_its_client_does_not_read_ends_with_429(
     make_harness: MakeHarness, bound: dict[str, int]
 ) -> None:
-    """A part is a header of 22 bytes and 100 of body."""
     harness = make_harness(**bound)
     stream(harness)
     harness.full.add(C)

@@ -18,8 +18,16 @@ C, V, W, X = b"client-c", b"worker-v", b"worker-w", b"worker-x"
 RESERVED = b"$log"
 
 
+REASON = "'$log' is reserved: no worker may serve it"
+
+
+def refused(peer: bytes) -> Message:
+    """The DISCONNECT for a READY of RESERVED in MDP/0.3."""
+    return disconnect(peer, spec.FORBIDDEN, REASON, "$log")
+
+
 def farewell(peer: bytes, dialect: Dialect) -> Message:
-    return disconnect(peer) if dialect is Dialect.MDP03 else (peer, *dialects.farewell(dialect))
+    return refused(peer) if dialect is Dialect.MDP03 else (peer, *dialects.farewell(dialect))
 
 
 def reported(harness: BrokerHarness, fact: str) -> list[dict[str, object]]:
@@ -65,7 +73,7 @@ def test_repeated_refusal_is_reported_at_each_power_of_two(
         "peer": b"worker-0",
         "dialect": dialect.value,
         "service": RESERVED,
-        "why": "reserved-service-name",
+        "why": REASON,
         "times": 1,
     }
     assert reported(harness, "dropped") == []
@@ -100,7 +108,7 @@ def test_worker_whose_refusal_waits_is_not_heard(harness: BrokerHarness) -> None
     assert harness.machine.registry.workers == {}
     assert harness.counts.dropped["refused-peer"] == 2
     harness.pass_time(1.1)
-    assert harness.messages() == [disconnect(W), disconnect(X)]
+    assert harness.messages() == [refused(W), refused(X)]
     harness.worker(W, b"echo")
     assert list(harness.machine.registry.workers) == [W]
 
@@ -135,7 +143,7 @@ def test_worker_that_loses_its_work_by_a_refusal_is_told_later(harness: BrokerHa
         harness.sent()
     assert harness.machine.registry.workers == {}
     harness.pass_time(1.1)
-    assert harness.messages() == [disconnect(W)]
+    assert harness.messages() == [refused(W)]
 
 
 def test_refusals_beyond_the_most_that_wait_are_sent_at_once(
@@ -145,9 +153,9 @@ def test_refusals_beyond_the_most_that_wait_are_sent_at_once(
     peers = [b"worker-%d" % n for n in range(5)]
     for peer in peers:
         harness.worker(peer, RESERVED)
-    assert harness.messages() == [disconnect(peer) for peer in (peers[0], *peers[3:])]
+    assert harness.messages() == [refused(peer) for peer in (peers[0], *peers[3:])]
     harness.pass_time(1.1)
-    assert harness.messages() == [disconnect(peer) for peer in peers[1:3]]
+    assert harness.messages() == [refused(peer) for peer in peers[1:3]]
     assert len(harness.machine.outgoing.delayed) == 2
     harness.worker(V, RESERVED)
     assert len(harness.machine.outgoing.delayed) == 1
@@ -182,7 +190,7 @@ SILENT = tuple(LEGACY)
     [
         ({"max_open": 1}, [b"x"], 429, "1 conversations are open already"),
         ({"max_client_queue": 1}, [b"x"], 429, "1 requests of this client wait already"),
-        ({"max_message": 1}, [b"xy"], 413, "2 bytes; at most 1 are allowed"),
+        ({"max_message": 1}, [b"xy"], 413, "2 bytes or more; at most 1 are allowed"),
     ],
 )
 def test_request_that_a_limit_refuses_and_that_cannot_be_answered_is_reported(
