@@ -176,14 +176,17 @@ class Outgoing:
         """How many answers to clients wait in outboxes."""
         if not self.registry.outbox_bytes:
             return 0
-        return sum(
-            command == spec.FINAL
-            and not is_dispatch(conversation)
-            and (conversation is not None or peer.worker is None)
-            for peer in self.registry.peers.values()
-            if peer.outbox is not None
-            for _, _, command, conversation in peer.outbox.messages
-        )
+        # Not a sum over a generator: Cython 3.2 makes a pointer of its truth values.
+        held = 0
+        for peer in self.registry.peers.values():
+            if peer.outbox is None:
+                continue
+            for _, _, command, conversation in peer.outbox.messages:
+                if command != spec.FINAL or is_dispatch(conversation):
+                    continue
+                if conversation is not None or peer.worker is None:
+                    held += 1
+        return held
 
     def empty(self, peer: Peer) -> None:
         """Drop the outbox of `peer`."""
