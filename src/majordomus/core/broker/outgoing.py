@@ -176,7 +176,7 @@ class Outgoing:
         """How many answers to clients wait in outboxes."""
         if not self.registry.outbox_bytes:
             return 0
-        # Not a sum over a generator: Cython 3.2 makes a pointer of its truth values.
+        # Not a sum over a generator: Cython 3.3 takes its truth values for pointers.
         held = 0
         for peer in self.registry.peers.values():
             if peer.outbox is None:
