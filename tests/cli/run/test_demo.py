@@ -62,7 +62,7 @@ def test_demo_that_is_interrupted_leaves_nothing_running(
     code = running.stop(number)
     assert all(gone(pid) for pid in children)
     if number is not signal.SIGKILL:
-        assert code == 1
+        assert code == 130
         assert running.err.rest() == ["majordomus demo: interrupted"]
 
 
