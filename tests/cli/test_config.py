@@ -60,7 +60,7 @@ def example_value(key: str) -> tuple[object, str, str]:
     if isinstance(value, bool):
         return not value, str(not value).lower(), str(not value).lower()
     if isinstance(value, float) and 0 < value < 1:  # a share
-        return value / 2
+        return value / 2, str(value / 2), str(value / 2)
     if isinstance(value, int | float):
         other = value - 1 if key == "max_topic" else value + 1  # that one is at its bound
         return other, str(other), str(other)

@@ -177,7 +177,7 @@ def test_worker_and_client_of_the_readme_have_fifteen_lines_at_most() -> None:
 
 def test_make_targets_of_the_readme_exist() -> None:
     targets = set(re.findall(r"`?make (\w+)", README))
-    assert targets == {"demo", "test"}
+    assert targets == {"demo", "test", "wheel"}
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 

@@ -151,7 +151,7 @@ async def test_missing_records_are_counted_and_shown_at_their_place() -> None:
     assert texts(await ask(collector)) == [
         "a",
         "cloudlog: 3 records were lost on the way",
-        "cloudlog: 4 records were dropped: no broker accepted them in time",
+        "cloudlog: 4 records were dropped: the queue of their program was full",
         "b",
     ]
     assert (collector.dropped, collector.lost) == (4, 3)

@@ -164,7 +164,7 @@ class Collector:
             self._notice(records[0], f"{count} records {what}")
             for count, what in (
                 (missing.lost, "were lost on the way"),
-                (missing.dropped, "were dropped: no broker accepted them in time"),
+                (missing.dropped, "were dropped: the queue of their program was full"),
             )
             if count
         ]
