@@ -90,7 +90,7 @@ def test_invalid_file_keeps_the_old_rules_and_is_logged(
 def test_broker_does_not_start_without_its_rules(file: Path) -> None:
     file.write_text("[[rule]]\n")
     settings = msgspec.structs.replace(QUICK, acl=str(file))
-    with pytest.raises(ConfigurationError, match="rule 1: either allow"):
+    with pytest.raises(ConfigurationError, match="rule 1: write either allow"):
         Broker(settings, bind="tcp://127.0.0.1:0").start()
 
 

@@ -393,10 +393,10 @@ def test_facts_are_logged_one_line_each(peers: Peers, caplog: pytest.LogCaptureF
 class Faulty(BrokerMachine):
     """A machine that raises for one message."""
 
-    def hear(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
+    def handle_message(self, peer_id: bytes, frames: list[bytes], now: float) -> None:
         if frames[-1] == b"fault":
             raise KeyError(frames[-1])
-        super().hear(peer_id, frames, now)
+        super().handle_message(peer_id, frames, now)
 
 
 def test_fault_of_the_core_costs_one_message_and_is_logged(

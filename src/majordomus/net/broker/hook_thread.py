@@ -29,7 +29,8 @@ class HookThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = threading.Event()
+        """Of the present thread: one that was left behind keeps its own, and ends by it."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
 
@@ -53,13 +54,12 @@ class HookThread:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        self._closing = True
+        self._closing.set()
         loop.call_soon_threadsafe(loop.stop)
         thread.join(2 * GRACE)
         if thread.is_alive():
             logger.warning("a hook holds its thread, and is left behind")
         self._loop = self._thread = None
-        self._closing = False
 
     @property
     def is_current(self) -> bool:
@@ -69,16 +69,20 @@ class HookThread:
     def _begin(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = system.new_event_loop()
+            self._closing = threading.Event()
             self._thread = threading.Thread(
-                target=self._serve, args=(self._loop,), name="majordomus-hooks", daemon=True
+                target=self._serve,
+                args=(self._loop, self._closing),
+                name="majordomus-hooks",
+                daemon=True,
             )
             self._thread.start()
         return self._loop
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop, closing: threading.Event) -> None:
         asyncio.set_event_loop(loop)
         try:
-            self._run_until_stopped(loop)
+            self._run_until_stopped(loop, closing)
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
@@ -94,10 +98,10 @@ class HookThread:
             asyncio.set_event_loop(None)
             loop.close()
 
-    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop, closing: threading.Event) -> None:
         """Run the loop until `close`. SystemExit and KeyboardInterrupt of a task or callback that a
         hook has begun end `run_forever`, but must not end the other hooks."""
-        while not self._closing:
+        while not closing.is_set():
             try:
                 loop.run_forever()
             except BaseException:
@@ -128,7 +132,10 @@ class HookThread:
         try:
             result = await coroutine
         except BaseException as error:
-            task = asyncio.current_task()
+            try:
+                task = asyncio.current_task()
+            except RuntimeError:  # its loop has ended, and it is finalized
+                raise error from None
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 return  # cancelled by `cancel` or `close`, not by what the hook waited for
             fault = error
