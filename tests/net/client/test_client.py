@@ -211,7 +211,8 @@ class TestErrors:
             client.call("echo", timeout=0.3)
         why = "connection refused" if wires.OWN_ZMTP else "not reachable"
         assert raised.value.text == (
-            f"no broker was reachable within 0.3 s at tcp://127.0.0.1:1 ({why}), tcp://127.0.0.1:2"
+            f"no broker was reachable within 0.3 s at tcp://127.0.0.1:1 ({why}),"
+            f" tcp://127.0.0.1:2 ({why})"
         )
 
     def test_body_that_is_too_large_is_refused_by_the_broker(self, client: Client) -> None:

@@ -395,7 +395,7 @@ def test_handler_that_is_slow_loses_the_oldest_events(client: Client) -> None:
 def test_event_without_a_receiver_is_counted() -> None:
     hub = Hub()
     hub.put(EventReceived(b"a", [b"x"], b""))
-    assert hub.unheard == 1
+    assert hub.unclaimed == 1
 
 
 # ── on a loop ─────────────────────────────────────────────────────────────────────────────────────
