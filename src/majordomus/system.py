@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 from majordomus.errors import ConfigurationError
@@ -223,3 +223,32 @@ def is_owners(found: os.stat_result) -> bool:
 def readable_by_others(found: os.stat_result, bits: int) -> bool:
     """Return whether a file has one of these bits of its mode."""
     return HAS_MODES and found.st_mode & bits != 0
+
+
+NO_FOLLOW: Final = int(getattr(os, "O_NOFOLLOW", 0))
+"""The flag of `os.open` that refuses a symbolic link; 0 where the system has none."""
+
+
+def lock_file(descriptor: int) -> None:
+    """Wait for the lock of an open file, which ends with the descriptor. Nothing where the system
+    has no such locks."""
+    if _fcntl is not None:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX)
+
+
+HAS_KEYS: Final = _termios is not None
+"""Whether `unbuffered_keys` can be used."""
+
+
+@contextlib.contextmanager
+def unbuffered_keys(descriptor: int) -> Iterator[None]:
+    """Let a terminal deliver each key at once, without echo. Restores its mode at the end."""
+    before = _termios.tcgetattr(descriptor)
+    mode = _termios.tcgetattr(descriptor)
+    mode[3] &= ~(_termios.ECHO | _termios.ICANON)  # mode[3]: the local flags
+    mode[6][_termios.VMIN], mode[6][_termios.VTIME] = 1, 0  # mode[6]: the control characters
+    _termios.tcsetattr(descriptor, _termios.TCSAFLUSH, mode)
+    try:
+        yield
+    finally:
+        _termios.tcsetattr(descriptor, _termios.TCSADRAIN, before)

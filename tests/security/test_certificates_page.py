@@ -74,13 +74,14 @@ def test_passwords_of_the_page_lead_to_a_call(shell: Shell) -> None:
     shell.write("login", "ann:correct horse\n").chmod(0o600)
     shell.write("app.py", APP)
     broker = shell.broker(*broker_line[1:])
-    shell.start("worker", "app:worker", "--plain", "login", "--broker", broker.url)
+    worker = shell.start("worker", "app:worker", "--plain", "login", "--broker", broker.url)
+    worker.out.until("serving")
     done = shell.run(*call, MAJORDOMUS_BROKER=broker.url)
     assert (done.out, done.err) == (b"hello world, ann", "")
 
 
 def test_every_reason_of_the_page_is_one_that_clients_are_told() -> None:
-    source = (SOURCE / "majordomus/net/access.py").read_text("utf-8")
+    source = (SOURCE / "majordomus/net/connection/credentials.py").read_text("utf-8")
     told = " ".join(re.findall(r'f?"([^"]*)"', source))
     rows = re.findall(r"^\| … ([^|…]+?) (?:…)?\s*\|", PAGE.read_text("utf-8"), re.MULTILINE)
     assert len(rows) == 5

@@ -11,7 +11,6 @@ more: so it compares the inode with that of the name, and opens the file again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
+from majordomus import system
 from majordomus.errors import ConfigurationError
 from majordomus.security import files
 
@@ -96,9 +96,9 @@ def is_id(id: str) -> bool:
 def _locked(path: Path) -> Iterator[int]:
     """The file, open to append and locked. Raises: OSError, ConfigurationError."""
     while True:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, files.SECRET)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.NO_FOLLOW, files.SECRET)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            system.lock_file(fd)
             own = os.fstat(fd)
             if stat.S_IMODE(own.st_mode) & files.OTHERS_WRITE:
                 raise ConfigurationError(f"{path} can be written by others: chmod 600 {path}")

@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from majordomus import system
 from majordomus.cli import DONE, INTERRUPTED
 from majordomus.cli.output import cell, emit_json, printable
 from majordomus.cli.remote import answer, broker_option, json_option, keys, timeout_option
@@ -247,25 +247,18 @@ def is_later(before: Sample, after: Sample) -> bool:
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
     """Yield a function that waits so many seconds for a key, and returns its name or ""."""
-    if not sys.stdin.isatty() or find_spec("termios") is None:
+    if not sys.stdin.isatty() or not system.HAS_KEYS:
         yield _no_key
         return
-    import termios
-    import tty
-
     fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
 
     def read_key(seconds: float) -> str:
         ready, _, _ = select.select([fd], [], [], seconds)
         pressed = os.read(fd, 32) if ready else b""
         return KEY_NAMES.get(pressed, "")
 
-    tty.setcbreak(fd)
-    try:
+    with system.unbuffered_keys(fd):
         yield read_key
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _no_key(seconds: float) -> str:

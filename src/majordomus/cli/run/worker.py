@@ -115,7 +115,8 @@ def _serve(
 
     exit_on_sigterm()
     # The supervisor reloads; SIG_IGN would be inherited by what handlers start.
-    signal.signal(signal.SIGHUP, lambda *_: None)
+    for number in system.HANGUP:
+        signal.signal(number, lambda *_: None)
     log_to_stderr(verbose)
     worker = load(target)
     worker.configure(broker=brokers or None, threads=threads, processes=processes, **keys())
