@@ -77,7 +77,7 @@ class Fleet:
         return (time.process_time_ns() - start) / 1e9
 
     def _answers(self) -> Iterator[tuple[bytes, list[bytes]]]:
-        for peer, frames in self.broker.take_effects()[1]:
+        for peer, frames, *_ in self.broker.take_effects()[1]:
             id = mdp03.parse(frames[0]).id
             yield peer, [mdp03.pack(spec.FINAL, code=200, id=id), BODY]
 
