@@ -7,9 +7,13 @@ probes (limits/connections.py).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
+import zmq
+
+from majordomus.net import endpoints
 from majordomus.net.broker.limits.connections import ConnectionMap, Probes
 from majordomus.net.broker.limits.guard import Guard
 from majordomus.net.broker.listener import (
@@ -129,6 +133,11 @@ class ZmqListener:
         bound, self._bound = self._bound, []
         for url in bound:
             sockets.remove_file(url)
+            if endpoints.is_inproc(url) and not self.socket.closed:
+                # Nothing is on its way here, and the name would be free only when libzmq's own
+                # thread has ended the socket.
+                with contextlib.suppress(zmq.ZMQError):
+                    self.socket.unbind(url)
         self._monitor.close()
         self.socket.close(linger=round(linger * 1000))
         until = time.monotonic() + UNBIND_WAIT
