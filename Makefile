@@ -6,13 +6,17 @@ READY := .venv/ready
 INSTALLED := .venv/installed
 COMPILED := build/compiled
 BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.py
+# Tests that compute, without sockets and real time: a busy machine changes nothing about them.
+RULES := tests/core tests/protocol tests/simulation tests/messages tests/test_instructions.py tests/test_header_layout.py tests/test_typing.py
 NODE_PEERS := tests/peers/node
 BENCH := build/bench/venv
 NODE_READY := $(NODE_PEERS)/node_modules/.package-lock.json
 PYRIGHT := tests/typing
+ASYNCAPI := tests/contracts/node
+ASYNCAPI_READY := $(ASYNCAPI)/node_modules/.package-lock.json
 PYRIGHT_READY := $(PYRIGHT)/node_modules/.package-lock.json
 
-.PHONY: setup demo test check lint types unit compiled instructions fuzz outcomes simulate bench audit wheel clean
+.PHONY: series setup demo test check lint types unit unit-rules unit-others compiled instructions fuzz outcomes contracts durable-proof sanitize mutations chaos simulate bench audit wheel clean
 
 setup: $(READY)
 
@@ -40,6 +44,11 @@ $(PYRIGHT_READY): $(PYRIGHT)/package.json $(PYRIGHT)/package-lock.json
 	@if command -v npm >/dev/null; then cd $(PYRIGHT) && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
 	else echo "npm is not here: the test with pyright will skip"; fi
 
+# The parser of AsyncAPI checks the documents of contracts; without npm its test skips, and says so.
+$(ASYNCAPI_READY): $(ASYNCAPI)/package.json $(ASYNCAPI)/package-lock.json
+	@if command -v npm >/dev/null; then cd $(ASYNCAPI) && npm ci --ignore-scripts --silent --no-audit --no-fund && touch node_modules/.package-lock.json; \
+	else echo "npm is not here: the test with the AsyncAPI parser will skip"; fi
+
 demo: $(INSTALLED)
 	@$(BIN)/majordomus demo
 
@@ -61,9 +70,18 @@ types: $(READY)
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
-unit: $(READY) $(NODE_READY) $(PYRIGHT_READY) compiled
-	$(BIN)/python -m pytest
-	PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(BOTH_WAYS)
+unit: $(READY) $(NODE_READY) $(PYRIGHT_READY) $(ASYNCAPI_READY) compiled
+	$(MAKE) --jobs 2 unit-rules unit-others
+
+# These compute, the others wait most of the time. At a low priority they delay no test that measures real time.
+# What they print comes at their end, not between the lines of the others.
+unit-rules:
+	@nice $(BIN)/python -m pytest -p no:cacheprovider $(RULES) > build/rules.log 2>&1 || { cat build/rules.log; exit 1; }
+	@PYTHONPATH=$(COMPILED) nice $(BIN)/python -m pytest -p no:cacheprovider $(BOTH_WAYS) >> build/rules.log 2>&1 || { cat build/rules.log; exit 1; }
+	@cat build/rules.log
+
+unit-others:
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(RULES))
 
 # The rules as a wheel has them; an editable install never compiles them (docs/adr/0008-compiled-rules.md).
 compiled: $(READY)
@@ -77,20 +95,54 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
 	$(BIN)/python -m tests.core.forgery --messages 1000000
 
+# What durable requests promise, in its long form: power cuts, each call to the disk failing, kill -9 of real brokers and workers.
+durable-proof: $(READY)
+	$(BIN)/python -m tests.durable.power --cuts 1000000
+	$(BIN)/python -m tests.durable.calls --cuts 10000
+	$(BIN)/python -m tests.durable.faults
+	$(BIN)/python -m tests.durable.kill --rounds 1000
+	$(BIN)/python -m tests.durable.flips --flips 100000
+	$(BIN)/python -m tests.simulation.durable --runs 50000
+
 # 20,000 calls whose handlers, hooks and callers do whatever hypothesis makes up; it prints how many there were of each combination.
 outcomes: $(READY)
 	ANY_OUTCOME=full $(BIN)/python -m pytest tests/net/any_outcome --timeout 7200 --capture no
 
+# 1,000 signatures of handlers: contract, stub, call, the same value back; 10,000 mutated contracts through the parser.
+contracts: $(READY)
+	CONTRACTS=full $(BIN)/python -m pytest tests/contracts --timeout 1200 --capture no
+
 # What honest callers notice while 10,000 connections say nothing, and how soon a message without an end is cut off.
-chaos: $(READY)
+# Then 1,000,000 calls while brokers and workers are killed, stopped and restarted: one outcome each, by two ledgers.
+# Then fifteen floods, one after the other and together: the memory that the broker holds, and the latencies of honest calls.
+# Then 10,000 half-open handshakes of CURVE, and a million garbage ones: docs/proof/handshakes.md.
+chaos: compiled
 	$(BIN)/python -m benchmarks.siege
+	$(BIN)/python -m benchmarks.floods
+	$(BIN)/python -m benchmarks.handshakes
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.ledger --calls 1000000 --seed 13
+
+# Mutated peers of our own ZMTP, which is built with AddressSanitizer and UBSan for it (gcc's libasan and libubsan): docs/proof/sanitize.md.
+# Two million connections take a core some 20 minutes: `make sanitize ARGS="--connections 100000"`.
+sanitize: $(READY)
+	$(BIN)/python -m tests.net.zmtp.sanitize $(ARGS)
+
+# 150 seeded random mutations of net/ and middleware/, each against the tests of its module: docs/proof/mutations.md.
+# It takes an hour on a quiet core; started again, it goes on where it was. mutmut is installed for it alone.
+mutations: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	test -e build/mutations/sample.json || $(BIN)/python -m benchmarks.mutations draw
+	$(BIN)/python -m benchmarks.mutations run
+	$(BIN)/python -m benchmarks.mutations run --again
+	$(BIN)/python -m benchmarks.mutations report
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation.simulate --seconds 600 --seed 1
 	$(BIN)/python -m tests.simulation.strategies
+	$(BIN)/python -m tests.simulation.durable --runs 5000
 
 # All figures of docs/performance.md, in some 15 minutes on a quiet machine. The peers that are not on it
-# (nats-server, gearmand, libzmq3-dev, valgrind, perf) are left out, and it says so.
+# (nats-server, gearmand, redis-server, rabbitmq-server, strace, libzmq3-dev, valgrind, perf) are left out, and it says so.
 # `make bench ARGS='--only routing,python --rounds 9 --seconds 3'`, or ARGS=--quick.
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.run $(ARGS)
@@ -123,5 +175,9 @@ instructions: compiled
 	$(BIN)/python -m benchmarks.shell_instructions
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m benchmarks.shell_instructions
 
+# The exporter's number of series, with a million names of services.
+series: $(READY)
+	SERIES_SNAPSHOTS=50 $(BIN)/python -m pytest tests/observe/test_exporter.py -k names_without_end --capture no
+
 clean:
-	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules $(PYRIGHT)/node_modules
+	rm -rf .venv build dist src/*.egg-info $(NODE_PEERS)/node_modules $(PYRIGHT)/node_modules $(ASYNCAPI)/node_modules

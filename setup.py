@@ -1,8 +1,8 @@
-"""Builds the native wires and compiles the rules; everything else is declared in pyproject.toml.
+"""Builds our own ZMTP and compiles the rules; everything else is declared in pyproject.toml.
 
 It takes a C compiler and nothing else. Where there is none the install goes on without them, says
-so in its output, and the twin on pyzmq and the rules in plain Python serve:
-docs/adr/0003-native-wire.md, docs/adr/0008-compiled-rules.md.
+so in its output, and pyzmq and the rules in plain Python serve:
+docs/adr/0011-own-zmtp.md, docs/adr/0008-compiled-rules.md.
 
 The rules are the modules that have a `.pxd` beside them. An editable install or `build_ext
 --inplace` never compiles them: what is edited is what runs.
@@ -12,10 +12,12 @@ debug information.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Compiler import Options
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -35,6 +37,12 @@ DIRECTIVES = {
 }
 
 
+FREE_LIST = re.compile(r"@cython\.freelist\((\d+)\)")
+Options.get_directive_defaults().setdefault("freelist", 0)  # without one it is no known directive
+OPTIMIZED = ["-O3", *(["-fno-plt"] if sys.platform == "linux" else [])]
+"""Without a PLT every call of the interpreter is an instruction shorter: a hundred a request."""
+
+
 def name_of(source: Path) -> str:
     return ".".join(source.relative_to("src").with_suffix("").parts)
 
@@ -45,11 +53,31 @@ def extension(source: Path) -> Extension:
         [str(source)],
         define_macros=[("Py_LIMITED_API", OLDEST)] if ABI3 else [],
         py_limited_api=ABI3,
-        extra_compile_args=[] if sys.platform == "win32" else ["-O3", DEBUG_INFO],
+        extra_compile_args=[] if sys.platform == "win32" else [*OPTIMIZED, DEBUG_INFO],
     )
 
 
-LINUX_ONLY = {"stream", "dealer", "router", "engine", "mechanisms"}  # it waits by epoll
+def free_list(one: Extension) -> int:
+    """The largest number in a `@cython.freelist` of its .pxd; 0 without one.
+
+    Cython reads the decorator in a .pxd and then drops it: the directives of a class are those of
+    its .py. So it becomes a directive of the whole module.
+    """
+    declared = Path(one.sources[0]).with_suffix(".pxd")
+    if not declared.exists() or declared.with_suffix(".pyx").exists():
+        return 0
+    return max(map(int, FREE_LIST.findall(declared.read_text("utf-8"))), default=0)
+
+
+LINUX_ONLY = {
+    "stream",
+    "dealer",
+    "router",
+    "engine",
+    "mechanisms",
+    "sodium",
+    "boxes",
+}  # it waits by epoll
 WIRES = [
     extension(path)
     for path in sorted(Path("src").rglob("*.pyx"))
@@ -87,13 +115,15 @@ class Build(build_ext):
             self.warn(f"the rules stay in plain Python: {', '.join(lacking)} could not be built")
 
     def cythonized(self, extensions):
-        made = cythonize(
-            extensions,
-            build_dir="build/cython",
-            language_level=3,
-            nthreads=os.cpu_count() or 1,
-            compiler_directives=DIRECTIVES,
-        )
+        made = []
+        for kept in sorted(set(map(free_list, extensions))):
+            made += cythonize(
+                [one for one in extensions if free_list(one) == kept],
+                build_dir="build/cython",
+                language_level=3,
+                nthreads=os.cpu_count() or 1,
+                compiler_directives={**DIRECTIVES, "freelist": kept},
+            )
         for one in made:
             one.optional = True  # cythonize makes them anew and forgets it
             one._needs_stub = False

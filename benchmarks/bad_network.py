@@ -274,7 +274,7 @@ def outcome_of(error: BaseException) -> str:
 
 def plain_calls(urls: list[str], until: float, ledger: Ledger) -> None:
     """One thread that calls, and does nothing else."""
-    with Client(urls, timeout=TIMEOUT) as client:
+    with Client(urls, timeout=TIMEOUT, spread=False) as client:
         number = 0
         while time.monotonic() < until:
             number += 1
@@ -291,7 +291,7 @@ def plain_calls(urls: list[str], until: float, ledger: Ledger) -> None:
 
 def background_calls(urls: list[str], until: float, ledger: Ledger) -> None:
     """`submit`, ten calls at a time."""
-    with Client(urls, timeout=TIMEOUT) as client:
+    with Client(urls, timeout=TIMEOUT, spread=False) as client:
         number = 0
         while time.monotonic() < until:
             made = {}
@@ -325,7 +325,7 @@ def async_calls(urls: list[str], until: float, ledger: Ledger) -> None:
             await asyncio.sleep(0.05)
 
     async def all_of_them() -> None:
-        async with AsyncClient(urls, timeout=TIMEOUT) as client:
+        async with AsyncClient(urls, timeout=TIMEOUT, spread=False) as client:
             await asyncio.gather(*(task(client, first) for first in range(10)))
 
     asyncio.run(all_of_them())
@@ -375,7 +375,7 @@ def idle() -> None:
         with two_brokers(Ledger()) as proxies:
             urls = [proxy.url for proxy in proxies]
             if make is Client:
-                with Client(urls) as client:
+                with Client(urls, spread=False) as client:
                     client.call("count", b"1")
                     before = sum(proxies[0].bytes.values())
                     time.sleep(60.0)
@@ -386,7 +386,7 @@ def idle() -> None:
 
 
 async def _idle_async(urls: list[str], proxy: Proxy) -> int:
-    async with AsyncClient(urls) as client:
+    async with AsyncClient(urls, spread=False) as client:
         await client.call("count", b"1")
         before = sum(proxy.bytes.values())
         await asyncio.sleep(60.0)

@@ -11,6 +11,8 @@ from typing import Final
 
 BODY: Final = b"0123456789abcdef"
 WARMUP: Final = 0.5
+HANDLERS: Final = ("async", "def", "process")
+"""Where the worker's handler runs, where the library has a choice."""
 
 
 def arguments() -> argparse.Namespace:
@@ -20,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("url")
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--handler", choices=HANDLERS, default="async", help="of the worker")
     parser.add_argument("--sync", action="store_true", help="the sync client, where there is one")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What encryption costs: throughput of one broker with CURVE and without, and connections a second.
+"""What connections cost with CURVE and without: their throughput, and how many a second there are.
 
     python -m benchmarks.curve [--seconds 3] [--rounds 3]
 
@@ -29,12 +29,12 @@ from benchmarks import peers
 from benchmarks.run import machine
 from majordomus.net.broker.security import curve
 from majordomus.net.connection.credentials import Access
-from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
+from majordomus.net.zmq.wire import DealerWire, Wait
 from majordomus.protocol import mdp03, spec
 from majordomus.security import certificates
 
-OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "curve.json"
+OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "curve_connections.json"
 SIZES: Final = {16: 256, 64 * 1024: 16}
 """Bytes of a body → calls in flight."""
 KINDS: Final = ("NULL", "CURVE", "CURVE, known keys")
@@ -78,7 +78,7 @@ class Place:
 # ── the processes ─────────────────────────────────────────────────────────────────────────────────
 
 
-def line(access: Access) -> tuple[zmq.Socket[bytes], wires.Dealer, Callable[[int], int]]:
+def line(access: Access) -> tuple[zmq.Socket[bytes], DealerWire, Callable[[int], int]]:
     """A connected socket, its wire, and what waits for it."""
     socket = sockets.dealer()
     socket.setsockopt(zmq.LINGER, 0)
@@ -87,7 +87,7 @@ def line(access: Access) -> tuple[zmq.Socket[bytes], wires.Dealer, Callable[[int
     socket.setsockopt(zmq.RCVHWM, 10_000)
     access.secure(socket, access.urls[0])
     socket.connect(access.urls[0])
-    return socket, wires.make_dealer(socket), wires.make_wait(socket)
+    return socket, DealerWire(socket), Wait(socket)
 
 
 def work(access: Access) -> None:
@@ -142,10 +142,10 @@ def call(access: Access, size: int, seconds: float, pid: int) -> dict[str, float
     }
 
 
-def connect(access: Access, seconds: float) -> dict[str, float]:
+def connect(access: Access, seconds: float, pid: int) -> dict[str, float]:
     """Opens connections, AT_A_TIME, asks once over each and closes it."""
     question = mdp03.pack(spec.REQUEST, id=1, ttl=60_000, service=b"mmi.service")
-    done, began = 0, time.perf_counter()
+    done, began, cpu = 0, time.perf_counter(), cpu_seconds(pid)
     while time.perf_counter() - began < seconds:
         opened = [line(access) for _ in range(AT_A_TIME)]
         for socket, *_ in opened:
@@ -156,7 +156,10 @@ def connect(access: Access, seconds: float) -> dict[str, float]:
             done += 1
         for socket, *_ in opened:
             socket.close()
-    return {"connections_per_second": round(done / (time.perf_counter() - began), 1)}
+    return {
+        "connections_per_second": round(done / (time.perf_counter() - began), 1),
+        "broker_us_per_connection": round((cpu_seconds(pid) - cpu) / done * 1e6, 1),
+    }
 
 
 def cpu_seconds(pid: int) -> float:
@@ -178,7 +181,8 @@ def measure(place: Place, kind: str, seconds: float) -> dict[str, float]:
                 arguments = ("--size", size, "--seconds", seconds, "--pid", broker.pid)
                 told = _told(place.child(kind, "call", broker.port, *arguments))
                 found |= {f"{name}_{size}": value for name, value in told.items()}
-            found |= _told(place.child(kind, "connect", broker.port, "--seconds", seconds))
+            alone = ("--seconds", seconds, "--pid", broker.pid)
+            found |= _told(place.child(kind, "connect", broker.port, *alone))
         finally:
             worker.kill()
             worker.communicate()
@@ -217,7 +221,10 @@ def show(told: dict[str, Any]) -> None:
             f"{result[f'broker_us_per_request_{size}']:6.1f} µs"
             for size in SIZES
         )
-        print(f"{result['kind']:18} {sizes}   {result['connections_per_second']:6,.0f} conn/s")
+        print(
+            f"{result['kind']:18} {sizes}   {result['connections_per_second']:6,.0f} conn/s"
+            f" {result['broker_us_per_connection']:6.0f} µs each"
+        )
 
 
 def main() -> None:
@@ -242,7 +249,7 @@ def main() -> None:
     elif given.role == "call":
         print(json.dumps(call(access, given.size, given.seconds, given.pid)))
     else:
-        print(json.dumps(connect(access, given.seconds)))
+        print(json.dumps(connect(access, given.seconds, given.pid)))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,19 @@
  * from the same loop and none pays for the peers' library. Each client keeps `window` requests open; each worker
  * echoes. A body starts with 8 bytes that say which request it is: what comes back is checked against them.
  *
+ * --durable 1 sets the flag DURABLE of each request; --rate N sends about N a second, a window at a time.
  * With --presence they ask nothing: they register, and say that they live until the input ends.
  *
  * cc -O2 -pthread -o load load.c && ./load --protocol mdp03 --port 5555 --clients 16 --window 32 --workers 4
  * prints one JSON object. With --pid the CPU time of that process during the measurement is in it.
+ *
+ * Compiled with -DSECURE and -lsodium -lssl -lcrypto -lzmq it has further transports (load_secure.h): --transport curve,
+ * tls (for NATS), zmq and zmq-curve (libzmq's sockets). --path connects to a Unix socket in place of a port.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -25,6 +30,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,7 +48,18 @@ typedef struct {
     char sid[16];          /* NATS: the inbox; ZMTP: the routing id */
     int64_t *sent;         /* when the request of each slot was sent; 0 = the slot is free */
     uint32_t *turn;        /* how often the slot was used */
+    void *secure;          /* what the transport keeps (load_secure.h) */
 } connection;
+
+/* What carries the bytes of `in` and `out`. Each function may be called when there is nothing to do. */
+typedef struct {
+    const char *name;
+    void (*open)(connection *);    /* after connect(); NULL for plain TCP */
+    ssize_t (*read)(connection *); /* append to `in`: the bytes; 0 at the end; -1 with errno */
+    void (*write)(connection *);   /* send of `out` what can be sent now */
+    bool (*unsent)(connection *);
+    bool greets;                   /* the transport itself does the handshake of ZMTP, and calls `begin` */
+} transport;
 
 typedef struct {
     pthread_t thread;
@@ -51,15 +68,16 @@ typedef struct {
 } loop;
 
 static struct {
-    const char *protocol, *host, *service;
-    int port, worker_port, clients, window, workers, capacity, body, threads, pid, presence;
+    const char *protocol, *host, *service, *transport, *path, *server_key;
+    int port, worker_port, clients, window, workers, capacity, body, threads, pid, presence, durable, rate;
     double seconds, warmup;
     uint64_t count;
-} options = { "mdp03", "127.0.0.1", "echo", 5555, 0, 16, 32, 4, 1000, 16, 2, 0, 0, 3.0, 0.5, 0 };
+} options = { "mdp03", "127.0.0.1", "echo", "plain", "", "", 5555, 0, 16, 32, 4, 1000, 16, 2, 0, 0, 0, 0, 3.0, 0.5, 0 };
 
 static loop loops[MOST_THREADS];
 static connection *connections;
 static char *filling;
+static char cipher[128]; /* TLS: its version and cipher */
 static atomic_int welcomed, running, measuring, stopping, opened, sent_off, beats_heard;
 
 static void fail(const char *format, ...)
@@ -323,7 +341,9 @@ static void request_03(connection *c, const char *body)
     memcpy(&slot, body, 4);
     memcpy(&turn, body + 4, 4);
     uint64_t id = ((uint64_t)turn << 20 | slot) + 1;
-    put_frame(&c->out, 1, header, header_03(header, 2, 0, id, 30000, options.service));
+    size_t size = header_03(header, 2, 0, id, 30000, options.service);
+    if (options.durable) header[5] = 0x20; /* the flag DURABLE */
+    put_frame(&c->out, 1, header, size);
     put_frame(&c->out, 0, body, options.body);
 }
 
@@ -484,8 +504,26 @@ static void begin(connection *c)
     }
 }
 
+/* With --rate the one client sends its whole window when all have come back, and not before it is due. */
+static void again_in_bursts(connection *c)
+{
+    static int back;
+    static int64_t due;
+    if (++back < options.window) return;
+    back = 0;
+    int64_t now = now_ns(CLOCK_MONOTONIC);
+    due = due ? due + 1000000000LL * options.window / options.rate : now;
+    if (due > now) usleep((due - now) / 1000);
+    else due = now;
+    for (int slot = 0; slot < options.window; slot++) send_request(c, slot);
+}
+
 static void again(connection *c, int slot)
 {
+    if (options.rate) {
+        if (slot >= 0 && !atomic_load_explicit(&stopping, memory_order_relaxed)) again_in_bursts(c);
+        return;
+    }
     if (slot >= 0 && !atomic_load_explicit(&stopping, memory_order_relaxed)) send_request(c, slot);
 }
 
@@ -554,18 +592,50 @@ static void read_gearman(loop *l, connection *c)
     }
 }
 
-static void write_out(loop *l, connection *c)
+static void send_buffer(int fd, buffer *out)
 {
-    buffer *out = &c->out;
     while (out->end > out->start) {
-        ssize_t sent = send(c->fd, out->at + out->start, out->end - out->start,
+        ssize_t sent = send(fd, out->at + out->start, out->end - out->start,
                             MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent < 0 && errno == EAGAIN) break;
+        if (sent < 0 && errno == EAGAIN) return;
         if (sent < 0) fail("send: %s", strerror(errno));
         out->start += sent;
     }
-    bool full = out->end > out->start;
-    if (!full) out->start = out->end = 0;
+    out->start = out->end = 0;
+}
+
+static ssize_t receive_buffer(int fd, buffer *in)
+{
+    if (in->start == in->end) in->start = in->end = 0;
+    make_room(in, options.presence ? 256 : 65536);
+    ssize_t got = recv(fd, in->at + in->end, in->room - in->end, MSG_DONTWAIT);
+    if (got > 0) in->end += got;
+    return got;
+}
+
+static ssize_t plain_read(connection *c) { return receive_buffer(c->fd, &c->in); }
+static void plain_write(connection *c) { send_buffer(c->fd, &c->out); }
+static bool plain_unsent(connection *c) { return c->out.end > c->out.start; }
+
+#ifdef SECURE
+#include "load_secure.h"
+#endif
+
+static const transport transports[] = {
+    { "plain", NULL, plain_read, plain_write, plain_unsent, false },
+#ifdef SECURE
+    { "curve", curve_open, curve_read, curve_write, curve_unsent, true },
+    { "tls", tls_open, tls_read, tls_write, plain_unsent, false },
+    { "zmq", zmq_open, zmq_read, zmq_write, plain_unsent, true },
+    { "zmq-curve", zmq_open, zmq_read, zmq_write, plain_unsent, true },
+#endif
+};
+static const transport *carrier;
+
+static void write_out(loop *l, connection *c)
+{
+    carrier->write(c);
+    bool full = carrier->unsent(c);
     if (full == c->writing) return;
     struct epoll_event event = { EPOLLIN | (full ? EPOLLOUT : 0), { .ptr = c } };
     epoll_ctl(l->epoll, EPOLL_CTL_MOD, c->fd, &event);
@@ -574,16 +644,12 @@ static void write_out(loop *l, connection *c)
 
 static void read_in(loop *l, connection *c)
 {
-    buffer *in = &c->in;
-    if (in->start == in->end) in->start = in->end = 0;
-    make_room(in, options.presence ? 256 : 65536);
-    ssize_t got = recv(c->fd, in->at + in->end, in->room - in->end, MSG_DONTWAIT);
+    ssize_t got = carrier->read(c);
     if (got < 0 && errno == EAGAIN) return;
     if (got <= 0) {
         if (atomic_load(&running)) fail("the broker closed connection %d: %s", c->number, got ? strerror(errno) : "end");
         return;
     }
-    in->end += got;
     if (is_zmtp()) read_zmtp(l, c);
     else if (is("nats")) read_nats(l, c);
     else read_gearman(l, c);
@@ -622,6 +688,17 @@ static void beat_all_in_turn(loop *l)
     beat_in_turn(l, 0, clients > 0 ? options.workers : workers, 2.5, &worker_last, &worker_next);
 }
 
+/* libzmq's descriptor is edge-triggered, and a send may take its edge. */
+static bool again_readable(connection *c)
+{
+#ifdef SECURE
+    return carrier->open == zmq_open && zmq_readable(c);
+#else
+    (void)c;
+    return false;
+#endif
+}
+
 static void *serve(void *of)
 {
     loop *l = of;
@@ -633,6 +710,10 @@ static void *serve(void *of)
             connection *c = events[n].data.ptr;
             if (events[n].events & ~EPOLLOUT) read_in(l, c);
             write_out(l, c);
+            while (again_readable(c)) {
+                read_in(l, c);
+                write_out(l, c);
+            }
         }
         if (options.presence) beat_all_in_turn(l);
         if (options.presence || now_ns(CLOCK_MONOTONIC) < next_beat) continue;
@@ -658,24 +739,49 @@ static void bind_source(connection *c)
     if (bind(c->fd, (struct sockaddr *)&address, sizeof address)) fail("bind: %s", strerror(errno));
 }
 
-static void open_connection(connection *c, loop *l)
+static int port_of(connection *c)
+{
+    return c->worker && options.worker_port ? options.worker_port : options.port;
+}
+
+static void connect_unix(connection *c)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    if (strlen(options.path) >= sizeof address.sun_path) fail("too long a path");
+    strcpy(address.sun_path, options.path);
+    c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (c->fd < 0) fail("socket: %s", strerror(errno));
+    if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) fail("connect: %s", strerror(errno));
+}
+
+static void connect_tcp(connection *c)
 {
     int on = 1;
     struct sockaddr_in address = { .sin_family = AF_INET };
-    address.sin_port = htons(c->worker && options.worker_port ? options.worker_port : options.port);
+    address.sin_port = htons(port_of(c));
     inet_pton(AF_INET, options.host, &address.sin_addr);
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (c->fd < 0) fail("socket: %s", strerror(errno));
     if (options.presence) bind_source(c);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) fail("connect: %s", strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static bool is_libzmq(void) { return !strncmp(options.transport, "zmq", 3); }
+
+static void open_connection(connection *c, loop *l)
+{
+    if (*options.path && !is_libzmq()) connect_unix(c);
+    else if (!is_libzmq()) connect_tcp(c);
     c->sent = calloc(options.window, sizeof *c->sent);
     c->turn = calloc(options.window, sizeof *c->turn);
     if (getentropy(c->sid, sizeof c->sid)) fail("no randomness");
     c->sid[0] |= 1;
-    if (is_zmtp()) put_greeting(c);
+    c->greeted = carrier->greets;
+    if (carrier->open) carrier->open(c);
+    if (is_zmtp() && !carrier->greets) put_greeting(c);
     else if (is("nats")) nats_hello(c);
-    if (!is_zmtp()) begin(c);
+    if (!is_zmtp() || is_libzmq()) begin(c);
     c->writing = true; /* the loop writes what is there, and owns the connection from here on */
     struct epoll_event event = { EPOLLIN | EPOLLOUT, { .ptr = c } };
     epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &event);
@@ -748,11 +854,12 @@ static void measure(void)
     double seconds = (end - start) / 1e9;
     printf("{\"protocol\": \"%s\", \"clients\": %d, \"window\": %d, \"workers\": %d, \"body\": %d, "
            "\"requests\": %llu, \"errors\": %llu, \"seconds\": %.6f, \"per_second\": %.1f, "
-           "\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"load_cpu\": %.6f, \"broker_cpu\": %.6f}\n",
+           "\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"load_cpu\": %.6f, \"broker_cpu\": %.6f, "
+           "\"transport\": \"%s\", \"cipher\": \"%s\"}\n",
            options.protocol, options.clients, options.window, options.workers, options.body,
            (unsigned long long)answered, (unsigned long long)errors, seconds, answered / seconds,
            percentile(histogram, answered, 0.5), percentile(histogram, answered, 0.99),
-           percentile(histogram, answered, 0.999), own, cpu);
+           percentile(histogram, answered, 0.999), own, cpu, options.transport, cipher);
 }
 
 /* Presence: says when all are there, measures, reports, and stays until the input ends. */
@@ -779,12 +886,13 @@ static void read_options(int count, char **words)
 {
     struct { const char *name; const char **text; int *number; double *seconds; } known[] = {
         { "--protocol", &options.protocol, 0, 0 }, { "--host", &options.host, 0, 0 },
-        { "--service", &options.service, 0, 0 }, { "--port", 0, &options.port, 0 },
+        { "--service", &options.service, 0, 0 }, { "--transport", &options.transport, 0, 0 },
+        { "--path", &options.path, 0, 0 }, { "--server-key", &options.server_key, 0, 0 }, { "--port", 0, &options.port, 0 },
         { "--worker-port", 0, &options.worker_port, 0 }, { "--clients", 0, &options.clients, 0 },
         { "--window", 0, &options.window, 0 }, { "--workers", 0, &options.workers, 0 },
         { "--capacity", 0, &options.capacity, 0 }, { "--body", 0, &options.body, 0 },
         { "--threads", 0, &options.threads, 0 }, { "--pid", 0, &options.pid, 0 },
-        { "--presence", 0, &options.presence, 0 },
+        { "--presence", 0, &options.presence, 0 }, { "--durable", 0, &options.durable, 0 }, { "--rate", 0, &options.rate, 0 },
         { "--seconds", 0, 0, &options.seconds }, { "--warmup", 0, 0, &options.warmup },
     };
     for (int n = 1; n < count; n += 2) {
@@ -803,6 +911,7 @@ static void read_options(int count, char **words)
         }
         if (!found) fail("no option %s", words[n]);
     }
+    if (options.rate && options.clients != 1) fail("a rate is that of one client");
     if (options.body < 8) fail("a body has at least 8 bytes");
     if (options.threads < 1 || options.threads > MOST_THREADS) fail("1 to %d threads", MOST_THREADS);
     if (strlen(options.service) > 200) fail("too long a name");
@@ -810,6 +919,9 @@ static void read_options(int count, char **words)
     if (options.presence && strcmp(options.protocol, "mdp03")) fail("presence is MDP/0.3");
     for (size_t n = 0; n < sizeof dialects / sizeof *dialects; n++)
         if (is(dialects[n].name)) spoken = &dialects[n];
+    for (size_t n = 0; n < sizeof transports / sizeof *transports; n++)
+        if (!strcmp(transports[n].name, options.transport)) carrier = &transports[n];
+    if (!carrier) fail("no transport %s", options.transport);
     if (!spoken && !is("mdp03") && !is("proxy") && !is("nats") && !is("gearman")) fail("no protocol %s", options.protocol);
 }
 

@@ -23,6 +23,8 @@ FILES: Final = (
     "legacy",
     "python",
     "large",
+    "curve",
+    "ipc",
     "presence",
     "scale",
     "bytes",
@@ -47,12 +49,18 @@ def figures(folder: Path = DOCS / "benchmarks") -> Figures:
 
 
 def contestant(
-    of: Figures, section: str, name: str, protocol: str = "", at: int = 0
+    of: Figures,
+    section: str,
+    name: str,
+    protocol: str = "",
+    at: int = 0,
+    transport: str = "",
 ) -> Contestant | None:
     """One of a comparison; None when it was left out."""
     comparisons = of.get(section, {}).get("comparisons", [])
     for one in comparisons[at]["contestants"] if at < len(comparisons) else ():
-        if one["name"] == name and protocol in ("", one["protocol"]):
+        carried = transport in ("", one.get("transport", ""))
+        if one["name"] == name and protocol in ("", one["protocol"]) and carried:
             found: Contestant = one
             return found
     return None
@@ -124,7 +132,56 @@ def targets(of: Figures) -> Iterator[Target]:
     large = [contestant(of, "large", name) for name in (OURS, "zmq_proxy")]
     yield ratio("Bodies of 1 MiB, bytes a second, by zmq_proxy's", False, 0.8, *large)
     yield memory(of, large[0])
+    yield from encrypted(of)
+    yield from unix_sockets(of)
     yield from sizes(of)
+
+
+SHAPES: Final = ("1 × 512 × 1", "16 × 32 × 4", "100 × 8 × 20")
+CURVE, CURVE_LIBZMQ = "majordomus, CURVE", "majordomus on libzmq, CURVE"
+ENCRYPTED_SIZES: Final = (16, 256, 1024, 16 * 1024)
+BY_TLS: Final = (
+    ("curve", 16, (1.85, 0.8, 0.55)),
+    ("curve", 256, (1.45, 0.6, 0.5)),
+    ("curve", 1024, (1.15, 0.65, 0.5)),
+    ("zmq-curve", 16, (2.5, 1.2, 0.7)),
+    ("zmq-curve", 16 * 1024, (0.75, 0.75, 0.75)),
+)
+"""Transport of the clients, bytes of a body, and the bound of each shape."""
+BY_LIBZMQ: Final = (0.65, 0.65, 0.7)
+
+
+def encrypted(of: Figures) -> Iterator[Target]:
+    """CURVE by nats-server with TLS, and by CURVE through libzmq."""
+    clients = {"curve": "clients of ours", "zmq-curve": "clients of libzmq"}
+    for transport, size, bounds in BY_TLS:
+        for place, (shape, bound) in enumerate(zip(SHAPES, bounds, strict=True)):
+            at = ENCRYPTED_SIZES.index(size) * len(SHAPES) + place
+            ours = contestant(of, "curve", CURVE, at=at, transport=transport)
+            tls = contestant(of, "curve", "nats-server, TLS", at=at)
+            what = f"CURVE, {clients[transport]}, {size:,} bytes, {shape}, by nats-server with TLS"
+            yield ratio(what, True, bound, ours, tls)
+    for place, (shape, bound) in enumerate(zip(SHAPES, BY_LIBZMQ, strict=True)):
+        found = []
+        for at in range(place, len(ENCRYPTED_SIZES) * len(SHAPES), len(SHAPES)):
+            for transport in clients:
+                pair = [
+                    contestant(of, "curve", name, at=at, transport=transport)
+                    for name in (CURVE, CURVE_LIBZMQ)
+                ]
+                found.append(ratio(f"CURVE, {shape}, by that of libzmq", True, bound, *pair))
+        yield max(found, key=lambda one: one.value or 0)._replace(
+            what=f"CURVE, {shape}, by that of libzmq: the worst size"
+        )
+
+
+def unix_sockets(of: Figures) -> Iterator[Target]:
+    for at, shape in enumerate(SHAPES):
+        pair = [
+            contestant(of, "ipc", name, at=at, transport="plain")
+            for name in ("majordomus, ipc", "majordomus on libzmq, ipc")
+        ]
+        yield ratio(f"ipc, {shape}, by that of libzmq", True, 0.65, *pair)
 
 
 def memory(of: Figures, ours: Contestant | None) -> Target:
@@ -199,6 +256,8 @@ def _table(one: dict[str, Any]) -> str:
         protocol = (
             "" if each["protocol"] in ("Python", "proxy", "nats") else f", {each['protocol']}"
         )
+        if each.get("transport", "").startswith("zmq"):
+            protocol += ", clients of libzmq"
         cells = [
             f"{each['name']}{protocol}",
             _spread(each["metric"]),
@@ -286,10 +345,27 @@ def wire(of: Figures) -> str:
     return "\n".join(["| | client's side | both sides |", "|---|---|---|", *rows])
 
 
+def cipher(of: Figures) -> str:
+    """The versions behind the section `curve`."""
+    found = of.get("curve")
+    if found is None:
+        return NOT_MEASURED
+    tls = {one["cipher"] for each in found["comparisons"] for one in each["contestants"]} - {""}
+    about = found["machine"]
+    return (
+        f"{about['nats-server']}; its connections: {', '.join(sorted(tls)) or NOT_MEASURED}."
+        f" The load: libsodium {about['libsodium of the load']},"
+        f" libzmq {about['libzmq of the load']}, {about['openssl']}."
+    )
+
+
 BLOCKS: Final[dict[str, Callable[[Figures], str]]] = {
     "summary": summary,
+    "cipher": cipher,
     "conditions": conditions,
-    **{name: comparisons(name) for name in ("routing", "legacy", "python", "large")},
+    **{
+        name: comparisons(name) for name in ("routing", "legacy", "python", "large", "curve", "ipc")
+    },
     "presence": presence,
     "scale": scale,
     "where": where,

@@ -15,10 +15,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from zmq.utils import z85
+
+from majordomus.net.broker.security import curve
+from majordomus.security import certificates
+
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
 LOAD = BUILD / "load"
+SECURE_LOAD = BUILD / "load_secure"
+"""The load with libsodium, OpenSSL and libzmq: the transports curve, tls, zmq and zmq-curve."""
 PROXY = BUILD / "proxy"
+PROXY_ENDS = BUILD / "proxy_ends"
+PROGRAMS = (
+    (LOAD, ("load.c",), ("-pthread",), ""),
+    (
+        SECURE_LOAD,
+        ("load.c", "load_secure.h"),
+        ("-pthread", "-DSECURE", "-lsodium", "-lssl", "-lcrypto", "-lzmq"),
+        "libsodium-dev, libssl-dev and libzmq3-dev are needed",
+    ),
+    (PROXY, ("proxy.c",), ("-lzmq",), "libzmq3-dev is needed"),
+    (PROXY_ENDS, ("proxy_ends.c",), ("-pthread", "-lzmq"), "libzmq3-dev is needed"),
+)
+"""Each program with its sources, the compiler's arguments, and what may be missing."""
 PLAIN_BUILD = BUILD / "plain"
 """The package with the rules in plain Python; what is installed has them compiled."""
 
@@ -32,6 +52,8 @@ class Peer(NamedTuple):
     """A program or folder that has to be there, or a package to be imported (`python:name`)."""
     environment: tuple[tuple[str, str], ...] = ()
     own_worker_port: bool = False
+    load: Callable[[int], list[str]] = lambda _: []
+    """Further arguments of the load, for a broker on this port."""
 
 
 class Running(NamedTuple):
@@ -43,22 +65,81 @@ class Running(NamedTuple):
     worker_port: int
 
 
+def _command(port: int, *flags: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "majordomus.cli", "broker"),
+        *("--bind", f"tcp://127.0.0.1:{port}", *flags),
+    ]
+
+
 def _majordomus(wire: str, name: str, build: Path | None = None) -> Peer:
     return Peer(
         name,
-        lambda port, _: [
-            *(sys.executable, "-m", "majordomus.cli", "broker"),
-            *("--bind", f"tcp://127.0.0.1:{port}"),
-        ],
+        lambda port, _: _command(port),
         needs=str(build or ""),
         environment=(("MAJORDOMUS_WIRE", wire), *((("PYTHONPATH", str(build)),) if build else ())),
     )
 
 
+def _curve_key() -> Path:
+    """The broker's key pair, made once; the public half is beside it."""
+    path = BUILD / "curve" / "broker"
+    if certificates.secret_file(path) is None:
+        path.parent.mkdir(exist_ok=True)
+        certificates.write(path, curve.make())
+    return path
+
+
+def _server_key() -> str:
+    return z85.decode(certificates.read_pair(_curve_key()).public.encode()).hex()
+
+
+def _encrypted(wire: str, name: str) -> Peer:
+    return Peer(
+        name,
+        lambda port, _: _command(port, "--curve", "--certificate", str(_curve_key())),
+        needs=str(SECURE_LOAD),
+        environment=(("MAJORDOMUS_WIRE", wire),),
+        load=lambda _: ["--server-key", _server_key()],
+    )
+
+
+def _socket(port: int) -> Path:
+    """The Unix socket of a broker that also listens on this port."""
+    return BUILD / f"{port}.sock"
+
+
+def _on_ipc(wire: str, name: str) -> Peer:
+    return Peer(
+        name,
+        lambda port, _: _command(port, "--bind", f"ipc://{_socket(port)}"),
+        needs=str(SECURE_LOAD),
+        environment=(("MAJORDOMUS_WIRE", wire),),
+        load=lambda port: ["--path", str(_socket(port))],
+    )
+
+
+def _nats_with_tls(port: int, _: int) -> list[str]:
+    """nats-server with a certificate that is made now, for a day."""
+    folder = BUILD / "tls"
+    folder.mkdir(exist_ok=True)
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    flags = ["--tls", "--tlscert", str(certificate), "--tlskey", str(key)]
+    return [*NATS.command(port, 0), *flags]
+
+
 NATIVE = _majordomus("zmtp", "majordomus")
 PLAIN = _majordomus("zmtp", "majordomus, plain Python", PLAIN_BUILD)
-LIBZMQ = _majordomus("native", "majordomus on libzmq")
-TWIN = _majordomus("pyzmq", "majordomus on pyzmq")
+LIBZMQ = _majordomus("pyzmq", "majordomus on libzmq")
 PLAIN_TWIN = _majordomus("pyzmq", "majordomus, plain Python on pyzmq", PLAIN_BUILD)
 ZMQ_PROXY = Peer(
     "zmq_proxy",
@@ -75,6 +156,11 @@ NATS = Peer(
     lambda port, _: ["nats-server", "-a", "127.0.0.1", "-p", str(port)],
     needs="nats-server",
 )
+NATS_TLS = Peer("nats-server, TLS", _nats_with_tls, needs="nats-server")
+CURVE = _encrypted("zmtp", "majordomus, CURVE")
+CURVE_LIBZMQ = _encrypted("pyzmq", "majordomus on libzmq, CURVE")
+IPC = _on_ipc("zmtp", "majordomus, ipc")
+IPC_LIBZMQ = _on_ipc("pyzmq", "majordomus on libzmq, ipc")
 GEARMAND = Peer(
     "gearmand",
     lambda port, _: ["gearmand", "-L", "127.0.0.1", "-p", str(port), "-l", "stderr"],
@@ -156,20 +242,22 @@ def _free_port() -> int:
 
 
 def build() -> None:
-    """Compiles the load and the proxy where they are older than their source.
+    """Compiles the loads and the proxy where they are older than their sources.
 
-    Without libzmq's header there is no proxy, and the comparisons with it are left out.
+    Without the headers of libzmq, libsodium and OpenSSL there is no proxy and no load that
+    encrypts, and the comparisons with these are left out.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CC", "cc")
-    for target, flags, needed in ((LOAD, ["-pthread"], True), (PROXY, ["-lzmq"], False)):
-        source = HERE / f"{target.name}.c"
-        if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+    for target, names, flags, lacking in PROGRAMS:
+        sources = [HERE / name for name in names]
+        newest = max(source.stat().st_mtime for source in sources)
+        if target.exists() and target.stat().st_mtime > newest:
             continue
         made = subprocess.run(
-            [compiler, "-O2", "-o", str(target), str(source), *flags],
-            check=needed,
-            capture_output=not needed,
+            [compiler, "-O2", "-o", str(target), str(sources[0]), *flags],
+            check=not lacking,
+            capture_output=bool(lacking),
         )
         if made.returncode != 0:
-            print(f"no zmq_proxy: {source.name} does not compile (libzmq3-dev is needed)")
+            print(f"no {target.name}: {names[0]} does not compile ({lacking})")

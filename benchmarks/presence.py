@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=9000)
     parser.add_argument("--clients", type=int, default=9000)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--twin", action="store_true", help="the broker on the pyzmq wire")
+    parser.add_argument("--twin", action="store_true", help="the broker on libzmq")
     parser.add_argument("--note", default="")
     asked = parser.parse_args()
     peers.build()
@@ -110,7 +110,7 @@ def main() -> None:
     if asked.workers + asked.clients > most:
         asked.workers = asked.clients = most // 2
         print(f"the descriptor limit allows {most // 2} workers and as many clients")
-    peer = peers.TWIN if asked.twin else peers.NATIVE
+    peer = peers.LIBZMQ if asked.twin else peers.NATIVE
     about = machine()
     found = measure(asked.workers, asked.clients, asked.seconds, peer)
     print(json.dumps(found, indent=1))

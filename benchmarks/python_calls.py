@@ -32,6 +32,7 @@ class Library(NamedTuple):
     url: str = "tcp://127.0.0.1:{port}"
     broker: Peer | None = None
     options: tuple[str, ...] = ()
+    serving: tuple[str, ...] = ()
     path: Path | None = None
     """Where its package is, instead of the one that is installed."""
 
@@ -40,12 +41,16 @@ MAJORDOMUS: Final = Library("majordomus", "python_majordomus", "majordomus", bro
 PLAIN: Final = MAJORDOMUS._replace(
     name=peers.PLAIN.name, broker=peers.PLAIN, path=peers.PLAIN_BUILD
 )
+THREADS: Final = MAJORDOMUS._replace(name="majordomus, def handlers", serving=("--handler", "def"))
+PROCESSES: Final = MAJORDOMUS._replace(
+    name='majordomus, run="process"', serving=("--handler", "process")
+)
 SYNC: Final = MAJORDOMUS._replace(name="majordomus, sync Client", options=("--sync",))
 NATS: Final = Library("nats-py", "python_nats", "nats", "nats://127.0.0.1:{port}", peers.NATS)
 GRPC: Final = Library("grpc.aio", "python_grpc", "grpc", "127.0.0.1:{port}")
 ZERORPC: Final = Library("zerorpc", "python_zerorpc", "zerorpc")
 
-MANY: Final = (MAJORDOMUS, PLAIN, NATS, GRPC, ZERORPC)
+MANY: Final = (MAJORDOMUS, THREADS, PROCESSES, PLAIN, NATS, GRPC, ZERORPC)
 ONE: Final = (MAJORDOMUS, SYNC, PLAIN, NATS, GRPC, ZERORPC)
 
 
@@ -128,7 +133,7 @@ def _serving(library: Library) -> Iterator[str]:
         else:
             port = _free_port()
         url = library.url.format(port=port)
-        serve = _command(library, "serve", url)
+        serve = [*_command(library, "serve", url), *library.serving]
         worker = subprocess.Popen(serve, cwd=ROOT, env=_environment(library))
         stack.callback(_end, worker)
         time.sleep(1.5)

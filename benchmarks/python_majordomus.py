@@ -8,13 +8,24 @@ from benchmarks.calling import arguments, measure, measure_sync
 from majordomus import AsyncClient, AsyncWorker, Client, Request
 
 
-async def serve(url: str) -> None:
+async def echo(request: Request) -> bytes:
+    """Return the body, on the event loop."""
+    return request.body
+
+
+def echo_beside(request: Request) -> bytes:
+    """Return the body, in a thread of the pool or in another process."""
+    return request.body
+
+
+async def serve(url: str, handler: str) -> None:
     worker = AsyncWorker(url, capacity=1000)
-
-    @worker.service("echo")
-    async def echo(request: Request) -> bytes:
-        return request.body
-
+    if handler == "async":
+        worker.add("echo", echo)
+    elif handler == "def":
+        worker.add("echo", echo_beside)
+    else:
+        worker.add("echo", echo_beside, run="process")
     await worker.run()
 
 
@@ -35,7 +46,7 @@ def call_sync(url: str, seconds: float) -> None:
 def main() -> None:
     asked = arguments()
     if asked.role == "serve":
-        uvloop.run(serve(asked.url))
+        uvloop.run(serve(asked.url, asked.handler))
     elif asked.sync:
         call_sync(asked.url, asked.seconds)
     else:

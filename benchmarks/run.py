@@ -49,11 +49,15 @@ class Shape(NamedTuple):
 
 
 class Case(NamedTuple):
+    """A broker, and the load on it. `transport` is the load's (load_secure.h)."""
+
     peer: Peer
     protocol: str
+    transport: str = "plain"
 
     def text(self) -> str:
-        return f"{self.peer.name}, {self.protocol}"
+        carried = "" if self.transport in ("plain", "tls") else f" by {self.transport}"
+        return f"{self.peer.name}, {self.protocol}{carried}"
 
 
 class Metric(NamedTuple):
@@ -97,13 +101,27 @@ ROUTING_CASES: Final = (
     Case(peers.NATS, "nats"),
     Case(peers.ZMQ_PROXY, "proxy"),
 )
+ENCRYPTED_CASES: Final = (
+    Case(peers.CURVE, "mdp03", "curve"),
+    Case(peers.CURVE, "mdp03", "zmq-curve"),
+    Case(peers.CURVE_LIBZMQ, "mdp03", "curve"),
+    Case(peers.CURVE_LIBZMQ, "mdp03", "zmq-curve"),
+    Case(peers.NATS_TLS, "nats", "tls"),
+)
+IPC_CASES: Final = (
+    Case(peers.IPC, "mdp03"),
+    Case(peers.IPC, "mdp03", "zmq"),
+    Case(peers.IPC_LIBZMQ, "mdp03"),
+    Case(peers.IPC_LIBZMQ, "mdp03", "zmq"),
+)
+ENCRYPTED_SIZES: Final = (16, 256, 1024, 16 * 1024)
 LEGACY_CASES: Final = (
     Case(peers.NATIVE, "mdp02"),
     Case(peers.NATIVE, "mdp01"),
     Case(peers.NATIVE, "mdp02d"),
     Case(peers.PLAIN, "mdp02"),
-    Case(peers.TWIN, "mdp02"),
-    Case(peers.TWIN, "mdp01"),
+    Case(peers.LIBZMQ, "mdp02"),
+    Case(peers.LIBZMQ, "mdp01"),
     Case(peers.PLAIN_TWIN, "mdp02"),
     Case(peers.PLAIN_TWIN, "mdp01"),
     Case(peers.MAJORTOMO, "mdp02d"),
@@ -117,6 +135,12 @@ LARGE_CASES: Final = (
 
 COMPARISONS: Final = {
     "routing": [Comparison("routing", shape, CPU, ROUTING_CASES) for shape in SHAPES],
+    "curve": [
+        Comparison("encrypted", shape._replace(body=size), CPU, ENCRYPTED_CASES)
+        for size in ENCRYPTED_SIZES
+        for shape in SHAPES
+    ],
+    "ipc": [Comparison("Unix sockets", shape, CPU, IPC_CASES) for shape in SHAPES],
     "legacy": [Comparison("one request per worker", LEGACY_SHAPE, PER_CPU, LEGACY_CASES)],
     "large": [Comparison("large bodies", LARGE, MEGABYTES, LARGE_CASES)],
 }
@@ -128,6 +152,7 @@ PROGRAMS: Final = {
     "where": ["benchmarks.where"],
     "records": ["benchmarks.records", "--rounds", "100"],
     "cloudlog": ["benchmarks.cloudlog", "--seconds", "3"],
+    "durable": ["benchmarks.durable"],
 }
 """Sections that are programs of their own, which write their own JSON."""
 SECTIONS: Final = (*COMPARISONS, PYTHON, *PROGRAMS)
@@ -135,8 +160,12 @@ SECTIONS: Final = (*COMPARISONS, PYTHON, *PROGRAMS)
 
 def measure(broker: Running, case: Case, shape: Shape, seconds: float) -> dict[str, float]:
     """One turn of the load. Raises: RuntimeError when it fails."""
+    secure = case.transport != "plain"
+    program = peers.SECURE_LOAD if secure or case.peer.load(0) else peers.LOAD
     command = [
-        *(str(peers.LOAD), "--protocol", case.protocol, "--port", str(broker.port)),
+        *(str(program), "--protocol", case.protocol, "--port", str(broker.port)),
+        *(["--transport", case.transport] if secure else []),
+        *case.peer.load(broker.port),
         *("--worker-port", str(broker.worker_port), "--pid", str(broker.pid)),
         *("--clients", str(shape.clients), "--window", str(shape.window)),
         *("--workers", str(shape.workers), "--body", str(shape.body)),
@@ -187,6 +216,8 @@ def _judged(
             {
                 "name": case.peer.name,
                 "protocol": case.protocol,
+                "transport": case.transport,
+                "cipher": seen[case][0].get("cipher", ""),
                 "metric": spread(of_case)._asdict(),
                 "per_second": throughput._asdict(),
                 "p50_us": spread([one["p50_us"] for one in seen[case]])._asdict(),
@@ -249,6 +280,9 @@ def machine() -> dict[str, Any]:
         "pyzmq": zmq.__version__,
         "libzmq of pyzmq": zmq.zmq_version(),
         "nats-server": _version("nats-server", "--version"),
+        "openssl": _version("openssl", "version"),
+        "libsodium of the load": _version("pkg-config", "--modversion", "libsodium"),
+        "libzmq of the load": _version("pkg-config", "--modversion", "libzmq"),
         "gearmand": _version("gearmand", "--version"),
         "load average before": os.getloadavg()[0],
     }

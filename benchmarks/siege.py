@@ -61,9 +61,18 @@ def resident(process: subprocess.Popen[bytes]) -> int:
 # ── a message without an end ──────────────────────────────────────────────────────────────────────
 
 
-def endless(port: int, per_second: float, limit: float) -> tuple[float, int]:
+def connected(port: int, path: str) -> socket.socket:
+    """A connection to the Unix socket at `path`; to the port without one."""
+    if not path:
+        return socket.create_connection(("127.0.0.1", port))
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(path)
+    return made
+
+
+def endless(port: int, per_second: float, limit: float, path: str) -> tuple[float, int]:
     """Sends one at so many bytes a second. Seconds until the broker cut it off, and bytes sent."""
-    with socket.create_connection(("127.0.0.1", port)) as peer:
+    with connected(port, path) as peer:
         peer.settimeout(limit)
         peer.sendall(GREETING)
         got = b""
@@ -84,9 +93,12 @@ def endless(port: int, per_second: float, limit: float) -> tuple[float, int]:
         return float("inf"), sent
 
 
-def endless_message(per_second: float = 100e6, limit: float = 5.0) -> dict[str, float]:
-    """One broker, one attacker; memory is looked at every 5 ms."""
-    with broker() as (process, port):
+def endless_message(
+    per_second: float = 100e6, limit: float = 5.0, path: str = ""
+) -> dict[str, float]:
+    """One broker, one attacker, who comes by the Unix socket `path` if there is one; memory is
+    looked at every 5 ms."""
+    with broker(*(["--bind", f"ipc://{path}"] if path else [])) as (process, port):
         with Client(f"tcp://127.0.0.1:{port}", timeout=10) as client:
             client.ping()
             before = resident(process)
@@ -101,7 +113,7 @@ def endless_message(per_second: float = 100e6, limit: float = 5.0) -> dict[str, 
             looker = threading.Thread(target=look)
             looker.start()
             try:
-                took, sent = endless(port, per_second, limit)
+                took, sent = endless(port, per_second, limit, path)
             finally:
                 over.set()
                 looker.join()

@@ -29,11 +29,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": {"errors"},
     "messages": {"errors"},
     "protocol": {"errors"},
-    "core": {"errors", "protocol"},
+    "contracts": {"errors", "messages"},
+    "core": {"errors", "protocol", "contracts"},
     **{name: {"errors", "system", "protocol", "core"} for name in MIDDLE},
-    "net": {"errors", "system", "messages", "protocol", "core"} | MIDDLE,
-    **{name: {"", "errors", "messages", "protocol", "core", "net"} | MIDDLE for name in OUTER},
-    "cli": {"", "errors", "system", "messages", "protocol", "core", "net"} | MIDDLE | OUTER,
+    "net": {"errors", "system", "messages", "contracts", "protocol", "core"} | MIDDLE,
+    **{
+        name: {"", "errors", "messages", "contracts", "protocol", "core", "net"} | MIDDLE
+        for name in OUTER
+    },
+    "testing": {"", "errors", "system", "messages", "contracts", "protocol", "core", "net"}
+    | MIDDLE,
+    "cli": {"", "errors", "system", "messages", "contracts", "protocol", "core", "net"}
+    | MIDDLE
+    | OUTER,
     "": {"errors", "messages", "protocol", "core", "net"} | MIDDLE,
 }
 """Package of `majordomus` → the packages that it may import, besides itself.
@@ -65,8 +73,9 @@ SUB_PACKAGES: dict[str, set[str]] = {
     "net.zmtp": {"net"},
     "net.zmq": {"net"},
     "net.connection": {"net", "net.zmtp", "net.zmq"},
-    "net.client": {"net", "net.zmtp", "net.zmq", "net.connection"},
-    "net.worker": {"net", "net.zmtp", "net.zmq", "net.connection"},
+    "net.typed": {"net"},
+    "net.client": {"net", "net.zmtp", "net.zmq", "net.connection", "net.typed"},
+    "net.worker": {"net", "net.zmtp", "net.zmq", "net.connection", "net.typed"},
     "net.broker": {"net", "net.zmtp", "net.zmq"},
 }
 """Sub-package → the sub-packages of the same package that it may import, besides itself.
@@ -88,18 +97,22 @@ TYPES_BOTH_WAYS = {
 
 LATE_IMPORTS: dict[str, str] = {
     "majordomus.net.worker.processes.pool": "loaded with the first handler of run='process'",
-    "majordomus.net.zmq._native": "optional: built where a C compiler and libzmq's headers are",
+    "majordomus.contracts.derive": "typed handlers alone need the protobuf library",
+    "majordomus.net.broker.zmq_listener": "libzmq's endpoints alone need it",
+    "majordomus.net.broker.security.authentication": "libzmq's endpoints alone need it",
+    "majordomus.net.zmq._pump": "optional: built where a C compiler is",
     "majordomus.net.zmtp._engine": "optional: built where a C compiler is",
+    "majordomus.net.broker.open_store": "loaded by a broker with a store",
     "majordomus.net.connection.zmtp_link": "needs the optional net.zmtp._engine",
     "majordomus.net.broker.zmtp_listener": "needs the optional net.zmtp._engine",
+    "majordomus.net.broker.security.direct_authentication": "needs the optional net.zmtp._engine",
+    "majordomus.net.zmtp.sodium": "optional: built where a C compiler is",
 }
 """Module that a function in `net` may import → why it is not imported with its importer."""
 
 TWINS: dict[str, str] = {
-    "RouterWire": "net.zmq: native and plain pyzmq, one test class",
-    "DealerWire": "net.zmq: native and plain pyzmq, one test class",
     "Pump": "net.zmq: native and plain pyzmq, one test class",
-    "Wait": "net.zmq: native and plain pyzmq, one test class",
+    "Mover": "net.zmq: native and plain pyzmq, one test class",
 }
 """Class name that is meant to be defined twice → why."""
 

@@ -79,3 +79,17 @@ def test_exception_is_the_same_after_pickle_and_copy(again: Callable[[Any], Any]
 def test_status_error_of_another_exception_has_its_text() -> None:
     error = errors.BadRequest(ValueError("no such user"))  # type: ignore[arg-type]
     assert (error.text, str(error)) == ("no such user", "400 no such user")
+
+
+def test_detail_of_a_subclass_without_the_constructor_is_none() -> None:
+    class Bare(errors.NotFound):
+        def __init__(self) -> None:
+            self.text = "bare"
+
+    class Own(errors.NotFound):
+        def __init__(self) -> None:
+            super().__init__("own")
+            self.detail = {"id": 1}
+
+    assert Bare().detail is None
+    assert Own().detail == {"id": 1}

@@ -91,5 +91,5 @@ def test_the_glossary_has_each_term_once_in_order_with_a_known_source() -> None:
     assert len(terms) >= 40
     assert terms == sorted(set(terms))
     sources = {row[2] for row in rows[1:]}
-    known = {"ZeroMQ", "NATS", "gRPC", "ours"}
+    known = {"ZeroMQ", "NATS", "gRPC", "OpenTelemetry", "W3C", "ours"}
     assert {one for one in sources if not one.startswith("RFC ")} == known

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from benchmarks import instructions
@@ -24,12 +23,12 @@ from majordomus.core.broker.state.registry import RULES
     ],
 )
 def test_rules_spend_no_more_instructions_than_their_bound(
-    what: str, count: Callable[[Path], float], tmp_path: Path
+    what: str, count: Callable[[], float]
 ) -> None:
     most = instructions.bound(what)
     if most is None:
         pytest.skip(f"no bound is set for {instructions.kind()}")
-    counted = count(tmp_path)
+    counted = count()
     print(f"{instructions.kind()}: {counted:,.0f} instructions for {what}, {most:,.0f} allowed")
     assert counted <= most * (1 + instructions.TOLERANCE), (
         f"{counted:,.0f} instructions for {what}; {most:,.0f} were enough before. "

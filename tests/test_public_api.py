@@ -9,20 +9,23 @@ from importlib import metadata
 import pytest
 
 import majordomus
-from majordomus import errors
+from majordomus import Request, errors
 
 PUBLIC = {
     "Action",
     "AsyncClient",
+    "AsyncServiceConversation",
     "AsyncWorker",
     "Broker",
     "BrokerSettings",
     "Certificate",
     "Client",
+    "Depends",
     "Discard",
     "Event",
     "Forward",
     "Frame",
+    "HandlerMiddleware",
     "HookReply",
     "HookRequest",
     "Message",
@@ -32,7 +35,9 @@ PUBLIC = {
     "Replace",
     "Reply",
     "Request",
+    "Router",
     "SendTo",
+    "ServiceConversation",
     "Strategy",
     "Worker",
 }
@@ -43,6 +48,8 @@ ERRORS = {
     "ConfigurationError",
     "Conflict",
     "DeadlineExceeded",
+    "DoNotRetry",
+    "Expired",
     "Forbidden",
     "FrameError",
     "HandlerFailed",
@@ -118,4 +125,24 @@ def test_message_is_there_without_sockets_and_rules() -> None:
         name
         for name in loaded_by("from majordomus import Message")
         if ".net" in name or ".core" in name
+    ]
+
+
+def test_request_offers_its_public_names_and_no_verb_of_the_engine() -> None:
+    request = Request("echo", [b"x"])
+    assert [name for name in dir(request) if not name.startswith("_")] == [
+        *("attempt", "body", "broker_metadata", "cancelled", "client", "deadline", "frames"),
+        *(
+            "id",
+            "key",
+            "metadata",
+            "once",
+            "parts",
+            "remaining",
+            "reply_later",
+            "service",
+            "text",
+            "user",
+        ),
+        "wait_cancelled",
     ]

@@ -9,10 +9,14 @@ system: what the operating system may lack, with its guards.
 protocol: bytes to commands and back, as pure functions over frames.
 core: the rules: the machines of the broker, the client's session and the worker's session.
 messages: `Message`, `Frame` and records: what a body may be made of.
+contracts: what a service takes and returns: schemas, comparison, documents and stubs.
+durable: stores for durable requests.
 security: certificates, keys, passwords, tokens and access rules in files.
+observe: the snapshot of a broker, and the exporter for Prometheus.
 net: sockets, loops and threads around the machines.
 middleware: hooks of a broker that are ready to use.
-contrib: programs on top of majordomus: the cloud logger.
+testing: brokers, workers and clients of a test, in one thread on a virtual clock.
+contrib: programs on top of majordomus: the cloud logger, OpenTelemetry.
 cli: the command `majordomus`.
 """
 
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
         ConfigurationError,
         Conflict,
         DeadlineExceeded,
+        DoNotRetry,
+        Expired,
         Forbidden,
         FrameError,
         HandlerFailed,
@@ -65,8 +71,12 @@ if TYPE_CHECKING:
     from majordomus.net.broker.hooks import Middleware
     from majordomus.net.client.async_client import AsyncClient
     from majordomus.net.client.client import Client
+    from majordomus.net.client.typed import AsyncServiceConversation, ServiceConversation
     from majordomus.net.events import Event
     from majordomus.net.worker.async_worker import AsyncWorker
+    from majordomus.net.worker.declare.dependencies import Depends
+    from majordomus.net.worker.declare.middleware import HandlerMiddleware
+    from majordomus.net.worker.declare.router import Router
     from majordomus.net.worker.request import Request
     from majordomus.net.worker.worker import Worker
     from majordomus.security.certificates import Certificate
@@ -74,6 +84,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "AsyncClient",
+    "AsyncServiceConversation",
     "AsyncWorker",
     "BadRequest",
     "Broker",
@@ -85,13 +96,17 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "DeadlineExceeded",
+    "Depends",
     "Discard",
+    "DoNotRetry",
     "Event",
+    "Expired",
     "Forbidden",
     "Forward",
     "Frame",
     "FrameError",
     "HandlerFailed",
+    "HandlerMiddleware",
     "HookReply",
     "HookRequest",
     "LocalProtocolError",
@@ -108,7 +123,9 @@ __all__ = [
     "Replace",
     "Reply",
     "Request",
+    "Router",
     "SendTo",
+    "ServiceConversation",
     "StatusError",
     "Strategy",
     "TooLarge",
@@ -122,15 +139,18 @@ __all__ = [
 _MODULES: Final[dict[str, str]] = {
     "Action": "majordomus.core.broker.hooks.actions",
     "AsyncClient": "majordomus.net.client.async_client",
+    "AsyncServiceConversation": "majordomus.net.client.typed",
     "AsyncWorker": "majordomus.net.worker.async_worker",
     "Broker": "majordomus.net.broker.broker",
     "BrokerSettings": "majordomus.core.broker.settings",
     "Certificate": "majordomus.security.certificates",
     "Client": "majordomus.net.client.client",
+    "Depends": "majordomus.net.worker.declare.dependencies",
     "Discard": "majordomus.core.broker.hooks.actions",
     "Event": "majordomus.net.events",
     "Forward": "majordomus.core.broker.hooks.actions",
     "Frame": "majordomus.messages",
+    "HandlerMiddleware": "majordomus.net.worker.declare.middleware",
     "HookReply": "majordomus.core.broker.hooks.views",
     "HookRequest": "majordomus.core.broker.hooks.views",
     "Message": "majordomus.messages",
@@ -140,7 +160,9 @@ _MODULES: Final[dict[str, str]] = {
     "Replace": "majordomus.core.broker.hooks.actions",
     "Reply": "majordomus.net.bodies",
     "Request": "majordomus.net.worker.request",
+    "Router": "majordomus.net.worker.declare.router",
     "SendTo": "majordomus.core.broker.hooks.actions",
+    "ServiceConversation": "majordomus.net.client.typed",
     "Strategy": "majordomus.core.broker.balancing.strategy",
     "Worker": "majordomus.net.worker.worker",
 }

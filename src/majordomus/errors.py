@@ -15,7 +15,9 @@
         ├── NotFound                404
         ├── DeadlineExceeded        408   (also a TimeoutError)
         ├── Conflict                409
+        ├── Expired                 410
         ├── TooLarge                413
+        ├── DoNotRetry              422
         ├── TooManyRequests         429
         ├── Cancelled               499
         ├── HandlerFailed           500
@@ -28,6 +30,7 @@ Programs use the attributes; the text is for people.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -98,19 +101,45 @@ class BrokerLost(MajordomusError):
 
 
 class StatusError(MajordomusError):
-    """A call ended with ``status``. ``text`` is the explanation of the other side."""
+    """A call ended with ``status``. ``text`` is the explanation of the other side.
+
+    A handler may raise one with a ``detail``: any value that can be a body (a Struct, a dataclass,
+    a record, a dict …). The caller's error has it as JSON values.
+    """
 
     status: int = 500
 
     def __init__(
-        self, text: str = "", *, status: int | None = None, frames: tuple[bytes, ...] = ()
+        self,
+        text: str = "",
+        *,
+        status: int | None = None,
+        frames: tuple[bytes, ...] = (),
+        detail: Any = None,
     ):
         text = text if isinstance(text, str) else str(text)  # `raise BadRequest(error)`
         super().__init__(text)
         self.text = text
         self.frames = frames
+        self._detail = detail
         if status is not None:
             self.status = status
+
+    @property
+    def detail(self) -> Any:
+        """The detail of the failure; None without one, and for one that is no JSON."""
+        detail = self.__dict__.get("_detail")
+        frames = self.__dict__.get("frames", ())  # a subclass may not call the constructor
+        if detail is None and len(frames) > 1:
+            try:
+                detail = self._detail = json.loads(frames[1])
+            except (ValueError, RecursionError):
+                return None
+        return detail
+
+    @detail.setter
+    def detail(self, detail: Any) -> None:
+        self._detail = detail
 
     def __str__(self) -> str:
         return f"{self.status} {self.text}".strip()
@@ -152,10 +181,22 @@ class Conflict(StatusError):
     status = 409
 
 
+class Expired(StatusError):
+    """410: the outcome of the durable request is no longer kept."""
+
+    status = 410
+
+
 class TooLarge(StatusError):
     """413: more frames or bytes than the limit allows."""
 
     status = 413
+
+
+class DoNotRetry(StatusError):
+    """422: the handler failed, and another attempt would fail as well. A handler raises it."""
+
+    status = 422
 
 
 class TooManyRequests(StatusError):
@@ -210,7 +251,9 @@ BY_STATUS: dict[int, type[StatusError]] = {
         NotFound,
         DeadlineExceeded,
         Conflict,
+        Expired,
         TooLarge,
+        DoNotRetry,
         TooManyRequests,
         Cancelled,
         HandlerFailed,

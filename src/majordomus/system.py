@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import os
 import select
@@ -15,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
@@ -63,15 +65,26 @@ def is_unix(connection: socket.socket) -> bool:
     return _UNIX is not None and connection.family == _UNIX
 
 
+def unix_socket() -> socket.socket:
+    """Make a non-blocking Unix-domain socket. Raises: OSError."""
+    if _UNIX is None:
+        raise OSError(errno.EAFNOSUPPORT, "this system has no Unix-domain sockets")
+    return stream_socket(_UNIX)
+
+
 def is_listening(path: str) -> bool:
-    """Return whether a process listens on the Unix-domain socket `path`."""
+    """Return whether a process listens on the Unix-domain socket `path`.
+
+    A socket whose queue of new connections is full has a listener, and so has one that this user
+    may not use, as far as can be known.
+    """
     if _UNIX is None:
         return False
-    with socket.socket(_UNIX, socket.SOCK_STREAM) as probe:
+    with unix_socket() as probe:
         try:
             probe.connect(path)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES, errno.EPERM)
     return True
 
 
@@ -87,17 +100,6 @@ def interface_address(name: str) -> str:
         packed = struct.pack("256s", name.encode()[:15])
         found = _fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, packed)
     return socket.inet_ntoa(found[20:24])
-
-
-TCP_INFO: Final[int] = getattr(socket, "TCP_INFO", -1)
-COUNTS_BYTES: Final = sys.platform == "linux" and None not in (_fcntl, _termios)
-"""Whether `unread_bytes` and TCP_INFO can tell how much a connection has received."""
-
-
-def unread_bytes(connection: socket.socket) -> int:
-    """Return how many bytes of a connection wait in the kernel. Raises: OSError."""
-    packed: bytes = _fcntl.ioctl(connection, _termios.FIONREAD, bytes(4))
-    return int.from_bytes(packed, sys.byteorder)
 
 
 POLLIN: Final[int] = getattr(select, "POLLIN", 0)
@@ -158,6 +160,31 @@ def raise_descriptor_limit() -> None:
         _soft, hard = descriptor_limits()
         with contextlib.suppress(OSError, ValueError):
             _resource.setrlimit(_resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def process_usage() -> dict[str, float]:
+    """Return what this process uses: `cpu` seconds, `started` (seconds since 1970), `rss` bytes,
+    `descriptors`, `most_descriptors` and `pid`. Values that the system does not report cheaply are
+    left out.
+    """
+    used: dict[str, float] = {
+        "pid": os.getpid(),
+        "cpu": round(time.process_time(), 3),
+        "started": _STARTED,
+        "most_descriptors": descriptor_limits()[0],
+    }
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - a Path costs more than the file
+            used["rss"] = int(file.read().split()[1]) * page_size()
+        open_now = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - the count, since Linux 6.2
+    except OSError:
+        return used
+    if open_now:
+        used["descriptors"] = open_now
+    return used
+
+
+_STARTED: Final = round(time.time(), 3)
 
 
 def usable_processors() -> int:
@@ -229,6 +256,20 @@ NO_FOLLOW: Final = int(getattr(os, "O_NOFOLLOW", 0))
 """The flag of `os.open` that refuses a symbolic link; 0 where the system has none."""
 
 
+def is_locked(descriptor: int) -> bool:
+    """Take the lock of an open file or folder, which ends with the descriptor. Returns whether
+    another process has it; False also where there are no such locks."""
+    if _fcntl is None:
+        return False
+    try:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # this file system has none
+        return False
+    return False
+
+
 def lock_file(descriptor: int) -> None:
     """Wait for the lock of an open file, which ends with the descriptor. Nothing where the system
     has no such locks."""
@@ -238,6 +279,18 @@ def lock_file(descriptor: int) -> None:
 
 HAS_KEYS: Final = _termios is not None
 """Whether `unbuffered_keys` can be used."""
+
+
+def try_lock_file(descriptor: int) -> bool:
+    """Take the exclusive lock of an open file for as long as it is open; False when another process
+    has it. Windows opens the file for one process alone; there it is always True."""
+    if _fcntl is None:
+        return True
+    try:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from majordomus.net.zmq.select import NATIVE, TWIN, WIRE
+from majordomus.net.zmq.select import OWN_ZMTP, PYZMQ, VARIABLE
 
 SOURCE = Path(__file__).parents[2] / "src"
 LIMIT = 30.0
@@ -22,10 +22,10 @@ LIMIT = 30.0
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without MAJORDOMUS_* variables; the twin of the wire is used in silence."""
+    """The environment without MAJORDOMUS_* variables; libzmq is used in silence."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MAJORDOMUS_")}
     kept |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "100"}
-    return kept if WIRE == NATIVE else kept | {"MAJORDOMUS_WIRE": TWIN}
+    return kept if OWN_ZMTP else kept | {VARIABLE: PYZMQ}
 
 
 class Done(NamedTuple):
@@ -185,7 +185,9 @@ class Terminal:
         """Reads until `wanted` is there."""
         until = time.monotonic() + LIMIT
         while wanted not in self.text:
-            assert time.monotonic() < until, self.text
+            if time.monotonic() >= until:
+                self.process.kill()  # a test that fails leaves no command running
+                raise AssertionError(f"{wanted!r} did not come: {self.text[-4000:]!r}")
             self.text += os.read(self.screen, 65536).decode()
 
     def end(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from majordomus.cli.config import KEYS, TYPES, BrokerConfig, broker_config
+from majordomus.cli.config import KEYS, PATHS, TYPES, BrokerConfig, broker_config
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
@@ -66,7 +66,8 @@ def example_value(key: str) -> tuple[object, str, str]:
         return other, str(other), str(other)
     if isinstance(value, dict):
         return {"a.b": 2.5}, '{ "a.b" = 2.5 }', '{ "a.b" = 2.5 }'
-    return "reply", "reply", '"reply"'
+    text = "10.0.0.0/8" if key == "exempt_addresses" else "reply"
+    return text, text, f'"{text}"'
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "bind"])
@@ -76,7 +77,9 @@ def test_every_setting_can_be_set_in_a_file_in_a_variable_and_by_set(
     value, text, toml = example_value(key)
     expected = msgspec.structs.replace(BrokerSettings(), **{key: value})
     assert expected != BrokerSettings()
-    assert config(f"[broker]\n{key} = {toml}\n", folder=tmp_path).settings == expected
+    of_file = {key: str(tmp_path / str(value))} if key in PATHS else {}  # relative to the file
+    in_file = msgspec.structs.replace(expected, **of_file)
+    assert config(f"[broker]\n{key} = {toml}\n", folder=tmp_path).settings == in_file
     assert config(environ={f"MAJORDOMUS_{key.upper()}": text}).settings == expected
     assert config(assignments=(f"{key}={text}",)).settings == expected
 
@@ -90,6 +93,25 @@ def test_bind_is_a_list_in_a_file_and_parted_by_commas_or_spaces_in_a_variable(
     assert config('[broker]\nbind = "tcp://127.0.0.1:1"\n', folder=tmp_path).bind == two[:1]
     assert config(environ={"MAJORDOMUS_BIND": "tcp://127.0.0.1:1, ipc:///tmp/x"}).bind == two
     assert config(bind=tuple(two)).bind == two
+
+
+@pytest.mark.parametrize("key", sorted(PATHS))
+def test_relative_path_in_a_file_is_relative_to_that_file_and_every_other_as_it_is(
+    key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+
+    def read(value: str) -> str:
+        found = config(f'[broker]\n{key} = "{value}"\n', folder=tmp_path / "etc").settings
+        return str(getattr(found, key))
+
+    assert read("sub/one.file") == str(tmp_path / "etc/sub/one.file")
+    assert read("../one.file") == str(tmp_path / "etc/../one.file")
+    assert read("/etc/one.file") == "/etc/one.file"
+    assert read("") == ""
+    assert [read(word) for word in PATHS[key]] == list(PATHS[key])
+    assert getattr(config(flags={key: "one.file"}).settings, key) == "one.file"
+    assert getattr(config(environ={f"MAJORDOMUS_{key.upper()}": "x"}).settings, key) == "x"
 
 
 def test_bind_flag_replaces_the_file_s_list(tmp_path: Path) -> None:
@@ -160,6 +182,30 @@ def test_set_without_a_value_is_refused() -> None:
         (
             {"flags": {"max_ttl": "nan"}},
             "--max-ttl: must be finite and not negative, not nan",
+        ),
+        (
+            {"flags": {"max_attempts": "0"}},
+            "--max-attempts = 0 must be from 1 to 2147483647",
+        ),
+        (
+            {"environ": {"MAJORDOMUS_MAX_ATTEMPTS": "0"}},
+            "MAJORDOMUS_MAX_ATTEMPTS = 0 must be from 1 to 2147483647",
+        ),
+        (
+            {"assignments": ("liveness=0",)},
+            "--set liveness: liveness = 0 must be from 1 to 2147483647",
+        ),
+        (
+            {"flags": {"legacy_errors": "loud"}},
+            "--legacy-errors = 'loud' is not one of: silence, reply",
+        ),
+        (
+            {"assignments": ("exempt_addresses=10.0.0.0/8 zzz",)},
+            "--set exempt_addresses: 'zzz' does not appear to be an IPv4 or IPv6 network",
+        ),
+        (
+            {"environ": {"MAJORDOMUS_EXEMPT_ADDRESSES": "z"}},
+            "MAJORDOMUS_EXEMPT_ADDRESSES: 'z' does not appear to be an IPv4 or IPv6 network",
         ),
         (
             {"bind": ("localhost:5555",)},

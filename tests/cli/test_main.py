@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import click
 import pytest
@@ -184,3 +186,77 @@ def test_reader_that_leaves_early_sees_no_complaint(shell: Shell) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-inf", "1e308", "-1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["top", "--interval"],
+        ["tail", "--slower"],
+        ["bench", "--seconds"],
+        ["call", "x", "--timeout"],
+        ["token", "revoke", "one", "--revocations", "revoked", "--lifetime"],
+    ],
+)
+def test_seconds_that_are_no_duration_are_refused_in_one_line(
+    command: list[str], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run_command([*command, given]) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert f"Invalid value for '{command[-1]}'" in error
+
+
+def run_in_bash(shell: Shell, command: str) -> tuple[int, list[str], list[str]]:
+    """How `majordomus` ends after a command line of bash, its stdout and its stderr."""
+    running = shell.adopt(["bash", "-c", f"exec {sys.executable} -m majordomus.cli {command}"])
+    return running.process.wait(LIMIT), running.out.rest(), running.err.rest()
+
+
+def test_wrong_value_of_a_variable_is_refused_by_the_name_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAJORDOMUS_TIMEOUT", "soon")
+    assert cli.run_command(["services"]) == 2
+    assert capsys.readouterr().err == (
+        "majordomus services: Invalid value for MAJORDOMUS_TIMEOUT: 'soon' is not a valid number of"
+        " seconds (see majordomus services --help)\n"
+    )
+
+
+def test_closed_stdin_that_a_command_reads_is_one_line_and_exit_2(shell: Shell) -> None:
+    shell.run("token", "key", "signing")
+    code, out, error = run_in_bash(shell, "passwd users bob <&-")
+    assert (code, out) == (2, [])
+    assert error == ["majordomus passwd: the password is read from stdin, and stdin is closed"]
+    code, out, error = run_in_bash(shell, "token check --key signing.jwk <&-")
+    assert (code, out) == (2, [])
+    assert error == ["majordomus token: the token is read from stdin, and stdin is closed"]
+    assert not (shell.folder / "users").exists()
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor --json", "services", "call mmi.broker"])
+def test_what_is_printed_to_a_closed_stdout_ends_the_command_in_silence(
+    command: str, shell: Shell
+) -> None:
+    broker = shell.broker()
+    shell.environment["MAJORDOMUS_BROKER"] = broker.url
+    worker = "from majordomus import Worker\nworker = Worker()\n"
+    shell.write("closed.py", worker + "worker.add('echo', lambda request: request.body)\n")
+    shell.start("worker", "closed:worker").out.until("serving")
+    assert run_in_bash(shell, f"{command} >&-") == (1, [], [])
+
+
+def test_server_with_closed_streams_serves_and_gives_no_socket_their_numbers(shell: Shell) -> None:
+    url = f"ipc://{shell.folder}/closed"
+    command = f"exec {sys.executable} -m majordomus.cli broker --bind {url} <&- >&- 2>&-"
+    running = shell.adopt(["bash", "-c", command])
+    until = time.monotonic() + LIMIT
+    while not (shell.folder / "closed").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert shell.run("call", "mmi.broker", "--broker", url).code == 0
+    for number in (0, 1, 2):
+        assert Path(f"/proc/{running.process.pid}/fd/{number}").readlink() == Path(os.devnull)
+    assert running.stop() == 0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import majordomus
 from majordomus.cli import output
+from majordomus.errors import ConfigurationError
 
 
 def test_table_in_a_pipe_is_aligned_not_cut_and_has_no_spaces_at_its_ends(
@@ -118,3 +124,50 @@ def test_bytes_of_a_peer_are_escaped_for_a_terminal_alone() -> None:
     data = b"line\n\ttab \x1b]0;title\x07 \xc2\x9b31m \xff \xe2\x82\xac\n"
     shown = b"line\n\ttab \\x1b]0;title\\x07 \\x9b31m \\xff \xe2\x82\xac\n"
     assert output.for_terminal(data) == shown
+
+
+ARGUMENT = re.compile(r"(?<!\?)\b[a-z_]+=(?:…|True|\(user, password\))")
+"""How a sentence of the library names an argument of Python beside a flag."""
+
+
+def sentences() -> Iterator[str]:
+    """The texts of the library that are longer than a word, those in f-strings included."""
+    for path in Path(majordomus.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        docs = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(getattr(part, "value", "x")) for part in node.values)
+            elif isinstance(node, ast.Constant) and id(node) not in docs:
+                yield str(node.value)
+
+
+def test_command_names_flags_alone_where_the_library_names_arguments_of_python_too() -> None:
+    both = {text for text in sentences() if ARGUMENT.search(text) and "--" in text}
+    assert len(both) >= 5
+    assert [text for text in both if ARGUMENT.search(output.for_command_line(text))] == []
+    shown = {output.for_command_line(text) for text in both}
+    assert "give its public key (--server-key KEY, majordomus://host:port?key=…)" in shown
+
+
+def test_levels_are_set_for_all_components_or_for_one() -> None:
+    names = ("majordomus", "majordomus.broker")
+    before = [logging.getLogger(name).level for name in names]
+    try:
+        output.log_to_stderr(False, levels=["error", "broker=debug"])
+        assert [logging.getLogger(name).level for name in names] == [logging.ERROR, logging.DEBUG]
+    finally:
+        for name, level in zip(names, before, strict=True):
+            logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.parametrize("given", ["loud", "kitchen=debug", "broker=", "=", "broker=DEBUG"])
+def test_level_that_there_is_not_is_an_error_that_lists_them(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="levels: debug, info"):
+        output.log_to_stderr(False, levels=[given])

@@ -15,7 +15,7 @@ DOCS = SOURCE.parent / "docs"
 
 
 @pytest.mark.parametrize(
-    ("page", "commands"), [("getting-started", 7), ("pools", 4), ("proxies", 7)]
+    ("page", "commands"), [("getting-started", 8), ("pools", 4), ("proxies", 7)]
 )
 def test_every_file_and_command_of_the_page_does_what_it_says(
     terminal: Terminal,
@@ -29,8 +29,10 @@ RUN_ELSEWHERE = {
     "balancing": "net/test_docs.py",
     "certificates": "security/test_certificates_page.py",
     "cloudlog": "contrib/test_docs.py",
+    "contracts": "testing/test_docs.py",
     "conversations": "net/client/test_conversations.py",
     "czmq": "messages/test_docs.py",
+    "durable": "net/test_docs.py",
     "events": "net/client/test_events.py",
     "hooks": "net/broker/test_hooks_docs.py",
     "many": "net/test_docs.py",
@@ -39,6 +41,8 @@ RUN_ELSEWHERE = {
     "records": "messages/test_docs.py",
     "rights": "security/test_docs.py",
     "security": "security/test_security_page.py",
+    "services": "testing/test_docs.py",
+    "testing": "testing/test_docs.py",
     "tokens": "security/test_docs.py",
     "watching": "net/test_docs.py",
 }

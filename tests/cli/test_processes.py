@@ -13,7 +13,6 @@ LIMIT = 30.0
 BEGIN = """
 import os, select, signal
 from majordomus.cli import processes
-processes.TIME_TO_LEAVE = 0.1
 processes.exit_on_sigterm()
 """
 WAIT = """
@@ -28,6 +27,14 @@ print("waits", flush=True)
 while not select.select([0], [], [], 0.02)[0]:
     pass
 os._exit(7)
+"""
+CATCHES_EVERYTHING = """
+print("waits", flush=True)
+while True:
+    try:
+        sum(range(1000))
+    except BaseException as error:
+        print("raised", type(error).__name__, flush=True)
 """
 
 Begin = Callable[[str], "subprocess.Popen[str]"]
@@ -60,6 +67,14 @@ def test_sigterm_ends_it_wherever_it_waits(begin: Begin, more: str) -> None:
     child = begin(more)
     child.send_signal(signal.SIGTERM)
     assert child.wait(LIMIT) == 0
+
+
+def test_sigterm_is_not_raised_into_the_code_that_runs(begin: Begin) -> None:
+    child = begin(CATCHES_EVERYTHING)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(LIMIT) == 0
+    assert child.stdout is not None
+    assert child.stdout.read() == ""
 
 
 def test_sigint_is_none_of_its_business(begin: Begin) -> None:

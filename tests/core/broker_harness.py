@@ -13,6 +13,7 @@ from typing import Any
 from majordomus.core.broker import invariants
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import Send
 from majordomus.protocol import mdp03, metadata, octets, spec
 from majordomus.protocol.spec import Dialect, Frame
 from tests import headers
@@ -151,9 +152,12 @@ class BrokerHarness:
     def _send(self) -> None:
         _, sends, facts = self.machine.take_effects()
         self.facts.extend(facts)
+        self._transmit(list(sends))
+
+    def _transmit(self, sends: list[Send]) -> None:
         stuck: set[bytes] = set()
         refused = []
-        for send in list(sends):
+        for send in sends:
             peer, frames = send[:2]
             if peer in self.unreachable:
                 refused.append((send, True))
@@ -187,6 +191,10 @@ class BrokerHarness:
     def messages(self) -> list[Message]:
         """As `sent`, with MDP/0.3 headers read: (routing id, COMMAND, {set fields}, body)."""
         return [self._message(peer, frames) for peer, frames in self.sent()]
+
+    def waiting_messages(self) -> list[Message]:
+        """As `messages`, and they are returned again by the next call."""
+        return [self._message(peer, frames) for peer, frames in self.waiting]
 
     def _message(self, peer: bytes, frames: list[Frame]) -> Message:
         if not octets.is_mdp03(frames[0]):

@@ -1,7 +1,7 @@
 """Mermaid diagrams of the tables in core/broker/state/transitions.py.
 
 ``python -m tests.core.states_diagram`` rewrites what stands between the ``states`` marks of
-docs/states.md; test_transitions.py holds that page up to date.
+docs/states.md and docs/durable.md; test_transitions.py holds them up to date.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from pathlib import Path
 
 from majordomus.core.broker.state import transitions as states
 
-PAGE = Path(__file__).parents[2] / "docs" / "states.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "states.md"
+PAGES = (PAGE, DOCS / "durable.md")
 MARKED = re.compile(r"(<!-- states: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 Table = Mapping[str, Mapping[IntEnum, IntEnum]]
 TABLES: dict[str, tuple[Table, IntEnum]] = {
     "request": (states.REQUEST, states.HELD),
+    "durable": (states.DURABLE, states.STORING),
     "worker": (states.WORKER, states.SERVING),
     "peer": (states.PEER, states.SEEN),
 }
@@ -47,4 +50,5 @@ def generated(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(generated(PAGE.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(generated(page.read_text("utf-8")), "utf-8")

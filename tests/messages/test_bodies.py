@@ -7,6 +7,8 @@ import datetime as dt
 import json
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import field
 from typing import Annotated, Any
 
 import msgspec
@@ -15,8 +17,9 @@ from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from majordomus.errors import BadRequest, ConfigurationError, RecordError
-from majordomus.messages import Body, Message, decoder_for, encode_body, encoder_for, record
-from majordomus.messages.bodies import JSON, MSGPACK, PROTOBUF, TEXT
+from majordomus.messages import Body, Message, decoder_for, encode_body, encoder_for, record, wire
+from majordomus.messages.bodies import JSON, MSGPACK, PROTOBUF, TEXT, typed_body
+from majordomus.messages.elements import MOST
 from tests.messages.samples import Person, PhoneNumber, PhoneType
 
 ERIK = Person("Erik", 42, "", [PhoneNumber("5", PhoneType.WORK)])
@@ -252,3 +255,134 @@ def test_json_that_is_nested_too_deeply_is_a_bad_request(annotation: Any) -> Non
     deep = (b"[" if annotation is struct_pb2.Value else opening) * 100_000
     with pytest.raises(BadRequest):
         decoder_for(annotation)([deep], JSON)
+
+
+@record
+class Drop:
+    """The smallest record: two bytes in a list."""
+
+    n: Annotated[int, 1] = 0
+
+
+@record
+class Rain:
+    drops: Annotated[list[Drop], 1] = field(default_factory=list)
+    by_name: Annotated[dict[str, Drop], 2] = field(default_factory=dict)
+    when: Annotated[list[dt.datetime], 3] = field(default_factory=list)
+    numbers: Annotated[list[int], 4] = field(default_factory=list)
+    showers: Annotated[list[Rain], 5] = field(default_factory=list)
+
+
+def entry(n: int) -> bytes:
+    return b"\x12\x06\x0a\x04" + n.to_bytes(3, "big").hex()[:4].encode()
+
+
+MANY = {
+    "records": b"\x0a\x00" * (MOST + 1),
+    "dates": b"\x1a\x00" * (MOST + 1),
+    "entries": b"".join(map(entry, range(MOST + 1))),
+    "nested records": b"\x2a\x14".join([b"", *[b"\x0a\x00" * 10] * (MOST // 10)]),
+}
+
+
+@pytest.mark.parametrize("body", MANY.values(), ids=MANY)
+def test_body_of_too_many_records_is_a_bad_request(body: bytes) -> None:
+    with pytest.raises(BadRequest, match=r"Rain: the body has more than 262144 records; send them"):
+        decoder_for(Rain)([body])
+
+
+def test_body_of_too_many_records_is_refused_without_making_them() -> None:
+    body = b"\x0a\x00" * (8 * 1024 * 1024)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="more than 262144 records"):
+            decoder_for(Rain)([body])
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_body_of_few_records_or_of_numbers_is_decoded() -> None:
+    decode = decoder_for(Rain)
+    large = Rain(numbers=list(range(300_000)), drops=[Drop(1)] * 1000)
+    assert decode([large.to_bytes()]) == large
+    assert len(decode([b"\x0a\x00" * 1000]).drops) == 1000
+
+
+def test_json_of_too_many_values_is_a_bad_request() -> None:
+    body = b'{"drops":[' + b"{}," * MOST + b"{}]}"
+    with pytest.raises(BadRequest, match="Rain: the body has more than 262144 values"):
+        decoder_for(Rain)([body], JSON)
+
+
+def test_json_with_a_long_text_full_of_commas_is_decoded() -> None:
+    text = '\\"{,[' * (MOST // 2)
+    body = json.dumps({"name": text}).encode()
+    assert decoder_for(Person)([body], JSON).name == text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x0a\x00" * (2 * 1024 * 1024) + b"\xff",
+        b"\x0a\x02\x08\x01" * (1024 * 1024) + b"\x0f",
+        b"\x33" * (4 * 1024 * 1024),
+        b"\x33" + b"\x08\x01" * (2 * 1024 * 1024),
+    ],
+    ids=["records", "fields", "groups", "fields of a group"],
+)
+def test_explanation_of_a_large_wrong_body_takes_a_bounded_number_of_steps(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    real = wire._Steps.take
+
+    def take(self: wire._Steps) -> None:
+        nonlocal steps
+        steps += 1
+        real(self)
+
+    monkeypatch.setattr(wire._Steps, "take", take)
+    with pytest.raises(BadRequest):
+        decoder_for(Rain)([body])
+    assert 0 < steps <= 16 * 1024 + 1
+
+
+def test_explanation_of_deep_records_copies_no_bytes() -> None:
+    body = b"\x0a\xff\xff\xff\xff\x0f"
+    for _ in range(60):
+        body = b"\x2a" + varint(len(body) + 100_000) + body + bytes(100_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest):
+            decoder_for(Rain)([body])
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def varint(value: int) -> bytes:
+    made = bytearray()
+    while value > 0x7F:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*made, value])
+
+
+def test_pydantic_model_is_a_body_in_both_encodings() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    user = pydantic.create_model("User", id=(int, ...), names=(list[str], []))
+    decode, encode = decoder_for(user), encoder_for(user)
+    value = user(id=1, names=["ann"])
+    for type_ in (MSGPACK, JSON):
+        body = encode(value, type_)
+        assert body.type == type_
+        assert decode(body.frames, type_) == value
+    assert encode(value).type == MSGPACK
+    assert typed_body(value) == encode(value)
+    with pytest.raises(BadRequest, match=r"valid integer.* at `\$\.id`"):
+        decode([b'{"id": "x"}'], JSON)
+    with pytest.raises(BadRequest):
+        decode([b"\xc1"])
+    many = decoder_for(list[user])
+    assert many([b'[{"id": 2}]'], JSON) == [user(id=2)]

@@ -27,7 +27,14 @@ def request(service: str = "echo", client: bytes = b"c", user: str = "", size: i
 
 def outcome(service: str = "echo", what: str = "answered", status: int = 200, **more: Any) -> Any:
     told = {"attempts": 1, "client": b"\x0c", "user": "", "worker": b"\x0e", "accepted": 99.5}
-    told |= {"service": service, "served_as": service, "outcome": what, "status": status}
+    told |= {
+        "id": "0c-1",
+        "trace": "",
+        "service": service,
+        "served_as": service,
+        "outcome": what,
+        "status": status,
+    }
     return SimpleNamespace(**(told | more))
 
 
@@ -92,16 +99,18 @@ class TestRequestLog:
     def test_line_says_what_became_of_a_request(self, caplog: pytest.LogCaptureFixture) -> None:
         log = RequestLog(clock=Clock())
         line = (
-            "request service=echo outcome=answered status=200 seconds=0.500 client=0c "
+            "request id=0c-1 service=echo outcome=answered status=200 seconds=0.500 client=0c "
             "worker=0e attempts=1"
         )
         assert self.lines(caplog, log, outcome()) == [("INFO", line)]
         ended = outcome("login", "failed", 401, served_as="auth", user="ada", worker=b"")
         line = (
-            "request service=login served_as=auth outcome=failed status=401 seconds=0.500 "
+            "request id=0c-1 service=login served_as=auth outcome=failed status=401 seconds=0.500 "
             "client=0c user=ada"
         )
         assert self.lines(caplog, log, ended) == [("WARNING", line)]
+        ((_, line),) = self.lines(caplog, log, outcome(trace="abc"))
+        assert line.endswith(" trace=abc")
 
     def test_slow_ones_are_warned_of(self, caplog: pytest.LogCaptureFixture) -> None:
         assert self.lines(caplog, RequestLog(slow=0.4, clock=Clock()), outcome())[0][0] == "WARNING"
@@ -117,7 +126,7 @@ class TestRequestLog:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         ((_, line),) = self.lines(caplog, RequestLog(clock=Clock()), outcome("a\nb"))
-        assert line.startswith("request service=a\\nb ")
+        assert line.startswith("request id=0c-1 service=a\\nb ")
 
 
 class TestSizeLimit:

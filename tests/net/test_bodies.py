@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from math import inf
 from typing import Any
 
@@ -95,3 +97,15 @@ class TestRequest:
     def test_body_is_all_its_frames_joined(self) -> None:
         assert self.request().body == b"ab"
         assert self.request().text == "ab"
+
+
+def pickled(reply: Reply) -> Reply:
+    """Return what a pickle of the reply is loaded to."""
+    made: Reply = pickle.loads(pickle.dumps(reply))  # noqa: S301 - it was made here
+    return made
+
+
+@pytest.mark.parametrize("again", [copy.copy, pickled])
+def test_reply_can_be_copied_and_pickled_with_all_its_fields(again: Any) -> None:
+    reply = Reply([b"a", b"b"], 201, b"worker", {"type": "text/plain"})
+    assert again(reply) == reply

@@ -12,7 +12,7 @@ from tests.docs_runner import run_page
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["balancing", "many"])
+@pytest.mark.parametrize("page", ["balancing", "durable", "many"])
 def test_page_runs_as_it_stands(page: str, tmp_path: Path) -> None:
     run_page(DOCS / f"{page}.md", tmp_path)
 

@@ -66,6 +66,12 @@ def test_endpoint_of_another_type_than_text_is_refused() -> None:
         endpoints.to_connect([b"tcp://localhost:1"])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("given", [5, None, b"tcp://localhost:1"])
+def test_value_that_is_neither_text_nor_a_list_is_refused_by_name(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"give an endpoint .*{type(given).__name__}"):
+        endpoints.to_connect(given)  # type: ignore[arg-type]
+
+
 def test_unknown_dialect_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(ConfigurationError, match="mdp01, mdp02, mdp02d, delphi, mdp03"):
         endpoints.dialect("mdp04")

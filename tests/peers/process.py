@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,28 +27,45 @@ def node() -> str:
         missing = "npm's zeromq is not installed: run `npm ci` in tests/peers/node"
     if not missing:
         return str(program)
-    if os.environ.get("CI"):
+    if os.environ.get("REAL_PARTS") == "required":
         pytest.fail(f"{missing}, and CI needs it")
     pytest.skip(missing)
 
 
-def run(*argv: str, timeout: float = 20.0) -> list[str]:
-    """Run a program, which must exit with 0, and return the lines that it prints."""
+def run(
+    *argv: str, timeout: float = 20.0, environment: Mapping[str, str] | None = None
+) -> list[str]:
+    """Run a program, which must exit with 0, and return the lines that it prints. `environment`
+    has variables to add."""
     done = subprocess.run(
-        argv, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        argv,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 @contextmanager
-def running(*argv: str, ready: str = "ready") -> Iterator[subprocess.Popen[str]]:
-    """Start a program and wait until it prints the line `ready`; "" does not wait.
+def running(
+    *argv: str, ready: str = "ready", environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a program and wait until it prints the line `ready`; "" does not wait. `environment`
+    has variables to add.
 
     At the end it gets SIGTERM and must exit with 0.
     """
     with subprocess.Popen(
-        argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        argv,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
     ) as program:
         try:
             assert program.stdout is not None

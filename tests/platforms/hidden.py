@@ -2,7 +2,7 @@
 
     python -c "import tests.platforms.hidden, runpy; runpy.run_module('pytest', alter_sys=True)" …
 
-Our native wires are hidden as well, so libzmq and pyzmq serve everything. Modules of the standard
+Our own ZMTP is hidden as well, so libzmq serves everything, through pyzmq. Modules of the standard
 library that need a hidden name here are left as they are: they were imported before.
 """
 
@@ -18,7 +18,7 @@ MODULES = {
     "pwd",
     "resource",
     "termios",
-    "majordomus.net.zmq._native",
+    "majordomus.net.zmq._pump",
     *(
         f"majordomus.net.zmtp.{name}"
         for name in ("dealer", "engine", "mechanisms", "router", "stream")

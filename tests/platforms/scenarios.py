@@ -49,7 +49,7 @@ def echo(request: Request) -> bytes:
 
 
 def test_everything_is_hidden_that_windows_lacks() -> None:
-    assert wires.WIRE.startswith("pyzmq")
+    assert wires.MISSING
     assert not wires.OWN_ZMTP
     assert not hasattr(socket, "AF_UNIX")
     assert not hasattr(signal, "SIGHUP")
@@ -57,7 +57,7 @@ def test_everything_is_hidden_that_windows_lacks() -> None:
         with pytest.raises(ImportError):
             __import__(name)
     assert (system.HANGUP, system.CHILD_ENDED, system.HAS_CHILDREN) == ((), (), False)
-    assert (system.COUNTS_BYTES, system.HAS_MODES) == (False, False)
+    assert not system.HAS_MODES
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def _mdp03(random: Random) -> Message:
     code = random.choice((0, 1, 200, 500, 65535, random.getrandbits(16)))
     ttl = random.choice((0, 1, 5000, random.getrandbits(32)))
     address = random.choice((b"", b"", b"\x0a\x01", random.randbytes(8)))
-    command = random.choice((*spec.COMMAND_NAMES, 0, 16, random.getrandbits(8)))
+    command = random.choice((*spec.COMMAND_NAMES, 0, 17, random.getrandbits(8)))
     plain = flags & ~(spec.METADATA | spec.BROKER_METADATA)
     name = random.choice((b"", *NAMES))
     header = bytearray(mdp03.pack(command, plain, code, _id(random), ttl, name, address))

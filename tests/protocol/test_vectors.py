@@ -36,6 +36,7 @@ MDP03_COMMANDS = {
     spec.UNSUBSCRIBE: ("c>b", "w>b"),
     spec.REJECT: ("w>b",),
     spec.CREDIT: ("c>b", "b>w", "w>b", "b>c"),
+    spec.CONTRACT: ("b>w", "w>b"),
 }
 
 

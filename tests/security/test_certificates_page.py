@@ -84,6 +84,6 @@ def test_every_reason_of_the_page_is_one_that_clients_are_told() -> None:
     source = (SOURCE / "majordomus/net/connection/credentials.py").read_text("utf-8")
     told = " ".join(re.findall(r'f?"([^"]*)"', source))
     rows = re.findall(r"^\| … ([^|…]+?) (?:…)?\s*\|", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     parts = [part for row in rows for part in row.split(": ")]
     assert [part for part in parts if part not in told] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_folder_has_the_identity_of_each_key(tmp_path: Path) -> None:
     }
 
 
+def test_link_to_nothing_and_fifo_in_a_folder_hide_no_other_key(tmp_path: Path) -> None:
+    ann = curve.make({"user": "ann"})
+    certificates.write(tmp_path / "laptop", ann)
+    watched = Watched(tmp_path, keys.load)
+    (tmp_path / "left.key").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.key")
+    assert watched.look()
+    assert set(watched.value) == {ann.public}
+    assert len(watched.problems) == 2
+    (tmp_path / "laptop.key").unlink()
+    watched.look()  # nothing with bytes is left: looked at once more, as an empty folder is
+    assert watched.look()
+    assert watched.value == {}
+
+
 def test_one_user_may_have_several_keys(tmp_path: Path, pair: Certificate) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(entry(pair.public) + entry(curve.make().public))
@@ -58,6 +74,8 @@ KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
         (entry(KEY, user=""), "a user's name"),
         (entry(KEY, user="a\\u001b"), "printable"),
         (entry(KEY, groups='["a,b"]'), "no comma"),
+        (entry(KEY, user="uid:0"), "must not begin with uid:"),
+        (entry(KEY, groups='["uid:0"]'), "must not begin with uid:"),
         (entry(KEY, groups='"ops"'), "list of names"),
         (entry(KEY) + 'usr = "x"\n', "unknown key 'usr'"),
         ('[key]\npublic = "x"\n', r"only tables \[\[key\]\]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -83,6 +84,23 @@ def test_line_that_a_crash_has_cut_off_is_no_revocation(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("1000010 good\n10000")
     assert Revocations(path).ids == {"good": 1_000_010.0}
+
+
+def test_revocation_behind_a_line_that_was_cut_off_is_a_line_of_its_own(path: Path) -> None:
+    Revocations(path).add("first", NOW, NOW + 900)
+    path.write_text(path.read_text().rstrip("\n"))
+    Revocations(path).add("second", NOW, NOW + 900)
+    with path.open("a") as file:
+        file.write("1999")
+    Revocations(path).add("third", NOW, NOW + 900)
+    assert Revocations(path).ids == dict.fromkeys(("first", "second", "third"), NOW + 900)
+
+
+def test_file_of_revocations_that_is_a_fifo_is_refused_at_once(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        Revocations(path)
 
 
 def test_file_that_others_can_write_is_refused(path: Path) -> None:

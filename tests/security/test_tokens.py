@@ -14,6 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from majordomus.core.session.login import TOKEN_REFUSALS
 from majordomus.errors import ConfigurationError
 from majordomus.security import tokens
 from majordomus.security.tokens import Checker, SigningKey, TokenError, new_key
@@ -176,6 +177,8 @@ def test_malformed_token_is_refused(checker: Checker, text: str) -> None:
         ({"sub": 5}, "malformed"),
         ({"sub": ""}, "bad-name"),
         ({"sub": "a\nb"}, "bad-name"),
+        ({"sub": "uid:0"}, "bad-name"),
+        ({"groups": ["uid:0"]}, "bad-name"),
         ({"sub": "n" * 256}, "bad-name"),
         ({"groups": "staff"}, "malformed"),
         ({"groups": [""]}, "bad-name"),
@@ -360,3 +363,13 @@ def test_token_that_would_be_too_long_is_not_made(key: SigningKey) -> None:
         key.sign("ann", groups, NOW)
     with pytest.raises(TokenError, match="has an invalid name"):
         key.sign("", [], NOW)
+
+
+def test_clients_of_older_dialects_recognise_every_sentence_that_refuses_a_token() -> None:
+    refusals = {
+        value[1].encode()
+        for name, value in vars(tokens).items()
+        if name.isupper() and isinstance(value, tuple) and len(value) == 2
+        if all(isinstance(one, str) for one in value)
+    }
+    assert refusals == TOKEN_REFUSALS

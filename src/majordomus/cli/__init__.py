@@ -5,8 +5,12 @@ Ctrl-C.
 
 __main__: ``python -m majordomus.cli``
 config: merges file, variables and flags to a broker's settings
+options: options that several commands have
 output: prints tables, JSON and error lines, and formats the log
 remote: the flags that name a broker, and one question to it
+contracts: the contracts of a broker, a module or a file
+profiles: named brokers with their keys, in a file of the user
+completing: what the shell completes from a running broker
 target: imports MODULE:NAME, the current folder first
 processes: starts processes that end with their parent, signals them and reaps them
 child: runs a command line in such a process
@@ -27,7 +31,7 @@ from typing import Final
 
 import click
 
-from majordomus.cli.output import complain
+from majordomus.cli.output import WarningLines, complain, for_command_line
 from majordomus.errors import ConfigurationError, LocalProtocolError, MajordomusError
 
 PROGRAM: Final = "majordomus"
@@ -40,44 +44,68 @@ WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130
 """As a shell reports a program that SIGINT has ended."""
 
+SERVERS: Final = ("broker", "worker", "metrics", "proxy", "titanic")
+"""Commands that serve whether or not anybody reads what they print."""
+
 COMMANDS: Final = {
     "broker": "Run a broker.",
     "worker": "Run a worker's processes and keep them alive.",
     "call": "Call a service and print its reply.",
+    "describe": "Show what services take and return.",
     "subscribe": "Print the events of a pattern of topics.",
     "publish": "Publish an event to a topic.",
     "services": "List the services of a broker.",
     "workers": "List the workers of a broker.",
-    "top": "Watch the services and workers of a broker.",
+    "top": "Watch the services, workers and clients of a broker.",
+    "tail": "Print requests as they end.",
+    "metrics": "Serve the metrics of brokers to Prometheus.",
     "explain": "Show what happened to a request.",
+    "durable": "Inspect, end and check durable requests.",
     "logs": "Show or follow the entries of the cloud logger.",
     "doctor": "Check this machine and installation.",
     "token": "Make keys for tokens; check and revoke tokens.",
     "acl": "Check access rules, and show which one decides.",
     "proto": "Print the .proto text of a module's records.",
+    "diff": "Compare contracts: may callers stay as they are?",
+    "stubs": "Write typed Python clients of services.",
     "proxy": "Run or control a ZeroMQ proxy.",
+    "titanic": "Serve RFC 9 at a broker without a store.",
     "bench": "Measure requests per second and latency through a broker.",
     "demo": "Show a broker and its workers, and kill one worker.",
     "keygen": "Make a CURVE key pair.",
     "passwd": "Set the password of a user in a file.",
+    "profile": "Name a broker and its keys, for --profile.",
     "completion": "Print the shell's completion script.",
 }
 """Name → help. The list of commands is printed from this table, without importing a command."""
 
 PACKAGES: Final = {
-    "run": ("broker", "worker", "proxy", "bench", "demo"),
+    "run": ("broker", "worker", "metrics", "proxy", "titanic", "bench", "demo"),
     "inspect": (
         "call",
+        "describe",
         "subscribe",
         "publish",
         "services",
         "workers",
         "top",
+        "tail",
         "explain",
+        "durable",
         "logs",
         "doctor",
     ),
-    "manage": ("token", "acl", "proto", "keygen", "passwd", "completion"),
+    "manage": (
+        "token",
+        "acl",
+        "proto",
+        "diff",
+        "stubs",
+        "keygen",
+        "passwd",
+        "profile",
+        "completion",
+    ),
 }
 """Sub-package of majordomus.cli → the commands that it contains."""
 
@@ -143,11 +171,41 @@ def majordomus(ctx: click.Context, traceback: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams(given)
     with contextlib.suppress(BrokenPipeError):
         sys.exit(run_command(given))
     # The reader of our output has ended, as `head` does. Print nothing; no later flush may fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(FAILED)
+
+
+def _replace_closed_streams(arguments: list[str]) -> None:
+    """Occupy the descriptors of streams that the shell has closed, as ``<&-`` and ``>&-`` do: else
+    a socket or a file gets the number of one.
+
+    `sys.stdin` remains None, which `stdin_or_refuse` complains about. What is printed to a closed
+    stdout ends the command, as a reader does that has left; a server goes on, and prints nothing.
+    """
+    if sys.stdin is None:
+        _occupy(0, os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        names = [word for word in arguments if word != "--traceback"]
+        if names[:1] and names[0] in SERVERS:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+        else:
+            reader, descriptor = os.pipe()
+            os.close(reader)
+        _occupy(1, descriptor)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        _occupy(2, os.open(os.devnull, os.O_WRONLY))
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _occupy(number: int, descriptor: int) -> None:
+    os.dup2(descriptor, number)
+    if descriptor != number:
+        os.close(descriptor)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -157,6 +215,7 @@ def run_command(arguments: list[str]) -> int:
     """
     # Without a handler, logging would print warnings to stderr in a format of its own.
     logging.getLogger("majordomus").addHandler(logging.NullHandler())
+    logging.getLogger("majordomus.credentials").addHandler(WarningLines(logging.WARNING))
     if arguments[:1] == ["--traceback"]:
         return int(_invoke(arguments[1:]) or DONE)
     try:
@@ -201,6 +260,11 @@ def _invoke(arguments: list[str]) -> int | None:
 
 def _refuse(error: click.UsageError) -> int:
     path = error.ctx.command_path if error.ctx else "majordomus"
+    if isinstance(error, click.BadParameter) and error.ctx and error.param:
+        source = error.ctx.get_parameter_source(error.param.name or "")
+        if source is click.core.ParameterSource.ENVIRONMENT and error.param.envvar:
+            names = error.param.envvar
+            error.param_hint = names if isinstance(names, str) else " or ".join(names)
     message = error.format_message().rstrip(".")
     complain(f"{path}: {message} (see {path} --help)")
     return WRONG_USAGE
@@ -208,5 +272,5 @@ def _refuse(error: click.UsageError) -> int:
 
 def _end(arguments: list[str], sentence: str, code: int) -> int:
     name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    complain(f"majordomus {name}".rstrip() + f": {sentence}")
+    complain(f"majordomus {name}".rstrip() + f": {for_command_line(sentence)}")
     return code

@@ -33,6 +33,7 @@ COMMAND_VARIABLES: Final = frozenset(
         "MAJORDOMUS_WIRE",
         "MAJORDOMUS_SERVER_KEY",
         "MAJORDOMUS_KEY",
+        "MAJORDOMUS_REQUIRE_ENCRYPTION",
         "MAJORDOMUS_PLAIN",
         "MAJORDOMUS_LOGIN",
         "MAJORDOMUS_TOKEN_KEY",
@@ -49,6 +50,9 @@ SERVICE_LINK: Final = re.compile(
 
 TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(BrokerSettings)}
 KEYS: Final = (BIND, *TYPES)
+PATHS: Final = {"acl": (), "certificate": (), "clients": ("any", "local"), "passwords": ()}
+"""Settings that are paths, each with its values that are none. A relative path in a settings file
+is relative to that file."""
 WANTED: Final[dict[object, str]] = {
     int: "a whole number",
     float: "a number",
@@ -130,7 +134,17 @@ def from_file(path: Path) -> dict[str, Value]:
             raise ConfigurationError(
                 f"{path}: unknown setting {key!r} in [{TABLE}]{_nearest(key, KEYS)}"
             )
-    return {key: Value(found, f"{path}: {key}", text=False) for key, found in table.items()}
+    return {
+        key: Value(_beside(path, key, found), f"{path}: {key}", text=False)
+        for key, found in table.items()
+    }
+
+
+def _beside(file: Path, key: str, found: object) -> object:
+    """Return the value of `key` in `file`; a relative path as one from the current folder."""
+    if key not in PATHS or not isinstance(found, str) or found in ("", *PATHS[key]):
+        return found
+    return str(file.parent / found)
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
@@ -168,9 +182,19 @@ def _settings(values: Mapping[str, Value]) -> BrokerSettings:
     converted = {key: _convert(key, value) for key, value in values.items()}
     try:
         # The struct checks settings that depend on each other.
-        return msgspec.convert(converted, BrokerSettings)
-    except (msgspec.ValidationError, ValueError) as error:
+        settings = msgspec.convert(converted, BrokerSettings)
+    except (msgspec.ValidationError, ConfigurationError) as error:
         raise ConfigurationError(_with_origin(str(error), values)) from error
+    if settings.exempt_addresses:
+        from majordomus.net.broker.limits.connection_limits import exempt_networks
+
+        try:
+            exempt_networks(settings.exempt_addresses)
+        except ConfigurationError as error:
+            place = values["exempt_addresses"].origin.removeprefix("variable ")
+            said = str(error).removeprefix("exempt_addresses: ")
+            raise ConfigurationError(f"{place}: {said}") from error
+    return settings
 
 
 def _convert(key: str, value: Value) -> object:
@@ -197,8 +221,16 @@ def _inline(text: str) -> object:
 
 
 def _with_origin(complaint: str, values: Mapping[str, Value]) -> str:
-    """Prefix an error of the whole struct with the sources of the settings that it names."""
-    places = [value.origin for key, value in values.items() if re.search(rf"\b{key}\b", complaint)]
+    """Name in an error of the whole struct the source of each setting, as the user gave it: a flag
+    or variable replaces the setting's name, the others stand in front."""
+    places = []
+    for key, value in values.items():
+        if re.search(rf"\b{key}\b", complaint):
+            name = value.origin.removeprefix("variable ")
+            if name.startswith(("--", PREFIX)) and not name.startswith("--set "):
+                complaint = re.sub(rf"\b{key}\b", name, complaint)
+            else:
+                places.append(value.origin)
     return f"{', '.join(places)}: {complaint}" if places else complaint
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TextIO, TypeVar
 
 import click
+
+from majordomus.errors import ConfigurationError
 
 
 def printable(text: str) -> str:
@@ -49,6 +52,17 @@ def frame_json(frame: bytes) -> dict[str, str]:
         return {"text": frame.decode("utf-8")}
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(frame).decode("ascii")}
+
+
+def metadata_json(value: object) -> object:
+    """Return metadata for JSON: bytes as `frame_json` shows them, everything else as it is."""
+    if isinstance(value, bytes):
+        return frame_json(value)
+    if isinstance(value, dict):
+        return {key: metadata_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [metadata_json(inner) for inner in value]
+    return value
 
 
 def emit_json(data: object, *, line: bool = False) -> None:
@@ -100,6 +114,13 @@ def emit_records(records: object, first: Sequence[str], empty: str) -> None:
     emit_table(columns, [[record.get(key) for key in columns] for record in known])
 
 
+def stdin_or_refuse(what: str) -> TextIO:
+    """Return stdin. Raises: ConfigurationError, "`what` stdin, …", when the shell has closed it."""
+    if sys.stdin is None:  # the shell's `<&-`
+        raise ConfigurationError(f"{what} stdin, and stdin is closed")
+    return sys.stdin
+
+
 def emit_bytes(data: bytes) -> None:
     """Write `data` to stdout, and flush: unchanged to a file or pipe. For a terminal everything but
     printable text, line breaks and tabs is escaped, so that a peer's bytes are not executed."""
@@ -110,9 +131,28 @@ def emit_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+_OF_PYTHON: Final = re.compile(
+    r"(?:server_key=…|certificate=…|plain=\(user, password\)), |, curve=True| \(insecure=True\)"
+)
+"""How a program gives what an error asks for. The same sentence names the flag beside it."""
+
+
+def for_command_line(sentence: str) -> str:
+    """Return an error of the library as a command prints it: it names flags alone."""
+    return _OF_PYTHON.sub("", sentence)
+
+
 def complain(sentence: str) -> None:
     """Print one line on stderr; line breaks of `sentence` become spaces."""
     click.echo(printable(" ".join(sentence.split())), err=True)
+
+
+class WarningLines(logging.Handler):
+    """Prints each warning as one line, in a command that sets up no log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            complain(f"warning: {for_command_line(record.getMessage())}")
 
 
 class JsonLines(logging.Formatter):
@@ -131,7 +171,9 @@ class JsonLines(logging.Formatter):
         }
         fact = getattr(record, "fact", None)
         if fact is None:
-            line |= {"event": "message", "message": record.getMessage()}
+            from majordomus.net.log_lines import ids_of
+
+            line |= {"event": "message", "message": record.getMessage(), **ids_of(record)}
         else:
             from majordomus.net.broker.fact_log import (
                 fields,
@@ -147,6 +189,32 @@ class JsonLines(logging.Formatter):
 
 
 LOG_FORMATS: Final = ("text", "json")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def log_options(command: Command) -> Command:
+    """Add ``--log-format`` and ``--log-level``, for `log_to_stderr`."""
+    level = click.option(
+        "--log-level",
+        "log_levels",
+        multiple=True,
+        metavar="[COMPONENT=]LEVEL",
+        help="The least level to log, as in broker=debug; repeatable. [default: warning]",
+    )
+    otlp = click.option(
+        "--log-otlp",
+        metavar="URL",
+        help="Send the log to this collector as well, as in http://HOST:4318. [default: none]",
+    )
+    style = click.option(
+        "--log-format",
+        type=click.Choice(list(LOG_FORMATS)),
+        envvar="MAJORDOMUS_LOG_FORMAT",
+        default="text",
+        show_default=True,
+        help="Format of a log line, for people or for programs.",
+    )
+    return style(level(otlp(command)))
 
 
 def log_format(style: str) -> logging.Formatter:
@@ -158,11 +226,65 @@ def log_format(style: str) -> logging.Formatter:
     return SafeLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def log_to_stderr(verbose: bool, style: str = "text") -> None:
-    """Log warnings of this package to stderr, with `verbose` also connections and registrations."""
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+COMPONENTS: Final = (
+    "broker",
+    "worker",
+    "client",
+    "net",
+    "zap",
+    "events",
+    "requests",
+    "proxy",
+    "otel",
+)
+"""The loggers of this package, without `majordomus.`."""
+
+
+def log_to_stderr(
+    verbose: bool,
+    style: str = "text",
+    levels: Iterable[str] = (),
+    *,
+    ids: bool = False,
+    otlp: str | None = None,
+    service: str = "majordomus",
+) -> None:
+    """Log warnings of this package to stderr, with `verbose` also connections and registrations.
+
+    `levels` are LEVEL or COMPONENT=LEVEL. With `ids` the lines have the ids of the request that is
+    handled. `otlp` is the URL of a collector that gets the log as well, as that of `service`.
+    Raises: ConfigurationError for another level, and for a URL that is not http.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(log_format(style))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    if ids:
+        from majordomus.net.log_lines import RequestIds
+
+        handler.addFilter(RequestIds())
+    handlers: list[logging.Handler] = [handler]
+    if otlp is not None:
+        handlers.append(_otlp_handler(otlp, service))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=handlers)
+    for given in levels:
+        component, _, level = given.rpartition("=")
+        if level not in LEVELS or component not in ("", *COMPONENTS):
+            raise ConfigurationError(
+                f"--log-level {given}: expected LEVEL or COMPONENT=LEVEL; "
+                f"levels: {', '.join(LEVELS)}; components: {', '.join(COMPONENTS)}"
+            )
+        name = f"majordomus.{component}" if component else "majordomus"
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def _otlp_handler(url: str, service: str) -> logging.Handler:
+    """The handler of --log-otlp. Raises: ConfigurationError."""
+    try:
+        from majordomus.contrib.otel.logs import OtlpLogs
+    except ImportError as error:
+        text = "--log-otlp needs more packages: pip install 'majordomus[otel]'"
+        raise ConfigurationError(text) from error
+    return OtlpLogs(url, service=service)
 
 
 def _is_number(value: object) -> bool:

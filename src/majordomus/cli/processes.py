@@ -21,8 +21,6 @@ from majordomus import system
 
 TERM_GRACE = 5.0
 """Seconds between the SIGTERM and the SIGKILL of `end_all`."""
-TIME_TO_LEAVE = 1.0
-"""Seconds between a SIGTERM and the forced exit of `exit_on_sigterm`."""
 
 
 def start(
@@ -89,30 +87,31 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM end this process with exit code 0 until another handler is installed.
+    """Make SIGTERM end this process at once, with exit code 0, until another handler is installed.
 
-    Python runs signal handlers between bytecodes. A signal that arrives just before a blocking
-    system call waits as long as the call does, so a thread reads the signal as well and exits.
+    A process that starts has accepted nothing, so nothing of it needs an orderly end. An exception
+    out of the signal handler would be raised between any two bytecodes: in code that holds a lock,
+    or in an import that catches it. Python runs signal handlers between bytecodes, and a signal
+    that arrives just before a blocking system call waits as long as the call does; so a thread
+    reads the signal as well.
     """
 
     def leave(_number: int, _frame: object) -> None:
-        sys.exit(0)
+        os._exit(0)
 
+    signal.signal(signal.SIGTERM, leave)
     if not system.HAS_CHILDREN:
-        signal.signal(signal.SIGTERM, leave)
         return
     reader, writer = os.pipe()
     system.unblock(writer)
 
-    def force_exit() -> None:
+    def read_signals() -> None:
         while number := os.read(reader, 1):
-            time.sleep(TIME_TO_LEAVE)
             if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is leave:
                 os._exit(0)
 
-    signal.signal(signal.SIGTERM, leave)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=force_exit, name="leave", daemon=True).start()
+    threading.Thread(target=read_signals, name="leave", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from majordomus.cli import profiles
+from majordomus.cli.options import Seconds
+from majordomus.cli.output import stdin_or_refuse
 from majordomus.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -30,15 +32,34 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 CONNECT: Final = 2.0
 """Seconds that a command waits for a connection to a broker."""
 
-_broker = click.option(
-    "--broker",
-    "brokers",
-    multiple=True,
-    metavar="URL",
-    envvar="MAJORDOMUS_BROKER",
+
+class _Endpoint(click.types.StringParamType):
+    """The URL of a broker. The variable may have several, separated by commas or spaces."""
+
+    name = "url"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return endpoints.listed(rv, "MAJORDOMUS_BROKER")
+
+
+def brokers_option(words: str, **more: Any) -> Callable[[Command], Command]:
+    """Add ``--broker`` alone."""
+    return click.option(
+        "--broker",
+        "brokers",
+        multiple=True,
+        type=_Endpoint(),
+        metavar="URL",
+        envvar="MAJORDOMUS_BROKER",
+        help=words,
+        **more,
+    )
+
+
+_broker = brokers_option(
+    "The broker. Repeat it for more: the next one is used when one is lost.",
     default=[endpoints.DEFAULT],
     show_default=True,
-    help="The broker. Repeat it for more: the next one is used when one is lost.",
 )
 
 
@@ -52,9 +73,20 @@ dialect_option = click.option(
 )
 
 
+_profile = click.option(
+    "--profile",
+    metavar="NAME",
+    envvar="MAJORDOMUS_PROFILE",
+    is_eager=True,
+    expose_value=False,
+    callback=profiles.use,
+    help="A broker and its keys (majordomus profile add NAME).",
+)
+
+
 def broker_option(command: Command) -> Command:
-    """Add ``--broker`` and the options of `key_options`."""
-    return _broker(key_options(command))
+    """Add ``--broker``, ``--profile`` and the options of `key_options`."""
+    return _broker(_profile(key_options(command)))
 
 
 def key_options(command: Command) -> Command:
@@ -135,7 +167,7 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
     """Add ``--timeout``, `seconds` by default."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(min=0, min_open=True),
         metavar="SECONDS",
         envvar="MAJORDOMUS_TIMEOUT",
         default=seconds,
@@ -146,12 +178,7 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
 
 def read_stdin() -> bytes:
     """Return all of stdin. Raises: ConfigurationError when it is closed."""
-    if sys.stdin is None:  # the shell's `<&-`
-        raise ConfigurationError('"-" reads stdin, and stdin is closed')
-    return sys.stdin.buffer.read()
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return stdin_or_refuse('"-" reads').buffer.read()
 
 
 def check_broker(client: Client, timeout: float) -> None:
@@ -175,17 +202,28 @@ def ask(brokers: tuple[str, ...], timeout: float, question: str, about: str = ""
     """
     from majordomus.net.client.client import Client
 
-    with Client(list(brokers), **keys()) as client:
+    with Client(list(brokers), spread=False, **keys()) as client:
         return answer(client, timeout, question, about)
 
 
 def answer(client: Client, timeout: float, question: str, about: str = "") -> Any:
     """Do the same with a client that is open. The pages of a list are joined."""
-    data, cursor = _page(client, timeout, question, [about.encode()])
-    while cursor is not None and isinstance(data, list):
-        more, cursor = _page(client, timeout, question, [about.encode(), cursor])
-        data += more
-    return data
+    first, *others = pages(client, timeout, question, about)
+    for more in others:
+        first += more
+    return first
+
+
+def pages(
+    client: Client, timeout: float, question: str, about: str = "", cursor: bytes | None = None
+) -> Iterator[Any]:
+    """Yield the JSON of each page of an answer, from `cursor` on. Raises: as `ask`."""
+    while True:
+        body = [about.encode()] if cursor is None else [about.encode(), cursor]
+        data, cursor = _page(client, timeout, question, body)
+        yield data
+        if cursor is None or not isinstance(data, list):
+            return
 
 
 def _page(

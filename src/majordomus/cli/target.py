@@ -13,7 +13,8 @@ from majordomus.errors import ConfigurationError
 def import_here(name: str) -> ModuleType:
     """Import and return the module `name`.
 
-    Raises: ConfigurationError when there is no such module, or when it fails, with the line.
+    Raises: ConfigurationError when there is no such module, or when it fails or ends the process,
+    with the line.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(
@@ -24,7 +25,7 @@ def import_here(name: str) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends with sys.exit is no module
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise ConfigurationError(f"no module {name!r} in {folder}") from error
         what = f"{type(error).__name__}: {error}{_place(error)}"

@@ -12,8 +12,9 @@ records: the decorator `record`, its base class and the functions for records
 fields: reads the annotations of a record's class
 kinds: the protobuf types of a field, and the markers that choose one
 codec: converts a record's attributes to a upb message and back
-moves: converts the values of one field to and from upb
+conversions: converts the values of one field to and from upb
 writers: encodes ordinary values of one field without upb
+elements: counts the records of a body before they are made
 wire: finds the field and the byte at which an encoding is wrong
 descriptors: makes a FileDescriptorProto from the fields of records
 from_proto: makes records from .proto text, a descriptor or a compiled class

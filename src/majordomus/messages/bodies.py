@@ -13,8 +13,11 @@ The worker uses them to call handlers (net/worker/handlers.py), the client to ma
     annotation                         a body frame holds                   type
     a @record, a protobuf message      protocol buffers, or their JSON      application/protobuf
     Struct, dataclass, int, dict …     MessagePack or JSON, by msgspec      application/msgpack
+    a pydantic model, or a list of it  MessagePack or JSON, by pydantic     application/msgpack
     str                                UTF-8                                text/plain
-    bytes, list[bytes], Message        raw bytes, in any number of frames   (none)
+    bytes, list[bytes], tuple[bytes],  raw bytes, in any number of frames   (none)
+    Message
+    str | None, bytes | None           the same; None is no frame
 
 `type` is the value of the sender's metadata, "" without one. Then a body whose first byte is a
 brace or a bracket is JSON. A reply is in JSON when the request was (`like`). The format is chosen
@@ -23,10 +26,11 @@ when the callable is made. All callables are safe in any thread.
 
 from __future__ import annotations
 
+import enum
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin, is_typeddict
 
 import msgspec
 
@@ -44,14 +48,22 @@ __all__ = [
     "decoder_for",
     "encode_body",
     "encoder_for",
+    "is_protobuf",
+    "is_tuple_of_frames",
+    "is_typed",
+    "plain_json",
+    "pydantic_adapter",
     "typed_body",
+    "types_of",
 ]
 
 PROTOBUF = "application/protobuf"
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 TOO_DEEP = "the body is nested too deeply"
+TOO_MANY = "the body has more than {} {}; send them in parts, or in several calls"
 TEXT = "text/plain"
+_Class = type  # the parameters named `type`, an encoding, shadow the builtin
 _ALIASES = {
     "application/x-protobuf": PROTOBUF,
     "application/vnd.google.protobuf": PROTOBUF,
@@ -100,6 +112,12 @@ class Decoder:
             raise BadRequest(f"expected one body frame, got {len(frames)}")
         return body_format.decode(frames, self.like(frames, type))
 
+    def lax(self, frames: Sequence[bytes]) -> Any:
+        """Decode the JSON of protocol buffers, where integers of 64 bits are text."""
+        if isinstance(self._format, _Msgspec):
+            return self._format.decode_lax(frames)
+        return self._format.decode(frames, JSON)
+
     def like(self, frames: Sequence[bytes], type: str = "") -> str:
         """Return the encoding of a body. Raises BadRequest for a type that is not supported."""
         types = self._format.types
@@ -147,6 +165,14 @@ def encoder_for(annotation: Any) -> Encoder:
     return Encoder(_format_of(annotation))
 
 
+def types_of(annotation: Any) -> tuple[str, ...]:
+    """Return the encodings of bodies for `annotation`, the default first; none for raw bytes.
+
+    Raises: ConfigurationError for a type that cannot be a body.
+    """
+    return _format_of(annotation).types
+
+
 def encode_body(value: Any, type: str = "") -> Body:
     """Encode any value as a body, in the format of its class.
 
@@ -161,39 +187,114 @@ def encode_body(value: Any, type: str = "") -> Body:
 
 
 def typed_body(value: Any, type: str = "") -> Body | None:
-    """Encode a record, a protobuf message or a Struct as a body; return None for any other value.
+    """Encode a record, a protobuf message, a Struct, a dataclass or a pydantic model as a body;
+    return None for any other value.
 
     Raises: RecordError for a value that does not fit its field.
     """
     class_ = value.__class__
-    if (
-        class_.__dict__.get("__record__")
-        or issubclass(class_, msgspec.Struct)
-        or _is_protobuf(class_)
-    ):
+    if is_typed(class_):
         return Encoder(_format_of(class_))(value, type)
     return None
 
 
+def is_typed(class_: _Class) -> bool:
+    """Whether `typed_body` encodes the values of a class."""
+    return bool(
+        class_.__dict__.get("__record__")
+        or issubclass(class_, msgspec.Struct)
+        or "__dataclass_fields__" in class_.__dict__
+        or is_protobuf(class_)
+        or _is_model(class_)
+    )
+
+
+def plain_json(value: Any) -> bytes:
+    """Encode a record or a protobuf message as the JSON that a Struct with the same fields has:
+    integers of 64 bits are numbers, and a field that is not set is left out."""
+    codec = value.__class__.__dict__.get("__record__")
+    message = value if codec is None else codec.to_message(value)
+    return msgspec.json.encode(_plain(message))
+
+
+def _plain(message: Any) -> Any:
+    from google.protobuf import json_format
+
+    descriptor = message.DESCRIPTOR
+    if descriptor.full_name.startswith("google.protobuf."):
+        return json_format.MessageToDict(message)
+    fields: dict[str, Any] = {}
+    for field in descriptor.fields:
+        value = getattr(message, field.name)
+        entry = field.message_type
+        if entry is not None and entry.GetOptions().map_entry:
+            is_message = entry.fields_by_name["value"].message_type is not None
+            fields[field.name] = {k: _plain(v) if is_message else v for k, v in value.items()}
+        elif field.is_repeated:
+            fields[field.name] = [_plain(one) if entry is not None else one for one in value]
+        elif not field.has_presence or message.HasField(field.name):
+            fields[field.name] = _plain(value) if entry is not None else value
+    return fields
+
+
 @functools.lru_cache(maxsize=1024)
 def _format_of(annotation: Any) -> BodyFormat:
+    if annotation in (None, type(None)):
+        return _Nothing()
     if annotation in (bytes, bytearray, memoryview):
         return _Bytes()
     if annotation is str:
         return _Text()
     if annotation is Message:
         return _Frames(Message)
+    if annotation in (str | None, bytes | None):
+        return _Optional(_Text() if annotation == str | None else _Bytes())
     if get_origin(annotation) in (list, Sequence) and get_args(annotation) == (bytes,):
         return _Frames(list)
+    if is_tuple_of_frames(annotation):
+        arguments = get_args(annotation)
+        return _Frames(tuple, -1 if arguments[-1] is ... else len(arguments))
     if isinstance(annotation, type):
         if annotation.__dict__.get("__record__"):
             return _Record(annotation)
-        if _is_protobuf(annotation):
+        if is_protobuf(annotation):
             return _Protobuf(annotation)
+    adapter = pydantic_adapter(annotation)
+    if adapter is not None:
+        return _Pydantic(adapter)
     return _Msgspec(annotation)
 
 
-def _is_protobuf(type_: type) -> bool:
+def is_tuple_of_frames(annotation: Any) -> bool:
+    """Whether values of an annotation are tuples of bytes: each of these is a frame."""
+    arguments = get_args(annotation)
+    return (
+        get_origin(annotation) is tuple
+        and bool(arguments)
+        and all(one is bytes or one is ... for one in arguments)
+    )
+
+
+def _is_model(type_: type) -> bool:
+    # As with protobuf: a program that has a model has imported pydantic already.
+    module = sys.modules.get("pydantic")
+    return module is not None and issubclass(type_, module.BaseModel)
+
+
+def pydantic_adapter(annotation: Any) -> Any:
+    """Return pydantic's TypeAdapter of an annotation that contains a model; None for others."""
+    module = sys.modules.get("pydantic")
+    return module.TypeAdapter(annotation) if module and _has_model(annotation) else None
+
+
+def _has_model(annotation: Any) -> bool:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return _is_model(annotation)
+    return any(_has_model(one) for one in get_args(annotation))
+
+
+def is_protobuf(type_: type) -> bool:
+    """Whether `type_` is a class that protoc generated."""
     # Do not import protobuf here: a program that has such a class has imported it already.
     module = sys.modules.get("google.protobuf.message")
     return module is not None and issubclass(type_, module.Message)
@@ -212,13 +313,41 @@ class _Bytes(BodyFormat):
         return [value if value.__class__ is bytes else bytes(memoryview(value))]
 
 
-class _Frames(BodyFormat):
-    """A list of frames or a Message. `make` makes the value from the frames."""
+class _Nothing(BodyFormat):
+    """None: no frame, or frames without a byte."""
 
-    def __init__(self, make: Callable[[Iterable[bytes]], Any]) -> None:
-        self._make = make
+    def decode(self, frames: Sequence[bytes], type: str) -> None:
+        if any(frames):
+            raise BadRequest("expected no body")
+
+    def encode(self, value: Any, type: str) -> list[bytes]:
+        return []
+
+
+class _Optional(BodyFormat):
+    """Text or bytes, or None, which has no frame."""
+
+    def __init__(self, inner: BodyFormat) -> None:
+        self._inner = inner
+        self.types = inner.types
 
     def decode(self, frames: Sequence[bytes], type: str) -> Any:
+        return self._inner.decode(frames, type) if frames else None
+
+    def encode(self, value: Any, type: str) -> list[bytes]:
+        return [] if value is None else self._inner.encode(value, type)
+
+
+class _Frames(BodyFormat):
+    """A list of frames, a tuple of them or a Message. `make` makes the value from the frames;
+    `count` is their number, -1 for any."""
+
+    def __init__(self, make: Callable[[Iterable[bytes]], Any], count: int = -1) -> None:
+        self._make, self._count = make, count
+
+    def decode(self, frames: Sequence[bytes], type: str) -> Any:
+        if self._count not in (-1, len(frames)):
+            raise BadRequest(f"expected {self._count} body frames, got {len(frames)}")
         return self._make(frames)
 
     def encode(self, value: Any, type: str) -> list[bytes]:
@@ -270,12 +399,19 @@ class _Msgspec(BodyFormat):
             known = msgspec.inspect.type_info(annotation)
         except TypeError as error:
             raise ConfigurationError(f"{annotation!r} cannot be a body: {error}") from None
-        if isinstance(known, msgspec.inspect.CustomType):
-            name = getattr(annotation, "__name__", annotation)
+        custom = _custom_class(known, set())
+        if custom is not None:
+            name = getattr(custom, "__name__", custom)
             raise ConfigurationError(
                 f"{name} cannot be a body: use a @record, a Struct, a dataclass, str or bytes"
             )
         self._annotation = annotation
+        # A TypedDict is no class to check an instance against: any dict may be one.
+        self._checked = (
+            isinstance(annotation, _Class)
+            and annotation not in (Any, msgspec.Raw)
+            and not is_typeddict(annotation)
+        )
         self._decode = {
             MSGPACK: msgspec.msgpack.Decoder(annotation).decode,
             JSON: msgspec.json.Decoder(annotation).decode,
@@ -289,19 +425,72 @@ class _Msgspec(BodyFormat):
         except RecursionError:
             raise BadRequest(TOO_DEEP) from None
 
+    def decode_lax(self, frames: Sequence[bytes]) -> Any:
+        """Decode JSON in which numbers may be text."""
+        try:
+            return msgspec.json.decode(_single_frame(frames), type=self._annotation, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(str(error)) from None
+        except RecursionError:
+            raise BadRequest(TOO_DEEP) from None
+
     def encode(self, value: Any, type: str) -> list[bytes]:
         # The receiver would answer a value of another class with 400, but the fault is ours.
-        if isinstance(self._annotation, _Class) and not isinstance(value, self._annotation):
+        if self._checked and not isinstance(value, self._annotation):
             raise TypeError(f"expected {self._annotation.__name__}, got {_name(value)}")
         encode = msgspec.json.encode if type == JSON else msgspec.msgpack.encode
         return [encode(value)]
 
 
-_Class = type  # the parameters named `type`, an encoding, shadow the builtin
+def _custom_class(info: Any, seen: set[int]) -> Any:
+    """Return a class in a type that msgspec cannot decode; None without one."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        return info.cls
+    if isinstance(info, msgspec.inspect.EnumType) and issubclass(info.cls, enum.Flag):
+        return info.cls  # msgspec knows single flags alone
+    if id(info) in seen or not isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+        return None
+    seen.add(id(info))
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            found = _custom_class(one, seen)
+            if found is not None:
+                return found
+    return None
 
 
 def _name(value: Any) -> str:
     return str(value.__class__.__name__)
+
+
+class _Pydantic(BodyFormat):
+    """A pydantic model, or a type that contains models."""
+
+    types = (MSGPACK, JSON)
+
+    def __init__(self, adapter: Any) -> None:
+        self._adapter = adapter
+
+    def decode(self, frames: Sequence[bytes], type: str) -> Any:
+        data = _single_frame(frames)
+        try:
+            if type == JSON:
+                return self._adapter.validate_json(data)
+            return self._adapter.validate_python(msgspec.msgpack.decode(data))
+        except sys.modules["pydantic"].ValidationError as error:
+            first = error.errors()[0]
+            path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+            raise BadRequest(f"{first['msg']} - at `${path}`") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(str(error)) from None
+        except RecursionError:
+            raise BadRequest(TOO_DEEP) from None
+
+    def encode(self, value: Any, type: str) -> list[bytes]:
+        if type == JSON:
+            return [self._adapter.dump_json(value)]
+        return [msgspec.msgpack.encode(self._adapter.dump_python(value, mode="json"))]
 
 
 class _Protobuf(BodyFormat):
@@ -316,6 +505,7 @@ class _Protobuf(BodyFormat):
         data = _single_frame(frames)
         if type == JSON:
             return _from_json(data, self._message())
+        _check_elements(self._message.DESCRIPTOR, data)
         from google.protobuf.message import DecodeError
 
         try:
@@ -357,6 +547,7 @@ class _Record(BodyFormat):
         try:
             if type == JSON:
                 return codec.from_parsed(_from_json(data, codec.message()), self._record)
+            _check_elements(codec.message.DESCRIPTOR, data)
             return codec.decode_checked(data, self._record)
         except RecordError as error:
             raise BadRequest(str(error)) from None
@@ -369,9 +560,20 @@ class _Record(BodyFormat):
         return [value.to_bytes()]
 
 
+def _check_elements(descriptor: Any, data: bytes) -> None:
+    from majordomus.messages import elements
+
+    if elements.too_many_records(descriptor, data):
+        raise BadRequest(f"{descriptor.name}: {TOO_MANY.format(elements.MOST, 'records')}")
+
+
 def _from_json(data: bytes, message: Any) -> Any:
     from google.protobuf import json_format
 
+    from majordomus.messages import elements
+
+    if elements.too_many_in_json(data):
+        raise BadRequest(f"{message.DESCRIPTOR.name}: {TOO_MANY.format(elements.MOST, 'values')}")
     try:
         return json_format.Parse(data, message)
     except (json_format.ParseError, UnicodeDecodeError) as error:

@@ -23,10 +23,10 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from majordomus.errors import ConfigurationError, RecordError
 from majordomus.messages import wire
+from majordomus.messages.conversions import Put, fix_for, nested_records, put_for, type_name
 from majordomus.messages.descriptors import build_file, message_class
 from majordomus.messages.fields import FieldSpec
 from majordomus.messages.kinds import ENUM, RECORD
-from majordomus.messages.moves import Put, fix_for, nested_records, put_for, type_name
 from majordomus.messages.writers import ODD, Writer, join_writers, writer_for
 
 __all__ = ["STATE", "LazyField", "RecordCodec"]

@@ -43,7 +43,13 @@ def _enum(enum: descriptor_pb2.EnumDescriptorProto) -> str:
 def _message(message: descriptor_pb2.DescriptorProto, package: str, docs: Mapping[str, str]) -> str:
     prefix = f".{package}." if package else "."
     entries = {f"{prefix}{message.name}.{entry.name}": entry for entry in message.nested_type}
-    lines: list[str] = []
+    inner = [_enum(enum) for enum in message.enum_type]
+    inner += [
+        _message(nested, f"{package}.{message.name}".removeprefix("."), {})
+        for nested in message.nested_type
+        if not nested.options.map_entry
+    ]
+    lines = ["".join(f"  {line}\n" for line in text.splitlines()) for text in inner]
     groups: dict[int, list[str]] = {}
     for field in message.field:
         text = _field(field, prefix, entries)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from majordomus.messages.conversions import closure_of, put_for
 from majordomus.messages.fields import FieldShape, FieldSpec
 from majordomus.messages.kinds import (
     BOOL,
@@ -35,7 +36,6 @@ from majordomus.messages.kinds import (
     UINT64,
     Kind,
 )
-from majordomus.messages.moves import closure_of, put_for
 
 __all__ = ["ODD", "Writer", "join_writers", "writer_for"]
 

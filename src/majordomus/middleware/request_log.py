@@ -12,7 +12,8 @@ from majordomus.net.broker.hooks import Middleware
 
 
 class RequestLog(Middleware):
-    """Logs `request service=… status=… seconds=…` to the logger `majordomus.requests`.
+    """Logs `request id=… service=… status=… seconds=…` to the logger `majordomus.requests`, and the
+    trace of a request that has one.
 
     The level is INFO for answered requests. It is WARNING for others, and for requests that took
     `slow` seconds or more. Bodies and metadata are never logged.
@@ -38,7 +39,7 @@ class RequestLog(Middleware):
         level = logging.INFO if well else logging.WARNING
         if not self.logger.isEnabledFor(level):
             return
-        fields: dict[str, object] = {"service": outcome.service}
+        fields: dict[str, object] = {"id": outcome.id, "service": outcome.service}
         if outcome.served_as != outcome.service:
             fields["served_as"] = outcome.served_as
         fields |= {"outcome": outcome.outcome, "status": outcome.status, "seconds": seconds}
@@ -47,4 +48,6 @@ class RequestLog(Middleware):
             fields["user"] = outcome.user
         if outcome.worker:
             fields |= {"worker": outcome.worker.hex(), "attempts": outcome.attempts}
-        self.logger.log(level, "%s", line("request", fields))
+        if outcome.trace:
+            fields["trace"] = outcome.trace
+        self.logger.log(level, "%s", line("request", fields), extra={"fact": ("request", fields)})

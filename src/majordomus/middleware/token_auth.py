@@ -47,6 +47,7 @@ NOT_HERE: Final = "this broker issues no tokens: it has no secret key"
 NOT_STORED: Final = "the session has ended at this broker, but that could not be stored"
 DEFAULT_FILE: Final = "revoked-tokens"
 SESSION_OVER: Final = "the session has ended: log in again"
+AUTH_FAILED: Final = "the auth service could not check this login; its log has the reason"
 BAD_APPROVAL: Final = "the auth service did not approve"
 
 
@@ -210,7 +211,11 @@ class TokenAuth(Middleware):
 
     def on_reply(self, reply: HookReply) -> Action | None:
         """Replace the approval of a login by a token."""
-        if reply.service != self._login or reply.status != spec.OK:
+        if reply.service != self._login:
+            return None
+        if reply.status == spec.HANDLER_FAILED:
+            return Reject(spec.UNAUTHENTICATED, AUTH_FAILED)
+        if reply.status != spec.OK:
             return None
         frames = reply.frames
         if len(frames) < 2 or frames[0] != APPROVED:

@@ -14,6 +14,7 @@ waker: a descriptor that ends the wait of another thread.
 broker: the broker's loop, listeners, security and limits.
 client: the sync and the asyncio client.
 connection: the connection of a client's or worker's session to its broker.
+typed: bodies and annotations: what clients and workers share of them.
 worker: the sync and the asyncio worker.
 zmq: everything that touches libzmq.
 zmtp: our own implementation of ZMTP.

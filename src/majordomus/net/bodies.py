@@ -6,16 +6,17 @@ dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
-from majordomus.core.broker.hooks import actions
+from majordomus.core.broker.hooks.actions import ReplyAction
 from majordomus.core.broker.hooks.views import Frames
 from majordomus.errors import LocalProtocolError
 from majordomus.messages.bodies import typed_body
 from majordomus.messages.message import Message
+from majordomus.protocol import metadata as packing
 
 
 @runtime_checkable
@@ -38,8 +39,20 @@ class HasSerialized(Protocol):
     def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
 
+class IsDataclass(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class HasModel(Protocol):
+    """A pydantic model."""
+
+    def model_dump_json(self) -> str: ...
+
+
 Part: TypeAlias = bytes | bytearray | memoryview | str
-Typed: TypeAlias = HasBytes | HasSerialized | msgspec.Struct
+Typed: TypeAlias = HasBytes | HasSerialized | msgspec.Struct | IsDataclass | HasModel
 Body: TypeAlias = Part | Sequence[Part] | Frames | HasFrames | Typed | None
 """None has no frames. Bytes, text (as UTF-8) and typed values are one frame. A list has one frame
 for each of its parts.
@@ -97,11 +110,11 @@ def _frame(part: object) -> bytes:
 
 
 def _no_body(found: object) -> LocalProtocolError:
-    wanted = "bytes, text, a list of them, a Message or None"
+    wanted = "bytes, text, a list of them, a record, a Struct, a dataclass, a Message or None"
     return LocalProtocolError("bad-body", f"a body is {wanted}, not {type(found).__name__}")
 
 
-class Reply(actions.ReplyAction):
+class Reply(ReplyAction):
     """The reply to a call, or one part of a streamed reply.
 
     A handler may return one. A hook of the broker returns one to answer the request itself.
@@ -115,10 +128,27 @@ class Reply(actions.ReplyAction):
 
     frames: list[bytes]
 
-    def __init__(self, frames: Body = (), status: int = 200, worker: bytes = b"") -> None:
+    def __init__(
+        self,
+        frames: Body = (),
+        status: int = 200,
+        worker: bytes = b"",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises: LocalProtocolError for a body or metadata that cannot be sent."""
         self.frames = to_frames(frames)
         self.status = status
         self.worker = worker
+        self._packed = packing.pack(metadata) if metadata else b""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of what the handler sent beside the body, for example the content type.
+
+        Raises: RemoteProtocolError when it is malformed.
+        """
+        packed = packing.packed_metadata(self)
+        return packing.unpack(packed) if packed else {}
 
     @property
     def body(self) -> bytes:
@@ -134,14 +164,36 @@ class Reply(actions.ReplyAction):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reply):
             return NotImplemented
-        mine = (self.frames, self.status, self.worker)
-        return mine == (other.frames, other.status, other.worker)
+        mine = (self.frames, self.status, self.worker, self.metadata)
+        return mine == (other.frames, other.status, other.worker, other.metadata)
 
     __hash__ = None  # type: ignore[assignment]  # frames may be changed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Compiled, a class is copied and pickled only by what it says here."""
+        fields = self.frames, self.status, self.worker, packing.packed_metadata(self)
+        return _restored, (type(self), *fields), getattr(self, "__dict__", None)
 
     def __repr__(self) -> str:
         shown = self.body if len(self.body) <= 40 else self.body[:40] + b"..."
         return f"Reply(status={self.status}, frames={len(self.frames)}, body={shown!r})"
+
+
+def _restored(
+    kind: type[Reply], frames: list[bytes], status: int, worker: bytes, packed: bytes
+) -> Reply:
+    """Make a reply that was copied or pickled."""
+    reply = kind.__new__(kind)
+    reply.frames, reply.status, reply.worker = frames, status, worker
+    reply._packed = packed
+    return reply
+
+
+def reply_with(frames: list[bytes], packed: bytes, status: int = 200, worker: bytes = b"") -> Reply:
+    """Return a reply with metadata that are packed already. `frames` are not checked."""
+    reply = Reply(frames, status, worker)
+    reply._packed = packed
+    return reply
 
 
 class Cut(bytes):

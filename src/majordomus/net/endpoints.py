@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from majordomus.errors import ConfigurationError
@@ -16,6 +16,8 @@ from majordomus.protocol.spec import Dialect
 
 DEFAULT: Final = "tcp://127.0.0.1:5555"
 TRANSPORTS: Final = ("tcp", "ipc", "inproc")
+MEMORY: Final = "memory://"
+"""A broker of `majordomus.testing` in the same thread. For clients and workers only."""
 SCHEME: Final = "majordomus://"
 """tcp with the broker's public key: `majordomus://host:port?key=…`.
 For clients and workers only."""
@@ -107,8 +109,26 @@ def needs_ipv6(url: str) -> bool:
     return url.startswith("tcp://[")
 
 
+def listed(text: str, origin: str) -> list[str]:
+    """Return the endpoints in the value of a variable, separated by commas or spaces.
+
+    Raises: ConfigurationError, which names `origin`, for one that cannot be connected to.
+    """
+    urls = [url for url in re.split(r"[,\s]+", text) if url]
+    for url in urls:
+        try:
+            to_connect(without_key(url))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{origin}: {error}") from None
+    return urls
+
+
 def several(endpoints: str | Sequence[str]) -> list[str]:
     """Return one or more endpoints as a list. Raises: ConfigurationError for none, or no text."""
+    if isinstance(endpoints, (bytes, bytearray)) or not isinstance(endpoints, Iterable):
+        raise ConfigurationError(
+            f"give an endpoint like {DEFAULT}, or a list of them, not {type(endpoints).__name__}"
+        )
     urls = [endpoints] if isinstance(endpoints, str) else list(endpoints)
     if not urls:
         raise ConfigurationError(f"no endpoint given; one looks like {DEFAULT}")
@@ -121,6 +141,8 @@ def several(endpoints: str | Sequence[str]) -> list[str]:
 
 
 def _checked(url: str, *, wildcard: bool) -> str:
+    if url.startswith(MEMORY) and not wildcard:
+        return url
     transport, found, rest = url.partition("://")
     if not found or transport not in TRANSPORTS or not rest:
         if wildcard and url.startswith(SCHEME):
@@ -152,6 +174,8 @@ def _checked_tcp(url: str, rest: str, *, wildcard: bool) -> str:
 def _checked_ipc(url: str, rest: str, *, wildcard: bool) -> str:
     if rest == "*" and not wildcard:
         raise ConfigurationError(f"{url!r} can be bound, but not connected to")
+    if rest == "@":
+        raise ConfigurationError(f"{url!r} is no endpoint: after @ comes the name of a socket")
     if len(rest.encode()) > MAX_IPC_PATH:
         raise ConfigurationError(
             f"{url!r} is no endpoint: the path is longer than {MAX_IPC_PATH} bytes"

@@ -18,6 +18,7 @@ cdef class Fields:
     cdef public unsigned long long id
     cdef public unsigned int ttl
     cdef public bytes service
+    cdef bytes _name
     cdef public bytes address
     cdef public bytes metadata
     @cython.locals(whole=bytes, size=Py_ssize_t, length=int, middle=Py_ssize_t, end=Py_ssize_t)

@@ -48,9 +48,13 @@ class Fields:
     ``service``: the service's or the topic's name; its UTF-8 is not checked.
     ``address``: a handle or a routing id, by the command.
     ``metadata``: packed maps, not checked: see `metadata.split_raw`.
+    ``_name``: the last name of a service. Most requests of a batch call the same one.
     """
 
-    __slots__ = ("address", "code", "command", "flags", "id", "metadata", "service", "ttl")
+    __slots__ = ("_name", "address", "code", "command", "flags", "id", "metadata", "service", "ttl")
+
+    def __init__(self) -> None:
+        self._name = b""
 
     def read(self, header: Frame) -> None:
         """Read the fields of `header`. Unknown commands and flags are no error.
@@ -72,8 +76,12 @@ class Fields:
             raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
         if end != size or self.flags & _MAPS:
             _check_rest(size - end, self.flags)
-        self.service = octets.piece(whole, _SERVICE_AT, middle) if length else b""
-        self.address = whole[middle + 1 : end] if end > middle + 1 else b""
+        if length:
+            self._name = octets.name_at(whole, _SERVICE_AT, middle, self._name)
+            self.service = self._name
+        else:
+            self.service = b""
+        self.address = octets.piece(whole, middle + 1, end) if end > middle + 1 else b""
         self.metadata = whole[end:] if end < size else b""
 
 

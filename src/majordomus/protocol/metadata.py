@@ -30,7 +30,7 @@ def pack(values: Mapping[str, Any]) -> bytes:
     _check_value(dict(values), 1, LocalProtocolError)
     try:
         data = _encode(dict(values))
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LocalProtocolError("bad-metadata", str(error)) from None
     if len(data) > MAX_METADATA:
         raise LocalProtocolError("long-metadata", f"{len(data)} bytes")
@@ -53,6 +53,12 @@ def unpack(data: bytes) -> dict[str, Any]:
         raise RemoteProtocolError("bad-metadata", "a key comes twice")
     _check_value(values, 1, RemoteProtocolError)
     return values
+
+
+def packed_metadata(reply: object) -> bytes:
+    """Return the packed metadata of a reply; empty where it has none."""
+    packed: bytes | None = getattr(reply, "_packed", None)
+    return b"" if packed is None else packed
 
 
 def without(data: bytes, key: str) -> bytes:

@@ -92,6 +92,13 @@ cdef inline bytes piece(bytes frame, Py_ssize_t start, Py_ssize_t end):
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(frame) + start, end - start)
 
 
+cdef inline bytes name_at(bytes frame, Py_ssize_t start, Py_ssize_t end, bytes last):
+    if last is not None and len(last) == end - start and 0 <= start and end <= len(frame):
+        if memcmp(PyBytes_AS_STRING(frame) + start, PyBytes_AS_STRING(last), end - start) == 0:
+            return last
+    return piece(frame, start, end)
+
+
 cdef inline bytes start(
     unsigned char command,
     unsigned char flags,
@@ -102,6 +109,22 @@ cdef inline bytes start(
     cdef bytes made = PyBytes_FromStringAndSize(NULL, 20)
     cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(made)
     _write(at, command, flags, code, id, ttl)
+    return made
+
+
+cdef inline bytes start_with(
+    unsigned char command,
+    unsigned char flags,
+    unsigned short code,
+    unsigned long long id,
+    unsigned int ttl,
+    bytes tail,
+):
+    cdef Py_ssize_t size = len(tail)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 20 + size)
+    cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(made)
+    _write(at, command, flags, code, id, ttl)
+    memcpy(at + 20, PyBytes_AS_STRING(tail), size)
     return made
 
 

@@ -34,6 +34,11 @@ start = partial(HEAD.pack, MDP03_MAGIC)
 """The fixed part of a header: command, flags, code, id and ttl. Raises: struct.error."""
 
 
+def start_with(command: int, flags: int, code: int, id: int, ttl: int, tail: bytes) -> bytes:
+    """A header: its fixed part, and the `tail` behind it. Raises: struct.error."""
+    return start(command, flags, code, id, ttl) + tail
+
+
 def digits(number: int) -> bytes:
     """A number of at most 64 bits as 16 hexadecimal digits, in lower case."""
     return b"%016x" % number
@@ -51,6 +56,11 @@ def command_of(header: Frame) -> int:
 
 def piece(frame: bytes, start: int, end: int) -> bytes:
     """The bytes of `frame` from `start` to `end`, which must lie within it."""
+    return frame[start:end]
+
+
+def name_at(frame: bytes, start: int, end: int, last: bytes) -> bytes:
+    """`piece`; compiled, it is the object `last` where that has the same bytes."""
     return frame[start:end]
 
 

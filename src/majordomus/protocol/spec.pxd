@@ -31,6 +31,7 @@ cdef enum:
     NOT_FOUND = 404
     DEADLINE_EXCEEDED = 408
     CONFLICT = 409
+    GONE = 410
     TOO_LARGE = 413
     TOO_MANY = 429
     CANCELLED = 499

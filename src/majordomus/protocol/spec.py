@@ -38,6 +38,7 @@ SUBSCRIBE: Final = 12
 UNSUBSCRIBE: Final = 13
 REJECT: Final = 14
 CREDIT: Final = 15
+CONTRACT: Final = 16
 
 COMMAND_NAMES: Final[dict[int, str]] = {
     READY: "READY",
@@ -55,6 +56,7 @@ COMMAND_NAMES: Final[dict[int, str]] = {
     UNSUBSCRIBE: "UNSUBSCRIBE",
     REJECT: "REJECT",
     CREDIT: "CREDIT",
+    CONTRACT: "CONTRACT",
 }
 
 # Flags of an MDP/0.3 header.
@@ -75,6 +77,7 @@ FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 DEADLINE_EXCEEDED: Final = 408
 CONFLICT: Final = 409
+GONE: Final = 410
 TOO_LARGE: Final = 413
 TOO_MANY: Final = 429
 CANCELLED: Final = 499
@@ -156,5 +159,7 @@ CLIENT_INTERVAL: Final = 30.0
 LIVENESS: Final = 3
 
 MMI_PREFIX: Final = b"mmi."
+DURABLE_PREFIX: Final = b"$durable."
+"""Prefix of the services that read, withdraw and forget durable requests by their ids."""
 RESERVED_NAMES: Final = (MMI_PREFIX, b"$")
 """Prefixes of the names that no peer can serve or publish at a broker of this project."""

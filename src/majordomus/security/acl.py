@@ -5,6 +5,7 @@
     users = ["ann", "build-*"]    # the rule applies if one of `users` or `groups` matches;
     groups = ["staff"]            #   without both it applies to all peers, also anonymous ones
     names = ["shop.*"]            # services and topics; all when left out
+                                  #   "notes.$user.*": the name of the user that asks
 
     [tenants]
     acme = "acme."                # group = prefix of the names that its users see

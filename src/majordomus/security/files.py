@@ -130,7 +130,8 @@ def _create_in_place(path: Path, text: str, mode: int) -> None:
 
 def _read(path: Path, *, secret: bool, writers: int = ALL_WRITE) -> str:
     try:
-        with path.open("rb") as file:
+        # Not blocking: to open a FIFO for reading would wait for a writer.
+        with open(path, "rb", opener=_open_at_once) as file:
             found = os.fstat(file.fileno())  # of the open file: its name may be replaced meanwhile
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigurationError(f"{path} is not a regular file")
@@ -147,6 +148,10 @@ def _read(path: Path, *, secret: bool, writers: int = ALL_WRITE) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_owner_alone(path: Path, found: os.stat_result) -> None:

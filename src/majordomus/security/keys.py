@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from majordomus.core.broker.state.identity import Identity
+from majordomus.core.broker.state.identity import UNIX_USER, Identity
 from majordomus.errors import ConfigurationError
 from majordomus.security import certificates, files
 
@@ -52,6 +52,10 @@ def check_group(name: str) -> str:
 
 
 def _checked(name: str, what: str) -> str:
+    if isinstance(name, str) and name.startswith(UNIX_USER):
+        raise ConfigurationError(
+            f"{name!r:.60}: {what} must not begin with {UNIX_USER} (Unix users of ipc connections)"
+        )
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
         raise ConfigurationError(f"{what} must be 1 to {LONGEST} characters, not {name!r:.60}")
     if not name.isprintable() or '"' in name:
@@ -68,12 +72,21 @@ def signature(path: Path) -> Signature:
     """
     try:
         if path.is_dir():
-            return tuple(sorted((one.name, files.stamp(one)) for one in _certificates(path)))
+            return tuple(sorted((one.name, _stamp_of(one)) for one in _certificates(path)))
         return ((path.name, files.stamp(path)),)
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> files.Stamp:
+    """The stamp of a file of the folder; zeros for one that is gone, or a link to nothing. Such a
+    file is left out, and does not hide the others."""
+    try:
+        return files.stamp(entry)
+    except FileNotFoundError:
+        return (0, 0, 0, 0)
 
 
 def load(path: Path, problems: list[str] | None = None) -> Keys:

@@ -69,7 +69,8 @@ class Revocations:
         files.make_folder(self.path.parent)
         try:
             with _locked(self.path) as fd:
-                os.write(fd, f"{ceil(self.ids[id])} {id}\n".encode())
+                line = f"{ceil(self.ids[id])} {id}\n"
+                os.write(fd, (line if _ends_a_line(fd) else f"\n{line}").encode())
                 os.fsync(fd)
                 if len(self.ids) >= COMPACT_FROM:
                     self._compact(now)
@@ -96,10 +97,13 @@ def is_id(id: str) -> bool:
 def _locked(path: Path) -> Iterator[int]:
     """The file, open to append and locked. Raises: OSError, ConfigurationError."""
     while True:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.NO_FOLLOW, files.SECRET)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | system.NO_FOLLOW
+        fd = os.open(path, flags, files.SECRET)
         try:
             system.lock_file(fd)
             own = os.fstat(fd)
+            if not stat.S_ISREG(own.st_mode):
+                raise ConfigurationError(f"{path} is not a regular file")
             if stat.S_IMODE(own.st_mode) & files.OTHERS_WRITE:
                 raise ConfigurationError(f"{path} can be written by others: chmod 600 {path}")
             if path.exists() and path.stat().st_ino == own.st_ino:
@@ -107,6 +111,15 @@ def _locked(path: Path) -> Iterator[int]:
                 return
         finally:
             os.close(fd)
+
+
+def _ends_a_line(fd: int) -> bool:
+    """Whether the file is empty or ends with a newline. A crash or an editor may leave it out."""
+    size = os.fstat(fd).st_size
+    if not size:
+        return True
+    os.lseek(fd, size - 1, os.SEEK_SET)
+    return os.read(fd, 1) == b"\n"
 
 
 def _parsed(text: str) -> dict[str, float]:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from majordomus.core.broker.state.identity import UNIX_USER
 from majordomus.errors import ConfigurationError, MajordomusError
 from majordomus.security import files
 
@@ -73,6 +74,7 @@ UNKNOWN_KEY: Final = (
     "unknown-key",
     "the token was signed with a key that this broker does not accept",
 )
+BAD_NAME: Final = ("bad-name", "a user or group of the token has an invalid name")
 FORGED: Final = ("bad-signature", "the signature of the token is wrong")
 OTHER_ALGORITHM: Final = ("other-algorithm", f"tokens are signed with {ALGORITHM}")
 EXPIRED: Final = ("expired", "the token has expired")
@@ -452,9 +454,12 @@ def _stamps(folder: Path) -> object:
 def _check(claims: Claims) -> None:
     """Check the names of a token. Raises: TokenError."""
     names = (claims.user, *claims.groups)
-    good = all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in names)
+    good = all(
+        0 < len(name) <= LONGEST_NAME and name.isprintable() and not name.startswith(UNIX_USER)
+        for name in names
+    )
     if not good or len(claims.groups) > MOST_GROUPS:
-        raise TokenError("bad-name", "a user or group of the token has an invalid name")
+        raise TokenError(*BAD_NAME)
 
 
 def _audience(claim: str | list[str]) -> tuple[str, ...]:

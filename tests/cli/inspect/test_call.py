@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from majordomus.net.bodies import Reply
 from majordomus.net.broker.broker import Broker
+from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import select as wires
 from tests.cli.shell import Shell
@@ -105,6 +107,22 @@ def test_json_of_a_stream_is_one_document_a_line(url: str, shell: Shell) -> None
         {"part": 1, "frames": [{"text": "1"}]},
         {"part": 2, "frames": [{"text": "2"}]},
     ]
+
+
+def test_json_of_a_reply_and_of_a_part_has_their_metadata(shell: Shell) -> None:
+    with Broker(bind="tcp://127.0.0.1:*") as broker:
+        worker = Worker(broker.endpoints)
+
+        @worker.service("page")
+        def page(request: Request) -> Reply:
+            return Reply("x", metadata={"next": b"\xff", "rows": [1, {"a": b"text"}]})
+
+        with worker:
+            worker.wait_ready()
+            shown = {"next": {"base64": "/w=="}, "rows": [1, {"a": {"text": "text"}}]}
+            for more in ((), ("--stream",)):
+                done = shell.run("call", "page", "--json", *more, "--broker", broker.endpoints[0])
+                assert json.loads(done.out)["metadata"] == shown
 
 
 @pytest.mark.parametrize("dialect", ["mdp01", "mdp02", "mdp02d", "delphi", "mdp03"])

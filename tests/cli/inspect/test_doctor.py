@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from majordomus.cli.inspect import doctor
-from majordomus.net.zmq.select import WIRE
+from majordomus.net.zmq import select as wires
 from tests.cli.shell import Shell
 
 
@@ -30,8 +30,8 @@ def test_doctor_looks_at_everything_a_broker_needs_and_finds_it_here(shell: Shel
         "rich",
         "libzmq",
         "CURVE",
-        "native wire",
         "plain TCP",
+        "encrypted TCP",
         "rules",
         "tcp sockets",
         "ipc sockets",
@@ -43,9 +43,19 @@ def test_doctor_looks_at_everything_a_broker_needs_and_finds_it_here(shell: Shel
         "localhost",
     ]
     assert found["libzmq"] == zmq.zmq_version()
-    assert (found["native wire"] == "loaded") == (WIRE == "native")
+    assert (found["plain TCP"] == "served by our own ZMTP") == wires.OWN_ZMTP
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert f"hard {hard:,}" in found["descriptors"]
+
+
+@pytest.mark.skipif(not wires.OWN_ZMTP, reason="our own ZMTP is not built or not wanted")
+def test_doctor_states_why_libzmq_serves_encrypted_endpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wires, "CURVE_PROBLEM", "pyzmq has no libsodium that can be called: x")
+    (found,) = (one for one in doctor.wire() if one.check == "encrypted TCP")
+    assert found.state == doctor.NOTE
+    assert found.value == "served by libzmq: pyzmq has no libsodium that can be called: x"
 
 
 def test_doctor_prints_a_table(shell: Shell) -> None:
@@ -117,15 +127,15 @@ def test_socket_that_does_not_work_is_broken(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def test_wire_that_is_not_the_native_one_is_a_note_with_the_reason(shell: Shell) -> None:
+def test_tcp_that_libzmq_serves_is_a_note_with_the_reason(shell: Shell) -> None:
     checks = json.loads(shell.run("doctor", "--json", MAJORDOMUS_WIRE="pyzmq").out)["checks"]
-    (found,) = [check for check in checks if check["check"] == "native wire"]
+    (found,) = [check for check in checks if check["check"] == "plain TCP"]
     assert found["state"] == "note"
-    assert (
-        found["value"] == "MAJORDOMUS_WIRE asks for it; the slower implementation on pyzmq is used"
+    assert found["value"] == (
+        "served by libzmq, with several times the CPU time: MAJORDOMUS_WIRE asks for it"
     )
 
 
 def test_wire_that_is_forced_and_unknown_is_broken(shell: Shell) -> None:
     done = shell.run("doctor", MAJORDOMUS_WIRE="copper")
-    assert (done.code, done.err) == (1, "majordomus doctor: broken: native wire\n")
+    assert (done.code, done.err) == (1, "majordomus doctor: broken: plain TCP\n")

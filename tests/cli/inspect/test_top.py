@@ -8,15 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
+from majordomus.cli.inspect import top
 from majordomus.cli.inspect.explain import history_lines
-from majordomus.cli.inspect.top import Sample, Sampler, TopView, difference, is_later, percentile
-from majordomus.core.broker.state.history import TICKS
+from majordomus.cli.inspect.top import keys_of, sample
+from majordomus.cli.inspect.top_view import TopView, difference, is_later
+from majordomus.core.broker.state.times import TICKS
 from majordomus.errors import BadRequest
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
-from tests.cli.shell import Shell, Terminal
+from majordomus.observe.snapshot import ServiceRow, Snapshot
+from tests.cli.shell import LIMIT, Shell, Terminal
+from tests.observe.snapshots import service, snapshot, worker
 
 
 @pytest.fixture(scope="module")
@@ -38,83 +43,156 @@ def url() -> Iterator[str]:
             yield broker.endpoints[0]
 
 
-def test_buckets_of_the_broker_are_those_that_are_read_here() -> None:
-    from majordomus.cli.inspect import top
-
-    assert top.TICKS == TICKS
-
-
-@pytest.mark.parametrize(
-    ("buckets", "share", "seconds"),
-    [
-        ([], 0.5, None),
-        ([0, 0], 0.5, None),
-        ([2], 0.5, 0.5 / TICKS),
-        ([0, 0, 10], 0.5, 3 / TICKS),
-        ([50, 0, 0, 0, 50], 0.5, 1 / TICKS),
-        ([98, 0, 0, 0, 2], 0.99, round(12 / TICKS, 6)),
-    ],
-)
-def test_percentile_is_read_from_the_buckets(
-    buckets: list[int], share: float, seconds: float | None
-) -> None:
-    found = percentile(buckets, share)
-    assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
+def seen(uptime: float, *services: ServiceRow, pid: int = 1, **changes: Any) -> Snapshot:
+    counts = {"answered": sum(row.answered for row in services), "failed": 0}
+    return snapshot(*services, uptime=uptime, pid=pid, counts=counts, **changes)
 
 
-def seen(uptime: float, answered: int, took: list[int]) -> Sample:
-    broker = {"name": "b", "uptime": uptime, "draining": False, "open": 0, "queued": 0}
-    stats = {"answered": answered, "failed": 0, "expired": 0, "cancelled": 0, "retried": 0}
-    row = {"service": "echo", "workers": 1, "queued": 0, "open": 0}
-    return Sample(broker, stats, [{**row, "answered": answered, "took": took}], [])
-
-
-def test_rates_and_latencies_are_of_what_came_between_the_two_looks() -> None:
-    found = difference(seen(10.0, 100, [0, 100]), seen(12.0, 150, [0, 100, 0, 50]))
+def test_rates_and_latencies_are_of_what_came_between_the_two_snapshots() -> None:
+    before = seen(10.0, service("echo", 100, [1.0, 1, 100]))
+    after = seen(12.0, service("echo", 150, [2.0, 1, 100, 0, 50]))
+    found = difference(before, after)
     assert found["per_second"]["answered"] == 25.0
-    (service,) = found["services"]
-    assert service["per_second"] == 25.0
-    assert service["p50"] == pytest.approx(6 / TICKS, abs=1e-6)
+    (row,) = found["services"]
+    assert row["per_second"] == 25.0
+    assert row["p50"] == pytest.approx(6 / TICKS, abs=1e-6)
+    assert row["wait99"] is None
 
 
 def test_service_that_was_not_there_before_counts_from_nothing() -> None:
-    before, after = seen(10.0, 0, []), seen(11.0, 7, [7])
-    (service,) = difference(before._replace(services=[]), after)["services"]
-    assert service["per_second"] == 7.0
+    (row,) = difference(seen(10.0), seen(11.0, service("echo", 7)))["services"]
+    assert row["per_second"] == 7.0
 
 
-def test_lines_that_a_terminal_cannot_show_are_counted_and_can_be_scrolled_to() -> None:
+def test_service_that_the_broker_had_forgotten_counts_from_nothing() -> None:
+    (row,) = difference(seen(10.0, service("echo", 9)), seen(11.0, service("echo", 2)))["services"]
+    assert row["per_second"] == 0.0
+
+
+def shown(view: TopView, width: int = 80, height: int = 24) -> list[str]:
+    lines = [line.plain for line in view.lines(width, height)]
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    return lines
+
+
+def view_of(count: int) -> TopView:
+    rows = [service(f"s{n:02d}", n) for n in range(count)]
     view = TopView()
-    view.lines = [str(number) for number in range(10)]
-    assert view.shown(11) == [*view.lines, "q: end"]
-    assert view.shown(5) == ["0", "1", "2", "3", "lines 1-4 of 10, q: end"]
-    view.scroll("down", 5)
-    view.scroll("page-down", 5)
-    assert view.shown(5) == ["4", "5", "6", "7", "lines 5-8 of 10, q: end"]
+    view.found = difference(seen(10.0), seen(11.0, *rows, workers=[worker("s00", "s01")]))
+    return view
+
+
+def names(lines: list[str]) -> list[str]:
+    return [line.split()[0] for line in lines[5:-1] if line.strip()]
+
+
+def test_rows_are_sorted_by_the_chosen_column_and_can_be_reversed() -> None:
+    view = view_of(3)
+    assert names(shown(view)) == ["s02", "s01", "s00"]
+    view.press("r", 24)
+    assert names(shown(view)) == ["s00", "s01", "s02"]
+    assert shown(view)[-1].startswith("services 1-3 of 3 by /S up")
+    for _ in range(4):
+        view.press("left", 24)
+    assert shown(view)[-1].startswith("services 1-3 of 3 by SERVICE up")
+    view.press("left", 24)
+    assert shown(view)[-1].startswith("services 1-3 of 3 by P99 down")
+    view.press("right", 24)
+    assert names(shown(view)) == ["s00", "s01", "s02"]
+
+
+def test_rows_that_a_terminal_cannot_show_are_counted_and_can_be_scrolled_to() -> None:
+    view = view_of(30)
+    assert len(names(shown(view))) == 18
+    assert shown(view)[-1].startswith("services 1-18 of 30")
+    view.press("down", 24)
+    assert shown(view)[-1].startswith("services 2-19 of 30")
     for _ in range(5):
-        view.scroll("page-down", 5)
-    assert view.shown(5) == ["6", "7", "8", "9", "lines 7-10 of 10, q: end"]
-    view.scroll("page-up", 5)
-    view.problem = "no broker"
-    assert view.shown(5) == ["3", "4", "5", "6", "no broker, lines 4-7 of 10, q: end"]
+        view.press("page-down", 24)
+    assert shown(view)[-1].startswith("services 13-30 of 30")
+    view.press("home", 24)
+    view.press("page-up", 24)
+    assert shown(view)[-1].startswith("services 1-18 of 30")
 
 
-def test_samples_of_a_broker_that_was_restarted_are_not_compared() -> None:
-    assert is_later(seen(10.0, 5, []), seen(11.0, 5, []))
-    assert not is_later(seen(10.0, 5, []), seen(1.0, 5, []))
-    assert not is_later(seen(10.0, 5, []), seen(11.0, 4, []))
+def test_views_of_workers_and_clients_are_chosen_by_key() -> None:
+    view = view_of(2)
+    view.press("w", 24)
+    assert shown(view)[4].split()[:3] == ["ID", "SERVICES", "STATE"]
+    assert "s00, s01" in shown(view)[5]
+    view.press("tab", 24)
+    assert shown(view)[4].split()[:3] == ["ID", "USER", "DIALECT"]
+    view.press("tab", 24)
+    assert shown(view)[4].split()[0] == "SERVICE"
+
+
+def test_wide_terminal_has_whole_ids_and_no_gap_behind_the_names() -> None:
+    view = view_of(2)
+    assert shown(view, 200)[5].split()[0] in ("s00", "s01")
+    assert len(shown(view, 200)[5]) < 80
+    view.press("w", 24)
+    assert view.found is not None
+    view.found["workers"][0]["id"] = id = "ab" * 16
+    assert shown(view, 200)[5].startswith(f"{id} s00, s01")
+    assert shown(view, 70)[5].startswith(f"{id[:13]}… s00, s01")
+    assert shown(view, 80)[5].startswith(id[:20])
+
+
+@pytest.mark.parametrize(("term", "draws"), [("dumb", False), ("UNKNOWN", False), ("xterm", True)])
+def test_terminal_that_cannot_be_drawn_on_gets_one_report(
+    term: str, draws: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert top._can_draw() is draws
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60), (40, 10), (10, 3), (80, 1)])
+def test_lines_fit_every_terminal(size: tuple[int, int]) -> None:
+    view = TopView()
+    assert shown(view, *size)
+    view.found = view_of(40).found
+    for key in ("s", "w", "c"):
+        view.press(key, size[1])
+        assert shown(view, *size)
+
+
+def test_names_of_peers_reach_the_terminal_escaped_and_cut_to_their_columns() -> None:
+    view = TopView()
+    bad = service("\x1b[2J" + "\u6f22" * 60, 1)
+    view.found = difference(seen(10.0), seen(11.0, bad, name="b\x07"))
+    lines = shown(view)
+    assert not any(char in "".join(lines) for char in "\x1b\x07")
+
+
+def test_problem_is_shown_in_place_of_the_last_line() -> None:
+    view = view_of(1)
+    view.problem = "no broker " * 20
+    assert shown(view)[-1].startswith("q: end  asking again: no broker no broker")
+    assert names(shown(view)) == ["s00"]
+
+
+def test_keys_that_come_together_are_all_read() -> None:
+    assert list(keys_of(b"s<<\x1b[6~x\x1b[Aq")) == ["s", "left", "left", "page-down", "up", "q"]
+    assert list(keys_of(b"\x1b")) == []
+
+
+def test_snapshots_of_a_broker_that_was_restarted_are_not_compared() -> None:
+    assert is_later(seen(10.0), seen(11.0))
+    assert not is_later(seen(10.0), seen(1.0))
+    assert not is_later(seen(10.0), seen(11.0, pid=2))
 
 
 def test_own_questions_are_not_counted(url: str) -> None:
     with Client(url, timeout=20.0) as client:
-        sampler = Sampler(client, 20.0)
-        first = sampler.sample()
+        first = sample(client, 20.0)
         for _ in range(3):
             client.call("echo", b"x")
-        second, third = sampler.sample(), sampler.sample()
-    assert second.stats["answered"] - first.stats["answered"] == 3
-    assert third.stats["answered"] == second.stats["answered"]
-    assert third.broker["open"] == 0
+        second, third = sample(client, 20.0), sample(client, 20.0)
+    assert second.broker.counts["answered"] - first.broker.counts["answered"] == 3
+    assert third.broker.counts["answered"] == second.broker.counts["answered"]
+    assert third.broker.now["open"] == 0
 
 
 def test_top_on_a_terminal_survives_the_restart_of_its_broker_and_ends_with_q(
@@ -125,10 +203,22 @@ def test_top_on_a_terminal_survives_the_restart_of_its_broker_and_ends_with_q(
     terminal.until("first")
     assert broker.stop() == 0
     terminal.until("asking again")
-    shell.start("broker", "--bind", broker.url, "--name", "second")
-    terminal.until("second")
-    os.write(terminal.screen, b"q")
+    shell.start("broker", "--bind", broker.url, "--name", "successor")
+    terminal.until("successor")
+    os.write(terminal.screen, b"wq")
     assert terminal.wait() == 0
+
+
+def test_top_whose_terminal_is_gone_ends(shell: Shell) -> None:
+    broker = shell.broker("--name", "first")
+    terminal = Terminal(shell, "top", "--interval", "0.1", "--broker", broker.url)
+    terminal.until("first")
+    os.close(terminal.screen)
+    try:
+        assert terminal.process.wait(LIMIT) in (0, 1)
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
 
 
 def test_top_prints_services_and_workers_once(url: str, shell: Shell) -> None:
@@ -138,10 +228,14 @@ def test_top_prints_services_and_workers_once(url: str, shell: Shell) -> None:
     assert (code, error) == (0, "")
     lines = out.decode().splitlines()
     assert lines[1].startswith("per second: ")
-    assert lines[3].split() == ["SERVICE", "WORKERS", "QUEUED", "OPEN", "/S", "P50", "P99"]
-    assert lines[4].split()[:2] == ["echo", "1"]
-    assert lines[7].split() == ["ID", "SERVICES", "STATE", "HELD", "CAPACITY", "LOAD", "SILENT"]
-    assert "serving" in lines[8]
+    assert lines[4].split() == [
+        *("SERVICE", "WORKERS", "QUEUED", "OPEN", "/S", "FAIL/S", "WAIT99", "P50", "P99")
+    ]
+    assert lines[5].split()[:2] == ["echo", "1"]
+    assert lines[8].split() == [
+        *("ID", "SERVICES", "STATE", "HELD", "CAPACITY", "LOAD", "SILENT", "USER")
+    ]
+    assert "serving" in lines[9]
 
 
 def test_top_prints_json_for_scripts(url: str, shell: Shell) -> None:
@@ -149,7 +243,9 @@ def test_top_prints_json_for_scripts(url: str, shell: Shell) -> None:
     found = json.loads(out)
     assert code == 0
     assert {row["service"] for row in found["services"]} >= {"echo", "strict"}
+    assert [row["state"] for row in found["workers"]] == ["serving"]
     assert set(found["per_second"]) == {"answered", "failed", "expired", "cancelled", "retried"}
+    assert 0 < found["account"]["held"] < found["account"]["most"]
 
 
 def test_services_are_listed_without_their_buckets(url: str, shell: Shell) -> None:

@@ -45,6 +45,14 @@ def test_full_name_of_a_tenants_service_is_shown(shell: Shell) -> None:
     assert done == (0, said, "")
 
 
+def test_unix_user_of_an_ipc_connection_can_be_asked_about(shell: Shell) -> None:
+    shell.write("rights.toml", '[[rule]]\nallow = ["call"]\nusers = ["uid:1000"]\n')
+    done = shell.run("acl", "test", "uid:1000", "call", "echo", "--acl", "rights.toml")
+    assert done == (0, b"allowed: rule 1 of rights.toml allows it\n", "")
+    done = shell.run("acl", "test", "uid:1001", "call", "echo", "--acl", "rights.toml")
+    assert done == (1, b"denied: no rule allows it\n", "")
+
+
 def test_good_file_is_ok(shell: Shell) -> None:
     shell.write("rights.toml", RULES)
     assert shell.run("acl", "check", "rights.toml") == (0, b"rights.toml: ok\n", "")

@@ -92,6 +92,26 @@ def test_what_is_wrong_is_one_line_and_exit_code_two(
     assert what in done.err
 
 
+def test_key_of_a_client_is_not_used_for_an_unencrypted_broker_and_one_line_tells_so(
+    shell: Shell,
+) -> None:
+    shell.run("keygen", "ann")
+    broker = shell.broker()
+    arguments = ("call", "mmi.broker", "--broker", broker.url, "--key", "ann.key")
+    done = shell.run(*arguments)
+    text = (
+        f"warning: the connection to {broker.url} is not encrypted, and the certificate is not "
+        "used: give the broker's public key (--server-key KEY) or leave the certificate out\n"
+    )
+    assert (done.code, done.err) == (0, text)
+    refused = shell.run(*arguments, MAJORDOMUS_REQUIRE_ENCRYPTION="1")
+    text = (
+        f"majordomus call: {broker.url} is not encrypted, and must be: give its public key "
+        "(--server-key KEY, majordomus://host:port?key=…)\n"
+    )
+    assert (refused.code, refused.out, refused.err) == (2, b"", text)
+
+
 def test_insecure_broker_listens_everywhere(shell: Shell) -> None:
     broker = shell.start("broker", "--bind", "tcp://0.0.0.0:0", "--insecure")
     assert broker.out.next().startswith("listening on tcp://0.0.0.0:")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks.ledger.programs import children
 
 from majordomus.errors import StatusError
 from majordomus.net.client.client import Client
@@ -223,6 +224,25 @@ def test_hangup_replaces_the_processes_one_at_a_time_and_no_call_waits(
     assert running.stop() == 0
 
 
+def test_process_that_dies_while_it_is_replaced_is_replaced_by_its_successor_alone(
+    shell: Shell, broker: Running
+) -> None:
+    """Both its successor and its restart served, and the supervisor did not wait any more."""
+    running = start(shell, broker)
+    with Client(broker.url) as client:
+        (before,) = pids(client, 1)
+        running.send(signal.SIGHUP)
+        assert running.err.next() == "majordomus worker: SIGHUP, restarting"
+        time.sleep(0.05)  # the successor has been started, and has not been imported yet
+        os.kill(before, signal.SIGKILL)
+        assert running.err.next().startswith(f"majordomus worker: process {before} died (SIGKILL)")
+        assert running.err.next() == "majordomus worker: reloaded"
+        assert running.out.next().startswith("serving ")
+        time.sleep(0.5)  # the delay of a restart is 0.2 s
+        assert children(running.process.pid) == sorted(pids(client, 1))
+    assert running.stop() == 0
+
+
 def test_hangup_leaves_the_old_processes_when_the_new_one_cannot_be_loaded(
     shell: Shell, broker: Running
 ) -> None:
@@ -263,6 +283,7 @@ def test_hangup_leaves_the_old_processes_when_the_new_one_cannot_be_loaded(
             "raises:worker",
             "raises cannot be imported: ZeroDivisionError: division by zero ({folder}/raises.py:2)",
         ),
+        ("ends:worker", "ends cannot be imported: SystemExit: 3 ({folder}/ends.py:1)"),
         ("needs:worker", MISSING),
         (
             "empty:worker",
@@ -275,6 +296,7 @@ def test_target_that_is_no_worker_is_wrong_usage_in_one_line(
 ) -> None:
     shell.write("mine.py", WORKER)
     shell.write("raises.py", "x = 1\nx / 0\n")
+    shell.write("ends.py", "raise SystemExit(3)\n")
     shell.write("needs.py", "import no\n")
     shell.write("empty.py", "from majordomus.net.worker.worker import Worker\nworker = Worker()\n")
     done = shell.run("worker", target, "--processes", "3")

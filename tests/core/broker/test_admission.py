@@ -368,7 +368,7 @@ def test_request_for_one_worker_goes_to_that_one_and_waits_for_it_alone(
     ("flag", "what"),
     [
         (spec.CRITICAL, b"a flag that this broker does not know"),
-        (spec.DURABLE, b"stored requests"),
+        (spec.DURABLE, b"this broker has no store for durable requests"),
     ],
 )
 def test_request_with_an_unimplemented_flag_is_refused(
@@ -407,7 +407,7 @@ def test_fail_fast_does_not_wait_for_a_worker_that_drains(harness: BrokerHarness
     harness.receive_03(W, spec.CAPACITY, code=0)
     harness.sent()
     harness.request(C, 1, flags=spec.FAIL_FAST)
-    text = b"no worker serves 'echo'; serving now: echo"
+    text = b"every worker of 'echo' drains; no service is served now"
     assert harness.messages() == [final(C, 1, text, status=503)]
 
 
@@ -422,13 +422,15 @@ def test_fail_fast_that_waited_fails_when_the_last_worker_leaves(harness: Broker
     assert harness.messages() == [final(C, 2, text, status=503)]
 
 
-def test_draining_broker_refuses_new_requests(harness: BrokerHarness) -> None:
+def test_draining_broker_refuses_new_requests_and_still_answers_about_itself(
+    harness: BrokerHarness,
+) -> None:
     harness.machine.drain(harness.now)
     harness.request(C, 1)
-    harness.request(C, 2, service=b"mmi.broker")
+    harness.request(C, 2, b"echo", service=b"mmi.service")
     assert harness.messages() == [
         final(C, 1, b"the broker is draining", status=503),
-        final(C, 2, b"the broker is draining", status=503),
+        final(C, 2, b"404"),
     ]
 
 
@@ -494,9 +496,19 @@ def test_setting_with_an_unknown_choice_is_named_in_the_error(
         BrokerHarness(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_queue", "x"), ("max_queue", True), ("max_message", 1.5), ("default_ttl", "2")],
+)
+def test_setting_of_another_type_is_refused_when_it_is_made(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} = .* must be a"):
+        BrokerSettings(**{name: value})  # type: ignore[arg-type]
+
+
 def test_every_limit_is_a_setting_with_a_default() -> None:
     limits = {name for name in BrokerSettings.__struct_fields__ if name.startswith("max_")}
     assert limits == {
+        "max_retry_delay", "max_durable_attempts", "max_durable",
         "max_ttl", "max_attempts", "max_frames", "max_message", "max_peers", "max_services",
         "max_worker_services", "max_open", "max_queue", "max_queue_bytes", "max_service_queue",
         "max_service_queue_bytes", "max_client_queue", "max_client_queue_bytes", "max_outbox",
@@ -512,12 +524,12 @@ def test_every_limit_is_a_setting_with_a_default() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "text"),
     [
-        ("liveness", 0, "liveness = 0 must be from 1 to 2.14748e+09"),
-        ("client_idle", float("inf"), "client_idle = inf must be from 0.001 to 3.1536e+09"),
-        ("worker_interval", -1.0, "worker_interval = -1 must be from 0.001 to 3.1536e+09"),
-        ("max_ttl", 4.3e6, "max_ttl = 4.3e+06 must be from 0.001 to 4.29497e+06"),
-        ("default_ttl", float("nan"), "default_ttl = nan must be from 0.001 to 3.1536e+09"),
-        ("busy_timeouts", {"slow": 0.0}, "busy_timeouts.slow = 0 must be from 0.001 to 3.1536e+09"),
+        ("liveness", 0, "liveness = 0 must be from 1 to 2147483647"),
+        ("client_idle", float("inf"), "client_idle = inf must be from 0.001 to 3153600000"),
+        ("worker_interval", -1.0, "worker_interval = -1 must be from 0.001 to 3153600000"),
+        ("max_ttl", 4.3e6, "max_ttl = 4300000 must be from 0.001 to 4294967.295"),
+        ("default_ttl", float("nan"), "default_ttl = nan must be from 0.001 to 3153600000"),
+        ("busy_timeouts", {"slow": 0.0}, "busy_timeouts.slow = 0 must be from 0.001 to 3153600000"),
         ("legacy_errors", "loud", "legacy_errors = 'loud' is not one of: silence, reply"),
     ],
 )

@@ -50,6 +50,21 @@ def test_rule_that_denies_wins_in_any_position() -> None:
         assert rights.allows("ann", (), CALL, b"secret") == (True, "rule 1 allows it")
 
 
+def test_rule_about_a_unix_user_matches_its_connections_and_no_user_of_that_name() -> None:
+    rights = AccessRules([allow(CALL, users=("uid:1000", "uid:2*"))])
+    assert rights.allows("", ("uid:1000",), CALL, b"echo").allowed
+    assert rights.allows("ann", ("staff", "uid:2001"), CALL, b"echo").allowed
+    for user, groups in (("", ("uid:1001",)), ("", ("uid:10000",)), ("", ())):
+        assert not rights.allows(user, groups, CALL, b"echo").allowed
+
+
+def test_unix_user_is_no_user_and_no_group_of_other_rules() -> None:
+    rights = AccessRules([allow(CALL, users=("*",), groups=("*", "uid:1000"))])
+    assert not rights.allows("", ("uid:1000",), CALL, b"echo").allowed
+    rights = AccessRules([allow(CALL, users=("",))])
+    assert rights.allows("", ("uid:1000",), CALL, b"echo").allowed
+
+
 def test_rule_names_users_or_groups() -> None:
     rights = AccessRules([allow(CALL, users=("ann", "bo?"), groups=("staff", "ops-*"))])
     asked = [

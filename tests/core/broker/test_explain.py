@@ -224,6 +224,21 @@ def test_history_of_one_request_is_bounded(harness: BrokerHarness) -> None:
     assert len(story(harness, C, 1)["attempts"]) <= MOST_NOTES + 1
 
 
+def test_request_is_found_by_the_number_of_its_last_dispatch(harness: BrokerHarness) -> None:
+    """Open, then in the ring of the last fast requests, then among the notable ones."""
+    harness.worker(W)
+    harness.request(C, 7)
+    assert explained(harness, "d1")["state"] == "dispatched"
+    harness.answer(W, number(1))
+    assert explained(harness, "d1")["id"] == f"{C.hex()}-7"
+    harness.request(C, 8)
+    harness.pass_time(2)
+    harness.answer(W, number(2))
+    assert explained(harness, "d2")["id"] == f"{C.hex()}-8"
+    for unknown in ("d0", "d3", "d1025", "d", "dx", "d-1", "d²", f"d{1 << 63}", "d" + "9" * 900):
+        assert explained(harness, unknown) == 404
+
+
 @pytest.mark.parametrize("dialect", list(LEGACY))
 def test_requests_of_older_dialects_are_found_by_name(
     make_harness: MakeHarness, dialect: Dialect

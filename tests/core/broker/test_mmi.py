@@ -164,6 +164,7 @@ def test_stats_have_every_counter(harness: BrokerHarness) -> None:
         "undelivered": 0,
         "refused": {"501": 1},
         "dropped": {"unrecognised": 1},
+        "contract_conflicts": 0,
         "handshakes_refused": {},
         "account": {
             "held": 2 * 1024 + 1024 + 1024 + 512 + 4,

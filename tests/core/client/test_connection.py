@@ -870,3 +870,55 @@ def test_call_that_waited_for_a_broker_with_a_lower_limit_ends_with_413() -> Non
     script.full = False
     script.pass_time(0.1)
     assert script.events() == [Final(number, 413, excess(5, 4), b"")]
+
+
+# ── messages that are larger than the client takes ────────────────────────────────────────────────
+
+
+def cut(script: ClientScript, command: int, **fields: Any) -> bool:
+    """The wire has kept the header of a message, and something in place of its body."""
+    done = script.session.receive_cut([mdp03.pack(command, **fields), b""], script.now)
+    script.turn()
+    return done
+
+
+TOO_MUCH = b"larger than the 70000 bytes that this side takes from its broker"
+
+
+def test_call_whose_answer_is_larger_than_the_client_takes_ends_with_413() -> None:
+    script = connected(max_received=70_000)
+    call = script.call()
+    script.said()
+    assert cut(script, spec.FINAL, id=call, code=200)
+    assert script.out() == ([], [Final(call, 413, [TOO_MUCH], b"")], [])
+
+
+def test_call_whose_part_is_larger_than_the_client_takes_is_cancelled_too() -> None:
+    script = connected(max_received=70_000)
+    call = script.call()
+    script.said()
+    assert cut(script, spec.PARTIAL, id=call)
+    assert script.out() == ([("CANCEL", {"id": call})], [Final(call, 413, [TOO_MUCH], b"")], [])
+
+
+def test_larger_message_of_no_open_call_is_counted() -> None:
+    script = connected()
+    assert cut(script, spec.FINAL, id=7, code=200)
+    assert cut(script, spec.EVENT, service=b"news")
+    assert script.session.invalid == {"too-large": 2}
+    assert script.out() == ([], [], [])
+
+
+def test_larger_message_that_cannot_be_assigned_is_not_taken() -> None:
+    script = connected()
+    assert not script.session.receive_cut([b""], script.now)
+    assert not script.session.receive_cut([b"MDP\x03 but no header", b""], script.now)
+
+
+def test_welcome_lowers_what_is_taken_until_the_next_connection() -> None:
+    script = connected(presence=True, endpoints=2, max_received=50_000_000)
+    welcome(script, max_message=1_000_000)
+    assert script.session.connection.max_received == 1_000_000 + 1024 * 1024
+    script.cut()
+    script.connect()
+    assert script.session.connection.max_received == 50_000_000

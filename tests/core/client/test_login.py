@@ -95,7 +95,7 @@ def test_client_with_presence_sends_the_token_with_hello_alone() -> None:
     client.connect()
     assert client.said() == [question(2)]
     client.approve(2)
-    session = client.session._session
+    session = client.session._id
     hello, call = client.said()
     assert hello == hello_word(3, "t1", session)
     assert call == ("REQUEST", {"id": 1, "ttl": 5000, "service": b"echo"}, b"x")
@@ -108,7 +108,7 @@ def test_client_that_becomes_present_later_sends_hello_with_its_token() -> None:
     client.turn()
     assert client.said() == [question(1)]
     client.approve(1)
-    assert client.said() == [hello_word(2, "t1", client.session._session)]
+    assert client.said() == [hello_word(2, "t1", client.session._id)]
     client.call(b"x")
     assert client.said() == [("REQUEST", {"id": 3, "ttl": 5000, "service": b"echo"}, b"x")]
 
@@ -137,7 +137,7 @@ def test_present_client_sends_hello_again_with_the_new_token() -> None:
     client.pass_time(61)
     assert client.said() == [question(3, b"t1")]
     client.approve(3, b"t2")
-    assert client.said() == [hello_word(4, "t2", client.session._session)]
+    assert client.said() == [hello_word(4, "t2", client.session._id)]
 
 
 def test_refused_renewal_logs_in_with_the_credentials() -> None:
@@ -370,7 +370,7 @@ def test_subscription_behind_a_refused_hello_is_kept_and_sent_again_with_a_new_t
     ((_, fields, *_),) = client.said()
     client.approve(fields["id"], b"t2")
     hello, subscribe = client.said()
-    assert hello == hello_word(hello[1]["id"], "t2", client.session._session)
+    assert hello == hello_word(hello[1]["id"], "t2", client.session._id)
     assert (subscribe[0], subscribe[1]["service"]) == ("SUBSCRIBE", b"news.>")
     assert client.events() == []
 
@@ -415,13 +415,37 @@ def test_refused_token_that_an_older_broker_reports_is_replaced_and_the_call_sen
     client.said()
     client.call(b"x")
     client.said()
-    client.hear(*answer(dialect, b"401", b"the token is refused"))
+    client.hear(*answer(dialect, b"401", b"the token has expired"))
     assert client.said() == [asked(dialect, b"ann", b"secret", service=b"login")]
     client.hear(*answer(dialect, b"t2", b"900", service=b"login"))
     assert client.said() == [asked(dialect, b"t2", b"x")]
-    client.hear(*answer(dialect, b"401", b"refused again"))
+    client.hear(*answer(dialect, b"401", b"the token was revoked"))
     (event,) = client.events()
-    assert (event.status, event.frames) == (401, [b"refused again"])
+    assert (event.status, event.frames) == (401, [b"the token was revoked"])
+
+
+@pytest.mark.parametrize("dialect", list(LEGACY))
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [b"401", b"no such account"],
+        [b"401"],
+        [b"401", b"the token has expired", b""],
+        [b"401", b"The token has expired"],
+    ],
+)
+def test_reply_of_a_service_that_begins_with_401_is_the_callers(
+    dialect: Dialect, reply: list[bytes]
+) -> None:
+    client = LoginScript(dialect=dialect)
+    client.connect()
+    client.hear(*answer(dialect, b"t1", b"900", service=b"login"))
+    client.call(b"x")
+    client.out()
+    client.hear(*answer(dialect, *reply))
+    assert client.said() == []
+    (event,) = client.events()
+    assert (event.status, event.frames) == (200, reply)
 
 
 @pytest.mark.parametrize("dialect", list(LEGACY))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from majordomus.core.client.calls import FinalWithMetadata
 from majordomus.core.client.session import (
     BY_CALLER,
     NO_ANSWER,
@@ -51,6 +52,46 @@ def test_calls_in_flight_are_answered_in_any_order(script: ClientScript) -> None
     for id in (2, 3, 1):
         script.final(id, b"%d" % id)
     assert script.events() == [Final(calls[id - 1], 200, [b"%d" % id], b"") for id in (2, 3, 1)]
+
+
+PAGE = metadata.pack({"type": "text/csv", "next": 7})
+
+
+def test_metadata_of_a_final_and_of_a_part_reach_the_caller_with_them(script: ClientScript) -> None:
+    call = script.call()
+    script.say(spec.PARTIAL, b"a", id=1, flags=spec.METADATA, metadata=PAGE)
+    script.say(spec.PARTIAL, b"b", id=1)
+    script.final(1, b"c", address=b"worker", flags=spec.METADATA, metadata=PAGE)
+    assert script.events() == [
+        Part(call, [b"a"], PAGE),
+        Part(call, [b"b"]),
+        FinalWithMetadata(call, 200, [b"c"], b"worker", PAGE),
+    ]
+    assert Final(call, 200, [b"c"], b"worker") != FinalWithMetadata(call, 200, [b"c"], b"w", PAGE)
+    assert script.session.open_calls == 0
+
+
+def test_metadata_of_a_final_after_which_the_call_is_sent_again_are_of_no_use(
+    script: ClientScript,
+) -> None:
+    call = script.call()
+    script.final(1, b"full", status=429, flags=spec.METADATA, metadata=PAGE)
+    assert script.events() == []
+    script.pass_time(FIRST_REST)
+    script.final(2, b"x", flags=spec.METADATA, metadata=PAGE)
+    assert script.events() == [FinalWithMetadata(call, 200, [b"x"], b"", PAGE)]
+
+
+@pytest.mark.parametrize("broken", [b"\xc1", b"\x93\x01\x02\x03", PAGE + b"\x00"])
+def test_answer_with_malformed_metadata_is_taken_without_them(
+    script: ClientScript, broken: bytes
+) -> None:
+    """No other answer will come: a call that waited for one would wait until its deadline."""
+    call = script.call()
+    script.say(spec.PARTIAL, b"a", id=1, flags=spec.METADATA, metadata=broken)
+    script.final(1, b"b", flags=spec.METADATA, metadata=broken)
+    assert script.events() == [Part(call, [b"a"]), Final(call, 200, [b"b"], b"")]
+    assert script.session.invalid == {"bad-metadata": 2}
 
 
 def test_call_without_body_is_a_header_alone(script: ClientScript) -> None:

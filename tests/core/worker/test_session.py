@@ -298,7 +298,7 @@ def test_request_with_rubbish_for_metadata_is_answered_400(script: WorkerScript)
     assert script.session.invalid == {"bad-metadata": 1}
 
 
-@pytest.mark.parametrize("command", [99, 16, 0, 255])
+@pytest.mark.parametrize("command", [99, 17, 0, 255])
 def test_unknown_command_with_an_id_is_answered_501(script: WorkerScript, command: int) -> None:
     script.say(command, id=7)
     script.say(command)
@@ -735,3 +735,83 @@ def test_event_that_is_larger_than_the_broker_takes_is_lost_here(limited: Worker
     assert not limited.session.publish(b"news", [bytes(11)], limited.now)
     assert not limited.session.push(b"client", [bytes(11)], limited.now)
     assert limited.session.publish(b"news", [bytes(10)], limited.now)
+
+
+# ── metadata of replies ───────────────────────────────────────────────────────────────────────────
+
+PAGE = metadata.pack({"type": "text/csv", "next": 7})
+
+
+def test_part_and_final_carry_their_metadata(script: WorkerScript) -> None:
+    script.request(1)
+    job = script.job()
+    assert script.session.partial(job, [b"a"], script.now, PAGE)
+    assert script.session.final_with(job, 200, [b"b"], PAGE, script.now)
+    script.turn()
+    with_metadata = {"flags": spec.METADATA, "metadata": PAGE}
+    assert script.said() == [
+        ("PARTIAL", {"id": BIT + 1, **with_metadata}, b"a"),
+        ("FINAL", {"id": BIT + 1, "code": 200, **with_metadata}, b"b"),
+    ]
+    assert script.session.held == 0
+    assert not script.session.final_with(job, 200, [b"b"], PAGE, script.now)
+
+
+@pytest.mark.parametrize(
+    ("status", "field"), [(0, PAGE), (65_536, PAGE), (200, b"x" * (spec.MAX_METADATA + 1))]
+)
+def test_final_whose_status_or_metadata_cannot_be_sent_leaves_the_dispatch_held(
+    script: WorkerScript, status: int, field: bytes
+) -> None:
+    script.request(1)
+    job = script.job()
+    with pytest.raises(LocalProtocolError):
+        script.session.final_with(job, status, [], field, script.now)
+    assert script.session.held == 1
+    assert script.final(job)
+
+
+def test_final_that_is_too_large_for_its_broker_is_a_413_without_its_metadata() -> None:
+    script = WorkerScript()
+    script.connect()
+    limits = metadata.pack({"max_message": 3})
+    script.welcome(flags=spec.METADATA, metadata=limits)
+    script.out()
+    script.request(1)
+    job = script.job()
+    assert script.session.final_with(job, 200, [b"long"], PAGE, script.now)
+    script.turn()
+    ((name, fields, _),) = script.said()
+    assert (name, fields) == ("FINAL", {"id": BIT + 1, "code": 413})
+
+
+# ── messages that are larger than the worker takes ────────────────────────────────────────────────
+
+
+def test_request_that_is_larger_than_the_worker_takes_is_answered_with_413() -> None:
+    script = WorkerScript(max_received=70_000)
+    script.connect()
+    script.welcome()
+    script.out()
+    text = b"larger than the 70000 bytes that this side takes from its broker"
+    id = spec.BROKER_ID_BIT + 1
+    head = mdp03.pack(spec.REQUEST, id=id, service=b"echo", address=b"client")
+    assert script.session.receive_cut([head, b""], script.now)
+    script.turn()
+    assert script.out() == ([("FINAL", {"code": 413, "id": id}, text)], [], [])
+    assert script.session.held == 0
+
+
+def test_part_that_is_larger_than_the_worker_takes_ends_its_dispatch() -> None:
+    script = WorkerScript(max_received=70_000)
+    script.connect()
+    script.welcome()
+    script.request(1, flags=spec.MORE)
+    script.out()
+    id = spec.BROKER_ID_BIT + 1
+    assert script.session.receive_cut([mdp03.pack(spec.PARTIAL, id=id), b""], script.now)
+    script.turn()
+    (said,), (event,), _ = script.out()
+    assert said[:2] == ("FINAL", {"code": 413, "id": id})
+    assert isinstance(event, Cancel)
+    assert script.session.held == 0

@@ -115,13 +115,14 @@ def attempt(world: World, case: dict[str, Any]) -> None:
         return
     worlds.plan.update(case["plan"] if mode != "no hooks" else {})
     began = time.monotonic()
-    if case["client"] == "sync client":
-        outcome = worlds.sync_call(world.clients[mode], service, options, way)
-    else:
-        call = worlds.async_call(world.async_clients[mode], service, options, way)
-        outcome = world.wait(call)
+    try:
+        outcome = world.call(mode, case["client"], service, options, way)
+    finally:
+        renewed = "strategy" in worlds.plan
+        worlds.plan.clear()
     took = time.monotonic() - began
-    worlds.plan.clear()
+    if renewed:
+        world.renew_strategy(mode, service)
     assert took < CALL_TIMEOUT + LATE, f"the outcome came after {took:.1f} s"
     check_outcome(case, outcome, options)
     world.check_serves(mode)
@@ -189,6 +190,7 @@ def report() -> None:
     """Print the counts, for the long form's log."""
     total = sum(combinations.values())
     print(f"\n{total} examples, {len(combinations)} of {6 * 2 * 3 * 5} combinations")
+    print("hooks used:", ", ".join(f"{name} {count}" for name, count in worlds.used.most_common()))
     print("outcomes:", ", ".join(f"{kind} {count}" for kind, count in counts.most_common()))
     for number in range(4):
         parts: Counter[str] = Counter()

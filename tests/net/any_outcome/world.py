@@ -7,6 +7,7 @@ import contextlib
 import gc
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from majordomus import (
     Client,
     Middleware,
     Reply,
+    Strategy,
     Worker,
 )
 from tests.net.any_outcome import handlers
@@ -41,8 +43,13 @@ PLACES: Final = {
     "async generator on the loop": ("async_generator", "loop"),
 }
 
+Outcome = tuple[str, Any]
+"""("reply", Reply), ("parts", list of Reply), or ("raised", exception)."""
+
 plan: dict[str, Recipe] = {}
 """What the hooks of the present example do; empty for the calls that check the worker."""
+used: Counter[str] = Counter()
+"""How often each hook has done what `plan` states."""
 
 
 class PlannedHooks(Middleware):
@@ -60,6 +67,9 @@ class PlannedHooks(Middleware):
     def on_request_ended(self, outcome: Any) -> Any:
         return _planned("on_request_ended")
 
+    def on_client_seen(self, client: Any) -> Any:
+        return _planned("on_client_seen")
+
 
 class PlannedAsyncHooks(Middleware):
     """The same with `async def`, where a hook may be."""
@@ -74,21 +84,36 @@ class PlannedAsyncHooks(Middleware):
     async def on_request_ended(self, outcome: Any) -> Any:
         return _planned("on_request_ended")
 
+    async def on_client_seen(self, client: Any) -> Any:
+        await asyncio.sleep(0)
+        return _planned("on_client_seen")
+
+
+class PlannedStrategy(Strategy):
+    """A strategy that chooses what `plan` states."""
+
+    def choose(self, request: Any) -> Any:
+        return _planned("strategy") if "strategy" in plan else next(self.willing(request), None)
+
 
 def _planned(name: str) -> Any:
-    return handlers.end(plan[name]) if name in plan else None
+    if name not in plan:
+        return None
+    used[name] += 1
+    return handlers.end(plan[name])
 
 
 class World:
     """Three brokers, one worker at all of them, and two clients at each broker."""
 
     def __init__(self) -> None:
-        settings = BrokerSettings(hook_timeout=5.0)
-        self.brokers = {
-            "no hooks": Broker(settings, bind="tcp://127.0.0.1:0"),
-            "sync hooks": Broker(settings, bind="tcp://127.0.0.1:0"),
-            "async hooks": Broker(settings, bind="tcp://127.0.0.1:0"),
-        }
+        self.brokers = {"no hooks": Broker(BrokerSettings(), bind="tcp://127.0.0.1:0")}
+        for mode in HOOK_MODES[1:]:
+            self.brokers[mode] = Broker(
+                BrokerSettings(hook_timeout=5.0, balancing="planned"),
+                bind="tcp://127.0.0.1:0",
+                strategies={"planned": PlannedStrategy},
+            )
         self.brokers["sync hooks"].hooks.append(PlannedHooks())
         self.brokers["async hooks"].hooks.append(PlannedAsyncHooks())
         for broker in self.brokers.values():
@@ -114,9 +139,10 @@ class World:
         for mode in HOOK_MODES:
             self.check_serves(mode)
             self.future(mode, "fine-loop")
-        self.pool_threads: set[Any] | None = None
         self.files: int | None = None
         self.threads: int | None = None
+        gc.collect()
+        gc.freeze()  # each example collects garbage: it need not look at hypothesis and pytest
 
     def _run_loop(self) -> None:
         """Run the callers' loop. A body of theirs that raises SystemExit in a task of theirs ends
@@ -134,11 +160,51 @@ class World:
         """Run a coroutine on the loop of the asyncio clients."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(CALL_TIMEOUT + LATE)
 
+    def call(
+        self, mode: str, kind: str, service: str, options: dict[str, Any], how: str
+    ) -> Outcome:
+        """Call with the client of this kind, or with a new one where a hook is to see it first."""
+        url, new = self.urls[mode], "on_client_seen" in plan
+        if kind == "sync client":
+            if not new:
+                return sync_call(self.clients[mode], service, options, how)
+            with Client(url) as client:
+                return sync_call(client, service, options, how)
+        if not new:
+            return self.wait(async_call(self.async_clients[mode], service, options, how))  # type: ignore[no-any-return]
+        return self.wait(self._call_once(url, service, options, how))  # type: ignore[no-any-return]
+
+    async def _call_once(
+        self, url: str, service: str, options: dict[str, Any], how: str
+    ) -> Outcome:
+        async with AsyncClient(url) as client:
+            return await async_call(client, service, options, how)
+
+    def renew_strategy(self, mode: str, name: str) -> None:
+        """Replace the strategy of a service, which is one of the broker's own after a failure."""
+        done = threading.Event()
+
+        def renew(machine: Any, _now: float) -> None:
+            guarded = machine.registry.services[name.encode()].strategy
+            strategy = PlannedStrategy(guarded.dice)
+            for worker, weight in guarded._weights.items():
+                strategy.enter(worker, weight)
+            for worker in guarded.free:
+                strategy.put(worker)
+            guarded._inner = strategy
+            done.set()
+
+        loop = self.brokers[mode]._loop
+        assert loop is not None
+        loop.program.post(renew)
+        assert done.wait(LATE)
+
     def future(self, mode: str, service: str) -> None:
         """Make the client start its background thread, so that later examples start none."""
         assert self.clients[mode].submit(service, timeout=20).result(40).body == b"fine"
 
     def close(self) -> None:
+        gc.unfreeze()
         with contextlib.suppress(BaseException):
             self.worker.stop(drain=False)
         for client in self.clients.values():
@@ -223,9 +289,6 @@ def eventually(condition: Callable[[], bool], story: Callable[[], object]) -> No
 
 # ── calls ─────────────────────────────────────────────────────────────────────────────────────────
 
-Outcome = tuple[str, Any]
-"""("reply", Reply), ("parts", list of Reply), or ("raised", exception)."""
-
 
 def sync_call(client: Client, service: str, options: dict[str, Any], how: str) -> Outcome:
     """Call in one of the ways of a sync client, and return the one outcome."""
@@ -273,4 +336,4 @@ async def async_call(
     return "parts", parts
 
 
-__all__ = ["World", "async_call", "plan", "sync_call"]
+__all__ = ["World", "async_call", "plan", "sync_call", "used"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -51,6 +52,30 @@ def test_flood_of_one_fact_is_cut_and_the_rest_counted(caplog: pytest.LogCapture
         "invalid left_out=30",
         "invalid number=0",
     ]
+
+
+def test_number_of_the_cut_ones_is_logged_when_no_other_fact_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logged = threading.Event()
+    logger = logging.getLogger("majordomus.broker")
+    log = FactLog(logger, pause=0.01)
+    watch = logging.Handler()
+    watch.emit = lambda record: logged.set() if "left_out" in record.getMessage() else None  # type: ignore[method-assign]
+    logger.addHandler(watch)
+    try:
+        for number in range(PER_SECOND + 3):
+            log.write("invalid", {"number": number}, 100.2)
+        assert logged.wait(10)
+    finally:
+        logger.removeHandler(watch)
+    last = caplog.records[-1]
+    assert (last.getMessage(), last.__dict__["fact"]) == (
+        "invalid left_out=3",
+        ("invalid", {"left_out": 3}),
+    )
+    log.close()
+    assert caplog.records[-1] is last
 
 
 def test_no_value_can_look_like_another_field() -> None:

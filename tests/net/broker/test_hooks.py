@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -432,17 +433,17 @@ def _frozen(value: Any) -> Any:
 
 
 def test_call_and_send_come_from_any_event_loop_and_thread(harness: BrokerHarness) -> None:
-    got = threading.Event()
+    got: queue.Queue[str] = queue.Queue()
     broker = Broker(QUICK, bind=BIND)
     with pytest.raises(LocalProtocolError, match="not open"):
         broker.send("echo")
     harness.open(broker)
     worker = Worker(harness.url)
-    worker.service("sink")(lambda request: got.set())
+    worker.service("sink")(lambda request: got.put(request.text))
     with worker:
         worker.wait_ready()
         broker.send("sink", "x")
-        assert got.wait(10)
+        assert got.get(timeout=10) == "x"
         assert asyncio.run(broker.call("echo", ["a", "b"])).frames == [b"echo", b"a", b"b"]
 
 

@@ -74,6 +74,35 @@ WRONG: dict[str, tuple[str, Hook]] = {
 }
 
 
+class Text(str):
+    __slots__ = ()
+
+
+class Hostile:
+    def __getattribute__(self, name: str) -> Any:
+        raise KeyboardInterrupt
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("make", [lambda: Text("x"), Hostile], ids=["subclass", "hostile"])
+def test_metadata_that_a_hook_sets_and_that_cannot_be_packed_is_a_500(
+    broker: Switched, make: Callable[[], object]
+) -> None:
+    def set_metadata(view: Any) -> None:
+        view.metadata["x"] = make()
+
+    with Client(broker.endpoints[0], timeout=20) as client:
+        broker.hooks_now = {"on_request": set_metadata}
+        with pytest.raises(HandlerFailed, match="metadata that cannot be sent"):
+            client.call("echo", b"1")
+        broker.hooks_now = {}
+        assert client.call("echo", b"2").body == b"2"
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_impossible_action_is_a_500_and_the_next_request_is_served(
     broker: Switched, name: str

@@ -95,9 +95,21 @@ def test_turn_with_slow_messages_ends_early_and_the_rest_is_handled_next() -> No
         broker._turn(0.0)
         turns += 1
     assert machine.got == MESSAGES
-    assert machine.slices[1:] == [SMALLEST_BATCH] * 14
+    assert machine.slices[1:] == [SMALLEST_BATCH] * 112
     assert (machine.empty, listener.reports, listener.waits) == (1, 1, 1)
-    assert turns == 15
+    assert turns == 57
+
+
+def test_batch_after_a_slow_turn_is_as_large_as_a_short_turn_can_handle() -> None:
+    broker, machine, listener = loop(cost=LONGEST_TURN / 64)
+    broker._turn(0.0)
+    assert machine.slices == [32, 64]
+    assert listener.batch == 16
+    listener.left = list(MESSAGES)
+    while broker._rest:
+        broker._turn(0.0)
+    broker._turn(0.0)
+    assert machine.slices[-1] == listener.batch == 16
 
 
 def test_batches_grow_again_when_messages_are_quick() -> None:
@@ -106,7 +118,7 @@ def test_batches_grow_again_when_messages_are_quick() -> None:
     machine.cost = 0.0
     while broker._rest:
         broker._turn(0.0)
-    for _ in range(5):
+    for _ in range(7):
         broker._turn(0.0)
     assert listener.batch == BATCH
 

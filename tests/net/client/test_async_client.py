@@ -25,6 +25,8 @@ from majordomus.net.bodies import Reply
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.calls import PendingCall, PendingCalls, make_call, make_options
+from majordomus.net.client.waiter import Wakeups
+from majordomus.net.deadline import HANDLING
 from majordomus.net.worker.async_worker import AsyncWorker
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -69,6 +71,42 @@ def test_calls_streams_and_one_way_messages(run: Run, url: str, worker: Worker, 
             assert 0.0 < await client.ping() < 1.0
             with pytest.raises(HandlerFailed, match="ValueError: no"):
                 await client.call("boom", "no")
+
+    run(program())
+
+
+def test_stream_asks_for_one_execution_when_the_caller_does(
+    run: Run, url: str, worker: Worker, seen: Seen
+) -> None:
+    async def program() -> None:
+        async with AsyncClient(url) as client:
+            for once in (True, False):
+                assert [part async for part in client.stream("who", once=once)]
+            assert [request.once for request in seen.requests] == [True, False]
+
+    run(program())
+
+
+def test_stream_that_was_closed_has_no_further_parts(run: Run, url: str, worker: Worker) -> None:
+    async def program() -> None:
+        async with AsyncClient(url) as client:
+            stream = client.stream("count", b"3")
+            assert (await anext(stream)).body == b"0"
+            await stream.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+    run(program())
+
+
+def test_call_in_a_handler_ends_with_the_deadline_of_its_request(
+    run: Run, url: str, worker: Worker
+) -> None:
+    async def program() -> None:
+        async with AsyncClient(url) as client:
+            HANDLING.set(time.monotonic() + 0.2)
+            with pytest.raises(DeadlineExceeded):
+                await client.call("sleep", b"30", timeout=30.0)
 
     run(program())
 
@@ -338,8 +376,10 @@ def test_forked_process_is_told_to_make_its_own(url: str, worker: Worker) -> Non
 class Turn:
     """Records what a call does to its connection."""
 
+    planned = False
+
     def __init__(self, loop: asyncio.AbstractEventLoop, calls: PendingCalls) -> None:
-        self.loop, self.calls = loop, calls
+        self.wakeups, self.calls = Wakeups(loop), calls
         self.done: list[str] = []
 
     def send(self) -> None:
@@ -350,7 +390,7 @@ class Turn:
 
     def launch(self) -> PendingCall:
         call = make_call("echo", b"", 1.0, False, False, b"", None)
-        self.calls.launch(call, self)  # type: ignore[arg-type]
+        self.calls.launch(call, self, self.wakeups)  # type: ignore[arg-type]
         return call
 
 
@@ -361,7 +401,7 @@ def test_lone_call_is_sent_at_once_and_others_at_the_end_of_their_turn(run: Run)
         session.connected(0.0)
         first, second = turn.launch(), turn.launch()
         turn.calls.take([Final(call.id, 200, [], b"") for call in (first, second)])
-        assert first.waiter is second.waiter is None
+        assert first.awaited is second.awaited is None
         third = turn.launch()  # the last batch had two answers: the other caller may call again
         turn.calls.take([])
         turn.calls.take([Final(third.id, 200, [], b"")])

@@ -59,7 +59,7 @@ def test_client_of_two_brokers_connects_where_the_round_trip_is_long(
     proxies: Proxies, how: Callable[[Client, bytes, float], bytes]
 ) -> None:
     delay(proxies, 0.4)
-    with Client(urls(proxies)) as client:
+    with Client(urls(proxies), spread=False) as client:
         assert how(client, b"1", 15.0) == b"1"
     assert proxies[0].connections + proxies[1].connections <= 3
 
@@ -70,7 +70,7 @@ def test_async_client_of_two_brokers_connects_where_the_round_trip_is_long(
     delay(proxies, 0.4)
 
     async def run() -> bytes:
-        async with AsyncClient(urls(proxies)) as client:
+        async with AsyncClient(urls(proxies), spread=False) as client:
             return (await client.call("count", b"1", timeout=15.0)).body
 
     assert asyncio.run(run()) == b"1"
@@ -79,7 +79,7 @@ def test_async_client_of_two_brokers_connects_where_the_round_trip_is_long(
 def test_broker_that_refuses_costs_nothing_before_the_next_is_tried(proxies: Proxies) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    with Client([nobody, proxies[0].url]) as client:
+    with Client([nobody, proxies[0].url], spread=False) as client:
         began = time.monotonic()
         assert call(client, b"1", 10.0) == b"1"
         assert time.monotonic() - began < 0.9
@@ -87,7 +87,7 @@ def test_broker_that_refuses_costs_nothing_before_the_next_is_tried(proxies: Pro
 
 def test_broker_that_resets_each_connection_costs_nothing_either(proxies: Proxies) -> None:
     proxies[0].refuses = True
-    with Client(urls(proxies)) as client:
+    with Client(urls(proxies), spread=False) as client:
         began = time.monotonic()
         assert call(client, b"1", 10.0) == b"1"
         assert time.monotonic() - began < 0.9
@@ -108,7 +108,7 @@ LOSSES = pytest.mark.parametrize(
 def test_client_that_only_calls_leaves_a_silent_path(
     proxies: Proxies, lose: Callable[[Proxy], None]
 ) -> None:
-    with Client(urls(proxies)) as client:
+    with Client(urls(proxies), spread=False) as client:
         assert call(client, b"before", 5.0) == b"before"
         lose(proxies[0])
         with pytest.raises(DeadlineExceeded):
@@ -120,7 +120,7 @@ def test_client_that_only_calls_leaves_a_silent_path(
 def test_client_with_a_background_thread_leaves_a_silent_path(
     proxies: Proxies, lose: Callable[[Proxy], None]
 ) -> None:
-    with Client(urls(proxies)) as client:
+    with Client(urls(proxies), spread=False) as client:
         assert submit(client, b"before", 5.0) == b"before"
         lose(proxies[0])
         with pytest.raises(DeadlineExceeded):
@@ -131,7 +131,7 @@ def test_client_with_a_background_thread_leaves_a_silent_path(
 @LOSSES
 def test_async_client_leaves_a_silent_path(proxies: Proxies, lose: Callable[[Proxy], None]) -> None:
     async def run() -> bytes:
-        async with AsyncClient(urls(proxies)) as client:
+        async with AsyncClient(urls(proxies), spread=False) as client:
             await client.call("count", b"before", timeout=5.0)
             lose(proxies[0])
             with pytest.raises(DeadlineExceeded):
@@ -154,7 +154,7 @@ def test_client_of_one_broker_connects_again_when_its_connection_was_forgotten(
 
 
 def test_client_that_paused_after_a_silent_deadline_leaves_at_once(proxies: Proxies) -> None:
-    with Client(urls(proxies)) as client:
+    with Client(urls(proxies), spread=False) as client:
         assert call(client, b"before", 5.0) == b"before"
         proxies[0].forget()
         with pytest.raises(DeadlineExceeded):
@@ -167,7 +167,7 @@ def test_client_that_paused_after_a_silent_deadline_leaves_at_once(proxies: Prox
 
 def test_client_stays_at_a_broker_that_answers_the_probe(proxies: Proxies) -> None:
     """No worker takes the request, and the client's clock ends it: the path is fine."""
-    with Client(urls(proxies), timeout=0.3) as client:
+    with Client(urls(proxies), spread=False, timeout=0.3) as client:
         assert call(client, b"before", 5.0) == b"before"
         proxies[0].stall(1.0)
         with pytest.raises(DeadlineExceeded):
@@ -182,7 +182,7 @@ def test_bytes_that_come_one_by_one_make_a_call_slow_and_nothing_else(
 ) -> None:
     proxies[0].bytewise = True
     body = bytes(range(256)) * 4
-    with Client(urls(proxies)) as client, ThreadPoolExecutor(4) as pool:
+    with Client(urls(proxies), spread=False) as client, ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(lambda n: call(client, b"%d" % n + body, 20.0), range(8)))
     assert replies == [b"%d" % n + body for n in range(8)]
     assert set(ledger.runs.values()) == {1}
@@ -192,7 +192,7 @@ def test_bytes_that_come_one_by_one_make_a_call_slow_and_nothing_else(
 def test_calls_through_resets_have_one_outcome_and_run_once_where_asked(
     proxies: Proxies, ledger: Ledger
 ) -> None:
-    with Client(urls(proxies), timeout=5.0) as client:
+    with Client(urls(proxies), spread=False, timeout=5.0) as client:
         for number in range(40):
             name = b"%d" % number
             if number % 10 == 9:
@@ -213,7 +213,7 @@ def test_calls_through_resets_have_one_outcome_and_run_once_where_asked(
 def test_threads_that_call_while_a_path_falls_silent_all_move_to_the_next_broker(
     proxies: Proxies,
 ) -> None:
-    with Client(urls(proxies)) as client, ThreadPoolExecutor(8) as pool:
+    with Client(urls(proxies), spread=False) as client, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: call(client, b"%d" % n, 5.0), range(8)))
         proxies[0].forget()
         with pytest.raises(DeadlineExceeded):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import signal
 import socket
@@ -32,6 +34,7 @@ from majordomus.net.broker.broker import Broker
 from majordomus.net.client import driver
 from majordomus.net.client.client import Client
 from majordomus.net.connection.zmtp_link import ZmtpLink
+from majordomus.net.worker.request import Request
 from majordomus.net.worker.worker import Worker
 from majordomus.net.zmq import select as wires
 from tests.net.conftest import QUICK, Seen, eventually, serve_all
@@ -153,9 +156,11 @@ class TestConnectionIsCheckedBeforeASend:
 
 def cut(link: ZmtpLink) -> None:
     """End the connection as a network does, without the knowledge of the link."""
-    for name in [one.name for one in Path("/proc/self/fd").iterdir()]:
+    for one in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
-            there = socket.socket(fileno=os.dup(int(name)))
+            if not one.is_socket():
+                continue
+            there = socket.socket(fileno=os.dup(int(one.name)))
             with there:
                 if there.family == socket.AF_INET and there.getpeername() == place_of(link.url):
                     there.shutdown(socket.SHUT_RDWR)
@@ -310,6 +315,38 @@ class TestStreams:
         assert client.call("echo", b"x").body == b"x"
         eventually(lambda: seen.cancelled == ["trickle"])
 
+    def test_stream_that_is_dropped_in_a_step_of_its_session_runs_no_other_step(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A finalizer may run wherever memory is allocated. A step owns the I/O."""
+        stream = client.stream("trickle")
+        assert next(stream).body == b"0"
+        driven: list[object] = []
+        monkeypatch.setattr(client._runner.driver, "_drive", driven.append)
+        monkeypatch.setattr(client._runner.driver, "_work", driven.append)
+        with client._runner.driver._io:
+            del stream
+            gc.collect()
+        assert driven == []
+        assert len(client._runner.driver._commands) == 1
+
+    def test_call_of_a_stream_without_pauses_ends_with_its_deadline(
+        self, url: str, worker: Worker
+    ) -> None:
+        @worker.service("numbers")
+        def numbers(request: Request) -> Iterator[str]:
+            yield from map(str, itertools.count())
+
+        worker.wait_ready()
+        with Client(url, timeout=20.0) as client:
+            for _ in range(3):
+                with pytest.raises(DeadlineExceeded):
+                    client.call("numbers", timeout=0.3)
+
+    def test_name_of_a_service_that_is_a_number_is_refused(self, client: Client) -> None:
+        with pytest.raises(ConfigurationError, match="text or bytes, not int"):
+            client.call(5)  # type: ignore[call-overload]
+
     def test_stream_whose_deadline_passes_ends_with_that_error(self, client: Client) -> None:
         parts = []
         with pytest.raises(DeadlineExceeded):
@@ -440,7 +477,7 @@ class TestEnd:
         client.call("echo")
 
         def interrupt() -> None:
-            assert seen.running.acquire(timeout=2)
+            assert seen.running.acquire(timeout=20)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         thread = threading.Thread(target=interrupt)

@@ -83,6 +83,13 @@ def client(url: str) -> Iterator[Client]:
         yield made
 
 
+def test_subscription_of_a_type_yields_values(client: Client) -> None:
+    with client.subscribe("sizes.*", of=list[int]) as sizes:
+        client.publish("sizes.new", b"\xc1")  # no MessagePack: it is left out
+        client.publish("sizes.new", b"\x92\x01\x02")
+        assert next(sizes) == [1, 2]
+
+
 # ── push ──────────────────────────────────────────────────────────────────────────────────────────
 
 

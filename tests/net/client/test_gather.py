@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.broker import mmi
+from majordomus.core.broker import pages
 from majordomus.errors import (
     BadRequest,
     ConfigurationError,
@@ -77,7 +77,7 @@ def test_every_worker_is_asked_once_and_each_reply_names_its_worker(
 def test_workers_that_are_listed_in_several_pages_are_all_asked(
     fleet: Fleet, gather: Gather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mmi, "PAGE", 1)
+    monkeypatch.setattr(pages, "PAGE", 1)
     for name in ("a", "b", "c"):
         fleet.add(name, lambda request, name=name: name + request.text)
     assert bodies(gather("svc", "!")) == ["a!", "b!", "c!"]

@@ -22,6 +22,7 @@ from majordomus.errors import LocalProtocolError, MajordomusError
 from majordomus.net.client.client import Client
 from majordomus.net.gate import Gate, SafeCondition
 from majordomus.net.worker.worker import Worker
+from tests.net.conftest import eventually
 
 ROUNDS = 200
 LATEST = 0.0008
@@ -78,6 +79,12 @@ def event(client: Client) -> None:
         events.get(10.0)
 
 
+def running() -> list[threading.Thread]:
+    """The threads of clients. One that an alarm has kept from its start is listed for ever."""
+    listed = threading.enumerate()
+    return [one for one in listed if one.name == "majordomus-client" and one.is_alive()]
+
+
 # An alarm within a finalizer is printed by the interpreter, and has no other effect.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
@@ -101,13 +108,15 @@ def test_client_serves_after_a_signal_handler_has_raised_anywhere(
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except (Alarm, RuntimeError, MajordomusError, CancelledError):
             interrupted += 1
+        except KeyError as error:  # of CPython's Thread.start, which the alarm has broken off
+            assert isinstance(error.__context__, Alarm)
+            interrupted += 1
         with contextlib.suppress(Alarm):
             began = time.monotonic()
             assert client.call("echo", b"after").body == b"after"
             assert time.monotonic() - began < 9.0
     assert interrupted > ROUNDS // 20
-    running = [one for one in threading.enumerate() if one.name == "majordomus-client"]
-    assert len(running) <= 1
+    eventually(lambda: len(running()) <= 1)
 
 
 def test_gate_that_is_opened_twice_ends_one_wait() -> None:

@@ -72,6 +72,21 @@ def test_client_that_was_never_used_is_dropped_without_a_warning(url: str) -> No
     assert descriptors() == open_before
 
 
+def test_client_that_is_dropped_runs_no_step_of_its_session(
+    url: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalizer may run wherever memory is allocated."""
+    client = Client(url)
+    use(client, "call")
+    driver, steps = client._runner.driver, []
+    for name in ("_drive", "_work", "_finish", "_take"):
+        monkeypatch.setattr(driver, name, lambda *_: steps.append(1))
+    with pytest.warns(ResourceWarning, match="dropped without close"):
+        del client
+        gc.collect()
+    assert (steps, driver.ended, driver.up) == ([], True, False)
+
+
 def test_future_and_stream_keep_a_dropped_client_until_they_have_ended(
     url: str, worker: Worker
 ) -> None:

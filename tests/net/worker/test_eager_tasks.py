@@ -365,3 +365,30 @@ def test_short_work_that_keeps_nothing_shares_one_task(run: Runner) -> None:
         assert (len(set(seen)) == 1) or not shared
 
     run(scene())
+
+
+class FixedLoop(asyncio.SelectorEventLoop):
+    """A loop whose methods cannot be replaced."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "call_soon":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+def test_work_on_a_loop_whose_methods_cannot_be_replaced_is_an_ordinary_task() -> None:
+    ended: list[tuple[object, ...]] = []
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        task = eager.spawner(loop, lambda *end: ended.append(end)).spawn(work(), "subject", inf)
+        assert task is not None
+        await task
+
+    with asyncio.Runner(loop_factory=FixedLoop) as runner:
+        runner.run(scene())
+    assert ended == [("subject", 1, None)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.errors import ConfigurationError, HandlerFailed, LocalProtocolError
+from majordomus.errors import Cancelled, ConfigurationError, HandlerFailed, LocalProtocolError
 from majordomus.net.bodies import Reply
 from majordomus.net.client.client import Client
 from majordomus.net.worker.async_worker import AsyncWorker
@@ -136,6 +136,54 @@ def test_watchdog_of_a_handler_that_has_ended_cancels_no_other_request(url: str)
         assert client.call("slow").body == b"slow"
 
 
+def test_worker_goes_on_whose_handler_cancels_all_tasks_of_its_loop(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(url)
+    begun = threading.Event()
+
+    @worker.service("cancels")
+    async def cancels(request: Request) -> bytes:
+        for task in asyncio.all_tasks():
+            task.cancel()
+        return b"done"
+
+    @worker.service("waits")
+    async def waits(request: Request) -> None:
+        begun.set()
+        await asyncio.sleep(WITHIN)
+
+    with worker, Client(url, timeout=WITHIN) as client:
+        worker.wait_ready(WITHIN)
+        waiting = client.submit("waits")
+        assert begun.wait(WITHIN)
+        assert client.call("cancels").body == b"done"
+        with pytest.raises(Cancelled):
+            waiting.result(WITHIN)
+        assert client.call("cancels").body == b"done"
+    said = [one.getMessage() for one in caplog.records if one.name == "majordomus.worker"]
+    assert said == ["the tasks of this worker's event loop were cancelled; it goes on"] * 2
+
+
+def test_worker_on_the_loop_of_a_program_logs_that_its_task_was_cancelled(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        worker = AsyncWorker(url)
+        worker.add("x", lambda request: None)
+        await worker.start()
+        await worker.wait_ready(WITHIN)
+        for task in asyncio.all_tasks():
+            if task is not asyncio.current_task():
+                task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await worker.stop()
+
+    asyncio.run(scenario())
+    said = [one.getMessage() for one in caplog.records if one.name == "majordomus.worker"]
+    assert said == ["the worker ends without draining: its task was cancelled"]
+
+
 def test_handler_whose_request_finds_no_thread_is_answered_with_503(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +205,7 @@ def test_handler_whose_request_finds_no_thread_is_answered_with_503(
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refuse)
             with pytest.raises(Exception, match="503 the worker cannot start a thread"):
-                client.call("needs")
+                client.call("needs", timeout=1.0)
         assert client.call("needs").body == b"served"
 
 

@@ -16,7 +16,10 @@ from majordomus.net.worker.outcomes import (
     logged_outcome_of_error,
     outcome_of_error,
     outcome_of_result,
+    outcome_without_caller,
 )
+from majordomus.net.worker.request import Request
+from majordomus.protocol import metadata, spec
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,7 @@ def test_result_that_is_no_body_is_a_failure_of_the_handler(result: object) -> N
     status, (text,) = outcome_of_result(result)
     assert status == 500
     assert text.startswith(
-        b"LocalProtocolError: bad-body: a body is bytes, text, a list of them, a Message or None"
+        b"LocalProtocolError: bad-body: a body is bytes, text, a list of them, a record, a Struct,"
     )
 
 
@@ -179,4 +182,42 @@ def test_result_that_cannot_be_sent_is_a_failure_whatever_its_methods_raise(
 def test_exception_that_is_malformed_becomes_a_status_and_a_text(
     error: BaseException, status: int, text: bytes
 ) -> None:
-    assert logged_outcome_of_error("s", error) == (status, [text])
+    assert logged_outcome_of_error(Request("s", []), error) == (status, [text])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"trace": "00-ab%s-cd-01"}, "the handler of s failed (trace 00-ab%s-cd-01)"),
+        ({"trace": 7}, "the handler of s failed"),
+        ({}, "the handler of s failed"),
+        ({"trace": "t"}, "the handler of s failed (request d7, trace t)"),
+    ],
+)
+def test_log_of_a_failed_handler_has_the_id_and_the_trace_of_its_request(
+    values: dict[str, object], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = spec.BROKER_ID_BIT | 7 if "request" in text else 5
+    request = Request("s", [], packed=metadata.pack(values), number=number)
+    logged_outcome_of_error(request, ValueError("x"))
+    (record,) = caplog.records
+    assert record.getMessage() == text
+    name, fields = record.fact  # type: ignore[attr-defined]
+    assert (name, fields["service"]) == ("handler-failed", "s")
+    assert fields.get("trace", "") == (values.get("trace") if "(" in text else "")
+
+
+def test_metadata_that_are_malformed_cost_no_outcome() -> None:
+    request = Request("s", [], packed=b"\xc1")
+    assert logged_outcome_of_error(request, ValueError("x"))[0] == 500
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_request_past_its_deadline_ends_with_408_unless_it_was_cancelled(
+    begun: bool,
+) -> None:
+    request = Request("echo", [b"x"], deadline=5.0, clock=lambda: 6.0)
+    assert request.cancelled
+    assert outcome_without_caller(request, begun=begun)[0] == 408
+    request._cancel()
+    assert outcome_without_caller(request, begun=begun)[0] == 499

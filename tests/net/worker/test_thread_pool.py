@@ -155,6 +155,9 @@ def test_thread_whose_work_raises_goes_on(caplog: pytest.LogCaptureFixture) -> N
         pool.close(2.0)
     assert names == ["hurt-0", "hurt-0"]
     assert "the work of a thread raised" in caplog.text
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is SystemExit
 
 
 def test_work_is_dropped_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

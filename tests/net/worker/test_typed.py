@@ -420,3 +420,25 @@ def test_iterator_of_values_is_the_clients_stream_and_a_plain_call_a_stream_of_o
                 for number in range(1, 21):
                     talk.send("x" * number)
                 assert talk.result().text == "x" * 20
+
+
+def test_list_of_lists_is_encoded_and_no_list_of_frames() -> None:
+    def rows(request: Request) -> list[list[str]]:
+        return [["a"], []]
+
+    assert msgspec.msgpack.decode(to_frames(make_handler(rows).function(Request("s", [])))[0]) == [
+        ["a"],
+        [],
+    ]
+
+
+def test_type_that_contains_a_class_without_fields_is_refused() -> None:
+    class Plain:
+        pass
+
+    def takes(values: Any) -> None:
+        return None
+
+    takes.__annotations__["values"] = list[Plain]
+    with pytest.raises(ConfigurationError, match="Plain cannot be a body"):
+        make_handler(takes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -124,7 +125,7 @@ class TestHandlers:
         with pytest.raises(HandlerFailed):
             client.call("boom", "no")
         (record,) = [one for one in caplog.records if one.name == "majordomus.worker"]
-        assert record.getMessage() == "the handler of boom failed"
+        assert re.fullmatch(r"the handler of boom failed \(request d\d+\)", record.getMessage())
         assert record.exc_info
 
     def test_handler_that_raises_system_exit_only_fails(

@@ -195,7 +195,7 @@ class TestTwoBrokers:
     ) -> None:
         urls = list(two)
         worker = start(WORKER, ",".join(urls))
-        with Client(urls, timeout=20.0) as client:
+        with Client(urls, timeout=20.0, spread=False) as client:
             assert client.call("who").text == str(worker.pid)
             futures = [client.submit("work", b"0.5") for _ in range(2)]
             for _ in futures:
@@ -218,7 +218,7 @@ class TestTwoBrokers:
                 f"import time, os; time.sleep(0.5); os.kill({two[urls[0]].pid}, 9)",
             ]
         )
-        with Client(urls, timeout=20.0) as client:
+        with Client(urls, timeout=20.0, spread=False) as client:
             assert client.call("work", b"1.0").text == str(worker.pid)
             assert client._session.endpoint == 1
         killer.wait()
@@ -230,7 +230,7 @@ class TestTwoBrokers:
         worker = start(WORKER, ",".join(urls))
 
         async def program() -> None:
-            async with AsyncClient(urls, timeout=20.0) as client:
+            async with AsyncClient(urls, timeout=20.0, spread=False) as client:
                 once = asyncio.create_task(client.call("work", b"30", once=True))
                 parts = client.stream("parts")
                 assert (await anext(parts)).text == str(worker.pid)

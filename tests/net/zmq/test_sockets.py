@@ -4,6 +4,8 @@ bound.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,37 @@ def test_bound_endpoint_is_the_real_one(tmp_path: Path) -> None:
         assert int(tcp.rpartition(":")[2]) > 0
         assert sockets.bind(router, f"ipc://{tmp_path / 's'}") == f"ipc://{tmp_path / 's'}"
         assert sockets.bind(router, "inproc://bound") == "inproc://bound"
+
+
+def test_program_that_closes_its_socket_and_ends_has_sent_its_message() -> None:
+    program = (
+        "import sys\n"
+        "from majordomus.net.zmq import sockets\n"
+        "dealer = sockets.dealer()\n"
+        "dealer.connect(sys.argv[1])\n"
+        "dealer.send(b'last')\n"
+        "dealer.close()\n"
+    )
+    with sockets.router(1000, 10) as router:
+        url = sockets.bind(router, "tcp://127.0.0.1:*")
+        command = [sys.executable, "-c", program, url]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+        assert router.poll(5000)
+        assert router.recv_multipart()[1:] == [b"last"]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError])  # TypeError: on Windows
+def test_system_whose_libc_cannot_be_loaded_has_sockets(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setattr(sockets, "_prepared_for", 0)
+    monkeypatch.setattr(atexit, "register", lambda *_: None)
+    sockets.dealer().close()
 
 
 def test_taken_endpoint_is_named_in_the_error() -> None:

@@ -1,18 +1,13 @@
-"""The wire: batches in, batches out, refusals by number, descriptors of new routing ids.
-
-The native wire and its twin on pyzmq both run through all of this.
-"""
+"""The wire: batches in, batches out, refusals by number, descriptors of new routing ids."""
 
 from __future__ import annotations
 
-import importlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -21,29 +16,9 @@ from majordomus.net.bodies import Cut
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
-from majordomus.net.zmq.select import Dealer, Router
-from majordomus.net.zmq.wire import FULL, GONE
+from majordomus.net.zmq.wire import ASSIGNED, FULL, GONE, DealerWire, RouterWire, Wait
 
 LARGE = 100_000
-
-
-@pytest.fixture(params=["wire", "_native"], ids=["pyzmq", "native"])
-def kind(request: pytest.FixtureRequest) -> ModuleType:
-    """The module of the wire. test_select.py fails where the native one should be built."""
-    name = f"majordomus.net.zmq.{request.param}"
-    if request.param == "_native":
-        return pytest.importorskip(name, reason="the native wire is not built")  # type: ignore[no-any-return]
-    return importlib.import_module(name)
-
-
-@pytest.fixture
-def router_wire(kind: ModuleType) -> Callable[..., Router]:
-    return kind.RouterWire  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def dealer_wire(kind: ModuleType) -> Callable[..., Dealer]:
-    return kind.DealerWire  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -62,7 +37,9 @@ def connect(router: zmq.Socket[bytes], url: str = "tcp://127.0.0.1:*") -> zmq.So
     return dealer
 
 
-def all_of(socket: zmq.Socket[bytes], wire: Router, count: int) -> list[tuple[bytes, list[bytes]]]:
+def all_of(
+    socket: zmq.Socket[bytes], wire: RouterWire, count: int
+) -> list[tuple[bytes, list[bytes]]]:
     found: list[tuple[bytes, list[bytes]]] = []
     while len(found) < count:
         assert socket.poll(2000), f"{len(found)} of {count}"
@@ -70,30 +47,43 @@ def all_of(socket: zmq.Socket[bytes], wire: Router, count: int) -> list[tuple[by
     return found
 
 
-def test_socket_without_messages_returns_an_empty_batch(
-    router: zmq.Socket[bytes], router_wire: Any
-) -> None:
-    assert router_wire(router).receive(10) == []
+def test_message_whose_first_part_is_refused_sends_none_of_its_parts() -> None:
+    sent: list[bytes] = []
+
+    class Refusing:
+        """A DEALER whose queue has room again right after it has refused a part."""
+
+        closed = False
+        type = zmq.DEALER
+
+        def send(self, part: bytes, flags: int) -> None:
+            if part == b"first":
+                raise zmq.Again
+            sent.append(part)
+
+    wire = DealerWire(cast(Any, Refusing()))
+    assert wire.send([[b"first", b"second", b"third"]]) == [(0, FULL)]
+    assert sent == []
 
 
-def test_messages_come_in_order_with_all_their_frames(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
+def test_socket_without_messages_returns_an_empty_batch(router: zmq.Socket[bytes]) -> None:
+    assert RouterWire(router).receive(10) == []
+
+
+def test_messages_come_in_order_with_all_their_frames(router: zmq.Socket[bytes]) -> None:
     with connect(router) as dealer:
         peer = dealer.getsockopt(zmq.ROUTING_ID)
         sent = [[b"one"], [b"", b"", b""], [b"two", b"x" * 100_000, b""], [b"three"]]
-        assert dealer_wire(dealer).send(sent) == []
-        assert all_of(router, router_wire(router), 4) == [(peer, frames) for frames in sent]
+        assert DealerWire(dealer).send(sent) == []
+        assert all_of(router, RouterWire(router), 4) == [(peer, frames) for frames in sent]
 
 
-def test_batch_is_not_longer_than_its_limit(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
-    wire = router_wire(router)
+def test_batch_is_not_longer_than_its_limit(router: zmq.Socket[bytes]) -> None:
+    wire = RouterWire(router)
     with connect(router) as dealer:
-        dealer_wire(dealer).send([[bytes([number])] for number in range(5)])
+        DealerWire(dealer).send([[bytes([number])] for number in range(5)])
         assert len(all_of(router, wire, 5)) == 5
-        dealer_wire(dealer).send([[bytes([number])] for number in range(5)])
+        DealerWire(dealer).send([[bytes([number])] for number in range(5)])
         batches: list[list[list[bytes]]] = []
         while sum(map(len, batches)) < 5:
             assert router.poll(2000)
@@ -104,10 +94,8 @@ def test_batch_is_not_longer_than_its_limit(
         ]
 
 
-def test_reply_goes_to_the_routing_id_it_is_for(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
-    wire = router_wire(router)
+def test_reply_goes_to_the_routing_id_it_is_for(router: zmq.Socket[bytes]) -> None:
+    wire = RouterWire(router)
     url = sockets.bind(router, "tcp://127.0.0.1:*")
     dealers = [sockets.dealer() for _ in range(3)]
     try:
@@ -119,16 +107,14 @@ def test_reply_goes_to_the_routing_id_it_is_for(
         assert wire.send([(peer, [b"for", *frames]) for peer, frames in batch]) == []
         for number, dealer in enumerate(dealers):
             assert dealer.poll(2000)
-            assert dealer_wire(dealer).receive(10) == [[b"for", bytes([number])]]
+            assert DealerWire(dealer).receive(10) == [[b"for", bytes([number])]]
     finally:
         for dealer in dealers:
             dealer.close()
 
 
-def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
-    wire = router_wire(router)
+def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(router: zmq.Socket[bytes]) -> None:
+    wire = RouterWire(router)
     with connect(router) as dealer:
         dealer.send(b"hello")
         ((peer, _),) = all_of(router, wire, 1)
@@ -137,15 +123,13 @@ def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
         assert dealer.poll(2000)
         received: list[list[bytes]] = []
         while len(received) < 2 and dealer.poll(2000):
-            received += dealer_wire(dealer).receive(10)
+            received += DealerWire(dealer).receive(10)
         assert received == [[b"2"], [b"4"]]
 
 
-def test_full_peer_refuses_in_order_and_delays_no_other_peer(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
-    wire = router_wire(router)
-    url = sockets.bind(router, f"inproc://full.{router_wire.__module__}")
+def test_full_peer_refuses_in_order_and_delays_no_other_peer(router: zmq.Socket[bytes]) -> None:
+    wire = RouterWire(router)
+    url = sockets.bind(router, f"inproc://full.{id(router)}")
     with zmq.Context.instance().socket(zmq.DEALER) as slow, sockets.dealer() as quick:
         slow.setsockopt(zmq.RCVHWM, 10)
         slow.setsockopt(zmq.ROUTING_ID, b"slow")
@@ -162,24 +146,22 @@ def test_full_peer_refuses_in_order_and_delays_no_other_peer(
         assert refused == [(index, FULL) for index in range(taken, 50)]
         received = []
         while slow.poll(100):
-            received += [int(frames[0]) for frames in dealer_wire(slow).receive(100)]
+            received += [int(frames[0]) for frames in DealerWire(slow).receive(100)]
         assert received == list(range(taken))
         assert quick.poll(2000)
         assert quick.recv() == b"hi"
 
 
-def test_dealer_without_a_connection_refuses_all_from_the_first_on(dealer_wire: Any) -> None:
+def test_dealer_without_a_connection_refuses_all_from_the_first_on() -> None:
     with sockets.dealer() as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
         sockets.connect(dealer, "tcp://127.0.0.1:1")
-        assert dealer_wire(dealer).send([[b"a"], [b"b", b"c"]]) == [(0, FULL), (1, FULL)]
+        assert DealerWire(dealer).send([[b"a"], [b"b", b"c"]]) == [(0, FULL), (1, FULL)]
 
 
-def test_dealer_reports_whether_a_message_can_be_received(
-    router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-) -> None:
+def test_dealer_reports_whether_a_message_can_be_received(router: zmq.Socket[bytes]) -> None:
     with connect(router) as dealer:
-        wire, broker = dealer_wire(dealer), router_wire(router)
+        wire, broker = DealerWire(dealer), RouterWire(router)
         assert not wire.readable()
         dealer.send(b"hello")
         [(peer, _)] = all_of(router, broker, 1)
@@ -200,16 +182,14 @@ class TestDescriptors:
         router: zmq.Socket[bytes],
         transport: str,
         tmp_path: Path,
-        router_wire: Any,
-        dealer_wire: Any,
     ) -> None:
-        wire = router_wire(router)
+        wire = RouterWire(router)
         monitor = Monitor(router, MonitorEvent.LOST)
         url = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path / 's'}"
         dealer = connect(router, url)
         try:
             peer = dealer.getsockopt(zmq.ROUTING_ID)
-            dealer_wire(dealer).send([[b"a", b"b"], [b"c"]])
+            DealerWire(dealer).send([[b"a", b"b"], [b"c"]])
             all_of(router, wire, 2)
             ((told, fd),) = wire.connections()
             assert told == peer
@@ -223,10 +203,8 @@ class TestDescriptors:
             dealer.close()
             monitor.close()
 
-    def test_forgotten_routing_id_is_reported_again(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        wire = router_wire(router)
+    def test_forgotten_routing_id_is_reported_again(self, router: zmq.Socket[bytes]) -> None:
+        wire = RouterWire(router)
         with connect(router) as dealer:
             dealer.send(b"a")
             ((peer, _),) = all_of(router, wire, 1)
@@ -237,39 +215,99 @@ class TestDescriptors:
             all_of(router, wire, 1)
             assert wire.connections() == [before]
 
-    def test_inproc_has_no_descriptor_and_is_not_reported(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        wire = router_wire(router)
-        with connect(router, f"inproc://{router_wire.__module__}") as dealer:
+    def test_inproc_has_no_descriptor_and_is_not_reported(self, router: zmq.Socket[bytes]) -> None:
+        wire = RouterWire(router)
+        with connect(router, f"inproc://descriptors.{id(router)}") as dealer:
             for _ in range(3):
                 dealer.send(b"a")
             assert len(all_of(router, wire, 3)) == 3
             assert wire.connections() == []
 
 
+# ── reserved routing ids: libzmq ends its process when it assigns one that a peer has chosen ──────
+
+
+@pytest.fixture(params=["tcp", "inproc"])
+def url(request: pytest.FixtureRequest, router: zmq.Socket[bytes]) -> str:
+    if request.param == "tcp":
+        return sockets.bind(router, "tcp://127.0.0.1:*")
+    return sockets.bind(router, f"inproc://reserved-{id(router)}")
+
+
+def dealer_as(url: str, identity: bytes) -> zmq.Socket[bytes]:
+    dealer = sockets.context().socket(zmq.DEALER)
+    dealer.setsockopt(zmq.LINGER, 0)
+    if identity:
+        dealer.setsockopt(zmq.ROUTING_ID, identity)
+    dealer.connect(url)
+    return dealer
+
+
+def test_peer_without_an_id_gets_one_that_shows_nothing_of_libzmqs(
+    url: str, router: zmq.Socket[bytes]
+) -> None:
+    wire = RouterWire(router)
+    with dealer_as(url, b"") as first, dealer_as(url, b"") as second:
+        first.send(b"1")
+        second.send(b"2")
+        batch = {frames[0]: peer for peer, frames in all_of(router, wire, 2)}
+        assert len(set(batch.values())) == 2
+        assert all(peer.startswith(ASSIGNED) and len(peer) == 13 for peer in batch.values())
+        assert wire.send([(batch[b"2"], [b"two"]), (batch[b"1"], [b"one"])]) == []
+        assert (first.recv(), second.recv()) == (b"one", b"two")
+        first.send(b"again")
+        assert all_of(router, wire, 1) == [(batch[b"1"], [b"again"])]
+        for peer in batch.values():
+            wire.forget(peer)
+            wire.forget(peer)
+        assert wire.send([(batch[b"1"], [b"late"])]) == [(0, GONE)]
+        assert wire.rejected == 0
+
+
+@pytest.mark.parametrize("identity", [b"\0", b"\0tcp", b"\0" + bytes(16), ASSIGNED + b"12345678"])
+@pytest.mark.parametrize("users", [False, True])
+def test_messages_of_a_peer_that_chose_a_reserved_id_are_dropped(
+    url: str, router: zmq.Socket[bytes], identity: bytes, users: bool
+) -> None:
+    wire = RouterWire(router)
+    receive: Any = wire.receive_with_users if users else wire.receive
+    with dealer_as(url, identity) as thief, dealer_as(url, b"honest") as honest:
+        thief.send_multipart([b"a", b"", b"b"])
+        thief.send(b"c")
+        until = time.monotonic() + 10
+        while wire.rejected < 2:
+            assert time.monotonic() < until
+            assert receive(10) == []
+        honest.send_multipart([b"x", b"y"])
+        assert router.poll(2000)
+        assert [message[:2] for message in receive(10)] == [(b"honest", [b"x", b"y"])]
+    assert [peer for peer, _ in wire.connections() if peer != b"honest"] == []
+
+
+def test_message_to_an_unknown_id_with_a_zero_octet_is_refused(router: zmq.Socket[bytes]) -> None:
+    assert RouterWire(router).send([(b"\0" + bytes(4), [b"x"])]) == [(0, GONE)]
+
+
 class TestBounds:
     """A message beyond the bounds is read to its end and truncated."""
 
     def receive(
-        self, wire: Router, router: zmq.Socket[bytes], *messages: list[bytes]
+        self, wire: RouterWire, router: zmq.Socket[bytes], *messages: list[bytes]
     ) -> list[list[bytes]]:
         with connect(router) as dealer:
             for frames in messages:
                 dealer.send_multipart(frames)
             return [frames for _, frames in all_of(router, wire, len(messages))]
 
-    def test_message_at_the_bounds_is_whole(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        wire = router_wire(router, max_frames=3, max_bytes=10)
+    def test_message_at_the_bounds_is_whole(self, router: zmq.Socket[bytes]) -> None:
+        wire = RouterWire(router, max_frames=3, max_bytes=10)
         message = [b"head", b"", b"123456"]
         assert self.receive(wire, router, message) == [message]
 
     def test_bytes_beyond_the_bound_are_dropped_and_counted_and_the_next_message_is_whole(
-        self, router: zmq.Socket[bytes], router_wire: Any
+        self, router: zmq.Socket[bytes]
     ) -> None:
-        wire = router_wire(router, max_bytes=LARGE)
+        wire = RouterWire(router, max_bytes=LARGE)
         message = [b"head", b"x" * LARGE, b"", b"tail"]
         cut, after = self.receive(wire, router, message, [b"next"])
         assert cut[:-1] == [b"head"]
@@ -278,72 +316,17 @@ class TestBounds:
         assert after == [b"next"]
 
     def test_frames_beyond_the_bound_are_dropped_but_it_stays_visible_that_there_were_more(
-        self, router: zmq.Socket[bytes], router_wire: Any
+        self, router: zmq.Socket[bytes]
     ) -> None:
-        wire = router_wire(router, max_frames=3)
+        wire = RouterWire(router, max_frames=3)
         cut, after = self.receive(wire, router, [b"%d" % n for n in range(6)], [b"next"])
         assert cut[:-1] == [b"0", b"1", b"2"]
         assert len(cut[-1]) == 3
         assert after == [b"next"]
 
-    def test_empty_frames_beyond_the_bound_are_visible_too(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        (cut,) = self.receive(router_wire(router, max_frames=2), router, [b"1", b"", b"", b""])
+    def test_empty_frames_beyond_the_bound_are_visible_too(self, router: zmq.Socket[bytes]) -> None:
+        (cut,) = self.receive(RouterWire(router, max_frames=2), router, [b"1", b"", b"", b""])
         assert len(cut) == 3
-
-
-class TestLargeFrames:
-    """A large frame may be a view of libzmq's memory that behaves like bytes."""
-
-    @pytest.fixture
-    def frame(self, router: zmq.Socket[bytes], router_wire: Any) -> bytes:
-        with connect(router) as dealer:
-            dealer.send_multipart([b"head", LETTERS])
-            ((_, frames),) = all_of(router, router_wire(router), 1)
-        return frames[1]
-
-    def test_it_is_equal_to_its_bytes_and_hashes_like_them(self, frame: bytes) -> None:
-        assert frame == LETTERS
-        assert frame == LETTERS
-        assert frame != LETTERS[:-1]
-        assert frame != 5
-        assert hash(frame) == hash(LETTERS)
-        assert frame in {LETTERS}
-
-    def test_parts_of_it_are_bytes(self, frame: bytes) -> None:
-        assert (frame[:4], frame[-3:], frame[5]) == (LETTERS[:4], LETTERS[-3:], LETTERS[5])
-        assert type(frame[:4]) is bytes
-        assert len(frame) == len(LETTERS)
-
-    def test_it_can_be_joined_and_made_bytes(self, frame: bytes) -> None:
-        assert b"".join([b"<", frame, b">"]) == b"<" + LETTERS + b">"
-        assert bytes(frame) == LETTERS
-
-    def test_it_outlives_the_socket_it_came_from(
-        self, frame: bytes, router: zmq.Socket[bytes]
-    ) -> None:
-        router.close()
-        assert frame == LETTERS
-
-    def test_it_is_sent_again_and_again_and_stays(
-        self, router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-    ) -> None:
-        wire = router_wire(router)
-        with connect(router) as dealer:
-            dealer.send(LETTERS)
-            ((peer, (frame,)),) = all_of(router, wire, 1)
-            assert wire.send([(b"nobody", [frame])]) == [(0, GONE)]
-            assert wire.send([(peer, [b"1", frame]), (peer, [frame, frame])]) == []
-            received: list[list[bytes]] = []
-            while len(received) < 2 and dealer.poll(2000):
-                received += dealer_wire(dealer).receive(10)
-            assert received == [[b"1", LETTERS], [LETTERS, LETTERS]]
-            assert [type(part) for message in received for part in message] == [bytes] * 4
-            assert frame == LETTERS
-
-
-LETTERS = bytes(range(256)) * 400
 
 
 @pytest.fixture
@@ -383,11 +366,9 @@ class TestUsers:
     """The User-Id that a ZAP handler set for a connection comes with its messages."""
 
     @pytest.mark.usefixtures("zap_handler")
-    def test_each_message_names_the_user_of_its_connection(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
+    def test_each_message_names_the_user_of_its_connection(self, router: zmq.Socket[bytes]) -> None:
         router.setsockopt(zmq.PLAIN_SERVER, 1)
-        wire = router_wire(router)
+        wire = RouterWire(router)
         url = sockets.bind(router, "tcp://127.0.0.1:*")
         dealers = [sockets.dealer() for _ in range(2)]
         try:
@@ -409,10 +390,8 @@ class TestUsers:
         assert {user for _, _, user in found} == {"alice", "börk"}
         assert all(frames[0].decode() == user for _, frames, user in found)
 
-    def test_without_a_handler_there_is_no_user(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        wire = router_wire(router)
+    def test_without_a_handler_there_is_no_user(self, router: zmq.Socket[bytes]) -> None:
+        wire = RouterWire(router)
         with connect(router) as dealer:
             peer = dealer.getsockopt(zmq.ROUTING_ID)
             dealer.send(b"hello")
@@ -425,35 +404,31 @@ class TestMisuse:
     """Invalid arguments are refused before anything is sent."""
 
     def test_message_without_frames_is_refused_and_no_message_stays_open(
-        self, router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
+        self, router: zmq.Socket[bytes]
     ) -> None:
-        wire = router_wire(router)
+        wire = RouterWire(router)
         with connect(router) as dealer:
             dealer.send(b"hello")
             ((peer, _),) = all_of(router, wire, 1)
             with pytest.raises(ValueError, match="at least one frame"):
                 wire.send([(peer, [])])
             with pytest.raises(ValueError, match="at least one frame"):
-                dealer_wire(dealer).send([[]])
+                DealerWire(dealer).send([[]])
             assert wire.send([(peer, [b"whole"])]) == []
             assert dealer.poll(2000)
-            assert dealer_wire(dealer).receive(10) == [[b"whole"]]
+            assert DealerWire(dealer).receive(10) == [[b"whole"]]
 
-    def test_socket_of_another_kind_is_refused(
-        self, router: zmq.Socket[bytes], router_wire: Any, dealer_wire: Any
-    ) -> None:
+    def test_socket_of_another_kind_is_refused(self, router: zmq.Socket[bytes]) -> None:
         with sockets.dealer() as dealer:
             with pytest.raises(TypeError):
-                router_wire(dealer)
+                RouterWire(dealer)
             with pytest.raises(TypeError):
-                dealer_wire(router)
+                DealerWire(router)
 
-    def test_closed_socket_is_an_error_not_a_crash(
-        self, router: zmq.Socket[bytes], kind: ModuleType
-    ) -> None:
-        wire, wait = kind.RouterWire(router), kind.Wait(router)
+    def test_closed_socket_is_an_error_not_a_crash(self, router: zmq.Socket[bytes]) -> None:
+        wire, wait = RouterWire(router), Wait(router)
         with sockets.dealer() as dealer:
-            dealer_wire = kind.DealerWire(dealer)
+            dealer_wire = DealerWire(dealer)
         router.close()
         for call in (
             lambda: wire.receive(1),
@@ -462,16 +437,14 @@ class TestMisuse:
             lambda: dealer_wire.receive(1),
             lambda: dealer_wire.send([[b"x"]]),
             lambda: wait(0),
-            lambda: kind.RouterWire(router),
+            lambda: RouterWire(router),
         ):
             with pytest.raises(zmq.ZMQError) as caught:
                 call()
             assert caught.value.errno == zmq.ENOTSOCK
 
-    def test_object_that_is_not_a_frame_is_a_type_error(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
-        wire = router_wire(router)
+    def test_object_that_is_not_a_frame_is_a_type_error(self, router: zmq.Socket[bytes]) -> None:
+        wire = RouterWire(router)
         with connect(router) as dealer:
             dealer.send(b"hello")
             ((peer, _),) = all_of(router, wire, 1)
@@ -482,11 +455,9 @@ class TestMisuse:
 class TestLongBatches:
     """Batches longer than a wire handles at once."""
 
-    def test_order_is_kept_over_a_batch_of_thousands(
-        self, router_wire: Any, dealer_wire: Any
-    ) -> None:
+    def test_order_is_kept_over_a_batch_of_thousands(self) -> None:
         with sockets.router(max_message=1 << 20, send_hwm=0) as router:
-            wire = router_wire(router)
+            wire = RouterWire(router)
             with connect(router) as dealer:
                 dealer.send(b"hello")
                 ((peer, _),) = all_of(router, wire, 1)
@@ -494,25 +465,21 @@ class TestLongBatches:
                 assert wire.send(batch) == []
                 received: list[list[bytes]] = []
                 while len(received) < 3000 and dealer.poll(2000):
-                    received += dealer_wire(dealer).receive(1000)
+                    received += DealerWire(dealer).receive(1000)
                 assert received == [frames for _, frames in batch]
 
-    def test_refusals_of_a_batch_of_thousands_are_in_order(
-        self, router: zmq.Socket[bytes], router_wire: Any
-    ) -> None:
+    def test_refusals_of_a_batch_of_thousands_are_in_order(self, router: zmq.Socket[bytes]) -> None:
         peers = [b"peer%d" % (n % 7) for n in range(2000)]
-        refused = router_wire(router).send([(peer, [b"x"]) for peer in peers])
+        refused = RouterWire(router).send([(peer, [b"x"]) for peer in peers])
         assert refused == [(index, GONE) for index in range(2000)]
 
-    def test_dealer_whose_pipe_is_full_accepts_the_start_of_the_batch(
-        self, dealer_wire: Any
-    ) -> None:
+    def test_dealer_whose_pipe_is_full_accepts_the_start_of_the_batch(self) -> None:
         with sockets.dealer() as dealer:
             dealer.setsockopt(zmq.SNDHWM, 300)
             dealer.setsockopt(zmq.IMMEDIATE, 0)
             dealer.setsockopt(zmq.LINGER, 0)
             sockets.connect(dealer, "tcp://127.0.0.1:1")
-            refused = dealer_wire(dealer).send([[b"%d" % n, b"x"] for n in range(1000)])
+            refused = DealerWire(dealer).send([[b"%d" % n, b"x"] for n in range(1000)])
             taken = 1000 - len(refused)
             assert taken == 300
             assert refused == [(index, FULL) for index in range(taken, 1000)]
@@ -521,9 +488,9 @@ class TestLongBatches:
 class TestWaiting:
     """Wait: bits say which of the sources is readable."""
 
-    def test_each_source_has_its_bit(self, router: zmq.Socket[bytes], kind: ModuleType) -> None:
+    def test_each_source_has_its_bit(self, router: zmq.Socket[bytes]) -> None:
         waker = Waker()
-        wait = kind.Wait(router, waker.fd)
+        wait = Wait(router, waker.fd)
         try:
             assert wait(0) == 0
             waker.wake()
@@ -537,33 +504,29 @@ class TestWaiting:
         finally:
             waker.close()
 
-    def test_it_ends_after_its_time(self, router: zmq.Socket[bytes], kind: ModuleType) -> None:
+    def test_it_ends_after_its_time(self, router: zmq.Socket[bytes]) -> None:
         start = time.monotonic()
-        assert kind.Wait(router)(30) == 0
+        assert Wait(router)(30) == 0
         assert 0.02 < time.monotonic() - start < 2
 
-    def test_other_threads_run_while_it_waits(
-        self, router: zmq.Socket[bytes], kind: ModuleType
-    ) -> None:
+    def test_other_threads_run_while_it_waits(self, router: zmq.Socket[bytes]) -> None:
         waker = Waker()
         thread = threading.Timer(0.02, waker.wake)
         try:
             thread.start()
-            assert kind.Wait(router, waker.fd)(5000) == 0b10
+            assert Wait(router, waker.fd)(5000) == 0b10
         finally:
             thread.join()
             waker.close()
 
-    def test_signal_is_handled_while_it_waits(
-        self, router: zmq.Socket[bytes], kind: ModuleType
-    ) -> None:
+    def test_signal_is_handled_while_it_waits(self, router: zmq.Socket[bytes]) -> None:
         seen: list[int] = []
         waker = Waker()
         before = signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
         fd = signal.set_wakeup_fd(waker.writer_fd, warn_on_full_buffer=False)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.02)
-            wait = kind.Wait(router, waker.fd)
+            wait = Wait(router, waker.fd)
             until = time.monotonic() + 3
             while not seen and time.monotonic() < until:
                 wait(3000)
@@ -577,7 +540,7 @@ class TestWaiting:
 class TestConnectionThatEndsInAMessage:
     """A message whose connection ends while it is sent is completed all the same."""
 
-    def test_dealer_sends_whole_messages_after_it(self, dealer_wire: Any) -> None:
+    def test_dealer_sends_whole_messages_after_it(self) -> None:
         """The message is long enough for the connection to end while it is being sent.
 
         libzmq then answers EAGAIN in its middle, or swallows the rest without a word.
@@ -596,7 +559,7 @@ class TestConnectionThatEndsInAMessage:
             sockets.connect(dealer, url)
             assert dealer.poll(2000, zmq.POLLOUT)
             thread.start()
-            wire = dealer_wire(dealer)
+            wire = DealerWire(dealer)
             refused = wire.send([[b"go"], [b"x"] * 400_000, [b"y"]])
             thread.join()
             assert refused in ([], [(1, FULL), (2, FULL)], [(2, FULL)])

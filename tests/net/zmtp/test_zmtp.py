@@ -1,4 +1,9 @@
-"""Our own ZMTP with peers of libzmq, with peers that send in pieces, and with other protocols."""
+"""Our own ZMTP with peers of libzmq, with peers that send in pieces, and with other protocols.
+
+A test that uses `make` or `router` runs once for each mechanism, NULL, PLAIN and CURVE, over TCP,
+and for NULL and CURVE over ipc. Its raw peers send and read frames in the clear; with CURVE,
+`RawPeer` puts each of them into a box.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +23,19 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zmq.utils import z85
 
 from majordomus.net.bodies import Cut
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
 from majordomus.net.zmq.wire import FULL, GONE
-from majordomus.net.zmtp import tcp
+from majordomus.net.zmtp import ipc, tcp
+
+KINDS = ("null", "plain", "curve", "null ipc", "curve ipc")
+in_the_clear = pytest.mark.parametrize("kind", ["null", "plain", "null ipc"])
+"""For tests that send a part of a frame: a box is sent as a whole."""
+with_null = pytest.mark.parametrize("kind", ["null", "null ipc"])
+"""For tests that send the handshake of NULL by hand."""
 
 zmtp: Any = pytest.importorskip(
     "majordomus.net.zmtp.engine", reason="our own ZMTP is for Linux alone"
@@ -33,6 +45,9 @@ TcpRouter: Any = importlib.import_module("majordomus.net.zmtp.router").TcpRouter
 TcpDealer: Any = importlib.import_module("majordomus.net.zmtp.dealer").TcpDealer
 
 WITHIN = 5.0
+SERVER = tuple(z85.decode(key) for key in zmq.curve_keypair())
+CLIENT = tuple(z85.decode(key) for key in zmq.curve_keypair())
+USER = (b"ann", b"secret")
 SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 GREETING = SIGNATURE + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 LARGE = bytes(range(256)) * 1000
@@ -54,15 +69,168 @@ def packed(*frames: bytes) -> bytes:
     return data
 
 
-class Router:
-    """A TcpRouter with a listening socket."""
+def greeting(kind: str) -> bytes:
+    return GREETING.replace(b"NULL".ljust(20, b"\0"), kind.upper().encode().ljust(20, b"\0"))
 
-    def __init__(self, **bounds: int) -> None:
-        self.router = TcpRouter(os.urandom, **bounds)
-        self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
+
+def server_of(kind: str) -> Callable[[], Any]:
+    """Return what makes the server's side of a handshake."""
+    if kind == "curve":
+        keys = mechanisms.CurveKeys(*SERVER)
+        return lambda: mechanisms.CurveServer(keys, b"ROUTER")
+    return lambda: (mechanisms.PlainServer if kind == "plain" else mechanisms.Null)(b"ROUTER")
+
+
+def client_of(kind: str, identity: bytes = b"", **named: Any) -> Any:
+    """Make the client's side of a handshake."""
+    if kind == "curve":
+        return mechanisms.CurveClient(SERVER[0], *CLIENT, b"DEALER", identity, **named)
+    if kind == "plain":
+        return mechanisms.PlainClient(*USER, b"DEALER", identity)
+    return mechanisms.Null(b"DEALER", identity)
+
+
+def secure(socket: zmq.Socket[bytes], kind: str) -> None:
+    """Give a client of libzmq what it needs for a mechanism."""
+    if kind == "curve":
+        socket.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(SERVER[0]))
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.encode(CLIENT[0]))
+        socket.setsockopt(zmq.CURVE_SECRETKEY, z85.encode(CLIENT[1]))
+    elif kind == "plain":
+        socket.setsockopt(zmq.PLAIN_USERNAME, USER[0])
+        socket.setsockopt(zmq.PLAIN_PASSWORD, USER[1])
+
+
+class RawPeer:
+    """A socket whose owner sends and reads frames in the clear.
+
+    Once `boxes` is set, each whole frame is sent as a box, and each box is read as a frame.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.socket = connected(router.url)
+        self.socket.setblocking(True)
+        self.boxes: Any = None
+        self._unsent = b""
+        self._boxed = bytearray()
+        self._read = bytearray()
+        self.settimeout, self.setblocking = self.socket.settimeout, self.socket.setblocking
+        self.setsockopt, self.close = self.socket.setsockopt, self.socket.close
+
+    def __enter__(self) -> RawPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def boxed(self, data: bytes) -> bytes:
+        """Return the boxes of these frames; a part of a frame waits for its rest."""
+        self._unsent += data
+        made = []
+        while (frame := first_frame(self._unsent)) is not None:
+            flags, body, self._unsent = frame
+            made.append(self.boxes.seal_frame(2 if flags & 4 else flags & 1, body))
+        return b"".join(made)
+
+    def sendall(self, data: bytes) -> None:
+        """Send everything. The router reads while the kernel's buffer is full, which is small for a
+        Unix socket. Returns as well when the router has ended the connection meanwhile."""
+        rest = memoryview(data if self.boxes is None else self.boxed(data))
+        end = time.monotonic() + WITHIN
+        while rest:
+            try:
+                rest = rest[self.socket.send(rest, plain.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                assert time.monotonic() < end
+                self.router.turn()
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+    def send(self, data: bytes) -> int:
+        return self.socket.send(data if self.boxes is None else self.boxed(data))
+
+    def recv(self, size: int) -> bytes:
+        if self.boxes is None:
+            return self.socket.recv(size)
+        end = time.monotonic() + (self.socket.gettimeout() or WITHIN)
+        while not self._read:
+            if not becomes_ready(self.socket, select.POLLIN, 0):
+                if self.socket.gettimeout() == 0:
+                    raise BlockingIOError
+                if time.monotonic() > end:
+                    raise TimeoutError
+                self.router.turn()  # a box is read as a whole, and the kernel's buffer may be small
+                continue
+            got = self.socket.recv(1 << 20)
+            if not got:
+                return b""
+            self._boxed += got
+            while (frame := first_frame(self._boxed)) is not None:
+                _, body, rest = frame
+                self._boxed = bytearray(rest)
+                opened = self.boxes.open_body(bytes(body))
+                assert opened is not None
+                flags, text = opened
+                self._read += b"\x04" + bytes([len(text)]) + text if flags & 2 else b""
+                self._read += text if flags & 64 else b""
+                if not flags & 66:
+                    head = bytes([flags & 1, min(len(text), 255)])
+                    if len(text) > 255:
+                        head = bytes([flags & 1 | 2]) + len(text).to_bytes(8)
+                    self._read += head + text
+        taken = bytes(self._read[:size])
+        del self._read[:size]
+        return taken
+
+
+def first_frame(data: bytes | bytearray) -> tuple[int, bytes, bytes] | None:
+    """Return the flags and body of the first frame, and what follows; None when it is not whole."""
+    head = 9 if data and data[0] & 2 else 2
+    if len(data) < head:
+        return None
+    end = head + int.from_bytes(data[1:head])
+    return None if len(data) < end else (data[0], bytes(data[head:end]), bytes(data[end:]))
+
+
+def becomes_ready(waited_for: plain.socket | int, events: int, seconds: float) -> bool:
+    """Tell whether it is ready within `seconds`; its number may be over select's 1,023."""
+    poll = select.poll()
+    poll.register(waited_for, events)
+    return bool(poll.poll(seconds * 1000))
+
+
+def connecting(url: str) -> plain.socket:
+    if url.startswith("ipc://"):
+        return ipc.connect(url)
+    (place,) = tcp.parse_addresses(url)
+    return tcp.connect(place)
+
+
+def connected(url: str) -> plain.socket:
+    made = connecting(url)
+    becomes_ready(made, select.POLLOUT, WITHIN)
+    return made
+
+
+class Router:
+    """A TcpRouter with a listening socket. `kind` is a mechanism, and ipc where that is meant."""
+
+    def __init__(self, kind: str = "null", **bounds: Any) -> None:
+        self.kind, _, transport = kind.partition(" ")
+        self.router = TcpRouter(os.urandom, make_mechanism=server_of(self.kind), **bounds)
+        self.listening: plain.socket | ipc.UnixListener
+        if transport == "ipc":
+            self.listening = ipc.listen("ipc://*")
+            self.url = self.listening.url
+        else:
+            self.listening, self.url = tcp.listen("tcp://127.0.0.1:*")
         self.router.listen(self.listening.fileno())
         self.events: list[tuple[int, int, bytes | None, str]] = []
         self.got: list[tuple[bytes, list[bytes]]] = []
+
+    def connect(self) -> RawPeer:
+        return RawPeer(self)
 
     @property
     def port(self) -> int:
@@ -104,12 +272,17 @@ class Router:
         self.listening.close()
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def make() -> Iterator[Callable[..., Router]]:
+def make(kind: str) -> Iterator[Callable[..., Router]]:
     made: list[Router] = []
 
-    def begin(**bounds: int) -> Router:
-        made.append(Router(**bounds))
+    def begin(**bounds: Any) -> Router:
+        made.append(Router(kind, **bounds))
         return made[-1]
 
     yield begin
@@ -127,18 +300,19 @@ def dealer(router: Router) -> Iterator[zmq.Socket[bytes]]:
     with sockets.dealer() as made:
         made.setsockopt(zmq.LINGER, 0)
         made.setsockopt(zmq.IMMEDIATE, 0)
+        secure(made, router.kind)
         sockets.connect(made, router.url)
         yield made
 
 
 @pytest.fixture
-def raw(router: Router) -> Iterator[plain.socket]:
-    with plain.create_connection(("127.0.0.1", router.port)) as made:
+def raw(router: Router) -> Iterator[RawPeer]:
+    with router.connect() as made:
         made.settimeout(WITHIN)
         yield made
 
 
-def received(raw: plain.socket, size: int) -> bytes:
+def received(raw: RawPeer, size: int) -> bytes:
     data = b""
     while len(data) < size:
         got = raw.recv(size - len(data))
@@ -147,7 +321,7 @@ def received(raw: plain.socket, size: int) -> bytes:
     return data
 
 
-def is_ended(raw: plain.socket) -> bool:
+def is_ended(raw: RawPeer) -> bool:
     raw.settimeout(0.5)
     try:
         while raw.recv(65536):
@@ -159,8 +333,36 @@ def is_ended(raw: plain.socket) -> bool:
     return True
 
 
-def introduce(router: Router, raw: plain.socket, identity: bytes = b"") -> bytes:
+def shaken(router: Router, raw: plain.socket, client: Any) -> Any:
+    """Run the handshake of a raw peer; return its boxes."""
+    raw.sendall(greeting(router.kind) + client.begin())
+    data = b""
+    raw.setblocking(False)
+    end = time.monotonic() + WITHIN
+    while client.stage == mechanisms.WORKING:
+        assert time.monotonic() < end, router.events
+        router.turn()
+        with suppress(BlockingIOError):
+            got = raw.recv(4096)
+            assert got, router.events
+            data += got
+        if len(data) > 64 and (frame := first_frame(data[64:])) is not None:
+            _, body, rest = frame
+            data = data[:64] + rest
+            raw.sendall(client.receive(body, 0.0))
+    assert client.stage == mechanisms.DONE, client.failure
+    assert len(data) == 64
+    raw.settimeout(WITHIN)
+    return client.boxes
+
+
+def introduce(router: Router, raw: RawPeer, identity: bytes = b"") -> bytes:
     """Complete the handshake of a raw peer; return its routing id."""
+    if router.kind != "null":
+        raw.boxes = shaken(router, raw.socket, client_of(router.kind, identity))
+        peer = router.wait_for(zmtp.HANDSHAKE_DONE)[2]
+        assert peer is not None
+        return peer
     raw.sendall(GREETING + ready(identity))
     peer = router.wait_for(zmtp.HANDSHAKE_DONE)[2]
     expected = 64 + len(ready(b"", b"ROUTER"))
@@ -190,7 +392,11 @@ def test_messages_to_libzmq_come_whole_and_in_order(
     ((peer, _),) = router.all_of(1)
     sent = [[b""], [b"a", b"", LARGE, b"c"], [b"y" * 256, b"z" * 4097], [b"z"] * 40]
     assert router.router.send([(peer, frames) for frames in sent]) == []
-    assert [dealer.recv_multipart() for _ in sent] == sent
+    got: list[list[bytes]] = []
+    router.until(
+        lambda: (dealer.poll(0) and got.append(dealer.recv_multipart())) or len(got) == len(sent)
+    )
+    assert got == sent
 
 
 def test_frames_of_other_buffer_types_are_sent_as_bytes(
@@ -212,7 +418,7 @@ def test_order_is_kept_over_thousands_and_through_a_full_kernel(
     make: Callable[..., Router],
 ) -> None:
     router = make(hwm=100_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         raw.settimeout(WITHIN)
         peer = introduce(router, raw)
         sent = [[b"%d" % n, bytes(n % 700), LARGE[: n % 9000]] for n in range(4000)]
@@ -237,11 +443,7 @@ def test_batch_for_more_connections_than_there_are_buffers_reaches_all_in_order(
     router: Router,
 ) -> None:
     with ExitStack() as stack:
-        place = ("127.0.0.1", router.port)
-        there = {
-            b"\1peer-%03d" % n: stack.enter_context(plain.create_connection(place))
-            for n in range(130)
-        }
+        there = {b"\1peer-%03d" % n: stack.enter_context(router.connect()) for n in range(130)}
         for peer, connection in there.items():
             connection.settimeout(WITHIN)
             introduce(router, connection, peer)
@@ -253,7 +455,7 @@ def test_batch_for_more_connections_than_there_are_buffers_reaches_all_in_order(
 
 
 def test_batch_is_not_longer_than_its_limit_and_the_rest_needs_no_further_input(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     peer = introduce(router, raw)
     raw.sendall(b"".join(packed(b"%d" % n) for n in range(2500)))
@@ -268,13 +470,11 @@ def test_batch_is_not_longer_than_its_limit_and_the_rest_needs_no_further_input(
     assert got == [(peer, [b"%d" % n]) for n in range(2500)]
 
 
+@in_the_clear
 @pytest.mark.parametrize("loud", [1, 4, 20])
 def test_peers_that_send_a_lot_leave_turns_to_others(router: Router, loud: int) -> None:
     with ExitStack() as stack:
-        crowd = [
-            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
-            for _ in range(loud + 1)
-        ]
+        crowd = [stack.enter_context(router.connect()) for _ in range(loud + 1)]
         peers = [introduce(router, one) for one in crowd]
         for _ in range(3):
             router.turn()
@@ -290,7 +490,7 @@ def test_peers_that_send_a_lot_leave_turns_to_others(router: Router, loud: int) 
 
 
 def test_fewer_messages_than_the_limit_mean_that_there_are_no_more(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     introduce(router, raw)
     raw.sendall(packed(b"x" * 200) * 250)
@@ -304,8 +504,7 @@ def test_message_that_comes_byte_by_byte_is_counted_once(
     make: Callable[..., Router], size: int
 ) -> None:
     router = make(max_bytes=size, max_frames=2, max_unfinished=100_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
-        raw.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+    with router.connect() as raw:
         peer = introduce(router, raw)
         data = packed(b"", b"x" * size)
         step = max(1, len(data) // 40)
@@ -315,7 +514,8 @@ def test_message_that_comes_byte_by_byte_is_counted_once(
         assert router.all_of(1) == [(peer, [b"", b"x" * size])]
 
 
-def test_peer_that_pings_and_never_reads_fills_no_buffer(router: Router, raw: plain.socket) -> None:
+@in_the_clear
+def test_peer_that_pings_and_never_reads_fills_no_buffer(router: Router, raw: RawPeer) -> None:
     peer = introduce(router, raw)
     ping = b"\x04\x07\x04PING\x00\x00"
     raw.setblocking(False)
@@ -344,8 +544,7 @@ def test_bytes_in_any_pieces_make_the_same_messages(
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=12)))
     router = Router()
     try:
-        with plain.create_connection(("127.0.0.1", router.port)) as raw:
-            raw.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+        with router.connect() as raw:
             for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
                 raw.sendall(stream[start:end])
                 router.turn(3)
@@ -372,8 +571,8 @@ def test_peer_that_does_not_read_is_full_in_order_and_delays_no_other_peer(
 ) -> None:
     router = make(hwm=10)
     with (
-        plain.create_connection(("127.0.0.1", router.port)) as stuck,
-        plain.create_connection(("127.0.0.1", router.port)) as other,
+        router.connect() as stuck,
+        router.connect() as other,
     ):
         other.settimeout(WITHIN)
         slow, quick = introduce(router, stuck), introduce(router, other)
@@ -397,7 +596,7 @@ def test_peer_that_does_not_read_is_full_in_order_and_delays_no_other_peer(
 
 
 def test_last_messages_are_received_before_the_end_is_reported(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     peer = introduce(router, raw)
     raw.sendall(b"".join(packed(b"%d" % n) for n in range(600)))
@@ -414,7 +613,7 @@ def test_descriptor_of_an_ended_connection_is_closed_and_its_buffers_with_it(
 ) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
-        with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        with router.connect() as raw:
             introduce(router, raw)
             raw.sendall(packed(b"half")[:-2])
         router.wait_for(zmtp.CONNECTION_ENDED)
@@ -429,7 +628,7 @@ def test_excess_of_a_message_is_dropped_and_the_next_message_is_whole(
     make: Callable[..., Router],
 ) -> None:
     router = make(max_frames=4, max_bytes=1000, max_dropped=100_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         introduce(router, raw)
         raw.sendall(
             packed(b"a" * 600, b"b" * 400)
@@ -447,12 +646,13 @@ def test_excess_of_a_message_is_dropped_and_the_next_message_is_whole(
     assert got[4] == [b"", b"whole"]
 
 
+@in_the_clear
 @pytest.mark.parametrize("rest", [1, 100, 99_000])
 def test_message_that_is_too_large_is_delivered_before_its_rest_has_arrived(
     make: Callable[..., Router], rest: int
 ) -> None:
     router = make(max_frames=10, max_bytes=1000, max_dropped=100_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         peer = introduce(router, raw)
         sent = packed(b"head", b"x" * 99_500)
         raw.sendall(sent[:-rest])
@@ -462,11 +662,12 @@ def test_message_that_is_too_large_is_delivered_before_its_rest_has_arrived(
         assert router.all_of(1) == [(peer, [b"", b"whole"])]
 
 
+@in_the_clear
 def test_message_that_is_too_large_may_go_on_for_a_bounded_time(
     make: Callable[..., Router],
 ) -> None:
     router = make(max_bytes=1000, max_dropped=1_000_000, max_dropping=0.2)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         peer = introduce(router, raw)
         raw.sendall(packed(b"head", b"x" * 500_000)[:2000])
         assert [who for who, _ in router.all_of(1)] == [peer]
@@ -478,23 +679,25 @@ def test_message_that_is_too_large_may_go_on_for_a_bounded_time(
         assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peer, zmtp.ENDLESS)
 
 
+@in_the_clear
 @pytest.mark.parametrize(
     ("sent", "why"),
     [
         (b"\x02" + (200_000).to_bytes(8) + bytes(110_000), zmtp.ENDLESS),
         (packed(*[b"x" * 60_000] * 3), zmtp.ENDLESS),
         (packed(*[b""] * 60_000), zmtp.ENDLESS),
+        (packed(*[b""] * 1_600), zmtp.ENDLESS),
         (b"\x02" + b"\xff" * 8, zmtp.TOO_LARGE),
         (b"\x08\x01x", zmtp.MALFORMED),
         (b"\x06" + (5000).to_bytes(8), zmtp.MALFORMED),
     ],
-    ids=["frame", "message", "empty-frames", "length", "flags", "command"],
+    ids=["frame", "message", "empty-frames", "few-empty-frames", "length", "flags", "command"],
 )
 def test_connection_with_a_message_whose_rest_is_too_long_is_ended(
     make: Callable[..., Router], sent: bytes, why: str
 ) -> None:
     router = make(max_frames=10, max_bytes=1000, max_dropped=100_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         peer = introduce(router, raw)
         with suppress(ConnectionError):
             raw.sendall(sent)
@@ -502,6 +705,7 @@ def test_connection_with_a_message_whose_rest_is_too_long_is_ended(
         assert is_ended(raw)
 
 
+@pytest.mark.parametrize("kind", ["null", "plain"])  # by ipc, 600 kB do not come at once
 def test_unfinished_messages_are_bounded_together_and_the_largest_is_ended(
     make: Callable[..., Router],
 ) -> None:
@@ -509,13 +713,13 @@ def test_unfinished_messages_are_bounded_together_and_the_largest_is_ended(
     with ExitStack() as stack:
         peers = []
         for n in range(4):
-            raw = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+            raw = stack.enter_context(router.connect())
             peers.append(introduce(router, raw))
             raw.sendall(packed(b"x" * 100_000, b"")[:-2])
-            raw.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(100_000 + 20_000 * n))
+            raw.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(20_000 * n))
             for _ in range(5):
                 router.turn()
-        greedy = stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
+        greedy = stack.enter_context(router.connect())
         peers.append(introduce(router, greedy))
         greedy.sendall(b"\x02" + (10_000_000).to_bytes(8) + bytes(600_000))
         assert router.wait_for(zmtp.CONNECTION_ENDED)[2:] == (peers[4], zmtp.UNFINISHED)
@@ -524,7 +728,7 @@ def test_unfinished_messages_are_bounded_together_and_the_largest_is_ended(
 
 def test_complete_messages_count_no_longer(make: Callable[..., Router]) -> None:
     router = make(max_unfinished=300_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as raw:
+    with router.connect() as raw:
         introduce(router, raw)
         for n in range(20):
             raw.sendall(packed(b"%d" % n, bytes(200_000)))
@@ -534,7 +738,7 @@ def test_complete_messages_count_no_longer(make: Callable[..., Router]) -> None:
 
 def test_bytes_that_wait_for_a_peer_are_bounded(make: Callable[..., Router]) -> None:
     router = make(max_unsent=1_000_000)
-    with plain.create_connection(("127.0.0.1", router.port)) as stuck:
+    with router.connect() as stuck:
         peer = introduce(router, stuck)
         sent = 0
         while not router.router.send([(peer, [LARGE])]):
@@ -548,10 +752,7 @@ def test_bytes_that_wait_for_all_peers_are_bounded_and_small_messages_still_leav
 ) -> None:
     router = make(max_all_unsent=1_000_000)
     with ExitStack() as stack:
-        stuck, reader = (
-            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
-            for _ in range(2)
-        )
+        stuck, reader = (stack.enter_context(router.connect()) for _ in range(2))
         slow, quick = introduce(router, stuck), introduce(router, reader)
         while not router.router.send([(slow, [LARGE])]):
             assert router.router.buffered()[0] < 1_000_000 + 2 * len(LARGE)
@@ -570,10 +771,7 @@ def test_connection_that_reads_nothing_is_ended_for_room_in_all(
 ) -> None:
     router = make(max_all_unsent=1_000_000)
     with ExitStack() as stack:
-        stuck, reader = (
-            stack.enter_context(plain.create_connection(("127.0.0.1", router.port)))
-            for _ in range(2)
-        )
+        stuck, reader = (stack.enter_context(router.connect()) for _ in range(2))
         slow, quick = introduce(router, stuck), introduce(router, reader)
         while not router.router.send([(slow, [LARGE])]):
             pass
@@ -586,8 +784,9 @@ def test_connection_that_reads_nothing_is_ended_for_room_in_all(
         assert router.router.has_peer(quick)
 
 
+@in_the_clear
 def test_announced_frame_takes_no_memory_before_its_bytes_arrive(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     introduce(router, raw)
     raw.sendall(b"\x02" + (1 << 40).to_bytes(8) + b"x" * 5000)
@@ -601,7 +800,7 @@ def test_announced_frame_takes_no_memory_before_its_bytes_arrive(
 # ── handshakes ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ping_is_answered_with_its_context(router: Router, raw: plain.socket) -> None:
+def test_ping_is_answered_with_its_context(router: Router, raw: RawPeer) -> None:
     introduce(router, raw)
     raw.sendall(b"\x04\x0c\x04PING\x00\x0ahello" + packed(b"and on"))
     assert [frames for _, frames in router.all_of(1)] == [[b"and on"]]
@@ -609,15 +808,16 @@ def test_ping_is_answered_with_its_context(router: Router, raw: plain.socket) ->
 
 
 def test_peer_without_a_routing_id_gets_one_that_begins_with_zero(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     peer = introduce(router, raw)
     assert (peer[0], len(peer)) == (0, 5)
 
 
-def test_routing_id_that_is_in_use_is_refused(router: Router, raw: plain.socket) -> None:
+@with_null
+def test_routing_id_that_is_in_use_is_refused(router: Router, raw: RawPeer) -> None:
     introduce(router, raw, b"taken")
-    with plain.create_connection(("127.0.0.1", router.port)) as thief:
+    with router.connect() as thief:
         thief.sendall(GREETING + ready(b"taken") + packed(b"stolen"))
         assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.ID_IN_USE
         assert is_ended(thief)
@@ -625,13 +825,14 @@ def test_routing_id_that_is_in_use_is_refused(router: Router, raw: plain.socket)
     assert received(raw, 6) == packed(b"mine")
 
 
+@with_null
 def test_new_owner_of_a_routing_id_is_accepted_once_the_old_one_is_released(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     introduce(router, raw, b"taken")
     raw.sendall(packed(b"last words"))
     raw.close()
-    with plain.create_connection(("127.0.0.1", router.port)) as heir:
+    with router.connect() as heir:
         heir.sendall(GREETING + ready(b"taken") + packed(b"first words"))
         router.wait_for(zmtp.CONNECTION_ENDED)
         for _ in range(5):
@@ -643,12 +844,14 @@ def test_new_owner_of_a_routing_id_is_accepted_once_the_old_one_is_released(
         assert router.wait_for(zmtp.HANDSHAKE_DONE)[2] == b"taken"
 
 
-def test_routing_id_that_begins_with_zero_is_refused(router: Router, raw: plain.socket) -> None:
+@with_null
+def test_routing_id_that_begins_with_zero_is_refused(router: Router, raw: RawPeer) -> None:
     raw.sendall(GREETING + ready(b"\0mine"))
     assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == zmtp.MALFORMED
 
 
-def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
+@with_null
+def test_peer_of_zmtp_2_0_is_served(router: Router, raw: RawPeer) -> None:
     """RFC 15: signature, revision 1, socket type, and an identity in a frame."""
     raw.sendall(SIGNATURE + b"\x01\x05" + b"\x00\x03old" + packed(b"hello", b"there"))
     assert router.all_of(1) == [(b"old", [b"hello", b"there"])]
@@ -657,6 +860,7 @@ def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
     assert received(raw, 6) == packed(b"a", b"b")
 
 
+@with_null
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -673,13 +877,14 @@ def test_peer_of_zmtp_2_0_is_served(router: Router, raw: plain.socket) -> None:
     ],
 )
 def test_connection_of_another_protocol_is_ended_with_the_reason(
-    router: Router, raw: plain.socket, said: bytes, why: str
+    router: Router, raw: RawPeer, said: bytes, why: str
 ) -> None:
     raw.sendall(said)
     assert router.wait_for(zmtp.HANDSHAKE_FAILED)[3] == why
     assert is_ended(raw)
 
 
+@with_null
 def test_peer_with_another_mechanism_gets_our_greeting(router: Router) -> None:
     """libzmq's client reads the mechanism in our greeting."""
     with sockets.dealer() as stranger:
@@ -692,10 +897,10 @@ def test_peer_with_another_mechanism_gets_our_greeting(router: Router) -> None:
 
 
 def test_silent_connection_is_ended_after_its_time_and_an_open_one_stays(
-    router: Router, raw: plain.socket
+    router: Router, raw: RawPeer
 ) -> None:
     introduce(router, raw)
-    with plain.create_connection(("127.0.0.1", router.port)) as silent:
+    with router.connect() as silent:
         router.wait_for(zmtp.CONNECTION_OPENED)
         now = time.monotonic()
         assert router.router.expire(now - WITHIN) <= now
@@ -706,10 +911,11 @@ def test_silent_connection_is_ended_after_its_time_and_an_open_one_stays(
     assert router.router.open_count == 1
 
 
+@with_null
 def test_random_bytes_neither_crash_nor_stay_connected(router: Router) -> None:
     dice = random.Random(7)
     for n in range(300):
-        with plain.create_connection(("127.0.0.1", router.port)) as raw:
+        with router.connect() as raw:
             head = (b"", SIGNATURE, GREETING, GREETING + ready())[n % 4]
             raw.sendall(head + dice.randbytes(dice.randrange(200)))
             router.turn()
@@ -719,9 +925,9 @@ def test_random_bytes_neither_crash_nor_stay_connected(router: Router) -> None:
 # ── a dealer of ours ──────────────────────────────────────────────────────────────────────────────
 
 
-def begin(url: str, identity: bytes = b"\1me", **bounds: int) -> Any:
-    (place,) = tcp.parse_addresses(url)
-    return TcpDealer(tcp.connect(place).detach(), identity, **bounds)
+def begin(url: str, kind: str = "null", identity: bytes = b"\1me", **bounds: int) -> Any:
+    mechanism = client_of(kind, identity)
+    return TcpDealer(connecting(url).detach(), identity, mechanism=mechanism, **bounds)
 
 
 def receive_until(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> list[list[bytes]]:
@@ -729,27 +935,35 @@ def receive_until(dealer: Any, done: Callable[[list[list[bytes]]], object]) -> l
     end = time.monotonic() + WITHIN
     while not done(got):
         assert time.monotonic() < end
-        select.select([dealer.fd], [], [], 0.05)
+        becomes_ready(dealer.fd, select.POLLIN, 0.05)
         got += dealer.receive(100)
     return got
 
 
-@pytest.fixture
-def theirs() -> Iterator[tuple[zmq.Socket[bytes], str]]:
+@pytest.fixture(params=["null", "curve", "null ipc", "curve ipc"])  # PLAIN needs a ZAP handler
+def theirs(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[zmq.Socket[bytes], str, str]]:
+    kind, _, transport = request.param.partition(" ")
+    url = f"ipc://{tmp_path}/theirs" if transport == "ipc" else "tcp://127.0.0.1:*"
     with sockets.router(1 << 20, 1000) as made:
         made.setsockopt(zmq.LINGER, 0)
-        yield made, sockets.bind(made, "tcp://127.0.0.1:*")
+        if kind == "curve":
+            made.setsockopt(zmq.CURVE_SERVER, 1)
+            made.setsockopt(zmq.CURVE_SECRETKEY, z85.encode(SERVER[1]))
+        yield made, sockets.bind(made, url), kind
 
 
 def test_our_dealer_exchanges_messages_with_a_router_of_libzmq(
-    theirs: tuple[zmq.Socket[bytes], str],
+    theirs: tuple[zmq.Socket[bytes], str, str],
 ) -> None:
-    router, url = theirs
-    dealer = begin(url)
+    router, url, kind = theirs
+    dealer = begin(url, kind)
     assert dealer.send([[b"too early"]]) == [(0, errno.EAGAIN)]
     receive_until(dealer, lambda _: dealer.open)
     sent = [[b""], [b"a", LARGE, b"c"], [b"z"] * 30]
     assert dealer.send(sent) == []
+    receive_until(dealer, lambda _: not dealer.unsent)
     assert [router.recv_multipart() for _ in sent] == [[b"\1me", *frames] for frames in sent]
     for frames in sent:
         router.send_multipart([b"\1me", *frames])
@@ -758,10 +972,10 @@ def test_our_dealer_exchanges_messages_with_a_router_of_libzmq(
 
 
 def test_messages_sent_before_the_close_arrive_although_input_is_unread(
-    theirs: tuple[zmq.Socket[bytes], str],
+    theirs: tuple[zmq.Socket[bytes], str, str],
 ) -> None:
-    router, url = theirs
-    dealer = begin(url)
+    router, url, kind = theirs
+    dealer = begin(url, kind)
     receive_until(dealer, lambda _: dealer.open)
     dealer.send([[b"first"]])
     assert router.recv_multipart() == [b"\1me", b"first"]
@@ -773,7 +987,7 @@ def test_messages_sent_before_the_close_arrive_although_input_is_unread(
 
 
 def test_dealer_whose_router_does_not_read_accepts_the_start_of_the_batch(router: Router) -> None:
-    dealer = begin(router.url, hwm=20)
+    dealer = begin(router.url, router.kind, hwm=20)
     receive_until(dealer, lambda _: router.turn() or dealer.open)
     refused: list[tuple[int, int]] = []
     sent = 0
@@ -791,7 +1005,7 @@ def test_dealer_reports_an_endpoint_without_a_listener_and_a_closed_connection(
     make: Callable[..., Router],
 ) -> None:
     router = make()
-    dealer = begin(router.url)
+    dealer = begin(router.url, router.kind)
     receive_until(dealer, lambda _: router.turn() or dealer.open)
     assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_OPENED, zmtp.HANDSHAKE_DONE]
     router.close()
@@ -799,7 +1013,50 @@ def test_dealer_reports_an_endpoint_without_a_listener_and_a_closed_connection(
     assert [one[0] for one in dealer.events()] == [zmtp.CONNECTION_ENDED]
     assert dealer.send([[b"nobody"]]) == [(0, errno.EAGAIN)]
     dealer.close()
-    lost = begin(router.url)
+    if router.url.startswith("ipc://"):  # the kernel knows at once, and tells `connect`
+        with pytest.raises(FileNotFoundError):
+            begin(router.url, router.kind)
+        return
+    lost = begin(router.url, router.kind)
     events: list[tuple[int, int, None, str]] = []
     receive_until(lost, lambda _: events.extend(lost.events()) or events)
     assert [(one[0], one[3]) for one in events] == [(zmtp.HANDSHAKE_FAILED, zmtp.UNREACHED)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"),
+    [([b"head", b"x" * 5000], 1), ([b"head", b"", *[b"x" * 300] * 4], 4), ([b""] * 40, 15)],
+    ids=["frame", "message", "empty-frames"],
+)
+def test_dealer_keeps_no_more_of_a_message_than_its_bound(
+    theirs: tuple[zmq.Socket[bytes], str, str], frames: list[bytes], kept: int
+) -> None:
+    socket, url, kind = theirs
+    dealer = begin(url, kind)
+    dealer.bound(1000)
+    receive_until(dealer, lambda _: dealer.open)
+    dealer.send([[b"here"]])  # libzmq can send to a peer once it has a message of it
+    assert socket.recv_multipart() == [b"\1me", b"here"]
+    socket.send_multipart([b"\1me", *frames])
+    socket.send_multipart([b"\1me", b"whole"])
+    cut, whole = receive_until(dealer, lambda got: len(got) == 2)
+    assert (len(cut), type(cut[-1])) == (kept + 1, Cut)
+    assert whole == [b"whole"]
+    assert dealer.truncated == 1
+    dealer.close()
+
+
+def test_dealer_ends_a_connection_whose_message_has_no_end(
+    theirs: tuple[zmq.Socket[bytes], str, str],
+) -> None:
+    socket, url, kind = theirs
+    dealer = begin(url, kind)
+    dealer.bound(1000)
+    receive_until(dealer, lambda _: dealer.open)
+    dealer.send([[b"here"]])  # libzmq can send to a peer once it has a message of it
+    assert socket.recv_multipart() == [b"\1me", b"here"]
+    socket.send_multipart([b"\1me", *[b""] * 200])
+    (cut,) = receive_until(dealer, lambda _: not dealer.open)
+    assert type(cut[-1]) is Cut
+    assert dealer.events()[-1][3] == zmtp.ENDLESS
+    dealer.close()

@@ -3,6 +3,7 @@
 // Exits 1 when the status is not 200, or with 408 of its own when the deadline has passed.
 "use strict"
 const zmq = require("zeromq")
+const secure = require("./secure")
 
 const REQUEST = 2, PARTIAL = 3, FINAL = 4
 const TTL = 5000
@@ -30,7 +31,7 @@ function parse(h) {
 }
 
 async function main([endpoint, service, ...body]) {
-  const socket = new zmq.Dealer({ linger: 100, immediate: true })
+  const socket = secure(new zmq.Dealer({ linger: 100, immediate: true }))
   socket.connect(endpoint)
   const timer = setTimeout(() => {
     console.error("408 no answer in time")

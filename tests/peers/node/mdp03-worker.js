@@ -3,6 +3,7 @@
 // Prints "ready" at each WELCOME; ends on SIGTERM or when its standard input ends.
 "use strict"
 const zmq = require("zeromq")
+const secure = require("./secure")
 
 const READY = 1, REQUEST = 2, PARTIAL = 3, FINAL = 4, HEARTBEAT = 5, DISCONNECT = 6, WELCOME = 7
 const CAPACITY = 10
@@ -27,7 +28,7 @@ function parse(h) {
 
 // One connection, from READY until DISCONNECT, silence or the end.
 async function session() {
-  const socket = new zmq.Dealer({ linger: 500 })
+  const socket = secure(new zmq.Dealer({ linger: 500 }))
   const send = (head, ...body) => socket.send([head, ...body])
   let interval = 2500, heard = Date.now(), beat
   const tick = () => {

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from majordomus.cli.output import emit_bytes, emit_json, frame_json
+from majordomus.cli.completing import FIELDS, SERVICE
+from majordomus.cli.options import json_option
+from majordomus.cli.output import emit_bytes, emit_json, frame_json, metadata_json
 from majordomus.cli.remote import (
     broker_option,
     check_broker,
     dialect_option,
-    json_option,
     keys,
     read_stdin,
     timeout_option,
 )
+from majordomus.errors import ConfigurationError
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
@@ -29,8 +31,15 @@ STDIN: Final = "-"
 
 
 @click.command(short_help="Call a service and print its reply.")
-@click.argument("service")
+@click.argument("service", shell_complete=SERVICE)
 @click.argument("body", default="")
+@click.option(
+    "--data",
+    "-d",
+    metavar="JSON",
+    shell_complete=FIELDS,
+    help="The body as JSON, encoded by the service's contract; @FILE reads it from a file.",
+)
 @broker_option
 @timeout_option(30.0)
 @click.option(
@@ -38,15 +47,30 @@ STDIN: Final = "-"
     is_flag=True,
     help="Wait for a worker, and for a broker, until the timeout. [default: fail at once]",
 )
+@click.option(
+    "--durable",
+    is_flag=True,
+    help="Store the request and its outcome at the broker; see majordomus durable.",
+)
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="The same key, service and body are the same durable request.",
+)
+@click.option("--detach", is_flag=True, help="With --durable: print the id when it is stored.")
 @click.option("--stream", is_flag=True, help="Print each part of the reply when it arrives.")
 @dialect_option
 @json_option
 def command(
     service: str,
     body: str,
+    data: str | None,
     brokers: tuple[str, ...],
     timeout: float,
     wait: bool,
+    durable: bool,
+    idempotency_key: str | None,
+    detach: bool,
     stream: bool,
     dialect: str,
     as_json: bool,
@@ -57,28 +81,63 @@ def command(
     terminal, and after each part of a stream, a newline follows. A status other than 200 is an
     error: one line on stderr and exit code 1. A service without a worker is one too, unless --wait
     is given; the line names what is served.
+
+    With --durable the broker stores the request first: it runs although this command, the worker or
+    the broker ends. --timeout then bounds the waiting alone, and a service without a worker is
+    waited for.
+
+    With --data the body is checked and encoded by the contract of the service, and the reply is
+    printed as JSON: one line for each part with --stream.
     """
+    if not durable and (detach or idempotency_key is not None):
+        raise ConfigurationError("--detach and --idempotency-key need --durable")
+    if durable and stream:
+        raise ConfigurationError("--stream does not go with --durable")
     from majordomus.net.client.client import Client
 
+    if data is not None:
+        if body:
+            raise ConfigurationError("give BODY or --data, not both")
+        if durable:
+            raise ConfigurationError("--data does not go with --durable")
+        from majordomus.cli.inspect.call_data import call_with_data
+
+        call_with_data(service, data, brokers, timeout, wait=wait, stream=stream)
+        return
     sent = read_stdin() if body == STDIN else os.fsencode(body)
-    with Client(list(brokers), dialect=dialect, **keys()) as client:
+    with Client(list(brokers), dialect=dialect, spread=False, **keys()) as client:
         if not wait and dialect == Dialect.MDP03:
             check_broker(client, timeout)
         if stream:
             parts = client.stream(service, sent, timeout=timeout, fail_fast=not wait)
             _print_parts(parts, as_json)
             return
-        reply = client.call(service, sent, timeout=timeout, fail_fast=not wait)
+        if detach:
+            id = client.submit_durable(service, sent, key=idempotency_key, timeout=timeout)
+            _print_id(id, as_json)
+            return
+        if durable:
+            reply = client.call(service, sent, timeout=timeout, durable=True, key=idempotency_key)
+        else:
+            reply = client.call(service, sent, timeout=timeout, fail_fast=not wait)
     if as_json:
         emit_json(_reply_json(service, reply))
     else:
         emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
 
 
+def _print_id(id: str, as_json: bool) -> None:
+    if as_json:
+        emit_json({"id": id})
+    else:
+        click.echo(id)
+
+
 def _print_parts(parts: Iterable[Reply], as_json: bool) -> None:
     for number, part in enumerate(parts, 1):
         if as_json:
-            emit_json({"part": number, "frames": _frames_json(part)}, line=True)
+            shown = {"part": number, "frames": _frames_json(part), **_metadata_json(part)}
+            emit_json(shown, line=True)
         else:
             emit_bytes(b"\n".join(part.frames) + b"\n")
 
@@ -89,7 +148,13 @@ def _reply_json(service: str, reply: Reply) -> dict[str, Any]:
         "status": reply.status,
         "worker": reply.worker.hex(),
         "frames": _frames_json(reply),
+        **_metadata_json(reply),
     }
+
+
+def _metadata_json(reply: Reply) -> dict[str, Any]:
+    """The metadata, where there are any."""
+    return {"metadata": metadata_json(reply.metadata)} if reply.metadata else {}
 
 
 def _frames_json(reply: Reply) -> list[dict[str, str]]:

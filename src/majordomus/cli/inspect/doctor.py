@@ -18,6 +18,7 @@ import click
 
 from majordomus import system
 from majordomus.cli import DONE
+from majordomus.cli.options import json_option
 from majordomus.cli.output import emit_json, emit_table
 
 OK: Final = "ok"
@@ -75,8 +76,8 @@ def libzmq() -> Iterator[Finding]:
 
 
 def wire() -> Iterator[Finding]:
-    """Report which implementations of the transport can be loaded."""
-    name = "native wire"
+    """Report what serves the connections."""
+    name = "plain TCP"
     try:
         from majordomus.net.zmq import select as wires
     except ImportError as error:
@@ -84,15 +85,16 @@ def wire() -> Iterator[Finding]:
         return
     if reason := wires.problem():
         yield Finding(name, BROKEN, reason)
-    elif wires.WIRE == wires.NATIVE:
-        yield Finding(name, OK, "loaded")
+    elif wires.OWN_ZMTP:
+        yield Finding(name, OK, "served by our own ZMTP")
     else:
-        why = wires.WIRE.removeprefix(f"{wires.TWIN}: ")
-        yield Finding(name, NOTE, f"{why}; the slower implementation on pyzmq is used")
-    if wires.OWN_ZMTP:
-        yield Finding("plain TCP", OK, "served by our own ZMTP")
+        yield Finding(
+            name, NOTE, f"served by libzmq, with several times the CPU time: {wires.MISSING}"
+        )
+    if wires.CURVE_PROBLEM:
+        yield Finding("encrypted TCP", NOTE, f"served by libzmq: {wires.CURVE_PROBLEM}")
     else:
-        yield Finding("plain TCP", NOTE, "served by libzmq, which takes more processor time")
+        yield Finding("encrypted TCP", OK, "served by our own ZMTP, with the libsodium of pyzmq")
 
 
 def rules() -> Iterator[Finding]:
@@ -240,7 +242,7 @@ def _attempt(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 @click.command(short_help="Check this machine and installation.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(as_json: bool) -> int:
     """Check this machine and installation. The exit code is 1 when something is broken."""
     findings = examine()

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import click
 
+from majordomus.cli.options import json_option
 from majordomus.cli.output import cell, emit_json, emit_records
-from majordomus.cli.remote import ask, broker_option, json_option, timeout_option
-from majordomus.errors import NotFound
+from majordomus.cli.remote import ask, broker_option, timeout_option
+from majordomus.errors import NotFound, StatusError
 
 FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 
@@ -21,9 +22,10 @@ FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 def command(id: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
     """Show what happened to request ID: why it waited, which workers had it, for how long.
 
-    ID is an id from the list, or the trace in the request's metadata. Without ID, prints the list:
-    requests that were slow, retried or did not end with 200, newest first. Open requests and the
-    latest fast ones are not in the list, but their ids are found too.
+    ID is an id from the list, the trace in the request's metadata, or its W3C trace id. Without ID,
+    prints the list: requests that were slow, retried or did not end with 200, newest first. Open
+    requests and the latest fast ones are not in the list, but their ids are found too. A broker
+    with a store adds a line about it.
     """
     try:
         found = ask(brokers, timeout, "mmi.explain", id)
@@ -36,6 +38,18 @@ def command(id: str, brokers: tuple[str, ...], timeout: float, as_json: bool) ->
         click.echo("\n".join(history_lines(found)))
     else:
         emit_records(found, FIRST, empty="no request has been slow, retried or failed so far")
+        _show_store(brokers, timeout)
+
+
+def _show_store(brokers: tuple[str, ...], timeout: float) -> None:
+    """Print a line about the store that durable requests may wait for, if the broker has one."""
+    try:
+        store = ask(brokers, timeout, "mmi.durable")
+    except StatusError:
+        return
+    from majordomus.cli.inspect.top_view import durable_line
+
+    click.echo(durable_line(store))
 
 
 def history_lines(history: dict[str, Any]) -> list[str]:

@@ -14,8 +14,9 @@ import click
 
 from majordomus import system
 from majordomus.cli import DONE, INTERRUPTED
+from majordomus.cli.options import json_option
 from majordomus.cli.output import complain, emit_json, printable
-from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
+from majordomus.cli.remote import broker_option, keys, timeout_option
 from majordomus.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def _parts(brokers: list[str], query: Query, timeout: float) -> Any:
             complain(f"majordomus logs: {error}; waiting")
         waiting = True
 
-    async with AsyncClient(brokers, **keys()) as client:
+    async with AsyncClient(brokers, spread=False, **keys()) as client:
         parts = follow(client, query, timeout=timeout, interrupted=interrupted)
         async with contextlib.aclosing(parts):
             async for part in parts:

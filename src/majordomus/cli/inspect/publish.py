@@ -26,5 +26,5 @@ def command(topic: str, body: str, brokers: tuple[str, ...], timeout: float) -> 
     from majordomus.net.client.client import Client
 
     sent = read_stdin() if body == STDIN else os.fsencode(body)
-    with Client(list(brokers), **keys()) as client:
+    with Client(list(brokers), spread=False, **keys()) as client:
         client.publish(topic, sent, timeout=timeout, confirm=True)

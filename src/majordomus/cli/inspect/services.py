@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from majordomus.cli.options import json_option
 from majordomus.cli.output import emit_json, emit_records
-from majordomus.cli.remote import ask, broker_option, json_option, timeout_option
+from majordomus.cli.remote import ask, broker_option, timeout_option
 
 FIRST = ("service", "workers", "queued", "open", "answered")
 """The first columns, as far as the broker sends them; all other columns follow."""

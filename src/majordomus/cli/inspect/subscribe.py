@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from majordomus.cli import DONE, INTERRUPTED
+from majordomus.cli.options import json_option
 from majordomus.cli.output import complain, emit_bytes, emit_json, frame_json
-from majordomus.cli.remote import broker_option, json_option, keys, timeout_option
+from majordomus.cli.remote import broker_option, keys, timeout_option
 
 if TYPE_CHECKING:
     from majordomus.net.events import Event
@@ -31,7 +32,7 @@ def command(
     """
     from majordomus.net.client.client import Client
 
-    with Client(list(brokers), **keys()) as client:
+    with Client(list(brokers), spread=False, **keys()) as client:
         events = client.subscribe(pattern, timeout=timeout)
         complain(f"subscribed to {pattern}")
         try:

@@ -1,8 +1,8 @@
-"""`majordomus top` shows a broker's services and workers, with rates and latencies.
+"""`majordomus top` shows a broker's services, workers and clients, with rates and latencies.
 
-It samples ``mmi.broker``, ``mmi.stats``, ``mmi.services`` and ``mmi.workers``. The broker only
-counts; rates and percentiles are computed here, from the difference between two samples. The
-questions of `top` itself are not counted.
+It samples the broker's snapshot, ``mmi.metrics``. The broker only counts; rates and percentiles are
+computed here (top_view.py), from the difference between two samples. Questions to the broker are
+not part of the snapshot, so `top` does not change what it shows.
 
 On a terminal the samples are taken in a thread of their own, so that keys are read while a broker
 does not answer. A broker that is lost, or another one after it, begins a new series of samples.
@@ -13,33 +13,42 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from majordomus import system
 from majordomus.cli import DONE, INTERRUPTED
-from majordomus.cli.output import cell, emit_json, printable
-from majordomus.cli.remote import answer, broker_option, json_option, keys, timeout_option
+from majordomus.cli.inspect.top_view import (
+    TopView,
+    difference,
+    head_lines,
+    is_later,
+    sorted_rows,
+    table_lines,
+)
+from majordomus.cli.options import Seconds, json_option
+from majordomus.cli.output import emit_json, printable
+from majordomus.cli.remote import broker_option, keys, timeout_option
 from majordomus.errors import MajordomusError
+from majordomus.observe.snapshot import QUESTION, SECTIONS, Snapshot, read
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from majordomus.net.client.client import Client
-
-TICKS: Final = 16384.0
-"""Ticks in a second: bucket n of a service's `took` ends at 2**n ticks."""
-RATES: Final = ("answered", "failed", "expired", "cancelled", "retried")
-SERVICES: Final = ("service", "workers", "queued", "open", "per_second", "p50", "p99")
-WORKERS: Final = ("id", "services", "state", "held", "capacity", "load", "silent")
 
 KEYS: Final = 0.2
 """Seconds between two looks whether a sample has come, while no key is pressed."""
+SILENT: Final = 1.5
+"""Seconds without an answer after which the status line says so."""
+DUMB: Final = ("dumb", "unknown")
+"""Values of TERM of terminals that cannot be drawn on."""
+MOST_ROWS: Final = 5000
+"""Rows of a list that one sample has: the oldest workers and clients."""
 KEY_NAMES: Final = {
     b"q": "q",
     b"k": "up",
@@ -49,93 +58,36 @@ KEY_NAMES: Final = {
     b"\x1b[5~": "page-up",
     b"\x1b[6~": "page-down",
     b" ": "page-down",
+    b"\x1b[H": "home",
+    b"\x1b[1~": "home",
+    b"\t": "tab",
+    b"<": "left",
+    b">": "right",
+    b"\x1b[D": "left",
+    b"\x1b[C": "right",
+    b"r": "r",
+    b"s": "s",
+    b"w": "w",
+    b"c": "c",
 }
 
 
-class Sample(NamedTuple):
-    """The replies of a broker at one time, each under the name of its question."""
+def sample(client: Client, timeout: float) -> Snapshot:
+    """Read the broker's snapshot. Raises: StatusError, MajordomusError."""
 
-    broker: dict[str, Any]
-    stats: dict[str, Any]
-    services: list[dict[str, Any]]
-    workers: list[dict[str, Any]]
+    def ask(body: list[bytes]) -> list[bytes]:
+        frames = client.call(QUESTION, body, timeout=timeout).frames
+        return [bytes(frame) for frame in frames]
 
-
-class Sampler:
-    """Takes samples with one client, and leaves out its own questions."""
-
-    def __init__(self, client: Client, timeout: float) -> None:
-        self._client, self._timeout = client, timeout
-        self._asked = 0  # questions that were answered
-
-    def sample(self) -> Sample:
-        """Ask the broker. Raises: as `remote.answer`."""
-        broker = self._ask("mmi.broker")
-        broker["open"] -= 1
-        asked = self._asked
-        stats = self._ask("mmi.stats")
-        stats["answered"] -= asked
-        return Sample(broker, stats, self._ask("mmi.services"), self._ask("mmi.workers"))
-
-    def _ask(self, question: str) -> Any:
-        found = answer(self._client, self._timeout, question)
-        self._asked += 1
-        return found
+    return read(ask, SECTIONS, MOST_ROWS)
 
 
-def difference(before: Sample, after: Sample) -> dict[str, Any]:
-    """Return the rates between two samples and the state at the second. Times are seconds."""
-    seconds = max(after.broker["uptime"] - before.broker["uptime"], 0.000001)
-    older = {row["service"]: row for row in before.services}
-    return {
-        **{name: after.broker[name] for name in ("name", "uptime", "draining", "open", "queued")},
-        "interval": round(seconds, 3),
-        "per_second": {
-            name: round((after.stats[name] - before.stats[name]) / seconds, 1) for name in RATES
-        },
-        "services": [
-            _service(older.get(row["service"], {}), row, seconds) for row in after.services
-        ],
-        "workers": [{name: row.get(name) for name in WORKERS} for row in after.workers],
-    }
-
-
-def _service(before: dict[str, Any], after: dict[str, Any], seconds: float) -> dict[str, Any]:
-    older = before.get("took", [])
-    buckets = [
-        count - (older[n] if n < len(older) else 0) for n, count in enumerate(after.get("took", []))
-    ]
-    shown = {name: after[name] for name in ("service", "workers", "queued", "open")}
-    rate = (after["answered"] - before.get("answered", 0)) / seconds
-    return {
-        **shown,
-        "per_second": round(rate, 1),
-        "p50": percentile(buckets, 0.5),
-        "p99": percentile(buckets, 0.99),
-    }
-
-
-def percentile(buckets: Sequence[int], share: float) -> float | None:
-    """Return the latency in seconds that `share` of the requests did not exceed.
-
-    Each bucket is twice as wide as the one before, so the result is exact within a factor of two.
-    None without requests.
-    """
-    wanted = share * sum(buckets)
-    for n, count in enumerate(buckets):
-        if count and wanted <= count:
-            low, high = (2.0 ** (n - 1) if n else 0.0) / TICKS, 2.0**n / TICKS
-            return round(low + (high - low) * wanted / count, 6)
-        wanted -= count
-    return None
-
-
-@click.command(short_help="Watch the services and workers of a broker.")
+@click.command(short_help="Watch the services, workers and clients of a broker.")
 @broker_option
 @timeout_option(5.0)
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.05),
+    type=Seconds(min=0.05),
     metavar="SECONDS",
     default=1.0,
     show_default=True,
@@ -146,59 +98,37 @@ def percentile(buckets: Sequence[int], share: float) -> float | None:
 def command(
     brokers: tuple[str, ...], timeout: float, interval: float, once: bool, as_json: bool
 ) -> int:
-    """Watch the services and workers of a broker: queues, requests per second, latencies.
+    """Watch the services, workers and clients of a broker: queues, rates and latencies.
 
-    A latency is the time from the acceptance of a request to its end, exact within a factor of two.
-    With --once, with --json or without a terminal, one report is printed. On a terminal, q ends the
-    command, and arrows, Page Up and Page Down scroll.
+    A latency is the time from the acceptance of a request to its end, exact within a factor of two;
+    WAIT99 is the time in the queue. With --once or --json, and without a terminal that can be drawn
+    on, one report is printed.
+
+    On a terminal, s, w and c (or Tab) choose services, workers or clients. < and > choose the
+    column that sorts, r reverses it. Arrows, Page Up and Page Down scroll, and q ends the command.
     """
     from majordomus.net.client.client import Client
 
-    with Client(list(brokers), **keys()) as client:
-        sampler = Sampler(client, timeout)
-        before = sampler.sample()
-        if once or as_json or not sys.stdout.isatty():
+    with Client(list(brokers), spread=False, **keys()) as client:
+        before = sample(client, timeout)
+        if once or as_json or not _can_draw():
             time.sleep(interval)
-            found = difference(before, sampler.sample())
+            found = difference(before, sample(client, timeout))
             emit_json(found) if as_json else _print(found)
             return DONE
         try:
-            _watch(sampler, before, interval)
+            _watch(lambda: sample(client, timeout), before, interval)
         except KeyboardInterrupt:  # as q
             return INTERRUPTED
     return DONE
 
 
-class TopView:
-    """What a terminal shows: the lines of the last report, scrolled, and a line about them.
-
-    lines: the report, styled.
-    problem: why there is no newer one.
-    """
-
-    def __init__(self) -> None:
-        self.lines: list[str] = ["waiting for the second sample"]
-        self.problem = ""
-        self._top = 0
-
-    def scroll(self, key: str, height: int) -> None:
-        """Scroll by one key; keys without a meaning do nothing."""
-        page = max(1, height - 2)
-        self._top += {"up": -1, "down": 1, "page-up": -page, "page-down": page}.get(key, 0)
-
-    def shown(self, height: int) -> list[str]:
-        """Return the lines for a terminal of that height; the last one tells what is cut."""
-        room = max(1, height - 1)
-        count = len(self.lines)
-        self._top = max(0, min(self._top, count - room))
-        lines = self.lines[self._top : self._top + room]
-        parts = [self.problem] if self.problem else []
-        if count > room:
-            parts.append(f"lines {self._top + 1}-{self._top + len(lines)} of {count}")
-        return [*lines, ", ".join([*parts, "q: end"])]
+def _can_draw() -> bool:
+    """Whether stdout is a terminal whose screen can be drawn anew."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in DUMB
 
 
-def _watch(sampler: Sampler, before: Sample | None, interval: float) -> None:
+def _watch(take_sample: Callable[[], Snapshot], before: Snapshot | None, interval: float) -> None:
     """Show reports until the key q."""
     from rich.live import Live
     from rich.text import Text
@@ -206,119 +136,77 @@ def _watch(sampler: Sampler, before: Sample | None, interval: float) -> None:
     view = TopView()
     with (
         ThreadPoolExecutor(1) as pool,
-        _keyboard() as read_key,
+        _keyboard() as read_keys,
         Live(auto_refresh=False, screen=True) as live,
     ):
         due, asked = time.monotonic() + interval, None
         while True:
-            height = live.console.size.height
-            shown = "\n".join(view.shown(height))
-            live.update(Text.from_ansi(shown), refresh=True)
-            key = read_key(min(KEYS, interval))
-            if key == "q":
-                return
-            view.scroll(key, height)
+            width, height = live.console.size
+            live.update(Text("\n").join(view.lines(width, height)), refresh=True)
+            for key in read_keys(min(KEYS, interval)):
+                if key == "q":
+                    return
+                view.press(key, height)
             if asked is None and time.monotonic() >= due:
-                asked = pool.submit(sampler.sample)
+                asked = pool.submit(take_sample)
             if asked is None or not asked.done():
+                silent = time.monotonic() - due
+                if asked is not None and silent >= SILENT and not view.problem:
+                    view.problem = "the broker does not answer"
                 continue
             try:
-                after: Sample | None = asked.result()
+                after: Snapshot | None = asked.result()
                 view.problem = ""
             except (MajordomusError, TimeoutError) as error:
                 after = None
-                view.problem = f"{printable(str(error))}; asking again"
+                view.problem = printable(str(error))
             asked, due = None, time.monotonic() + interval
             if before is not None and after is not None and is_later(before, after):
-                view.lines = _report(difference(before, after), live.console.size.width)
+                view.found = difference(before, after)
             before = after
 
 
-def is_later(before: Sample, after: Sample) -> bool:
-    """Whether both samples are of the same run of a broker: else their counters differ by
-    nothing that has happened."""
-    return (
-        before.broker["name"] == after.broker["name"]
-        and before.broker["uptime"] < after.broker["uptime"]
-        and all(before.stats[name] <= after.stats[name] for name in RATES)
-    )
-
-
 @contextlib.contextmanager
-def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Yield a function that waits so many seconds for a key, and returns its name or ""."""
-    if not sys.stdin.isatty() or not system.HAS_KEYS:
-        yield _no_key
+def _keyboard() -> Iterator[Callable[[float], list[str]]]:
+    """Yield a function that waits so many seconds for keys, and returns their names."""
+    if sys.stdin is None or not sys.stdin.isatty() or not system.HAS_KEYS:
+        yield _no_keys
         return
     fd = sys.stdin.fileno()
 
-    def read_key(seconds: float) -> str:
+    def read_keys(seconds: float) -> list[str]:
         ready, _, _ = select.select([fd], [], [], seconds)
-        pressed = os.read(fd, 32) if ready else b""
-        return KEY_NAMES.get(pressed, "")
+        if not ready:
+            return []
+        try:
+            pressed = os.read(fd, 256)
+        except OSError:
+            pressed = b""
+        return list(keys_of(pressed)) if pressed else ["q"]  # the terminal is gone
 
     with system.unbuffered_keys(fd):
-        yield read_key
+        yield read_keys
 
 
-def _no_key(seconds: float) -> str:
+def _no_keys(seconds: float) -> list[str]:
     time.sleep(seconds)
-    return ""
+    return []
 
 
-def _report(found: dict[str, Any], width: int) -> list[str]:
-    """Return the report as styled lines for a terminal."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, width=width)
-    with console.capture() as captured:
-        console.print(*_parts(found), sep="\n")
-    return captured.get().splitlines()
+def keys_of(pressed: bytes) -> Iterator[str]:
+    """Yield the names of the keys in what a terminal has sent; unknown bytes are skipped."""
+    while pressed:
+        code = next((code for code in KEY_NAMES if pressed.startswith(code)), b"")
+        if code:
+            yield KEY_NAMES[code]
+        pressed = pressed[len(code) or 1 :]
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console.width = 1_000_000
-    with console.capture() as captured:
-        console.print(*_parts(found), sep="\n")
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
-def _parts(found: dict[str, Any]) -> list[Any]:
-    from rich.text import Text
-
-    rates = ", ".join(f"{cell(rate)} {name}" for name, rate in found["per_second"].items())
-    state = "draining" if found["draining"] else f"up {found['uptime']:.0f} s"
-    head = f"{cell(found['name'])}  {state}  {found['open']} open, {found['queued']} waiting"
-    return [
-        Text(head, style="bold"),
-        Text(f"per second: {rates}"),
-        Text(),
-        _table(SERVICES, found["services"]),
-        Text(),
-        _table(WORKERS, found["workers"]),
-    ]
-
-
-def _table(columns: Sequence[str], rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        words = column in ("service", "id", "services", "state")
-        table.add_column(
-            column.upper().replace("PER_SECOND", "/S"), justify="left" if words else "right"
-        )
-    for row in rows:
-        table.add_row(*(Text(_shown(column, row[column])) for column in columns))
-    return table
-
-
-def _shown(column: str, value: object) -> str:
-    if column in ("p50", "p99") and isinstance(value, float):
-        return f"{value * 1000:.3g} ms"
-    return cell(value)
+    """Print one report: services, then workers."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines = [line.plain for line in head_lines(found)]
+    for view, key in (("services", "service"), ("workers", "id")):
+        rows = sorted_rows(found[view], key, downwards=False)
+        lines += ["", *(line.plain.rstrip() for line in table_lines(view, rows, width))]
+    click.echo("\n".join(lines))

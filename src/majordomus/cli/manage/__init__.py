@@ -5,5 +5,8 @@ passwd: `majordomus passwd`
 token: `majordomus token`
 acl: `majordomus acl`
 proto: `majordomus proto`
+diff: `majordomus diff`
+stubs: `majordomus stubs`
+profile: `majordomus profile`
 completion: `majordomus completion`
 """

@@ -8,6 +8,7 @@ import click
 
 from majordomus.cli.output import printable
 from majordomus.core.broker.state.access_rules import ACTIONS, full_name
+from majordomus.core.broker.state.identity import UNIX_USER
 
 
 @click.group(short_help="Check access rules, and show which one decides.")
@@ -42,12 +43,15 @@ def check(file: Path) -> None:
 def test(user: str, action: str, name: str, file: Path, groups: tuple[str, ...]) -> int:
     """Print whether USER may do ACTION with NAME, and which rule decides.
 
-    An empty USER is an unauthenticated client. NAME is the name as the user writes it; for
-    subscribe it is a pattern. The exit code is 1 when the action is denied.
+    An empty USER is an unauthenticated client; uid:1000 is the Unix user of an ipc connection.
+    NAME is the name as the user writes it; for subscribe it is a pattern. The exit code is 1 when
+    the action is denied.
     """
     from majordomus.security import acl
 
     rights = acl.load(file)
+    if user.startswith(UNIX_USER):
+        user, groups = "", (*groups, user)
     full = full_name(rights.prefix(groups), name.encode())
     verdict = rights.allows(user, groups, action, full)
     known = f" (known to the broker as {full.decode()})" if full != name.encode() else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from majordomus.cli.options import json_option
 from majordomus.cli.output import emit_json
 from majordomus.errors import ConfigurationError
 from majordomus.security.certificates import SUFFIXES
@@ -37,7 +38,7 @@ from majordomus.security.certificates import SUFFIXES
     metavar="GROUP",
     help="A group of the owner; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     name: str,
     style: str,

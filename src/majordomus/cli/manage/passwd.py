@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from majordomus.cli.output import stdin_or_refuse
 from majordomus.security import passwords
 
 
@@ -30,8 +30,9 @@ def command(file: Path, user: str, groups: tuple[str, ...], delete: bool) -> Non
     if delete:
         passwords.store(file, user, None)
         return
-    if sys.stdin.isatty():
+    stdin = stdin_or_refuse("the password is read from")
+    if stdin.isatty():
         password = click.prompt("password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        password = sys.stdin.readline().rstrip("\n")
+        password = stdin.readline().rstrip("\n")
     passwords.store(file, user, passwords.hashed(password, groups))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import sys
 import time
 from pathlib import Path
 
 import click
 
-from majordomus.cli.output import printable
+from majordomus.cli.options import Seconds
+from majordomus.cli.output import printable, stdin_or_refuse
 
 
 @click.group(short_help="Make keys for tokens; check and revoke tokens.")
@@ -51,7 +51,7 @@ def check(keys: tuple[Path, ...], curve: str) -> int:
     from majordomus.security import tokens
 
     checker = tokens.Checker(map(tokens.read_public, keys))
-    token = sys.stdin.read(tokens.MOST_BYTES + 2).strip()
+    token = stdin_or_refuse("the token is read from").read(tokens.MOST_BYTES + 2).strip()
     try:
         claims = checker.check(token, time.time(), curve)
     except tokens.TokenError as error:
@@ -77,7 +77,7 @@ def check(keys: tuple[Path, ...], curve: str) -> int:
 )
 @click.option(
     "--lifetime",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=43_200.0,
     show_default=True,
     metavar="SECONDS",

@@ -23,11 +23,11 @@ import click
 
 from majordomus import system
 from majordomus.cli import processes
+from majordomus.cli.options import Seconds, json_option
 from majordomus.cli.output import complain, emit_json, emit_table
 from majordomus.cli.remote import (
     broker_option,
     dialect_option,
-    json_option,
     key_flags,
     keys,
     timeout_option,
@@ -128,7 +128,7 @@ class BenchResults:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1, max=86_400),
+    type=Seconds(min=0.1, max=86_400),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

@@ -13,10 +13,12 @@ import click
 
 from majordomus import system
 from majordomus.cli.config import TYPES, BrokerConfig, broker_config
-from majordomus.cli.output import LOG_FORMATS, log_to_stderr
+from majordomus.cli.options import verbose_option
+from majordomus.cli.output import log_options, log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.run.app import App, Reloader
 from majordomus.cli.run.supervise import BrokerSupervisor
+from majordomus.durable.store import StoreError, StoreUnusableError
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 
@@ -36,6 +38,7 @@ FLAGS: Final = {
     "max_service_queue": "Limit of queued requests of one service.",
     "busy_timeout": "How long a busy 0.1 or 0.2 worker may be silent, in seconds.",
     "legacy_errors": "Reply to 0.1, 0.2 and Delphi clients on failure: silence or reply.",
+    "store": "Store durable requests in this file: sqlite:FILE.",
     "acl": "A TOML file of access rules; read again when it changes.",
     "delphi_unverified": "Accept Delphi messages without a hash: true or false.",
     "curve": "Encrypt connections. The broker's key pair is made at the first start and kept.",
@@ -61,6 +64,7 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+SQLITE_HEAD: Final = b"SQLite format 3\0"
 OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 
@@ -117,17 +121,17 @@ OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
     show_default=True,
     help="The service that checks logins.",
 )
+@click.option(
+    "--check",
+    "check_only",
+    is_flag=True,
+    help="Check settings, app, rights, store, keys and endpoints, and exit; "
+    "nothing is bound or made.",
+)
 @click.option("--supervise", is_flag=True, help="Restart the broker within 2 s if it dies.")
 @click.option("--supervised", type=(int, int, str), hidden=True)
-@click.option("-v", "--verbose", is_flag=True, help="Log connections and registrations.")
-@click.option(
-    "--log-format",
-    type=click.Choice(list(LOG_FORMATS)),
-    envvar="MAJORDOMUS_LOG_FORMAT",
-    default="text",
-    show_default=True,
-    help="Format of a log line, for people or for programs.",
-)
+@verbose_option("Log connections and registrations.")
+@log_options
 def command(
     bind: tuple[str, ...],
     file: Path | None,
@@ -137,10 +141,13 @@ def command(
     token_key: Path | None,
     token_keys: Path | None,
     auth_service: str,
+    check_only: bool,
     supervise: bool,
     supervised: tuple[int, int, str] | None,
     verbose: bool,
     log_format: str,
+    log_levels: tuple[str, ...],
+    log_otlp: str | None,
     **flags: str | None,
 ) -> None:
     """Run a broker until SIGTERM or SIGINT, then drain and exit.
@@ -148,7 +155,7 @@ def command(
     Prints one line "listening on URL" for each endpoint when it is ready. Flags override
     MAJORDOMUS_* variables, which override the file. SIGHUP reloads all of them, and the app.
     """
-    if supervise and supervised is None:
+    if supervise and supervised is None and not check_only:
         sys.exit(BrokerSupervisor(_arguments).run())
     exit_on_sigterm()
     if supervised is not None and supervised[2]:
@@ -164,9 +171,12 @@ def command(
 
     config = configure()
     system.raise_descriptor_limit()
-    log_to_stderr(verbose, log_format)
+    log_to_stderr(verbose, log_format, log_levels, otlp=log_otlp, service="majordomus-broker")
     middleware = token_auth(token_key, token_keys, auth_service)
     app_of = App(app or "", configure, middleware, Path.cwd() if reload else None)
+    if check_only:
+        click.echo("\n".join(checked(config, app_of)))
+        return
     serve(config, supervised, app_of)
 
 
@@ -199,6 +209,92 @@ def token_auth(key: Path | None, public: Path | None, auth_service: str) -> list
     return [TokenAuth(auth_service=auth_service, key=key, public_keys=public or ())]
 
 
+def check_audit(path: Path) -> None:
+    """Check that the audit log can be written, and make nothing. Raises: ConfigurationError."""
+    problem = ""
+    if path.is_dir():
+        problem = "it is a folder"
+    elif not path.parent.is_dir():
+        problem = "its folder does not exist"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "it cannot be written"
+    if problem:
+        raise ConfigurationError(f"audit = {str(path)!r}: {problem}")
+
+
+def checked(config: BrokerConfig, app: App) -> Iterator[str]:
+    """Check everything that a start would, but bind nothing and make no file; yield what was found.
+
+    Raises: ConfigurationError for the first thing that is wrong.
+    """
+    from majordomus.net.broker.limits.connection_limits import exempt_networks
+    from majordomus.net.zmq import select as wires
+    from majordomus.security import acl
+
+    wires.check()
+    broker = app.make(config)
+    broker.check()
+    settings = broker.settings
+    named = [name for name in config.given if name != "bind"]
+    yield f"settings: {', '.join(named) or 'all are defaults'}"
+    if app.target:
+        yield f"app: {app.target}"
+    if settings.acl:
+        acl.load(Path(settings.acl))
+        yield f"rights: {settings.acl}"
+    if settings.audit:
+        check_audit(Path(settings.audit).absolute())
+        yield f"audit: {settings.audit}"
+    if settings.store:
+        check_store(settings.store)
+        yield f"store: {settings.store}"
+    exempt_networks(settings.exempt_addresses)
+    policy = broker.security_policy
+    made = policy.check_files(make=False)
+    if policy.encrypted:
+        yield f"certificate: {policy.file or 'given'}" if made else "certificate: a start makes it"
+    for url in broker.to_bind:
+        yield f"endpoint: {url}"
+    yield "no problem was found"
+
+
+def check_store(named: str) -> None:
+    """Check the folder and file of a store without opening it: a broker may use it now.
+
+    Raises: ConfigurationError.
+    """
+    from majordomus.durable.files import check_disk
+    from majordomus.durable.opening import path_of
+
+    file = Path(path_of(named)).absolute()
+    problem = ""
+    try:
+        if not file.parent.is_dir():
+            problem = f"the folder {file.parent} does not exist"
+        elif not os.access(file.parent, os.W_OK | os.X_OK):
+            problem = f"{file.parent} cannot be written"
+        elif file.exists() and not file.is_file():
+            problem = f"{file} is not a file"
+        elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            problem = f"{file} cannot be read and written"
+        elif file.exists() and not _is_database(file):
+            problem = f"{file} is not a database of SQLite"
+        else:
+            check_disk(file.parent)
+    except OSError as error:
+        problem = f"{file}: {error.strerror}"
+    except StoreError as error:
+        problem = str(error)
+    if problem:
+        raise ConfigurationError(f"--store {named}: {problem}")
+
+
+def _is_database(file: Path) -> bool:
+    with file.open("rb") as opened:
+        head = opened.read(len(SQLITE_HEAD))
+    return head in (b"", SQLITE_HEAD)
+
+
 def serve(
     config: BrokerConfig,
     supervised: tuple[int, int, str] | None,
@@ -220,6 +316,8 @@ def serve(
     broker.security_policy.check_files()
     try:
         broker.open()
+    except StoreUnusableError:
+        raise
     except ConfigurationError as error:
         # URL and flags are correct, so this is not wrong usage (exit code 2) but a failure (1).
         raise click.ClickException(str(error)) from error

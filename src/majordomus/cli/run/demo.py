@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from majordomus.cli import processes
+from majordomus.cli.options import json_option
 from majordomus.cli.output import emit_json, emit_table
 from majordomus.errors import HandlerFailed, MajordomusError
 
@@ -238,7 +239,7 @@ def perform(script: tuple[tuple[str, Callable[[Stage], str]], ...] = SCRIPT) -> 
 
 
 @click.command(short_help="Show a broker and its workers, and kill one worker.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(as_json: bool) -> None:
     """Start a broker, three worker processes and a client, and kill one worker during a call.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from majordomus.cli.options import json_option, verbose_option
 from majordomus.cli.output import emit_json, emit_table, log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
-from majordomus.cli.remote import json_option, timeout_option
+from majordomus.cli.remote import timeout_option
 from majordomus.errors import ConfigurationError
 
 PATTERNS = ("xsub-xpub", "pull-push", "router-dealer")
@@ -52,7 +53,7 @@ COLUMNS = ("socket", "received", "received_bytes", "sent", "sent_bytes")
 @click.option("--terminate", metavar="CONTROL", help="End the proxy at CONTROL.")
 @timeout_option(5.0)
 @json_option
-@click.option("-v", "--verbose", is_flag=True, help="Log control commands.")
+@verbose_option("Log control commands.")
 def command(
     pattern: str | None,
     frontend: tuple[str, ...],

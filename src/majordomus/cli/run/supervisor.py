@@ -246,7 +246,10 @@ class Supervisor:
                 return code if code > 0 else FAILED
             replica.deaths = 1 if now - child.since >= STEADY else replica.deaths + 1
             self._plan_restart(replica, child.process.pid, code, now)
-        waiting = any(replica.child or replica.due is not None for replica in self._startable())
+        waiting = any(
+            replica.child or replica.successor or replica.due is not None
+            for replica in self._startable()
+        )
         return None if waiting or self.reload or self.leaving else DONE
 
     def _collect_successor(self, replica: Replica) -> None:
@@ -307,7 +310,9 @@ class Supervisor:
         if not self.outdated:
             return
         replica = self.outdated[0]
-        if replica.child is None:  # it died: its restart is a new process as well
+        if replica.child is None:  # it died: its successor, or its restart, is a new process
+            if replica.successor is not None:
+                replica.child, replica.successor, replica.due = replica.successor, None, None
             self.outdated.pop(0)
         elif replica.successor is None:
             if not self.leaving:

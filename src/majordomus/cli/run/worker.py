@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -13,15 +14,19 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from majordomus import system
-from majordomus.cli.output import log_to_stderr, printable
+from majordomus.cli.options import verbose_option
+from majordomus.cli.output import log_options, log_to_stderr, printable
 from majordomus.cli.processes import exit_on_sigterm
-from majordomus.cli.remote import key_flags, key_options, keys
+from majordomus.cli.remote import brokers_option, key_flags, key_options, keys
+from majordomus.cli.run.http_address import address_of, check_extra
 from majordomus.cli.target import import_here
 from majordomus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from majordomus.net.worker.async_worker import AsyncWorker
     from majordomus.net.worker.worker import Worker
+
+logger = logging.getLogger("majordomus.worker")
 
 NO_SUPERVISOR: Final = -1
 LOOK: Final = 0.02
@@ -30,14 +35,7 @@ LOOK: Final = 0.02
 
 @click.command(short_help="Run a worker's processes and keep them alive.")
 @click.argument("target", metavar="MODULE:NAME")
-@click.option(
-    "--broker",
-    "brokers",
-    multiple=True,
-    metavar="URL",
-    envvar="MAJORDOMUS_BROKER",
-    help="The broker; repeat it to register at several. [default: the worker's own]",
-)
+@brokers_option("The broker; repeat it to register at several. [default: the worker's own]")
 @key_options
 @click.option(
     "--processes",
@@ -65,7 +63,18 @@ LOOK: Final = 0.02
     is_flag=True,
     help="Replace the processes when a .py file below this folder changes.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log connections and registrations.")
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve metrics; each process takes the first free port from PORT on. [default: none]",
+)
+@click.option(
+    "--log-ids",
+    is_flag=True,
+    help="Log the ids of the request in lines that its handler logs.",
+)
+@verbose_option("Log connections and registrations.")
+@log_options
 @click.option("--child", "loaded_fd", type=int, hidden=True)
 def command(
     target: str,
@@ -74,7 +83,12 @@ def command(
     threads: int | None,
     handler_processes: int | None,
     reload: bool,
+    metrics: str | None,
+    log_ids: bool,
     verbose: bool,
+    log_format: str,
+    log_levels: tuple[str, ...],
+    log_otlp: str | None,
     loaded_fd: int | None,
 ) -> int:
     """Run the Worker or AsyncWorker NAME of MODULE until SIGTERM or SIGINT, then drain and exit.
@@ -85,14 +99,27 @@ def command(
     kills all processes.
     """
     if loaded_fd is not None:
-        _serve(target, brokers, threads, handler_processes, verbose, loaded_fd)
+        log_to_stderr(
+            *(verbose, log_format, log_levels),
+            ids=log_ids,
+            otlp=log_otlp,
+            service="majordomus-worker",
+        )
+        _serve(target, brokers, threads, handler_processes, metrics, processes, loaded_fd, log_ids)
         return 0
     from majordomus.cli.run.supervisor import Supervisor
 
     flags = [flag for url in brokers for flag in ("--broker", url)]
     flags += ["--threads", str(threads)] if threads else []
     flags += ["--handler-processes", str(handler_processes)] if handler_processes else []
+    if metrics is not None:
+        address_of("--metrics", metrics)
+        check_extra()
+        flags += ["--metrics", metrics, "--processes", str(processes)]
+    flags += ["--log-ids"] if log_ids else []
+    flags += ["--log-otlp", log_otlp] if log_otlp is not None else []
     flags += ["--verbose"] if verbose else []
+    flags += ["--log-format", log_format, *(f"--log-level={level}" for level in log_levels)]
     flags += key_flags()
 
     def arguments(loaded: int) -> list[str]:
@@ -106,8 +133,10 @@ def _serve(
     brokers: tuple[str, ...],
     threads: int | None,
     processes: int | None,
-    verbose: bool,
+    metrics: str | None,
+    replicas: int,
     loaded_fd: int,
+    log_ids: bool,
 ) -> None:
     """Run in a worker process: load, notify the supervisor, serve until a signal."""
     from majordomus.cli.run.supervisor import LOADED
@@ -117,13 +146,18 @@ def _serve(
     # The supervisor reloads; SIG_IGN would be inherited by what handlers start.
     for number in system.HANGUP:
         signal.signal(number, lambda *_: None)
-    log_to_stderr(verbose)
     worker = load(target)
     worker.configure(broker=brokers or None, threads=threads, processes=processes, **keys())
     if not worker.handlers:
         raise ConfigurationError(
             f"{target!r} has no service: decorate a function with @worker.service(name)"
         )
+    if log_ids:
+        from majordomus.middleware.log_ids import LogIds
+
+        worker.use(LogIds())
+    if metrics is not None:
+        _serve_metrics(worker, metrics, replicas)
     if loaded_fd != NO_SUPERVISOR:
         os.write(loaded_fd, f"{LOADED}\n".encode())
         threading.Thread(target=_tell_registered, args=(worker, loaded_fd), daemon=True).start()
@@ -131,6 +165,24 @@ def _serve(
         system.run(worker.run())
     else:
         worker.run()
+
+
+def _serve_metrics(worker: Worker | AsyncWorker, address: str, replicas: int) -> None:
+    """Serve the metrics of this process in a thread.
+
+    A port is free for each of `replicas` processes and for their successors at a reload. Without a
+    free one the worker serves without metrics, and logs that.
+    """
+    from majordomus.cli.run import worker_metrics
+
+    host, port = address_of("--metrics", address)
+    try:
+        listening = worker_metrics.listen(host, port, 2 * replicas)
+    except OSError as error:
+        logger.warning("no metrics are served at %s: %s", address, error)
+        return
+    worker_metrics.serve(worker_metrics.WorkerMetrics(worker), listening)
+    logger.info("metrics are served at %s:%d", host, listening.getsockname()[1])
 
 
 def _tell_registered(worker: Worker | AsyncWorker, fd: int) -> None:

@@ -20,7 +20,6 @@ from typing import Any, Final
 from majordomus.contrib.cloudlog.record import pack_data
 from majordomus.contrib.cloudlog.sender import OneWay, Options, Sender
 from majordomus.errors import ConfigurationError
-from majordomus.net import endpoints
 from majordomus.net.connection.credentials import Access
 from majordomus.net.zmq import sockets
 from majordomus.security.certificates import Certificate
@@ -46,7 +45,7 @@ class CloudLogHandler(logging.Handler):
         many.
     linger: seconds for which records are collected before a batch is sent.
     ttl: seconds that a batch waits at the broker for a collector.
-    server_key, certificate: as in `Client`, for an encrypted broker.
+    server_key, certificate, require_encryption: as in `Client`, for an encrypted broker.
 
     Without a formatter the text is the logger's name and the message. A record that is logged with
     ``extra={"data": …}`` carries data: bytes, or any value that JSON can represent.
@@ -54,7 +53,7 @@ class CloudLogHandler(logging.Handler):
 
     def __init__(
         self,
-        broker: str | Sequence[str] = endpoints.DEFAULT,
+        broker: str | Sequence[str] | None = None,
         *,
         application: str | None = None,
         level: int | str = logging.NOTSET,
@@ -64,11 +63,11 @@ class CloudLogHandler(logging.Handler):
         flush_timeout: float = FLUSH_TIMEOUT,
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
+        require_encryption: bool = False,
     ) -> None:
         """Raises: ConfigurationError. Nothing is connected before the first record."""
-        Access(
-            broker, server_key, certificate
-        )  # check the arguments now, not with the first record
+        # Check the arguments now, not with the first record.
+        Access(broker, server_key, certificate, None, require_encryption)
         if capacity < 1 or linger < 0 or ttl <= 0 or flush_timeout < 0:
             raise ConfigurationError(
                 "capacity must be 1 or more, ttl above 0, linger and flush_timeout 0 or more"
@@ -210,7 +209,9 @@ def program() -> str:
 
 
 def _connect(
-    broker: str | Sequence[str], server_key: str, certificate: Certificate | str | Path | None
+    broker: str | Sequence[str] | None,
+    server_key: str,
+    certificate: Certificate | str | Path | None,
 ) -> OneWay:
     from majordomus.net.client.client import Client
 

@@ -17,10 +17,15 @@ error_texts: texts of a 503 that name services.
 authorization: what a user may do, and what follows when the access rules change.
 internal_calls: requests that the broker makes itself.
 mmi: answers to the services `mmi.…`.
+snapshot: the answer to `mmi.metrics`.
+ended: the answer to `mmi.ended`.
+pages: lists of the management interface, page by page.
+contracts: asks workers for their contracts, and compares those of one name.
 explain: the answer to `mmi.explain`.
 settings: the settings of a broker, and which of them a running broker can change.
 invariants: what must be true between any two calls; tests alone use it.
 
+durable: what is stored, what waits for the store, and the policy of attempts.
 commands: what a message of each dialect means.
 hooks: what the embedding program decides about requests, replies and clients.
 state: entities and tables, without a rule.

@@ -1,22 +1,27 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 from majordomus.core.broker.completion cimport Completion
+from majordomus.core.broker.durable.installed cimport InstalledStore
 from majordomus.core.broker.hooks.installed cimport InstalledHooks
 from majordomus.core.broker.queueing cimport Queueing
+from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.services cimport Service
 from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.user_account cimport UserAccount
 
 
 @cython.locals(size=Py_ssize_t)
 cdef Py_ssize_t size_of(list body) except -1
 
 
-cdef int NOT_YET_FLAGS
+cdef int UNUSUAL_FLAGS
+cdef int MORE_OR_DURABLE
 cdef int _KEPT
 cdef int STREAM_WITHOUT_ANSWER
 cdef Py_ssize_t _FRAME
@@ -35,7 +40,17 @@ cdef class Admission:
     cdef public Completion completion
     cdef public object authorization
     cdef public InstalledHooks hooks
-    @cython.locals(size=Py_ssize_t, cost=Py_ssize_t, service=Service, target=RegisteredWorker, request=AcceptedRequest)
+    cdef public InstalledStore store
+    cdef public object commands
+    @cython.locals(
+        size=Py_ssize_t,
+        cost=Py_ssize_t,
+        account=Account,
+        user=UserAccount,
+        service=Service,
+        target=RegisteredWorker,
+        request=AcceptedRequest,
+    )
     cpdef object admit(
         self,
         Peer peer,

@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import mmi
+from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
+from majordomus.core.broker.durable import options
+from majordomus.core.broker.durable.commands import is_own
 from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.queueing import exceeded_bound, hopeless_now
 from majordomus.core.broker.state.access_rules import full_name
@@ -26,6 +29,8 @@ from majordomus.protocol import spec
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
     from majordomus.core.broker.completion import Completion
+    from majordomus.core.broker.durable.commands import DurableCommands
+    from majordomus.core.broker.durable.installed import InstalledStore
     from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.settings import BrokerSettings
@@ -34,11 +39,10 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.workers import RegisteredWorker
     from majordomus.protocol.spec import Dialect, Frame
 
-NOT_YET = {
-    spec.CRITICAL: "a flag that this broker does not know",
-    spec.DURABLE: "stored requests",
-}
-NOT_YET_FLAGS = spec.CRITICAL | spec.DURABLE
+UNUSUAL_FLAGS = spec.CRITICAL | spec.DURABLE
+MORE_OR_DURABLE = spec.MORE | spec.DURABLE
+UNKNOWN_FLAG: Final = "not implemented: a flag that this broker does not know"
+NO_STORE: Final = "not implemented: this broker has no store for durable requests"
 KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
 _KEPT = KEPT_FLAGS
 _FRAME, _REQUEST = FRAME, REQUEST
@@ -61,7 +65,7 @@ def size_of(body: list[Frame]) -> int:
     """The bytes of a body."""
     size = 0
     for frame in body:
-        size += len(frame)
+        size += arithmetic.length(frame)
     return size
 
 
@@ -75,7 +79,10 @@ class Admission:
         completion: Completion,
         authorization: Authorization,
         hooks: InstalledHooks,
+        store: InstalledStore,
     ) -> None:
+        self.store = store
+        self.commands: DurableCommands | None = None
         self.registry = registry
         self.queueing = queueing
         self.completion = completion
@@ -121,10 +128,10 @@ class Admission:
         """
         size = self._size(body)
         field = metadata
-        if self.registry.draining:
+        if self.registry.draining and not self._is_answered_here(name):
             raise RefusalError(spec.UNAVAILABLE, "the broker is draining")
-        if flags & NOT_YET_FLAGS:
-            raise RefusalError(spec.NOT_IMPLEMENTED, f"not implemented: {_unknown(flags)}")
+        if flags & UNUSUAL_FLAGS:
+            self._check_unusual(flags, address, metadata)
         if flags & STREAM_WITHOUT_ANSWER == STREAM_WITHOUT_ANSWER:
             raise RefusalError(spec.BAD_REQUEST, "a stream from the client cannot be one-way")
         if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
@@ -135,8 +142,13 @@ class Admission:
         cost = _REQUEST + size + _FRAME * len(body) + len(metadata)
         if envelope:
             cost += size_of_envelope(envelope)
-        if self.registry.account.exceeds(peer, cost) and not self._is_answered_here(name):
-            raise RefusalError(spec.TOO_MANY, self.registry.account.problem(peer, cost))
+        account, user = self.registry.account, peer.account
+        if (  # `account.exceeds`, without its call
+            account.held + cost > account.most
+            or peer.held + cost > account.most_peer
+            or user.held + cost > user.most
+        ) and not self._is_answered_here(name):
+            raise RefusalError(spec.TOO_MANY, account.problem(peer, cost))
         called = name
         if self.registry.rights is not None:
             name = self._allowed(peer, called, body)
@@ -175,15 +187,39 @@ class Admission:
         if metadata and HEDGE in metadata and not avoid_first_worker(request):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, NO_FIRST_ATTEMPT)
-        if flags & spec.MORE:
+        if flags & MORE_OR_DURABLE:
+            if flags & spec.DURABLE:
+                request.flags |= spec.DURABLE
+                self._admit_durable(request, field, now)
+                return
             stream_of(request)
         self.completion.accept(request)
         if self.hooks.holding is not None:
             self.hooks.holding.request(request, field, now)
         elif service.own:
-            self._answer_mmi(request, now)
+            self._answer_here(request, now)
         else:
             self.queueing.place(request, now)
+
+    def _check_unusual(self, flags: int, address: bytes, metadata: bytes) -> None:
+        """Check the flags CRITICAL and DURABLE. Raises: RefusalError."""
+        if flags & spec.CRITICAL:
+            raise RefusalError(spec.NOT_IMPLEMENTED, UNKNOWN_FLAG)
+        if self.store.durable is None:
+            raise RefusalError(spec.NOT_IMPLEMENTED, NO_STORE)
+        problem = options.read(flags, b"", bool(address))
+        if HEDGE in metadata:
+            problem = options.NO_HEDGE
+        if isinstance(problem, str):
+            raise RefusalError(spec.BAD_REQUEST, problem)
+
+    def _admit_durable(self, request: AcceptedRequest, field: bytes, now: float) -> None:
+        """Accept a request with the flag DURABLE. The hooks decide before it is stored."""
+        self.completion.accept(request)
+        if self.hooks.holding is not None:
+            self.hooks.holding.request(request, field, now)
+        else:
+            self.route(request, now)
 
     def proceed(self, request: AcceptedRequest, now: float, redirect: bytes | None = None) -> None:
         """Check and place a request that the hooks have let pass.
@@ -191,7 +227,7 @@ class Admission:
         The access rules are checked for the service that the client has named. `redirect` is the
         full name of the service that gets it instead.
         """
-        if self.registry.rights is not None:
+        if self.registry.rights is not None and not self._is_own(request.called):
             peer, caller = request.peer, self.authorization.with_prefix(request)
             refusal = self.authorization.refuses_call(caller, peer, request.called, request.body)
             if refusal is not None:
@@ -249,12 +285,25 @@ class Admission:
         ):
             self.completion.fail(request, spec.UNAVAILABLE, hopeless, now)
         elif service.own:
-            self._answer_mmi(request, now)
+            self._answer_here(request, now)
+        elif request.flags & spec.DURABLE and self.store.durable is not None:
+            self.store.durable.submit(request, now)
         else:
             self.queueing.place(request, now)
 
-    def _answer_mmi(self, request: AcceptedRequest, now: float) -> None:
-        name, prefix = request.service.name, request.caller.prefix
+    def _answer_here(self, request: AcceptedRequest, now: float) -> None:
+        """Answer a request to a service of the broker itself, or store one to a durable service."""
+        name, prefix, durable = request.service.name, request.caller.prefix, self.store.durable
+        if request.service.known and durable is not None:
+            durable.submit(request, now)
+            return
+        request.flags &= ~spec.DURABLE
+        if self.commands is not None and self.commands.answer(request, now):
+            return
+        if not name.startswith(spec.MMI_PREFIX):
+            self.completion.fail(request, spec.NOT_IMPLEMENTED, NO_STORE, now)
+            return
+        self.registry.counts.asked += 1
         frames = mmi.answer(self.registry, name, request.body, now, prefix)
         self.completion.answer(request, spec.OK, frames, 0, b"", now)
 
@@ -313,14 +362,25 @@ class Admission:
         problem = name_problem(name)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
-        if name.startswith(spec.MMI_PREFIX):
-            return Service(name, LeastOutstanding())
+        if name.startswith(spec.MMI_PREFIX) or self._is_own(name):
+            own = Service(name, LeastOutstanding())
+            own.own = True
+            return own
         service = self.registry.service(name)
         if service is None:
             raise RefusalError(
                 spec.TOO_MANY, f"{len(self.registry.services)} services are known already"
             )
+        if self.store.durable is not None and self.store.durable.is_declared(name):
+            service.own = True
         return service
+
+    def _is_own(self, name: bytes) -> bool:
+        """Whether the broker answers this name itself because it has a store. Without one it
+        answers that it has none, except for the names of RFC 9, which a worker may serve."""
+        if self.store.durable is None:
+            return name.startswith(spec.DURABLE_PREFIX)
+        return is_own(name)
 
     def _allowed(self, peer: Peer, called: bytes, body: list[Frame]) -> bytes:
         """The full name of the service that `peer` calls as `called`, if the access rules allow it.
@@ -330,6 +390,8 @@ class Admission:
         problem = name_problem(called)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
+        if self._is_own(called):
+            return called
         if self.hooks.holding is None:
             refusal = self.authorization.refuses_call(peer, peer, called, body)
             if refusal is not None:
@@ -381,10 +443,6 @@ def avoid_first_worker(request: AcceptedRequest) -> bool:
     if first.worker is not None:
         request.rejected = {first.worker}
     return True
-
-
-def _unknown(flags: int) -> str:
-    return ", ".join(text for flag, text in NOT_YET.items() if flags & flag)
 
 
 def name_problem(name: bytes) -> str:

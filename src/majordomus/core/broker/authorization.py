@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Refusal = tuple[int, str]
 """Status and text."""
-ABOUT_A_SERVICE = frozenset((b"mmi.service", b"mmi.workers"))
+ABOUT_A_SERVICE = frozenset((b"mmi.service", b"mmi.workers", b"mmi.contract"))
 """Queries that each caller of a service may send about that service."""
 
 

@@ -3,9 +3,11 @@ cimport cython
 cimport majordomus.core.broker.encoding as encoding
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.durable.installed cimport InstalledStore
 from majordomus.core.broker.hooks.installed cimport InstalledHooks
 from majordomus.core.broker.outgoing cimport Outgoing
 from majordomus.core.broker.queueing cimport Queueing
+from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Counts, Registry
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport Service
@@ -18,6 +20,7 @@ cdef object STREAMING
 cdef object FINAL
 cdef tuple ANSWER
 cdef list NO_FRAMES
+cdef int SILENT
 
 
 @cython.final
@@ -28,7 +31,8 @@ cdef class Completion:
     cdef public object streams
     cdef public Queueing queueing
     cdef public InstalledHooks hooks
-    @cython.locals(registry=Registry)
+    cdef public InstalledStore store
+    @cython.locals(registry=Registry, peer=Peer, cost=Py_ssize_t)
     cpdef object accept(self, AcceptedRequest request)
     cpdef object pass_part(
         self, AcceptedRequest request, list frames, int flags, bytes metadata, double now
@@ -62,7 +66,7 @@ cdef class Completion:
     cpdef object expire(self, AcceptedRequest request, double now)
     @cython.locals(worker=RegisteredWorker)
     cdef object _end(self, AcceptedRequest request, str event, double now, int status)
-    @cython.locals(registry=Registry, service=Service)
+    @cython.locals(registry=Registry, service=Service, peer=Peer, cost=Py_ssize_t)
     cdef object _close(self, AcceptedRequest request, int status)
     @cython.locals(message=list)
     cdef object _send_final(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import encoding
-from majordomus.core.broker.error_texts import serving_now
+from majordomus.core.broker.error_texts import no_worker_came
 from majordomus.core.broker.outgoing import LEGACY
 from majordomus.core.broker.queueing import Queueing
 from majordomus.core.broker.state.account import FRAME
@@ -25,6 +25,7 @@ from majordomus.core.broker.state.transitions import (
     QUEUED,
     REPLIED,
     STEPS,
+    STORED,
     STREAMING,
 )
 from majordomus.core.broker.streams import Streams
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.durable.installed import InstalledStore
     from majordomus.core.broker.hooks.installed import InstalledHooks
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.state.registry import Registry
@@ -49,11 +51,15 @@ NO_FRAMES: Final[list[Frame]] = []
 ANSWER = STEPS["answer"]
 FINAL = spec.FINAL
 """The command in the tag of an answer: compiled, one object for all of them."""
+SILENT = spec.ONE_WAY | spec.DURABLE
+"""Flags of requests whose end is sent to no client. The run of a durable request has no client:
+durable/lifecycle.py gets its end."""
 OF_A_LIMIT = (spec.TOO_LARGE, spec.TOO_MANY)
 PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
     REPLIED: "in a hook of the broker",
+    STORED: "stored, and goes on",
 }
 
 
@@ -70,7 +76,9 @@ class Completion:
         outgoing: Outgoing,
         dispatcher: Dispatcher,
         hooks: InstalledHooks,
+        store: InstalledStore,
     ) -> None:
+        self.store = store
         self.registry = registry
         self.outgoing = outgoing
         self.dispatcher = dispatcher
@@ -84,9 +92,14 @@ class Completion:
         registry.counts.accepted += 1
         registry.open += 1
         request.service.open += 1
-        request.peer.open[request.key] = request
+        peer, cost = request.peer, request.cost
+        peer.open[request.key] = request
+        if request.id > peer.highest_id:
+            peer.highest_id = request.id
         registry.requests.add(request)
-        registry.account.charge(request.peer, request.cost)
+        peer.held += cost  # `account.charge`, without its call; in `_close` as well
+        peer.account.held += cost
+        registry.account.held += cost
 
     # ── a worker answers ──────────────────────────────────────────────────────────────────────────
 
@@ -100,7 +113,10 @@ class Completion:
         request.move("part")
         self.streams.drop_body(request)
         self.registry.counts.parts += 1
-        if request.flags & spec.ONE_WAY:
+        if request.flags & SILENT:
+            durable = self.store.durable
+            if request.flags & spec.DURABLE and durable is not None:
+                durable.part(request, frames, flags, metadata, now)
             return
         holding = self.hooks.holding
         if holding is not None:
@@ -154,14 +170,16 @@ class Completion:
         if holding is not None and holding.reply(request, status, frames, flags, metadata, now):
             return
         worker_id = self._set_outcome(request, status)
-        if not request.flags & spec.ONE_WAY:
+        if not request.flags & SILENT:
             if request.dialect is MDP03:
                 message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
                 self.outgoing.send(request.peer, message, FINAL, request.key, now)
             else:
                 self._send_legacy(request, status, frames, now)
-        self._close(request, status)
+        elif request.flags & spec.DURABLE:
+            self._end_run(request, status, frames, flags, metadata, now)
         self.registry.history.ended(request, now)
+        self._close(request, status)
 
     def answer(
         self,
@@ -176,8 +194,8 @@ class Completion:
         The list `frames` is only read."""
         worker_id = self._set_outcome(request, status)
         self._send_final(request, status, frames, now, worker_id, flags, metadata)
-        self._close(request, status)
         self.registry.history.ended(request, now)
+        self._close(request, status)
 
     def _set_outcome(self, request: AcceptedRequest, status: int) -> bytes:
         """Move `request` to its outcome and count it. Returns the id of the worker that has
@@ -243,7 +261,7 @@ class Completion:
         service = request.service
         waited = f"{round(request.deadline - request.accepted, 3):g} s"
         name = request.called.decode()
-        if service.workers or service.last_worker >= request.accepted:
+        if request.state is STORED or service.workers or service.last_worker >= request.accepted:
             place = PLACES.get(request.state, "at a worker")
             return (
                 spec.DEADLINE_EXCEEDED,
@@ -251,8 +269,7 @@ class Completion:
             )
         return (
             spec.UNAVAILABLE,
-            f"no worker for service '{name}' came within {waited}; "
-            + serving_now(self.registry, request.caller),
+            no_worker_came(self.registry, service, request.called, request.caller, waited),
         )
 
     # ── what every end does ───────────────────────────────────────────────────────────────────────
@@ -274,8 +291,8 @@ class Completion:
                 self.outgoing.send(worker.peer, encoding.cancel(request), spec.CANCEL, id, now)
             if has_slot:
                 self.registry.account.keep_slot(worker, request)
-        self._close(request, status)
         self.registry.history.ended(request, now)
+        self._close(request, status)
         if worker is not None:
             self.queueing.ended_at(request, worker, now)
 
@@ -285,9 +302,12 @@ class Completion:
             self.hooks.holding.ended(request, status)
         registry, service = self.registry, request.service
         registry.open -= 1
-        registry.account.charge(request.peer, -request.cost)
+        peer, cost = request.peer, request.cost
+        peer.held -= cost
+        peer.account.held -= cost
+        registry.account.held -= cost
         service.open -= 1
-        request.peer.open.pop(request.key, None)
+        peer.open.pop(request.key, None)
         if request.bucket is not None:
             request.bucket.remove(request)
         request.body = NO_FRAMES
@@ -309,13 +329,31 @@ class Completion:
         flags: int = 0,
         metadata: bytes = b"",
     ) -> None:
-        if request.flags & spec.ONE_WAY:
+        if request.flags & SILENT and (
+            request.flags & spec.ONE_WAY
+            or self._end_run(request, status, frames, flags, metadata, now)
+        ):
             return
         if request.dialect is MDP03:
             message = encoding.final(request, status, frames, worker_id, flags, metadata)
             self.outgoing.send(request.peer, message, FINAL, request.key, now)
         else:
             self._send_legacy(request, status, frames, now)
+
+    def _end_run(
+        self,
+        request: AcceptedRequest,
+        status: int,
+        frames: list[Frame],
+        flags: int,
+        metadata: bytes,
+        now: float,
+    ) -> bool:
+        """Report the end of the run of a durable request; False when `request` is not one."""
+        durable = self.store.durable
+        return durable is not None and durable.run_ended(
+            request, status, frames, flags, metadata, now
+        )
 
     def _send_legacy(
         self, request: AcceptedRequest, status: int, frames: list[Frame], now: float

@@ -10,8 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from majordomus.core.broker.durable.records import (
+        Answer,
+        Opened,
+        StoredRequest,
+        StoreState,
+    )
     from majordomus.core.broker.hooks.actions import Action
     from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
@@ -74,6 +80,27 @@ class Machine(Protocol):
         Report the refusals of one batch in the order of their sends.
         """
 
+    # ── the store ─────────────────────────────────────────────────────────────────────────────────
+
+    def use_store(self, opened: Opened, now: float) -> None:
+        """Serve durable requests from now on. Before the first message, and once."""
+
+    def recover(self, rows: Iterable[StoredRequest], now: float) -> None:
+        """Continue with stored requests that have no outcome, in the order of their numbers. May be
+        called for each page of them, before the first message."""
+
+    def stored(self, number: int, answers: Sequence[tuple[int, Answer]], now: float) -> None:
+        """Report that every write up to `number` is stored, in the order in which `take_effects`
+        returned them. `answers`: number and answer of those that have one. A write that failed is
+        never reported: its outcome is unknown, and the program ends the broker."""
+
+    def store_state(self, state: StoreState) -> None:
+        """Report the state of the store. It refuses new durable requests when the store does."""
+
+    @property
+    def unstored(self) -> int:
+        """The number of writes that are not stored yet."""
+
     # ── connections ───────────────────────────────────────────────────────────────────────────────
 
     def connection_ended(self, peer_id: bytes, now: float) -> None:
@@ -90,6 +117,9 @@ class Machine(Protocol):
 
         Returns False when the routing id was another user's a moment ago: drop its messages.
         """
+
+    def unix_peer(self, peer_id: bytes, uid: int, pid: int) -> None:
+        """Log the Unix user and process of an ipc connection."""
 
     def revoke(self, peer_id: bytes, now: float) -> None:
         """Forget a peer that may no longer be connected. The caller ends its connection."""
@@ -193,9 +223,11 @@ class Machine(Protocol):
         now: float,
         restarts: int = 0,
         buffers: Callable[[], dict[str, int]] = dict,
+        process: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """Set what MMI reports: the package's version, the wire, the start, how often a supervisor
-        has restarted this broker, and what returns the bytes in the buffers of connections."""
+        has restarted this broker, what returns the bytes in the buffers of connections, and what
+        returns the process's use of the computer."""
 
     def drain(self, now: float) -> None:
         """Refuse new requests (503) and send DRAIN to peers whose dialect has it."""

@@ -25,7 +25,7 @@ cdef class Dispatcher:
     cpdef AcceptedRequest release(self, RegisteredWorker worker, unsigned long long dispatch_id)
     cpdef AcceptedRequest held_as(self, RegisteredWorker worker, unsigned long long dispatch_id)
     cpdef object add_worker(self, RegisteredWorker worker, Service service)
-    @cython.locals(order=list, service=Service)
+    @cython.locals(free=bint, service=Service)
     cpdef object weigh(self, RegisteredWorker worker)
     cdef object _remember_handle(self, RegisteredWorker worker, AcceptedRequest request)
     cdef object _forget_handle(

@@ -91,13 +91,12 @@ class Dispatcher:
     def weigh(self, worker: RegisteredWorker) -> None:
         """Update the strategies of `worker`'s services after its capacity, state, load or number
         of slots in use has changed."""
-        order = worker.order
-        if len(order) == 1:  # nearly every worker: no iteration on the path of every call
-            service = order[0]
-            service.weigh(worker)
-            return
-        for service in order:
-            service.weigh(worker)
+        free = worker.has_free_slot()
+        for service in worker.order:
+            if free:
+                service.strategy.put(worker)
+            else:
+                service.strategy.drop(worker)
 
     def _remember_handle(self, worker: RegisteredWorker, request: AcceptedRequest) -> None:
         handle = encoding.handle_of(worker, request, request.dispatch_id)

@@ -53,6 +53,12 @@ def heartbeat(dialect: Dialect) -> list[Frame]:
     return LEGACY[dialect].b2w_heartbeat()
 
 
+def contract(service: bytes, hash: str) -> list[Frame]:
+    """CONTRACT: the question for the contract with this hash."""
+    field = metadata.pack({"contract": hash})
+    return [mdp03.pack(spec.CONTRACT, spec.METADATA, service=service, metadata=field)]
+
+
 def disconnect(dialect: Dialect, status: int = 0, text: str = "", service: str = "") -> list[Frame]:
     """DISCONNECT to a worker or, in MDP/0.3, to a client.
 

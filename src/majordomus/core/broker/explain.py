@@ -1,7 +1,8 @@
 """`mmi.explain`: the history of one request, or the list of recent notable requests.
 
-A request is found by its name, ``<routing id in hex>-<id>``, or by the `trace` in its metadata.
-The list has the names. Times are in seconds. Notable are requests that were slow, retried or not
+A request is found by its name, ``<routing id in hex>-<id>``, by the `trace` in its metadata or its
+trace id, or by the number of its last dispatch, ``d<number>``, which its worker has. The list has
+the names. Times are in seconds. Notable are requests that were slow, retried or not
 answered.
 """
 
@@ -77,9 +78,26 @@ def _is_served_in(request: AcceptedRequest, prefix: bytes) -> bool:
 def _find(registry: Registry, argument: bytes, prefix: bytes) -> AcceptedRequest | None:
     name = argument[:LONGEST_NAME].decode("utf-8", "replace")
     request = registry.history.traces.get(name)
+    if request is None and name[:1] == "d" and name[1:].isascii() and name[1:].isdigit():
+        request = _dispatched_as(registry, int(name[1:]))
     if request is not None and _is_served_in(request, prefix):
         return request
     return _named(registry, name, prefix)
+
+
+def _dispatched_as(registry: Registry, number: int) -> AcceptedRequest | None:
+    """The request whose last dispatch has this number."""
+    dispatch_id, history = spec.BROKER_ID_BIT | number, registry.history
+    if not number or number >= spec.BROKER_ID_BIT:
+        return None
+    held = registry.dispatch_table.numbered(dispatch_id)
+    if held is not None:
+        return held
+    for requests in (reversed(history.recent), reversed(history.notable)):
+        for request in requests:
+            if request.dispatch_id == dispatch_id:
+                return request
+    return None
 
 
 def _named(registry: Registry, name: str, prefix: bytes) -> AcceptedRequest | None:
@@ -107,7 +125,7 @@ def _named(registry: Registry, name: str, prefix: bytes) -> AcceptedRequest | No
 def _row(request: AcceptedRequest, now: float) -> dict[str, Any]:
     """The row of one request in the list."""
     end = now if request.state in OPEN else request.ended
-    status, why = _outcome(request)
+    status, why = outcome_of(request)
     return {
         "id": name_of(request),
         "service": request.service.name.decode(),
@@ -135,7 +153,7 @@ def _story(registry: Registry, request: AcceptedRequest, now: float) -> dict[str
     }
 
 
-def _outcome(request: AcceptedRequest) -> tuple[int, str]:
+def outcome_of(request: AcceptedRequest) -> tuple[int, str]:
     """The status and text that the client got; 0 while the request is open."""
     if request.state is ANSWERED:
         return spec.OK, ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from majordomus.core.broker.state.account import (
     ANSWERED,
+    DURABLE_ROW,
     FRAME,
     MESSAGE,
     NOTE,
@@ -27,18 +28,24 @@ from majordomus.core.broker.state.account import (
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.transitions import (
     AT_WORKER,
+    ENDED,
+    ENDING,
     FORGOTTEN,
     HELD,
     LOST,
     OPEN,
     QUEUED,
+    REFUSED,
     REPLIED,
+    RUNNING,
     SERVING,
+    STORING,
     SUSPECT,
 )
+from majordomus.core.broker.state.transitions import WAITING as WAITING_STATE
 from majordomus.errors import MajordomusError
 from majordomus.protocol import spec
-from majordomus.protocol.spec import MMI_PREFIX, Dialect, Frame
+from majordomus.protocol.spec import Dialect, Frame
 
 if TYPE_CHECKING:
     from majordomus.core.broker.machine import BrokerMachine
@@ -84,6 +91,8 @@ def contradictions(machine: BrokerMachine) -> Iterator[str]:
     requests = _open_requests(machine)
     yield from _outcomes(registry, requests)
     yield from _totals(registry, requests)
+    yield from _account(machine, requests)
+    yield from _durable(machine)
     for request in requests:
         yield from _request(registry, request)
     yield from _hooks(machine, requests)
@@ -143,6 +152,9 @@ def _open_requests(machine: BrokerMachine) -> list[AcceptedRequest]:
     seen: dict[AcceptedRequest, None] = dict.fromkeys(machine.calls.peer.open.values())
     if machine.hooks is not None:
         seen.update(dict.fromkeys(machine.hooks.pending.waiting))
+    if machine.store.durable is not None:
+        for owner in machine.store.durable.owners.values():
+            seen.update(dict.fromkeys(owner.peer.open.values()))
     for peer in registry.peers.values():
         seen.update(dict.fromkeys(peer.open.values()))
     for worker in registry.workers.values():
@@ -176,7 +188,6 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
     dispatches = registry.dispatch_table.count
     if dispatches != holding:
         yield f"{dispatches} dispatches are registered, but {holding} slots in use"
-    yield from _account(registry, requests)
     held = sum(peer.outbox.size for peer in registry.peers.values() if peer.outbox is not None)
     if registry.outbox_bytes != held:
         yield f"outbox_bytes = {registry.outbox_bytes}, not {held}"
@@ -199,18 +210,66 @@ def _totals(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str
             yield f"service {guess.name!r}: may be predicted, but is not registered"
 
 
-def _account(registry: Registry, requests: list[AcceptedRequest]) -> Iterator[str]:
+def _durable(machine: BrokerMachine) -> Iterator[str]:
+    """Each durable request is in one place, and its run is a request of its owner."""
+    durable = machine.store.durable
+    if durable is None:
+        return
+    placed: Counter[bytes] = Counter()
+    owned: Counter[str] = Counter()
+    for number, job in durable.jobs.items():
+        name = f"durable {number}"
+        owned[job.row.owner] += 1
+        if job.row.number != number:
+            yield f"{name}: is kept as {job.row.number}"
+        if job.state in (ENDED, REFUSED):
+            yield f"{name}: is kept, but has ended"
+        if job.state is RUNNING and job.run is None:
+            yield f"{name}: runs without a run"
+        if job.state in (STORING, WAITING_STATE) and job.run is not None:
+            yield f"{name}: has a run, but does not run"
+        if job.state is ENDING and job.outcome is None:
+            yield f"{name}: ends without an outcome"
+        if job.run is not None:
+            placed[job.row.service] += 1
+            if job.peer.open.get(number) is not job.run or job.run.state not in OPEN:
+                yield f"{name}: its run is not open: {story(job.run)}"
+        own = durable.backlog.services.get(job.row.service)
+        waits = own is not None and any(job in turn for turn in own.turns.values())
+        if job.state is WAITING_STATE and (job.timer is not None) + waits != 1:
+            drains = machine.registry.draining
+            if not drains:
+                yield f"{name}: waits in no place, or in two"
+    for service, own in durable.backlog.services.items():
+        if own.placed.total() != placed[service]:
+            found = f"{own.placed.total()} durable requests placed, not {placed[service]}"
+            yield f"service {service!r}: {found}"
+    jobs = {user: owner.jobs for user, owner in durable.owners.items()}
+    if jobs != dict(owned):
+        yield f"durable requests of owners: {jobs}, not {dict(owned)}"
+
+
+def _account(machine: BrokerMachine, requests: list[AcceptedRequest]) -> Iterator[str]:
     """Everything that is held, counted anew: of each peer, of each user, in all."""
+    registry = machine.registry
     account, peers = registry.account, registry.peers.values()
     held: Counter[Peer] = Counter(dict.fromkeys(peers, PEER))
     for request in requests:
         held[request.peer] += _cost(request)
         if request.cost != _cost(request):
             yield f"cost = {request.cost}, not {_cost(request)}: {story(request)}"
+    durable = machine.store.durable
+    for job in durable.jobs.values() if durable is not None else ():
+        held[job.peer] += DURABLE_ROW + _bytes(job.row.body) + len(job.row.metadata)
     registrations = 0
     for worker in registry.workers.values():
         names = sum(REGISTRATION + len(name) for name in worker.services)
         fields = sum(map(len, worker.metadata.values()))
+        fields += sum(
+            len(one.data) + FRAME
+            for one in registry.contracts.by_hash.values()
+            if one.owner is worker
+        )
         registrations += (own := WORKER + names + fields + ANSWERED * len(worker.answered or ()))
         ended = [request for request in worker.held.values() if request.state not in OPEN]
         slots = (REQUEST + len(r.metadata) + _bytes(list(r.envelope)) for r in ended)
@@ -297,7 +356,8 @@ def _request(registry: Registry, request: AcceptedRequest) -> Iterator[str]:
     if request.peer.open.get(request.key) is not request:
         yield f"is not among its client's open requests: {story(request)}"
     name = request.service.name
-    if not name.startswith(MMI_PREFIX) and registry.services.get(name) is not request.service:
+    made_here = request.service.own and not request.service.known
+    if not made_here and registry.services.get(name) is not request.service:
         yield f"its service is not registered: {story(request)}"
     if request.bucket is None or request not in request.bucket:
         yield f"rule 5: it has no deadline: {story(request)}"

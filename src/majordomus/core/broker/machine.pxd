@@ -7,6 +7,7 @@ from majordomus.protocol.mdp03 cimport Fields
 from majordomus.core.broker.admission cimport Admission
 from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.dispatch cimport Dispatcher
+from majordomus.core.broker.durable.installed cimport InstalledStore
 from majordomus.core.broker.hooks.installed cimport InstalledHooks
 from majordomus.core.broker.queueing cimport Queueing
 from majordomus.core.broker.accel.prefetch cimport Prefetcher
@@ -19,6 +20,8 @@ from majordomus.core.broker.presence cimport Presence
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 
+cdef double LATE
+
 
 cdef class BrokerMachine:
     cdef public object settings
@@ -26,6 +29,7 @@ cdef class BrokerMachine:
     cdef public Registry registry
     cdef public Outgoing outgoing
     cdef public InstalledHooks installed
+    cdef public InstalledStore store
     cdef public Dispatcher dispatcher
     cdef public Completion completion
     cdef public Queueing queueing
@@ -46,7 +50,7 @@ cdef class BrokerMachine:
     cdef public LegacyCommands _legacy
     @cython.locals(peer_id=bytes, frames=list)
     cpdef list receive_all(self, list batch, double now)
-    @cython.locals(request=AcceptedRequest)
+    @cython.locals(request=AcceptedRequest, late=double)
     cpdef object tick(self, double now)
     @cython.locals(registry=Registry)
     cpdef double next_deadline(self) except? -1

@@ -8,6 +8,7 @@ handlers of its dialect call the rules, which are in the modules beside this one
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from majordomus.core.broker.commands.mdp03 import Mdp03Commands
 from majordomus.core.broker.completion import Completion
 from majordomus.core.broker.contract import WorkerInfo
 from majordomus.core.broker.dispatch import Dispatcher
+from majordomus.core.broker.durable.commands import DurableCommands, report
+from majordomus.core.broker.durable.installed import InstalledStore
+from majordomus.core.broker.durable.lifecycle import DurableRequests
 from majordomus.core.broker.hooks.holding import Holding
 from majordomus.core.broker.hooks.installed import InstalledHooks
 from majordomus.core.broker.hooks.interface import NoHooks
@@ -42,6 +46,7 @@ from majordomus.core.broker.state.identity import UNPROVED, Identity
 from majordomus.core.broker.state.peers import conversation, is_dispatch
 from majordomus.core.broker.state.registry import Registry
 from majordomus.core.broker.state.requests import AcceptedRequest
+from majordomus.core.broker.state.times import TICKS
 from majordomus.core.broker.state.transitions import FORGOTTEN, OPEN, PRESENT
 from majordomus.errors import LocalProtocolError, RemoteProtocolError, class_name
 from majordomus.protocol import delphi, mdp03, metadata, octets, spec
@@ -50,9 +55,15 @@ from majordomus.protocol.recognise import UnsupportedVersion, recognise
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from majordomus.core.broker.balancing.registry import Factory
+    from majordomus.core.broker.durable.records import (
+        Answer,
+        Opened,
+        StoredRequest,
+        StoreState,
+    )
     from majordomus.core.broker.hooks.actions import Action
     from majordomus.core.broker.hooks.interface import Hooks
     from majordomus.core.broker.internal_calls import Done
@@ -66,6 +77,8 @@ if TYPE_CHECKING:
 MDP03 = Dialect.MDP03
 DELPHI = Dialect.DELPHI
 VERSION_ANSWERS_PER_SECOND = 10
+LATE = 0.001
+"""Seconds: a tick that comes later than this is counted as late. No `pause` is shorter."""
 WORKER_READS_TOO_SLOWLY = "the worker reads more slowly than the client sends"
 
 
@@ -82,6 +95,7 @@ class BrokerMachine:
     registry: the tables that all parts share.
     outgoing: sends and outboxes.
     installed: the hooks in force, if there are any.
+    store: the durable requests, if there is a store.
     dispatcher: takes slots of workers and gives them back.
     completion: accepts requests and ends them.
     queueing: queues requests and feeds workers.
@@ -110,8 +124,11 @@ class BrokerMachine:
         self.registry = Registry(settings, ids, name, balancing, self.prefetcher)
         self.outgoing = Outgoing(self.registry)
         self.installed = InstalledHooks()
+        self.store = InstalledStore()
         self.dispatcher = Dispatcher(self.registry, self.outgoing)
-        self.completion = Completion(self.registry, self.outgoing, self.dispatcher, self.installed)
+        self.completion = Completion(
+            self.registry, self.outgoing, self.dispatcher, self.installed, self.store
+        )
         self.queueing = self.completion.queueing
         self.retries = Retries(self.registry, self.queueing, self.completion)
         self.events = PubSub(self.registry, self.outgoing)
@@ -128,7 +145,12 @@ class BrokerMachine:
             self.registry, self.presence, self.completion, self.events
         )
         self.admission = Admission(
-            self.registry, self.queueing, self.completion, self.authorization, self.installed
+            self.registry,
+            self.queueing,
+            self.completion,
+            self.authorization,
+            self.installed,
+            self.store,
         )
         self.calls = InternalCalls(self.registry, self.completion, self.admission, self.outgoing)
         self._next_tick = inf
@@ -139,7 +161,12 @@ class BrokerMachine:
         if settings.delphi_unverified:
             self._codecs[DELPHI] = delphi.UNVERIFIED
         self.registration = Registration(
-            self.registry, self.presence, self.dispatcher, self.queueing, self.authorization
+            self.registry,
+            self.presence,
+            self.dispatcher,
+            self.queueing,
+            self.authorization,
+            self.store,
         )
         dependencies = Dependencies(
             self.registry,
@@ -165,10 +192,12 @@ class BrokerMachine:
         now: float,
         restarts: int = 0,
         buffers: Callable[[], dict[str, int]] = dict,
+        process: Callable[[], dict[str, float]] = dict,
     ) -> None:
         """Set what MMI reports: the package's version, the wire, the start, how often a supervisor
-        has restarted this broker, and the bytes in the buffers of its connections."""
-        self.registry.buffers = buffers
+        has restarted this broker, the bytes in the buffers of its connections, and what its process
+        uses."""
+        self.registry.buffers, self.registry.process = buffers, process
         self.registry.version, self.registry.wire, self.registry.started = version, wire, now
         self.registry.restarts = restarts
 
@@ -210,9 +239,9 @@ class BrokerMachine:
 
     def tick(self, now: float) -> None:
         """Do what is due. The program calls it at `next_deadline`, and after each batch."""
-        if now - self._next_tick > self.settings.pause:
-            self.presence.paused(now)
-            self._next_tick = inf
+        late = now - self._next_tick
+        if late > LATE:
+            self._note_late(late, now)
         if self.outgoing.overflow:
             self._handle_overflow(now)
         for request in self.registry.requests.due(now):
@@ -227,6 +256,17 @@ class BrokerMachine:
             self.authorization.tick(now)
         for peer in self.registry.retries.due(now):
             self.outgoing.flush(peer, now)
+        durable = self.store.durable
+        if durable is not None:
+            durable.tick(now)
+
+    def _note_late(self, late: float, now: float) -> None:
+        """Count how late this tick is; after a long pause no peer is lost at once."""
+        self.registry.late_seconds += late
+        self.registry.late[int(late * TICKS).bit_length()] += 1
+        if late > self.settings.pause:
+            self.presence.paused(now)
+        self._next_tick = inf
 
     def next_deadline(self) -> float:
         """Return when `tick` is next needed, in monotonic seconds; infinity when nothing is due.
@@ -244,6 +284,9 @@ class BrokerMachine:
         if holding is not None:
             hooks, identities = holding.next_deadline(), self.authorization.next_deadline()
             self._next_tick = min(self._next_tick, hooks, identities)
+        durable = self.store.durable
+        if durable is not None:
+            self._next_tick = min(self._next_tick, durable.next_deadline())
         if self.outgoing.sends or self.outgoing.overflow or self.presence.awaits_empty_socket:
             return 0.0
         return self._next_tick
@@ -257,7 +300,34 @@ class BrokerMachine:
         sends = self.outgoing.take()
         if self.calls.pending:
             sends = self.calls.collect(sends)
-        return self._writes, sends, facts
+        durable = self.store.durable
+        return self._writes if durable is None else durable.writes.take(), sends, facts
+
+    # ── the store ─────────────────────────────────────────────────────────────────────────────────
+
+    def use_store(self, opened: Opened, now: float) -> None:
+        """Serve durable requests from now on. Before the first message, and once."""
+        self.store.durable = durable = DurableRequests(
+            self.registry, self.outgoing, self.completion, self.queueing, opened, now
+        )
+        self.admission.commands = DurableCommands(durable, self.authorization)
+        self.registry.report_store = partial(report, durable)
+
+    def recover(self, rows: Iterable[StoredRequest], now: float) -> None:
+        """Continue with stored requests that have no outcome, in the order of their numbers. May be
+        called for each page of them, before the first message."""
+        if self.store.durable is not None:
+            self.store.durable.recover(rows, now)
+
+    def stored(self, number: int, answers: Sequence[tuple[int, Answer]], now: float) -> None:
+        """Act on the report that every write up to `number` is stored."""
+        if self.store.durable is not None:
+            self.store.durable.writes.stored(number, answers, now)
+
+    def store_state(self, state: StoreState) -> None:
+        """Take the state of the store for reports; it decides whether new requests are accepted."""
+        if self.store.durable is not None:
+            self.store.durable.set_state(state)
 
     def refused(self, send: Send, gone: bool, now: float) -> None:
         """Act on a send that the socket has refused (rule 9): its peer is `gone` (EHOSTUNREACH), or
@@ -320,6 +390,10 @@ class BrokerMachine:
             self.authorization.recheck(self.registry.peers[peer_id], now)
         return known
 
+    def unix_peer(self, peer_id: bytes, uid: int, pid: int) -> None:
+        """Log the Unix user and process of an ipc connection."""
+        self.registry.emit("unix-peer", peer=peer_id, uid=uid, pid=pid)
+
     def revoke(self, peer_id: bytes, now: float) -> None:
         """Forget a peer that may no longer be connected, and cancel its requests. The program ends
         its connection."""
@@ -341,6 +415,7 @@ class BrokerMachine:
     def set_rights(self, rights: AccessRules | None, now: float) -> None:
         """Apply access rules. Workers that may no longer serve are disconnected."""
         self.authorization.set_rights(rights, now)
+        self.registry.emit("rights-changed", rules=0 if rights is None else rights.count)
 
     # ── the broker's own program ──────────────────────────────────────────────────────────────────
 
@@ -365,6 +440,12 @@ class BrokerMachine:
         Returns the names of changed settings that cannot change while a broker runs.
         """
         settings, left = merged(self.settings, settings)
+        changed = [
+            name
+            for name in settings.__struct_fields__
+            if getattr(settings, name) != getattr(self.settings, name)
+        ]
+        self.registry.emit("reload", changed=changed)
         self.settings = self.registry.settings = settings
         self._mdp03.settings = self._legacy.settings = settings
         self.completion.streams.settings = settings
@@ -401,9 +482,12 @@ class BrokerMachine:
         """Refuse new requests (503), and send DRAIN to peers whose dialect has it. Open requests
         are completed."""
         self.registry.draining = True
+        self.registry.emit("drain", open=self.registry.open)
         for peer in self.registry.peers.values():
             if self._gets_drain(peer):
                 self.outgoing.send(peer, [encoding.DRAIN_03], spec.CAPACITY, None, now)
+        if self.store.durable is not None:
+            self.store.durable.drain(now)
 
     @property
     def drained(self) -> bool:
@@ -414,6 +498,11 @@ class BrokerMachine:
     def unfinished(self) -> tuple[int, int]:
         """The open requests, and the answers that wait in outboxes."""
         return self.registry.open, self.outgoing.answers_held()
+
+    @property
+    def unstored(self) -> int:
+        """The writes that are not stored yet."""
+        return 0 if self.store.durable is None else self.store.durable.writes.unstored
 
     def close(self, now: float) -> None:
         """Send DISCONNECT to every worker and every client with presence. Nothing may follow but
@@ -710,6 +799,7 @@ class BrokerMachine:
         """Reduce a peer to the identity that its connection proved."""
         peer = self.registry.peers.get(peer_id)
         if peer is not None:
+            self.registry.emit("token-revoked", peer=peer_id, user=peer.user)
             self.authorization.restore_identity(peer, now)
 
     def set_default_rights(self, rights: AccessRules, now: float) -> None:

@@ -3,21 +3,24 @@
 An answer is a FINAL with status 200. Body frame 0 is the status of the answer, as digits; frame 1
 has the data as JSON (RFC 8, docs/spec/mdp-0.3.md).
 
-A list comes in pages of some PAGE bytes, so that no question costs by all that a broker knows. An
-answer with a frame 2 has more pages: the same question with that frame behind its argument gets the
-next one. Its content is known here alone.
+Lists come in pages (pages.py). `mmi.metrics` is in snapshot.py, `mmi.explain` in explain.py,
+`mmi.ended` in ended.py.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from majordomus.core.broker.durable.commands import is_own
+from majordomus.core.broker.ended import ended
 from majordomus.core.broker.explain import explain
+from majordomus.core.broker.pages import MOST_LOOKED_AT, page
+from majordomus.core.broker.snapshot import snapshot
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.registry import RULES
 
@@ -28,10 +31,6 @@ if TYPE_CHECKING:
     from majordomus.protocol.spec import Frame
 
 Answer = list[bytes]
-PAGE: Final = 64 * 1024
-"""Bytes of JSON after which a page of a list ends. One row may be larger."""
-MOST_LOOKED_AT: Final = 2000
-"""Workers that one question looks at, also when few of them belong to its tenant."""
 
 
 def answer(
@@ -43,6 +42,10 @@ def answer(
     names without the prefix.
     """
     argument = bytes(body[0]) if body else b""
+    if name == b"mmi.metrics":
+        return snapshot(registry, argument, bytes(body[1]) if len(body) > 1 else b"", now, prefix)
+    if name == b"mmi.ended":
+        return ended(registry, bytes(body[1]) if len(body) > 1 else b"", now, prefix)
     if name == b"mmi.services" or name == b"mmi.workers":
         cursor = bytes(body[1]) if len(body) > 1 else b""
         list_page = _services if name == b"mmi.services" else _workers
@@ -60,23 +63,14 @@ def _data(value: Any) -> Answer:
 
 
 def _service(registry: Registry, argument: bytes, now: float) -> Answer:
-    """RFC 8: "200" if a live worker serves the named service, else "404"."""
+    """RFC 8: "200" if a live worker serves the named service, else "404". A broker with a store
+    serves those of RFC 9 itself."""
     if not argument:
         return [b"400"]
     service = registry.services.get(argument)
-    return [b"200" if service is not None and service.workers else b"404"]
-
-
-def _page(rows: Iterable[tuple[bytes, Any]]) -> Answer:
-    """One page of `rows`, each behind its cursor. A row that is None ends the page."""
-    page: list[bytes] = []
-    size = 0
-    for cursor, row in rows:
-        if size >= PAGE or row is None:
-            return [b"200", b"[" + b",".join(page) + b"]", cursor]
-        page.append(msgspec.json.encode(row))
-        size += len(page[-1])
-    return [b"200", b"[" + b",".join(page) + b"]"]
+    if service is not None and service.workers:
+        return [b"200"]
+    return [b"200" if registry.report_store is not None and is_own(argument) else b"404"]
 
 
 def _services(
@@ -90,12 +84,12 @@ def _services(
         for name in islice(names, at, None):
             if not name.startswith(prefix):
                 return
-            yield name.removeprefix(prefix), _row(registry.services[name], prefix)
+            yield name.removeprefix(prefix), _row(registry, registry.services[name], prefix)
 
-    return _page(found())
+    return page(found())
 
 
-def _row(service: Service, prefix: bytes) -> dict[str, Any]:
+def _row(registry: Registry, service: Service, prefix: bytes) -> dict[str, Any]:
     return {
         "service": _without_prefix(prefix, service.name.decode()),
         "workers": len(service.workers),
@@ -104,7 +98,17 @@ def _row(service: Service, prefix: bytes) -> dict[str, Any]:
         "open": service.open,
         "answered": service.served,
         "took": took(service),
+        **_contracts_of(registry, service.name),
     }
+
+
+def _contracts_of(registry: Registry, name: bytes) -> dict[str, Any]:
+    """How many contracts its workers state, if any; and why they are incompatible, if they are."""
+    table = registry.contracts
+    hashes, conflict = table.services.get(name), table.conflict(name)
+    return ({"contracts": len(hashes)} if hashes else {}) | (
+        {"conflict": conflict} if conflict else {}
+    )
 
 
 def took(service: Service) -> list[int]:
@@ -139,7 +143,7 @@ def _workers(
             if not prefix or row["services"]:
                 yield b"%d" % number, row
 
-    return _page(found())
+    return page(found())
 
 
 def _worker(worker: RegisteredWorker, now: float, prefix: bytes) -> dict[str, Any]:
@@ -183,28 +187,32 @@ def _broker(registry: Registry, argument: bytes, now: float) -> Answer:
 
 def _stats(registry: Registry, argument: bytes, now: float) -> Answer:
     counts = registry.counts
+    durable = {} if registry.report_store is None else {"durable": registry.report_store(now)}
     return _data(
         {
-            "accepted": counts.accepted,
-            "answered": counts.answered,
-            "failed": counts.failed,
-            "expired": counts.expired,
-            "cancelled": counts.cancelled,
-            "dispatched": counts.dispatched,
-            "retried": counts.retried,
-            "rejected": counts.rejected,
-            "parts": counts.parts,
-            "unanswered": counts.unanswered,
-            "pushed": counts.pushed,
-            "published": counts.published,
-            "delivered": counts.delivered,
-            "undelivered": counts.undelivered,
-            "refused": {str(status): n for status, n in sorted(counts.refused.items())},
-            "dropped": dict(sorted(counts.dropped.items())),
-            "handshakes_refused": dict(sorted(counts.handshakes.items())),
+            **counts.numbers(),
+            **counts.by_reason(),
+            "contract_conflicts": len(registry.contracts.conflicts),
             "account": {**registry.account.told(), **registry.buffers()},
+            **durable,
         }
     )
+
+
+def _contract(registry: Registry, argument: bytes, now: float) -> Answer:
+    """The contracts of one service: 404 if no live worker serves it."""
+    if not argument:
+        return [b"400"]
+    service = registry.services.get(argument)
+    if service is None or not service.workers:
+        return [b"404"]
+    table = registry.contracts
+    rows = [
+        {"hash": hash, "workers": count, "contract": msgspec.Raw(known) if known else None}
+        for hash, count in table.services.get(argument, {}).items()
+        for known in (table.by_hash[hash].data,)
+    ]
+    return _data({"contracts": rows, "conflict": table.conflict(argument)})
 
 
 QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
@@ -212,6 +220,7 @@ QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float], Answer]]] = {
     b"mmi.broker": _broker,
     b"mmi.stats": _stats,
     b"mmi.explain": explain,
+    b"mmi.contract": _contract,
 }
 
 
@@ -222,11 +231,16 @@ def _tenant_service(registry: Registry, argument: bytes, now: float, prefix: byt
     return _service(registry, full_name(prefix, argument) if argument else b"", now)
 
 
+def _tenant_contract(registry: Registry, argument: bytes, now: float, prefix: bytes) -> Answer:
+    return _contract(registry, full_name(prefix, argument) if argument else b"", now)
+
+
 def _without_prefix(prefix: bytes, name: str) -> str:
     return name.removeprefix(prefix.decode())
 
 
 TENANT_QUERIES: Final[dict[bytes, Callable[[Registry, bytes, float, bytes], Answer]]] = {
     b"mmi.service": _tenant_service,
+    b"mmi.contract": _tenant_contract,
     b"mmi.explain": explain,
 }

@@ -7,10 +7,12 @@ idle peers. A peer has one timer, which is set again when it fires. A message on
 
 from __future__ import annotations
 
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.explain import name_of
 from majordomus.core.broker.outgoing import LEGACY, disconnect_tag
 from majordomus.core.broker.state.identity import Identity, same
 from majordomus.core.broker.state.peers import Peer
@@ -33,6 +35,8 @@ HANDLE_SIZE = 16
 events to its client."""
 MDP03, DELPHI = Dialect.MDP03, Dialect.DELPHI
 REVOKED = "revoked"
+NAMED = 5
+"""Requests of a lost worker that its line in the log names."""
 HEARTBEAT = spec.HEARTBEAT
 """The command in the tag of a heartbeat: compiled, one object for all of them."""
 
@@ -187,8 +191,12 @@ class Presence:
         worker.peer.worker = None
         held = worker.holding
         names = [service.name for service in worker.order]
+        requests = list(map(name_of, islice(worker.held.values(), NAMED)))
         self.retries.worker_lost(worker, why, now)
-        self.registry.emit("worker-lost", worker=worker.id, services=names, why=why, held=held)
+        ids = {"requests": requests} if requests else {}
+        self.registry.emit(
+            "worker-lost", worker=worker.id, services=names, why=why, held=held, **ids
+        )
 
     # ── heartbeats and silence ────────────────────────────────────────────────────────────────────
 

@@ -70,7 +70,7 @@ class Queueing:
             return
         registry = self.registry
         full = exceeded_bound(registry, request)
-        if full:
+        if full and not request.flags & spec.DURABLE:  # it was accepted: it has to wait
             self.ends.fail(request, spec.TOO_MANY, full, now)
             return
         request.move("queue")
@@ -272,9 +272,9 @@ def hopeless_now(
     is there that takes new requests. Empty when one is."""
     if target is not None:
         return "" if target.state is SERVING else TARGET_DRAINS
-    if service.own or service.served_now:
+    if (service.own and not service.known) or service.served_now:
         return ""
-    return no_worker_serves(registry, called, caller)
+    return no_worker_serves(registry, service, called, caller)
 
 
 def exceeded_bound(registry: Registry, request: AcceptedRequest, more: int = 0) -> str:

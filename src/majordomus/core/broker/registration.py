@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.admission import name_problem
+from majordomus.core.broker.admission import NO_STORE, name_problem
+from majordomus.core.broker.durable.commands import is_own
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
 from majordomus.core.broker.state.account import REGISTRATION, WORKER
 from majordomus.core.broker.state.workers import RegisteredWorker
@@ -16,10 +17,12 @@ from majordomus.protocol import spec
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
     from majordomus.core.broker.dispatch import Dispatcher
+    from majordomus.core.broker.durable.installed import InstalledStore
     from majordomus.core.broker.presence import Presence
     from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.registry import Registry
+    from majordomus.core.broker.state.services import Service
     from majordomus.protocol.spec import Dialect
 
 TOO_LONG: Final = "the name of the service is too long with the prefix of its tenant"
@@ -56,7 +59,9 @@ class Registration:
         dispatcher: Dispatcher,
         queueing: Queueing,
         authorization: Authorization,
+        store: InstalledStore,
     ) -> None:
+        self.store = store
         self.authorization = authorization
         self.registry = registry
         self.presence = presence
@@ -76,7 +81,7 @@ class Registration:
         if name_problem(called) or len(name) > spec.MAX_NAME:
             notice = spec.BAD_REQUEST, name_problem(called) or TOO_LONG, shown
             raise UnknownPeerError("bad-service-name", notice, called)
-        if called.startswith(RESERVED):
+        if called.startswith(RESERVED) or (self.store.durable is not None and is_own(called)):
             notice = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown
             raise UnknownPeerError("reserved-service-name", notice, called)
         refusal = self.authorization.refuses(peer, peer, SERVE, called)
@@ -103,6 +108,27 @@ class Registration:
             raise UnknownPeerError("too-much-held", notice, called)
         return name
 
+    def check_durable(self, values: dict[str, object], called: bytes) -> None:
+        """Check what READY says of durable requests.
+
+        Raises: UnknownPeerError: the service is to be durable, and the broker has no store.
+        """
+        if values.get("durable") is True and self.store.durable is None:
+            notice = spec.NOT_IMPLEMENTED, NO_STORE, called.decode("utf-8", "replace")
+            raise UnknownPeerError("no-store", notice, called)
+
+    def declare(
+        self, worker: RegisteredWorker, service: Service, values: dict[str, object], now: float
+    ) -> None:
+        """Note whether every request to a service is durable, as the READY of `worker` says."""
+        durable = self.store.durable
+        if durable is None:
+            return
+        attempts = values.get("max_attempts")
+        most = attempts if isinstance(attempts, int) and attempts > 0 else 0
+        alone = not service.workers or list(service.workers) == [worker.id]
+        durable.declare(service, values.get("durable") is True, int(most), alone, now)
+
     def new_worker(
         self, peer: Peer, dialect: Dialect, capacity: int, now: float
     ) -> RegisteredWorker:
@@ -113,9 +139,15 @@ class Registration:
         self.presence.watch(peer, now)
         return worker
 
-    def register(self, worker: RegisteredWorker, name: bytes, now: float) -> None:
+    def register(
+        self,
+        worker: RegisteredWorker,
+        name: bytes,
+        now: float,
+        values: dict[str, object] | None = None,
+    ) -> None:
         """Register `worker` for the service with this full name, and dispatch waiting requests to
-        it.
+        it. `values`: the metadata of its READY.
 
         Raises: UnknownPeerError: the bound `max_services` is reached.
         """
@@ -130,5 +162,6 @@ class Registration:
             dialect=worker.dialect.value,
         )
         self.registry.account.register(worker, REGISTRATION + len(name))
+        self.declare(worker, service, values or {}, now)
         self.dispatcher.add_worker(worker, service)
         self.queueing.feed(worker, now)

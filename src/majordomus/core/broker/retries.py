@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from majordomus.core.broker import contracts
 from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.state.history import note
 from majordomus.core.broker.state.peers import is_dispatch
@@ -35,6 +36,8 @@ class Retries:
         rest fail."""
         worker.move("lose")
         registry = self.registry
+        if worker in registry.contracts.workers:
+            contracts.worker_lost(registry, self.completion.outgoing, worker, now)
         services = list(worker.order)
         for service in services:
             service.leave(worker)
@@ -73,7 +76,8 @@ class Retries:
         """
         if request.state not in AT_WORKER:
             return False
-        may = request.state is not STREAMING and (undelivered or not request.flags & spec.ONCE)
+        once = request.flags & (spec.ONCE | spec.DURABLE)  # a durable one has a policy of its own
+        may = request.state is not STREAMING and (undelivered or not once)
         if may and undelivered:
             request.attempt -= 1
         if may and request.target is None and request.attempt < self.registry.settings.max_attempts:

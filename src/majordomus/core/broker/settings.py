@@ -5,6 +5,8 @@ Files and flags are read elsewhere (net/broker, cli).
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from majordomus.errors import ConfigurationError
@@ -52,6 +54,19 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Longest time to live of any request."""
     max_attempts: int = 3
     """Dispatches of one request before its client gets 502."""
+    store: str = ""
+    """Where durable requests are stored: `sqlite:FILE`; empty: the broker has no store."""
+    durable_keep: float = 604_800.0
+    """How long the outcome of a durable request is kept that states no `keep`."""
+    retry_delay: float = 1.0
+    """How long a durable request waits after its first failed attempt. Each further delay is twice
+    as long; at random up to half of it is left out."""
+    max_retry_delay: float = 600.0
+    """Longest delay between two attempts of a durable request."""
+    max_durable_attempts: int = 100
+    """Most attempts that a service may declare for its durable requests."""
+    max_durable: int = 1_000_000
+    """Durable requests without an outcome; further ones are refused."""
     hook_timeout: float = 5.0
     """How long an async hook may take; after that its request gets 500."""
     balancing: str = "least-outstanding"
@@ -85,6 +100,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     this machine; read again when it changes."""
     insecure: bool = False
     """Bind addresses that other machines can reach, without encryption and identity."""
+
+    audit: str = ""
+    """A file for the audit log: refused connections, denied rights, revocations and changes as JSON
+    lines (docs/observe.md); empty: none."""
 
     slow: float = 1.0
     """A request that takes longer is kept for `majordomus explain`, as is one that was retried or
@@ -148,10 +167,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bytes that it holds for one connection."""
     max_unsent_bytes: int = 128 * MIB
     """Bytes in the send buffers of all connections together; small messages may use as much again.
-    Further messages wait in outboxes. On plain TCP alone."""
+    Further messages wait in outboxes. Not on endpoints that libzmq serves."""
     max_unfinished_bytes: int = 256 * MIB
     """Bytes of incompletely received messages, of all connections together. Beyond that, the
-    connection that holds most of them is ended. On plain TCP alone."""
+    connection that holds most of them is ended. Not on endpoints that libzmq serves."""
     max_address_connections: int = 20_000
     """Connections of one address; further ones are ended."""
     address_share: float = 0.5
@@ -168,6 +187,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Raises:
             ConfigurationError: names the setting, its value and the values that it may have.
         """
+        for name, kind in NUMBERS.items():
+            _check_number(name, getattr(self, name), kind)
         for name in DURATIONS:
             _check(name, getattr(self, name), 0.001, LONGEST)
         for name in COUNTS:
@@ -203,10 +224,15 @@ DURATIONS = (
     "default_ttl",
     "max_ttl",
     "hook_timeout",
+    "durable_keep",
+    "retry_delay",
+    "max_retry_delay",
 )
 COUNTS = (
     "liveness",
     "max_attempts",
+    "max_durable_attempts",
+    "max_durable",
     "delphi_capacity",
     "send_hwm",
     "max_topic_tokens",
@@ -228,13 +254,30 @@ BOUNDS = (
 """Settings that may be 0."""
 
 
+NUMBERS: Final[dict[str, type]] = {
+    field.name: field.type
+    for field in msgspec.structs.fields(BrokerSettings)
+    if field.type in (int, float)
+}
+"""The settings that are numbers, with their types."""
+
+
+def _check_number(name: str, value: object, kind: type) -> None:
+    """Python does not check what a setting is given."""
+    numbers = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, numbers):
+        what = "a number" if kind is float else "a whole number"
+        raise ConfigurationError(f"{name} = {value!r:.60} must be {what}")
+
+
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise ConfigurationError(f"{name} = {value:g} must be from {least:g} to {most:g}")
+        raise ConfigurationError(f"{name} = {value:.10g} must be from {least:g} to {most:.10g}")
 
 
 FIXED = (
     "name",
+    "store",
     "worker_interval",
     "client_interval",
     "liveness",
@@ -243,6 +286,7 @@ FIXED = (
     "balancings",
     "delphi_unverified",
     "acl",
+    "audit",
     "curve",
     "certificate",
     "clients",

@@ -3,7 +3,8 @@ cimport cython
 from majordomus.core.session.timers cimport TimerQueue, TimedItem
 
 
-@cython.final
+# No object here can be part of a cycle, so the collector need not visit them.
+@cython.no_gc
 @cython.freelist(64)
 cdef class Final:
     cdef public object call
@@ -12,11 +13,18 @@ cdef class Final:
     cdef public object worker
 
 
+@cython.final
+@cython.no_gc
+cdef class FinalWithMetadata(Final):
+    cdef public bytes metadata
+
+
 @cython.locals(made=Final)
 cpdef Final make_final(call, int status, list frames, worker)
 
 
 @cython.final
+@cython.no_gc
 cdef class Call(TimedItem):
     cdef public object number
     cdef public bytes tail

@@ -17,15 +17,18 @@ from majordomus.core.session.transitions import CALL, CallState, TransitionRow
 from majordomus.protocol import spec
 from majordomus.protocol.spec import Frame
 
+_REQUEST: Constant = spec.REQUEST
 _WAITING: Constant = CallState.WAITING
 TRANSITIONS: Constant = {event: TransitionRow(CALL, event) for event in CALL}
 
 
 class Part(NamedTuple):
-    """One PARTIAL of an open call. ``call``: its number. ``frames``: the body."""
+    """One PARTIAL of an open call. ``call``: its number. ``frames``: the body. ``metadata``: the
+    packed map of the worker, checked; empty for none."""
 
     call: int
     frames: list[Frame]
+    metadata: bytes = b""
 
 
 class Final:
@@ -54,6 +57,25 @@ class Final:
 
     def __repr__(self) -> str:
         return f"Final({self.call}, {self.status}, {self.frames}, {self.worker!r})"
+
+
+class FinalWithMetadata(Final):
+    """The end of a call whose FINAL carries metadata. ``metadata``: the packed map of the worker,
+    checked."""
+
+    __slots__ = ("metadata",)
+
+    def __init__(
+        self, call: int, status: int, frames: list[Frame], worker: bytes, metadata: bytes
+    ) -> None:
+        super().__init__(call, status, frames, worker)
+        self.metadata = metadata
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, FinalWithMetadata) and self.metadata == other.metadata
+        return same and Final.__eq__(self, other)
+
+    __hash__ = None  # frames may be changed
 
 
 def make_final(call: int, status: int, frames: list[Frame], worker: bytes) -> Final:
@@ -133,7 +155,7 @@ class Call(TimedItem):
         self.deadline = deadline
         self.flags = flags
         self.restart = restart
-        self.command = spec.REQUEST
+        self.command = _REQUEST
         self.timer_at = self.wake = inf
         self.state = _WAITING
         self.wire = self.sends = self.tries = 0
@@ -246,6 +268,42 @@ class Calls:
             self._leave_flight(call, "restart")
             self.timers.schedule(call.number, call, call.deadline)
         self.refused = {call.number: call for call in calls} | self.refused
+
+    def repair(self) -> None:
+        """Make the tables agree after an exception out of a signal handler has broken a step off.
+
+        It may have been raised between any two lines. An ended call leaves all tables. A call that
+        was taken out of its table waits to be sent again; one that was sent is in flight.
+        """
+        for number, call in list(self.open.items()):
+            if call.state == CallState.ENDED:
+                del self.open[number]
+            elif self._is_parked(call):
+                call.wire = 0
+            elif call.state in (CallState.WAITING, CallState.RESTING):
+                call.state = CallState.WAITING
+                call.wire, call.wake = 0, inf
+                self.refused[number] = call
+            elif not call.wire:
+                call.wire = number
+        for table in (self.refused, self.waiting, self.resting):
+            for number in [number for number in table if number not in self.open]:
+                del table[number]
+        for number in [number for number in self.resting if number in self.refused]:
+            del self.resting[number]
+        for wire, call in list(self.aliases.items()):
+            if call.wire != wire or call.number not in self.open:
+                del self.aliases[wire]
+        if self.current is not None and self.current.number not in self.open:
+            self.current = None
+        for number, call in self.open.items():
+            call.timer_at = inf
+            self.timers.schedule(number, call, min(call.deadline, call.wake))
+
+    def _is_parked(self, call: Call) -> bool:
+        if call.number in self.resting:
+            return call.state == CallState.RESTING
+        return call.number in self.refused or call.number in self.waiting
 
     def end(self, call: Call, event: str) -> None:
         """Remove a call, wherever it waits."""

@@ -15,7 +15,13 @@ from majordomus.core.client.calls import Final as Outcome
 from majordomus.core.client.encoding import ClientEncoder, whole_ttl
 from majordomus.core.client.session import ClientSession, IdSource
 from majordomus.core.session.connection import OPEN, Change
-from majordomus.core.session.login import MOST_TOKEN, PATIENCE, Credentials, Login
+from majordomus.core.session.login import (
+    MOST_TOKEN,
+    PATIENCE,
+    TOKEN_REFUSALS,
+    Credentials,
+    Login,
+)
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
 from majordomus.protocol import mdp03, metadata, octets, spec
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 
 MOST_METADATA: Final = spec.MAX_METADATA - MOST_TOKEN - 16
 """Bytes that a call's own metadata may have beside the token."""
-SESSION_SIZE: Final = 16
 _REQUEST: Final = spec.REQUEST
 
 
@@ -80,13 +85,8 @@ class LoginSession(ClientSession):
         super().__init__(settings, ids, rng)
         self._token_encoder = self._encoder = TokenEncoder(settings.dialect)
         self._tails = self._token_encoder.tails
-        self._session = bytes(ids(SESSION_SIZE))
         self._hello_id = 0
         self._again: set[int] = set()
-
-    def renew_id(self) -> None:
-        """As of `ClientSession`."""
-        self._session = bytes(self._ids(SESSION_SIZE))
 
     def ask(
         self,
@@ -305,7 +305,7 @@ class LoginSession(ClientSession):
             return
         self._token_encoder.carry("")
         self._hello_id = self._next_id()
-        field = metadata.pack({"session": self._session, "token": self.login.token})
+        field = metadata.pack({"session": self._id, "token": self.login.token})
         self._hello = [mdp03.pack(spec.HELLO, spec.METADATA, id=self._hello_id, metadata=field)]
         super()._send_hello(now)
 
@@ -321,8 +321,9 @@ class LoginSession(ClientSession):
 
 
 def _refused_token(codec: Codec, frames: list[Frame], call: Call) -> list[Frame] | None:
-    """Return the text of an answer that is no reply but the broker's refusal, 401 and a sentence;
-    None for any other answer."""
+    """Return the text of an answer that is no reply but the broker's refusal of the token: 401 and
+    one of its own sentences. None for any other answer: a service may reply with 401 itself, and
+    then the call has run (rule 1)."""
     try:
         command = codec.read_client(frames)
     except RemoteProtocolError:
@@ -330,4 +331,6 @@ def _refused_token(codec: Codec, frames: list[Frame], call: Call) -> list[Frame]
     body = command.body
     if command.number == spec.PARTIAL or command.service not in (b"", call.tail):
         return None
-    return body[1:] if len(body) == 2 and bytes(body[0]) == b"401" else None
+    if len(body) != 2 or bytes(body[0]) != b"401" or bytes(body[1]) not in TOKEN_REFUSALS:
+        return None
+    return body[1:]

@@ -11,7 +11,16 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.client.calls import TRANSITIONS, Call, Final, Lost, Part, make_call, make_final
+from majordomus.core.client.calls import (
+    TRANSITIONS,
+    Call,
+    Final,
+    FinalWithMetadata,
+    Lost,
+    Part,
+    make_call,
+    make_final,
+)
 from majordomus.core.client.encoding import (
     DISCONNECT,
     MOST_TTL,
@@ -34,11 +43,12 @@ from majordomus.core.session.events import (
     check_name,
     read_event,
 )
-from majordomus.core.session.limits import excess
+from majordomus.core.session.limits import excess, larger
 from majordomus.core.session.outbox import Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
 from majordomus.errors import LocalProtocolError, RemoteProtocolError
+from majordomus.protocol import metadata as packing
 from majordomus.protocol import octets, spec
 from majordomus.protocol.command import Codec
 from majordomus.protocol.mdp03 import Fields
@@ -71,6 +81,7 @@ _ANSWERED: Constant = _ON_ANSWER[_SENT]
 _AT_ONCE: Constant = TRANSITIONS["send"][CallState.WAITING]
 _REQUEST: Constant = spec.REQUEST
 _FINAL: Constant = spec.FINAL
+_OK: Constant = spec.OK
 _ONE_WAY: Constant = spec.ONE_WAY
 _INDIRECT: Constant = spec.ONE_WAY | spec.MORE
 _CRITICAL: Constant = spec.CRITICAL
@@ -150,6 +161,8 @@ class ClientSession(ClientSessionBase):
         tail = self._tails.get(service)
         if tail is None or flags or to or metadata:
             flags, tail = self._encoder.tail(service, flags, to, metadata)
+            if flags & spec.DURABLE and not has_key(metadata):
+                restart = False  # it may be stored: a second one would be another request
         number = self._next_id()
         deadline = now + ttl
         call = make_call(number, tail, body, deadline, flags, restart)
@@ -173,11 +186,8 @@ class ClientSession(ClientSessionBase):
         call.sends = 1
         self._calls.timers.schedule(number, call, deadline + self._grace)
         self._connection.sent_at = now
-        head = octets.start(_REQUEST, flags, 0, number, int(ttl * 1000) or 1)
-        if len(body) == 1:
-            self._outbox.sends.append([head + tail, body[0]])
-        else:
-            self._outbox.sends.append([head + tail, *body])
+        head = octets.start_with(_REQUEST, flags, 0, number, int(ttl * 1000) or 1, tail)
+        self._outbox.sends.append([head, body[0]] if len(body) == 1 else [head, *body])
         self._outbox.tags.append(call)
         return number
 
@@ -289,6 +299,9 @@ class ClientSession(ClientSessionBase):
                 self._heartbeat(now)
             else:
                 self._apply(change, now, notify=True)
+        home = self._home
+        if home is not None and now >= self._home_due():
+            self._tick_home(home, now)
         if self.streams.due <= now:
             self.streams.tick()
         while (call := self._calls.timers.pop(now)) is not None:
@@ -300,7 +313,8 @@ class ClientSession(ClientSessionBase):
     def next_deadline(self) -> float:
         """When `tick` is next needed, in monotonic seconds; inf when time changes nothing."""
         calls, streams = self._calls.timers.next(), self.streams.due
-        return min(self._connection.due, calls, self._outbox.due, self._send_at, streams)
+        due = min(self._connection.due, calls, self._outbox.due, self._send_at, streams)
+        return due if self._home is None else min(due, self._home_due())
 
     def take_effects(self) -> tuple[list[list[Frame]], list[Tag], list[ClientEvent], bool]:
         """Return the sends, their tags, the events, and whether the shell must replace its socket.
@@ -336,10 +350,11 @@ class ClientSession(ClientSessionBase):
             return
         header = self._header
         try:
-            header.read(frames.pop(0))
+            header.read(frames[0])
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
+        del frames[0]
         command, flags, id = header.command, header.flags, header.id
         call = self._open.get(id)
         if call is None or call.wire != id:
@@ -348,8 +363,8 @@ class ClientSession(ClientSessionBase):
             code, address = header.code, header.address
             if call is None:
                 self._stray_final(id, code, frames, now)
-            elif call.wire != call.number or flags >= _CRITICAL or code in _NOT_AT_ONCE:
-                self._decide_final(call, flags, Final(call.number, code, frames, address), now)
+            elif call.wire != call.number or flags or (code != _OK and code in _NOT_AT_ONCE):
+                self._decide_final(call, flags, self._final(call, header, frames), now)
             else:
                 call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
                 del self._open[id]
@@ -358,7 +373,7 @@ class ClientSession(ClientSessionBase):
                 if self._leaving:
                     self._leave(now)
         elif command == spec.PARTIAL:
-            self._part_received(call, flags, frames, now)
+            self._part_received(call, header, frames, now)
         elif command == spec.CREDIT and flags < _CRITICAL:
             self._credit_received(call, header.code)
         elif flags >= _CRITICAL:
@@ -369,6 +384,32 @@ class ClientSession(ClientSessionBase):
             self._welcomed(header, now)
         else:
             self._control(header, now)
+
+    def receive_cut(self, frames: list[Frame], now: float) -> bool:
+        """Process a message that is larger than `max_received`, of which the wire has kept the
+        beginning. Its call ends with 413.
+
+        Returns False where the message cannot be assigned: then the connection has to end.
+        """
+        connection, header = self._connection, self._header
+        connection.received_at = now
+        if self._codec is not None or len(frames) < 2:
+            return False
+        try:
+            header.read(frames[0])
+        except RemoteProtocolError:
+            return False
+        call = self._calls.by_wire(header.id)
+        if call is None or header.command not in (spec.PARTIAL, _FINAL):
+            self._count("too-large")
+            return True
+        wire, text = call.wire, larger(connection.max_received)
+        self._end(call, "answer", Final(call.number, spec.TOO_LARGE, [text], header.address))
+        if header.command == spec.PARTIAL:
+            self._withdraw(wire, now)
+        elif self._leaving:
+            self._leave(now)
+        return True
 
     def _event_received(self, header: Fields, frames: list[Frame]) -> None:
         try:
@@ -386,6 +427,25 @@ class ClientSession(ClientSessionBase):
             self.late += 1
         else:
             self._events.append(refused)
+
+    def _final(self, call: Call, header: Fields, frames: list[Frame]) -> Final:
+        """The end of `call` that a FINAL tells, with its metadata."""
+        number, status, worker = call.number, header.code, header.address
+        field = self._theirs(header)
+        if field:
+            return FinalWithMetadata(number, status, frames, worker, field)
+        return Final(number, status, frames, worker)
+
+    def _theirs(self, header: Fields) -> bytes:
+        """The worker's packed metadata, checked. Malformed metadata are counted, and the message
+        counts without them: the call must not wait for another answer (docs/spec/mdp-0.3.md)."""
+        if not header.metadata:
+            return b""
+        try:
+            return packing.split_raw(header.metadata, header.flags)[1]
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return b""
 
     def _decide_final(self, call: Call, flags: int, final: Final, now: float) -> None:
         """Handle a FINAL after which the call may be sent again, or with a critical flag."""
@@ -413,13 +473,14 @@ class ClientSession(ClientSessionBase):
         return True
 
     def _part_received(
-        self, call: Call | None, flags: int, frames: list[Frame], now: float
+        self, call: Call | None, header: Fields, frames: list[Frame], now: float
     ) -> None:
+        flags = header.flags
         if call is None:
             self.late += 1
         elif flags < _CRITICAL:
             call.state = _ON_PART[call.state]
-            self._events.append(Part(call.number, frames))
+            self._events.append(Part(call.number, frames, self._theirs(header)))
             if self.streams.part_received(call).unread > self.settings.max_unread:
                 wire = call.wire
                 self._end(call, "answer", Final(call.number, spec.TOO_MANY, [UNREAD], b""))
@@ -480,3 +541,8 @@ class ClientSession(ClientSessionBase):
         else:
             self._end(call, "answer", Final(call.number, spec.OK, command.body, b""))
             self._send_waiting(now)
+
+
+def has_key(metadata: bytes) -> bool:
+    """Whether packed metadata have an idempotency key."""
+    return bool(metadata) and "key" in packing.unpack(metadata)

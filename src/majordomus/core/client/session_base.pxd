@@ -16,6 +16,8 @@ cdef class ClientSessionBase:
     cdef public object _encoder
     cdef public object _codec
     cdef public object _hello
+    cdef public bytes _id
+    cdef public object _home
     cdef public object _presence
     cdef public double _grace
     cdef public Connection _connection

@@ -20,8 +20,9 @@ from majordomus.core.client.encoding import (
 )
 from majordomus.core.client.streams import CallCredit, ClientStreams
 from majordomus.core.session.backoff import Rng
-from majordomus.core.session.connection import CLOSED, DRAINING, Change, Connection, Probe
+from majordomus.core.session.connection import CLOSED, DRAINING, OPEN, Change, Connection, Probe
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
+from majordomus.core.session.home import IDLE, Home, order
 from majordomus.core.session.limits import excess
 from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
@@ -37,6 +38,7 @@ NO_BROKER: Constant = b"no broker was reachable before the deadline"
 NO_ANSWER: Constant = b"no answer came before the deadline"
 TOO_MANY: Constant = b"the client has as many open calls as it may"
 
+ID_SIZE: Constant = 16
 _SENT: Constant = CallState.SENT
 _REQUEST: Constant = spec.REQUEST
 _ONE_WAY: Constant = spec.ONE_WAY
@@ -56,7 +58,6 @@ class ClientSessionBase:
         self._ids = ids
         self._encoder = ClientEncoder(settings.dialect)
         self._codec = self._encoder.codec
-        self._hello = hello(bytes(ids(16)))
         self._presence = settings.presence and self._codec is None
         self._grace = 0.0 if self._codec else settings.grace
         self._connection = Connection(
@@ -69,7 +70,12 @@ class ClientSessionBase:
             liveness=settings.liveness,
             always=False,
             rng=rng,
+            max_received=settings.max_received,
         )
+        if settings.endpoints > 1 and settings.home_after < inf:
+            self._connection.home = Home(settings.home_after, rng)
+        self._home = self._connection.home
+        self.renew_id()
         self._outbox = SessionOutbox()
         self._header = Fields()
         self._calls = Calls()
@@ -90,7 +96,10 @@ class ClientSessionBase:
     def renew_id(self) -> None:
         """Choose the id by which the broker recognises the client anew, before the first use: a
         process and its forks must not have the same."""
-        self._hello = hello(bytes(self._ids(16)))
+        self._id = bytes(self._ids(ID_SIZE))
+        self._hello = hello(self._id)
+        if self.settings.spread:
+            self._connection.arrange(order(self._id, self.settings.spread))
 
     @property
     def connection(self) -> Connection:
@@ -152,6 +161,41 @@ class ClientSessionBase:
                 return
         self._apply(self._connection.step("move", now), now, notify=True)
 
+    def _home_due(self) -> float:
+        """When `_tick_home` is next needed."""
+        home = self._home
+        if home is None or self._connection.state is CLOSED:
+            return inf
+        if home.back and self._may_go_home():
+            if home.holding:
+                return 0.0
+            return min(home.due, max(self._connection.received_at, self._connection.sent_at) + IDLE)
+        return home.due
+
+    def _may_go_home(self) -> bool:
+        """Whether the connection can be given up without a loss: nothing is in flight."""
+        return (
+            self._connection.state is OPEN
+            and not self._calls.in_flight
+            and not self._outbox.blocked
+            and not self._outbox.sends
+        )
+
+    def _tick_home(self, home: Home, now: float) -> None:
+        """Return home, or do what is due before that."""
+        if home.back and self._may_go_home():
+            quiet_at = max(self._connection.received_at, self._connection.sent_at) + IDLE
+            if home.holding or now >= quiet_at:
+                self._apply(self._connection.go_home(now), now, notify=True)
+                return
+        if not self._connection.open:
+            home.postpone(now)
+            return
+        held = home.holding
+        home.tick(now)
+        if held and not home.holding:
+            self._send_at = now
+
     def _withdraw(self, wire: int, now: float) -> None:
         """Cancel a call that ended here and is in flight.
 
@@ -201,8 +245,18 @@ class ClientSessionBase:
             self._send_at = now
         self._update_state()
 
+    def repair(self, now: float) -> None:
+        """Make the state consistent after an exception has broken a step off; `lost` has to follow.
+        For a shell whose thread runs signal handlers."""
+        self._calls.repair()
+        self._connection.repair(now)
+        if not self._connection.open and self._connection.state is not CLOSED:
+            self._ended(now)
+
     def _may_send(self) -> bool:
         calls = self._calls
+        if self._home is not None and self._home.holding:
+            return False
         return not calls.idle and calls.current is None and self._connection.open
 
     def _next_id(self) -> int:
@@ -297,6 +351,8 @@ class ClientSessionBase:
         """Decide anew whether the next call may leave at once, and whether to leave the broker."""
         connection = self._connection
         free = connection.open and not self._outbox.blocked and self._calls.idle
+        if self._home is not None and self._home.holding:
+            free = False
         self._direct = free and not self._codec
         self._leaving = connection.state is DRAINING and self.settings.endpoints > 1
 

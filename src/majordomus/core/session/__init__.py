@@ -6,6 +6,7 @@ login: when a token is requested and renewed
 outbox: messages in order, also when the socket refuses some
 timers: a queue of timers with lazy deletion
 backoff: growing random delays
+home: a client's own order of its brokers, and its return to the first
 limits: the sizes that a broker has announced
 transitions: the tables of states
 settings: settings of client and worker sessions, and constants of both

@@ -5,6 +5,9 @@ cimport cython
 cdef class Connection:
     cdef public object state
     cdef public int endpoint
+    cdef public list order
+    cdef public object home
+    cdef public int _place
     cdef public double interval
     cdef public double received_at
     cdef public double sent_at
@@ -15,6 +18,8 @@ cdef class Connection:
     cdef public bint present
     cdef public Py_ssize_t max_message
     cdef public Py_ssize_t max_part
+    cdef public Py_ssize_t max_received
+    cdef public Py_ssize_t _max_received
     cdef public int _endpoints
     cdef public double _connect_timeout
     cdef public double _within

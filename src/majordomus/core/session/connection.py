@@ -18,7 +18,8 @@ from math import inf
 from typing import Any, Final
 
 from majordomus.core.session.backoff import Rng, delay
-from majordomus.core.session.limits import announced
+from majordomus.core.session.home import Home
+from majordomus.core.session.limits import AROUND, announced
 from majordomus.core.session.transitions import CONNECTION, ConnectionState, TransitionRow
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
@@ -72,14 +73,20 @@ class Connection:
 
     ``state``: see `ConnectionState`.
     ``endpoint``: index of the endpoint to connect to.
+    ``order``: the endpoints in the order in which they are tried.
+    ``home``: when the session returns to the first of them; None when it does not. Set by the
+    session.
     ``interval``, ``liveness``: of heartbeats; the broker is lost after ``liveness`` silent
     intervals.
     ``received_at``, ``sent_at``: when the last message came and went; set by the session.
     ``due``: when `tick` is next needed.
     ``present``: heartbeats are exchanged, and silence of the broker ends the connection.
+    ``max_message``, ``max_part``: bytes that the broker takes; 0 = unknown.
+    ``max_received``: bytes of one message that this side takes; 0 = no bound.
+    ``_max_received``: the same before a WELCOME.
     ``probe``: how the current connection can be probed; set by the shell before "connected".
     ``probe_wanted``: the shell has to send a PING now, and to reset this.
-    ``_endpoints``: number of endpoints.
+    ``_endpoints``: number of endpoints. ``_place``: the place of `endpoint` in `order`.
     ``_connect_timeout``: seconds for which one endpoint is tried at first. ``_within``: and now.
     ``_unanswered``, ``_unreached``: tries in a row that timed out, and that failed.
     ``_free``: connections that may end early before the next one has to wait.
@@ -104,9 +111,12 @@ class Connection:
         liveness: int,
         always: bool,
         rng: Rng,
+        max_received: int = 0,
     ) -> None:
         self.state = CONNECTING
         self.endpoint = 0
+        self.order = list(range(endpoints))
+        self.home: Home | None = None
         self.interval = interval
         self.liveness = liveness
         self.received_at = 0.0
@@ -117,7 +127,9 @@ class Connection:
         self.probe_wanted = False
         self.max_message = 0
         self.max_part = 0
+        self.max_received = self._max_received = max_received
         self._endpoints = endpoints
+        self._place = 0
         self._connect_timeout = self._within = connect_timeout
         self._unanswered = 0
         self._unreached = 0
@@ -166,6 +178,23 @@ class Connection:
             self.due = inf
         return Change.ENDED if was_open and not self.open else Change.NOTHING
 
+    def repair(self, now: float) -> None:
+        """Make a step that an exception has broken off come to its end: a rest is over at once."""
+        if self.state is RESTING:
+            self.due = now
+
+    def arrange(self, order: list[int]) -> None:
+        """Try the endpoints in this order. To be called before the first connection."""
+        self.order = order
+        self._place = 0
+        self.endpoint = order[0]
+
+    def go_home(self, now: float) -> Change:
+        """End the connection, and open one to the first endpoint."""
+        self._place = 0
+        self.endpoint = self.order[0]
+        return self.step("renew", now)
+
     def renewed(self) -> None:
         """Note that the shell was told of `renew`: its later reports are about the new socket."""
         self.state = _TRANSITIONS["renewed"][self.state]
@@ -186,7 +215,7 @@ class Connection:
         """
         if self.state is not CONNECTING or self._endpoints == 1:
             return False
-        self.endpoint = (self.endpoint + 1) % self._endpoints
+        self._take_next()
         self.begin_try(now)
         self._unreached += 1
         return self._unreached % self._endpoints != 0
@@ -303,12 +332,19 @@ class Connection:
         self._unanswered = self._unreached = 0
         self._opened_at = self.received_at = self.sent_at = now
         self.max_message = self.max_part = 0
+        self.max_received = self._max_received
         self.present = False
         self.due = inf
+        if self.home is not None:
+            self.home.connected(now, here=self._place == 0)
+
+    def _take_next(self) -> None:
+        self._place = (self._place + 1) % self._endpoints
+        self.endpoint = self.order[self._place]
 
     def _rest(self, now: float) -> None:
         """Choose the next endpoint after an end, and try it at once if this connection lasted."""
-        self.endpoint = (self.endpoint + 1) % self._endpoints
+        self._take_next()
         self.present = False
         self._end_probe()
         if now - self._opened_at >= self._most:
@@ -323,7 +359,7 @@ class Connection:
 
     def _begin(self, now: float, *, elsewhere: bool) -> None:
         if elsewhere:
-            self.endpoint = (self.endpoint + 1) % self._endpoints
+            self._take_next()
         self.present = False
         self._end_probe()
         self._tried_since = now
@@ -353,6 +389,8 @@ def take_welcome(connection: Connection, header: Fields, now: float) -> dict[str
     connection.announce(interval, liveness, now)
     connection.max_message = announced(values, "max_message")
     connection.max_part = announced(values, "max_part")
+    if connection.max_message:
+        connection.max_received = min(connection.max_received, connection.max_message + AROUND)
     return values
 
 

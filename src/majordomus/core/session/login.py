@@ -29,6 +29,24 @@ MOST_SECONDS: Final = 86400.0
 VERDICTS: Final = frozenset((spec.BAD_REQUEST, spec.UNAUTHENTICATED, spec.FORBIDDEN))
 """Statuses that another try with the same credentials does not change soon."""
 
+TOKEN_REFUSALS: Final = frozenset(
+    (
+        b"the token cannot be read",
+        b"the token was signed with a key that this broker does not accept",
+        b"the signature of the token is wrong",
+        b"tokens are signed with Ed25519",
+        b"the token has expired",
+        b"the token was issued in the future: check the clocks",
+        b"the token was revoked",
+        b"the token is not for this broker",
+        b"the token is valid for longer than this broker allows",
+        b"the token is valid only on a connection with another key",
+        b"a user or group of the token has an invalid name",
+    )
+)
+"""The sentences with which a broker refuses a token (security/tokens.py). In the older dialects a
+refusal looks like a reply, and by nothing else can it be told from a reply that a service made."""
+
 
 class LoginState(IntEnum):
     """OUT: no token. IN: a token. ASKING, RENEWING: the same, while a request is open."""

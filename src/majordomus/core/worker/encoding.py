@@ -5,17 +5,33 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
+from majordomus.errors import LocalProtocolError
 from majordomus.protocol import mdp03, metadata, spec
 from majordomus.protocol.spec import Frame
 
 DISCONNECT: Final = mdp03.pack(spec.DISCONNECT)
 
 
-def ready(service: bytes, capacity: int, weight: float = 1.0) -> list[Frame]:
-    """READY; without metadata where the weight is 1."""
-    if weight == 1.0:
+def ready(
+    service: bytes,
+    capacity: int,
+    weight: float = 1.0,
+    attempts: int | None = None,
+    contract: str = "",
+) -> list[Frame]:
+    """READY; without metadata where the weight is 1, the service is not durable and there is no
+    contract. `attempts`: the limit of a durable service, 0 for the broker's; None for a service
+    that is not durable."""
+    values: dict[str, object] = {} if weight == 1.0 else {"weight": weight}
+    if attempts is not None:
+        values["durable"] = True
+        if attempts:
+            values["max_attempts"] = attempts
+    if contract:
+        values["contract"] = contract
+    if not values:
         return [mdp03.pack(spec.READY, code=capacity, service=service)]
-    field = metadata.pack({"weight": weight})
+    field = metadata.pack(values)
     return [mdp03.pack(spec.READY, spec.METADATA, capacity, service=service, metadata=field)]
 
 
@@ -31,9 +47,22 @@ def capacity(number: int) -> list[Frame]:
     return [mdp03.pack(spec.CAPACITY, code=number)]
 
 
+def contract(service: bytes, hash: str, body: list[Frame]) -> list[Frame]:
+    """CONTRACT; without a body for a hash that is not the service's."""
+    field = metadata.pack({"contract": hash})
+    return [mdp03.pack(spec.CONTRACT, spec.METADATA, service=service, metadata=field), *body]
+
+
 def reject(id: int) -> list[Frame]:
     """REJECT."""
     return [mdp03.pack(spec.REJECT, id=id)]
+
+
+def final_head(id: int, status: int, field: bytes) -> Frame:
+    """The header of a FINAL with metadata. Raises: LocalProtocolError for a field out of range."""
+    if not 0 < status <= 0xFFFF:
+        raise LocalProtocolError("bad-status", str(status))
+    return mdp03.pack(spec.FINAL, spec.METADATA, status, id, metadata=field)
 
 
 def final(id: int, status: int, text: bytes) -> list[Frame]:

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.session.connection cimport Connection
 from majordomus.core.worker.session_base cimport WorkerSessionBase, make_dispatch
 cimport majordomus.protocol.octets as octets
 from majordomus.protocol.mdp03 cimport Fields
@@ -9,6 +10,6 @@ cdef class WorkerSession(WorkerSessionBase):
     cpdef double received_at(self)
     cpdef object final(self, dispatch_id, status, list frames, double now)
     @cython.locals(
-        header=Fields, command=int, flags=int, service=bytes, deadline=double, dispatch_id=object, id=object
+        connection=Connection, header=Fields, command=int, flags=int, service=bytes, deadline=double, dispatch_id=object, id=object
     )
     cpdef object receive(self, list frames, double now)

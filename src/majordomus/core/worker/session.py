@@ -9,14 +9,20 @@ from __future__ import annotations
 from math import inf
 from typing import Final as Constant
 
-from majordomus.core.session.connection import CLOSED, DRAINING, read_disconnect, take_welcome
+from majordomus.core.session.connection import (
+    CLOSED,
+    DRAINING,
+    OPEN,
+    read_disconnect,
+    take_welcome,
+)
 from majordomus.core.session.events import (
     EventReceived,
     SubscriptionRefused,
     check_name,
     read_event,
 )
-from majordomus.core.session.limits import excess
+from majordomus.core.session.limits import excess, larger
 from majordomus.core.session.settings import IdSource, WorkerSettings
 from majordomus.core.session.transitions import DISPATCH, DispatchState, TransitionRow
 from majordomus.core.worker import encoding
@@ -58,6 +64,7 @@ DECLINED: Constant = b"the worker declined"
 _TRANSITIONS: Constant = {event: TransitionRow(DISPATCH, event) for event in DISPATCH}
 _ON_PART: Constant = _TRANSITIONS["part"]
 _ON_FINAL: Constant = _TRANSITIONS["final"]
+_OPEN: Constant = OPEN
 _HELD: Constant = DispatchState.HELD
 _CANCELLED: Constant = DispatchState.CANCELLED
 
@@ -104,8 +111,11 @@ class WorkerSession(WorkerSessionBase):
 
     # ── commands of the worker ────────────────────────────────────────────────────────────────────
 
-    def partial(self, dispatch_id: int, frames: list[Frame], now: float) -> bool:
-        """Send one part of the answer. False when the dispatch is not held any more.
+    def partial(
+        self, dispatch_id: int, frames: list[Frame], now: float, metadata: bytes = b""
+    ) -> bool:
+        """Send one part of the answer, with the packed metadata. False when the dispatch is not
+        held any more.
 
         Nothing is sent for a cancelled dispatch. Where the dialect has no parts, they are joined
         into the FINAL. When the broker does not read, the dispatch ends with 429, and when the part
@@ -136,8 +146,9 @@ class WorkerSession(WorkerSessionBase):
             self._outbox.put(part, _PARTIAL)
             return True
         self._streams.spend(dispatch_id)
-        head = octets.start(_PARTIAL, 0, 0, dispatch_id - self._base, 0)
-        self._outbox.put([head + _NO_NAMES, *frames], _PARTIAL)
+        flags = spec.METADATA if metadata else 0
+        head = octets.start(_PARTIAL, flags, 0, dispatch_id - self._base, 0)
+        self._outbox.put([head + _NO_NAMES + metadata, *frames], _PARTIAL)
         return True
 
     def room(self, dispatch_id: int) -> int:
@@ -186,6 +197,25 @@ class WorkerSession(WorkerSessionBase):
         if self._streams.of:
             self._streams.of.pop(dispatch_id, None)
         self._outbox.put([head, frames[0]] if len(frames) == 1 else [head, *frames], _FINAL)
+        return True
+
+    def final_with(
+        self, dispatch_id: int, status: int, frames: list[Frame], metadata: bytes, now: float
+    ) -> bool:
+        """`final`, with packed metadata. A dialect without metadata gets the rest of the answer.
+
+        Raises: LocalProtocolError as `final`, and for metadata that are too long.
+        """
+        state = self._dispatches.get(dispatch_id)
+        most = self._connection.max_message
+        too_large = most and excess(frames, most)
+        if state is None or not metadata or self._codec is not None or too_large:
+            return self.final(dispatch_id, status, frames, now)
+        head = encoding.final_head(dispatch_id - self._base, status, metadata)
+        _ON_FINAL[state]
+        del self._dispatches[dispatch_id]
+        self._streams.of.pop(dispatch_id, None)
+        self._outbox.put([head, *frames], _FINAL)
         return True
 
     def reject(self, dispatch_id: int, now: float) -> bool:
@@ -240,14 +270,17 @@ class WorkerSession(WorkerSessionBase):
         if self._codec is not None:
             raise LocalProtocolError("not-in-dialect", "events")
 
-    def add_service(self, service: bytes, now: float) -> None:
+    def add_service(self, service: bytes, now: float, contract: bytes = b"") -> None:
         """Serve `service` too; while the worker drains, it is registered later.
+
+        `contract`: the canonical bytes of its contract.
 
         Raises: LocalProtocolError in a dialect with one service.
         """
         if self._codec is not None:
             raise LocalProtocolError("one-service", "the dialect allows no second one")
         self._services[written_service(service)] = None
+        self._set_contract(service, contract)
         if self._connection.open and self._draining:
             self._unregistered.append(service)
         elif self._connection.open:
@@ -330,8 +363,9 @@ class WorkerSession(WorkerSessionBase):
 
         Raises nothing, whatever bytes the message holds.
         """
-        self._connection.received_at = now
-        if self._left or not self._connection.open:
+        connection = self._connection
+        connection.received_at = now
+        if self._left or (connection.state is not _OPEN and not connection.open):
             self.late += 1
             return
         if self._codec is not None:
@@ -342,10 +376,11 @@ class WorkerSession(WorkerSessionBase):
             return
         header = self._header
         try:
-            header.read(frames.pop(0))
+            header.read(frames[0])
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
+        del frames[0]
         command, flags, id, service = header.command, header.flags, header.id, header.service
         if command != _REQUEST:
             if command in _OF_A_STREAM:
@@ -376,6 +411,33 @@ class WorkerSession(WorkerSessionBase):
                 dispatch_id, service, frames, header.address, deadline, theirs, ours, flags
             )
         )
+
+    def receive_cut(self, frames: list[Frame], now: float) -> bool:
+        """Process a message that is larger than `max_received`, of which the wire has kept the
+        beginning. Its dispatch is answered with 413.
+
+        Returns False where the message cannot be assigned: then the connection has to end.
+        """
+        header = self._header
+        self._connection.received_at = now
+        if self._codec is not None or len(frames) < 2:
+            return False
+        try:
+            header.read(frames[0])
+        except RemoteProtocolError:
+            return False
+        command, id = header.command, header.id
+        dispatch_id, text = self._base + id, larger(self._connection.max_received)
+        if self._left or not self._connection.open:
+            self.late += 1
+        elif command == _REQUEST and id >= _BROKER_ID_BIT and dispatch_id not in self._dispatches:
+            self._refuse(id, spec.TOO_LARGE, "too-large", text.decode())
+        elif command in (_PARTIAL, _FINAL) and dispatch_id in self._dispatches:
+            self.final(dispatch_id, spec.TOO_LARGE, [text], now)
+            self._events.append(Cancel(dispatch_id))
+        else:
+            self._count("too-large")
+        return True
 
     def _check(self, header: Fields) -> tuple[bytes, bytes] | None:
         """Return the broker's and the sender's map of a REQUEST.
@@ -422,10 +484,27 @@ class WorkerSession(WorkerSessionBase):
                 self._connection.step("drain", now)
         elif command == spec.WELCOME:
             self._welcomed(header, now)
+        elif command == spec.CONTRACT:
+            self._contract_asked(header)
         elif command not in spec.COMMAND_NAMES:
             self._unknown(command, id)
         elif command != spec.HEARTBEAT:
             self._count("wrong-direction")
+
+    def _contract_asked(self, header: Fields) -> None:
+        """ "A worker answers with the bytes, or without a body if it has no such contract"
+        (docs/spec/mdp-0.3.md)."""
+        try:
+            hash = metadata.unpack(header.metadata).get("contract", "")
+        except RemoteProtocolError as error:
+            self._count(error.reason)
+            return
+        if not isinstance(hash, str) or self._outbox.full:
+            self._count("bad-contract")
+            return
+        own, contract = self._contracts.get(header.service, ("", b""))
+        body: list[Frame] = [contract] if own == hash and own else []
+        self._outbox.put(encoding.contract(header.service, hash, body), spec.CONTRACT)
 
     def _event_received(self, header: Fields, frames: list[Frame]) -> None:
         if header.flags & spec.CRITICAL:

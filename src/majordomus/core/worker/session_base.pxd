@@ -7,6 +7,7 @@ from majordomus.protocol.mdp03 cimport Fields
 
 
 @cython.final
+@cython.no_gc  # it holds bytes and numbers, so it is part of no cycle
 @cython.freelist(64)
 cdef class Dispatch:
     cdef public object id
@@ -63,3 +64,4 @@ cdef class WorkerSessionBase:
     cdef public double _settle_at
     cdef public list _events
     cdef public list _taken
+    cdef public dict _contracts

@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, NamedTuple, TypeAlias
 from typing import Final as Constant
 
+from majordomus.contracts.model import hash_of
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
@@ -180,6 +181,7 @@ class WorkerSessionBase:
             liveness=settings.liveness,
             always=True,
             rng=rng,
+            max_received=settings.max_received,
         )
         self._outbox = SessionOutbox()
         self._header = Fields()
@@ -198,6 +200,9 @@ class WorkerSessionBase:
         self._settle_at = inf
         self._events: list[WorkerEvent] = []
         self._taken: list[WorkerEvent] = []
+        self._contracts: dict[bytes, tuple[str, bytes]] = {}  # of each service: hash and bytes
+        for service, contract in settings.contracts.items():
+            self._set_contract(service, contract)
 
     # ── reports of the shell ──────────────────────────────────────────────────────────────────────
 
@@ -290,13 +295,23 @@ class WorkerSessionBase:
     def _register(self, service: bytes, now: float) -> None:
         """Send READY. In a dialect without an answer to it, the session is ready at once."""
         if self._codec is None:
-            ready = encoding.ready(service, self._capacity, self.settings.weight)
+            settings = self.settings
+            attempts = settings.durable.get(service)
+            contract, _ = self._contracts.get(service, ("", b""))
+            ready = encoding.ready(service, self._capacity, settings.weight, attempts, contract)
             self._outbox.put(ready, spec.READY)
         else:
             self._outbox.put(self._codec.w2b_ready(service), spec.READY)
             self.ready = not self._delphi
         if not self._connection.present:
             self._connection.begin_presence(now)
+
+    def _set_contract(self, service: bytes, contract: bytes) -> None:
+        """State `contract`, canonical bytes, in READY from now on; empty states none."""
+        if contract:
+            self._contracts[service] = hash_of(contract), contract
+        else:
+            self._contracts.pop(service, None)
 
     def _heartbeat(self) -> None:
         """ "A worker sends one per interval whatever else it sent" (docs/spec/mdp-0.3.md)."""

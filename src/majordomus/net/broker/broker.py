@@ -17,16 +17,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from majordomus import system
 from majordomus.core.broker.balancing.registry import Factory
 from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
-from majordomus.errors import LocalProtocolError
+from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.broker.access_rules_watch import AccessRulesWatch
+from majordomus.net.broker.audit_log import AuditLog
 from majordomus.net.broker.hooks import check_hooks
+from majordomus.net.broker.listener import Listener
 from majordomus.net.broker.loop import BrokerLoop
 from majordomus.net.broker.open_listener import open_listener
 from majordomus.net.broker.program import Program, Programmable
@@ -35,6 +38,9 @@ from majordomus.net.version import version
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
 from majordomus.security.certificates import Certificate
+
+if TYPE_CHECKING:
+    from majordomus.durable.runner import StoreThread
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -92,6 +98,11 @@ class Broker(SecuredBroker, Programmable):
         self._loop: BrokerLoop | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def to_bind(self) -> list[str]:
+        """The endpoints that `open` binds, as they were given."""
+        return list(self._bind)
+
     def check(self) -> None:
         """Raises: ConfigurationError for hooks and ways to balance that `open` would refuse on any
         machine."""
@@ -111,12 +122,27 @@ class Broker(SecuredBroker, Programmable):
         machine = self._make_machine(self.settings, self._ids, name, self._strategies)
         watch = self._watch_rights(machine)
         waker = Waker()
-        authentication = self.security_policy.make_authentication()
-        listener = open_listener(machine, waker, self._bind, authentication)
-        machine.begin(version(), listener.name, self._clock(), self.restarts, listener.buffers)
-        loop = BrokerLoop(machine, listener, waker, self._clock, watch)
+        plan = self.security_policy.make_authentication()
+        store = self._open_store(machine, waker)
+        try:
+            listener = open_listener(machine, waker, self._bind, plan)
+        except BaseException:
+            if store is not None:
+                store.close()
+            raise
+        machine.begin(
+            version(),
+            listener.name,
+            self._clock(),
+            self.restarts,
+            listener.buffers,
+            system.process_usage,
+        )
+        loop = BrokerLoop(machine, listener, waker, self._clock, watch, store)
         try:
             self._loop = loop
+            if self.settings.audit:
+                loop.audit = AuditLog(Path(self.settings.audit))
             self.attach_all()
             loop.program.use(self.hooks)
             listener.open()
@@ -125,8 +151,49 @@ class Broker(SecuredBroker, Programmable):
             loop.dispose()
             self._loop = None
             raise
+        if store is not None:
+            store.start()
         for url in self.endpoints:
             logger.info("listening on %s", url)
+
+    def _open_store(self, machine: Machine, waker: Waker) -> StoreThread | None:
+        """Open the store that the settings name. Its thread is started when all is bound."""
+        named = self.settings.store
+        if not named:
+            return None
+        from majordomus.net.broker.open_store import connect
+
+        try:
+            store, count = connect(named, machine, waker.wake, self._clock())
+        except BaseException:
+            waker.close()
+            raise
+        logger.info("store %s: %d requests without an outcome", named, count)
+        return store
+
+    def embed(
+        self, listener: Callable[[Machine], Listener], waker: Waker, clock: Callable[[], float]
+    ) -> BrokerLoop:
+        """Make the loop of this broker around another listener; its owner runs it by `step`.
+
+        For `majordomus.testing`. Raises: ConfigurationError, as `open`, and for a store: its thread
+        would not run on a virtual clock.
+        """
+        if self.settings.store:
+            raise ConfigurationError("a TestBroker has no store: give it real=True, or no `store`")
+        machine = self._make_machine(self.settings, self._ids, "test", self._strategies)
+        made = listener(machine)
+        machine.begin(version(), made.name, clock(), 0, made.buffers)
+        loop = self._loop = BrokerLoop(machine, made, waker, clock, None)
+        self.attach_all()
+        loop.program.use(self.hooks)
+        return loop
+
+    def disembed(self) -> None:
+        """Close the loop of `embed`. May be repeated."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.dispose()
 
     def _watch_rights(self, machine: Machine) -> AccessRulesWatch | None:
         if not self.settings.acl:
@@ -153,6 +220,8 @@ class Broker(SecuredBroker, Programmable):
         finally:
             loop.dispose()
             self._loop = None
+        if loop.failure is not None:
+            raise loop.failure
 
     def start(self) -> None:
         """Bind, and serve in a new thread. May be repeated.

@@ -29,6 +29,7 @@ from majordomus.core.broker.hooks.views import (
 from majordomus.errors import ConfigurationError, class_name
 from majordomus.net.bodies import to_frames
 from majordomus.protocol import spec
+from majordomus.protocol.metadata import packed_metadata
 
 if TYPE_CHECKING:
     from majordomus.net.broker.hook_thread import HookThread
@@ -341,5 +342,6 @@ def _checked(action: Action) -> Action:
         action.text.encode()
     elif isinstance(action, actions.ReplyAction):
         check_status(action.status)
-        return actions.ReplyAction(to_frames(list(action.frames)), action.status)
+        frames = to_frames(list(action.frames))
+        return actions.ReplyAction(frames, action.status, packed_metadata(action))
     return action

@@ -15,8 +15,8 @@ PeerMessage = tuple[bytes, list[bytes]]
 """The routing id of a peer and the frames of one message."""
 BATCH: Final = 256
 """Messages received before deadlines and connections get their turn."""
-SMALLEST_BATCH: Final = 16
-"""The same while turns take too long: see `BrokerLoop`."""
+SMALLEST_BATCH: Final = 2
+"""The same, at least, while turns take too long: see `BrokerLoop`."""
 HEAD_FRAMES: Final = 16
 HEAD_BYTES: Final = 64 * 1024
 """Bounds of what surrounds a body: envelope, header, metadata, hash.
@@ -31,8 +31,8 @@ WAKER: Final = 1
 MARK: Final = b"\0tcp"
 """The prefix of routing ids from `ZmtpListener` in a broker that has a `ZmqListener` as well.
 
-libzmq assigns no id that begins so, and `ListenerPair` drops messages of a peer that chose one. So
-no peer of one listener can take over the routing id of a peer of the other.
+`zmq.wire.RouterWire` returns no id that begins with a zero octet. So no peer of one listener can
+take over the routing id of a peer of the other.
 """
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from majordomus.core.broker.contract import Machine
+    from majordomus.durable.runner import StoreThread
     from majordomus.net.broker.access_rules_watch import AccessRulesWatch
+    from majordomus.net.broker.audit_log import AuditLog
     from majordomus.net.broker.listener import Listener, PeerMessage
     from majordomus.net.waker import Waker
 
@@ -29,6 +31,9 @@ SOCKET_WAIT: Final = 0.05
 """Seconds between two looks whether the sockets have taken what was sent, at the end of a drain."""
 LONGEST_TURN: Final = 0.002
 """Seconds after which a turn handles no further messages."""
+SLOWED_TURN: Final = 0.0005
+"""The same after such a turn: then batches are as small as a turn of that length can handle, and
+connections take shorter turns."""
 FIRST_SLICE: Final = 32
 """Messages that are handled before the clock is read; each next slice is twice as long."""
 
@@ -48,14 +53,20 @@ class BrokerLoop:
         waker: Waker,
         clock: Callable[[], float],
         watch: AccessRulesWatch | None,
+        store: StoreThread | None = None,
     ) -> None:
+        self.failure: BaseException | None = None
+        self._store = store
         self.waker = waker
+        self.audit: AuditLog | None = None
+        """The audit log, closed with the loop."""
         self.asked = False
         self.started = False
         self._at_once = False
         self._linger = LINGER
         self._rest: list[PeerMessage] = []
         self._full = False
+        self._handled = -1  # messages of this turn; -1 where they were too few to measure it
         self._ready = 0
         self._machine, self._listener, self._clock = machine, listener, clock
         self._watch = watch
@@ -79,8 +90,9 @@ class BrokerLoop:
                 wait = self._turn(wait)
             if not self._at_once:
                 self._drain()
-            self._machine.close(self._clock())
-            self._apply(self._clock())
+            if self.failure is None:
+                self._machine.close(self._clock())
+                self._apply(self._clock())
         finally:
             self._close()
 
@@ -89,10 +101,15 @@ class BrokerLoop:
         repeated."""
         self._close()
         self.waker.close()
+        if self.audit is not None:
+            self.audit.close()
 
     def _close(self) -> None:
         self.program.close(self._clock())
+        if self._store is not None:
+            self._store.close()
         self._listener.close(self._linger)
+        self._log.close()
 
     def _drain(self) -> None:
         """Serve until every answer has left, for `drain_timeout` at most. Log what is given up."""
@@ -101,7 +118,7 @@ class BrokerLoop:
         machine.drain(now)
         wait = self._apply(now)
         while not self._at_once and now < until:
-            if not machine.drained:
+            if not machine.drained or machine.unstored:
                 wait = self._turn(min(wait, until - now))
             elif listener.undelivered():
                 wait = self._turn(min(wait, until - now, SOCKET_WAIT))
@@ -119,6 +136,15 @@ class BrokerLoop:
                 answers,
                 messages,
             )
+
+    def step(self) -> float:
+        """Do one turn that does not wait: for an owner that waits itself (`majordomus.testing`).
+
+        Returns the seconds after which the next turn is needed, if no message comes before.
+        """
+        self.started = True
+        self.program.thread = threading.get_ident()
+        return self._turn(0.0)
 
     def _turn(self, wait: float) -> float:
         """Wait, receive one batch, tick, send. When the messages of a batch take too long, the rest
@@ -149,40 +175,70 @@ class BrokerLoop:
             self._watch.look(now)
         if self.program.tasks:
             self.program.work(now)
+        if self._store is not None:
+            self._take_stored(self._store, now)
         self._machine.tick(now)
         wait = self._apply(now)
+        if self._handled >= 0:
+            self._adapt(self._clock() - now)
         return 0.0 if full else wait
 
     def _handle(self, batch: list[PeerMessage], now: float) -> None:
         """Hand a batch to the machine, for LONGEST_TURN at most; what is left is `_rest`.
 
-        The next batch is smaller after a slow one, so that a connection with slow messages holds
-        the others up less.
+        The next batch is smaller after a slow one (`_adapt`), so that a connection with slow
+        messages holds the others up less.
         """
-        size, count = FIRST_SLICE, len(batch)
-        if self._listener.batch < BATCH:
-            size = SMALLEST_BATCH
-        elif count <= SMALLEST_BATCH:
+        listener, count = self._listener, len(batch)
+        slowed = listener.batch < BATCH
+        if count <= SMALLEST_BATCH and not slowed:
             self._receive(batch, now)
             return
+        size, longest = FIRST_SLICE, LONGEST_TURN
+        if slowed:
+            size, longest = listener.batch, SLOWED_TURN
         at = 0
         while True:
             self._receive(batch[at : at + size], now)
             at += size
             took = self._clock() - now
-            if at >= count or took > LONGEST_TURN:
+            if at >= count or took > longest:
                 break
-            size *= 2
+            if not slowed:
+                size *= 2
         self._rest = batch[at:]
-        if took > LONGEST_TURN:
-            self._listener.batch = SMALLEST_BATCH
-        elif self._listener.batch < BATCH and took < LONGEST_TURN / 4:
-            self._listener.batch *= 2
+        self._handled = min(at, count)
+
+    def _adapt(self, took: float) -> None:
+        """Choose the size of the next batches by the seconds that a turn took, its sends
+        included."""
+        listener, handled, self._handled = self._listener, self._handled, -1
+        slowed = listener.batch < BATCH
+        if took > (2 * SLOWED_TURN if slowed else LONGEST_TURN):
+            fits = int(handled * SLOWED_TURN / took)
+            listener.batch = max(SMALLEST_BATCH, min(fits, listener.batch))
+        elif slowed and took < SLOWED_TURN / 2:
+            listener.batch = min(BATCH, 2 * listener.batch)
 
     def _receive(self, batch: list[PeerMessage], now: float) -> None:
         for _, fault in self._machine.receive_all(batch, now):
             # A fault of ours costs one message; the broker continues.
             logger.critical("the core failed on a message; please report this", exc_info=fault)
+
+    def _take_stored(self, store: StoreThread, now: float) -> None:
+        """Report to the machine what has been stored. When the store has failed, end without an
+        answer to what it was to store: whether that is stored is unknown."""
+        while store.done:
+            number, answers, state = store.done.popleft()
+            self._machine.store_state(state)
+            self._machine.stored(number, answers, now)
+        if store.failed is not None and self.failure is None:
+            self.failure = store.failed
+            self.asked = self._at_once = True
+            logger.critical(
+                "the store has failed: %s; whether unanswered requests are stored is unknown",
+                store.failed,
+            )
 
     def _apply(self, now: float) -> float:
         """Send, and report refusals to the machine, until no send is refused; log the facts.
@@ -192,9 +248,13 @@ class BrokerLoop:
         """
         peer_gone = False
         while True:
-            _, sends, facts = self._machine.take_effects()
+            writes, sends, facts = self._machine.take_effects()
+            if writes and self._store is not None:
+                self._store.submit(writes)
             for name, data in facts:
                 self._log.write(name, data, now)
+                if self.audit is not None:
+                    self.audit.write(name, data, now)
                 if self.program.observer is not None:
                     self.program.observer.fact(self._machine, name, data)
             refusals = self._listener.send(sends, now) if sends else ()

@@ -1,7 +1,7 @@
 """Which listener serves an endpoint.
 
-`ZmtpListener` (our own ZMTP) serves plain TCP where the extension was built. `ZmqListener` (libzmq)
-serves everything else: encrypted endpoints, endpoints with passwords, ipc and inproc.
+`ZmtpListener` (our own ZMTP) serves TCP and ipc where the extension was built: plain, with
+passwords, and encrypted if libsodium can be called. `ZmqListener` (libzmq) serves everything else.
 """
 
 from __future__ import annotations
@@ -9,38 +9,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from majordomus.net import endpoints
 from majordomus.net.broker.listener import BATCH, LINGER, MARK, WAKER, Listener, PeerMessage
-from majordomus.net.broker.zmq_listener import ZmqListener
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import select as wires
-from majordomus.net.zmtp import tcp
+from majordomus.net.zmq.wire import Wait
+from majordomus.net.zmtp import ipc, tcp
 
 if wires.OWN_ZMTP:
+    from majordomus.net.broker.security.direct_authentication import DirectAuthentication
     from majordomus.net.broker.zmtp_listener import ZmtpListener
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine
     from majordomus.core.broker.state.registry import Send
-    from majordomus.net.broker.security.authentication import Authentication
+    from majordomus.net.broker.security.authenticator import AuthenticationPlan
+    from majordomus.net.broker.zmq_listener import ZmqListener
 
 
 def open_listener(
-    machine: Machine, waker: Waker, urls: Sequence[str], authentication: Authentication | None
+    machine: Machine, waker: Waker, urls: Sequence[str], plan: AuthenticationPlan | None
 ) -> Listener:
     """Make the listener of these endpoints; nothing is bound yet. Raises: ConfigurationError."""
-    own = [url for url in urls if authentication is None and is_own(url)]
+    encrypted = plan is not None and plan.certificate is not None
+    own = [url for url in urls if is_own(url, encrypted=encrypted)]
     if not own:
-        return ZmqListener(machine, waker, authentication)
+        return _zmq_listener(machine, waker, urls, plan)
+    direct = None if plan is None else DirectAuthentication(*plan)
     if len(own) == len(urls):
-        return ZmtpListener(machine, waker)
+        return ZmtpListener(machine, waker, authentication=direct)
+    others = [url for url in urls if url not in own]
     return ListenerPair(
-        ZmqListener(machine, waker, None), ZmtpListener(machine, waker, MARK), waker
+        _zmq_listener(machine, waker, others, plan),
+        ZmtpListener(machine, waker, MARK, direct),
+        waker,
+        encrypted=encrypted,
     )
 
 
-def is_own(url: str) -> bool:
-    """Return whether our own ZMTP serves this endpoint in a broker without authentication."""
-    return wires.OWN_ZMTP and tcp.is_plain(url)
+def _zmq_listener(
+    machine: Machine, waker: Waker, urls: Sequence[str], plan: AuthenticationPlan | None
+) -> ZmqListener:
+    """Make the listener of the endpoints that libzmq serves; most brokers on Linux have none."""
+    from majordomus.net.broker.security.authentication import Authentication
+    from majordomus.net.broker.zmq_listener import ZmqListener
+
+    authentication = None  # as for peers of the same process: libzmq authenticates none of them
+    if plan is not None and not all(map(endpoints.is_inproc, urls)):
+        authentication = Authentication(*plan)
+    return ZmqListener(machine, waker, authentication, urls)
+
+
+def is_own(url: str, *, encrypted: bool = False) -> bool:
+    """Return whether our own ZMTP serves this endpoint, in a broker that is encrypted or not."""
+    own = wires.OWN_ZMTP and (tcp.is_plain(url) or url.startswith(ipc.SCHEME))
+    return own and not (encrypted and wires.curve_problem())
 
 
 class ListenerPair:
@@ -49,11 +72,14 @@ class ListenerPair:
     A message for a peer that the ZmtpListener does not have is sent, or refused, by the other.
     """
 
-    def __init__(self, zmq: ZmqListener, zmtp: ZmtpListener, waker: Waker) -> None:
+    def __init__(
+        self, zmq: ZmqListener, zmtp: ZmtpListener, waker: Waker, *, encrypted: bool = False
+    ) -> None:
+        self._encrypted = encrypted
         self.name = f"{zmtp.name}, {zmq.name}"
         self._zmq, self._zmtp = zmq, zmtp
         self._zmtp_bit = WAKER << (1 + len(zmq.sources))
-        self._wait = wires.make_wait(waker.fd, *zmq.sources, zmtp.fd)
+        self._wait = Wait(waker.fd, *zmq.sources, zmtp.fd)
         self.batch = BATCH
 
     @property
@@ -62,9 +88,11 @@ class ListenerPair:
 
     def open(self) -> None:
         self._zmq.open()
+        self._zmtp.open()
 
     def bind(self, url: str) -> str:
-        return (self._zmtp if is_own(url) else self._zmq).bind(url)
+        own = is_own(url, encrypted=self._encrypted)
+        return (self._zmtp if own else self._zmq).bind(url)
 
     def wait(self, milliseconds: int) -> int:
         if self._zmtp.pending:
@@ -75,7 +103,6 @@ class ListenerPair:
         self._zmtp.batch = self._zmq.batch = self.batch
         zmtp, more_zmtp = self._zmtp.receive(ready & self._zmtp_bit, now)
         zmq, more_zmq = self._zmq.receive(ready, now)
-        zmq = [message for message in zmq if not message[0].startswith(MARK)]
         return zmtp + zmq, more_zmtp or more_zmq
 
     def report_connections(self, ready: int, now: float) -> None:

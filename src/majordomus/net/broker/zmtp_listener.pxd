@@ -6,6 +6,8 @@ cdef class ZmtpListener:
     cdef public object _machine
     cdef public object _waker
     cdef public object _limits
+    cdef public object _authentication
+    cdef public double _now
     cdef public object _router
     cdef public Py_ssize_t batch
     cdef public list _listening

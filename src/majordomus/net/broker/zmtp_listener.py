@@ -12,6 +12,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.state.identity import unix_group
 from majordomus.net import forks
 from majordomus.net.broker.limits.connection_limits import crowd_of
 from majordomus.net.broker.listener import (
@@ -23,18 +24,20 @@ from majordomus.net.broker.listener import (
     PeerMessage,
 )
 from majordomus.net.waker import Waker
-from majordomus.net.zmtp import tcp
+from majordomus.net.zmtp import ipc, tcp
 from majordomus.net.zmtp.engine import (
     BROKEN_OFF,
     CONNECTION_ENDED,
     CONNECTION_OPENED,
     HANDSHAKE_DONE,
+    REFUSED,
 )
 from majordomus.net.zmtp.router import TcpRouter
 
 if TYPE_CHECKING:
     from majordomus.core.broker.contract import Machine
     from majordomus.core.broker.state.registry import Send
+    from majordomus.net.broker.security.direct_authentication import DirectAuthentication
 
 HANDSHAKE: Final = 3.0
 """Seconds for the ZMTP handshake; a connection that does not complete it is ended."""
@@ -55,13 +58,23 @@ ACCEPT_RETRY: Final = 0.1
 class ZmtpListener:
     """Implements `listener.Listener`.
 
-    `mark` is the prefix of all routing ids of this listener.
+    `mark` is the prefix of all routing ids of this listener. `authentication` is None in a broker
+    without it.
     """
 
     name = "zmtp"
 
-    def __init__(self, machine: Machine, waker: Waker, mark: bytes = b"") -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        waker: Waker,
+        mark: bytes = b"",
+        authentication: DirectAuthentication | None = None,
+    ) -> None:
         settings = machine.settings
+        self._authentication = authentication
+        self._now = 0.0
+        """The time of the current `receive`."""
         self._machine, self._waker = machine, waker
         self._limits = crowd_of(settings)
         self._router = TcpRouter(
@@ -76,8 +89,11 @@ class ZmtpListener:
             max_unfinished=settings.max_unfinished_bytes,
             extra=waker.fd,
             mark=mark,
+            make_mechanism=None if authentication is None else authentication.make_mechanism,
+            authenticate=None if authentication is None else authentication.authenticate,
+            admit=self._admit,
         )
-        self._listening: list[plain.socket] = []
+        self._listening: list[plain.socket | ipc.UnixListener] = []
         self._hosts: dict[int, str] = {}
         self._next_handshake = inf
         self._accept_at = inf
@@ -92,10 +108,16 @@ class ZmtpListener:
         self.wait = self._router.wait
 
     def open(self) -> None:
-        """Do nothing: this listener serves no broker with authentication."""
+        if self._authentication is not None:
+            self._authentication.open(self._waker.wake)
 
     def bind(self, url: str) -> str:
-        made, real = tcp.listen(url)
+        made: plain.socket | ipc.UnixListener
+        if url.startswith(ipc.SCHEME):
+            made = ipc.listen(url)
+            real = made.url
+        else:
+            made, real = tcp.listen(url)
         self._listening.append(made)
         self._router.listen(made.fileno())
         return real
@@ -103,6 +125,7 @@ class ZmtpListener:
     def receive(self, ready: int, now: float) -> tuple[list[PeerMessage], bool]:
         if not ready & ~WAKER:
             return [], False
+        self._now = now
         batch = self._router.receive(self.batch, now)
         return batch, self._router.pending
 
@@ -120,6 +143,12 @@ class ZmtpListener:
                 self._limits.spoke(fd)
             else:
                 self._connection_ended(event == CONNECTION_ENDED, fd, routing_id, detail, now)
+        if self._authentication is not None:
+            self._authentication.decide(self._router)
+            for fd in self._authentication.revoked(self._machine, now):
+                self._router.cut(fd)
+                self._limits.ended(fd)
+                self._hosts.pop(fd, None)
         if self._router.exhausted and self._accept_at == inf:
             self._accept_at = now + ACCEPT_RETRY
             self._set_due()
@@ -156,6 +185,8 @@ class ZmtpListener:
         if self._closed:
             return
         self._closed = True
+        if self._authentication is not None:
+            self._authentication.close()
         if self._generation != forks.generation:
             self._router.abandon()
             return
@@ -183,7 +214,7 @@ class ZmtpListener:
                 self._waker.clear()
 
     def _connection_opened(self, fd: int, host: str, now: float) -> None:
-        reason = self._limits.accepted(fd, host, now)
+        reason = self._limits.accepted(fd, ipc.user_of(host), now)
         if reason:
             self._router.cut(fd)
             self._limits.ended(fd)
@@ -200,14 +231,37 @@ class ZmtpListener:
         self._limits.ended(fd)
         host = self._hosts.pop(fd, "")
         if not was_open:
-            self._machine.handshake_failed(reason, address=host)
+            self._handshake_failed(fd, reason, host)
             return
         if reason != BROKEN_OFF:
             self._machine.cut_off(reason, host)
         if peer is not None:
+            if self._authentication is not None:
+                self._authentication.ended(peer)
             self._machine.connection_ended(peer, now)
             self._ended.append(peer)
             self._set_due()
+
+    def _admit(self, fd: int, peer: bytes, proof: str) -> bool:
+        """Set the identity of a peer whose handshake is done; see `TcpRouter`."""
+        machine, now = self._machine, self._now
+        unix: tuple[str, ...] = ()
+        credentials = ipc.credentials(self._hosts.get(fd, ""))
+        if credentials is not None:
+            uid, pid = credentials
+            machine.unix_peer(peer, uid, pid)
+            unix = (unix_group(uid),)
+        if self._authentication is not None:
+            return self._authentication.admit(machine, fd, peer, proof, now, unix)
+        return not unix or machine.identify(peer, "", unix, now)
+
+    def _handshake_failed(self, fd: int, reason: str, host: str) -> None:
+        refusal = None if self._authentication is None else self._authentication.refusal(fd)
+        if refusal is not None:
+            self._machine.handshake_failed(refusal.why, who=refusal.who, address=refusal.address)
+        else:
+            reason = "refused" if reason.startswith(REFUSED) else reason
+            self._machine.handshake_failed(reason, address=host)
 
     def _set_due(self) -> None:
         self.due = -inf if self._ended else min(self._next_handshake, self._accept_at)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from asyncio import get_running_loop
+from asyncio import _get_running_loop
 
-from majordomus.core.client.session import ClientEvent, ClientSession
+from majordomus.core.client.session import ClientSession
 from majordomus.errors import LocalProtocolError
 from majordomus.net import forks
 from majordomus.net.bodies import Reply
@@ -23,6 +23,7 @@ from majordomus.net.client.calls import (
     result,
 )
 from majordomus.net.client.driver import Command
+from majordomus.net.client.waiter import Waiter, Wakeups
 from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access, Refusal
 
@@ -32,14 +33,17 @@ class AsyncCallRunner:
 
     session: the client's state machine.
     calls: its open calls.
+    _wakeups: those of its loop, from the first use on.
     """
+
+    _wakeups: Wakeups
 
     def __init__(self, session: ClientSession, access: Access) -> None:
         self.session = session
         self.calls = PendingCalls(session, access.urls, self._is_up, self._refusal, self._tried)
         self._access = access
-        self._connection: AsyncSessionConnection[ClientEvent] | None = None
-        self._usable: AsyncSessionConnection[ClientEvent] | None = None
+        self._connection: AsyncSessionConnection | None = None
+        self._usable: AsyncSessionConnection | None = None
         """The same connection, until the end: one check for both on the hot path."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -50,24 +54,36 @@ class AsyncCallRunner:
         """Whether the client is closed, or was never used."""
         return self._closed or self._connection is None
 
-    def connection(self) -> AsyncSessionConnection[ClientEvent]:
+    @property
+    def used(self) -> bool:
+        """Whether the connection was opened."""
+        return self._connection is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the client; None before the first use."""
+        return self._loop
+
+    def connection(self) -> AsyncSessionConnection:
         """Return the connection; the first use opens it.
 
         Raises: LocalProtocolError after the end, and in another loop or process.
         """
         connection = self._usable
-        if (
-            connection is not None
-            and forks.generation == self._generation  # first: no loop runs in a child
-            and connection.loop is get_running_loop()
-        ):
-            return connection
+        if connection is not None and connection.loop is _get_running_loop():
+            return connection  # in a child no loop runs, or another one
         return self._open()
+
+    def start(self, call: PendingCall) -> Waiter | None:
+        """Begin `call`. Return what to await, or None if the call has ended. Raises: as
+        `connection`."""
+        calls = self.calls
+        return calls.launch(call, self.connection(), self._wakeups)
 
     async def call(self, options: CallOptions) -> Reply:
         """Make a call and return its reply. Raises: as `calls.result`."""
         call = PendingCall(options)
-        waiter = self.calls.launch(call, self.connection())
+        waiter = self.start(call)
         if waiter is not None:
             try:
                 await waiter
@@ -160,7 +176,8 @@ class AsyncCallRunner:
         """
         if self._closed:
             return False
-        self._closed, self._usable = True, None
+        self._closed = True
+        self._usable = None
         if self._connection is None or forks.generation != self._generation:
             return False
         self.calls.close(time.monotonic())
@@ -177,7 +194,7 @@ class AsyncCallRunner:
     def _tried(self) -> dict[str, str]:
         return self._connection.tried() if self._connection is not None else {}
 
-    def _open(self) -> AsyncSessionConnection[ClientEvent]:
+    def _open(self) -> AsyncSessionConnection:
         """Open the connection. Raises: as `connection`."""
         if self._closed:
             raise LocalProtocolError("closed", "this client is closed")
@@ -190,6 +207,7 @@ class AsyncCallRunner:
         if forks.generation != self._generation:
             session.renew_id()
         self._generation, self._loop = forks.generation, asyncio.get_running_loop()
+        self._wakeups = Wakeups(self._loop)
         self._connection = AsyncSessionConnection(
             session,
             lambda: urls[session.endpoint],
@@ -203,5 +221,6 @@ class AsyncCallRunner:
         return self._connection
 
     def _fail(self, error: Exception) -> None:
-        self._closed, self._usable = True, None
+        self._closed = True
+        self._usable = None
         self.calls.fail(error)

@@ -95,6 +95,7 @@ class CallRunner:
             finish=self.calls.close,
             announce=announce,
             forked=session.renew_id,
+            repair=session.repair,
             access=access,
         )
 
@@ -204,7 +205,8 @@ class CallRunner:
             self.flush(partial(self.calls.cancel, call))
 
     def cancel_unreferenced(self, call: PendingCall) -> None:
-        """Cancel `call` from a finalizer. It is sent at once where that needs no waiting."""
+        """Cancel `call` from a finalizer, which may run in the middle of a step of the session:
+        then the owner of the I/O sends the cancellation. Where no thread owns it, it leaves now."""
         self.cancel(call)
         if not call.ended():
             self.driver.try_drive()

@@ -2,9 +2,15 @@ cimport cython
 
 from majordomus.core.client.calls cimport Final
 from majordomus.core.client.session cimport ClientSession
+from majordomus.net.bodies cimport Reply
+from majordomus.net.client.waiter cimport Waiter, Wakeups
+from majordomus.net.connection.async_link cimport AsyncSessionConnection
+
+cdef dict _names
 
 
 @cython.final
+@cython.no_gc  # it holds bytes and numbers, so it is part of no cycle
 @cython.freelist(64)
 cdef class CallOptions:
     cdef public bytes service
@@ -28,6 +34,7 @@ cdef class PendingCall:
     cdef public object outcome
     cdef public object notify
     cdef public object waiter
+    cdef public Waiter awaited
     cpdef object prepare(self, CallOptions options, notify, bint reads)
     cpdef object end(self, outcome)
     cpdef object wake(self)
@@ -54,7 +61,9 @@ cdef class PendingCalls:
     cdef public Py_ssize_t _last_answers
     @cython.locals(options=CallOptions, left=double, metadata=bytes)
     cpdef object begin(self, PendingCall call, double now, bint restart=*)
-    cpdef object launch(self, PendingCall call, connection)
+    cpdef Waiter launch(
+        self, PendingCall call, AsyncSessionConnection connection, Wakeups wakeups
+    )
     cpdef object take(self, list events)
     @cython.locals(ended=PendingCall)
     cpdef object _handle_final(self, Final event)
@@ -66,4 +75,5 @@ cpdef CallOptions pack_options(service, body, double timeout, int flags, bytes t
 cpdef PendingCall make_call(service, body, double timeout, bint fail_fast, bint once, bytes to, metadata)
 cpdef object result(PendingCall call)
 cpdef object final(PendingCall call)
-cpdef object _reply(Final outcome)
+@cython.locals(reply=Reply)
+cpdef Reply _reply(Final outcome)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Final as Constant
 
-from majordomus.core.client.calls import Final, Lost, Part
+from majordomus.core.client.calls import Final, FinalWithMetadata, Lost, Part
 from majordomus.core.client.session import (
     CallCredit,
     ClientEvent,
@@ -33,7 +34,8 @@ from majordomus.errors import (
     error_for,
 )
 from majordomus.messages.bodies import typed_body
-from majordomus.net.bodies import Body, Reply, checked, to_frames
+from majordomus.net.bodies import Body, Reply, checked, reply_with, to_frames
+from majordomus.net.client.waiter import Waiter, Wakeups
 from majordomus.net.connection.credentials import Refusal
 from majordomus.net.events import Hub
 from majordomus.protocol import metadata as packing
@@ -53,9 +55,11 @@ _ONE_WAY: Constant = spec.ONE_WAY
 _OK: Constant = spec.OK
 _TOO_LATE: Constant = spec.DEADLINE_EXCEEDED
 _LEAST: Constant = 0.001
-_new: Constant = Reply.__new__
-_NO_PARTS: Constant[deque[list[bytes]]] = deque(maxlen=0)
+_NO_PARTS: Constant[deque[Part]] = deque(maxlen=0)
 """The `parts` of every call that has received no part yet: most calls never need a deque."""
+_MOST_NAMES: Constant = 1024
+_names: dict[str, bytes] = {}
+"""The bytes of the names that were called last. As the same object, they have their hash."""
 
 NOT_SENT = b"the connection took nothing before the deadline"
 
@@ -117,6 +121,28 @@ def make_options(
     return pack_options(service, body, timeout, flags, to, metadata)
 
 
+def _checked_name(service: str | bytes) -> bytes:
+    """The name of a service as it is sent. Raises: as `make_options`."""
+    name = service.encode() if isinstance(service, str) else _name_of(service)
+    if not 0 < len(name) <= spec.MAX_NAME:
+        raise LocalProtocolError(
+            "bad-name", f"the name of a service has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
+        )
+    if type(service) is str:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[service] = name
+    return name
+
+
+def _name_of(service: object) -> bytes:
+    """The name of a service that is no text. Raises: ConfigurationError."""
+    if isinstance(service, (bytes, bytearray, memoryview)):
+        return bytes(service)
+    kind = type(service).__name__
+    raise ConfigurationError(f"the name of a service is text or bytes, not {kind}")
+
+
 def pack_options(
     service: str | bytes,
     body: Body,
@@ -128,11 +154,9 @@ def pack_options(
     """Do the work of `make_options`, with flags as in the header and every argument positional."""
     if not timeout > 0:
         raise ConfigurationError(f"a timeout must be more than 0 seconds, not {timeout}")
-    name = service.encode() if isinstance(service, str) else bytes(service)
-    if not 0 < len(name) <= spec.MAX_NAME:
-        raise LocalProtocolError(
-            "bad-name", f"the name of a service has 1 to {spec.MAX_NAME} bytes, not {len(name)}"
-        )
+    name = _names.get(service) if type(service) is str else None
+    if name is None:
+        name = _checked_name(service)
     options = CallOptions.__new__(CallOptions)
     options.service = name
     options.timeout = timeout
@@ -150,10 +174,18 @@ def pack_options(
             options.metadata = packing.pack(metadata)
     else:
         options.frames = checked(typed.frames)
-        options.implied = packing.pack({"type": typed.type, **(metadata or {})})
+        options.implied = (
+            packing.pack({"type": typed.type, **metadata}) if metadata else _packed(typed.type)
+        )
         if metadata:
             options.metadata = options.implied
     return options
+
+
+@lru_cache(maxsize=64)
+def _packed(type: str) -> bytes:
+    """Pack the metadata that state the encoding of a body."""
+    return packing.pack({"type": type})
 
 
 def make_publication(
@@ -197,9 +229,11 @@ class PendingCall:
     outcome: the FINAL, the loss or the error that ended the call; None before the end.
     notify: called after each part and after the end, by the thread that drives the session.
     waiter: a future that is completed once by the same changes, for asyncio callers.
+    awaited: the same, of a caller that waits for the end alone.
     """
 
     __slots__ = (
+        "awaited",
         "began",
         "id",
         "notify",
@@ -234,6 +268,7 @@ class PendingCall:
         self.outcome: Outcome | None = None
         self.notify = notify
         self.waiter: Future[None] | None = None
+        self.awaited: Waiter | None = None
 
     def ended(self) -> bool:
         """Return whether the call has its outcome. Unread parts may remain."""
@@ -243,18 +278,19 @@ class PendingCall:
         """Return whether a part or the outcome can be read."""
         return bool(self.parts) or self.outcome is not None
 
-    def read_one(self) -> tuple[list[bytes], int]:
+    def read_one(self) -> tuple[Reply, int]:
         """Take one part.
 
-        Returns its frames, and the number of read parts that must be reported now by
+        Returns it, and the number of read parts that must be reported now by
         `PendingCalls.was_read`: 0 until STEP parts have been read, and after the end.
         """
-        frames = self.parts.popleft()
+        part = self.parts.popleft()
+        reply = reply_with(part.frames, part.metadata)
         self.unreported += 1
         if self.unreported < CREDIT_STEP or self.ended():
-            return frames, 0
+            return reply, 0
         unreported, self.unreported = self.unreported, 0
-        return frames, unreported
+        return reply, unreported
 
     def watch(self, notify: Callable[[], object], watcher: int) -> None:
         """Call `notify` after each change from now on. `watcher` names the waiting thread."""
@@ -264,8 +300,9 @@ class PendingCall:
         """Do not notify `watcher` any more. A call with one watcher may still notify it."""
 
     def wait_on(self, waiter: Future[None] | None) -> None:
-        """Complete `waiter` with the next change. None removes the waiter."""
+        """Complete `waiter` with the next change. None removes every waiter."""
         self.waiter = waiter
+        self.awaited = None
 
     def end(self, outcome: Outcome) -> None:
         """Set the outcome. Only the first one counts."""
@@ -274,7 +311,11 @@ class PendingCall:
             self.wake()
 
     def wake(self) -> None:
-        """Complete `waiter` and call `notify`."""
+        """Complete the waiter and call `notify`."""
+        awaited = self.awaited
+        if awaited is not None:
+            self.awaited = None
+            awaited.complete()
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
@@ -382,9 +423,12 @@ class PendingCalls:
             self._open[call.id] = call
 
     def launch(
-        self, call: PendingCall, connection: AsyncSessionConnection[ClientEvent]
-    ) -> Future[None] | None:
-        """Begin a call on an event loop. Return the future to wait on, or None after its end.
+        self,
+        call: PendingCall,
+        connection: AsyncSessionConnection,
+        wakeups: Wakeups,
+    ) -> Waiter | None:
+        """Begin a call on an event loop. Return what to await, or None after its end.
 
         A lone call is sent at once. When no other call is open, and the last batch had at most one
         answer, another call in the same turn of the loop is unlikely. Other calls are sent
@@ -393,11 +437,11 @@ class PendingCalls:
         self.begin(call, call.began)
         if len(self._open) == 1 and self._last_answers <= 1:
             connection.send()
-        else:
+        elif not connection.planned:
             connection.touch()
         if call.outcome is not None:
             return None
-        call.waiter = waiter = connection.loop.create_future()
+        call.awaited = waiter = wakeups.waiter()
         return waiter
 
     def _publish(self, call: PendingCall, now: float, ttl: float, metadata: bytes) -> None:
@@ -471,7 +515,7 @@ class PendingCalls:
                 return
             if call.parts is _NO_PARTS:
                 call.parts = deque()
-            call.parts.append(event.frames)
+            call.parts.append(event)
             if call.reads:
                 call.wake()
             else:
@@ -519,32 +563,43 @@ class PendingCalls:
         last attempt at each ended."""
         if self._up():
             return event
-        ends = self._tried()
-        tried = ", ".join(f"{url} ({ends[url]})" if url in ends else url for url in self._urls)
+        ends = dict(self._tried())
         refusal = self._refusal()
-        why = f": {refusal.text}" if refusal is not None else ""
+        why = ""
+        if refusal is not None:
+            why = f": {refusal.text}"
+            for url in self._urls:
+                if refusal.text.startswith(f"{url} "):  # it states how the attempt has ended
+                    ends.pop(url, None)
+        tried = ", ".join(f"{url} ({ends[url]})" if url in ends else url for url in self._urls)
         return DeadlineExceeded(
             f"no broker was reachable within {call.options.timeout:g} s at {tried}{why}"
         )
 
 
 def result(call: PendingCall) -> Reply:
-    """Return the reply of an ended call: the unread parts, then the FINAL, joined.
+    """Return the reply of an ended call: the unread parts, then the FINAL, joined. Its metadata
+    are those of the FINAL.
 
     Raises: a StatusError for every status but 200, BrokerLost.
     """
     if not call.parts:
         return final(call)
     last = final(call)
-    frames = [frame for part in call.parts for frame in part]
-    return Reply(frames + (last.frames if any(last.frames) else []), last.status, last.worker)
+    frames = [frame for part in call.parts for frame in part.frames]
+    frames += last.frames if any(last.frames) else []
+    return reply_with(frames, packing.packed_metadata(last), last.status, last.worker)
 
 
 def final(call: PendingCall) -> Reply:
     """Return the FINAL alone. Raises: as `result`."""
     outcome = call.outcome
-    if isinstance(outcome, Final):
+    if type(outcome) is Final:
         return _reply(outcome)
+    if isinstance(outcome, FinalWithMetadata):
+        reply = _reply(outcome)
+        reply._packed = outcome.metadata
+        return reply
     if isinstance(outcome, Exception):
         raise outcome
     service = call.options.service.decode("utf-8", "backslashreplace")
@@ -556,7 +611,7 @@ def final(call: PendingCall) -> Reply:
 def _reply(outcome: Final) -> Reply:
     if outcome.status != _OK:
         raise error_for(outcome.status, outcome.frames)
-    reply = _new(Reply)
+    reply = Reply.__new__(Reply)
     reply.frames = outcome.frames
     reply.status = _OK
     reply.worker = outcome.worker

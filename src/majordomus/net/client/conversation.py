@@ -7,11 +7,12 @@ waits in between is bounded. One thread (or task) may read while another one sen
 from __future__ import annotations
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net.bodies import Body, Reply, to_frames
+from majordomus.net.bodies import Body, Reply, reply_with, to_frames
 from majordomus.net.client.async_call_runner import AsyncCallRunner
 from majordomus.net.client.call_runner import CallRunner
 from majordomus.net.client.calls import ConversationCall, final
 from majordomus.net.client.streams import AsyncStream, Stream
+from majordomus.protocol import metadata as packing
 
 
 class SendingSide:
@@ -60,7 +61,7 @@ class SendingSide:
 def _joined(parts: list[Reply]) -> Reply:
     last = parts[-1] if parts else Reply()
     frames = [frame for part in parts for frame in part.frames]
-    return Reply(frames, last.status, last.worker)
+    return reply_with(frames, packing.packed_metadata(last), last.status, last.worker)
 
 
 class Conversation(Stream):

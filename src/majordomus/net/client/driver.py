@@ -18,19 +18,26 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil, inf
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from majordomus.errors import LocalProtocolError
-from majordomus.net import forks
+from majordomus.net import endpoints, forks
 from majordomus.net.connection.credentials import Access, Refusal
+from majordomus.net.connection.home_probe import has_green_threads
 from majordomus.net.connection.link import Link, Session, SessionConnection
+from majordomus.net.connection.memory_link import wait_without_link
 from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
 
+STARTED: Final = 0.1
+"""Seconds between two looks of a started thread whether it is still the one to drive."""
 LONGEST_WAIT: Final = 3600.0
-"""Seconds of one wait for the connection, at most."""
+"""Seconds of one wait for the connection in the background thread, at most."""
+LONGEST_CALL_WAIT: Final = 0.25
+"""The same in a calling thread. A signal that comes just before the wait begins does not end it, so
+its Python handler runs this much later at most."""
 LONGEST_WRITE: Final = 0.5
 """Seconds that a call waits for the kernel to take what is to be sent. After that the background
 thread sends the rest."""
@@ -55,7 +62,8 @@ class Driver(Generic[E]):
     `where` returns the URL to connect to. `take` gets the session's events, after every flush.
     `broken` gets the exception when the background thread fails. `finish` closes the session at the
     end. `announce` runs at the start of the background thread. `forked` is called before the first
-    use, if that is in a child of the process that made the driver.
+    use, if that is in a child of the process that made the driver. `repair` makes the session
+    consistent after an exception (KeyboardInterrupt) has broken one of its steps off.
     """
 
     def __init__(
@@ -67,10 +75,12 @@ class Driver(Generic[E]):
         finish: Command,
         announce: Command,
         forked: Callable[[], None],
+        repair: Command,
         access: Access | None = None,
     ) -> None:
+        self._urls: Sequence[str] = () if access is None else access.urls
         self._take, self._broken, self._finish = take, broken, finish
-        self._announce, self._forked = announce, forked
+        self._announce, self._forked, self._repair = announce, forked, repair
         self._connection: SessionConnection[E] = SessionConnection(
             session, where, self._opened, self._closing, access
         )
@@ -90,7 +100,7 @@ class Driver(Generic[E]):
     def _prepare(self) -> None:
         """Make what a process cannot share with its parent."""
         self._waker = Waker()
-        self._wait_for: Callable[[int], int] = Readiness(self._waker.fd)
+        self._wait_for = self._wait_alone()
         self._io = threading.Lock()  # of the owner of the I/O
         self._lock = threading.RLock()  # to start the background thread, and to end
         self._generation = forks.generation
@@ -158,7 +168,7 @@ class Driver(Generic[E]):
         with self._io:
             if self._thread is None and not self._ended:  # the wait for the lock let others in
                 self._owner = me
-                self._drive(done, command, check=check)
+                self._drive(done, command, LONGEST_CALL_WAIT, check=check)
                 driven = True
         if not driven:
             self._check()
@@ -168,16 +178,19 @@ class Driver(Generic[E]):
         return driven
 
     def try_drive(self) -> None:
-        """Send what was posted, if that needs no waiting and starts no thread. For finalizers."""
+        """Send what was posted, if no thread owns the I/O. For finalizers: it waits for nothing,
+        and never runs in the middle of a step of the session, because a step owns the I/O."""
         me = threading.get_ident()
         if self.ended or self._thread is not None or self._main not in (0, me):
             return
-        if self._io.locked():  # its owner, perhaps this very thread, runs what was posted
+        if not self._io.acquire(blocking=False):
             return
-        with self._io:
+        try:
             if self._thread is None and not self._ended:
                 self._owner = me
-                self._drive(lambda: True, None, check=False)
+                self._drive(lambda: True, None, LONGEST_CALL_WAIT, check=False)
+        finally:
+            self._io.release()
 
     def start_background(self) -> None:
         """Start the background thread if it does not run.
@@ -195,6 +208,10 @@ class Driver(Generic[E]):
             if self._thread is not None:
                 return
             _check_threads()
+            if any(url.startswith(endpoints.MEMORY) for url in self._urls):
+                raise LocalProtocolError(
+                    "inline", "with a TestBroker, use AsyncClient for submit, hedges and events"
+                )
             self._check_nested(threading.get_ident())
             try:
                 self._hand_off = True
@@ -231,14 +248,18 @@ class Driver(Generic[E]):
             thread.join()
 
     def abandon(self) -> None:
-        """End, for a finalizer: without waiting and without a lock. No call may be in progress."""
+        """End, for a finalizer: without waiting, without a lock, and without running the machine,
+        which another thread may do. No call may be in progress; the broker sees the connection end.
+        """
         if self.ended or sys.is_finalizing():
             return
         if self._thread is not None:
             self._commands.append(lambda _now: self._shut_down())
             self._waker.wake()
         elif not self._io.locked():
-            self._shut_down()
+            self._ended = True
+            self._connection.close()
+            self._waker.close()
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────
 
@@ -309,19 +330,27 @@ class Driver(Generic[E]):
         try:
             self._connection.stale = True
             self._interrupted = False  # the thread was stopped in a wait
-            self._drive(done, command, check=True)
+            self._drive(done, command, LONGEST_CALL_WAIT, check=True)
         finally:
             self._asleep = True  # so that the next call finds it as this one did
         return True
 
     def _run(self) -> None:
-        """The background thread: drives until the end."""
-        with self._io:
-            if self._thread is not threading.current_thread():
+        """The background thread: drives until the end.
+
+        Its start may have been broken off by a signal handler's exception, and another thread
+        started: then it ends, also while the other one owns the I/O.
+        """
+        me = threading.current_thread()
+        while not self._io.acquire(timeout=STARTED):
+            if self._thread is not me:
+                return
+        try:
+            if self._thread is not me:
                 return
             try:
                 while not self._ended:
-                    self._drive(lambda: False, None, check=False)
+                    self._drive(lambda: False, None, LONGEST_WAIT, check=False)
             except BaseException as error:
                 logger.exception("the client's thread has failed")
                 if not isinstance(error, Exception):
@@ -329,9 +358,13 @@ class Driver(Generic[E]):
                 self._broken(error)
                 with contextlib.suppress(Exception):
                     self._shut_down()
+        finally:
+            self._io.release()
 
-    def _drive(self, done: Callable[[], bool], command: Command | None, *, check: bool) -> None:
-        """Do the work of `drive`, as the owner of the I/O.
+    def _drive(
+        self, done: Callable[[], bool], command: Command | None, longest: float, *, check: bool
+    ) -> None:
+        """Do the work of `drive`, as the owner of the I/O, in waits of at most `longest` seconds.
 
         An exception (KeyboardInterrupt) that did not come in a wait may have cut a message in two:
         the connection is given up, at the latest by the next drive.
@@ -341,14 +374,16 @@ class Driver(Generic[E]):
         interrupted, self._interrupted = self._interrupted, True
         try:
             if interrupted:
-                connection.give_up(now)
+                self._give_up(now)
             connection.open(now)
             if check or now >= self._checked_at + JUST_CHECKED or connection.stale:
                 self._check_connection(now)
                 now = time.monotonic()
+            if connection.away:  # it may return before this call, which is not in flight yet
+                self._work(now)
             self._work(now, command)
             while not (self._ended or self._hand_off or done()):
-                self._work(self._wait(LONGEST_WAIT))
+                self._work(self._wait(longest))
             link = connection.link
             if link is not None and link.unsent:
                 self._send_rest()
@@ -358,9 +393,14 @@ class Driver(Generic[E]):
                 self._asleep = False
                 connection.stale = True
             else:
-                connection.give_up(time.monotonic())
+                self._give_up(time.monotonic())
             self._interrupted = False
             raise
+
+    def _give_up(self, now: float) -> None:
+        """Make the session consistent after a step that was broken off, and connect again."""
+        self._repair(now)
+        self._connection.give_up(now)
 
     def _work(self, now: float, command: Command | None = None) -> None:
         while self._commands:
@@ -451,17 +491,22 @@ class Driver(Generic[E]):
         self._checked_at = -inf
 
     def _closing(self, link: Link) -> None:
-        self._wait_for = Readiness(self._waker.fd)
+        self._wait_for = self._wait_alone()
         self._monitor_unread = False
+
+    def _wait_alone(self) -> Callable[[int], int]:
+        """Return the function that waits while there is no link."""
+        memory = [url for url in self._urls if url.startswith(endpoints.MEMORY)]
+        return wait_without_link(memory[0]) if memory else Readiness(self._waker.fd)
+
+    def redirected(self) -> None:
+        """The URLs have changed before the first use."""
+        self._wait_for = self._wait_alone()
 
 
 def _check_threads() -> None:
     """Raises: LocalProtocolError where threads are replaced by greenlets."""
-    gevent: Any = sys.modules.get("gevent.monkey")
-    eventlet: Any = sys.modules.get("eventlet.patcher")
-    if (gevent is not None and gevent.is_module_patched("threading")) or (
-        eventlet is not None and eventlet.is_monkey_patched("thread")
-    ):
+    if has_green_threads():
         raise LocalProtocolError(
             "green-threads",
             "gevent or eventlet has replaced threads: here a Client serves one greenlet, and has "

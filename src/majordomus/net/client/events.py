@@ -35,9 +35,15 @@ from majordomus.net.events import (
     ThreadQueue,
     name_of,
 )
+from majordomus.net.typed.events import (
+    AsyncTypedSubscription,
+    TypedSubscription,
+    typed_handler,
+)
 from majordomus.protocol.spec import Dialect
 
 S = TypeVar("S", bound=SubscriptionBase)
+T = TypeVar("T")
 
 
 class BaseClientEvents(ClientBase, Generic[S]):
@@ -66,9 +72,14 @@ class BaseClientEvents(ClientBase, Generic[S]):
         ends it.
         """
         self._receive_events()
+        handler = self._prepared_event(handler) if callable(handler) else handler
         made = HandlerSubscription(b"", handler, self._handlers.put, self._remove)
         self._runner.calls.hub.add(made)
         return made
+
+    def _prepared_event(self, handler: Handler) -> Handler:
+        """Return the handler of events that is called; a subclass may wrap it."""
+        return handler
 
     def _receive_events(self) -> None:
         self._check_dialect()
@@ -89,6 +100,7 @@ class BaseClientEvents(ClientBase, Generic[S]):
         if handler is None:
             made = self._subscription(name, limit, self._remove)
         else:
+            handler = self._prepared_event(handler) if callable(handler) else handler
             made = HandlerSubscription(name, handler, self._handlers.put, self._remove)
         self._runner.calls.hub.add(made)
         return made
@@ -158,24 +170,43 @@ class ClientEvents(BaseClientEvents[Subscription]):
     ) -> Subscription: ...
     @overload
     def subscribe(
-        self, pattern: str | bytes, handler: Handler, *, timeout: float | None = None
+        self,
+        pattern: str | bytes,
+        *,
+        timeout: float | None = None,
+        limit: int = MOST_WAITING,
+        of: type[T],
+    ) -> TypedSubscription[T]: ...
+    @overload
+    def subscribe(
+        self,
+        pattern: str | bytes,
+        handler: Callable[..., object],
+        *,
+        timeout: float | None = None,
+        of: Any = None,
     ) -> HandlerSubscription: ...
     def subscribe(
         self,
         pattern: str | bytes,
-        handler: Handler | None = None,
+        handler: Callable[..., object] | None = None,
         *,
         timeout: float | None = None,
         limit: int = MOST_WAITING,
-    ) -> Subscription | HandlerSubscription:
+        of: Any = None,
+    ) -> Any:
         """Subscribe to the topics that match `pattern`, until the subscription is closed.
 
         In a pattern `*` is one token, `>` is the rest. Iterate over what is returned, or give a
-        `handler` as for `on_event`. Returns when the broker has the subscription.
+        `handler` as for `on_event`. Returns when the broker has the subscription. `of`: the type
+        of the bodies; then values are returned instead of events. A handler's annotation does the
+        same for its argument.
 
         Raises: Forbidden, TooManyRequests, DeadlineExceeded …; LocalProtocolError for an invalid
         pattern.
         """
+        if handler is not None:
+            handler = typed_handler(handler, of)
         made = self._begin_subscription(pattern, handler, limit)
         try:
             self._send_subscription(made)
@@ -184,7 +215,9 @@ class ClientEvents(BaseClientEvents[Subscription]):
         except BaseException:
             self._end(made)
             raise
-        return made
+        if of is None or isinstance(made, HandlerSubscription):
+            return made
+        return TypedSubscription(made, of)
 
     def unsubscribe(self, pattern: str | bytes) -> None:
         """End every iterator and handler of `pattern`."""
@@ -237,20 +270,37 @@ class AsyncClientEvents(BaseClientEvents[AsyncSubscription]):
     ) -> AsyncSubscription: ...
     @overload
     async def subscribe(
-        self, pattern: str | bytes, handler: Handler, *, timeout: float | None = None
+        self,
+        pattern: str | bytes,
+        *,
+        timeout: float | None = None,
+        limit: int = MOST_WAITING,
+        of: type[T],
+    ) -> AsyncTypedSubscription[T]: ...
+    @overload
+    async def subscribe(
+        self,
+        pattern: str | bytes,
+        handler: Callable[..., object],
+        *,
+        timeout: float | None = None,
+        of: Any = None,
     ) -> HandlerSubscription: ...
     async def subscribe(
         self,
         pattern: str | bytes,
-        handler: Handler | None = None,
+        handler: Callable[..., object] | None = None,
         *,
         timeout: float | None = None,
         limit: int = MOST_WAITING,
-    ) -> AsyncSubscription | HandlerSubscription:
+        of: Any = None,
+    ) -> Any:
         """Subscribe to the topics that match `pattern`, until the subscription is closed.
 
         Arguments and errors are those of `Client.subscribe`.
         """
+        if handler is not None:
+            handler = typed_handler(handler, of)
         made = self._begin_subscription(pattern, handler, limit)
         try:
             self._send_subscription(made)
@@ -259,7 +309,9 @@ class AsyncClientEvents(BaseClientEvents[AsyncSubscription]):
         except BaseException:
             self._end(made)
             raise
-        return made
+        if of is None or isinstance(made, HandlerSubscription):
+            return made
+        return AsyncTypedSubscription(made, of)
 
     async def unsubscribe(self, pattern: str | bytes) -> None:
         """End every iterator and handler of `pattern`."""

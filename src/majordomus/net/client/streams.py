@@ -14,6 +14,7 @@ from majordomus.net.bodies import Reply
 from majordomus.net.client.async_call_runner import AsyncCallRunner
 from majordomus.net.client.call_runner import CallRunner
 from majordomus.net.client.calls import PendingCall, final
+from majordomus.protocol import metadata as packing
 
 
 class BaseStream:
@@ -30,13 +31,13 @@ class BaseStream:
         """
         call = self._call
         if call.parts:
-            frames, read = call.read_one()
+            part, read = call.read_one()
             if read:
                 self._runner.report_read(call, read)
-            return Reply(frames)
+            return part
         self._over = True
         last = final(call)
-        return last if any(last.frames) else None
+        return last if any(last.frames) or packing.packed_metadata(last) else None
 
 
 class Stream(BaseStream, Iterator[Reply]):

@@ -12,30 +12,31 @@ import logging
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any
 
 from majordomus import system
 from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.link import Link, Session, SessionConnection
+from majordomus.net.connection.memory_link import MemoryLink
 
 logger = logging.getLogger("majordomus.net")
 
-E = TypeVar("E")
 
-
-class AsyncSessionConnection(Generic[E]):
+class AsyncSessionConnection:
     """Drives one session on `loop`. All methods must be called in the loop's thread.
 
     `where` returns the URL to connect to. `take` gets the session's events, after every flush.
     `broken` gets an exception of the session or of `take`; the connection is closed by then.
     `changed` is called when a link was opened and when one is about to be closed.
+
+    planned: whether a flush at the end of this turn of the loop is planned.
     """
 
     def __init__(
         self,
-        session: Session[E],
+        session: Session[Any],
         where: Callable[[], str],
-        take: Callable[[list[E]], None],
+        take: Callable[[list[Any]], None],
         broken: Callable[[Exception], None],
         loop: asyncio.AbstractEventLoop,
         access: Access | None = None,
@@ -45,10 +46,10 @@ class AsyncSessionConnection(Generic[E]):
         self.loop = loop
         self._changed = changed
         self._take, self._broken = take, broken
-        self._connection: SessionConnection[E] = SessionConnection(
+        self._connection: SessionConnection[Any] = SessionConnection(
             session, where, self._opened, self._closing, access
         )
-        self._planned = False
+        self.planned = False
         self._working = False
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -81,14 +82,14 @@ class AsyncSessionConnection(Generic[E]):
 
     def touch(self) -> None:
         """Flush at the end of this turn of the loop. To be called after a change of the session."""
-        if not self._planned:
-            self._planned = True
+        if not self.planned:
+            self.planned = True
             if not self._working:  # otherwise `_work` flushes at its end
                 self.loop.call_soon(self._planned_flush)
 
     def send(self) -> None:
         """Flush at once, unless a flush is planned for this turn anyway."""
-        if self._planned or self._working:
+        if self.planned or self._working:
             self.touch()
         else:
             self._work()
@@ -102,12 +103,16 @@ class AsyncSessionConnection(Generic[E]):
         """Close the connection. The session is not informed. May be repeated."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = None, inf
+        self._timer = None
+        self._timer_at = inf
         self._closed = True
         self._connection.close()
 
     def _opened(self, link: Link) -> None:
         self._changed()
+        if isinstance(link, MemoryLink):
+            link.notify = lambda: self.loop.call_soon(self._socket_ready, link)
+            return
         self.loop.add_reader(link.fds[0], self._socket_ready, link)
         if link.edge_triggered:
             self.loop.add_reader(link.fds[-1], self._monitor_ready, link)
@@ -128,7 +133,7 @@ class AsyncSessionConnection(Generic[E]):
             self._work(self._connection.read_monitor)
 
     def _planned_flush(self) -> None:
-        if self._planned:  # otherwise another flush came first
+        if self.planned:  # otherwise another flush came first
             self._work()
 
     def _work(self, first: Callable[[float], object] | None = None) -> None:
@@ -145,10 +150,10 @@ class AsyncSessionConnection(Generic[E]):
             now = time.monotonic()
             if first is not None:
                 first(now)
-            self._planned = False
+            self.planned = False
             self._take(connection.flush(now))
-            if self._planned:
-                self._planned = False
+            if self.planned:
+                self.planned = False
                 self._take(connection.flush(now))
             link = connection.link
             if connection.stale and link is not None:
@@ -162,7 +167,7 @@ class AsyncSessionConnection(Generic[E]):
             self._broken(error)
         finally:
             self._working = False
-            if self._planned and not self._closed:
+            if self.planned and not self._closed:
                 self.loop.call_soon(self._planned_flush)
 
     def _arm(self) -> None:
@@ -176,5 +181,6 @@ class AsyncSessionConnection(Generic[E]):
         self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_at = None, inf
+        self._timer = None
+        self._timer_at = inf
         self._work()

@@ -19,13 +19,16 @@ import zmq
 
 from majordomus.core.session.connection import Connection, Probe
 from majordomus.net import endpoints
+from majordomus.net.bodies import Cut
 from majordomus.net.connection.credentials import NO_HANDSHAKE, Access, Refusal, failure
+from majordomus.net.connection.home_probe import LOOK, HomeProbe
+from majordomus.net.connection.memory_link import MemoryLink
 from majordomus.net.connection.resolving_link import ResolvingLink
 from majordomus.net.connection.zmq_link import ZmqLink
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, MonitorEvent, MonitorRecord
-from majordomus.net.zmtp import tcp
+from majordomus.net.zmtp import ipc, tcp
 
 if wires.OWN_ZMTP:  # it needs native modules; not later, because no import works at exit
     from majordomus.net.connection.zmtp_link import ZmtpLink
@@ -52,6 +55,7 @@ class Session(Protocol[E]):
     def connected(self, now: float) -> None: ...
     def lost(self, now: float) -> None: ...
     def receive(self, frames: list[bytes], now: float) -> None: ...
+    def receive_cut(self, frames: list[bytes], now: float) -> bool: ...
     def refused(self, frames: list[bytes], tag: object, now: float) -> None: ...
     def tick(self, now: float) -> None: ...
     def next_deadline(self) -> float: ...
@@ -71,6 +75,9 @@ class Link(Protocol):
     fds: descriptors to wait on. The first is readable when there is something to receive, the last
         when `news` has something. They may be one.
     received: bytes that came, as far as the link counts them.
+    truncated: messages that came and exceeded the bound: a `Cut` is their last frame.
+
+    A `MemoryLink` has no `fds`: its owner sets its `notify`.
     """
 
     url: str
@@ -82,6 +89,12 @@ class Link(Protocol):
 
     @property
     def received(self) -> int: ...
+
+    @property
+    def truncated(self) -> int: ...
+
+    def bound(self, most: int) -> None:
+        """Keep at most `most` bytes of one message from now on, as far as the link can."""
 
     @property
     def probe(self) -> Probe:
@@ -100,7 +113,7 @@ class Link(Protocol):
         first. May be called once for a link."""
 
     def receive(self, most: int) -> list[list[bytes]]:
-        """Receive at most `most` messages, without waiting; see `net.zmq.select.Dealer`."""
+        """Receive at most `most` messages, without waiting; see `net.zmq.wire.DealerWire`."""
 
     def send(self, batch: list[list[bytes]]) -> list[tuple[int, int]]:
         """Send messages, without waiting. Returns index and errno of each one not taken."""
@@ -119,21 +132,32 @@ class Link(Protocol):
 
 
 def open_link(
-    url: str, access: Access | None, place: tcp.Address | None, more: bool = False
+    url: str,
+    access: Access | None,
+    place: tcp.Address | None,
+    more: bool = False,
+    most: int = 0,
 ) -> Link:
-    """Begin a connection to `url`: by our own ZMTP over plain TCP where it was built, else by
+    """Begin a connection to `url`: by our own ZMTP over TCP and ipc where it was built, else by
     libzmq.
 
     `place` is one address of the host; without it, the returned link resolves the name. `more`:
-    whether there are other addresses that are not tried yet.
+    whether there are other addresses that are not tried yet. `most`: bytes of one message that are
+    kept; 0 for no bound.
     """
+    if url.startswith(endpoints.MEMORY):
+        return MemoryLink(url)
+    encrypted = access is not None and access.keys(url) is not None
+    own = wires.OWN_ZMTP and not (encrypted and wires.curve_problem())
+    if own and url.startswith(ipc.SCHEME):
+        return ZmtpLink(url, None, access=access, most=most)
     if not tcp.is_plain(url):
-        return ZmqLink(url, access)
+        return ZmqLink(url, access, most=most)
     if place is None:
         return ResolvingLink(url)
-    if not wires.OWN_ZMTP or (access is not None and access.needed(url)):
-        return ZmqLink(url, access, place, more)
-    return ZmtpLink(url, place, more)
+    if not own:
+        return ZmqLink(url, access, place, more, most)
+    return ZmtpLink(url, place, more, access, most)
 
 
 class SessionConnection(Generic[E]):
@@ -170,6 +194,11 @@ class SessionConnection(Generic[E]):
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
         self._received = 0  # bytes of the link that the session knows of
+        self._truncated = 0  # messages of the link that exceeded the bound
+        self._most = session.connection.max_received
+        self._home = session.connection.home if access is not None else None
+        self._probe: HomeProbe | None = None
+        self._look_at = inf
         self._untried: tuple[str, list[tcp.Address]] | None = None
         """A URL, and those addresses of its host that the next attempts use, in their order."""
 
@@ -182,6 +211,11 @@ class SessionConnection(Generic[E]):
     def up(self) -> bool:
         """Whether there is a connection now."""
         return self._link is not None and self._link.up
+
+    @property
+    def away(self) -> bool:
+        """Whether the connection is to another broker than the first, to which it returns."""
+        return self._home is not None and self._home.away
 
     def tried(self) -> dict[str, str]:
         """Return how the last attempt at each URL ended, in a few words; of the first attempt, what
@@ -238,12 +272,29 @@ class SessionConnection(Generic[E]):
             if seen.event is MonitorEvent.CONNECTED:
                 self._connected(link, now)
         receive = self.session.receive
-        for frames in batch:
-            receive(frames, now)
+        if link.truncated != self._truncated:
+            self._receive_cut(link, batch, now)
+        else:
+            for frames in batch:
+                receive(frames, now)
+        if self.session.connection.max_received != self._most:
+            self._most = self.session.connection.max_received
+            link.bound(self._most)
         for seen in news:
             if seen.event is not MonitorEvent.CONNECTED and self._link is link:
                 self._handle(link, seen, now)
         return self.stale
+
+    def _receive_cut(self, link: Link, batch: list[list[bytes]], now: float) -> None:
+        """Hand on a batch with messages that are larger than this side takes."""
+        self._truncated = link.truncated
+        for frames in batch:
+            if type(frames[-1]) is not Cut:
+                self.session.receive(frames, now)
+            elif not self.session.receive_cut(frames, now):
+                logger.warning("%s sends more than this side takes: disconnecting", link.url)
+                self.give_up(now)
+                return
 
     def flush(self, now: float) -> list[E]:
         """Run the timers, send what the session has to send, and reconnect when it asks for that.
@@ -256,6 +307,8 @@ class SessionConnection(Generic[E]):
         if self._link is not None and self._link.due <= now:
             self._link.tick(now)
             self.read_monitor(now)
+        if self._probe is not None:
+            self._read_probe(now)
         if session.next_deadline() <= now:
             self._tick(now)
         events: list[E] = []
@@ -273,6 +326,8 @@ class SessionConnection(Generic[E]):
     def next_deadline(self) -> float:
         """Return when `flush` is next needed, in monotonic seconds."""
         deadline = min(self.session.next_deadline(), self._retry_at)
+        if self._probe is not None:
+            deadline = min(deadline, self._look_at)
         return deadline if self._link is None else min(deadline, self._link.due)
 
     def _tick(self, now: float) -> None:
@@ -292,6 +347,19 @@ class SessionConnection(Generic[E]):
             if link is not None:
                 self._received = link.received
                 link.ping()
+        home = self._home
+        if home is not None and home.wanted and self._access is not None:
+            home.wanted = False
+            self._probe = HomeProbe(self._access.urls[connection.order[0]], self._access, open_link)
+            self._look_at = now + LOOK
+
+    def _read_probe(self, now: float) -> None:
+        """Report the end of a probe of the first broker."""
+        probe, home = self._probe, self._home
+        if probe is not None and home is not None and probe.answer is not None:
+            self._probe = None
+            home.answered(probe.answer, now)
+        self._look_at = now + LOOK
 
     def _handle(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """Handle one change of the connection."""
@@ -386,7 +454,7 @@ class SessionConnection(Generic[E]):
         while True:
             place = places.pop(0) if places else None
             try:
-                link = open_link(url, self._access, place, bool(places))
+                link = open_link(url, self._access, place, bool(places), self._most)
                 break
             except OSError as error:
                 if not places or error.errno in NO_ROOM:
@@ -394,7 +462,7 @@ class SessionConnection(Generic[E]):
         self._untried = url, places
         self._link = link
         self.stale = link.edge_triggered
-        self._received = 0
+        self._received = self._truncated = 0
         self.session.connection.begin_try(now)
         self._opened(link)
         if endpoints.is_inproc(link.url):

@@ -31,6 +31,7 @@ class ResolvingLink:
     due = inf
     unsent = 0
     received = 0
+    truncated = 0
     probe = Probe.NONE
     waits_for = "its name is not resolved yet"
 
@@ -50,6 +51,9 @@ class ResolvingLink:
 
     def ping(self) -> None:
         """Do nothing: there is no connection."""
+
+    def bound(self, most: int) -> None:
+        """Do nothing: no message comes."""
 
     def receive(self, most: int) -> list[list[bytes]]:
         return []

@@ -15,6 +15,7 @@ from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import HANDSHAKE_FAILED, Monitor, MonitorEvent
+from majordomus.net.zmq.wire import DealerWire
 from majordomus.net.zmtp import tcp
 
 CONNECT: Final = 5000
@@ -37,12 +38,14 @@ class ZmqLink:
 
     place: the resolved address of a TCP endpoint, because libzmq tries one address of a name alone.
     more: whether the host has other addresses that are not tried yet.
+    most: bytes of one frame, at most; a larger one ends the connection. 0 for no bound.
     """
 
     due = inf
     edge_triggered = True
     unsent = 0
     received = 0
+    truncated = 0
 
     def __init__(
         self,
@@ -50,14 +53,16 @@ class ZmqLink:
         access: Access | None = None,
         place: tcp.Address | None = None,
         more: bool = False,
+        most: int = 0,
     ) -> None:
         self.url = url
         self.up = False
         self.waits_for = NO_ANSWER
-        self.socket = sockets.dealer()
+        self.socket = sockets.dealer(most)
         self.monitor = Monitor(self.socket, *WATCHED)
         try:
-            wire = wires.make_dealer(self.socket)
+            wires.check()
+            wire = DealerWire(self.socket)
             if access is not None:
                 access.secure(self.socket, url)
             if place is not None:
@@ -70,6 +75,9 @@ class ZmqLink:
         self.receive, self.send, self.readable = wire.receive, wire.send, wire.readable
         self.news = self.monitor.read
         self.fds: tuple[int, ...] = (_fd(self.socket), _fd(self.monitor.socket))
+
+    def bound(self, most: int) -> None:
+        """Do nothing: libzmq takes a bound only before it connects."""
 
     def wait_with(self, fd: int) -> Callable[[int], int]:
         return Readiness(fd, *self.fds)

@@ -1,4 +1,4 @@
-"""Links of our own ZMTP over plain TCP, in the thread that owns them.
+"""Links of our own ZMTP over TCP and Unix sockets, in the thread that owns them.
 
 A closed link whose data the kernel has not taken yet lingers in a thread of its own.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import sys
 import threading
 import time
@@ -15,14 +16,20 @@ from math import inf
 from typing import Final
 
 import zmq
+from zmq.utils import z85
 
 from majordomus.core.session.connection import Probe
 from majordomus.net import forks
-from majordomus.net.connection.credentials import NO_ANSWER, NO_HANDSHAKE, WANTS_PASSWORD
+from majordomus.net.connection.credentials import (
+    NO_ANSWER,
+    NO_HANDSHAKE,
+    WANTS_PASSWORD,
+    Access,
+)
 from majordomus.net.readiness import Readiness
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import MonitorEvent, MonitorRecord
-from majordomus.net.zmtp import tcp
+from majordomus.net.zmtp import ipc, tcp
 from majordomus.net.zmtp.dealer import TcpDealer
 from majordomus.net.zmtp.engine import (
     ANOTHER_MECHANISM,
@@ -31,8 +38,12 @@ from majordomus.net.zmtp.engine import (
     CONNECTION_OPENED,
     HANDSHAKE_DONE,
     REFUSED,
+    TOO_LARGE,
     UNREACHED,
 )
+from majordomus.net.zmtp.mechanisms import CurveClient, Mechanism, Null, PlainClient
+
+logger = logging.getLogger("majordomus.net")
 
 CONNECT: Final = 5.0
 """Seconds for the TCP connection."""
@@ -43,6 +54,7 @@ HANDSHAKE: Final = 3.0
 """Seconds for the handshake of ZMTP, since the TCP connection or the last byte of it."""
 LONGEST_HANDSHAKE: Final = 15.0
 """Seconds for all of the handshake."""
+SOCKET_TYPE: Final = b"DEALER"
 LINGER: Final = 1.0
 """Seconds in which a closed connection may still send what was handed to it."""
 _MISMATCH: Final = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
@@ -51,14 +63,23 @@ _NOT_ZMTP: Final = MonitorRecord(MonitorEvent.PROTOCOL_FAILED, 0)
 
 class ZmtpLink:
     """See `link.Link`. Its one descriptor reports messages and changes of the connection, and is
-    level-triggered. `more`: whether the host has other addresses that are not tried yet.
+    level-triggered. `place`: one address of a host; None for ipc. `more`: whether the host has
+    other addresses that are not tried yet. `access`: the credentials for the endpoint. `most`:
+    see `bound`; 0 for no bound.
 
     Raises: OSError when no connection can be begun.
     """
 
     edge_triggered = False
 
-    def __init__(self, url: str, place: tcp.Address, more: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        place: tcp.Address | None,
+        more: bool = False,
+        access: Access | None = None,
+        most: int = 0,
+    ) -> None:
         self.url = url
         self.up = False
         self.waits_for = NO_ANSWER
@@ -66,13 +87,21 @@ class ZmtpLink:
         self.due = time.monotonic() + (NEXT_ADDRESS if more else CONNECT)
         self._latest = inf  # when the handshake is over at the latest
         self._shaken = 0  # bytes of the handshake at the last tick
-        with tcp.connect(place) as begun:
-            self._dealer = TcpDealer(begun.fileno(), sockets.routing_id())
+        identity = sockets.routing_id()
+        mechanism = _mechanism(url, access, identity)
+        with ipc.connect(url) if place is None else tcp.connect(place) as begun:
+            self._dealer = TcpDealer(begun.fileno(), identity, mechanism=mechanism)
             begun.detach()
+        self.bound = self._dealer.bound
+        self.bound(most)
         self._generation = forks.generation
         self.receive, self.send = self._dealer.receive, self._dealer.send
         self.fds: tuple[int, ...] = (self._dealer.fd,)
         self._closed = False
+
+    @property
+    def truncated(self) -> int:
+        return self._dealer.truncated
 
     @property
     def unsent(self) -> int:
@@ -133,6 +162,11 @@ class ZmtpLink:
             self._dealer.close()
 
     def _record(self, what: int, _fd: int, _peer: bytes | None, why: str) -> MonitorRecord:
+        if why == TOO_LARGE:
+            logger.warning(
+                "%s has sent a message far larger than max_received: its connection is ended",
+                self.url,
+            )
         if what == HANDSHAKE_DONE:
             self.due = inf
             return MonitorRecord(MonitorEvent.CONNECTED, 0)
@@ -152,6 +186,18 @@ class ZmtpLink:
             error = errno.ETIMEDOUT if self._expired else errno.ECONNRESET
             return MonitorRecord(MonitorEvent.BROKEN_OFF, error)
         return _NOT_ZMTP
+
+
+def _mechanism(url: str, access: Access | None, identity: bytes) -> Mechanism:
+    """Make the client's side of the handshake with the credentials for `url`."""
+    keys = None if access is None else access.keys(url)
+    if keys is not None:
+        server, public, secret = (z85.decode(key.encode()) for key in keys)
+        return CurveClient(server, public, secret, SOCKET_TYPE, identity)
+    if access is not None and access.password is not None:
+        user, password = access.password
+        return PlainClient(user.encode(), password.encode(), SOCKET_TYPE, identity)
+    return Null(SOCKET_TYPE, identity)
 
 
 _lingering: set[threading.Thread] = set()

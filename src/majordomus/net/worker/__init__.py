@@ -20,5 +20,6 @@ load: the machine's load, for heartbeats
 thread_pool: threads for handlers that block
 eager_tasks: tasks whose first step runs at once
 eager_steps: the first step of a coroutine, with a twin in C
+declare: what a program declares: services, dependencies, middleware
 processes: handlers in processes of their own
 """

@@ -54,13 +54,20 @@ class AsyncWorker(WorkerBase):
     async def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
+        Within the same time wait until the handler processes have loaded the handlers. Later ones
+        are no error: their requests wait for them.
+
         Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
         others are served, and the refused one is tried again.
         """
-        async with asyncio.timeout(timeout):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        async with asyncio.timeout_at(deadline):
             while not self.ready:
                 self._check_refused()
                 await asyncio.sleep(0.005)
+        while not self._processes_started and loop.time() < deadline:
+            await asyncio.sleep(0.005)
 
     async def __aenter__(self) -> Self:
         await self.start()

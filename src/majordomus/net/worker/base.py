@@ -7,19 +7,26 @@ Everything is checked here before it reaches the engine. A change while the work
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar, overload
+from typing import Any, Final, TypeVar
 
 from majordomus import system
+from majordomus.contracts.facts import make_facts
 from majordomus.core.session.login import Credentials
+from majordomus.core.session.settings import LEAST_RECEIVED, MAX_RECEIVED
 from majordomus.core.worker.session import WorkerSettings
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net import endpoints
 from majordomus.net.connection.credentials import Access, credentials
 from majordomus.net.events import Handler as EventHandler
-from majordomus.net.worker.engine import EngineSettings
+from majordomus.net.worker.declare.lifespan import Action, Lifespan, checked
+from majordomus.net.worker.declare.middleware import HandlerMiddleware, around
+from majordomus.net.worker.declare.router import Router
+from majordomus.net.worker.declare.services import NOTHING, ErrorClass, ServiceDecorators
+from majordomus.net.worker.engine import EngineSettings, WorkerUsage
 from majordomus.net.worker.events import EngineEvents, EventMethods
 from majordomus.net.worker.handlers import Function, Handler, make_handler
 from majordomus.net.worker.load import Measure, host_load
@@ -32,13 +39,13 @@ from majordomus.security.certificates import Certificate
 DRAIN_TIMEOUT: Final = 10.0
 KILL_AFTER: Final = 2.0
 
-F = TypeVar("F", bound=Function)
+A = TypeVar("A", bound=Action)
 
 
-class WorkerBase(EventMethods):
+class WorkerBase(ServiceDecorators, EventMethods):
     """A worker's services, and the brokers at which it registers them.
 
-    broker: one endpoint or several; the worker registers at all of them
+    broker: one endpoint or several; the worker registers at all of them; by default as in `Client`
     dialect: the protocol that it uses with them
     capacity: requests to `def` handlers, and to `async def` handlers, that each broker may
         dispatch here at a time, and that run at a time for all brokers together; by default
@@ -51,16 +58,18 @@ class WorkerBase(EventMethods):
     drain_timeout: seconds that requests have to finish when the worker stops
     interval, liveness: of heartbeats, until the broker has announced its own
     weight: this worker's share of its services' requests, next to workers of weight 1
+    max_received: bytes of one message that are taken from a broker; a larger request is answered
+        with 413
     load: returns this machine's load for the heartbeats, and is called in a thread every 10 s; by
         default the load average per core (on Windows the processors' busy share)
-    server_key, certificate, plain, login: as those of `Client`
+    server_key, certificate, plain, login, require_encryption: as those of `Client`
 
     Raises: ConfigurationError for an argument out of its bounds.
     """
 
     def __init__(
         self,
-        broker: str | Sequence[str] = endpoints.DEFAULT,
+        broker: str | Sequence[str] | None = None,
         *,
         dialect: str = Dialect.MDP03,
         capacity: int | None = None,
@@ -71,11 +80,13 @@ class WorkerBase(EventMethods):
         interval: float = spec.WORKER_INTERVAL,
         liveness: int = spec.LIVENESS,
         weight: float = 1.0,
+        max_received: int = MAX_RECEIVED,
         load: Measure = host_load,
         server_key: str = "",
         certificate: Certificate | str | Path | None = None,
         plain: tuple[str, str] | None = None,
         login: Sequence[str | bytes] | None = None,
+        require_encryption: bool = False,
     ) -> None:
         if capacity is not None and not 1 <= capacity <= spec.MAX_CAPACITY:
             raise ConfigurationError(f"a capacity is 1 to {spec.MAX_CAPACITY}, not {capacity}")
@@ -86,17 +97,22 @@ class WorkerBase(EventMethods):
         self._kill_after = kill_after
         self._broker, self._server_key = broker, server_key
         self._certificate, self._plain = certificate, plain
+        self._require_encryption = require_encryption
         self._dialect = endpoints.dialect(dialect)
         self._login = None if login is None else self._credentials(login)
         self._set_access()
         self.configure(threads=threads, processes=processes)
         self.handlers: dict[str, Handler] = {}
+        self._lifespan = Lifespan()
+        self._middleware: tuple[HandlerMiddleware, ...] = ()
+        self._including: tuple[HandlerMiddleware, ...] = ()  # of the router that is included now
         self._settings = WorkerSettings(
             services=(),
             dialect=endpoints.dialect(dialect),
             interval=interval,
             liveness=liveness,
             weight=_checked_weight(weight),
+            max_received=_checked_size(max_received),
         )
         self._load = load
         self._topics: dict[bytes, EventHandler] = {}
@@ -140,7 +156,13 @@ class WorkerBase(EventMethods):
         return credentials(login)
 
     def _set_access(self) -> None:
-        self._access = Access(self._broker, self._server_key, self._certificate, self._plain)
+        self._access = Access(
+            self._broker,
+            self._server_key,
+            self._certificate,
+            self._plain,
+            self._require_encryption,
+        )
         self.endpoints = self._access.urls
 
     def resize(self, *, threads: int | None = None, processes: int | None = None) -> None:
@@ -171,45 +193,133 @@ class WorkerBase(EventMethods):
         if self._active is not None:
             self._active.set_capacity(capacity)
 
-    @overload
-    def service(self, name: F) -> F: ...
-    @overload
-    def service(self, name: str | None = None, *, run: str | None = None) -> Callable[[F], F]: ...
-    def service(
-        self, name: str | F | None = None, *, run: str | None = None
-    ) -> F | Callable[[F], F]:
-        """Decorate a function that serves `name`, by default its own name; `run` is as in `add`.
-
-        Raises: ConfigurationError.
-        """
-        if callable(name):
-            self.add(name.__name__, name)
-            return name
-
-        def decorate(function: F) -> F:
-            self.add(name or function.__name__, function, run=run)
-            return function
-
-        return decorate
-
-    def add(self, name: str, function: Function, *, run: str | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        function: Function,
+        *,
+        run: str | None = None,
+        durable: bool = False,
+        max_attempts: int | None = None,
+        version: str = "",
+        examples: Sequence[Any] = (),
+        errors: Sequence[ErrorClass] = (),
+        publishes: Mapping[str, Any] = NOTHING,
+        idempotent: bool = False,
+        once: bool = False,
+    ) -> None:
         """Serve `name` with `function`; at once, if the worker runs already.
 
         With `run="process"` the function runs in a handler process, which imports it: it has to be
-        at the top level of a module.
+        at the top level of a module. With `durable` every request to it is durable, which needs a
+        broker with a store; such a request runs at most `max_attempts` times.
+
+        The other arguments are for the service's contract (docs/contracts.md): its version, example
+        values of the request, the failures that it states (`NotFound`, or `(NotFound, Missing)`
+        with the type of its detail), the types of the events that it publishes, by topic, and
+        whether a request may be repeated (`idempotent`) or has to
+        be sent with `once`.
 
         Raises: ConfigurationError for a name that no service may have or that has a handler
         already, for a value that is no function, and for a function that cannot run so.
         """
         self._check_name(name)
+        self._check_durable(durable, max_attempts)
         if run == "process":
             system.check_children("run='process'")
-        handler = make_handler(function, run)
+        facts = make_facts(version, examples, errors, publishes, idempotent, once)
+        # A handler process imports the module of its handler, and needs no contract.
+        described = not pipe.is_loading()
+        handler = make_handler(function, run, facts, self._lifespan, described=described)
+        handler = self._prepared(handler._replace(middleware=self._including))
+        self._add(name, handler, (max_attempts or 0) if durable else None)
+
+    def _add(self, name: str, handler: Handler, attempts: int | None = None) -> None:
+        """Serve `name` with a handler. `attempts`: as in `WorkerSettings.durable`."""
         if self._active is not None and handler.target is not None:
             target.check(handler.target, handler.function)
         self.handlers[name] = handler
+        if attempts is not None:
+            self._settings.durable[name.encode()] = attempts
         if self._active is not None:
-            self._active.add(name, handler)
+            self._active.add(name, self._with_middleware(handler))
+
+    def _with_middleware(self, handler: Handler) -> Handler:
+        """Return a handler with the worker's own middleware around it."""
+        if not self._middleware:
+            return handler
+        return handler._replace(middleware=(*self._middleware, *handler.middleware))
+
+    def include(self, router: Router) -> None:
+        """Serve everything that a router declares: services, events, starts and stops.
+
+        Raises: ConfigurationError, as `add` and `subscribe`.
+        """
+        for one in router.services:
+            self._including = one.middleware
+            try:
+                self.add(one.name, one.function, **one.options)
+            finally:
+                self._including = ()
+        for pattern, handler in router.events:
+            self.subscribe(pattern, handler)
+        for start in router.starts:
+            self.on_start(start)
+        for stop in router.stops:
+            self.on_stop(stop)
+
+    def use(self, *middleware: HandlerMiddleware) -> None:
+        """Put middleware around every handler, from the next run on: the first one outermost.
+
+        Raises: ConfigurationError for an object that is no middleware.
+        """
+        around(_no_handler, middleware)
+        self._middleware += middleware
+
+    def on_start(self, action: A) -> A:
+        """Decorate a function, or a coroutine function, that runs before the worker connects.
+
+        What it raises ends the run. Raises: ConfigurationError for a function with arguments.
+        """
+        self._lifespan.starts.append(checked(action))
+        return action
+
+    def on_stop(self, action: A) -> A:
+        """Decorate a function that runs when every handler has ended; the last one runs first.
+
+        Raises: ConfigurationError for a function with arguments.
+        """
+        self._lifespan.stops.append(checked(action))
+        return action
+
+    @contextlib.contextmanager
+    def override(
+        self, dependency: Callable[..., Any], replacement: Callable[..., Any]
+    ) -> Iterator[None]:
+        """Replace a dependency in `with`: for tests. Of scope "worker" before the worker runs."""
+        overrides = self._lifespan.overrides
+        before = overrides.get(dependency)
+        overrides[dependency] = replacement
+        try:
+            yield
+        finally:
+            if before is None:
+                del overrides[dependency]
+            else:
+                overrides[dependency] = before
+
+    def _prepared(self, handler: Handler) -> Handler:
+        """Return the handler that is served; a subclass may wrap its function."""
+        return handler
+
+    def _check_durable(self, durable: bool, max_attempts: int | None) -> None:
+        """Raises: ConfigurationError."""
+        if durable and self._dialect is not Dialect.MDP03:
+            raise ConfigurationError(f"{self._dialect.value} has no durable services: use MDP/0.3")
+        if max_attempts is not None and not durable:
+            raise ConfigurationError("max_attempts is for services with durable=True")
+        if max_attempts is not None and max_attempts < 1:
+            raise ConfigurationError(f"max_attempts is at least 1, not {max_attempts}")
 
     def _check_name(self, name: str) -> None:
         """Check what can be known here, before a broker refuses it. Raises: ConfigurationError."""
@@ -229,6 +339,15 @@ class WorkerBase(EventMethods):
             raise ConfigurationError(f"{name!r}: names that start with $ are reserved")
         if name in self.handlers:
             raise ConfigurationError(f"{name!r} has a handler already")
+
+    def _usage(self) -> WorkerUsage | None:
+        """What the worker uses now; None while it does not run. From any thread."""
+        return None if self._active is None else self._active.usage
+
+    @property
+    def _processes_started(self) -> bool:
+        """Whether no handler process is still loading the handlers."""
+        return self._active is None or self._active.processes_started
 
     @property
     def ready(self) -> bool:
@@ -273,14 +392,34 @@ class WorkerBase(EventMethods):
             topics=dict(self._topics),
             login=self._login,
         )
-        self._active = WorkerRun(settings, dict(self.handlers), self._drain_timeout)
+        handlers = {name: self._with_middleware(one) for name, one in self.handlers.items()}
+        self._active = WorkerRun(settings, handlers, self._drain_timeout, self._lifespan)
         return self._active
+
+    def redirect(self, url: str) -> None:
+        """Use the broker at `url` from the next run on, without keys: for `majordomus.testing`."""
+        self._access = Access(url)
+        self.endpoints = self._access.urls
+
+    def _new_run_at(self, url: str) -> WorkerRun:
+        """As `_new_run`, at another broker: for `majordomus.testing`."""
+        access, urls = self._access, self.endpoints
+        try:
+            self._access = Access(url)
+            self.endpoints = self._access.urls
+            return self._new_run()
+        finally:
+            self._access, self.endpoints = access, urls
 
     def _with_events(self, action: Callable[[EngineEvents], object]) -> bool:
         if self._active is None:
             return False
         self._active.with_events(action)
         return True
+
+
+def _no_handler(request: object) -> None:
+    """A handler to check middleware with."""
 
 
 def _check_sizes(threads: int | None, processes: int | None) -> None:
@@ -290,6 +429,12 @@ def _check_sizes(threads: int | None, processes: int | None) -> None:
         raise ConfigurationError(
             f"a worker has 1 to {spec.MAX_CAPACITY} processes, not {processes}"
         )
+
+
+def _checked_size(size: int) -> int:
+    if size < LEAST_RECEIVED:
+        raise ConfigurationError(f"max_received is at least {LEAST_RECEIVED} bytes, not {size}")
+    return size
 
 
 def _checked_weight(weight: float) -> float:

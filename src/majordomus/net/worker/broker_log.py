@@ -73,6 +73,8 @@ class BrokerLog:
         self._troubled = False  # it was a warning
         self._registered = False  # the last state
         self._lost = False  # until the next registration
+        self.losses = 0
+        """How often the broker was lost after a registration."""
         self._since = clock()
         self._tokens = float(BURST)
         self._refilled = self._since
@@ -87,6 +89,11 @@ class BrokerLog:
         if not self._stopped:
             self._cancel()
             self._timer = self._loop.call_soon(self.look)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the broker had registered every service when it was last looked at."""
+        return self._registered
 
     def stop(self) -> None:
         """Log nothing more: the worker ends. May be repeated."""
@@ -104,6 +111,7 @@ class BrokerLog:
     def _state(self) -> tuple[int, str]:
         ready = all(one.ready for one in self._registrations)
         if self._registered and not ready:
+            self.losses += 1
             self._lost, self._since = True, self._clock()
         self._registered = ready
         if ready:

@@ -10,13 +10,16 @@ and deques that no other thread can interrupt.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from majordomus.errors import Cancelled, LocalProtocolError, TooManyRequests
-from majordomus.net.bodies import Body, to_frames
+from majordomus.net.bodies import Body
+from majordomus.net.connection.inline import step_until
 from majordomus.net.worker import outcomes
 from majordomus.protocol import spec
 
@@ -35,13 +38,15 @@ class ReplyBox:
     """Outputs of one deferred reply, on their way to the engine. For any thread and finalizer.
 
     parts_ahead: counts the parts that may still be put in before the sender has to wait
+    on_outcome: called on the event loop with the outcome, when it is taken out; None for nothing
     """
 
-    __slots__ = ("_notify", "_outputs", "_right_to_answer", "parts_ahead")
+    __slots__ = ("_notify", "_outputs", "_right_to_answer", "on_outcome", "parts_ahead")
 
     def __init__(self) -> None:
         self._outputs: deque[Output] = deque()
         self._notify: Callable[[], None] | None = None
+        self.on_outcome: Callable[[outcomes.Outcome], object] | None = None
         self._right_to_answer = [True]  # taken once, with the outcome
         self.parts_ahead = threading.Semaphore(PARTS_AHEAD)
 
@@ -75,14 +80,26 @@ class ReplyBox:
         """Return the next output, None if there is none. On the event loop alone, so that the
         outputs keep their order."""
         try:
-            return self._outputs.popleft()
+            output = self._outputs.popleft()
         except IndexError:
             return None
+        if self.on_outcome is not None and isinstance(output, tuple):
+            self.on_outcome(output)
+        return output
 
     def discard(self) -> None:
         """Drop all outputs: the handler has failed, and its failure is the outcome."""
         self._right_to_answer.clear()
         self._outputs.clear()
+
+
+def _on_a_loop() -> bool:
+    """Whether an event loop runs in this thread, which may not wait then."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class DeferredReply:
@@ -93,10 +110,9 @@ class DeferredReply:
     request: the request to which this replies
     """
 
-    def __init__(self, request: Request, box: ReplyBox, loop_thread: int) -> None:
+    def __init__(self, request: Request, box: ReplyBox) -> None:
         self.request = request
         self._box = box
-        self._loop_thread = loop_thread
 
     @property
     def cancelled(self) -> bool:
@@ -106,7 +122,7 @@ class DeferredReply:
     def reply(self, body: Body = None) -> None:
         """Send the reply. Raises: LocalProtocolError for a value that is no body or has an invalid
         status, and for a second reply."""
-        self._put((outcomes.status_of(body), to_frames(body)))
+        self._put(outcomes.checked_outcome(body))
 
     def fail(self, status: int, text: str) -> None:
         """Reply with a status other than 200 and a text. Raises: as `reply`."""
@@ -118,9 +134,10 @@ class DeferredReply:
         Raises: Cancelled when the caller no longer waits; LocalProtocolError as `reply`;
         TooManyRequests on the event loop, which may not wait, when the client is too slow.
         """
-        frames = to_frames(body)
-        on_loop = threading.get_ident() == self._loop_thread
-        if not self._box.parts_ahead.acquire(blocking=not on_loop):
+        frames = outcomes.part_of(body)
+        on_loop = _on_a_loop()
+        acquire = self._box.parts_ahead.acquire
+        if not acquire(blocking=not on_loop) and not step_until(partial(acquire, blocking=False)):
             raise TooManyRequests("the client reads more slowly than parts are sent")
         if self.request.cancelled:
             self._box.parts_ahead.release()  # another thread may wait here: it has to end as well

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
+from asyncio.tasks import _register_task, _unregister_task
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from majordomus.net.deadline import HANDLING
 from majordomus.net.worker import eager_steps as steps
@@ -25,6 +25,10 @@ from majordomus.net.worker import eager_steps as steps
 Work: TypeAlias = Coroutine[Any, Any, Any]
 Ended: TypeAlias = Callable[[Any, Any, BaseException | None], object]
 """Called when work has ended, with its subject, what it returned, and what it raised."""
+
+
+_FAILED: Final = True, None
+"""The first step of work that has raised."""
 
 
 class Spawner(Protocol):
@@ -152,8 +156,10 @@ class _EagerSpawner:
         self._loop = loop
         self._ended = ended
         self._attributes = vars(loop)
+        # What asyncio's `_enter_task` and `_leave_task` change: by loop, the task that runs.
+        self._current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
         self._task: asyncio.Task[None] | None = None  # prepared, for the next work
-        self._continuation = _Continuation(ended)  # its coroutine
+        self._continuation: _Continuation  # its coroutine
         self._step: Callable[..., object] | None = None  # its first step, as given to call_soon
         self._context: contextvars.Context | None = None  # and the context of that
 
@@ -164,14 +170,14 @@ class _EagerSpawner:
             task = self._prepare_task()
         context = steps.copy_context()
         references = steps.references(task)
-        try:
-            _enter_task(loop, task)
-        except RuntimeError:  # within a task
+        current = self._current_tasks
+        if loop in current:  # within a task
             return loop.create_task(_wrapped(work, subject, deadline, self._ended))
+        current[loop] = task
         try:
             over, yielded = self._first_step(context, work, subject, deadline)
         finally:
-            _leave_task(loop, task)
+            del current[loop]
         if over:
             if task.cancelling() or task._callbacks or steps.references(task) != references:
                 # The work has changed the task, or something still refers to it and may cancel it
@@ -187,15 +193,16 @@ class _EagerSpawner:
     ) -> tuple[bool, Any]:
         """Return whether the work has ended, and what it returned or waits for."""
         try:
-            over, given = steps.first_step(context, work, HANDLING, deadline)
+            step = steps.first_step(context, work, HANDLING, deadline)
         except BaseException as error:
             context.run(self._ended, subject, None, error)
-            return True, None
+            return _FAILED
+        over, given = step
         if over and type(given) is bytes:
             self._ended(subject, given, None)
         elif over:  # turning the result into frames may run code of the handler's author
             context.run(self._ended, subject, given, None)
-        return over, given
+        return step
 
     def _prepare_task(self) -> asyncio.Task[None]:
         """Make a task that has not begun. It is not registered: `asyncio.all_tasks` must not show

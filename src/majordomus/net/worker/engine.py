@@ -22,20 +22,22 @@ from majordomus.core.worker.session import (
     Disconnected,
     EventReceived,
     SubscriptionRefused,
-    WorkerEvent,
     WorkerSession,
     WorkerSettings,
 )
 from majordomus.errors import StatusError, error_for
 from majordomus.net.connection.async_link import AsyncSessionConnection
 from majordomus.net.connection.credentials import Access
+from majordomus.net.connection.inline import as_async, is_inline
 from majordomus.net.events import Handler as EventHandler
 from majordomus.net.worker.broker_log import BrokerLog
+from majordomus.net.worker.declare.middleware import around
 from majordomus.net.worker.events import EngineEvents
-from majordomus.net.worker.handlers import RUNS, Handler
+from majordomus.net.worker.handlers import RUNS, Handler, Shape
 from majordomus.net.worker.load import LoadMeter, Measure, host_load
 from majordomus.net.worker.serving import RunLimit, Serving, WorkerConnection
 from majordomus.net.worker.stalls import StallWatch
+from majordomus.net.worker.thread_pool import PoolUsage, ThreadPool
 from majordomus.protocol.spec import Dialect
 
 DRAIN_CHECK: Final = 0.02
@@ -84,6 +86,7 @@ class BrokerRegistration(WorkerConnection):
     services: the names of its services
     kind: where the handlers of its services run, one of `handlers.RUNS`
     capacity: the capacity that was announced last
+    missed: heartbeats of the broker that did not come in their interval
     """
 
     def __init__(
@@ -106,9 +109,11 @@ class BrokerRegistration(WorkerConnection):
         self.capacity = settings.capacity
         self._last_disconnect = ""
         self.services = [name.decode() for name in settings.services]
+        self.missed = 0
+        self._missed_in_a_row = 0
         self.log = engine.log_of(url)
         self.log.add(self)
-        self.line: AsyncSessionConnection[WorkerEvent] = AsyncSessionConnection(
+        self.line: AsyncSessionConnection = AsyncSessionConnection(
             self.session,
             lambda: url,
             take=lambda events: engine.take_events(self, events),
@@ -137,6 +142,17 @@ class BrokerRegistration(WorkerConnection):
         """The broker has registered it: earlier refusals are over."""
         self._last_disconnect = ""
 
+    def count_missed(self, now: float) -> None:
+        """Count the heartbeats that are missing now. Half an interval late is not missing."""
+        session = self.session
+        connection = session.connection
+        if not session.ready or session.settings.dialect is not Dialect.MDP03:
+            self._missed_in_a_row = 0  # brokers of the older dialects send none to a busy worker
+            return
+        in_a_row = max(0, int((now - connection.received_at) / connection.interval - 0.5))
+        self.missed += max(0, in_a_row - self._missed_in_a_row)
+        self._missed_in_a_row = in_a_row
+
     def log_disconnect(self, event: Disconnected) -> None:
         """Log the reason of a DISCONNECT, unless it is the same as the last time: a worker that is
         refused tries again and again."""
@@ -145,6 +161,32 @@ class BrokerRegistration(WorkerConnection):
             self._last_disconnect = text
             shown = text if text.isprintable() else text.encode("unicode_escape").decode()
             logger.warning("%s has disconnected this worker: %.300s", self.url, shown)
+
+
+class BrokerUsage(NamedTuple):
+    """What became of the connections to one broker.
+
+    registered: whether all services are registered. losses: how often the broker was lost. missed:
+    how many of its heartbeats did not come.
+    """
+
+    registered: bool
+    losses: int
+    missed: int
+
+
+class WorkerUsage(NamedTuple):
+    """What a running worker uses.
+
+    threads, processes: the pools; None without handlers in processes. lag: how late the event loop
+    ran its last timer, in seconds, and `lag_seconds` all of them. brokers: by URL.
+    """
+
+    threads: PoolUsage
+    processes: PoolUsage | None
+    lag: float
+    lag_seconds: float
+    brokers: dict[str, BrokerUsage]
 
 
 class WorkerEngine(Serving):
@@ -175,7 +217,7 @@ class WorkerEngine(Serving):
         ]
         self.events = EngineEvents(self._registrations, settings.topics)
         self._refusals: dict[BrokerRegistration, StatusError] = {}
-        self._watch = StallWatch(loop, self._running, self._note_stall)
+        self._watch = StallWatch(loop, self._running, self._note_stall, self._count_missed)
 
     @property
     def ready(self) -> bool:
@@ -185,6 +227,32 @@ class WorkerEngine(Serving):
             for url in self._settings.urls
         )
 
+    @property
+    def processes_started(self) -> bool:
+        """Whether the handler processes, if there are any, have loaded the handlers. From any
+        thread."""
+        return self._processes is None or self._processes.started
+
+    @property
+    def usage(self) -> WorkerUsage:
+        """What it uses now. From any thread."""
+        return WorkerUsage(
+            self._pool.usage if isinstance(self._pool, ThreadPool) else PoolUsage(0, 0, 0),
+            None if self._processes is None else self._processes.usage,
+            self._watch.lag,
+            self._watch.lag_seconds,
+            {log.url: self._broker_usage(log) for log in list(self._logs.values())},
+        )
+
+    def _broker_usage(self, log: BrokerLog) -> BrokerUsage:
+        missed = [one.missed for one in list(self._registrations) if one.url == log.url]
+        return BrokerUsage(log.registered, log.losses, sum(missed))
+
+    def _count_missed(self) -> None:
+        now = time.monotonic()
+        for registration in self._registrations:
+            registration.count_missed(now)
+
     def log_of(self, url: str) -> BrokerLog:
         """Return what logs the changes of state of the broker at `url`."""
         return self._logs.setdefault(url, BrokerLog(url, self._loop))
@@ -193,7 +261,8 @@ class WorkerEngine(Serving):
         """Start the handler processes, and connect to every broker."""
         if self._processes is not None:
             self._processes.open()
-        self._meter.start()
+        if not is_inline(self._loop):
+            self._meter.start()
         self._watch.start()
         for registration in self._registrations:
             registration.line.open()
@@ -218,7 +287,8 @@ class WorkerEngine(Serving):
         fitting = [one for one in self._registrations if one.kind == kind]
         if fitting and self._settings.session.dialect is Dialect.MDP03:
             for registration in fitting:
-                registration.session.add_service(service, time.monotonic())
+                contract = self._services[service].contract
+                registration.session.add_service(service, time.monotonic(), contract)
                 registration.services.append(service.decode())
                 registration.line.touch()
             return
@@ -319,7 +389,13 @@ class WorkerEngine(Serving):
 
     def _new_registration(self, url: str, services: tuple[bytes, ...]) -> BrokerRegistration:
         capacity = self._capacity(self.kind_of(services))
-        settings = _replace(self._settings.session, services=services, capacity=max(1, capacity))
+        contracts = {name: self._services[name].contract for name in services}
+        settings = _replace(
+            self._settings.session,
+            services=services,
+            capacity=max(1, capacity),
+            contracts={name: contract for name, contract in contracts.items() if contract},
+        )
         access, login = self._settings.access, self._settings.login
         registration = BrokerRegistration(url, settings, self, self._loop, access, login)
         registration.session.set_load(self._load, time.monotonic())
@@ -332,6 +408,14 @@ class WorkerEngine(Serving):
             registration.session.set_load(load, now)
 
     def _set_handler(self, service: bytes, handler: Handler) -> None:
+        if is_inline(self._loop):
+            handler = handler._replace(target=None)
+            if handler.middleware:
+                function = around(handler.function, handler.middleware)
+                handler = handler._replace(function=function, middleware=())
+            if handler.shape is Shape.GENERATOR:
+                function = as_async(handler.function)
+                handler = handler._replace(function=function, shape=Shape.ASYNC_GENERATOR)
         if handler.target is not None:
             if self._processes is None:
                 # Imported here because few workers need it, and it loads multiprocessing.
@@ -344,6 +428,9 @@ class WorkerEngine(Serving):
                     self._settings.kill_after,
                 )
             handler = handler._replace(function=self._processes.function(handler.target))
+        if handler.middleware:
+            function = around(handler.function, handler.middleware)
+            handler = handler._replace(function=function)
         self.serve(service, handler)
 
     def kind_of(self, services: tuple[bytes, ...]) -> str:

@@ -10,12 +10,13 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from majordomus.core.session.events import EventReceived, SubscriptionRefused, check_name
 from majordomus.errors import ConfigurationError, LocalProtocolError
 from majordomus.net.bodies import Body, to_frames
 from majordomus.net.events import Handler, HandlerSubscription, Hub, Receiver, TaskQueue, name_of
+from majordomus.net.typed.events import typed_handler
 from majordomus.protocol import metadata as packing
 from majordomus.protocol.spec import Dialect
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from majordomus.net.worker.serving import WorkerConnection
 
 logger = logging.getLogger("majordomus.worker")
+
+H = TypeVar("H", bound=Callable[..., object])
 
 
 class EngineEvents:
@@ -144,11 +147,24 @@ class EventMethods:
         frames, field = to_frames(body), packing.pack(metadata) if metadata else b""
         self._send_event(lambda events: events.publish(name, frames, field))
 
-    def subscribe(self, pattern: str | bytes, handler: Handler) -> None:
+    def on_event(self, pattern: str | bytes) -> Callable[[H], H]:
+        """Decorate a handler of the events of the topics that match `pattern`; see `subscribe`.
+
+        Raises: as `subscribe`.
+        """
+
+        def decorate(function: H) -> H:
+            self.subscribe(pattern, function)
+            return function
+
+        return decorate
+
+    def subscribe(self, pattern: str | bytes, handler: Callable[..., object]) -> None:
         """Call `handler(event)` for each event of the topics that match `pattern`, one at a time.
 
         A coroutine function runs on the worker's loop, another function in a thread. A pattern has
-        one handler. The worker need not run yet.
+        one handler. The worker need not run yet. An argument that is annotated with a type other
+        than `Event` gets the decoded body; an event that does not fit is dropped and logged.
 
         Raises: LocalProtocolError for a malformed pattern; ConfigurationError for a handler that
         cannot be called, and for a second handler.
@@ -160,14 +176,18 @@ class EventMethods:
             raise ConfigurationError(f"a handler is a function, not {type(handler).__name__}")
         if name in self._topics:
             raise ConfigurationError(f"{pattern!r} has a handler already")
-        self._topics[name] = handler
-        self._with_events(lambda events: events.subscribe(name, handler))
+        typed = self._topics[name] = self._prepared_event(typed_handler(handler))
+        self._with_events(lambda events: events.subscribe(name, typed))
 
     def unsubscribe(self, pattern: str | bytes) -> None:
         """Call the handler of `pattern` no more. May be repeated."""
         name = name_of(pattern)
         if self._topics.pop(name, None) is not None:
             self._with_events(lambda events: events.unsubscribe(name))
+
+    def _prepared_event(self, handler: Handler) -> Handler:
+        """Return the handler of events that is called; a subclass may wrap it."""
+        return handler
 
     def _send_event(self, send: Callable[[EngineEvents], object]) -> None:
         if not self._with_events(send):

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from majordomus.net.worker.outcomes import metadata_of
+
 if TYPE_CHECKING:
     from majordomus.core.worker.session import WorkerSession
     from majordomus.net.worker.outcomes import Outcome
@@ -62,14 +64,18 @@ class ReplyFlow:
                 continue
             self._waiter = self._loop.create_future()
             await self._waiter
-        self._session.partial(self._dispatch_id, frames, time.monotonic())
-        self._on_sent()
+        self._send_part(frames)
 
     def put(self, frames: list[bytes]) -> None:
         """Send one part now, or keep it until there is room for it."""
         self._backlog.append(frames)
         if len(self._backlog) == 1:
             self.resume()
+
+    def _send_part(self, frames: list[bytes]) -> None:
+        field = metadata_of(frames)
+        self._session.partial(self._dispatch_id, frames, time.monotonic(), field)
+        self._on_sent()
 
     def end(self, outcome: Outcome) -> None:
         """Finish with `outcome` when all parts have left."""
@@ -88,8 +94,7 @@ class ReplyFlow:
             waiter.set_result(None)
         session, backlog = self._session, self._backlog
         while backlog and session.room(self._dispatch_id):
-            session.partial(self._dispatch_id, backlog.popleft(), time.monotonic())
-            self._on_sent()
+            self._send_part(backlog.popleft())
         if backlog:
             if session.congested:
                 self._loop.call_later(CONGESTION_RETRY, self.resume)

@@ -17,6 +17,7 @@ from typing import Final, Self
 from majordomus.core.session.settings import CREDIT_STEP
 from majordomus.errors import Cancelled, LocalProtocolError
 from majordomus.net.bodies import Reply
+from majordomus.net.connection.inline import step_until
 
 
 class RequestParts:
@@ -63,7 +64,11 @@ class RequestParts:
         return self
 
     def __next__(self) -> Reply:
-        if threading.get_ident() == self._loop_thread and not self._ready():
+        if (
+            not self._ready()
+            and not step_until(self._ready)
+            and threading.get_ident() == self._loop_thread
+        ):
             raise LocalProtocolError("blocking", "on an event loop, read with `async for`")
         with self._changed:
             while not self._ready():

@@ -9,7 +9,7 @@ cdef class Request:
     cdef public object parts
     cdef public object _packed
     cdef public object _broker_packed
-    cdef public object _loop_thread
+    cdef public object _number
     cdef public object _clock
     cdef public object _reply_box
     cdef public object _cancel_event
@@ -17,7 +17,8 @@ cdef class Request:
     cdef public object _cancel_callback
     cdef public object _metadata
     cdef public object _broker_metadata
-    cpdef object _fill(
+    # Of C alone: a class whose objects have a dictionary looks for a replacement at every call.
+    cdef object _fill(
         self,
         service,
         list frames,
@@ -27,5 +28,5 @@ cdef class Request:
         broker_packed,
         bint once,
         parts,
-        loop_thread,
+        number,
     )

@@ -1,7 +1,7 @@
 """A request as its handler sees it; everything that a handler may ask of its request is here.
 
-The engine and the handler processes make requests with `Request._fill` and cancel them with
-`Request._cancel`. Neither is part of the public interface.
+The engine makes requests with `Request._fill` and cancels them with `Request._cancel`. Neither is
+part of the public interface.
 """
 
 from __future__ import annotations
@@ -10,12 +10,23 @@ import threading
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from majordomus.errors import LocalProtocolError
+from majordomus.net.connection.inline import step_until
 from majordomus.net.worker.deferred_reply import DeferredReply, ReplyBox
 from majordomus.net.worker.parts import NO_PARTS, NoParts, RequestParts
-from majordomus.protocol import metadata
+from majordomus.protocol import metadata, spec
+
+NUMBER: Final = spec.BROKER_ID_BIT - 1
+
+_clock = time.monotonic
+
+
+def dispatch_name(number: int) -> str:
+    """Return the id of a request by the number of its dispatch, whose sign does not matter."""
+    number = abs(number)
+    return f"d{number & NUMBER}" if number & spec.BROKER_ID_BIT else ""
 
 
 class Request:
@@ -40,12 +51,10 @@ class Request:
         broker_packed: bytes = b"",
         once: bool = False,
         parts: RequestParts | None = None,
-        loop_thread: int = 0,
+        number: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fill(
-            service, frames, client, deadline, packed, broker_packed, once, parts, loop_thread
-        )
+        self._fill(service, frames, client, deadline, packed, broker_packed, once, parts, number)
         self._clock = clock
 
     def _fill(
@@ -58,7 +67,7 @@ class Request:
         broker_packed: bytes,
         once: bool,
         parts: RequestParts | None,
-        loop_thread: int,
+        number: int,
     ) -> None:
         """Set every attribute of a request made with `Request.__new__`.
 
@@ -72,8 +81,8 @@ class Request:
         self.once = once
         self.parts: RequestParts | NoParts = NO_PARTS if parts is None else parts
         self._packed, self._broker_packed = packed, broker_packed
-        self._loop_thread = loop_thread  # of the engine's loop; 0 in a handler process
-        self._clock = time.monotonic
+        self._number = number  # of the dispatch; negative in a process, 0 without a dispatch
+        self._clock = _clock
         self._reply_box: ReplyBox | None = None  # from the call of `reply_later` on
         self._cancel_event: threading.Event | None = None  # made by the first `wait_cancelled`
         self._cancelled = False
@@ -114,7 +123,11 @@ class Request:
             self._cancel_event = threading.Event()
         left = self.deadline - self._clock()
         waits = left if timeout is None else min(timeout, left)
-        if not self._cancelled and waits > 0:
+        if (
+            not self._cancelled
+            and waits > 0
+            and not step_until(lambda: self._cancelled, self._clock() + waits)
+        ):
             self._cancel_event.wait(None if waits == inf else waits)
         return self.cancelled
 
@@ -125,12 +138,19 @@ class Request:
 
         Raises: LocalProtocolError the second time, and in a handler that runs in a process.
         """
-        if self._reply_box is not None or not self._loop_thread:
+        if self._reply_box is not None or self._number <= 0:
             raise LocalProtocolError(
                 "no-later", "reply_later is called once, and not in a handler process"
             )
         self._reply_box = ReplyBox()
-        return DeferredReply(self, self._reply_box, self._loop_thread)
+        return DeferredReply(self, self._reply_box)
+
+    @property
+    def id(self) -> str:
+        """What `majordomus explain` takes: the number of this dispatch at its broker, as ``d17``.
+        Empty in the dialects without such numbers.
+        """
+        return dispatch_name(self._number)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -156,6 +176,18 @@ class Request:
     def user(self) -> str:
         """The user that the broker has authenticated; empty when it has none."""
         return str(self.broker_metadata.get("user", ""))
+
+    @property
+    def attempt(self) -> int:
+        """Which dispatch of the request this is, from 1. Above 1 an earlier one may have run."""
+        found = self.broker_metadata.get("attempt", 1)
+        return found if isinstance(found, int) else 1
+
+    @property
+    def key(self) -> str | bytes | None:
+        """The idempotency key that the caller has given; None without one."""
+        found = self.metadata.get("key")
+        return found if isinstance(found, str | bytes) else None
 
     def _cancel(self) -> None:
         """Cancel the request, for the engine: the caller no longer waits. May be repeated."""

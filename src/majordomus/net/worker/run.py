@@ -17,7 +17,8 @@ from typing import Any
 
 from majordomus.errors import StatusError
 from majordomus.net.worker.broker_log import lines_on_stderr
-from majordomus.net.worker.engine import EngineSettings, WorkerEngine
+from majordomus.net.worker.declare.lifespan import Lifespan
+from majordomus.net.worker.engine import EngineSettings, WorkerEngine, WorkerUsage
 from majordomus.net.worker.events import EngineEvents
 from majordomus.net.worker.handlers import Handler
 
@@ -29,13 +30,23 @@ class WorkerRun:
 
     `serve` is for the loop. Everything else may be called from any thread, and does nothing after
     `serve` has ended. Before it has begun, `stop` is kept for it, and the rest does nothing.
+
+    owns_loop: whether the event loop is the worker's own. A cancellation of the task that serves
+        then comes from a handler that cancels all tasks of the loop, and ends nothing.
     """
 
+    owns_loop = False
+
     def __init__(
-        self, settings: EngineSettings, handlers: dict[str, Handler], drain_timeout: float
+        self,
+        settings: EngineSettings,
+        handlers: dict[str, Handler],
+        drain_timeout: float,
+        lifespan: Lifespan,
     ) -> None:
         self._settings, self._handlers = settings, handlers
         self._drain_timeout = drain_timeout
+        self._lifespan = lifespan
         self._stop_requested, self._abort_requested = asyncio.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: WorkerEngine | None = None
@@ -61,9 +72,20 @@ class WorkerRun:
         return coroutine is None or inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
     @property
+    def usage(self) -> WorkerUsage | None:
+        """What the engine uses now; None while it does not run."""
+        engine = self._engine
+        return None if engine is None else engine.usage
+
+    @property
     def ready(self) -> bool:
         """Whether at least one broker has registered all services."""
         return self._engine is not None and self._engine.ready
+
+    @property
+    def processes_started(self) -> bool:
+        """Whether the handler processes, if there are any, have loaded the handlers."""
+        return self._engine is not None and self._engine.processes_started
 
     async def serve(self, *, signals: bool, started: Callable[[], object] | None = None) -> None:
         """Serve from the first connection to the last FINAL. Cancelling this ends it without
@@ -82,14 +104,32 @@ class WorkerRun:
                 stack.enter_context(lines_on_stderr())
                 stack.enter_context(self._signals(loop))
             try:
+                await self._lifespan.start()
                 engine.open()
-                await self._stop_requested.wait()
+                await self._until_stop()
                 await _first_of(engine.drain(), self._abort_requested.wait(), self._drain_timeout)
             finally:
                 self._engine = self._loop = None
                 await engine.close()
+                await self._lifespan.stop()
         if self._failure is not None:
             raise self._failure
+
+    async def _until_stop(self) -> None:
+        """Wait for `stop`."""
+        while True:
+            try:
+                await self._stop_requested.wait()
+            except asyncio.CancelledError:
+                if not self.owns_loop:
+                    logger.warning("the worker ends without draining: its task was cancelled")
+                    raise
+                task = asyncio.current_task()
+                if task is not None:
+                    task.uncancel()
+                logger.warning("the tasks of this worker's event loop were cancelled; it goes on")
+            else:
+                return
 
     def add(self, name: str, handler: Handler) -> None:
         """Serve one more service."""

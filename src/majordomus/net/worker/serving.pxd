@@ -2,13 +2,14 @@ cimport cython
 
 from majordomus.core.worker.session cimport WorkerSession
 from majordomus.core.worker.session_base cimport Dispatch
+from majordomus.net.connection.async_link cimport AsyncSessionConnection
 from majordomus.net.worker.request cimport Request
 
 
 cdef class WorkerConnection:
     cdef public object url
     cdef public WorkerSession session
-    cdef public object line
+    cdef public AsyncSessionConnection line
     cdef public dict invocations
 
 
@@ -28,6 +29,7 @@ cdef class ServedService:
     cdef public bint threaded
     cdef public bint simple
     cdef public object kind
+    cdef public bytes contract
     cdef public RunLimit limit
 
 
@@ -55,7 +57,6 @@ cdef class Serving:
     cdef public dict _services
     cdef public dict _limits
     cdef public object _outputs
-    cdef public object _loop_thread
     cdef public bint _outputs_scheduled
     cdef public bint _closing
     cdef public object _idle

@@ -29,20 +29,23 @@ from majordomus.core.worker.session import (
     WorkerSession,
 )
 from majordomus.core.worker.session_base import Dispatch
-from majordomus.net.bodies import to_frames
-from majordomus.net.deadline import HANDLING
+from majordomus.errors import LocalProtocolError
+from majordomus.net.connection.inline import InlinePool, is_inline
+from majordomus.net.deadline import HANDLING, TRACE, trace_of
 from majordomus.net.worker.deferred_reply import PARTS_AHEAD, Output, ReplyBox
 from majordomus.net.worker.eager_tasks import spawner
 from majordomus.net.worker.flow import ReplyFlow
 from majordomus.net.worker.handlers import Handler, Shape
 from majordomus.net.worker.outcomes import (
     Outcome,
-    cancelled,
     cancelled_before_start,
     logged_outcome_of_error,
+    metadata_of,
     no_thread,
     outcome_of_error,
     outcome_of_result,
+    outcome_without_caller,
+    part_of,
 )
 from majordomus.net.worker.parts import RequestParts
 from majordomus.net.worker.request import Request
@@ -77,7 +80,7 @@ class WorkerConnection:
 
     url: str
     session: WorkerSession
-    line: AsyncSessionConnection[WorkerEvent]
+    line: AsyncSessionConnection
 
     def __init__(self) -> None:
         self.invocations: dict[int, Invocation] = {}
@@ -111,6 +114,7 @@ class ServedService:
     threaded: the handler would block the event loop
     simple: the handler is a coroutine function, whose result is the reply
     kind: where the handler runs, one of `handlers.RUNS`
+    contract: the canonical bytes of its contract; empty without one
     limit: how many handlers of its kind run at a time; None where the broker alone limits that
     """
 
@@ -121,6 +125,7 @@ class ServedService:
         self.threaded = handler.shape.threaded
         self.simple = handler.shape is Shape.COROUTINE
         self.kind = handler.kind
+        self.contract = handler.contract
         self.limit: RunLimit | None = None
 
 
@@ -173,14 +178,13 @@ class Serving:
     ) -> None:
         self._loop = loop
         self._spawner = spawner(loop, self._handler_ended)
-        self._pool = ThreadPool(threads)
+        self._pool = InlinePool(loop) if is_inline(loop) else ThreadPool(threads)
         self._processes: ProcessPool | None = None
         self._services: dict[bytes, ServedService] = {}
         self._limits = limits  # by kind of handler; empty for a worker with one broker
         # Outputs of threads, for the loop:
         self._outputs: deque[tuple[Invocation, Output | ReplyBox]] = deque()
         self._outputs_scheduled = False
-        self._loop_thread = threading.get_ident()
         self._closing = False
         self._idle = asyncio.Event()
         self._idle_wanted = False  # `drain` waits for `_idle`
@@ -305,7 +309,7 @@ class Serving:
             dispatch.broker_metadata,
             dispatch.flags & _ONCE != 0,
             parts,
-            0 if service.in_process else self._loop_thread,
+            -dispatch.id if service.in_process else dispatch.id,
         )
         invocation = Invocation.__new__(Invocation)
         invocation._fill(connection, dispatch.id, request, service)
@@ -325,6 +329,10 @@ class Serving:
             connection.invocations[invocation.dispatch_id] = invocation
             self._submit(invocation)
             return
+        token = None
+        if request._packed:
+            trace = trace_of(request._packed)
+            token = TRACE.set(trace) if trace else None
         try:
             work = (
                 service.function(request)
@@ -332,11 +340,15 @@ class Serving:
                 else self._run_async_generator(invocation)
             )
         except BaseException as error:
+            if token is not None:
+                TRACE.reset(token)
             self._handler_ended(invocation, None, error)
             return
         if type(work) is not CoroutineType:
             work = _awaiting(work)
         invocation.task = self._spawner.spawn(work, invocation, request.deadline)
+        if token is not None:  # the work has a context of its own
+            TRACE.reset(token)
         if not invocation.finished:
             connection.invocations[invocation.dispatch_id] = invocation
 
@@ -355,7 +367,8 @@ class Serving:
                 limit.running += 1
                 invocation = limit.waiting.popleft()
                 if invocation.request.cancelled:
-                    self._send_outcome(invocation, cancelled_before_start())
+                    gone = outcome_without_caller(invocation.request, begun=False)
+                    self._send_outcome(invocation, gone)
                 else:
                     self._begin(invocation)
         finally:
@@ -368,6 +381,11 @@ class Serving:
 
     def _submit(self, invocation: Invocation) -> None:
         pool = self._processes if invocation.service.in_process else None
+        if isinstance(self._pool, InlinePool) and isinstance(
+            invocation.request.parts, RequestParts
+        ):
+            self._pool.submit_beside(lambda: self._run_in_thread(invocation))
+            return
         try:
             (pool or self._pool).submit(lambda: self._run_in_thread(invocation))
         except RuntimeError:  # the process has no thread left, and this pool has none yet
@@ -407,7 +425,8 @@ class Serving:
         if error is None:
             outcome = outcome_of_result(result)
         else:
-            outcome = logged_outcome_of_error(invocation.request.service, error)
+            request = invocation.request
+            outcome = logged_outcome_of_error(request, error)
         if box is None or not self._is_deferred(invocation, box, outcome):
             self._send_outcome(invocation, outcome)
 
@@ -415,7 +434,7 @@ class Serving:
         async with contextlib.aclosing(invocation.service.function(invocation.request)) as parts:
             count = 0
             async for part in parts:
-                await self._flow(invocation).send(to_frames(part))
+                await self._flow(invocation).send(part_of(part))
                 count += 1
                 if count % PARTS_PER_TURN == 0:
                     await asyncio.sleep(0)
@@ -424,10 +443,14 @@ class Serving:
 
     def _run_in_thread(self, invocation: Invocation) -> None:
         HANDLING.set(invocation.request.deadline)
+        packed = invocation.request._packed
+        if packed or TRACE.get():
+            TRACE.set(trace_of(packed))
         try:
             outcome = self._run_blocking(invocation)
         except BaseException as error:
-            outcome = logged_outcome_of_error(invocation.request.service, error)
+            request = invocation.request
+            outcome = logged_outcome_of_error(request, error)
         box = invocation.request._reply_box
         if box is None or not self._is_deferred(invocation, box, outcome):
             self._queue_output(invocation, outcome)
@@ -445,7 +468,7 @@ class Serving:
     def _run_blocking(self, invocation: Invocation) -> Outcome:
         request = invocation.request
         if request.cancelled:
-            return cancelled_before_start()
+            return outcome_without_caller(request, begun=False)
         result = invocation.service.function(request)
         if not inspect.isgenerator(result):
             return outcome_of_result(result)
@@ -453,8 +476,8 @@ class Serving:
         with contextlib.closing(result) as parts:
             for part in parts:
                 if request.cancelled:
-                    return cancelled()
-                frames = to_frames(part)
+                    return outcome_without_caller(request, begun=True)
+                frames = part_of(part)
                 invocation.parts_ahead.acquire()
                 self._queue_output(invocation, frames)
         return spec.OK, []
@@ -509,13 +532,26 @@ class Serving:
         return flow
 
     def _send_outcome(self, invocation: Invocation, outcome: Outcome) -> None:
+        if type(outcome) is not tuple:
+            self._send_with_metadata(invocation, outcome)
         self._send_final(invocation, outcome[0], outcome[1])
+
+    def _send_with_metadata(self, invocation: Invocation, outcome: Outcome) -> None:
+        """Give the session an outcome with metadata. `_send_final` must follow: it finds the
+        dispatch ended, or sends what could not be sent here. So other outcomes pay nothing."""
+        if self._closing:
+            return
+        status, frames = outcome
+        session, metadata = invocation.connection.session, metadata_of(outcome)
+        with contextlib.suppress(LocalProtocolError):
+            session.final_with(invocation.dispatch_id, status, frames, metadata, monotonic())
 
     def _send_final(self, invocation: Invocation, status: int, frames: list[bytes]) -> None:
         connection, now, dispatch_id = invocation.connection, monotonic(), invocation.dispatch_id
         limit, ended = invocation.service.limit, invocation.finished
         invocation.finished = True
-        connection.invocations.pop(dispatch_id, None)
+        if connection.invocations:
+            connection.invocations.pop(dispatch_id, None)
         invocation.flow = None
         if self._closing:
             return  # cancelled by `close` alone: the DISCONNECT gives the request to another worker

@@ -3,7 +3,9 @@
 A handler that blocks the loop, or holds the interpreter's lock, keeps the heartbeats from being
 sent; after three intervals its broker gives the worker up. A machine that was suspended does the
 same. How it works: a timer that is due every `STEP` seconds and runs later than that was delayed by
-a stall.
+a stall. A stall shorter than `STEP + LATE` may pass between two looks. It is left so: it cannot be
+told from a slow network, and a finer timer would wake every idle worker more often. A request may
+then begin that much after its deadline (docs/pools.md).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class StallWatch:
 
     `running` returns the names of the services whose handlers run now, or began last. `noted` gets
     the time until which no stall can be noticed: a message that arrives later was kept by one.
+    `in_time` is called at each look that is not late.
     """
 
     def __init__(
@@ -39,10 +42,15 @@ class StallWatch:
         loop: asyncio.AbstractEventLoop,
         running: Callable[[], Iterable[str]],
         noted: Callable[[float], object],
+        in_time: Callable[[], object] | None = None,
     ) -> None:
-        self._loop, self._running, self._noted = loop, running, noted
+        self._loop, self._running, self._noted, self._in_time = loop, running, noted, in_time
         self._timer: asyncio.TimerHandle | None = None
         self._before: list[str] = []
+        self.lag = 0.0
+        """How late the last look was, in seconds."""
+        self.lag_seconds = 0.0
+        """How late all looks were, in sum."""
 
     def start(self) -> None:
         """Watch from now on."""
@@ -57,6 +65,8 @@ class StallWatch:
 
     def _look(self, due: float) -> None:
         lasted = monotonic() - due
+        self.lag = max(0.0, lasted)
+        self.lag_seconds += self.lag
         now = list(self._running())
         if lasted >= LOGGED:
             names = ", ".join(dict.fromkeys([*self._before, *now]))
@@ -73,4 +83,6 @@ class StallWatch:
         if lasted >= LATE:  # what the stall has kept may be read after this
             self._timer = self._loop.call_later(GRACE, self.start)
         else:
+            if self._in_time is not None:
+                self._in_time()
             self.start()

@@ -11,8 +11,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 logger = logging.getLogger("majordomus.worker")
+
+
+class PoolUsage(NamedTuple):
+    """How much of a pool is in use.
+
+    size: how many threads or processes there may be. busy: how many have work. waiting: how much
+    work waits for one.
+    """
+
+    size: int
+    busy: int
+    waiting: int
 
 
 class ThreadPool:
@@ -43,6 +56,12 @@ class ThreadPool:
             except RuntimeError:
                 self._work.pop()
                 raise
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How much of it is in use now."""
+        with self._changed:
+            return PoolUsage(self.size, len(self._threads) - self._available, len(self._work))
 
     def resize(self, size: int) -> None:
         """Change the number of threads. New ones start with the waiting work; surplus ones end

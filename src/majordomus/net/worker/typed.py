@@ -23,8 +23,15 @@ from collections import abc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final, Self, Union, get_args, get_origin
 
+from majordomus.contracts.facts import ANY, BodyType
 from majordomus.errors import ConfigurationError
-from majordomus.messages.bodies import Decoder, Encoder, decoder_for, encoder_for
+from majordomus.messages.bodies import (
+    Decoder,
+    Encoder,
+    decoder_for,
+    encoder_for,
+    is_tuple_of_frames,
+)
 from majordomus.messages.message import Message
 from majordomus.net.bodies import Reply
 from majordomus.net.worker.request import Request
@@ -32,6 +39,17 @@ from majordomus.net.worker.request import Request
 EMPTY: Final = inspect.Parameter.empty
 _UNTYPED: Final = (EMPTY, Any, object)
 _BODIES: Final = (None, type(None), bytes, bytearray, memoryview, str, Message, Reply)
+_DESCRIBED: Final = (
+    None,
+    type(None),
+    bytes,
+    str,
+    list[bytes],
+    list[str],
+    bytes | None,
+    str | None,
+)
+"""Bodies that have a schema."""
 _PARTS: Final = (
     abc.Iterator,
     abc.Iterable,
@@ -40,10 +58,10 @@ _PARTS: Final = (
     abc.AsyncIterable,
     abc.AsyncGenerator,
 )
-_SEQUENCES: Final = (list, tuple, abc.Sequence)
+_SEQUENCES: Final = (list, abc.Sequence)
 
 
-class Contract(typing.NamedTuple):
+class Binding(typing.NamedTuple):
     """How a request becomes a handler's arguments, and the handler's result a body.
 
     decode: decodes an argument from a body; None if no argument is
@@ -51,6 +69,7 @@ class Contract(typing.NamedTuple):
     stream: that argument is an iterator of decoded values, one for each of the client's parts
     positional: for each positional argument, whether it is decoded; else it is the `Request`
     named: the same for the arguments that are passed by name
+    takes, returns: the annotations of the body and of the result, for the service's contract
     """
 
     decode: Decoder | None
@@ -58,6 +77,8 @@ class Contract(typing.NamedTuple):
     stream: bool = False
     positional: tuple[bool, ...] = (True,)
     named: tuple[tuple[str, bool], ...] = ()
+    takes: BodyType = BodyType()
+    returns: BodyType = BodyType()
 
     @property
     def plain(self) -> bool:
@@ -96,10 +117,10 @@ class Contract(typing.NamedTuple):
         return Reply(self.encode(value, like).frames)
 
 
-def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None:
-    """Read the contract from a function's annotations; `parts`: the function is a generator.
+def binding_of(function: Callable[..., Any], *, parts: bool) -> Binding | None:
+    """Read the binding from a function's annotations; `parts`: the function is a generator.
 
-    Return None for a function that takes a `Request` and returns a body.
+    Return None for a function without a signature. A `plain` one needs no wrapper.
 
     Raises: ConfigurationError for arguments that a request and its body cannot fill, and for an
     annotation that cannot be decoded from a body.
@@ -111,13 +132,13 @@ def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None
     names = _names_of(function)
     arguments = _filled(function, signature)
     decoder: Decoder | None = None
-    stream = False
+    takes = BodyType()
     kinds: dict[str, bool] = {}  # name → whether it is decoded
     for argument in arguments:
-        decode, is_stream = _decoder(argument, names)
-        kinds[argument.name] = decode is not None
-        if decode is not None:
-            decoder, stream = decode, is_stream
+        body = _body_of(argument, names)
+        kinds[argument.name] = body is not None
+        if body is not None:
+            decoder, takes = decoder_for(body.annotation), body
     decoded = [name for name, is_decoded in kinds.items() if is_decoded]
     others = [name for name, is_decoded in kinds.items() if not is_decoded]
     if len(decoded) > 1:
@@ -130,12 +151,12 @@ def contract_of(function: Callable[..., Any], *, parts: bool) -> Contract | None
             " argument with its type"
         )
     positional, named = _places(signature, kinds)
-    encode = _encoder(signature.return_annotation, names, parts)
-    contract = Contract(decoder, encode, stream, positional, named)
-    return None if contract.plain else contract
+    returns = _result_of(signature.return_annotation, names, parts)
+    encode = _encoder(returns.annotation)
+    return Binding(decoder, encode, takes.stream, positional, named, takes, returns)
 
 
-def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+def typed(function: Callable[..., Any], binding: Binding) -> Callable[[Request], Any]:
     """Wrap `function` in a handler of requests of the same shape."""
     routine = unwrapped(function)
     if inspect.isasyncgenfunction(routine):
@@ -146,44 +167,44 @@ def typed(function: Callable[..., Any], contract: Contract) -> Callable[[Request
         make = _generator
     else:
         make = _function
-    return functools.wraps(function)(make(function, contract))
+    return functools.wraps(function)(make(function, binding))
 
 
 # ── the four shapes ───────────────────────────────────────────────────────────────────────────────
 
 
-def _function(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+def _function(function: Callable[..., Any], binding: Binding) -> Callable[[Request], Any]:
     def call(request: Request) -> Any:
-        return contract.result(request, contract.call(function, request))
+        return binding.result(request, binding.call(function, request))
 
     return call
 
 
 def _generator(
-    function: Callable[..., Any], contract: Contract
+    function: Callable[..., Any], binding: Binding
 ) -> Callable[[Request], Iterator[Any]]:
     def call(request: Request) -> Iterator[Any]:
-        with contextlib.closing(contract.call(function, request)) as parts:
+        with contextlib.closing(binding.call(function, request)) as parts:
             for part in parts:
-                yield contract.result(request, part)
+                yield binding.result(request, part)
 
     return call
 
 
-def _coroutine(function: Callable[..., Any], contract: Contract) -> Callable[[Request], Any]:
+def _coroutine(function: Callable[..., Any], binding: Binding) -> Callable[[Request], Any]:
     async def call(request: Request) -> Any:
-        return contract.result(request, await contract.call(function, request))
+        return binding.result(request, await binding.call(function, request))
 
     return call
 
 
 def _async_generator(
-    function: Callable[..., Any], contract: Contract
+    function: Callable[..., Any], binding: Binding
 ) -> Callable[[Request], AsyncIterator[Any]]:
     async def call(request: Request) -> AsyncIterator[Any]:
-        async with contextlib.aclosing(contract.call(function, request)) as parts:
+        async with contextlib.aclosing(binding.call(function, request)) as parts:
             async for part in parts:
-                yield contract.result(request, part)
+                yield binding.result(request, part)
 
     return call
 
@@ -274,7 +295,7 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 def _places(
     signature: inspect.Signature, kinds: dict[str, bool]
 ) -> tuple[tuple[bool, ...], tuple[tuple[str, bool], ...]]:
-    """Return which arguments are passed by position and which by name; see `Contract`.
+    """Return which arguments are passed by position and which by name; see `Binding`.
 
     Raises: ConfigurationError for an argument that can be passed in neither way.
     """
@@ -308,10 +329,10 @@ def _is_request(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Request)
 
 
-def _decoder(argument: inspect.Parameter, names: dict[str, Any]) -> tuple[Decoder | None, bool]:
-    """Return the argument's decoder, and whether it is for each of the client's parts."""
+def _body_of(argument: inspect.Parameter, names: dict[str, Any]) -> BodyType | None:
+    """Return what an argument decodes from the body; None for one that gets the request."""
     if _wants_request(argument, names):
-        return None, False
+        return None
     try:
         annotation = _resolve(argument.annotation, names)
     except NameError as error:
@@ -320,20 +341,33 @@ def _decoder(argument: inspect.Parameter, names: dict[str, Any]) -> tuple[Decode
             f"{error}"
         ) from None
     if annotation in _UNTYPED:
-        return None, False
-    if get_origin(annotation) in _PARTS:
-        return decoder_for(get_args(annotation)[0]), True
-    return decoder_for(annotation), False
+        return None
+    if get_origin(annotation) in _PARTS and get_args(annotation):
+        return BodyType(get_args(annotation)[0], True)
+    if get_origin(annotation) in _PARTS or annotation in _PARTS:
+        raise ConfigurationError(
+            f"{argument.name!r}: write the type of the values, for example Iterator[Note]"
+        )
+    return BodyType(annotation)
 
 
-def _encoder(annotation: Any, names: dict[str, Any], parts: bool) -> Encoder | None:
+def _result_of(annotation: Any, names: dict[str, Any], parts: bool) -> BodyType:
+    """Return the annotation of a result, or of each part of it."""
     try:
         annotation = _resolve(annotation, names)
     except NameError:  # the result is then encoded by its class
-        return None
-    if parts and get_origin(annotation) in _PARTS:
-        annotation = get_args(annotation)[0]
-    if annotation in _UNTYPED or _is_body(annotation):
+        return BodyType(ANY, parts)
+    if parts and (get_origin(annotation) in _PARTS or annotation in _PARTS):
+        annotation = (*get_args(annotation), ANY)[0]
+    if annotation in (*_UNTYPED, ANY, Message, Reply, typing.NoReturn, typing.Never):
+        return BodyType(ANY, parts)
+    if _is_body(annotation) and not (annotation in _DESCRIBED or is_tuple_of_frames(annotation)):
+        return BodyType(ANY, parts)
+    return BodyType(annotation, parts)
+
+
+def _encoder(annotation: Any) -> Encoder | None:
+    if annotation is ANY or _is_body(annotation):
         return None
     try:
         return encoder_for(annotation)
@@ -345,10 +379,20 @@ def _is_body(annotation: Any) -> bool:
     """Whether values of this annotation are bodies already, which `to_frames` takes."""
     if annotation in _BODIES:
         return True
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return any(_is_body(each) for each in arguments if each is not type(None))
-    return origin in _SEQUENCES and bool(arguments) and _is_body(arguments[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [one for one in get_args(annotation) if one is not type(None)]
+        if len(inner) == 1 and _is_frames(inner[0]):
+            return False  # no frames could be None or an empty list: it is a value
+        return bool(inner) and all(map(_is_body, inner))
+    return _is_frames(annotation)
+
+
+def _is_frames(annotation: Any) -> bool:
+    """Whether values of this annotation are lists of frames. Text in a tuple is a value."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return is_tuple_of_frames(annotation)
+    return get_origin(annotation) in _SEQUENCES and bool(arguments) and arguments[0] in _BODIES
 
 
 def _resolve(annotation: Any, names: dict[str, Any]) -> Any:

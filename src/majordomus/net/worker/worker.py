@@ -34,7 +34,7 @@ class Worker(WorkerBase):
         """
         run = self._new_run()
         try:
-            _run(run.serve(signals=True))
+            _run(run, run.serve(signals=True))
         finally:
             self._active = None
 
@@ -76,14 +76,23 @@ class Worker(WorkerBase):
     def wait_ready(self, timeout: float = 5.0) -> None:
         """Wait until at least one broker has registered all services, `timeout` seconds at most.
 
+        Within the same time wait until the handler processes have loaded the handlers. Later ones
+        are no error: their requests wait for them.
+
         Raises: TimeoutError; a StatusError as soon as every broker has refused a service. The
-        others are served, and the refused one is tried again.
+        others are served, and the refused one is tried again. What has ended the worker's thread.
         """
         deadline = time.monotonic() + timeout
         while not self.ready:
             self._check_refused()
+            if self._failure is not None:
+                raise self._failure
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no broker has registered this worker within {timeout:g} s")
+            time.sleep(0.005)
+        while not self._processes_started and time.monotonic() < deadline:
+            if self._failure is not None:
+                raise self._failure
             time.sleep(0.005)
 
     def __enter__(self) -> Self:
@@ -100,7 +109,7 @@ class Worker(WorkerBase):
 
     def _in_thread(self, run: WorkerRun, started: threading.Event) -> None:
         try:
-            _run(run.serve(signals=False, started=started.set))
+            _run(run, run.serve(signals=False, started=started.set))
         except BaseException as error:
             self._failure = error
         finally:
@@ -108,7 +117,7 @@ class Worker(WorkerBase):
             started.set()
 
 
-def _run(serving: Coroutine[Any, Any, None]) -> None:
+def _run(run: WorkerRun, serving: Coroutine[Any, Any, None]) -> None:
     """Run a worker on an event loop of its own, as `asyncio.run` does.
 
     A handler's own tasks and callbacks may raise SystemExit or KeyboardInterrupt, which ends the
@@ -118,13 +127,18 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=system.LOOP_FACTORY) as runner:
         loop = runner.get_loop()
         task = loop.create_task(serving)
-        while True:
-            try:
-                loop.run_until_complete(task)
-            except (SystemExit, KeyboardInterrupt) as error:
-                main = threading.current_thread() is threading.main_thread()
-                if task.done() or (main and isinstance(error, KeyboardInterrupt)):
-                    raise
-                log_failure("a task or callback of the handlers of %s failed", "this worker", error)
-            else:
-                return
+        run.owns_loop = True
+        try:
+            while True:
+                try:
+                    loop.run_until_complete(task)
+                except (SystemExit, KeyboardInterrupt) as error:
+                    main = threading.current_thread() is threading.main_thread()
+                    if task.done() or (main and isinstance(error, KeyboardInterrupt)):
+                        raise
+                    message = "a task or callback of the handlers of %s failed"
+                    log_failure(message, "this worker", error)
+                else:
+                    return
+        finally:
+            run.owns_loop = False  # the runner cancels what is left

@@ -29,10 +29,8 @@ from majordomus.net import endpoints
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
-from majordomus.net.zmq.pump import Moved, Pump, make_pump
+from majordomus.net.zmq.pump import Mover, make_mover, make_pump
 
-BATCH: Final = 256
-"""Messages moved in one direction before the other direction and commands get their turn."""
 HWM: Final = 1000
 LINGER: Final = 1000
 UNBIND_WAIT: Final = 1.0
@@ -216,8 +214,8 @@ class _Loop:
         self._bound: list[tuple[zmq.Socket[bytes], str]] = []
         self._forth = make_pump(self.frontend, self.backend)
         self._back = make_pump(self.backend, self.frontend)
-        self._pumps = [self._forth] if pattern == "pull-push" else [self._forth, self._back]
-        self._full: dict[Pump, bool] = dict.fromkeys(self._pumps, False)
+        self._both_ways = pattern != "pull-push"
+        self._mover: Mover | None = None
 
     def attach(self, socket: zmq.Socket[bytes], url: str) -> str:
         """Bind or connect; return the endpoint. Raises: ConfigurationError."""
@@ -266,32 +264,15 @@ class _Loop:
         self.waker.close()
 
     def _turn(self) -> None:
-        """Wait for work and do it.
-
-        A pump waits for input while its target accepts messages, else for the target. So neither
-        input that cannot be moved nor a target without input keeps the loop busy.
-        """
-        watched: dict[zmq.Socket[bytes] | int, int] = {self.waker.fd: zmq.POLLIN}
-        if self._control is not None:
-            watched[self._control] = zmq.POLLIN
-        if not self.paused:
-            for pump in self._pumps:
-                one, event = self._watches(pump)
-                watched[one] = watched.get(one, 0) | event
-        ready: dict[object, int] = dict(zmq.zmq_poll(list(watched.items()), -1))
-        if self.waker.fd in ready:
+        """Move messages until a command or a call of this program comes, and act on it."""
+        if self._mover is None:
+            back = self._back if self._both_ways else None
+            self._mover = make_mover(self.waker.fd, self._control, self._forth, back)
+        woken, commanded = self._mover.run(self.paused)
+        if woken:
             self.waker.clear()
-        if self._control is not None and self._control in ready:
+        if commanded and self._control is not None:
             self._answer(self._control)
-        if self.paused or self.ended:
-            return
-        for pump in self._pumps:
-            one, event = self._watches(pump)
-            if ready.get(one, 0) & event:
-                self._full[pump] = pump.move(BATCH) is Moved.FULL
-
-    def _watches(self, pump: Pump) -> tuple[zmq.Socket[bytes], int]:
-        return (pump.target, zmq.POLLOUT) if self._full[pump] else (pump.source, zmq.POLLIN)
 
     def _answer(self, control: zmq.Socket[bytes]) -> None:
         command = b" ".join(control.recv_multipart())

@@ -1,16 +1,19 @@
 """Move messages from one socket to another, unchanged and whole. No rule of Majordomo is in it.
 
-`_native` has the same class on libzmq itself.
+`_pump` has the same classes on libzmq itself.
 """
 
 from __future__ import annotations
 
+import importlib
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 import zmq
 
-from majordomus.net.zmq import select as wires
+BURST: Final = 1000
+"""Messages moved in one direction before the other direction and commands get their turn: as many
+as libzmq's proxy moves."""
 
 
 class Moved(Enum):
@@ -25,8 +28,8 @@ class Moved(Enum):
 class Pump:
     """Moves messages from `source` to `target`, in the thread that uses both.
 
-    A message is received only when the target accepts one. If the target loses its last peer in
-    between, the first part waits in the pump, and the others in the source.
+    Nothing is received while the target accepts nothing. If the target becomes full, or loses its
+    last peer, the first part of one message waits in the pump, and all others in the source.
     """
 
     def __init__(self, source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> None:
@@ -36,9 +39,9 @@ class Pump:
 
     def move(self, most: int) -> Moved:
         """Move up to `most` messages. Never waits."""
+        if not int(self.target.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            return Moved.FULL
         for _ in range(most):
-            if not int(self.target.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
-                return Moved.FULL
             if self._waiting is None:
                 try:
                     part = self.source.recv(zmq.NOBLOCK)
@@ -65,10 +68,63 @@ class Pump:
         return True
 
 
-def make_pump(source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> Pump:
-    """Make a native pump where the native wire is used, else one on pyzmq."""
-    if wires.WIRE == wires.NATIVE:
-        from majordomus.net.zmq import _native
+class Mover:
+    """Waits for messages and moves them, in one direction or in both, until a command comes.
 
-        return cast(Pump, _native.Pump(source, target))
-    return Pump(source, target)
+    waker: a descriptor that is readable when `run` is to end.
+    control: a socket that is readable when a command has come; None without one.
+    forth, back: the pumps; `back` is None where messages go one way only.
+    """
+
+    def __init__(
+        self, waker: int, control: zmq.Socket[bytes] | None, forth: Pump, back: Pump | None
+    ) -> None:
+        self._waker, self._control = waker, control
+        self._pumps = [forth] if back is None else [forth, back]
+        self._full: dict[Pump, bool] = dict.fromkeys(self._pumps, False)
+
+    def run(self, paused: bool) -> tuple[bool, bool]:
+        """Move messages, or none when `paused`. Returns whether the descriptor and the control
+        socket are readable. A signal may end it before.
+
+        A pump waits for input while its target accepts messages, else for the target. So neither
+        input that cannot be moved nor a target without input keeps the loop busy.
+        """
+        while True:
+            watched: dict[zmq.Socket[bytes] | int, int] = {self._waker: zmq.POLLIN}
+            if self._control is not None:
+                watched[self._control] = zmq.POLLIN
+            if not paused:
+                for pump in self._pumps:
+                    one, event = self._watches(pump)
+                    watched[one] = watched.get(one, 0) | event
+            ready: dict[object, int] = dict(zmq.zmq_poll(list(watched.items()), -1))
+            woken, commanded = self._waker in ready, self._control in ready
+            if woken or commanded:
+                return woken, commanded
+            for pump in self._pumps:
+                one, event = self._watches(pump)
+                if ready.get(one, 0) & event:
+                    self._full[pump] = pump.move(BURST) is Moved.FULL
+
+    def _watches(self, pump: Pump) -> tuple[zmq.Socket[bytes], int]:
+        return (pump.target, zmq.POLLOUT) if self._full[pump] else (pump.source, zmq.POLLIN)
+
+
+def make_pump(source: zmq.Socket[bytes], target: zmq.Socket[bytes]) -> Pump:
+    """Make a native pump where it was built and can call libzmq, else one on pyzmq."""
+    try:
+        native = importlib.import_module("majordomus.net.zmq._pump")
+    except ImportError:
+        return Pump(source, target)
+    return cast(Pump, native.Pump(source, target))
+
+
+def make_mover(
+    waker: int, control: zmq.Socket[bytes] | None, forth: Pump, back: Pump | None
+) -> Mover:
+    """Make the mover for pumps of `make_pump`."""
+    if isinstance(forth, Pump):
+        return Mover(waker, control, forth, back)
+    native = importlib.import_module("majordomus.net.zmq._pump")
+    return cast(Mover, native.Mover(waker, control, forth, back))

@@ -86,14 +86,19 @@ def router(max_message: int, send_hwm: int) -> zmq.Socket[bytes]:
     return made
 
 
-def dealer() -> zmq.Socket[bytes]:
-    """Make the socket of a client or worker, with a random routing id; it is not connected yet."""
+def dealer(most: int = 0) -> zmq.Socket[bytes]:
+    """Make the socket of a client or worker, with a random routing id; it is not connected yet.
+
+    `most`: bytes of one frame, at most; a larger one ends the connection. 0 for no bound.
+    """
     made = context().socket(zmq.DEALER)
     made.setsockopt(zmq.ROUTING_ID, routing_id())
     made.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing before there is a connection
     made.setsockopt(zmq.LINGER, LINGER)
     made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE)
     made.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+    if most:
+        made.setsockopt(zmq.MAXMSGSIZE, most)
     return made
 
 
@@ -178,9 +183,7 @@ def is_self_connected(fd: int) -> bool:
 
 def _is_listening(path: str) -> bool:
     """Return whether a process listens on this ipc path: libzmq would take it over silently."""
-    if path == "*" or path.startswith("@") or not Path(path).exists():
-        return False
-    return system.is_listening(path)
+    return Path(path).exists() and system.is_listening(path)
 
 
 def _seed() -> None:

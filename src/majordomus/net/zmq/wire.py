@@ -1,12 +1,13 @@
 """Receive and send batches of messages on pyzmq sockets. No rule of Majordomo is in it.
 
-`_native` has the same classes on libzmq itself; both pass one test class. A wire belongs to one
-thread at a time and never waits. The caller makes and closes its socket.
+It serves inproc, and TCP and ipc where our own ZMTP does not (macOS, Windows). A wire belongs to
+one thread at a time and never waits. The caller makes and closes its socket.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Any, Final
 
@@ -22,6 +23,16 @@ NO_FD: Final = -1
 """The descriptor of an inproc connection."""
 MAX_INPROC: Final = 10_000
 """Routing ids of inproc peers that are remembered."""
+ASSIGNED: Final = b"\x01zmq:"
+"""The first octets of the routing ids that stand for those that libzmq assigns.
+
+libzmq counts them up from a random number, and ends the process when it assigns one that a peer has
+chosen. So no peer may learn one.
+"""
+_ASSIGNED_SIZE: Final = 5
+"""Octets of a routing id that libzmq assigns: a zero octet and the number."""
+_RESERVED: Final = 2
+"""Routing ids whose first octet is less than this are looked at."""
 NO_FRAMES: Final = "a message has at least one frame: one that was begun could not be ended"
 
 _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
@@ -35,6 +46,11 @@ class RouterWire:
 
     `max_frames` and `max_bytes` bound one message, without its routing id; 0 is no bound. What is
     beyond is read and dropped, and a `Cut` stands for it.
+
+    No routing id that it returns begins with a zero octet. One that libzmq has assigned is replaced
+    by a random one. A message of a peer that has chosen such an id, or one that begins with
+    ASSIGNED, is dropped and counted in `rejected`. A chosen id that has the form of an assigned one
+    cannot be told from it.
     """
 
     def __init__(
@@ -47,14 +63,22 @@ class RouterWire:
         self._recorded: dict[bytes, int] = {}
         self._inproc: set[bytes] = set()
         self._new: list[tuple[bytes, int]] = []
+        self._shown: dict[bytes, bytes] = {}
+        self._assigned: dict[bytes, bytes] = {}
+        self.rejected = 0
 
     def receive(self, most: int) -> list[tuple[bytes, list[bytes]]]:
-        """Return up to `most` messages; fewer mean that the socket was found empty."""
+        """Return up to `most` messages; fewer mean that the socket was found empty or messages were
+        dropped."""
         recv, recorded, inproc = self._socket.recv, self._recorded, self._inproc
         batch: list[tuple[bytes, list[bytes]]] = []
+        enough = self.rejected + most
         try:
-            while len(batch) < most:
+            while len(batch) < most and self.rejected < enough:
                 peer = recv(zmq.NOBLOCK)
+                if peer[0] < _RESERVED and not (peer := self._shown_id(peer)):
+                    self._drop_message()
+                    continue
                 known = peer in recorded or peer in inproc
                 first = recv(zmq.NOBLOCK) if known else self._receive_first(peer).bytes
                 batch.append((peer, self._message(first)))
@@ -65,9 +89,13 @@ class RouterWire:
     def receive_with_users(self, most: int) -> list[tuple[bytes, list[bytes], str]]:
         """Receive as `receive` does, each message with the `User-Id` of its connection, or ""."""
         batch: list[tuple[bytes, list[bytes], str]] = []
+        enough = self.rejected + most
         try:
-            while len(batch) < most:
+            while len(batch) < most and self.rejected < enough:
                 peer = self._socket.recv(zmq.NOBLOCK)
+                if peer[0] < _RESERVED and not (peer := self._shown_id(peer)):
+                    self._drop_message()
+                    continue
                 frame = self._receive_first(peer)
                 batch.append((peer, self._message(frame.bytes), _user_of(frame)))
         except zmq.Again:
@@ -83,7 +111,7 @@ class RouterWire:
         """
         refused: list[tuple[int, int]] = []
         stopped: dict[bytes, int] = {}
-        send = self._socket.send
+        send, assigned = self._socket.send, self._assigned
         for index, message in enumerate(batch):
             peer, frames = message[0], message[1]
             if stopped and peer in stopped:
@@ -92,7 +120,9 @@ class RouterWire:
             if not frames:
                 raise ValueError(NO_FRAMES)
             try:
-                send(peer, _MORE)  # MANDATORY: only the routing id can be refused
+                send(
+                    assigned.get(peer, peer), _MORE
+                )  # MANDATORY: only the routing id can be refused
             except zmq.ZMQError as error:
                 if error.errno not in REFUSALS:
                     raise
@@ -112,6 +142,27 @@ class RouterWire:
     def forget(self, peer: bytes) -> None:
         """Remove the record of this routing id: its connection has ended. May be repeated."""
         self._recorded.pop(peer, None)
+        assigned = self._assigned.pop(peer, None)
+        if assigned is not None:
+            del self._shown[assigned]
+
+    def _shown_id(self, peer: bytes) -> bytes:
+        """Return what stands for a routing id of libzmq's; b"" for an id that no peer may have."""
+        if peer[0]:
+            return b"" if peer.startswith(ASSIGNED) else peer
+        if len(peer) != _ASSIGNED_SIZE:
+            return b""
+        shown = self._shown.get(peer)
+        if shown is None:
+            shown = self._shown[peer] = ASSIGNED + os.urandom(8)
+            self._assigned[shown] = peer
+        return shown
+
+    def _drop_message(self) -> None:
+        """Receive the rest of a message and drop it."""
+        self.rejected += 1
+        while self._socket.getsockopt(zmq.RCVMORE):
+            self._socket.recv(zmq.NOBLOCK, copy=False)
 
     def _receive_first(self, peer: bytes) -> zmq.Frame:
         """Receive the part after the routing id, and record its connection."""
@@ -153,7 +204,7 @@ class RouterWire:
 
 
 class DealerWire:
-    """A DEALER with one connection."""
+    """A DEALER with one connection. `net.zmtp.dealer` has the same methods."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         _check_kind(socket, zmq.DEALER)

@@ -9,7 +9,7 @@ from majordomus.net.zmtp.engine import (
     MALFORMED,
     UNREACHED,
 )
-from majordomus.net.zmtp.mechanisms import ready
+from majordomus.net.zmtp.mechanisms import Null
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
@@ -32,32 +32,39 @@ from majordomus.net.zmtp.posix cimport (
     sockaddr_storage,
     socklen_t,
 )
+from majordomus.net.zmtp.mechanisms cimport Mechanism
 from majordomus.net.zmtp.stream cimport CONNECTING, ENDED, OPEN, ByteStream
-from majordomus.net.zmtp.engine cimport MAX_READ, FLUSH_AT, READ_BUFFER, Engine
+from majordomus.net.zmtp.engine cimport FRAME_COST, FLUSH_AT, MAX_READ, READ_BUFFER, Engine
 
 cdef enum:
     DEALER_TYPE = 5  # ZMTP/2.0 (RFC 15): a socket's type is a number
 
-cdef bytes PING = b"\x04\x07\x04PING\0\0"
+cdef bytes PING = b"\x04PING\0\0"
 
 
 cdef class TcpDealer(Engine):
     """A DEALER with one connection, and IMMEDIATE: nothing is queued before it is open.
 
     The argument `fd` is a non-blocking socket that is being connected; the dealer owns it from then
-    on. `hwm`: messages that may wait. It belongs to one thread at a time. Whenever the property
-    `fd` is readable, `receive` has work.
+    on. `hwm`: messages that may wait. `mechanism` is that of the connection, by default NULL.
+    `truncated` counts received messages of which a `Cut` stands for the rest, because they exceed
+    the `bound`. It belongs to one thread at a time. Whenever the property `fd` is readable,
+    `receive` has work.
     """
 
     cdef ByteStream stream
+    cdef Mechanism mechanism  # None once the handshake has begun
     cdef int hwm, extra
     cdef readonly size_t received  # bytes that came
     cdef readonly bint answers_ping  # the peer speaks ZMTP 3, whose PING it has to answer
     cdef readonly int connect_error  # the errno of an attempt that has failed, or 0
 
-    def __init__(self, int fd, bytes identity not None, *, int hwm=1000):
+    def __init__(
+        self, int fd, bytes identity not None, *, int hwm=1000, Mechanism mechanism=None
+    ):
         self.hwm, self.extra = hwm, -1
-        self.ready_command = ready(b"DEALER", identity)
+        self.mechanism = Null(b"DEALER", identity) if mechanism is None else mechanism
+        self.set_mechanism(self.mechanism.name, self.mechanism.as_server)
         self.zmtp2_ready = bytes([DEALER_TYPE, 0, len(identity)]) + identity
         self.watch(fd, EPOLL_CTL_ADD, False, True)
         self.stream = ByteStream(fd, 0.0)  # owns the descriptor from here on
@@ -111,6 +118,12 @@ cdef class TcpDealer(Engine):
                 break
         self.received += self.bytes_read
         return batch
+
+    def bound(self, size_t most):
+        """Keep at most `most` bytes of one message from now on; each frame counts as 64 more. Of the
+        rest four times as much is dropped; beyond that the connection is ended. 0 is no bound."""
+        self.max_bytes, self.max_dropped = most, 4 * most
+        self.frame_cost = FRAME_COST if most else 0
 
     @property
     def waiting(self):
@@ -172,7 +185,7 @@ cdef class TcpDealer(Engine):
         """Send a PING. RFC 37: "the peer SHALL respond with PONG". Its ttl of 0 asks for nothing
         else. To be used only where `answers_ping` is true."""
         if self.stream.state == OPEN:
-            self.stream.put_raw(PING)
+            self.stream.put_command(PING)
             if not self.stream.write_watched:
                 self.flush(self.stream)
 
@@ -197,6 +210,10 @@ cdef class TcpDealer(Engine):
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         batch.append(frames)
         return 0
+
+    cdef Mechanism make_mechanism(self):
+        made, self.mechanism = self.mechanism, None
+        return made
 
     cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
         self.answers_ping = kind != b""  # ZMTP/2.0 has no properties, and no commands

@@ -1,7 +1,9 @@
 # cython: language_level=3
+from majordomus.net.zmtp.mechanisms cimport Mechanism
 from majordomus.net.zmtp.stream cimport ByteStream
 
 cdef enum:
+    FRAME_COST = 64  # bytes of memory that a frame takes besides its own
     FLUSH_AT = 48 * 1024  # unsent bytes of a connection that are written before the end of a batch
     MAX_READ = 8 * 1024 * 1024  # bytes that one `receive` reads at most
     READ_BUFFER = 128 * 1024
@@ -18,13 +20,21 @@ cdef class Engine:
     cdef size_t unsent_bytes  # of all connections, as of their last flush
     cdef size_t bytes_read  # since the current `receive` began
     cdef bint abandoned
-    cdef bytes ready_command  # our READY
-    cdef bytes zmtp2_ready  # what ZMTP/2.0 has in its place: our socket type and identity
+    cdef size_t frame_cost  # of a frame toward max_bytes, where max_frames does not bound them
+    cdef readonly size_t truncated  # messages that were delivered without their rest
+    cdef bytes mechanism_name  # as the greeting holds it
+    cdef bytes greeting  # ours, after the major version
+    cdef bytes zmtp2_ready  # of ZMTP/2.0: our socket type and identity
+    cdef int budget  # scalar multiplications that the current turn of a server may still spend
     cdef list reported  # for `events`
     cdef readonly bytes other_mechanism  # of the last peer that was refused for it
 
     # for subclasses
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1
+    cdef Mechanism make_mechanism(self)
+    cdef int authenticate(self, ByteStream stream) except -1
+    cdef bint may_spend(self, ByteStream stream, int cost) except -1
+    cdef int postpone(self, ByteStream stream) except -1
     cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind)
     cdef int connection_ended(self, ByteStream stream, str why) except -1
     # the kernel
@@ -42,6 +52,10 @@ cdef class Engine:
     # bytes to messages
     cdef int parse_input(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except -1
     cdef size_t parse_frames(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except? 999999999
+    cdef size_t parse_boxes(self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most) except? 999999999
+    cdef int open_box(self, ByteStream stream, unsigned char* body, size_t length, list batch, Py_ssize_t most) except -1
+    cdef int open_bundle(self, ByteStream stream, bytes frames, list batch, Py_ssize_t most) except -1
+    cdef int parse_bundle(self, ByteStream stream, list batch, Py_ssize_t most) except -1
     cdef bint exceeds_bounds(self, ByteStream stream, size_t length, list batch) except -1
     cdef size_t skip_input(self, ByteStream stream, size_t size) except? 999999999
     cdef int begin_large(self, ByteStream stream, unsigned char* data, size_t here, size_t length, bint more) except -1
@@ -55,4 +69,8 @@ cdef class Engine:
     cdef size_t handshake_step(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
     cdef size_t read_signature(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
     cdef size_t read_greeting(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
-    cdef size_t read_ready(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef int set_mechanism(self, bytes name, bint as_server) except -1
+    cdef size_t read_command(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef size_t read_identity(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999
+    cdef int advance(self, ByteStream stream) except -1
+    cdef int open_connection(self, ByteStream stream, bytes peer, bytes kind) except -1

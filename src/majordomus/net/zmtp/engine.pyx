@@ -3,7 +3,8 @@
 
 An engine reads bytes, parses them into messages, and runs the handshake of each connection.
 `router` and `dealer` subclass it; `stream` holds the buffers of a connection; `mechanisms` has the
-commands of the handshake. The engine waits by epoll, so it exists on Linux only.
+handshakes, and `boxes` the encrypted messages. The engine waits by epoll, so it exists on Linux
+only.
 
 In libzmq an I/O thread owns the connections, and every message crosses two queues and two wake-ups.
 Here a message is bytes in a buffer: docs/adr/0011-own-zmtp.md.
@@ -11,12 +12,9 @@ Here a message is bytes in a buffer: docs/adr/0011-own-zmtp.md.
 
 from majordomus.net.bodies import Cut
 from majordomus.net.zmtp.mechanisms import (
-    GREETING_REST,
     MALFORMED,
     NULL_NAME,
     REFUSED,
-    read_properties,
-    refusal,
 )
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -26,7 +24,9 @@ from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
-from majordomus.net.zmtp.bytes_access cimport bytes_of, grow
+from majordomus.net.zmtp.boxes cimport BOX_BUNDLE, BOX_COMMAND, BOX_HEAD, BOX_MORE, Boxes
+from majordomus.net.zmtp.bytes_access cimport bytes_of, grow, size_of
+from majordomus.net.zmtp.mechanisms cimport ASKING, DONE, FAILED, MAX_COMMAND, WORKING, Mechanism
 from majordomus.net.zmtp.posix cimport (
     EPOLL_CLOEXEC,
     EPOLL_CTL_DEL,
@@ -46,7 +46,7 @@ from majordomus.net.zmtp.stream cimport (
     COMMAND,
     ENDED,
     AWAIT_GREETING,
-    AWAIT_READY,
+    AWAIT_COMMAND,
     LONG,
     MORE,
     AWAIT_IDENTITY,
@@ -61,19 +61,18 @@ from majordomus.net.zmtp.stream cimport (
 cdef enum:
     SIGNATURE = 11  # with the major version, which decides how the greeting continues
     GREETING = 64
-    MAX_COMMAND = 4096
 
 cdef enum:
-    TURN_BYTES = 1024 * 1024  # of one large frame, before other connections get their turn
-    FRAME_COST = 64  # bytes of memory that a frame takes besides its own
+    TURN_BYTES = 256 * 1024  # of one large frame, before other connections get their turn
     FIRST_LARGE = 64 * 1024  # memory for a large frame at first; it grows as bytes arrive
     MAX_IDLE_INPUT = 16 * 1024  # a larger input buffer is freed when it is empty
+    WHOLE_BOX = 16 * 1024 + 2 * BOX_HEAD  # a box that may be a bundle is read as a whole
 
 cdef uint64_t MOST_LENGTH = <uint64_t>1 << 62  # of a frame; a `Cut` may have it
 
 cdef bytes OUR_SIGNATURE = b"\xff\0\0\0\0\0\0\0\1\x7f\x03"
-cdef bytes OUR_GREETING = GREETING_REST
-cdef bytes NULL_MECHANISM = NULL_NAME
+cdef enum:
+    ACCEPTED = 200  # a status of RFC 27
 
 # Events of a connection; see `Engine.events`.
 CONNECTION_OPENED, HANDSHAKE_DONE, CONNECTION_ENDED, HANDSHAKE_FAILED = 1, 2, 3, 4
@@ -139,6 +138,23 @@ cdef class Engine:
 
     cdef int deliver(self, ByteStream stream, list frames, list batch) except -1:
         """Append a complete message to the batch."""
+        raise NotImplementedError
+
+    cdef Mechanism make_mechanism(self):
+        """Make the mechanism of a new connection."""
+        raise NotImplementedError
+
+    cdef int authenticate(self, ByteStream stream) except -1:
+        """Check the credentials of a peer. Returns a status of RFC 27; 0 when it comes later, as
+        `verdict`."""
+        return ACCEPTED
+
+    cdef bint may_spend(self, ByteStream stream, int cost) except -1:
+        """Whether this turn may spend so many multiplications on a handshake."""
+        return True
+
+    cdef int postpone(self, ByteStream stream) except -1:
+        """Go on with a handshake in a later turn: this one has no multiplications left."""
         raise NotImplementedError
 
     cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
@@ -309,6 +325,10 @@ cdef class Engine:
         cdef object frame = <object>stream.large
         Py_DECREF(frame)  # the reference that `large` held
         stream.large = NULL
+        if stream.boxes is not None:
+            return self.open_box(
+                stream, <unsigned char*>bytes_of(frame), stream.large_size, batch, 0
+            )
         return self.add_frame(stream, frame, stream.large_more, batch)
 
     cdef int keep_input(self, ByteStream stream, unsigned char* data, size_t size) except -1:
@@ -344,13 +364,17 @@ cdef class Engine:
         Sets `unparsed` when the rest holds messages that the batch had no place for.
         """
         cdef size_t at = 0, used
+        stream.held = False
         while stream.state != OPEN and stream.state != ENDED:
             used = self.handshake_step(stream, data + at, size - at)
             if used == 0:
                 break
             at += used
         if stream.state == OPEN:
-            at += self.parse_frames(stream, data + at, size - at, batch, most)
+            if stream.boxes is None:
+                at += self.parse_frames(stream, data + at, size - at, batch, most)
+            else:
+                at += self.parse_boxes(stream, data + at, size - at, batch, most)
         if stream.state == ENDED:
             return 0
         return self.keep_input(stream, data + at, size - at)
@@ -400,6 +424,8 @@ cdef class Engine:
             if size - at - head < length and length <= SMALL:
                 break  # parsed as a whole only, so that `exceeds_bounds` counts it once
             if self.exceeds_bounds(stream, <size_t>length, batch):
+                if stream.state == ENDED:
+                    return at
                 at += head
                 stream.skip_bytes, stream.skip_more = <size_t>length, flags & MORE
                 if length == 0:
@@ -422,15 +448,156 @@ cdef class Engine:
             at += <size_t>length
         return at
 
+    cdef size_t parse_boxes(
+        self, ByteStream stream, unsigned char* data, size_t size, list batch, Py_ssize_t most
+    ) except? 999999999:
+        """Parse the frames of a CURVE connection. Returns the number of bytes that were parsed.
+
+        RFC 26 sends a MESSAGE as a command; libzmq sends it as a message. Both are read.
+        """
+        cdef Boxes boxes = stream.boxes
+        cdef size_t at = 0, head, whole = WHOLE_BOX if boxes.bundles else SMALL
+        cdef uint64_t length
+        cdef unsigned char inner
+        cdef int flags, n
+        if boxes.rest is not None:
+            self.parse_bundle(stream, batch, most)
+        while at < size and stream.state != ENDED:
+            if stream.skip_bytes:
+                n = <int>min(size - at, stream.skip_bytes, <size_t>READ_BUFFER)
+                boxes.check(data + at, <size_t>n)
+                if <size_t>n == stream.skip_bytes and not boxes.checked():
+                    self.end(stream, MALFORMED)
+                    return at
+                at += self.skip_input(stream, <size_t>n)
+                continue
+            if len(batch) >= most or boxes.rest is not None:
+                stream.unparsed = True
+                break
+            flags = data[at]
+            if not flags & LONG:
+                if size - at < 2:
+                    break
+                length, head = data[at + 1], 2
+            else:
+                if size - at < 9:
+                    break
+                length, head = 0, 9
+                for n in range(8):
+                    length = (length << 8) | data[at + 1 + n]
+            if flags & ~(LONG | COMMAND) or length < BOX_HEAD:
+                self.end(stream, MALFORMED)
+                return at
+            if length > MOST_LENGTH:
+                self.end(stream, TOO_LARGE)
+                return at
+            if size - at - head < BOX_HEAD:
+                break
+            if not boxes.is_next(data + at + head):
+                self.end(stream, MALFORMED)
+                return at
+            if length <= whole:
+                if size - at - head < length:
+                    break
+                at += head
+                self.open_box(stream, data + at, <size_t>length, batch, most)
+                at += <size_t>length
+                continue
+            if self.exceeds_bounds(stream, <size_t>length - BOX_HEAD, batch):
+                if stream.state == ENDED:
+                    return at
+                # MORE is in the box: its MAC is checked, and its text is dropped.
+                inner = boxes.begin_check(data + at + head)
+                at += head + BOX_HEAD
+                stream.skip_bytes, stream.skip_more = <size_t>length - BOX_HEAD, inner & BOX_MORE
+                if inner & (BOX_COMMAND | BOX_BUNDLE):
+                    self.end(stream, MALFORMED)
+                    return at
+                continue
+            if size - at - head < length:
+                self.begin_large(stream, data + at + head, size - at - head, <size_t>length, False)
+                return size
+            at += head
+            self.open_box(stream, data + at, <size_t>length, batch, most)
+            at += <size_t>length
+        return at
+
+    cdef int open_box(
+        self, ByteStream stream, unsigned char* body, size_t length, list batch, Py_ssize_t most
+    ) except -1:
+        """Decrypt a whole box, and handle what it holds.
+
+        The length of a large one was counted by `exceeds_bounds` before it was read.
+        """
+        cdef Boxes boxes = stream.boxes
+        cdef unsigned char flags = 0
+        cdef bytes text = boxes.open(body, length, &flags)
+        cdef bint counted = length > (WHOLE_BOX if boxes.bundles else SMALL)
+        if text is None:
+            return self.end(stream, MALFORMED)
+        if flags & (BOX_COMMAND | BOX_BUNDLE):
+            if counted:
+                return self.end(stream, MALFORMED)
+            if flags & BOX_BUNDLE and boxes.bundles:
+                return self.open_bundle(stream, text, batch, most)
+            if flags & BOX_COMMAND:
+                return self.handle_command(
+                    stream, <unsigned char*>bytes_of(text), <size_t>size_of(text)
+                )
+        length -= BOX_HEAD
+        if not counted and self.exceeds_bounds(stream, length, batch):
+            if stream.state == ENDED:
+                return 0
+            stream.skip_bytes, stream.skip_more = length, flags & BOX_MORE
+            self.skip_input(stream, length)
+            return 0
+        return self.add_frame(stream, text, flags & BOX_MORE, batch)
+
+    cdef int open_bundle(
+        self, ByteStream stream, bytes frames, list batch, Py_ssize_t most
+    ) except -1:
+        """Handle the frames of a bundle, after a check that all of them are whole."""
+        cdef const unsigned char* data = <const unsigned char*>bytes_of(frames)
+        cdef size_t at = 0, size = <size_t>size_of(frames), head
+        cdef uint64_t length
+        cdef int n
+        while at < size:
+            if data[at] & RESERVED or size - at < (9 if data[at] & LONG else 2):
+                return self.end(stream, MALFORMED)
+            length, head = data[at + 1], 2
+            if data[at] & LONG:
+                length, head = 0, 9
+                for n in range(8):
+                    length = (length << 8) | data[at + 1 + n]
+            if length > size - at - head:
+                return self.end(stream, MALFORMED)
+            at += head + <size_t>length
+        stream.boxes.rest, stream.boxes.rest_at = frames, 0
+        return self.parse_bundle(stream, batch, most)
+
+    cdef int parse_bundle(self, ByteStream stream, list batch, Py_ssize_t most) except -1:
+        """Deliver the frames of a bundle until the batch has `most` messages."""
+        cdef bytes frames = stream.boxes.rest
+        cdef size_t at = stream.boxes.rest_at, size = <size_t>size_of(frames)
+        at += self.parse_frames(
+            stream, <unsigned char*>bytes_of(frames) + at, size - at, batch, most
+        )
+        if stream.state == ENDED:
+            return 0
+        stream.boxes.rest_at = at
+        if at == size:
+            stream.boxes.rest = None
+        return 0
+
     cdef bint exceeds_bounds(self, ByteStream stream, size_t length, list batch) except -1:
         """Count the next frame. Returns True when it exceeds a bound and must be dropped.
 
         The message is delivered at once, so that its sender is answered however long it goes on.
         """
         if stream.truncating:
-            stream.dropped_bytes += 2  # its header: frames without a body must come to an end, too
+            stream.dropped_bytes += FRAME_COST  # frames without a body must come to an end, too
             return True
-        stream.message_bytes += length
+        stream.message_bytes += length + self.frame_cost
         stream.truncating = (self.max_bytes and stream.message_bytes > self.max_bytes) or (
             self.max_frames and stream.frame_count >= self.max_frames
         )
@@ -512,6 +679,7 @@ cdef class Engine:
         stream.frames = stream.first = None
         stream.message_bytes = stream.frame_count = 0
         frames.append(Cut(length))
+        self.truncated += 1
         return self.deliver(stream, frames, batch)
 
     cdef int handle_command(self, ByteStream stream, unsigned char* data, size_t size) except -1:
@@ -526,7 +694,7 @@ cdef class Engine:
             return 0
         length = size - 7 if size - 7 < 16 else 16
         context = PyBytes_FromStringAndSize(<char*>data + 7, <Py_ssize_t>length)
-        return stream.put_raw(bytes([COMMAND, 5 + length]) + b"\x04PONG" + context)
+        return stream.put_command(b"\x04PONG" + context)
 
     # ── the handshake ─────────────────────────────────────────────────────────────────────────────
 
@@ -553,7 +721,15 @@ cdef class Engine:
                 return 0
             stream.state = AWAIT_IDENTITY
             return 1
-        return self.read_ready(stream, data, size)
+        if stream.state == AWAIT_IDENTITY:
+            return self.read_identity(stream, data, size)
+        return self.read_command(stream, data, size)
+
+    cdef int set_mechanism(self, bytes name, bint as_server) except -1:
+        """Set the mechanism of all connections; `name` is as the greeting holds it."""
+        self.mechanism_name = name
+        self.greeting = b"\x01" + name + bytes([as_server]) + bytes(31)
+        return 0
 
     cdef size_t read_signature(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999:
         if size and data[0] != 0xFF or size > 9 and not data[9] & 1:
@@ -562,8 +738,12 @@ cdef class Engine:
         if size < SIGNATURE:
             return 0
         if data[10] >= 3:
-            stream.put_raw(OUR_GREETING)
+            stream.put_raw(self.greeting)
             stream.state = AWAIT_GREETING
+        elif self.mechanism_name != NULL_NAME:
+            self.other_mechanism = b"NULL"  # ZMTP/2.0 has no mechanisms
+            self.end(stream, ANOTHER_MECHANISM)
+            return 0
         elif data[10] >= 1:
             stream.put_raw(self.zmtp2_ready)
             stream.state = AWAIT_TYPE
@@ -576,32 +756,42 @@ cdef class Engine:
     cdef size_t read_greeting(self, ByteStream stream, unsigned char* data, size_t size) except? 999999999:
         """Check the mechanism: both peers must have the same.
 
-        RFC 37: "a peer SHALL NOT assume" another one. A second mechanism begins here, and replaces
-        `read_ready` until its handshake is done.
+        RFC 37: "a peer SHALL NOT assume" another one. The peer's as-server proves nothing: libzmq
+        sends 0 as a server too.
         """
         if size < GREETING - SIGNATURE:
             return 0
-        if memcmp(data + 1, bytes_of(NULL_MECHANISM), 20) != 0:
+        if memcmp(data + 1, bytes_of(self.mechanism_name), 20) != 0:
             self.other_mechanism = (<char*> data)[1:21].rstrip(b"\0")
             self.end(stream, ANOTHER_MECHANISM)
             return 0
-        stream.put_raw(self.ready_command)
-        stream.state = AWAIT_READY
+        stream.mechanism = self.make_mechanism()
+        stream.put_raw(stream.mechanism.begin())
+        stream.state = AWAIT_COMMAND
+        self.advance(stream)
         self.flush(stream)
         return GREETING - SIGNATURE
 
-    cdef size_t read_ready(
+    cdef size_t read_command(
         self, ByteStream stream, unsigned char* data, size_t size
     ) except? 999999999:
-        """Read READY; in ZMTP/2.0 the frame with the peer's identity, which is in its place."""
+        """Hand the next command to the mechanism, and send what it answers.
+
+        A handshake that waits for us, for the authenticator or for its routing id, has consumed its
+        last command.
+        """
         cdef size_t head = 2, length
         cdef int n
-        cdef bint is_command
-        cdef bytes body, peer = b"", kind = b""
+        cdef Mechanism mechanism = stream.mechanism
+        if mechanism.stage != WORKING:
+            if mechanism.strict and size:
+                self.end(stream, MALFORMED)
+            elif not stream.held:
+                self.advance(stream)
+            return 0
         if size < 2:
             return 0
-        is_command = stream.state == AWAIT_READY
-        if data[0] & ~LONG != (COMMAND if is_command else 0):
+        if data[0] & ~LONG != COMMAND:
             self.end(stream, MALFORMED)
             return 0
         length = data[1]
@@ -613,26 +803,85 @@ cdef class Engine:
                 if length > MAX_COMMAND:
                     break
                 length = (length << 8) | data[1 + n]
-        if length > MAX_COMMAND:
+        if length > mechanism.longest or (mechanism.strict and size - head > length):
             self.end(stream, MALFORMED)
             return 0
         if size - head < length:
             return 0
-        body = PyBytes_FromStringAndSize(<char*>data + head, <Py_ssize_t>length)
-        if is_command:
-            found = read_properties(body)
-            if found is None:
-                self.end(stream, refusal(body))
+        if mechanism.cost and not self.may_spend(stream, mechanism.cost):
+            self.postpone(stream)
+            return 0
+        answer = mechanism.receive(
+            PyBytes_FromStringAndSize(<char*>data + head, <Py_ssize_t>length), self.now
+        )
+        if answer:
+            stream.put_raw(answer)
+        self.advance(stream)
+        return head + length
+
+    cdef int advance(self, ByteStream stream) except -1:
+        """Do what the mechanism waits for: authenticate the peer, accept it, or end."""
+        cdef Mechanism mechanism = stream.mechanism
+        cdef int status
+        if mechanism.stage == ASKING:
+            if stream.serial == 0:
+                status = self.authenticate(stream)
+            else:
+                status = stream.verdict
+            if status == 0:
+                stream.held = True
                 return 0
-            peer, kind = found
-        else:
-            peer = body
-        why = MALFORMED if len(peer) > MAX_ID else self.accept_peer(stream, peer, kind)
+            stream.serial = stream.verdict = 0
+            answer = mechanism.decide(status)
+            if answer:
+                stream.put_raw(answer)
+        if mechanism.stage == FAILED:
+            if stream.out != NULL and not stream.write_watched:
+                self.flush(stream)
+            return self.end(stream, mechanism.failure)
+        if mechanism.stage == DONE:
+            return self.open_connection(stream, mechanism.identity, mechanism.kind)
+        return 0
+
+    cdef int open_connection(self, ByteStream stream, bytes peer, bytes kind) except -1:
+        """Accept the peer, and open the connection; see `accept_peer`."""
+        cdef str why = MALFORMED
+        if len(peer) <= MAX_ID:
+            why = self.accept_peer(stream, peer, kind)
         if why is NOT_YET:
+            stream.held = True
             return 0
         if why is not None:
-            self.end(stream, why)
-            return 0
+            return self.end(stream, why)
+        if stream.mechanism is not None:
+            answer = stream.mechanism.finish()
+            if answer:
+                stream.put_raw(answer)
+            stream.boxes, stream.mechanism = stream.mechanism.boxes, None
         stream.state = OPEN
         self.reported.append((HANDSHAKE_DONE, stream.fd, stream.peer, ""))
-        return head + length
+        return 0
+
+    cdef size_t read_identity(
+        self, ByteStream stream, unsigned char* data, size_t size
+    ) except? 999999999:
+        """Read the frame with the peer's identity, which ZMTP/2.0 has in the place of READY."""
+        cdef size_t length
+        cdef int status
+        if size < 2:
+            return 0
+        length = data[1]
+        if data[0] != 0:
+            self.end(stream, MALFORMED)
+            return 0
+        if size - 2 < length:
+            return 0
+        if stream.serial == 0:
+            status = self.authenticate(stream)
+            if status != ACCEPTED:
+                self.end(stream, f"{REFUSED}{status}")
+                return 0
+        self.open_connection(
+            stream, PyBytes_FromStringAndSize(<char*>data + 2, <Py_ssize_t>length), b""
+        )
+        return 2 + length if stream.state == OPEN else 0

@@ -35,6 +35,8 @@ cdef extern from "sys/socket.h" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_ERROR
+        SO_PEERCRED
+        AF_UNIX
         AF_INET
         AF_INET6
     ctypedef unsigned int socklen_t
@@ -42,6 +44,10 @@ cdef extern from "sys/socket.h" nogil:
         unsigned short sa_family
     cdef struct sockaddr_storage:
         unsigned short ss_family
+    cdef struct ucred:
+        int pid
+        unsigned int uid
+        unsigned int gid
     cdef struct msghdr:
         void* msg_name
         socklen_t msg_namelen

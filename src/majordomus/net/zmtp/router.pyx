@@ -14,7 +14,7 @@ from majordomus.net.zmtp.engine import (
     STALLED,
     UNFINISHED,
 )
-from majordomus.net.zmtp.mechanisms import ready
+from majordomus.net.zmtp.mechanisms import Null
 from time import monotonic
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -33,6 +33,7 @@ from libc.stdint cimport uint32_t
 from majordomus.net.zmtp.posix cimport (
     AF_INET,
     AF_INET6,
+    AF_UNIX,
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
     EPOLLOUT,
@@ -41,10 +42,13 @@ from majordomus.net.zmtp.posix cimport (
     SIOCOUTQ,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
+    SO_PEERCRED,
+    SOL_SOCKET,
     accept4,
     close,
     epoll_event,
     epoll_wait,
+    getsockopt,
     inet_ntop,
     ioctl,
     shutdown,
@@ -53,7 +57,9 @@ from majordomus.net.zmtp.posix cimport (
     sockaddr_in6,
     sockaddr_storage,
     socklen_t,
+    ucred,
 )
+from majordomus.net.zmtp.mechanisms cimport Mechanism
 from majordomus.net.zmtp.stream cimport ENDED, OPEN, ByteStream
 from majordomus.net.zmtp.engine cimport MAX_READ, FLUSH_AT, MAX_ID, Engine
 
@@ -62,15 +68,20 @@ cdef enum:
     TURN_MESSAGES = 32  # messages of one connection before others get their turn
     EVENTS = 256
     MAX_DIRTY = 48  # connections with unwritten messages; below the number of free out buffers
-    ACCEPTED_AT_ONCE = 64
-    ENDED_AT_ONCE = 64
+    ACCEPTED_AT_ONCE = 16
+    ENDED_AT_ONCE = 16
+    SHAKEN_AT_LEAST = 8  # connections in the handshake that get a turn, however long they take
     SMALL_MESSAGE = 64 * 1024  # one is accepted although the send buffers are full in all
+    MULTIPLICATIONS = 16  # of all handshakes in one turn: about half a millisecond
+    ACCEPTED = 200  # a status of RFC 27
     CLOCK_EVERY = 64 * 1024  # bytes that are read before the clock is asked whether a turn is over
 
 cdef double STALLED_AFTER = 5.0
 """Seconds without any progress after which a connection may be ended for room in all."""
-cdef double LONGEST_TURN = 0.002
+cdef double LONGEST_TURN = 0.0007
 """Seconds of reading after which `receive` returns."""
+cdef double LONGEST_HANDSHAKES = 0.0005
+"""Seconds of one `receive` for connections that are not open yet."""
 
 
 cdef class TcpRouter(Engine):
@@ -83,7 +94,7 @@ cdef class TcpRouter(Engine):
     `max_frames`, `max_bytes`: what is kept of one message; a `Cut` stands for the rest, and the
     message is delivered before the rest has arrived.
     `max_dropped`, `max_dropping`: bytes and seconds of that rest, after which the connection is
-    ended.
+    ended. There each frame counts as 64 bytes more, so that empty frames come to an end.
     `max_unfinished`: bytes that incomplete messages may hold together; beyond it the connection
     that holds most is ended.
     `max_all_unsent`: bytes that may wait for all peers together. Then a connection with unsent
@@ -92,6 +103,14 @@ cdef class TcpRouter(Engine):
     `extra`: a descriptor that `wait` watches too.
     `mark`: the prefix of every routing id, to distinguish them from those of another socket.
     A bound of 0 is none.
+    `make_mechanism()` makes the mechanism of a connection; by default it is NULL.
+    `authenticate(serial, fd, host, credentials)` returns a status of RFC 27 and a proof. With the
+    status 0 the answer comes later, by `decide` with that serial number.
+    `admit(fd, peer, proof)` is called before the first message of an accepted peer. It returns
+    whether the peer may have this routing id.
+
+    A turn spends at most MULTIPLICATIONS scalar multiplications on handshakes, half of them on
+    those of one address. Other handshakes wait for later turns.
 
     After CONNECTION_ENDED a routing id stays reserved until `release`: a new connection with the
     same id waits in its handshake.
@@ -107,6 +126,12 @@ cdef class TcpRouter(Engine):
     cdef set ended_ids  # routing ids that are reserved until `release`
     cdef object in_handshake  # streams, oldest first; some have completed it since
     cdef object make_id
+    cdef object new_mechanism, authenticator, admit
+    cdef dict asked  # streams whose authentication is pending, by serial number
+    cdef int serial  # the last one
+    cdef object shaking  # streams that are not open yet and have input
+    cdef object postponed  # streams whose handshakes wait for multiplications
+    cdef dict spent  # multiplications of this turn, by address
     cdef bytes mark
     cdef int hwm, extra
     cdef size_t max_unsent, max_all_unsent, max_unfinished
@@ -122,14 +147,18 @@ cdef class TcpRouter(Engine):
         self, make_id, *, int hwm=1000, size_t max_frames=0, size_t max_bytes=0,
         size_t max_dropped=0, double max_dropping=0, size_t max_unsent=0, size_t max_all_unsent=0,
         size_t max_unfinished=0, int extra=-1,
-        bytes mark not None=b"",
+        bytes mark not None=b"", make_mechanism=None, authenticate=None, admit=None,
     ):
         self.make_id, self.hwm, self.extra = make_id, hwm, extra
         self.max_frames, self.max_bytes = max_frames, max_bytes
         self.max_dropped, self.max_dropping = max_dropped, max_dropping
         self.max_unsent, self.max_unfinished = max_unsent, max_unfinished
         self.max_all_unsent = max_all_unsent
-        self.ready_command = ready(b"ROUTER")
+        self.new_mechanism, self.authenticator, self.admit = make_mechanism, authenticate, admit
+        self.asked, self.postponed, self.spent = {}, collections.deque(), {}
+        self.shaking = collections.deque()
+        cdef Mechanism first = self.make_mechanism()
+        self.set_mechanism(first.name, first.as_server)
         self.zmtp2_ready = bytes([ROUTER_TYPE, 0, 0])
         self.by_fd, self.by_peer, self.listening = [], {}, set()
         self.queue, self.waiting_for_id, self.ended_ids, self.mark = [], [], set(), mark
@@ -181,7 +210,12 @@ cdef class TcpRouter(Engine):
     @property
     def pending(self):
         """Whether `receive` has work although `fd` may not be readable."""
-        return self.head < len(self.queue) or bool(self.waiting_for_id)
+        return (
+            self.head < len(self.queue)
+            or bool(self.shaking)
+            or bool(self.waiting_for_id)
+            or bool(self.postponed)
+        )
 
     cdef int note_ready(self, int found) except -1:
         """Queue the streams of `found` epoll events for a turn. Returns the result of `wait`."""
@@ -204,20 +238,32 @@ cdef class TcpRouter(Engine):
             stream = <ByteStream>one
             if events & EPOLLOUT:
                 self.flush(stream)
-            if events & ~<uint32_t>EPOLLOUT and not stream.queued:
-                stream.queued = True
-                self.queue.append(stream)
+            if events & ~<uint32_t>EPOLLOUT:
+                self.enqueue(stream)
         return mask
+
+    cdef int enqueue(self, ByteStream stream) except -1:
+        """Give a connection a turn, if it does not wait for one yet."""
+        if stream.queued:
+            return 0
+        stream.queued = True
+        if stream.state < OPEN:
+            self.shaking.append(stream)
+        else:
+            self.queue.append(stream)
+        return 0
 
     def receive(self, Py_ssize_t most, double now):
         """Return up to `most` messages; there are no more unless `pending` is set.
 
         It also accepts connections, runs handshakes and detects ended connections. Connections take
         turns of TURN_MESSAGES messages, or of an eighth of `most`. Reading ends after LONGEST_TURN.
+        Connections that are not open yet have turns and a time of their own, so that others do not
+        wait behind them.
         """
         cdef list batch = []
         cdef ByteStream stream
-        cdef Py_ssize_t share, turn = most // 8 or 1
+        cdef Py_ssize_t share, limit = most, turn = most // 8 or 1
         cdef size_t ask_at = CLOCK_EVERY
         cdef double until = 0.0
         if turn > TURN_MESSAGES:
@@ -226,12 +272,19 @@ cdef class TcpRouter(Engine):
         if self.max_all_unsent and self.unsent_bytes >= self.max_all_unsent:
             self.end_stalled()
         if self.waiting_for_id:
-            self.queue += self.waiting_for_id
+            self.shaking.extend(self.waiting_for_id)
             self.waiting_for_id = []
+        self.budget = MULTIPLICATIONS
+        if self.spent:
+            self.spent.clear()
+        if self.postponed:
+            self.resume_handshakes()
         if not self.polled:
             self.note_ready(max(0, epoll_wait(self.epoll, self.epoll_events, EVENTS, 0)))
         self.polled = False
-        while len(batch) < most and self.bytes_read < MAX_READ:
+        if self.shaking and turn < most:
+            limit -= turn  # at least one connection in the handshake gets a turn
+        while len(batch) < limit and self.bytes_read < MAX_READ:
             if self.head == len(self.queue):
                 if not self.poll_was_full:
                     break
@@ -245,10 +298,9 @@ cdef class TcpRouter(Engine):
             if stream.state == ENDED:
                 continue
             share = len(batch) + turn
-            self.run_turn(stream, batch, share if share < most else most)
-            if (stream.unparsed or stream.readable) and stream.state != ENDED and not stream.queued:
-                stream.queued = True
-                self.queue.append(stream)
+            self.run_turn(stream, batch, share if share < limit else limit)
+            if (stream.unparsed or stream.readable) and stream.state != ENDED:
+                self.enqueue(stream)
             while self.max_unfinished and self.unfinished > self.max_unfinished:
                 self.end_largest()
             if self.bytes_read >= ask_at:
@@ -260,9 +312,58 @@ cdef class TcpRouter(Engine):
         if self.head == len(self.queue) or self.head > EVENTS:
             del self.queue[: self.head]
             self.head = 0
+        if self.shaking:
+            self.run_handshakes(batch, turn, most)
         if self.arrivals:
             self.accept()
         return batch
+
+    cdef int run_handshakes(self, list batch, Py_ssize_t turn, Py_ssize_t most) except -1:
+        """Give turns to connections that are not open yet, in the order of their input.
+
+        Others go first: a peer that comes back brings the routing id of a connection that has ended.
+        """
+        cdef double until = 0.0
+        cdef int run = 0
+        cdef Py_ssize_t left = len(self.shaking)
+        cdef ByteStream stream
+        while left > 0 and len(batch) < most:
+            if run == SHAKEN_AT_LEAST:
+                run = 0
+                if until == 0.0:
+                    until = monotonic() + LONGEST_HANDSHAKES
+                elif monotonic() >= until:
+                    break
+            left -= 1
+            run += 1
+            stream = <ByteStream>self.shaking.popleft()
+            stream.queued = False
+            if stream.state == ENDED:
+                continue
+            self.run_turn(stream, batch, min(len(batch) + turn, most))
+            if (stream.unparsed or stream.readable) and stream.state != ENDED:
+                self.enqueue(stream)
+        return 0
+
+    cdef int resume_handshakes(self) except -1:
+        """Give turns to handshakes that wait for multiplications, before those that are new."""
+        cdef list resumed = []
+        while self.postponed and len(resumed) < MULTIPLICATIONS:
+            resumed.append(self.postponed.popleft())
+        self.shaking.extendleft(reversed(resumed))
+        return 0
+
+    def decide(self, int serial, int status, str proof not None):
+        """Give the outcome of an authentication that was pending.
+
+        Returns False when the connection has ended meanwhile.
+        """
+        cdef ByteStream stream = self.asked.pop(serial, None)
+        if stream is None or stream.state == ENDED or stream.serial != serial:
+            return False
+        stream.verdict, stream.proof, stream.unparsed = status, proof, True
+        self.enqueue(stream)
+        return True
 
     def release(self, bytes peer not None):
         """Allow a new connection to use this routing id."""
@@ -306,7 +407,7 @@ cdef class TcpRouter(Engine):
                 size = sizeof(address)
                 made = accept4(fd, <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if made >= 0:
-                    self.add_connection(made, _host(&address))
+                    self.add_connection(made, _host(made, &address))
                     continue
                 number = errno
                 if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
@@ -335,6 +436,7 @@ cdef class TcpRouter(Engine):
             close(fd)
             return self.out_of_descriptors()
         self.by_fd[fd] = stream
+        stream.host = host.partition(" ")[0]  # without the process of an ipc connection
         self.open_count += 1
         self.in_handshake.append(stream)
         self.reported.append((CONNECTION_OPENED, fd, None, host))
@@ -492,6 +594,42 @@ cdef class TcpRouter(Engine):
         batch.append((stream.peer, frames))
         return 0
 
+    cdef Mechanism make_mechanism(self):
+        return Null(b"ROUTER") if self.new_mechanism is None else self.new_mechanism()
+
+    cdef int authenticate(self, ByteStream stream) except -1:
+        cdef int status
+        cdef object credentials = ()
+        stream.proof = ""
+        if self.authenticator is None:
+            return ACCEPTED
+        if stream.mechanism is not None:
+            credentials = stream.mechanism.credentials
+        self.serial += 1
+        status, proof = self.authenticator(self.serial, stream.fd, stream.host, credentials)
+        stream.proof = proof
+        if status == 0:
+            stream.serial = self.serial
+            self.asked[self.serial] = stream
+        return status
+
+    cdef bint may_spend(self, ByteStream stream, int cost) except -1:
+        """Take multiplications from the budget of this turn, if it has so many."""
+        cdef int spent
+        if cost > self.budget:
+            return False
+        spent = self.spent.get(stream.host, 0) + cost
+        if spent > MULTIPLICATIONS // 2 and stream.host:
+            return False
+        self.spent[stream.host] = spent
+        self.budget -= cost
+        return True
+
+    cdef int postpone(self, ByteStream stream) except -1:
+        stream.unparsed = stream.queued = True
+        self.postponed.append(stream)
+        return 0
+
     cdef str accept_peer(self, ByteStream stream, bytes peer, bytes kind):
         if kind not in (b"", b"REQ", b"DEALER", b"ROUTER"):
             return MALFORMED
@@ -502,12 +640,15 @@ cdef class TcpRouter(Engine):
             return MALFORMED  # RFC 28: ids "starting with a zero octet" are assigned by the ROUTER
         else:
             peer = self.mark + peer
-            if peer in self.by_peer:
+            owner = self.by_peer.get(peer)
+            if owner is not None and not (<ByteStream>owner).queued:
                 return ID_IN_USE
-            if peer in self.ended_ids:
+            if owner is not None or peer in self.ended_ids:  # the owner's input may be its end
                 stream.unparsed = stream.queued = True
                 self.waiting_for_id.append(stream)
                 return NOT_YET
+        if self.admit is not None and not self.admit(stream.fd, peer, stream.proof):
+            return ID_IN_USE
         stream.peer = peer
         self.by_peer[peer] = stream
         return None
@@ -524,8 +665,9 @@ cdef class TcpRouter(Engine):
         return 0
 
 
-cdef str _host(sockaddr_storage* address):
-    """Return the peer's IP address; "" for another address family."""
+cdef str _host(int fd, sockaddr_storage* address):
+    """Return the peer's IP address; of a Unix socket the peer's user and process, as
+    `uid:1000 pid:77`. The kernel notes them at `connect`; a pid of 0 is one that it cannot name."""
     cdef char[64] text
     cdef int family = address.ss_family
     cdef const void* raw
@@ -533,8 +675,18 @@ cdef str _host(sockaddr_storage* address):
         raw = &(<sockaddr_in*>address).sin_addr
     elif family == AF_INET6:
         raw = &(<sockaddr_in6*>address).sin6_addr
+    elif family == AF_UNIX:
+        return _credentials(fd)
     else:
         return ""
     if inet_ntop(family, raw, text, sizeof(text)) == NULL:
         return ""
     return (<bytes>text).decode("ascii")
+
+
+cdef str _credentials(int fd):
+    cdef ucred found
+    cdef socklen_t size = sizeof(found)
+    if getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &found, &size) != 0:
+        return ""
+    return f"uid:{found.uid} pid:{found.pid}"

@@ -1,5 +1,7 @@
 # cython: language_level=3
 from cpython.object cimport PyObject
+from majordomus.net.zmtp.boxes cimport Boxes
+from majordomus.net.zmtp.mechanisms cimport Mechanism
 
 cdef enum:
     # "flags = OCTET" (RFC 37): a frame's first byte
@@ -13,7 +15,7 @@ cdef enum:
     CONNECTING
     AWAIT_SIGNATURE  # our signature is sent
     AWAIT_GREETING  # the rest of the peer's greeting
-    AWAIT_READY  # the peer's READY
+    AWAIT_COMMAND  # the next command of the peer's handshake
     AWAIT_TYPE  # ZMTP/2.0: the peer's socket type
     AWAIT_IDENTITY  # ZMTP/2.0: the peer's identity
     OPEN
@@ -52,6 +54,13 @@ cdef class ByteStream:
     cdef bint unparsed  # `input` holds whole messages for which a batch had no place
     cdef bint readable  # the kernel has more input
     cdef readonly bytes peer  # routing id
+    cdef Mechanism mechanism  # of the handshake; None before the greeting, and once it is done
+    cdef Boxes boxes  # None without encryption
+    cdef int serial  # the number by which its authentication is pending; 0 when none is
+    cdef int verdict  # the status of that authentication; 0 while it is pending
+    cdef str proof  # what its authentication has proved
+    cdef bint held  # the handshake waits for us, and nothing has changed in this turn
+    cdef str host  # address of the peer; "" if it has none
     cdef OutBuffer* out  # NULL when nothing is to be written
     # Input that is not parsed.
     cdef unsigned char* input
@@ -77,5 +86,10 @@ cdef class ByteStream:
     cdef size_t unsent(self) noexcept
     cdef int messages(self) noexcept
     cdef int put_message(self, object frames) except -1
+    cdef int put_boxes(self, list parts) except -1
+    cdef int put_bundled(self, object frame, int flags) except -1
+    cdef void close_bundle(self) noexcept
+    cdef bint can_seal(self) noexcept
+    cdef int put_command(self, bytes body) except -1
     cdef int put_raw(self, bytes data) except -1
     cdef int write(self) noexcept

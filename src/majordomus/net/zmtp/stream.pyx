@@ -4,21 +4,32 @@
 Frames become bytes here; `engine` parses bytes into frames.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
+from majordomus.net.zmtp.boxes cimport (
+    BOX_COMMAND,
+    BOX_HEAD,
+    BOX_MORE,
+    BUNDLE_HEAD,
+    LONG_HEAD,
+    Boxes,
+)
 from majordomus.net.zmtp.bytes_access cimport bytes_of, size_of
 from majordomus.net.zmtp.posix cimport (
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
+    SHUT_RDWR,
     close,
     iovec,
     msghdr,
     send,
     sendmsg,
+    shutdown,
 )
 
 cdef extern from "Python.h":
@@ -29,6 +40,7 @@ cdef enum:
     UNLOCKED = 64 * 1024  # above this size one send releases the GIL
     FIRST_CAPACITY = 4096
     MAX_IDLE_CAPACITY = 64 * 1024  # a larger buffer is freed when it is empty
+    BUNDLE_SIZE = 16 * 1024  # bytes of frames in one bundle, at most
 
 
 NO_FRAMES = "a message has at least one frame: one that was begun could not be ended"
@@ -97,6 +109,26 @@ cdef int put_frame(OutBuffer* out, object frame, int flags) except -1:
         return 0
     append_copied(out, 9)
     append_reference(out, frame)
+    return 0
+
+
+cdef int put_box(OutBuffer* out, Boxes boxes, object frame, unsigned char flags) except -1:
+    """Append one frame, encrypted: in the buffer if it is small, else in memory of its own."""
+    cdef size_t size = <size_t>size_of(frame), length = size + BOX_HEAD
+    cdef object made
+    length += 2 if length <= 255 else LONG_HEAD
+    if size > SMALL:
+        made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+        boxes.write_frame(
+            <unsigned char*>bytes_of(made), flags, <unsigned char*>bytes_of(frame), size
+        )
+        append_reference(out, made)
+        return 0
+    reserve(out, length)
+    boxes.write_frame(
+        <unsigned char*>out.bytes + out.stop, flags, <unsigned char*>bytes_of(frame), size
+    )
+    append_copied(out, length)
     return 0
 
 
@@ -256,6 +288,7 @@ cdef class ByteStream:
             Py_DECREF(<object>self.large)
             self.large = NULL
         self.first = self.frames = None
+        self.mechanism, self.boxes = None, None  # they overwrite their keys
 
     cdef size_t unsent(self) noexcept:
         """Return the number of unsent bytes."""
@@ -282,15 +315,87 @@ cdef class ByteStream:
             if not PyBytes_CheckExact(frame):
                 parts = [one if type(one) is bytes else bytes(memoryview(one)) for one in parts]
                 break
+        if self.boxes is not None:
+            return self.put_boxes(parts)
         if self.out == NULL:
             self.out = take_buffer()
         for n in range(last + 1):
             put_frame(self.out, parts[n], MORE if n < last else 0)
         return mark_message_end(self.out)
 
+    cdef int put_boxes(self, list parts) except -1:
+        """Append one message, encrypted."""
+        cdef Py_ssize_t n, last = len(parts) - 1
+        cdef unsigned char flags
+        if not self.can_seal():
+            return 0
+        if self.out == NULL:
+            self.out = take_buffer()
+        for n in range(last + 1):
+            flags = BOX_MORE if n < last else 0
+            if not self.boxes.bundles:
+                put_box(self.out, self.boxes, parts[n], flags)
+            elif size_of(parts[n]) <= SMALL:
+                self.put_bundled(parts[n], flags)
+            else:
+                self.close_bundle()
+                put_box(self.out, self.boxes, parts[n], flags)
+        return mark_message_end(self.out)
+
+    cdef int put_bundled(self, object frame, int flags) except -1:
+        """Append a frame to the open bundle, or begin one. It is encrypted by `close_bundle`."""
+        cdef size_t size = <size_t>size_of(frame) + (2 if size_of(frame) <= 255 else LONG_HEAD)
+        cdef size_t queued
+        if self.boxes.open_size + size > BUNDLE_SIZE:
+            self.close_bundle()
+        if self.boxes.open_size == 0:
+            reserve(self.out, BUNDLE_HEAD + size)
+            memset(self.out.bytes + self.out.stop, 0, BUNDLE_HEAD)
+            append_copied(self.out, BUNDLE_HEAD)
+        queued = self.out.queued
+        put_frame(self.out, frame, flags)
+        self.boxes.open_size += self.out.queued - queued
+        return 0
+
+    cdef void close_bundle(self) noexcept:
+        """Encrypt the open bundle, where it is. May be repeated."""
+        cdef size_t size = self.boxes.open_size
+        if size:
+            self.boxes.write_bundle(
+                <unsigned char*>self.out.bytes + self.out.stop - size - BUNDLE_HEAD, size
+            )
+            self.boxes.open_size = 0
+
+    cdef bint can_seal(self) noexcept:
+        """Whether another box may be sealed; else nothing more is written.
+
+        Without nonces the connection is shut, so that it ends. In a child after a fork it is the
+        parent's, and is left alone.
+        """
+        if self.boxes.usable():
+            return True
+        if self.boxes.exhausted() and not self.write_failed:
+            shutdown(self.fd, SHUT_RDWR)
+        self.write_failed = True
+        return False
+
+    cdef int put_command(self, bytes body) except -1:
+        """Append a command, of at most 200 bytes."""
+        cdef size_t size = <size_t>size_of(body)
+        if self.boxes is None:
+            return self.put_raw(bytes([COMMAND, size]) + body)
+        if not self.can_seal():
+            return 0
+        if self.out == NULL:
+            self.out = take_buffer()
+        self.close_bundle()
+        return put_box(self.out, self.boxes, body, BOX_COMMAND)
+
     cdef int put_raw(self, bytes data) except -1:
         """Append bytes that are not a message: a greeting or a command."""
         cdef size_t size = <size_t>size_of(data)
+        if not size:  # an empty piece would never be written
+            return 0
         if self.out == NULL:
             self.out = take_buffer()
         reserve(self.out, size)
@@ -307,6 +412,8 @@ cdef class ByteStream:
         cdef OutBuffer* out = self.out
         if out == NULL:
             return 0
+        if self.boxes is not None and self.boxes.open_size:
+            self.close_bundle()
         while out.first_piece < out.last_piece:
             taken = write_pieces(self.fd, out)
             if taken < 0:

@@ -167,6 +167,19 @@ def test_resend_of_an_open_request_is_dropped_and_counted(harness: BrokerHarness
     assert harness.messages() == [final(C, 1, b"y", worker=W)]
 
 
+def test_ids_need_not_grow_and_a_resend_of_any_open_one_is_dropped(
+    harness: BrokerHarness,
+) -> None:
+    harness.worker(W, capacity=4)
+    for id in (7, 3, 7, 3, 5):
+        harness.request(C, id, b"x")
+    assert harness.counts.dropped == {"resend": 2}
+    assert list(harness.machine.registry.peers[C].open) == [7, 3, 5]
+    harness.answer(W, number(1), b"y")
+    harness.request(C, 7, b"again")  # it is open no more
+    assert list(harness.machine.registry.peers[C].open) == [3, 5, 7]
+
+
 def test_id_with_bit_63_is_the_brokers(harness: BrokerHarness) -> None:
     harness.request(C, number(1))
     text = b"bit 63 of an id is reserved for the broker"
@@ -365,7 +378,7 @@ def test_close_disconnects_workers_and_present_clients_each_in_its_dialect(
 # what is unknown, or not there yet
 
 
-@pytest.mark.parametrize("command", [0, 16, 99, 255])
+@pytest.mark.parametrize("command", [0, 17, 99, 255])
 def test_unknown_command_is_answered_501_if_it_has_an_id_and_counted(
     harness: BrokerHarness, command: int
 ) -> None:

@@ -412,14 +412,23 @@ def test_loss_of_a_worker_is_a_fact_for_observers(harness: BrokerHarness) -> Non
     harness.facts.clear()
     harness.leave(V)
     assert harness.facts == [
-        ("worker-lost", {"worker": V, "services": [b"echo"], "why": "left", "held": 1})
+        (
+            "worker-lost",
+            {
+                "worker": V,
+                "services": [b"echo"],
+                "why": "left",
+                "held": 1,
+                "requests": [f"{C.hex()}-1"],
+            },
+        )
     ]
     assert heartbeat(V) not in harness.messages()
 
 
 # FAIL-FAST: no worker is left that takes new requests
 
-NONE_SERVES = b"no worker serves 'echo'; serving now: echo"
+ALL_DRAIN = b"every worker of 'echo' drains; no service is served now"
 
 
 def one_waits_fast(harness: BrokerHarness) -> None:
@@ -436,7 +445,7 @@ def test_request_that_fails_fast_and_waits_gets_503_when_the_last_worker_drains(
 ) -> None:
     one_waits_fast(harness)
     harness.receive_03(V, spec.CAPACITY, code=0)
-    assert harness.messages() == [final(C, 1, NONE_SERVES, status=503)]
+    assert harness.messages() == [final(C, 1, ALL_DRAIN, status=503)]
     assert harness.machine.registry.queued == 1
 
 
@@ -465,8 +474,8 @@ def test_request_that_fails_fast_gets_503_when_the_last_worker_that_serves_is_lo
     harness.sent()
     harness.leave(V)
     assert harness.messages() == [
-        final(C, 1, NONE_SERVES, status=503),
-        final(C, 2, NONE_SERVES, status=503),
+        final(C, 1, ALL_DRAIN, status=503),
+        final(C, 2, ALL_DRAIN, status=503),
     ]
 
 
@@ -494,4 +503,4 @@ def test_request_that_fails_fast_and_was_declined_waits_for_no_worker_that_drain
     harness.receive_03(V, spec.CAPACITY, code=0)
     harness.sent()
     harness.reject(V, number(1))
-    assert harness.messages() == [final(C, 1, NONE_SERVES, status=503)]
+    assert harness.messages() == [final(C, 1, ALL_DRAIN, status=503)]

@@ -101,6 +101,28 @@ class TestRequests:
         settled(harness)
         assert set(harness.machine.registry.services) == {b"echo", b"other"}
 
+    def test_redirect_to_a_service_without_a_worker_is_what_the_503_states(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
+        """The client called "echo", which is served: its text must not deny that."""
+        ask(Redirect("nobody"), ttl=1000)
+        harness.pass_time(1.5)
+        text = (
+            b"a hook of the broker redirected 'echo', and no worker for the target came within "
+            b"1 s; serving now: echo, other"
+        )
+        assert harness.finals() == [(C, 1, 503, [text])]
+
+    def test_redirect_to_a_service_without_a_worker_fails_fast_with_that_text(
+        self, harness: BrokerHarness, ask: Any
+    ) -> None:
+        ask(Redirect("nobody"), flags=spec.FAIL_FAST)
+        text = (
+            b"a hook of the broker redirected 'echo', and no worker serves the target; "
+            b"serving now: echo, other"
+        )
+        assert harness.finals() == [(C, 1, 503, [text])]
+
     def test_redirect_to_the_management_interface_is_answered(
         self, harness: BrokerHarness, ask: Any
     ) -> None:

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
+from majordomus.core.broker.durable.records import StoredRequest
+from majordomus.core.broker.durable.requests import DurableRequest
 from majordomus.core.broker.state import transitions as states
 from majordomus.core.broker.state.peers import Peer
 from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
-from majordomus.core.broker.state.transitions import PeerState, RequestState, WorkerState
+from majordomus.core.broker.state.transitions import (
+    DurableState,
+    PeerState,
+    RequestState,
+    WorkerState,
+)
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.errors import LocalProtocolError
 from majordomus.protocol.spec import Dialect
@@ -35,8 +42,14 @@ def request() -> AcceptedRequest:
     return AcceptedRequest().fill(peer(), Dialect.MDP03, (), 1, 1, service, [], 0, 0, b"", 0.0, 1.0)
 
 
+def durable() -> DurableRequest:
+    row = StoredRequest(1, "", b"echo", b"echo", [], b"", 0.0)
+    return DurableRequest(row, peer(), 0)
+
+
 NOUNS: dict[str, tuple[Callable[[], Any], Any, type[IntEnum]]] = {
     "request": (request, states.REQUEST, RequestState),
+    "durable": (durable, states.DURABLE, DurableState),
     "worker": (worker, states.WORKER, WorkerState),
     "peer": (peer, states.PEER, PeerState),
 }
@@ -94,8 +107,10 @@ def test_every_state_is_reached() -> None:
 
 
 def test_page_shows_the_tables_as_they_are() -> None:
+    for path in states_diagram.PAGES:
+        text = path.read_text("utf-8")
+        assert states_diagram.generated(text) == text
     page = states_diagram.PAGE.read_text("utf-8")
-    assert states_diagram.generated(page) == page
     assert page.count("```mermaid") == len(states_diagram.TABLES)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from majordomus.net.broker.limits.descriptors import MEASURES, brought, mark_of, shut
+from majordomus.net.broker.limits.descriptors import mark_of, shut
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -72,17 +71,3 @@ def test_connection_of_this_machine_has_no_host() -> None:
         mark = mark_of(far.fileno())
         assert mark is not None
         assert mark.host == ""
-
-
-@pytest.mark.skipif(not MEASURES, reason="only Linux tells what a connection brought")
-def test_what_a_connection_brought_is_what_was_read_from_it(pair: Pair) -> None:
-    near, far = pair
-    assert brought(far.fileno()) == 0
-    near.sendall(b"x" * 1000)
-    until = time.monotonic() + 10
-    while len(far.recv(1000, socket.MSG_PEEK)) < 1000:
-        assert time.monotonic() < until
-    assert brought(far.fileno()) == 0
-    assert len(far.recv(600)) == 600
-    assert brought(far.fileno()) == 600
-    assert brought(10**6) == -1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -13,9 +16,9 @@ from majordomus.errors import StatusError, Unauthenticated
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.security import authenticator as auth
 from majordomus.net.broker.security import curve
-from majordomus.net.broker.security.authenticator import Authenticator
-from majordomus.net.broker.security.zap import BusyError
+from majordomus.net.broker.security.authenticator import Authenticator, BusyError
 from majordomus.net.client.client import Client
+from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 from majordomus.security import passwords
 from tests.net.conftest import QUICK, eventually
@@ -120,10 +123,14 @@ def test_unlisted_key_proves_nothing_but_itself() -> None:
     assert Authenticator(auth.CURVE).identity(f"curve:{key}") == Identity("", (), key)
 
 
-@pytest.fixture(params=["tcp", "ipc"])
-def with_passwords(request: pytest.FixtureRequest, file: Path, tmp_path: Path) -> Iterator[Broker]:
+@pytest.fixture(params=["tcp", "ipc", "tcp by libzmq"])
+def with_passwords(
+    request: pytest.FixtureRequest, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Broker]:
     """A broker with passwords."""
-    bind = "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/s"
+    bind = f"ipc://{tmp_path}/s" if request.param == "ipc" else "tcp://127.0.0.1:0"
+    if request.param == "tcp by libzmq":
+        monkeypatch.setattr(wires, "OWN_ZMTP", False)
     with Broker(QUICK, bind=bind, passwords=file) as running:
         yield running
 
@@ -135,7 +142,8 @@ def test_broker_with_passwords_accepts_a_right_one_only(with_passwords: Broker, 
         loop = with_passwords._loop
         assert loop is not None
         (peer,) = loop._machine.registry.peers.values()
-        assert (peer.user, peer.groups) == ("ann", ("ops",))
+        unix = (f"uid:{os.getuid()}",) if url.startswith("ipc://") and wires.OWN_ZMTP else ()
+        assert (peer.user, peer.groups) == ("ann", ("ops", *unix))
         for wrong in (("ann", "wrong"), ("bob", "correct horse")):
             with (
                 Client(url, plain=wrong) as stranger,
@@ -148,7 +156,7 @@ def test_broker_with_passwords_accepts_a_right_one_only(with_passwords: Broker, 
         eventually(lambda: not loop._machine.registry.peers)
 
 
-def test_broker_for_this_machine_uses_the_zap_handler(tmp_path: Path) -> None:
+def test_broker_for_this_machine_serves_tcp_and_ipc(tmp_path: Path) -> None:
     bind = ["tcp://127.0.0.1:0", f"ipc://{tmp_path}/s"]
     with Broker(QUICK, bind=bind, clients="local") as broker:
         for url in broker.endpoints:
@@ -166,6 +174,36 @@ def test_broker_for_this_machine_refuses_connections_from_elsewhere(
         pytest.raises(Unauthenticated),
     ):
         one.ping()
+
+
+def test_checking_of_passwords_keeps_no_open_connection_waiting(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    checks = passwords.fits
+
+    def slow(entry: Any, password: bytes) -> bool:
+        if password == b"slow":
+            began.set()
+            go_on.wait(10)
+        return checks(entry, password)
+
+    monkeypatch.setattr(passwords, "fits", slow)
+    with Broker(QUICK, bind="tcp://127.0.0.1:0", passwords=file) as broker:
+        url = broker.endpoints[0]
+        with Client(url, plain=("ann", "correct horse")) as ann, sockets.dealer() as guesser:
+            ann.ping()
+            guesser.setsockopt(zmq.LINGER, 0)
+            guesser.setsockopt(zmq.PLAIN_USERNAME, b"ann")
+            guesser.setsockopt(zmq.PLAIN_PASSWORD, b"slow")
+            guesser.connect(url)
+            assert began.wait(10)
+            for _ in range(20):
+                ann.ping(timeout=5)
+            with Client(url, plain=("ann", "correct horse"), timeout=5) as again:
+                again.ping()  # its password was accepted before
+            assert not go_on.is_set()
+            go_on.set()
 
 
 def test_flood_of_guesses_does_not_keep_accepted_users_out(with_passwords: Broker) -> None:

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from majordomus.errors import BadRequest, DeadlineExceeded, NotFound
 from majordomus.messages import Record
 from majordomus.net.bodies import Reply
 from majordomus.net.client.client import Client
 from majordomus.net.worker.request import Request
+
+if TYPE_CHECKING:
+    from majordomus.net.worker.base import WorkerBase
 
 
 def pid(request: Request) -> str:
@@ -205,3 +208,16 @@ def hurt(request: Request) -> Reply:
 
 def die(request: Request) -> None:
     os._exit(3)
+
+
+SERVED = (
+    *(pid, echo, facts, held, parts, part_and_death, endless, eager, obeys_cancel, ignores_cancel),
+    *(hold_the_lock, with_a_child, segfault, boom, hurt, die, asks, absent, descriptors, threads),
+    mirror,
+)
+
+
+def serve(worker: WorkerBase) -> None:
+    """Add all of them."""
+    for handler in SERVED:
+        worker.add(handler.__name__, handler, run="process")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from majordomus import system
 from majordomus.errors import (
     BadRequest,
     ConfigurationError,
@@ -26,42 +27,24 @@ from majordomus.errors import (
     NotSupported,
     StatusError,
 )
+from majordomus.net.broker.broker import Broker
 from majordomus.net.client.async_client import AsyncClient
 from majordomus.net.client.client import Client
 from majordomus.net.worker.async_worker import AsyncWorker
-from majordomus.net.worker.base import WorkerBase
-from majordomus.net.worker.processes import pool
+from majordomus.net.worker.processes import child, pool
+from majordomus.net.worker.processes.target import Target
 from majordomus.net.worker.worker import Worker
-from tests.net.conftest import complaints, eventually
+from tests.net.conftest import QUICK, complaints, eventually
 from tests.net.worker.processes import handlers
 
 WITHIN = 20.0
 """Seconds that anything may take here: an interpreter starts slowly on a loaded machine."""
 
-SERVED = (
-    *(handlers.pid, handlers.echo, handlers.facts, handlers.held, handlers.parts),
-    *(
-        handlers.part_and_death,
-        handlers.endless,
-        handlers.eager,
-        handlers.obeys_cancel,
-        handlers.ignores_cancel,
-    ),
-    *(handlers.hold_the_lock, handlers.with_a_child, handlers.segfault, handlers.boom),
-    *(handlers.hurt, handlers.die),
-    *(handlers.asks, handlers.absent, handlers.descriptors, handlers.threads, handlers.mirror),
-)
-
-
-def serve(worker: WorkerBase) -> None:
-    for handler in SERVED:
-        worker.add(handler.__name__, handler, run="process")
-
 
 @contextmanager
 def serving(url: str, processes: int, kill_after: float = 2.0) -> Iterator[Worker]:
     worker = Worker(url, processes=processes, kill_after=kill_after)
-    serve(worker)
+    handlers.serve(worker)
     with worker:
         worker.wait_ready(WITHIN)
         yield worker
@@ -78,6 +61,23 @@ def worker(url: str) -> Iterator[Worker]:
     """A worker with one process."""
     with serving(url, 1) as made:
         yield made
+
+
+def pids_of(worker: Worker) -> list[int]:
+    """The handler processes of a worker now."""
+    run = worker._active
+    assert run is not None
+    assert run._engine is not None
+    processes = run._engine._processes
+    assert processes is not None
+    return [process.popen.pid for process in list(processes._all)]
+
+
+@pytest.fixture(scope="class")
+def serving_url() -> Iterator[str]:
+    """A broker with a worker with one process, for all tests of a class."""
+    with Broker(QUICK, bind=["tcp://127.0.0.1:0"]) as broker, serving(broker.endpoints[0], 1):
+        yield broker.endpoints[0]
 
 
 def alive(pid: int) -> bool:
@@ -100,9 +100,13 @@ def capacities(client: Client) -> list[int]:
 
 
 class TestOneRequest:
-    def test_handler_runs_in_another_process_of_its_own(
-        self, worker: Worker, client: Client
-    ) -> None:
+    """All with one broker, and one worker with one process, which none of them ends."""
+
+    @pytest.fixture
+    def url(self, serving_url: str) -> str:
+        return serving_url
+
+    def test_handler_runs_in_another_process_of_its_own(self, client: Client) -> None:
         pids = {client.call("pid").text for _ in range(5)}
         assert len(pids) == 1
         assert pids != {str(os.getpid())}
@@ -110,31 +114,23 @@ class TestOneRequest:
     @pytest.mark.parametrize(
         "frames", [[], [b""], [b"a", b"", b"\xff" * 70_000], [b"x" * 3_000_000]]
     )
-    def test_frames_come_back_as_they_were_sent(
-        self, worker: Worker, client: Client, frames: list[bytes]
-    ) -> None:
+    def test_frames_come_back_as_they_were_sent(self, client: Client, frames: list[bytes]) -> None:
         assert client.call("echo", frames).frames == frames
 
-    def test_handler_gets_deadline_client_and_metadata_of_its_request(
-        self, worker: Worker, client: Client
-    ) -> None:
+    def test_handler_gets_deadline_client_and_metadata_of_its_request(self, client: Client) -> None:
         facts = client.call("facts", timeout=30.0, metadata={"colour": "red"}, once=True).frames
         service, client_id, left, metadata, once = (frame.decode() for frame in facts)
         assert (service, metadata, once) == ("facts", "{'colour': 'red'}", "True")
         assert int(client_id) > 0
         assert 20 < int(left) <= 30
 
-    def test_typed_handler_decodes_and_encodes_in_its_process(
-        self, worker: Worker, client: Client
-    ) -> None:
+    def test_typed_handler_decodes_and_encodes_in_its_process(self, client: Client) -> None:
         answer = client.call("mirror", handlers.Point(1, 2))
         assert handlers.Point.from_bytes(answer.body) == handlers.Point(2, 1)
         with pytest.raises(BadRequest):
             client.call("mirror", b"\xff\xff")
 
-    def test_parts_come_as_they_are_made(
-        self, worker: Worker, client: Client, tmp_path: Path
-    ) -> None:
+    def test_parts_come_as_they_are_made(self, client: Client, tmp_path: Path) -> None:
         file = tmp_path / "go"
         stream = client.stream("parts", str(file))
         assert next(stream).text == "first"
@@ -142,7 +138,7 @@ class TestOneRequest:
         assert [part.text for part in stream] == ["second"]
 
     def test_parts_are_not_made_far_ahead_of_their_reader(
-        self, worker: Worker, client: Client, tmp_path: Path
+        self, client: Client, tmp_path: Path
     ) -> None:
         file = tmp_path / "made"
         with client.stream("eager", str(file)) as stream:
@@ -153,7 +149,7 @@ class TestOneRequest:
             assert sum(1 for _ in stream) == 999
 
     def test_exception_carries_its_status_and_its_traceback_is_logged(
-        self, worker: Worker, client: Client, caplog: pytest.LogCaptureFixture
+        self, client: Client, caplog: pytest.LogCaptureFixture
     ) -> None:
         with pytest.raises(NotFound, match="no cat here"):
             client.call("absent", "cat")
@@ -164,11 +160,36 @@ class TestOneRequest:
         assert "processes/handlers.py" in record.getMessage()
         assert "raise ValueError(request.text)" in record.getMessage()
 
-    def test_stream_from_a_client_is_refused(self, worker: Worker, client: Client) -> None:
+    def test_stream_from_a_client_is_refused(self, client: Client) -> None:
         with client.open("echo") as conversation, pytest.raises(NotSupported, match="no stream"):
             for _ in conversation:
                 pass
 
+    def test_process_has_only_its_pipes_open_and_no_thread_of_zeromq(self, client: Client) -> None:
+        assert client.call("descriptors").text == "socket socket"
+        assert "ZMQ" not in client.call("threads").text.upper()
+
+    @pytest.mark.parametrize(
+        ("kind", "text"),
+        [
+            ("surrogate", "500 ValueError: \\udc80"),
+            ("mute", "500 MuteError: its text cannot be read (SystemExit)"),
+            ("text", "400 no such user"),
+            ("status", "500 LocalProtocolError: bad-status: a status is an int"),
+            ("frames", "500 LocalProtocolError: bad-body: a body is bytes"),
+        ],
+    )
+    def test_outcome_that_is_hard_to_send_costs_its_process_nothing(
+        self, client: Client, kind: str, text: str
+    ) -> None:
+        before = client.call("pid").body
+        with pytest.raises(StatusError) as caught:
+            client.call("hurt", kind)
+        assert str(caught.value).startswith(text)
+        assert client.call("pid").body == before
+
+
+class TestOwnWorkers:
     def test_deadline_of_a_request_bounds_the_calls_of_its_handler(
         self, url: str, client: Client
     ) -> None:
@@ -179,16 +200,10 @@ class TestOneRequest:
             assert client.call("pid").text  # the process has given up its own call
             assert time.monotonic() - began < WITHIN
 
-    def test_process_has_only_its_pipes_open_and_no_thread_of_zeromq(
-        self, worker: Worker, client: Client
-    ) -> None:
-        assert client.call("descriptors").text == "socket socket"
-        assert "ZMQ" not in client.call("threads").text.upper()
-
     def test_async_worker_has_processes_too(self, url: str) -> None:
         async def scenario() -> str:
             worker = AsyncWorker(url, processes=1)
-            serve(worker)
+            handlers.serve(worker)
             async with worker, AsyncClient(url, timeout=WITHIN) as client:
                 await worker.wait_ready(WITHIN)
                 return (await client.call("pid")).text
@@ -241,6 +256,17 @@ class TestDeath:
             os.kill(int(pid), signal.SIGKILL)
             assert client.call("pid", once=True).text != pid
 
+    def test_processes_that_die_before_they_have_loaded_are_replaced_after_a_delay(
+        self, worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool, "FIRST_DELAY", 0.01)
+        client.call("pid")
+        for _ in range(3):
+            (died,) = pids_of(worker)
+            os.kill(died, signal.SIGKILL)
+            eventually(lambda died=died: pids_of(worker) not in ([], [died]), WITHIN)  # type: ignore[misc]
+        assert [int(client.call("pid").text)] == pids_of(worker)
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_signal_to_all_processes_ends_no_handler_process(
         self, worker: Worker, client: Client, number: signal.Signals, tmp_path: Path
@@ -292,7 +318,7 @@ class TestSizes:
         self, url: str, client: Client
     ) -> None:
         worker = Worker(url, processes=2, threads=7)
-        serve(worker)
+        handlers.serve(worker)
         worker.add("thread", lambda request: b"")
         with worker:
             worker.wait_ready(WITHIN)
@@ -327,6 +353,16 @@ class TestSizes:
             assert client.call("late").text == "late"
             assert client.call("pid").text
 
+    def test_capacity_is_not_the_number_of_processors_if_a_number_is_given(
+        self, url: str, client: Client
+    ) -> None:
+        processes = 1 if system.usable_processors() > 1 else 2
+        worker = Worker(url, processes=processes)
+        worker.add("pid", handlers.pid, run="process")
+        with worker:
+            worker.wait_ready(WITHIN)
+            assert capacities(client) == [processes]
+
     def test_as_many_run_at_a_time_as_there_are_processes(
         self, url: str, client: Client, tmp_path: Path
     ) -> None:
@@ -343,6 +379,20 @@ class TestSizes:
             assert {future.result(WITHIN).text for future in futures} == pids
             eventually(lambda: sum(alive(int(pid)) for pid in pids) == 1, WITHIN)
             assert client.call("pid").text in pids
+
+    def test_worker_is_ready_when_all_its_processes_have_loaded(self, url: str) -> None:
+        with serving(url, 2) as worker:
+            assert worker._processes_started
+
+    def test_processes_that_load_slowly_do_not_hold_up_a_ready_worker_for_longer_than_asked(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool.ProcessPool, "started", False)
+        worker = Worker(url, processes=1)
+        handlers.serve(worker)
+        with worker:
+            eventually(lambda: worker.ready, WITHIN)
+            worker.wait_ready(0.1)
 
     @pytest.mark.parametrize(
         "arguments", [{"processes": 0}, {"processes": 65536}, {"kill_after": -1.0}]
@@ -399,6 +449,17 @@ class TestFunctions:
     ) -> None:
         with pytest.raises(ConfigurationError, match=why):
             Worker(url).add("x", function, run=run)  # type: ignore[arg-type]
+
+    def test_function_of_a_file_that_cannot_be_imported_by_its_name_is_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "aside.py"
+        file.write_text("def name(request): return __name__\n")
+        monkeypatch.setitem(sys.modules, "aside", sys)  # to be restored
+        monkeypatch.delitem(sys.modules, "aside")
+        found = child.find(Target("aside", "name", str(file)))
+        assert found(None) == "aside"
+        assert sys.modules["aside"].__file__ == str(file)
 
     def test_function_in_a_class_and_one_added_later_are_served(
         self, url: str, client: Client
@@ -475,7 +536,7 @@ class TestPrograms:
         file = tmp_path / "who"
         text = (
             "from majordomus import Worker\n"
-            "from tests.net.worker.processes.test_process_pool import serve\n"
+            "from tests.net.worker.processes.handlers import serve\n"
             f"worker = Worker({url!r}, processes=2, drain_timeout=0.1); serve(worker)\n"
             "worker.run()\n"
         )
@@ -488,27 +549,6 @@ class TestPrograms:
         _, errors = worker.communicate(timeout=WITHIN)
         eventually(lambda: not any(alive(pid) for pid in pids), WITHIN)
         assert complaints(errors) == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        ("surrogate", "500 ValueError: \\udc80"),
-        ("mute", "500 MuteError: its text cannot be read (SystemExit)"),
-        ("text", "400 no such user"),
-        ("status", "500 LocalProtocolError: bad-status: a status is an int"),
-        ("frames", "500 LocalProtocolError: bad-body: a body is bytes"),
-    ],
-)
-def test_outcome_that_is_hard_to_send_costs_its_process_nothing(
-    url: str, kind: str, text: str
-) -> None:
-    with serving(url, 1), Client(url, timeout=WITHIN) as client:
-        before = client.call("pid").body
-        with pytest.raises(StatusError) as caught:
-            client.call("hurt", kind)
-        assert str(caught.value).startswith(text)
-        assert client.call("pid").body == before
 
 
 def test_handlers_that_end_their_processes_do_not_delay_the_requests_of_others(

@@ -9,5 +9,8 @@ from __future__ import annotations
 whole = int
 """Truncate a number of seconds, steps or milliseconds to an int."""
 
+length = len
+"""The bytes of a frame."""
+
 bits = int.bit_length
 """The bit length of a number that is not negative."""

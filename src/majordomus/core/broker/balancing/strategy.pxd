@@ -25,7 +25,9 @@ cdef class LeastOutstanding(Strategy):
     cpdef object drop(self, RegisteredWorker worker)
     @cython.locals(lowest=Py_ssize_t, head=RingNode, node=RingNode, only=RegisteredWorker)
     cpdef RegisteredWorker choose(self, AcceptedRequest request)
+    @cython.final
     @cython.locals(level=Py_ssize_t, node=RingNode, head=RingNode)
     cdef object _rank(self, RegisteredWorker worker)
+    @cython.final
     @cython.locals(node=RingNode)
     cdef RingNode _node_of(self, RegisteredWorker worker)

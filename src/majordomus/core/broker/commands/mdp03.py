@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker import encoding
+from majordomus.contracts.model import is_hash
+from majordomus.core.broker import contracts, encoding
 from majordomus.core.broker.admission import RefusalError
 from majordomus.core.broker.balancing.registry import report_load, set_weight
 from majordomus.core.broker.commands.dependencies import Commands, Dependencies
@@ -57,6 +58,7 @@ class Mdp03Commands(Commands):
             spec.CAPACITY: self._capacity,
             spec.REJECT: self._reject,
             spec.CREDIT: self._credit,
+            spec.CONTRACT: self._contract,
             spec.EVENT: events.event,
             spec.SUBSCRIBE: events.subscribe,
             spec.UNSUBSCRIBE: events.unsubscribe,
@@ -202,7 +204,7 @@ class Mdp03Commands(Commands):
         key: object = id or None
         if envelope and id:
             key = conversation(id, envelope)
-        if key is not None and key in peer.open:
+        if id <= peer.highest_id and key is not None and key in peer.open:
             self.registry.count_dropped("resend", peer.id)
             return
         if at:
@@ -324,11 +326,13 @@ class Mdp03Commands(Commands):
         capacity, name, metadata_field = header.code, header.service, header.metadata
         if not capacity:
             raise RemoteProtocolError("no-capacity", "READY needs a capacity of 1 to 65535")
-        if metadata_field:
-            metadata.unpack(metadata_field)
+        values = metadata.unpack(metadata_field) if metadata_field else {}
+        stated = values.get("contract")
         worker = peer.worker
         if worker is not None and worker.dialect is not MDP03:
             raise UnknownPeerError("changed-dialect")
+        if values:
+            self.registration.check_durable(values, name)
         name = self.registration.check_claim(peer, worker, name)
         if worker is None:
             worker = self.registration.new_worker(peer, MDP03, capacity, now)
@@ -339,10 +343,27 @@ class Mdp03Commands(Commands):
         worker.metadata[name] = metadata_field
         self.registry.account.register(worker, len(metadata_field) - len(before or b""))
         if name not in worker.services:
-            self.registration.register(worker, name, now)
+            self.registration.register(worker, name, now, values)
         elif metadata_field != before:
             set_weight(worker, worker.services[name])
+            self.registration.declare(worker, worker.services[name], values, now)
             self.queueing.reweigh(worker, now)
+        if stated is not None or before is not None:
+            hash = stated if isinstance(stated, str) and is_hash(stated) else ""
+            contracts.stated(self.registry, self.outgoing, worker, name, hash, now)
+
+    def _contract(
+        self,
+        peer: Peer,
+        header: Fields,
+        envelope: tuple[Frame, ...],
+        body: list[Frame],
+        now: float,
+    ) -> None:
+        """Take the contract that this worker was asked for."""
+        worker = self._worker(peer, envelope)
+        hash = metadata.unpack(header.metadata).get("contract") if header.metadata else None
+        contracts.received(self.registry, self.outgoing, worker, hash, body, now)
 
     def _set_capacity(self, worker: RegisteredWorker, capacity: int, now: float) -> None:
         if capacity:

@@ -81,11 +81,17 @@ class ReplyAction(Action):
     status: 200 unless it is an error.
     """
 
-    __slots__ = ("frames", "status")
+    __slots__ = ("_packed", "frames", "status")
 
-    def __init__(self, frames: list[bytes], status: int = spec.OK) -> None:
+    _packed: bytes
+    """The packed metadata. A reply that a client has received without metadata leaves it unset,
+    which is None where this is compiled: most replies have none (see
+    `protocol.metadata.packed_metadata`)."""
+
+    def __init__(self, frames: list[bytes], status: int = spec.OK, packed: bytes = b"") -> None:
         self.frames = frames
         self.status = status
+        self._packed = packed
 
 
 FORWARD: Final = Forward()

@@ -136,7 +136,7 @@ class Holding:
     ) -> None:
         completion = self.completion
         if isinstance(action, actions.ReplyAction):
-            self._answer(request, action.status, action.frames, 0, b"", now)
+            self._answer_with(request, action, now)
         elif isinstance(action, actions.Reject):
             completion.fail(request, action.status, action.text, now)
         elif isinstance(action, actions.Discard):
@@ -194,9 +194,11 @@ class Holding:
         """Ask about a worker's FINAL, after its slot is free.
 
         True when the hooks have decided, or decide later; False when there is nothing to ask, and
-        the caller answers. The broker's own calls have no routing id, and no hook sees them.
+        the caller answers. The broker's own calls have no routing id, and no hook sees them; they
+        see the replies to durable requests, and what they decide is stored.
         """
-        if not self.hooks.has_on_reply or not request.peer.id:
+        own = not request.peer.id and not request.flags & spec.DURABLE
+        if not self.hooks.has_on_reply or own:
             return False
         view = HookReply(request, status, frames, field, now)
         number = self.registry.next_number()
@@ -264,7 +266,7 @@ class Holding:
             text = [action.text.encode()]
             self._answer(request, action.status, text, 0, b"", now)
         elif isinstance(action, actions.ReplyAction):
-            self._answer(request, action.status, action.frames, 0, b"", now)
+            self._answer_with(request, action, now)
         elif isinstance(action, actions.Discard):
             self.completion.discard(request, now)
         elif not isinstance(action, actions.ON_REPLY):
@@ -290,6 +292,13 @@ class Holding:
         else:
             text = "a hook of the broker sent the answer to a client that is not connected"
             self._answer(request, spec.NOT_FOUND, [text.encode()], 0, b"", now)
+
+    def _answer_with(
+        self, request: AcceptedRequest, action: actions.ReplyAction, now: float
+    ) -> None:
+        field = packing.packed_metadata(action)
+        flags = spec.METADATA if field else 0
+        self._answer(request, action.status, action.frames, flags, field, now)
 
     def _answer(
         self,

@@ -9,6 +9,9 @@ from collections.abc import Iterable, MutableSequence
 from math import inf
 from typing import TYPE_CHECKING, Any, overload
 
+from majordomus.core.broker.explain import name_of
+from majordomus.core.broker.state.history import trace_of
+from majordomus.errors import LocalProtocolError, class_name
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
 
@@ -146,13 +149,21 @@ class View:
     def changed_metadata(self) -> bytes | None:
         """The packed metadata after the hook, without the token; None when it changed nothing.
 
-        Raises: LocalProtocolError when they cannot be packed.
+        Raises: LocalProtocolError when they cannot be packed, whatever a method of a value raises.
         """
         changed = self._metadata
-        if changed is None or changed == (packing.unpack(self._field) if self._field else {}):
+        if changed is None:
             return None
-        kept = {key: value for key, value in changed.items() if key != "token"}
-        return packing.pack(kept) if kept else b""
+        try:
+            if changed == (packing.unpack(self._field) if self._field else {}):
+                return None
+            kept = {key: value for key, value in changed.items() if key != "token"}
+            return packing.pack(kept) if kept else b""
+        except LocalProtocolError:
+            raise
+        except BaseException as error:
+            text = f"a value raised {class_name(error)}"
+            raise LocalProtocolError("bad-metadata", text) from None
 
 
 class HookRequest(View):
@@ -322,9 +333,12 @@ class Outcome:
     attempts: how many times the request was dispatched to a worker.
     worker: the routing id of the last worker; empty when there was none.
     accepted: when the broker accepted it, in monotonic seconds.
+    id: what `majordomus explain` takes.
+    trace: the `trace` of its metadata; empty without one.
     """
 
     __slots__ = (
+        "_request",
         "accepted",
         "attempts",
         "client",
@@ -348,6 +362,15 @@ class Outcome:
         self.attempts = request.attempt
         self.worker = request.worker.id if request.worker else b""
         self.accepted = request.accepted
+        self._request = request
+
+    @property
+    def id(self) -> str:
+        return name_of(self._request)
+
+    @property
+    def trace(self) -> str:
+        return trace_of(self._request) or ""
 
     def __repr__(self) -> str:
         return f"Outcome({self.service!r}, {self.outcome}, {self.status})"

@@ -2,6 +2,7 @@
 
 access_rules: rules over users, groups, actions and names; the names of tenants.
 account: the bytes that peers make the broker hold.
+contract_table: the contracts that workers state.
 dispatch_table: the requests that hold a slot, by dispatch id.
 history: ended requests that are kept for `mmi.explain`.
 identity: the user of a connection or of a request.
@@ -13,6 +14,7 @@ requests: one accepted request.
 services: one service, with its fair queue.
 subscribers: one subscriber, with its session.
 timer_wheel: deadlines, with O(1) for each item.
+times: histograms of waiting and service times, merged by addition.
 topics: subscriptions by pattern, in a tree of tokens.
 transitions: the states of requests, workers and peers, as tables.
 user_account: the account of one user.

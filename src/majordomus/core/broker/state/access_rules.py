@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from majordomus.core.broker.state.identity import UNIX_USER
 from majordomus.errors import ConfigurationError
 from majordomus.protocol import spec
 
@@ -30,6 +31,11 @@ NOT_FOR_PEERS: Final = (SERVE, PUBLISH)
 """Actions that no peer may do with a reserved name. An event of such a name would pass from one
 tenant to another."""
 
+USER: Final = "$user"
+"""In the names of a rule: the name of the user that asks."""
+NO_TOKEN_HAS: Final = frozenset(".*>?\x00")
+"""A user name with one of these is not one token of a name: `$user` never stands for it."""
+
 MOST_VERDICTS: Final = 65_536
 """Cached verdicts. The cache is cleared when it is full, so that new names cannot make it grow."""
 
@@ -40,9 +46,10 @@ class Rule(NamedTuple):
 
     allow: whether it allows or denies.
     actions: the actions that it is about.
-    users: globs of user names; "" matches unauthenticated clients.
+    users: globs of user names; "" matches unauthenticated clients. A glob that begins with `uid:`
+        matches the Unix user of an ipc connection, unless a token names its user.
     groups: globs of group names.
-    names: globs of full names of services or topics.
+    names: globs of full names of services or topics. A token `$user` is the name of the user.
     source: where it is written, for messages.
     """
 
@@ -76,6 +83,9 @@ class HasAccessRules(Protocol):
 Matcher: TypeAlias = Callable[[str], object]
 NO_RULES: Final = Verdict(True, "there are no rules")
 NO_RULE_ALLOWS: Final = Verdict(False, "no rule allows it")
+NO_TOKEN: Final = Verdict(
+    False, "no rule allows it: $user stands for no name that is empty or has one of . * > ?"
+)
 NO_ONE: Final = Verdict(False, "no one can serve or publish a name that begins with mmi. or $")
 
 
@@ -89,6 +99,11 @@ class AccessRules:
         self._grants = [one for one in compiled if one.rule.allow]
         self._tenants = {group: prefix.encode() for group, prefix in (tenants or {}).items()}
         self._verdicts: dict[tuple[str, tuple[str, ...], str, bytes], Verdict] = {}
+
+    @property
+    def count(self) -> int:
+        """How many rules there are."""
+        return len(self._denials) + len(self._grants)
 
     def allows(self, user: str, groups: tuple[str, ...], action: str, name: bytes) -> Verdict:
         """Decide whether `user` (empty when it is not authenticated) may do `action` with the full
@@ -124,12 +139,15 @@ class AccessRules:
             return NO_RULES
         text = name.decode("utf-8", "replace")
         for one in self._denials:
-            if one.applies_to(user, groups, action) and one.intersects(action, text):
+            if one.applies_to(user, groups, action) and one.intersects(action, text, user):
                 return Verdict(False, f"{one.rule.source} denies it")
+        lacks_token = False
         for one in self._grants:
-            if one.applies_to(user, groups, action) and one.covers(action, text):
-                return Verdict(True, f"{one.rule.source} allows it")
-        return NO_RULE_ALLOWS
+            if one.applies_to(user, groups, action):
+                if one.covers(action, text, user):
+                    return Verdict(True, f"{one.rule.source} allows it")
+                lacks_token |= bool(one.of_users) and not is_token(user)
+        return NO_TOKEN if lacks_token else NO_RULE_ALLOWS
 
 
 def full_name(prefix: bytes, name: bytes) -> bytes:
@@ -142,6 +160,49 @@ def full_name(prefix: bytes, name: bytes) -> bytes:
 def shown_name(prefix: bytes, name: bytes) -> bytes:
     """Return a tenant's name of the full `name`."""
     return name[len(prefix) :] if prefix and name.startswith(prefix) else name
+
+
+def is_token(user: str) -> bool:
+    """Whether `$user` can stand for this name: a name with dots or wildcards would be in the names
+    of another user, or match them."""
+    return bool(user) and NO_TOKEN_HAS.isdisjoint(user)
+
+
+class _OfUser:
+    """A glob of a rule with the token `$user`.
+
+    Nothing before that token is a wildcard, so the names of one user begin with one text. A rule
+    that denies applies to the names of all users where the user's own name is not one token.
+    """
+
+    def __init__(self, glob: str, source: str) -> None:
+        """Raises: ConfigurationError."""
+        tokens = glob.split(".")
+        if tokens.count(USER) != 1 or glob.count(USER) != 1:
+            raise ConfigurationError(
+                f"{source}: {glob!r}: write {USER} once, as a whole word between dots"
+            )
+        at = tokens.index(USER)
+        self._before = "".join(f"{token}." for token in tokens[:at])
+        self._after = "".join(f".{token}" for token in tokens[at + 1 :])
+        if set(self._before) & set("*?"):
+            raise ConfigurationError(
+                f"{source}: {glob!r}: no * or ? may stand before {USER}: "
+                "it would match names of other users"
+            )
+        self._rest = _glob(self._after)
+        self._of_all = _glob(f"{self._before}*{self._after}")
+
+    def covers(self, user: str, name: str) -> bool:
+        begin = self._before + user
+        return is_token(user) and name.startswith(begin) and bool(self._rest(name[len(begin) :]))
+
+    def denies(self, user: str, name: str) -> bool:
+        return self.covers(user, name) if is_token(user) else bool(self._of_all(name))
+
+    def symbols(self, user: str) -> list[_Symbol]:
+        own: list[_Symbol] = [("", char) for char in user] if is_token(user) else [(_MANY, "*")]
+        return [*_symbols_of_glob(self._before), *own, *_symbols_of_glob(self._after)]
 
 
 class _Compiled:
@@ -157,9 +218,12 @@ class _Compiled:
         self.rule = rule
         self._every_user = not rule.users and not rule.groups
         self._users = [_glob(glob) for glob in rule.users if glob]
+        self._unix_users = [_glob(glob) for glob in rule.users if glob.startswith(UNIX_USER)]
         self._unauthenticated = "" in rule.users
         self._groups = [_glob(glob) for glob in rule.groups]
-        self._names = [_glob(glob) for glob in rule.names]
+        self.of_users = [_OfUser(glob, rule.source) for glob in rule.names if USER in glob]
+        self._globs = [glob for glob in rule.names if USER not in glob]
+        self._names = [_glob(glob) for glob in self._globs]
 
     def applies_to(self, user: str, groups: tuple[str, ...], action: str) -> bool:
         if action not in self.rule.actions:
@@ -168,20 +232,30 @@ class _Compiled:
             return True
         if self._unauthenticated and not user:
             return True
-        return any(match(group) for match in self._groups for group in groups)
+        return any(
+            match(group)
+            for group in groups
+            for match in (self._unix_users if group.startswith(UNIX_USER) else self._groups)
+        )
 
-    def covers(self, action: str, name: str) -> bool:
+    def covers(self, action: str, name: str, user: str) -> bool:
         """Whether the names of this rule match `name`; for a pattern, all of its topics."""
         if action == SUBSCRIBE:
             name = _marked(name)
-        return any(match(name) for match in self._names)
+        if any(match(name) for match in self._names):
+            return True
+        return any(one.covers(user, name) for one in self.of_users)
 
-    def intersects(self, action: str, name: str) -> bool:
+    def intersects(self, action: str, name: str, user: str) -> bool:
         """Whether the names of this rule match `name`; for a pattern, any of its topics."""
         if action == SUBSCRIBE:
             pattern = _symbols_of_pattern(name)
-            return any(_intersect(_symbols_of_glob(glob), pattern) for glob in self.rule.names)
-        return any(match(name) for match in self._names)
+            globs = [_symbols_of_glob(glob) for glob in self._globs]
+            globs += [one.symbols(user) for one in self.of_users]
+            return any(_intersect(glob, pattern) for glob in globs)
+        if any(match(name) for match in self._names):
+            return True
+        return any(one.denies(user, name) for one in self.of_users)
 
 
 # ── globs: * is any number of characters, ? is one ────────────────────────────────────────────────

@@ -46,6 +46,8 @@ SUBSCRIPTION: Final = 256
 """A pattern of a subscriber, beside its name."""
 TOKEN: Final = 512
 """Each token of a pattern: a node of the tree of patterns."""
+DURABLE_ROW: Final = 2048
+"""A durable request without an outcome, beside its run."""
 STORY: Final = 1024
 """An ended request that is kept."""
 NOTE: Final = 256

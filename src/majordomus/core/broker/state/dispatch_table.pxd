@@ -12,9 +12,11 @@ cdef class DispatchTable:
     cdef public unsigned long long count
     @cython.locals(at=Py_ssize_t, number="unsigned long long")
     cpdef unsigned long long give(self, AcceptedRequest request, unsigned long long last) except? 0
-    @cython.locals(request=AcceptedRequest)
+    @cython.locals(at=Py_ssize_t, request=AcceptedRequest)
     cpdef AcceptedRequest of(self, RegisteredWorker worker, unsigned long long number)
-    @cython.locals(request=AcceptedRequest, peer=Peer)
+    @cython.locals(request=AcceptedRequest)
+    cpdef AcceptedRequest numbered(self, unsigned long long number)
+    @cython.locals(at=Py_ssize_t, request=AcceptedRequest, peer=Peer)
     cpdef Peer answerer(self, bytes peer_id, unsigned long long number)
     @cython.locals(at=Py_ssize_t, request=AcceptedRequest)
     cpdef AcceptedRequest take(self, RegisteredWorker worker, unsigned long long number)

@@ -47,15 +47,22 @@ class DispatchTable:
 
     def of(self, worker: RegisteredWorker, number: int) -> AcceptedRequest | None:
         """Return the request that holds a slot of `worker` as `number`; else None (rule 2)."""
-        request = self._entries[number & self._mask]
+        at = number & self._mask
+        request = self._entries[at]
         if request is None or request.dispatch_id != number or request.worker is not worker:
             return None
         return request
 
+    def numbered(self, number: int) -> AcceptedRequest | None:
+        """Return the request that holds a slot as `number`, of whichever worker; else None."""
+        request = self._entries[number & self._mask]
+        return request if request is not None and request.dispatch_id == number else None
+
     def answerer(self, peer_id: bytes, number: int) -> Peer | None:
         """Return the peer whose worker has dispatch `number`, if its routing id is `peer_id`. None
         means that the peer must be looked up."""
-        request = self._entries[number & self._mask]
+        at = number & self._mask
+        request = self._entries[at]
         if request is None or request.dispatch_id != number or request.worker is None:
             return None
         peer = request.worker.peer

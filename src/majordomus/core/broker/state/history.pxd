@@ -2,11 +2,10 @@ cimport cython
 
 from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.requests cimport AcceptedRequest
-cimport majordomus.core.broker.accel.arithmetic as arithmetic
+from majordomus.core.broker.state.services cimport Service
 
 
 cdef object ANSWERED
-cdef double _TICKS
 cdef Py_ssize_t _RECENT
 
 
@@ -17,7 +16,8 @@ cdef class History:
     cdef public list _recent
     cdef public dict traces
     cdef public Account account
+    cdef public long long count
     cdef public Py_ssize_t _most
     cdef public Py_ssize_t _at
-    @cython.locals(took=double, before=AcceptedRequest)
+    @cython.locals(took=double, before=AcceptedRequest, service=Service)
     cpdef object ended(self, AcceptedRequest request, double now)

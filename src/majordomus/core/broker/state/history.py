@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.state.account import cost_of_story
 from majordomus.core.broker.state.transitions import ANSWERED
 from majordomus.errors import RemoteProtocolError
@@ -20,29 +19,32 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.account import Account
     from majordomus.core.broker.state.requests import AcceptedRequest
 
-TICKS: Final = 16384.0
-"""Ticks per second. The first bucket of latencies ends at 61 µs, each further one at twice that."""
 RECENT: Final = 256
 """How many of the last requests are kept: few enough for a processor's cache."""
 MOST_NOTES: Final = 64
 """Past dispatches that are kept of one request."""
 TRACE: Final = b"\xa5trace"
 """The key in MessagePack. Metadata without these bytes need not be unpacked."""
-_TICKS, _RECENT = TICKS, RECENT
+TRACE_ID: Final = 32
+"""Characters of the trace id in a traceparent."""
+_RECENT = RECENT
 
 
 class History:
     """The ended requests that are kept.
 
+    count: how many requests were noted, those included that are not kept any more.
     slow: seconds after which a request is kept for longer.
     notable: the requests that are kept for longer, oldest first.
-    traces: all that are kept, by the `trace` of their metadata; of several the last.
+    traces: all that are kept, by the `trace` of their metadata and by its trace id; of several the
+        last.
     """
 
-    __slots__ = ("_at", "_most", "_recent", "account", "notable", "slow", "traces")
+    __slots__ = ("_at", "_most", "_recent", "account", "count", "notable", "slow", "traces")
 
     def __init__(self, slow: float, most: int, account: Account) -> None:
         self.slow = slow
+        self.count = 0
         self.account = account
         self.notable: deque[AcceptedRequest] = deque()
         self._most = most
@@ -60,16 +62,21 @@ class History:
     def ended(self, request: AcceptedRequest, now: float) -> None:
         """Keep `request`, which has ended."""
         request.ended = now
-        took = now - request.accepted
+        took, service = now - request.accepted, request.service
         if request.dispatch_id:
-            request.service.note(arithmetic.bits(arithmetic.whole(took * _TICKS)))
+            service.note(took)
+            if request.given > request.accepted:
+                service.note_wait(request.given - request.accepted, took)
         elif request.state is ANSWERED:  # by the broker itself
             return
-        if (
-            took >= self.slow
-            or request.state is not ANSWERED
-            or request.past_dispatches is not None
-        ):
+        else:
+            service.note_unserved(took)
+        self.count += 1
+        request.place = self.count
+        if request.state is not ANSWERED:
+            service.note_end(request.state)
+            self._keep(request)
+        elif took >= self.slow or request.past_dispatches is not None:
             self._keep(request)
         else:
             before = self._recent[self._at]
@@ -93,14 +100,21 @@ class History:
         self.account.change_stories(cost_of_story(request))
 
     def _note_trace(self, request: AcceptedRequest) -> None:
-        trace = trace_of(request)
-        if trace is not None:
-            self.traces[trace] = request
+        for key in _keys_of(trace_of(request)):
+            self.traces[key] = request
 
     def _forget_trace(self, request: AcceptedRequest) -> None:
-        trace = trace_of(request)
-        if trace is not None and self.traces.get(trace) is request:
-            del self.traces[trace]
+        for key in _keys_of(trace_of(request)):
+            if self.traces.get(key) is request:
+                del self.traces[key]
+
+
+def _keys_of(trace: str | None) -> tuple[str, ...]:
+    """What finds a request with that `trace`: all of it and, of a W3C traceparent, its trace id."""
+    if trace is None:
+        return ()
+    parts = trace.split("-", 2)
+    return (trace, parts[1]) if len(parts) == 3 and len(parts[1]) == TRACE_ID else (trace,)
 
 
 def trace_of(request: AcceptedRequest) -> str | None:

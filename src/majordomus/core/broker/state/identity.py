@@ -37,6 +37,16 @@ class Caller(NamedTuple):
     token: str = ""
 
 
+UNIX_USER = "uid:"
+"""The prefix of the group that stands for the Unix user of an ipc connection, as `uid:1000`. No
+key, password or token may name such a user or group."""
+
+
+def unix_group(uid: int) -> str:
+    """Return the group of a Unix user."""
+    return f"{UNIX_USER}{uid}"
+
+
 UNPROVED = Identity()
 """The identity of a connection that has proved none."""
 

@@ -28,6 +28,7 @@ cdef class Peer:
     cdef public double last_received
     cdef public object state
     cdef public dict open
+    cdef public unsigned long long highest_id
     cdef public Service last_service
     cdef public Py_ssize_t held
     cdef public UserAccount account

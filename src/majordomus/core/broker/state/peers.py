@@ -67,6 +67,7 @@ class Peer:
     last_received: when a message of it was last received.
     state: its state (transitions.py).
     open: its open requests by the key of their conversation.
+    highest_id: the highest id of its requests so far. A higher one is of none that is open.
     held, account: what the broker holds for it, and the account of its user (account.py).
     last_service: the service that it called last, if that was served; it may have been forgotten.
     handle: the address by which workers know it; that of its session, if it has one.
@@ -88,6 +89,7 @@ class Peer:
         "groups",
         "handle",
         "held",
+        "highest_id",
         "id",
         "identity",
         "last_delay",
@@ -120,6 +122,7 @@ class Peer:
         self.state = PeerState.SEEN
         self.worker: RegisteredWorker | None = None
         self.open: dict[object, AcceptedRequest] = {}
+        self.highest_id = 0
         self.last_service: Service | None = None
         self.held = 0
         self.account: UserAccount = NO_ACCOUNT

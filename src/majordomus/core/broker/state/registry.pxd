@@ -7,6 +7,7 @@ from majordomus.core.broker.accel.prefetch cimport Prefetcher
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport FairQueue, Service
 from majordomus.core.broker.state.history cimport History
+from majordomus.core.broker.state.times cimport Times
 
 
 @cython.final
@@ -28,6 +29,7 @@ cdef class Counts:
     cdef public object pushed
     cdef public object undelivered
     cdef public object delivered
+    cdef public long long asked
 
 
 @cython.final
@@ -49,7 +51,13 @@ cdef class Registry:
     cdef public Counts counts
     cdef public list facts
     cdef public Account account
+    cdef public object contracts
     cdef public object buffers
+    cdef public object process
+    cdef public Times forgotten
+    cdef public list late
+    cdef public double late_seconds
+    cdef public object report_store
     cdef public DispatchTable dispatch_table
     cdef public RequestDeadlines requests
     cdef public Deadlines timers

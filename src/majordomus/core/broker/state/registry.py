@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from majordomus.core.broker.state.access_rules import AccessRules
 from majordomus.core.broker.state.account import Account
+from majordomus.core.broker.state.contract_table import ContractTable
 from majordomus.core.broker.state.dispatch_table import DispatchTable
 from majordomus.core.broker.state.history import History
 from majordomus.core.broker.state.identity import Identity
@@ -22,6 +23,7 @@ from majordomus.core.broker.state.requests import AcceptedRequest
 from majordomus.core.broker.state.services import Service
 from majordomus.core.broker.state.subscribers import Key, Subscriber
 from majordomus.core.broker.state.timer_wheel import Deadlines, RequestDeadlines
+from majordomus.core.broker.state.times import BOXES, Times, times_of
 from majordomus.core.broker.state.topics import Topics
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol.spec import Frame
@@ -35,7 +37,7 @@ Send: TypeAlias = tuple[bytes, list[Frame], int, object]
 """The routing id, the frames, and the tag: command and conversation (outgoing.py)."""
 Fact: TypeAlias = tuple[str, dict[str, object]]
 Write: TypeAlias = tuple[int, object]
-"""A numbered write for a store. No rule makes one yet; the contract already has it."""
+"""A numbered write for a store: the number, and one of the operations of durable/records.py."""
 
 RULES: Final = "python" if __file__.endswith(".py") else "compiled"
 """How the rules run: docs/adr/0008-compiled-rules.md."""
@@ -76,11 +78,13 @@ class Counts:
     pushed: events for the client of a handle.
     delivered: events that were sent to a subscriber or client, one for each.
     undelivered: events that were lost on the way to one.
+    asked: questions to the broker itself (`mmi.`), which are among the accepted and the answered.
     """
 
     __slots__ = (
         "accepted",
         "answered",
+        "asked",
         "cancelled",
         "delivered",
         "dispatched",
@@ -113,9 +117,37 @@ class Counts:
         self.delivered = 0
         self.undelivered = 0
         self.unanswered = 0
+        self.asked = 0
         self.refused: Counter[int] = Counter()
         self.dropped: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
+
+    def numbers(self) -> dict[str, int]:
+        """The counters of requests, parts and events, by name."""
+        return {
+            "accepted": self.accepted,
+            "answered": self.answered,
+            "failed": self.failed,
+            "expired": self.expired,
+            "cancelled": self.cancelled,
+            "dispatched": self.dispatched,
+            "retried": self.retried,
+            "rejected": self.rejected,
+            "parts": self.parts,
+            "unanswered": self.unanswered,
+            "pushed": self.pushed,
+            "published": self.published,
+            "delivered": self.delivered,
+            "undelivered": self.undelivered,
+        }
+
+    def by_reason(self) -> dict[str, dict[str, int]]:
+        """The counters of what was refused or dropped, by status or reason."""
+        return {
+            "refused": {str(status): n for status, n in sorted(self.refused.items())},
+            "dropped": dict(sorted(self.dropped.items())),
+            "handshakes_refused": dict(sorted(self.handshakes.items())),
+        }
 
 
 class Registry:
@@ -139,8 +171,13 @@ class Registry:
     served: services that have a worker.
     counts: the counters.
     facts: rare events for observers, not taken yet.
+    contracts: the contracts that workers state.
     account: what peers make the broker hold, in bytes.
     buffers: returns the bytes in the buffers of connections, for `mmi.stats`.
+    process: returns what the process uses (CPU, memory, descriptors), for `mmi.metrics`.
+    forgotten: the times of services that `tidy` has forgotten, merged.
+    late, late_seconds: how late timers were handled: a histogram, and the sum.
+    report_store: returns the state of the durable requests; None without a store.
     dispatch_table: the requests that hold a slot, by dispatch id.
     requests: the deadlines of open requests.
     timers: the deadlines of peers.
@@ -184,6 +221,7 @@ class Registry:
         self.counts = Counts()
         self.facts: list[Fact] = []
         self.account = Account(settings)
+        self.contracts = ContractTable()
         self.dispatch_table = DispatchTable()
         self.requests = RequestDeadlines()
         self.timers: Deadlines = Deadlines()
@@ -198,6 +236,11 @@ class Registry:
         self.draining = False
         self.refusals = Refusals()
         self.buffers: Callable[[], dict[str, int]] = dict
+        self.process: Callable[[], dict[str, float]] = dict
+        self.forgotten = Times()
+        self.late = [0] * BOXES
+        self.late_seconds = 0.0
+        self.report_store: Callable[[float], dict[str, object]] | None = None
         self.started = 0.0
         self.restarts = 0
 
@@ -241,6 +284,9 @@ class Registry:
         """Forget `service` if it has neither a worker nor an open request."""
         if service.known and not service.workers and not service.open:
             service.known = False
+            if service.counted:
+                self.forgotten.add(times_of(service))
+                service.forget_times()
             self.service_index.remove(service)
             del self.names[bisect_left(self.names, service.name)]
 

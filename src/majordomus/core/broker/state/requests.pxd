@@ -11,7 +11,7 @@ cdef object HELD
 
 
 @cython.final
-@cython.freelist(64)
+@cython.freelist(256)
 cdef class AcceptedRequest:
     cdef public Peer peer
     cdef public object dialect
@@ -47,6 +47,7 @@ cdef class AcceptedRequest:
     cdef public double ended
     cdef public Py_ssize_t behind
     cdef public object outcome
+    cdef public long long place
     cdef public list parts
     cdef public Py_ssize_t parts_size
     cpdef AcceptedRequest fill(

@@ -61,6 +61,7 @@ class AcceptedRequest:
     ended: when it ended.
     behind: requests that were queued before it; −1 where no worker served the service.
     outcome: status and text of its end, where that is not status 200.
+    place: which of all ended requests it is, from 1 on; set at its end.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class AcceptedRequest:
         "parts_size",
         "past_dispatches",
         "peer",
+        "place",
         "queue",
         "rejected",
         "service",
@@ -158,6 +160,7 @@ class AcceptedRequest:
         self.ended = 0.0
         self.behind = 0
         self.outcome: tuple[int, str] | None = None
+        self.place = 0
         return self
 
     # ── states ────────────────────────────────────────────────────────────────────────────────────

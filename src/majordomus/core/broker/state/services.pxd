@@ -1,8 +1,15 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
 from majordomus.core.broker.balancing.strategy cimport Strategy
 from majordomus.core.broker.state.requests cimport AcceptedRequest
+from majordomus.core.broker.state.times cimport Waits
 from majordomus.core.broker.state.workers cimport RegisteredWorker
+
+
+cdef double _TICKS
+cdef object EXPIRED
+cdef object FAILED
 
 
 @cython.final
@@ -30,6 +37,7 @@ cdef class Service:
     cdef public Py_ssize_t served
     cdef public int _box
     cdef public int _in_box
+    cdef public double seconds
     cdef public bint known
     cdef public bint own
     cdef public object given
@@ -40,9 +48,19 @@ cdef class Service:
     cdef public Py_ssize_t held
     cdef public Py_ssize_t held_bytes
     cdef public double last_worker
+    cdef public Waits waits
+    cdef public Py_ssize_t failed
+    cdef public Py_ssize_t expired
+    cdef public Py_ssize_t cancelled
     cpdef RegisteredWorker choose(self, AcceptedRequest request)
     cpdef object enter(self, RegisteredWorker worker)
-    cpdef object weigh(self, RegisteredWorker worker)
     cpdef object leave(self, RegisteredWorker worker)
-    cpdef object note(self, int box)
+    @cython.locals(box=int)
+    cpdef object note(self, double took)
+    @cython.locals(waits=Waits)
+    cpdef object note_wait(self, double waited, double took)
+    @cython.locals(waits=Waits)
+    cpdef object note_unserved(self, double waited)
+    cpdef object note_end(self, object state)
+    cdef Waits _waits(self)
     cdef object _next_box(self, int box)

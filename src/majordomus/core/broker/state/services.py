@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from majordomus.core.broker.state.transitions import SERVING
+from majordomus.core.broker.accel import arithmetic
+from majordomus.core.broker.state.times import BOXES, TICKS, Waits
+from majordomus.core.broker.state.transitions import EXPIRED, FAILED, SERVING
 from majordomus.protocol.spec import MMI_PREFIX
 
-BOXES: Final = 64
-"""Buckets of the histogram of latencies."""
+_TICKS = TICKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from majordomus.core.broker.balancing.strategy import Strategy
     from majordomus.core.broker.state.peers import Peer
     from majordomus.core.broker.state.requests import AcceptedRequest
+    from majordomus.core.broker.state.transitions import RequestState
     from majordomus.core.broker.state.workers import RegisteredWorker
 
 
@@ -128,6 +130,9 @@ class Service:
     held: how many of its requests are held by hooks; they count as queued ones do.
     held_bytes: the bytes of their bodies.
     last_worker: when its last worker was lost, in monotonic seconds.
+    failed, expired, cancelled: how many requests ended so.
+    seconds: how long all requests that a worker got took, in all.
+    waits: the times of requests that did not get a worker at once; None before the first.
     _took, _box, _in_box: the histogram of latencies, the bucket of the last latencies, and how many
         of these are not in the histogram yet.
     """
@@ -136,6 +141,9 @@ class Service:
         "_box",
         "_in_box",
         "_took",
+        "cancelled",
+        "expired",
+        "failed",
         "given",
         "held",
         "held_bytes",
@@ -145,9 +153,11 @@ class Service:
         "newest_worker",
         "open",
         "own",
+        "seconds",
         "served",
         "strategy",
         "waiting",
+        "waits",
         "workers",
     )
 
@@ -164,6 +174,11 @@ class Service:
         self.known = False
         self.own = name.startswith(MMI_PREFIX)
         self.served = 0
+        self.failed = 0
+        self.expired = 0
+        self.cancelled = 0
+        self.seconds = 0.0
+        self.waits: Waits | None = None
         self._took: list[int] | None = None
         self._box = 0
         self._in_box = 0
@@ -190,13 +205,6 @@ class Service:
         self.workers[worker.id] = worker
         self.newest_worker = worker
 
-    def weigh(self, worker: RegisteredWorker) -> None:
-        """Notify the strategy of the number of requests that `worker`, one of its own, holds."""
-        if worker.has_free_slot():
-            self.strategy.put(worker)
-        else:
-            self.strategy.drop(worker)
-
     def leave(self, worker: RegisteredWorker) -> None:
         """`worker` no longer serves this service."""
         self.strategy.forget(worker)
@@ -204,13 +212,55 @@ class Service:
         if self.newest_worker is worker:
             self.newest_worker = next(reversed(self.workers.values()), None)
 
-    def note(self, box: int) -> None:
-        """Count one more latency in bucket `box`; each bucket is twice as wide as the one before
-        (history.py)."""
+    def note(self, took: float) -> None:
+        """Count a request that took so many seconds from acceptance to end; each box is twice as
+        wide as the one before (times.py)."""
+        self.seconds += took
+        box = arithmetic.bits(arithmetic.whole(took * _TICKS))
         if box == self._box:
             self._in_box += 1
         else:
             self._next_box(box)
+
+    def note_wait(self, waited: float, took: float) -> None:
+        """Count the waiting time of a request that `note` has counted."""
+        waits = self._waits()
+        waits.waited_seconds += waited
+        waits.waited[arithmetic.bits(arithmetic.whole(waited * _TICKS))] += 1
+        waits.took[arithmetic.bits(arithmetic.whole(took * _TICKS))] += 1
+        waits.served[arithmetic.bits(arithmetic.whole((took - waited) * _TICKS))] += 1
+
+    def note_unserved(self, waited: float) -> None:
+        """Count the waiting time of a request that no worker got."""
+        waits = self._waits()
+        waits.unserved_seconds += waited
+        waits.waited[arithmetic.bits(arithmetic.whole(waited * _TICKS))] += 1
+
+    def note_end(self, state: RequestState) -> None:
+        """Count a request that has ended without an answer of status 200."""
+        if state is FAILED:
+            self.failed += 1
+        elif state is EXPIRED:
+            self.expired += 1
+        else:
+            self.cancelled += 1
+
+    def forget_times(self) -> None:
+        """Count from 0 again."""
+        self.served = self.failed = self.expired = self.cancelled = 0
+        self.seconds = 0.0
+        self.waits = self._took = None
+        self._box = self._in_box = 0
+
+    @property
+    def counted(self) -> bool:
+        """Whether a request of it has been counted."""
+        return bool(self.served or self.failed or self.expired or self.cancelled)
+
+    def _waits(self) -> Waits:
+        if self.waits is None:
+            self.waits = Waits()
+        return self.waits
 
     def _next_box(self, box: int) -> None:
         if self._took is None:

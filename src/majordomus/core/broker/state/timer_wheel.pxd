@@ -5,6 +5,7 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 
 
 cdef double _PER_SECOND
+cdef Py_ssize_t _MOST_GAPS
 
 
 cdef class TimerWheel:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STEPS_PER_SECOND = 128
 """An item is due at most 1/128 s after its time, and never before."""
 _PER_SECOND = STEPS_PER_SECOND
+_MOST_GAPS = 4
+"""A bucket has at most so many entries for each of its requests."""
 
 
 class TimerWheel:
@@ -101,7 +103,7 @@ class Bucket:
     """The requests that are due in one step, in the order in which they were added.
 
     requests: the requests; None in place of one that has been removed. These gaps are closed when
-        they are more than the requests.
+        they are three quarters of it.
     count: how many requests there are.
     """
 
@@ -122,7 +124,7 @@ class Bucket:
         request.bucket = None
         self.requests[request.bucket_index] = None
         self.count -= 1
-        if 2 * self.count < len(self.requests):
+        if _MOST_GAPS * self.count < len(self.requests):
             self._close_gaps()
 
     def _close_gaps(self) -> None:

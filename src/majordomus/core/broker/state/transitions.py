@@ -1,4 +1,5 @@
-"""The states of a request, a worker and a peer, as tables: event → {state: next state}.
+"""The states of a request, a durable request, a worker and a peer, as tables:
+event → {state: next state}.
 
 Every transition lives here, and a pair that is not listed is an error.
 The diagrams in docs/states.md are generated from these tables.
@@ -13,7 +14,8 @@ from majordomus.errors import LocalProtocolError
 
 
 class RequestState(IntEnum):
-    """HELD: accepted, and at the hooks. REPLIED: answered by its worker, and at the hooks again."""
+    """HELD: accepted, and at the hooks. REPLIED: answered by its worker, and at the hooks again.
+    STORED: it waits for the store, or for the outcome of a durable request."""
 
     HELD = 0
     QUEUED = 1
@@ -24,6 +26,20 @@ class RequestState(IntEnum):
     EXPIRED = 6
     CANCELLED = 7
     REPLIED = 8
+    STORED = 9
+
+    __hash__ = int.__hash__  # the hash of Enum is a Python function: slow as a key
+
+
+class DurableState(IntEnum):
+    """STORING: its row is on its way to the store. ENDING: its outcome is."""
+
+    STORING = 0
+    WAITING = 1
+    RUNNING = 2
+    ENDING = 3
+    ENDED = 4
+    REFUSED = 5
 
     __hash__ = int.__hash__  # the hash of Enum is a Python function: slow as a key
 
@@ -63,7 +79,8 @@ ANSWERED, FAILED, EXPIRED, CANCELLED = (
     RequestState.CANCELLED,
 )
 REPLIED: Final = RequestState.REPLIED
-OPEN: Final = frozenset((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED))
+STORED: Final = RequestState.STORED
+OPEN: Final = frozenset((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED, STORED))
 AT_WORKER: Final = frozenset((DISPATCHED, STREAMING))
 
 REQUEST: Final[dict[str, dict[RequestState, RequestState]]] = {
@@ -71,10 +88,11 @@ REQUEST: Final[dict[str, dict[RequestState, RequestState]]] = {
     "dispatch": {HELD: DISPATCHED, QUEUED: DISPATCHED},
     "part": {DISPATCHED: STREAMING, STREAMING: STREAMING},
     "reply": {DISPATCHED: REPLIED, STREAMING: REPLIED},
-    "answer": dict.fromkeys((HELD, DISPATCHED, STREAMING, REPLIED), ANSWERED),
-    "fail": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), FAILED),
-    "expire": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), EXPIRED),
-    "cancel": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED), CANCELLED),
+    "store": {HELD: STORED, QUEUED: STORED},
+    "answer": dict.fromkeys((HELD, DISPATCHED, STREAMING, REPLIED, STORED), ANSWERED),
+    "fail": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED, STORED), FAILED),
+    "expire": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED, STORED), EXPIRED),
+    "cancel": dict.fromkeys((HELD, QUEUED, DISPATCHED, STREAMING, REPLIED, STORED), CANCELLED),
 }
 
 RequestSteps: TypeAlias = "tuple[RequestState | None, ...]"
@@ -92,6 +110,23 @@ def event_of(steps: RequestSteps) -> str:
     """Return the event that has these steps."""
     return next(event for event, known in STEPS.items() if known is steps)
 
+
+STORING, WAITING, RUNNING, ENDING = (
+    DurableState.STORING,
+    DurableState.WAITING,
+    DurableState.RUNNING,
+    DurableState.ENDING,
+)
+ENDED, REFUSED = DurableState.ENDED, DurableState.REFUSED
+
+DURABLE: Final[dict[str, dict[DurableState, DurableState]]] = {
+    "store": {STORING: WAITING},
+    "refuse": {STORING: REFUSED},
+    "run": {WAITING: RUNNING},
+    "retry": {RUNNING: WAITING},
+    "end": {WAITING: ENDING, RUNNING: ENDING},
+    "stored": {ENDING: ENDED},
+}
 
 SERVING, DRAINING, SUSPECT, LOST = (
     WorkerState.SERVING,

@@ -1,9 +1,7 @@
-"""Limits on the connections of a broker, and the state that libzmq's monitor makes necessary.
+"""Limits on the connections of a broker, and what libzmq's monitor makes necessary.
 
-guard: applies the limits to a libzmq socket and ends connections
 connection_limits: connections and unfinished handshakes per address
-oversize_detector: finds connections that send an endless message
-non_zmtp_detector: finds connections that do not use ZMTP
-descriptors: a connection by its descriptor: identify, measure, shut down
+connection_watch: applies them to a libzmq socket, and reports ended connections
+descriptors: a connection of libzmq by its descriptor: identify it, shut it down
 connections: routing id by descriptor, and probes of ended connections
 """

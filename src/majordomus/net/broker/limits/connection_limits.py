@@ -1,7 +1,8 @@
-"""How many connections each address has, and how many of them have said nothing yet.
+"""How many connections each address has, and how many of them have sent no message yet.
 
-Everybody is accepted at first. What is one too many of its address is ended as soon as the port
-hears of it. Connections of one machine (ipc, inproc) have no address and are not counted.
+Every connection is accepted at first. One that exceeds the limit of its address is ended as soon as
+the listener has read its beginning. The address of an ipc connection of our own ZMTP is its Unix
+user, as `uid:1000`; connections of libzmq by ipc and inproc have none and are not counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from majordomus import system
+from majordomus.core.broker.state.identity import UNIX_USER
 from majordomus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ def crowd_of(settings: BrokerSettings) -> Crowd:
 
 class Crowd:
     """The connections of one socket. `most` and `most_new` are bounds for one address, and so is
-    `share`, a share of the descriptors: loopback and the addresses in `exempt` may have more."""
+    `share`, a share of the descriptors: loopback, Unix users and the addresses in `exempt` may have
+    more."""
 
     def __init__(
         self,
@@ -123,6 +126,8 @@ class Crowd:
         return ""
 
     def _is_exempt(self, host: str) -> bool:
+        if host.startswith(UNIX_USER):
+            return True
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:

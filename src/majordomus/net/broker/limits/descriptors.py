@@ -1,5 +1,4 @@
-"""Connections by the descriptors that libzmq holds: whose they are, what they have brought, and how
-to end one.
+"""Connections by the descriptors that libzmq holds: whose they are, and how to end one.
 
 Descriptors are used again: whatever ends a connection is done to a copy, after a look at whose it
 is.
@@ -10,18 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket as plain
-import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
-
-from majordomus import system
-
-_TCP_INFO_SIZE: Final = 136
-_BYTES_RECEIVED: Final = struct.Struct("=Q")
-_BYTES_RECEIVED_AT: Final = 128
-"""Of `tcpi_bytes_received` in Linux's struct tcp_info, since 4.1."""
-MEASURES: Final = system.COUNTS_BYTES
-"""Whether `brought` can say anything."""
+from typing import NamedTuple
 
 
 class Mark(NamedTuple):
@@ -74,20 +63,3 @@ def shut(fd: int, mark: Mark) -> bool:
         return False
     finally:
         os.close(copy)
-
-
-def brought(fd: int) -> int:
-    """Bytes that libzmq has read from the connection of `fd` since it began; -1 where that cannot
-    be known."""
-    if not MEASURES:
-        return -1
-    try:
-        with _borrowed(fd) as seen:
-            info = seen.getsockopt(plain.IPPROTO_TCP, system.TCP_INFO, _TCP_INFO_SIZE)
-            unread = system.unread_bytes(seen)
-    except OSError:
-        return -1
-    if len(info) < _TCP_INFO_SIZE:
-        return -1
-    arrived = int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
-    return max(0, arrived - unread)

@@ -51,7 +51,7 @@ class Authentication:
     def __init__(self, authenticator: Authenticator, certificate: Certificate | None) -> None:
         self.domain = f"majordomus.{os.getpid()}.{next(_numbers)}"
         self.certificate = certificate
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._version = authenticator.version
         self._proofs: dict[bytes, str] = {}
         self._marks: dict[bytes, tuple[int, Mark]] = {}
@@ -61,21 +61,21 @@ class Authentication:
 
         Raises: ConfigurationError when the probe connection was not refused.
         """
-        self._authenticator.changed = wake
-        zap.open_door(self.domain, self._authenticator)
-        if self._authenticator.mechanism == CURVE and self.certificate is not None:
+        self.authenticator.changed = wake
+        zap.open_door(self.domain, self.authenticator)
+        if self.authenticator.mechanism == CURVE and self.certificate is not None:
             curve.serve(socket, self.certificate, self.domain)
         else:
-            if self._authenticator.mechanism == PLAIN:
+            if self.authenticator.mechanism == PLAIN:
                 socket.setsockopt(zmq.PLAIN_SERVER, 1)
             curve.enforce(socket, self.domain)
-        if self._authenticator.mechanism != NULL:  # a probe from another machine is not possible
+        if self.authenticator.mechanism != NULL:  # a probe from another machine is not possible
             self._probe(socket, monitor)
-        self._authenticator.refused.clear()
+        self.authenticator.refused.clear()
 
     def close(self) -> None:
         """Deregister from the ZAP handler, after the socket is closed. May be repeated."""
-        self._authenticator.changed = lambda: None
+        self.authenticator.changed = lambda: None
         zap.shut_door(self.domain)
 
     def opened(self, peer: bytes, fd: int) -> None:
@@ -109,26 +109,26 @@ class Authentication:
 
     def apply_changes(self, machine: Machine, now: float) -> None:
         """Apply changed identities to open connections; end those that are no longer accepted."""
-        if self._version == self._authenticator.version:
+        if self._version == self.authenticator.version:
             return
-        self._version = self._authenticator.version
+        self._version = self.authenticator.version
         for peer, proof in list(self._proofs.items()):
-            identity = self._authenticator.identity(proof)
+            identity = self.authenticator.identity(proof)
             if identity is None or not _identify(machine, peer, identity, now):
                 self._end_connection(peer, machine, now)
 
     def last_refused(self) -> AuthenticationRefusal | None:
         """Take the oldest refusal of the authenticator that was not taken yet."""
-        return self._authenticator.refused.popleft() if self._authenticator.refused else None
+        return self.authenticator.refused.popleft() if self.authenticator.refused else None
 
     def _probe(self, socket: zmq.Socket[bytes], monitor: Monitor) -> None:
         with sockets.dealer() as probe:
             probe.setsockopt(zmq.LINGER, 0)
             refused = MonitorEvent.AUTH_FAILED
-            if self._authenticator.mechanism == PLAIN:
+            if self.authenticator.mechanism == PLAIN:
                 probe.setsockopt(zmq.PLAIN_USERNAME, b"probe")
                 probe.setsockopt(zmq.PLAIN_PASSWORD, os.urandom(16).hex().encode())
-            elif self._authenticator.accepts_any_key or self.certificate is None:
+            elif self.authenticator.accepts_any_key or self.certificate is None:
                 refused = MonitorEvent.PROTOCOL_FAILED  # only an unencrypted connection is refused
             else:
                 stranger = curve.make()
@@ -143,7 +143,7 @@ class Authentication:
             )
 
     def _authenticate(self, peer: bytes, proof: str, machine: Machine, now: float) -> bool:
-        identity = self._authenticator.identity(proof)
+        identity = self.authenticator.identity(proof)
         if identity is None:
             machine.count_dropped("revoked", peer)
             self._end_connection(peer, machine, now)

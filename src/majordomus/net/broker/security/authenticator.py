@@ -1,9 +1,10 @@
 """Which connections a broker accepts: by CURVE key, by password, or from this machine only.
 
-An accepted connection gets a *proof*: `curve:KEY`, `plain:USER:MARK` or `null:`. libzmq attaches it
-to every message of the connection as `User-Id`. The proof names the credential and not the user, so
-a removed key is noticed with the next message of any of its connections. The ZAP handler's thread
-checks credentials and reloads files; the broker's thread reads the result.
+An accepted connection gets a *proof*: `curve:KEY`, `plain:USER:MARK` or `null:`. Our own ZMTP binds
+it to the connection; libzmq attaches it to every message as `User-Id`. The proof names the
+credential and not the user, so a removed key is noticed with the next message of any of its
+connections. Another thread than the broker's reloads files and hashes passwords; the broker's
+thread reads the result.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hmac
 import ipaddress
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +22,9 @@ from typing import Final, NamedTuple
 
 from zmq.utils import z85
 
-from majordomus.core.broker.state.identity import UNPROVED, Identity
-from majordomus.net.broker.security.zap import BusyError
+from majordomus.core.broker.state.identity import UNIX_USER, UNPROVED, Identity
 from majordomus.security import keys, passwords
+from majordomus.security.certificates import Certificate
 from majordomus.security.passwords import Entry
 from majordomus.security.watched import Watched
 
@@ -36,10 +38,15 @@ MOST_REMOVED: Final = 10_000
 TRIES: Final = 10
 """Passwords checked per second. Each costs 50 ms of scrypt in the thread that serves all brokers of
 the process. A password that was accepted before is recognised without scrypt."""
+TOO_MANY_TRIES: Final = "too-many-tries"
 MOST_REMEMBERED: Final = 10_000
 """Accepted passwords that are recognised."""
 
 logger = logging.getLogger("majordomus.zap")
+
+
+class BusyError(Exception):
+    """Too many passwords are to be checked at once: the client may try again."""
 
 
 class AuthenticationRefusal(NamedTuple):
@@ -73,6 +80,7 @@ class Authenticator:
         self._tries, self._second = 0, 0
         self._accepted: dict[bytes, None] = {}
         self._salt = os.urandom(32)
+        self._looking = threading.Lock()
         self._log_problems()
 
     @property
@@ -80,21 +88,37 @@ class Authenticator:
         """Whether every key is accepted."""
         return self.mechanism == CURVE and self._known is None
 
-    # ── the ZAP handler's thread ──────────────────────────────────────────────────────────────────
+    # ── any thread ────────────────────────────────────────────────────────────────────────────────
 
     def judge(self, mechanism: str, address: str, credentials: Sequence[bytes]) -> str:
         """Check the credentials of a new connection; return its proof, "" when it is refused.
 
         Several threads may call it. Raises: BusyError when too many passwords are being tried.
         """
-        who, why = "", "another-mechanism"
+        proof, who, why = "", "", "another-mechanism"
         if mechanism == self.mechanism:
-            check = {CURVE: self._check_key, PLAIN: self._check_password, NULL: self._check_null}
-            proof, who, why = check[mechanism](address, credentials)
-            if proof:
-                return proof
-        self.refused.append(AuthenticationRefusal(why, who, address))
-        return ""
+            proof, who, why = self.check(address, credentials)
+        if not proof:
+            self.refused.append(AuthenticationRefusal(why, who, address))
+        if why == TOO_MANY_TRIES:
+            raise BusyError
+        return proof
+
+    def check(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
+        """Check the credentials of a new connection. Returns its proof, "" when it is refused;
+        whose credentials they are, and the reason of the refusal.
+
+        Several threads may call it. It takes 50 ms unless `is_quick`.
+        """
+        check = {CURVE: self._check_key, PLAIN: self._check_password, NULL: self._check_null}
+        return check[self.mechanism](address, credentials)
+
+    def is_quick(self, address: str, credentials: Sequence[bytes]) -> bool:
+        """Whether `check` decides about these credentials without scrypt."""
+        if self.mechanism != PLAIN or not is_local_address(address) or len(credentials) != 2:
+            return True
+        _, entry, seal = self._entry(credentials)
+        return entry is not None and seal in self._accepted
 
     def _check_key(self, address: str, credentials: Sequence[bytes]) -> tuple[str, str, str]:
         if len(credentials) != 1 or len(credentials[0]) != 32:
@@ -110,22 +134,25 @@ class Authenticator:
             return "", "", "password-from-elsewhere"
         if len(credentials) != 2 or self._known is None:
             return "", "", "malformed"
-        user = credentials[0].decode("utf-8", "replace")
-        entry = self._known.value.get(user)
-        if not isinstance(entry, Entry):
-            entry = None
-        seal = b"" if entry is None else self._seal(f"{user}:{entry.mark}", credentials[1])
+        user, entry, seal = self._entry(credentials)
         if entry is not None and seal in self._accepted:
             return f"plain:{user}:{entry.mark}", user, ""
         if not self._may_try():
-            self.refused.append(AuthenticationRefusal("too-many-tries", user, address))
-            raise BusyError
+            return "", user, TOO_MANY_TRIES
         if passwords.fits(entry, credentials[1]) and entry is not None:
             if len(self._accepted) >= MOST_REMEMBERED:
                 self._accepted.clear()
             self._accepted[seal] = None
             return f"plain:{user}:{entry.mark}", user, ""
         return "", user, "wrong-password"
+
+    def _entry(self, credentials: Sequence[bytes]) -> tuple[str, Entry | None, bytes]:
+        """Return the user of a name and password, the user's entry, and the digest of both."""
+        user = credentials[0].decode("utf-8", "replace")
+        entry = self._known.value.get(user) if self._known is not None else None
+        if not isinstance(entry, Entry):
+            return user, None, b""
+        return user, entry, self._seal(f"{user}:{entry.mark}", credentials[1])
 
     def _may_try(self) -> bool:
         second = int(time.monotonic())
@@ -142,7 +169,11 @@ class Authenticator:
         return ("null:", "", "") if is_local_address(address) else ("", "", "from-elsewhere")
 
     def look(self) -> None:
-        """Reload what has changed."""
+        """Reload what has changed. Several threads may call it."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         if self._known is None or not self._known.look():
             return
         before, self._by_proof = self._by_proof, self._identities()
@@ -198,8 +229,9 @@ def by_passwords(path: Path) -> Authenticator:
 
 
 def is_local_address(address: str) -> bool:
-    """Return whether an address that libzmq reports is on this machine."""
-    if address == LOCAL_ADDRESS or address.startswith(f"{LOCAL_ADDRESS}:"):
+    """Return whether the address of a connection is on this machine: loopback, or the Unix user
+    of an ipc connection."""
+    if address == LOCAL_ADDRESS or address.startswith((f"{LOCAL_ADDRESS}:", UNIX_USER)):
         return True
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
@@ -207,3 +239,10 @@ def is_local_address(address: str) -> bool:
         return False
     mapped = getattr(found, "ipv4_mapped", None)
     return bool((mapped or found).is_loopback)
+
+
+class AuthenticationPlan(NamedTuple):
+    """How one run of a broker authenticates. `certificate` is None without encryption."""
+
+    authenticator: Authenticator
+    certificate: Certificate | None = None

@@ -35,13 +35,19 @@ def state_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.pl
     return base / "majordomus"
 
 
+def found(path: Path | None = None) -> Path | None:
+    """Return the secret file that `kept` would load; None when it would make one."""
+    path = path or state_folder() / BROKER_NAME
+    return certificates.secret_file(path) or (path if path.exists() else None)
+
+
 def kept(path: Path | None = None) -> tuple[Certificate, Path, bool]:
     """Load the broker's certificate from `path`, or make it there.
 
     Returns it, its secret file, and whether it is new. Raises: ConfigurationError.
     """
     path = path or state_folder() / BROKER_NAME
-    there = certificates.secret_file(path) or (path if path.exists() else None)
+    there = found(path)
     if there is not None:
         return pair(there), there, False
     name = path.name.removesuffix(certificates.OTHER_HALF).removesuffix(".key")

@@ -15,10 +15,10 @@ from majordomus.core.broker.settings import BrokerSettings
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 from majordomus.net.broker.security import curve
-from majordomus.net.broker.security.authentication import Authentication
 from majordomus.net.broker.security.authenticator import (
     CURVE,
     NULL,
+    AuthenticationPlan,
     Authenticator,
     by_keys,
     by_passwords,
@@ -75,27 +75,37 @@ class SecurityPolicy:
             path = Path(self._given) if self._given else None
             self.certificate, self.file, self.is_new = curve.kept(path)
 
-    def check_files(self) -> None:
-        """Read every file that will be needed. Raises: ConfigurationError for an invalid one."""
-        self.prepare()
+    def check_files(self, *, make: bool = True) -> bool:
+        """Read every file that will be needed. Raises: ConfigurationError for an invalid one.
+
+        Returns whether there is a certificate; without `make` a missing one is not made.
+        """
+        if make or self._has_certificate():
+            self.prepare()
         if self.encrypted and self.clients not in ("", ANY):
             keys_of.load(Path(self.clients), [])
         if self._passwords:
             passwords_of.load(Path(self._passwords))
+        return self.certificate is not None
 
-    def make_authentication(self) -> Authentication | None:
-        """Make the authentication of one run of the broker; None when it has none.
+    def _has_certificate(self) -> bool:
+        if isinstance(self._given, Certificate):
+            return True
+        return curve.found(Path(self._given) if self._given else None) is not None
+
+    def make_authentication(self) -> AuthenticationPlan | None:
+        """Return the authentication of one run of the broker; None when it has none.
 
         Raises: ConfigurationError.
         """
         self.prepare()
         if self.encrypted:
             if self.clients in ("", ANY):
-                return Authentication(Authenticator(CURVE), self.certificate)
-            return Authentication(by_keys(Path(self.clients)), self.certificate)
+                return AuthenticationPlan(Authenticator(CURVE), self.certificate)
+            return AuthenticationPlan(by_keys(Path(self.clients)), self.certificate)
         if self._passwords:
-            return Authentication(by_passwords(Path(self._passwords)), None)
-        return Authentication(Authenticator(NULL), None) if self.clients == LOCAL else None
+            return AuthenticationPlan(by_passwords(Path(self._passwords)))
+        return AuthenticationPlan(Authenticator(NULL)) if self.clients == LOCAL else None
 
     def for_clients(self, bound: Sequence[str]) -> list[str]:
         """Return the endpoints that clients connect to, with the broker's key if encrypted."""
@@ -107,17 +117,25 @@ class SecurityPolicy:
 
     def _check_consistency(self, settings: BrokerSettings) -> None:
         if settings.certificate and not self.encrypted:
-            raise ConfigurationError("a certificate can only be used with curve (--curve)")
+            raise ConfigurationError(
+                "a certificate can only be used with encryption (--curve, curve=True)"
+            )
         if self.encrypted and self._passwords:
-            raise ConfigurationError("use either curve or passwords, not both")
+            raise ConfigurationError(
+                "use either --curve or --passwords (curve, passwords), not both"
+            )
         if self.encrypted and self.clients == LOCAL:
-            raise ConfigurationError(f"clients = {LOCAL!r} can only be used without curve")
+            raise ConfigurationError(
+                f"clients {LOCAL!r} (--clients) can only be used without --curve (curve)"
+            )
         if not self.encrypted and self.clients not in ("", LOCAL):
             raise ConfigurationError(
-                "a list of client keys (clients) needs curve (--curve, curve=True)"
+                "a list of client keys (--clients) needs curve (--curve, curve=True)"
             )
         if self._passwords and self.clients:
-            raise ConfigurationError("use either clients or passwords, not both")
+            raise ConfigurationError(
+                "use either --clients or --passwords (clients, passwords), not both"
+            )
 
     def _check_exposure(self) -> None:
         outside = next((url for url in self._bind if not endpoints.is_local(url)), None)
@@ -126,7 +144,7 @@ class SecurityPolicy:
         if self._passwords:
             raise ConfigurationError(
                 f"{outside} can be reached by others: passwords would cross the network in plain "
-                "text; use curve (--curve) there"
+                "text; encrypt it (--curve, curve=True)"
             )
         if self._insecure:
             return

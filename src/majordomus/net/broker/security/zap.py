@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import zmq
 
 from majordomus.errors import ConfigurationError
+from majordomus.net.broker.security.authenticator import BusyError
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 
@@ -36,10 +37,6 @@ BIND_WITHIN: Final = 2.0
 """Seconds for the name to become free: libzmq closes sockets in a thread of its own."""
 
 logger = logging.getLogger("majordomus.zap")
-
-
-class BusyError(Exception):
-    """Too many want to be judged at once: who it was may try again."""
 
 
 class Door(Protocol):

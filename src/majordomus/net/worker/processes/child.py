@@ -28,17 +28,18 @@ from typing import Any, Final, cast
 
 from majordomus import system
 from majordomus.errors import ConfigurationError
-from majordomus.net.bodies import to_frames
-from majordomus.net.deadline import HANDLING
+from majordomus.net.deadline import HANDLING, REQUEST, TRACE
+from majordomus.net.log_lines import printable_lines
 from majordomus.net.worker.handlers import make_handler
 from majordomus.net.worker.outcomes import (
     Outcome,
-    cancelled,
-    cancelled_before_start,
     described,
     is_unintended,
+    metadata_of,
     outcome_of_error,
     outcome_of_result,
+    outcome_without_caller,
+    part_of,
     to_text,
 )
 from majordomus.net.worker.processes import pipe as messages
@@ -92,7 +93,7 @@ class RequestRunner:
                 self._function(target)
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                traceback.print_exc()
+                sys.stderr.write(printable_lines(traceback.format_exc()))
             return to_text(described(error)).decode()
         return ""
 
@@ -100,7 +101,9 @@ class RequestRunner:
         found = self._functions.get(target)
         if found is None:
             with messages.loading():
-                found = self._functions[target] = make_handler(find(target)).function
+                found = self._functions[target] = make_handler(
+                    find(target), described=False
+                ).function
         return found
 
     # ── the thread that reads the pipe ────────────────────────────────────────────────────────────
@@ -134,25 +137,29 @@ class RequestRunner:
             packed=message.packed,
             broker_packed=message.broker_packed,
             once=message.once,
+            number=-message.dispatch,
         )
         self._request, self._current = request, message.number
         if self._cancelled == message.number:  # the CancelMessage was read before this line
             request._cancel()
         HANDLING.set(request.deadline)
+        TRACE.set(message.trace)
+        REQUEST.set(request.id)
         story = ""
         try:
-            status, frames = self._call(message, request)
+            outcome = self._call(message, request)
         except BaseException as error:
-            status, frames = outcome_of_error(error)
+            outcome = outcome_of_error(error)
             if is_unintended(error):
                 story = _traceback_of(error)
         self._request = None
-        self._send(messages.FinalMessage(status, frames, story))
+        status, frames = outcome
+        self._send(messages.FinalMessage(status, frames, story, metadata_of(outcome)))
 
     def _call(self, message: messages.RequestMessage, request: Request) -> Outcome:
         function = self._function(message.target)
         if request.cancelled:
-            return cancelled_before_start()
+            return outcome_without_caller(request, begun=False)
         self._send(messages.StartedMessage())
         result = function(request)
         if not inspect.isgenerator(result):
@@ -160,8 +167,9 @@ class RequestRunner:
         with contextlib.closing(result) as parts:
             for part in parts:
                 if request.cancelled:
-                    return cancelled()
-                self._send(messages.PartMessage(to_frames(part)))
+                    return outcome_without_caller(request, begun=True)
+                frames = part_of(part)
+                self._send(messages.PartMessage([*frames], metadata_of(frames)))
         return spec.OK, []
 
     def _send(self, message: messages.FromProcess) -> None:

@@ -47,6 +47,8 @@ class RequestMessage(msgspec.Struct, tag="work", array_like=True):
     remaining: seconds until the deadline; None for no deadline
     packed, broker_packed: the client's and the broker's metadata, as they came
     service, frames, client, once: as those of `Request`
+    dispatch: the number of the dispatch at its broker
+    trace: the traceparent of what the handler does
     """
 
     number: int
@@ -58,6 +60,8 @@ class RequestMessage(msgspec.Struct, tag="work", array_like=True):
     packed: bytes
     broker_packed: bytes
     once: bool
+    dispatch: int = 0
+    trace: str = ""
 
 
 class CancelMessage(msgspec.Struct, tag="stop", array_like=True):
@@ -80,9 +84,10 @@ class StartedMessage(msgspec.Struct, tag="begun", array_like=True):
 
 
 class PartMessage(msgspec.Struct, tag="part", array_like=True):
-    """A part that a generator has yielded."""
+    """A part that a generator has yielded. ``metadata``: its packed map, or empty."""
 
     frames: list[bytes]
+    metadata: bytes = b""
 
 
 class FinalMessage(msgspec.Struct, tag="final", array_like=True):
@@ -90,11 +95,13 @@ class FinalMessage(msgspec.Struct, tag="final", array_like=True):
 
     status, frames: of the FINAL
     traceback: of an exception that the handler did not raise on purpose; else empty
+    metadata: of the FINAL, packed; else empty
     """
 
     status: int
     frames: list[bytes]
     traceback: str
+    metadata: bytes = b""
 
 
 ToProcess: TypeAlias = LoadMessage | RequestMessage | CancelMessage

@@ -38,19 +38,23 @@ from majordomus.errors import (
     Unavailable,
     error_for,
 )
-from majordomus.net.bodies import Reply
+from majordomus.net.bodies import Reply, reply_with
+from majordomus.net.deadline import TRACE
+from majordomus.net.worker.outcomes import ids_of, shown_ids
 from majordomus.net.worker.parts import RequestParts
 from majordomus.net.worker.processes import pipe as messages
 from majordomus.net.worker.processes.pipe import Target
 from majordomus.net.worker.processes.target import load_message
 from majordomus.net.worker.request import Request
-from majordomus.net.worker.thread_pool import ThreadPool
+from majordomus.net.worker.thread_pool import PoolUsage, ThreadPool
 from majordomus.protocol import spec
 
 ATTEMPTS: Final = 2
 """Processes that may die while they run one request."""
 UNDELIVERED: Final = 5
 """Processes that may die before they have started one request."""
+LONGEST_NUMBER: Final = (1 << 64) - 1
+"""The number of a dispatch as the broker has it; the session counts on with each connection."""
 CANCEL_CHECK: Final = 0.5
 """Seconds between two checks whether a request that waits for a process was cancelled."""
 CLOSE_GRACE: Final = 0.5
@@ -65,7 +69,7 @@ LAST_DELAY: Final = 5.0
 
 logger = logging.getLogger("majordomus.worker")
 
-HandlerResult: TypeAlias = Reply | Iterator[list[bytes]]
+HandlerResult: TypeAlias = Reply | Iterator[Reply]
 """What a function of the pool returns: one reply, or parts."""
 
 
@@ -115,6 +119,14 @@ class HandlerProcess:
             its_life.close()
         with contextlib.suppress(OSError):  # it is dead already: `life` becomes readable
             self._connection.send_bytes(messages.encode(load))
+
+    @property
+    def answered(self) -> bool:
+        """Whether the process has loaded its functions, or cannot."""
+        try:
+            return self.loaded or self._connection.poll()
+        except OSError:
+            return False
 
     def receive(self) -> messages.FromProcess:
         """Wait for the next message. A process that sends anything else is killed.
@@ -226,6 +238,14 @@ class ProcessPool:
         self._targets.append(target)
         return lambda request: self._call(target, request)
 
+    @property
+    def started(self) -> bool:
+        """Whether there are as many processes as there should be, and each has tried to load its
+        functions."""
+        with self._changed:
+            kept = [process for process in self._all if not process.retired]
+        return len(kept) >= self.size and all(process.answered for process in kept)
+
     # ── the loop's thread ─────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
@@ -233,6 +253,11 @@ class ProcessPool:
         self._open = True
         self._start_missing()
         self.submit(self._check_targets)
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How much of it is in use now."""
+        return self._threads.usage
 
     def resize(self, size: int) -> None:
         """Change the number of processes. Surplus ones end when they have nothing to do."""
@@ -405,6 +430,8 @@ class ProcessPool:
             request._packed,
             request._broker_packed,
             request.once,
+            abs(request._number) & LONGEST_NUMBER,
+            TRACE.get(),
         )
         request._on_cancel(lambda: self._cancel(process, number))
         process.send(message)
@@ -414,12 +441,12 @@ class ProcessPool:
 
     def _receive_parts(
         self, process: HandlerProcess, request: Request, first: messages.FromProcess
-    ) -> Iterator[list[bytes]]:
+    ) -> Iterator[Reply]:
         message = first
         try:
             try:
                 while isinstance(message, messages.PartMessage):
-                    yield message.frames
+                    yield reply_with(message.frames, message.metadata)
                     message = process.receive()
             except GeneratorExit:  # the caller no longer waits: the process has to be idle again
                 request._cancel()
@@ -447,8 +474,9 @@ class ProcessPool:
             raise HandlerFailed(f"its process sent an unexpected {type(final).__name__}")
         if final.traceback:
             text = final.traceback.rstrip()
-            logger.error("the handler of %s failed\n%s", request.service, text)
-        return Reply(final.frames, final.status)
+            shown = shown_ids(ids_of(request))
+            logger.error("the handler of %s failed%s\n%s", request.service, shown, text)
+        return reply_with(final.frames, final.metadata, final.status)
 
     def _cancel(self, process: HandlerProcess, number: int) -> None:
         process.cancel(number)

@@ -1,0 +1,31 @@
+cimport cython
+
+from majordomus.core.broker.state.peers cimport Peer
+from majordomus.core.broker.state.requests cimport AcceptedRequest
+
+
+@cython.final
+cdef class Owner:
+    cdef public Peer peer
+    cdef public Py_ssize_t jobs
+
+
+@cython.final
+cdef class DurableRequest:
+    cdef public object row
+    cdef public Peer peer
+    cdef public object state
+    cdef public int attempts
+    cdef public int recorded
+    cdef public int failures
+    cdef public double expires
+    cdef public bint kept
+    cdef public list waiting
+    cdef public AcceptedRequest run
+    cdef public object outcome
+    cdef public Py_ssize_t cost
+    cdef public dict timer
+    cdef public dict expiry
+    cpdef object move(self, str event)
+    cpdef object wait(self, AcceptedRequest request, object wants)
+    cpdef list take(self, tuple wanted)

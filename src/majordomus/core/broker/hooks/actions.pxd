@@ -1,0 +1,8 @@
+cdef class Action:
+    pass
+
+
+cdef class ReplyAction(Action):
+    cdef public object frames
+    cdef public object status
+    cdef public object _packed

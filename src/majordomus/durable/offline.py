@@ -1,0 +1,116 @@
+"""Verify, compact and copy the file of a broker that does not run.
+
+Each takes the lock of the store, so that no broker can start meanwhile. `backup` leaves the file of
+a broker that runs to `online`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from majordomus.durable import online
+from majordomus.durable.files import FileLock, sync_folder
+from majordomus.durable.sqlite import SqliteStore
+from majordomus.durable.store import SCANNED, StoreError, StoreUnusableError
+
+
+class Report(NamedTuple):
+    """What `verify` has found.
+
+    rows: rows that were read. open: those without an outcome. bytes: size of the file.
+    problems: one line for each fault; empty when there is none.
+    """
+
+    rows: int
+    open: int
+    bytes: int
+    problems: list[str]
+
+
+def verify(path: Path) -> Report:
+    """Check the whole file: the database's structure, and the checksums of every row.
+
+    Raises: StoreUnusableError when it cannot be opened.
+    """
+    store = _open(path)
+    try:
+        problems = store.integrity()
+        rows = open_rows = after = 0
+        while numbers := store.numbers(after, SCANNED):
+            after = numbers[-1]
+            for number in numbers:
+                try:
+                    [found] = store.read([number])
+                except StoreError as error:
+                    problems.append(str(error))
+                    continue
+                rows += 1
+                open_rows += found is not None and found.outcome is None
+        return Report(rows, open_rows, path.stat().st_size, problems)
+    finally:
+        store.close()
+
+
+def backup(path: Path, target: Path) -> int:
+    """Write a copy of the store to a new file, and return its size. A broker may use the store.
+
+    Raises: StoreUnusableError.
+    """
+    if _is_used(path):
+        try:
+            online.copy(path, target)
+        except StoreError as error:
+            raise StoreUnusableError(str(error)) from error
+        return target.stat().st_size
+    store = _open(path)
+    try:
+        store.backup(target)
+    except StoreError as error:
+        raise StoreUnusableError(f"{target}: {error}") from error
+    finally:
+        store.close()
+    return target.stat().st_size
+
+
+def compact(path: Path) -> tuple[int, int]:
+    """Write the file anew, without the space of deleted rows; return its size before and after.
+
+    Raises: StoreUnusableError; the old file is as it was then.
+    """
+    made = path.with_name(f"{path.name}.compact")
+    made.unlink(missing_ok=True)
+    before = path.stat().st_size if path.exists() else 0
+    store = _open(path)
+    try:
+        store.backup(made)
+        made.replace(path)
+        Path(f"{path}-wal").unlink(missing_ok=True)
+        sync_folder(path.absolute().parent)
+    except (StoreError, OSError) as error:
+        made.unlink(missing_ok=True)
+        raise StoreUnusableError(f"{path}: {error}") from error
+    finally:
+        store.abandon()
+    return before, path.stat().st_size
+
+
+def _is_used(path: Path) -> bool:
+    """Whether a broker uses the store `path`."""
+    lock = Path(f"{path}.lock")
+    if not path.is_file() or not lock.exists():
+        return False
+    try:
+        FileLock(lock).close()
+    except StoreError:
+        return True
+    return False
+
+
+def _open(path: Path, **options: Any) -> SqliteStore:
+    if not path.is_file():
+        raise StoreUnusableError(f"{path} does not exist")
+    try:
+        return SqliteStore(path, ballast=0, **options)
+    except StoreError as error:
+        raise StoreUnusableError(f"{path}: {error}") from error

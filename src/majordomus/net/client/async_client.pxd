@@ -1,0 +1,2 @@
+# Compiled, `call` parses its eleven keywords without a look-up of each default.
+from majordomus.net.client.calls cimport make_call, result

@@ -1,0 +1,4 @@
+problem: str
+version: str
+
+def check(library: object) -> str: ...

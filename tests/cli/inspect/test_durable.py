@@ -1,0 +1,94 @@
+"""`majordomus durable`, `majordomus call --durable` and `majordomus broker --store` as a user runs
+them."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.cli.shell import Running, Shell
+
+
+@pytest.fixture
+def stored(shell: Shell) -> Running:
+    """A broker with a store."""
+    broker = shell.broker("--store", "sqlite:store.db")
+    shell.environment["MAJORDOMUS_BROKER"] = broker.url
+    return broker
+
+
+def test_request_is_submitted_listed_withdrawn_and_forgotten(shell: Shell, stored: Running) -> None:
+    made = shell.run("call", "--durable", "--detach", "mail", "hello")
+    assert (made.code, made.err) == (0, "")
+    id = made.out.decode().strip()
+    assert len(id) == 32
+    pending = shell.run("durable", "result", id)
+    assert pending.code == 1
+    assert pending.err == "majordomus durable: 408 the request has no outcome yet\n"
+    [row] = json.loads(shell.run("durable", "list", "--json").out)
+    assert (row["service"], row["state"], row["status"], row["id"]) == ("mail", "waiting", 0, "")
+    shown = json.loads(shell.run("durable", "show", str(row["number"]), "--json").out)
+    assert shown["number"] == row["number"]
+    assert shell.run("durable", "withdraw", id).code == 0
+    ended = shell.run("durable", "result", id)
+    assert (ended.code, ended.err) == (1, "majordomus durable: 499 withdrawn\n")
+    assert shell.run("durable", "forget", id).code == 0
+    gone = shell.run("durable", "forget", id)
+    assert (gone.code, gone.err) == (
+        1,
+        f"{id}: 410 the outcome of this request is no longer kept\n",
+    )
+    line = "durable: 0 without an outcome, 0 placed, the oldest 0 s old; 0 rows"
+    for _ in range(20):  # the row is deleted with the next batch
+        shown = shell.run("top", "--once", "--interval", "0.05").out.decode()
+        if line in shown:
+            break
+    assert line in shown, shown.splitlines()
+    assert line in shell.run("explain").out.decode()
+    status = json.loads(shell.run("durable", "status", "--json").out)
+    assert (status["open"], status["rows"], status["accepts"]) == (0, 0, True)
+
+
+def test_second_broker_on_the_file_is_refused_with_one_line(shell: Shell, stored: Running) -> None:
+    done = shell.run("broker", "--bind", "tcp://127.0.0.1:0", "--store", "sqlite:store.db")
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith("majordomus broker: --store sqlite:store.db: another broker uses")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_file_of_a_broker_that_has_ended_is_verified_copied_and_compacted(
+    shell: Shell, stored: Running, number: signal.Signals
+) -> None:
+    for body in ("one", "two"):
+        assert shell.run("call", "--durable", "--detach", "mail", body).code == 0
+    assert shell.run("durable", "backup", "store.db", "live.db").code == 0
+    stored.stop(number)
+    found = json.loads(shell.run("durable", "verify", "store.db", "--json").out)
+    assert (found["rows"], found["open"], found["problems"]) == (2, 2, [])
+    assert shell.run("durable", "backup", "store.db", "copy.db").code == 0
+    assert shell.run("durable", "compact", "store.db").code == 0
+    for name in ("store.db", "copy.db", "live.db"):
+        assert json.loads(shell.run("durable", "verify", name, "--json").out)["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("durable", "verify", "no.db"), "majordomus durable: no.db does not exist"),
+        (("durable", "show", "what"), "'what' is no id and no number"),
+        (("durable", "result", "77"), "'77' is no id: an id has 32 hexadecimal digits"),
+        (("durable", "withdraw", "f" * 32, "zz"), "'zz' is no id: an id has 32"),
+        (("call", "--detach", "mail"), "--detach and --idempotency-key need --durable"),
+        (("broker", "--store", "nosql:x"), "a store is sqlite:FILE, not 'nosql:x'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    shell: Shell, arguments: tuple[str, ...], line: str
+) -> None:
+    done = shell.run(*arguments)
+    assert done.code == 2
+    assert line in done.err
+    assert done.err.count("\n") == 1

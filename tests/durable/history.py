@@ -1,0 +1,233 @@
+"""What a store has done to its files and what it has said meanwhile, and what a power cut leaves.
+
+A history is a list of operations in their order:
+
+    ("write", name, offset, data)    ("truncate", name, size)    ("sync", name)
+    ("delete", name)                 ("folder",)                 the names of the folder are synced
+    ("issued", batch)                ("stored", batch)           the store has acknowledged it
+
+A cut is a place in it. What was synced before is there; of what was not, each sector of 512 bytes
+is kept, dropped or garbled, at random, and each truncation is done or not. The name of a file is
+there when the folder was synced since, else perhaps. The files are made so, and the store is opened
+as after a restart. Judged:
+
+* lost: a row, or an outcome, that was acknowledged before the cut and is not there;
+* corrupt: the store does not open, a checksum is wrong, or a row is there that nobody wrote.
+
+Cuts of one history are made in its order, so that it is replayed once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from majordomus.core.broker.durable.records import Append, Complete, Remove, StoredRequest
+from majordomus.durable.sqlite import SqliteStore
+from majordomus.durable.store import SCANNED, Numbered, StoreError
+from tests.durable.samples import end, row
+
+SECTOR: Final = 512
+BATCHES: Final = 15
+SIZES: Final = (10, 100, 1500)
+
+Operation = tuple[Any, ...]
+
+
+def work(random: Random) -> list[list[Numbered]]:
+    """The batches of a store at work: rows come, get outcomes, and are deleted."""
+    batches: list[list[Numbered]] = []
+    last = 0
+    open_rows: list[int] = []
+    ended: list[int] = []
+    for _ in range(BATCHES):
+        batch: list[Numbered] = []
+        fresh: list[int] = []
+        for _ in range(random.randrange(1, 10)):
+            last += 1
+            body = [random.randbytes(random.choice(SIZES))]
+            key = b"key %d" % last if random.random() < 0.3 else b""
+            batch.append((0, Append(row(last, body=body, key=key, digest=key and b"d"))))
+            fresh.append(last)
+        for number in random.sample(ended, len(ended) // 2):
+            ended.remove(number)
+            batch.append((0, Remove(number)))
+        for number in random.sample(open_rows, len(open_rows) // 2):
+            open_rows.remove(number)
+            ended.append(number)
+            batch.append((0, end(number)))
+        open_rows += fresh
+        batches.append(batch)
+    return batches
+
+
+class Ledger:
+    """What was issued and what was acknowledged so far."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, StoredRequest] = {}
+        self.ends: dict[int, Complete] = {}
+        self.removed: set[int] = set()
+        self.stored: set[int] = set()
+        self.finished: set[int] = set()
+        self.gone: set[int] = set()
+
+    def note(self, kind: str, batch: list[Numbered]) -> None:
+        """Note a batch that was issued, or stored."""
+        stored = kind == "stored"
+        for _, one in batch:
+            if isinstance(one, Append):
+                self.rows[one.row.number] = one.row
+                if stored:
+                    self.stored.add(one.row.number)
+            elif isinstance(one, Complete):
+                self.ends[one.number] = one
+                if stored:
+                    self.finished.add(one.number)
+            elif isinstance(one, Remove):
+                self.removed.add(one.number)
+                if stored:
+                    self.gone.add(one.number)
+
+    def judge(self, found: dict[int, StoredRequest]) -> str:
+        """Return "good", "lost" or "corrupt"."""
+        if (self.stored - self.removed) - set(found) or self.gone & set(found):
+            return "lost"
+        for number, one in found.items():
+            if number not in self.rows:
+                return "corrupt"
+            bare = one._replace(outcome=None, attempts=0)
+            if bare != self.rows[number]:
+                return "corrupt"
+            if one.outcome is None and number in self.finished:
+                return "lost"
+            if one.outcome is not None and one.outcome != self.ends[number].outcome:
+                return "corrupt"
+        return "good"
+
+
+class Disk:
+    """The files as they are surely on the disk, and what is on its way there."""
+
+    def __init__(self) -> None:
+        self.synced: dict[str, bytearray] = {}
+        self.pending: dict[str, list[Operation]] = {}
+        self.named: set[str] = set()
+        self.deleted: set[str] = set()
+
+    def apply(self, operation: Operation) -> None:
+        """One operation without a power cut."""
+        kind = operation[0]
+        if kind in ("write", "truncate"):
+            self.pending.setdefault(operation[1], []).append(operation)
+            self.deleted.discard(operation[1])
+        elif kind == "sync":
+            content = self.synced.setdefault(operation[1], bytearray())
+            for one in self.pending.pop(operation[1], ()):
+                apply(content, one)
+        elif kind == "delete":
+            self.deleted.add(operation[1])
+        elif kind == "folder":
+            for name in self.deleted:
+                self.synced.pop(name, None)
+                self.pending.pop(name, None)
+            self.named = (self.named | set(self.synced) | set(self.pending)) - self.deleted
+            self.deleted.clear()
+
+    def after_cut(self, random: Random) -> dict[str, bytes]:
+        """The files after a power cut now."""
+        files: dict[str, bytes] = {}
+        for name in self.synced.keys() | self.pending.keys():
+            if name in self.deleted and random.random() < 0.5:
+                continue
+            if name not in self.named and random.random() < 0.5:
+                continue  # the name of the new file is not on the disk
+            content = self.synced.get(name, b"")
+            waiting = self.pending.get(name)
+            if waiting:
+                content = bytearray(content)
+                for one in waiting:
+                    maybe(content, one, random)
+            files[name] = bytes(content)
+        return files
+
+
+def maybe(content: bytearray, operation: Operation, random: Random) -> None:
+    """Apply what was not synced: a part of it, and garbled."""
+    if operation[0] == "truncate":
+        if random.random() < 0.5:
+            apply(content, operation)
+        return
+    _, name, offset, data = operation
+    for start in range(0, len(data), SECTOR):
+        chance = random.random()
+        sector = data[start : start + SECTOR]
+        if chance < 0.5:
+            apply(content, ("write", name, offset + start, sector))
+        elif chance < 0.6:
+            noise = random.randbytes(len(sector))
+            apply(content, ("write", name, offset + start, noise))
+
+
+def apply(content: bytearray, operation: Operation) -> None:
+    """Apply a write or a truncation."""
+    if operation[0] == "truncate":
+        del content[operation[2] :]
+        return
+    _, _, offset, data = operation
+    if len(content) < offset:
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(data)] = data
+
+
+def read(path: Path) -> dict[int, StoredRequest]:
+    """Open the store as after a restart; return its rows. Raises: StoreError."""
+    store = SqliteStore(path, ballast=0)
+    try:
+        if problems := store.integrity():
+            raise StoreError(problems[0])
+        found: dict[int, StoredRequest] = {}
+        after = 0
+        while numbers := store.numbers(after, SCANNED):
+            after = numbers[-1]
+            for one in store.read(numbers):
+                if one is not None:
+                    found[one.number] = one
+        return found
+    finally:
+        store.abandon()
+
+
+def cut(
+    operations: list[Operation],
+    count: int,
+    random: Random,
+    folder: Path,
+    opened: Callable[[Path], dict[int, StoredRequest]] = read,
+) -> Counter[str]:
+    """Cut the power at so many places of a history; return how often what was found."""
+    found: Counter[str] = Counter()
+    places = sorted(random.randrange(1, len(operations) + 1) for _ in range(count))
+    disk, ledger = Disk(), Ledger()
+    done = 0
+    path = folder / "store.db"
+    for place in places:
+        for operation in operations[done:place]:
+            if operation[0] in ("issued", "stored"):
+                ledger.note(*operation)
+            else:
+                disk.apply(operation)
+        done = place
+        for name, content in disk.after_cut(random).items():
+            (folder / name).write_bytes(content)
+        try:
+            found[ledger.judge(opened(path))] += 1
+        except StoreError:
+            found["corrupt"] += 1
+        for name in os.listdir(folder):  # noqa: PTH208
+            (folder / name).unlink()
+    return found
