@@ -27,13 +27,15 @@ from random import Random
 from typing import Any, Final
 
 from majordomus.core.broker.durable.records import Append, Complete, Remove, StoredRequest
+from majordomus.durable import sqlite
 from majordomus.durable.sqlite import SqliteStore
-from majordomus.durable.store import SCANNED, Numbered, StoreError
+from majordomus.durable.store import Numbered, StoreError
 from tests.durable.samples import end, row
 
 SECTOR: Final = 512
 BATCHES: Final = 15
 SIZES: Final = (10, 100, 1500)
+EVERY_ROW: Final = "select * from request order by number"
 
 Operation = tuple[Any, ...]
 
@@ -190,14 +192,7 @@ def read(path: Path) -> dict[int, StoredRequest]:
     try:
         if problems := store.integrity():
             raise StoreError(problems[0])
-        found: dict[int, StoredRequest] = {}
-        after = 0
-        while numbers := store.numbers(after, SCANNED):
-            after = numbers[-1]
-            for one in store.read(numbers):
-                if one is not None:
-                    found[one.number] = one
-        return found
+        return {one.number: one for one in map(sqlite._row, store._sql.execute(EVERY_ROW))}
     finally:
         store.abandon()
 

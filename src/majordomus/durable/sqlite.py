@@ -12,6 +12,7 @@ import logging
 import os
 import struct
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -26,7 +27,7 @@ from majordomus.core.broker.durable.records import (
     StoreState,
 )
 from majordomus.durable import wal
-from majordomus.durable.driver import SqliteConnection
+from majordomus.durable.driver import Rows, SqliteConnection
 from majordomus.durable.files import (
     BALLAST,
     Ballast,
@@ -383,16 +384,21 @@ def _upgrade(driver: SqliteConnection, path: Path) -> None:
 def _check_schema(driver: SqliteConnection, path: Path) -> None:
     """Compare the definitions of tables and indexes with ours: one damaged letter there hides every
     row, and SQLite's own check accepts it. Raises: StoreError."""
-    fresh = SqliteConnection(":memory:")
-    try:
-        fresh.script(SCHEMA)
-        expected = fresh.execute(DEFINITIONS)
-    finally:
-        fresh.close()
-    if driver.execute(DEFINITIONS) != expected:
+    if driver.execute(DEFINITIONS) != _definitions():
         raise StoreError(
             f"{path} is damaged: its tables differ (restore a backup: docs/durable.md)"
         )
+
+
+@cache
+def _definitions() -> Rows:
+    """The definitions of the tables and indexes as SQLite stores them."""
+    fresh = SqliteConnection(":memory:")
+    try:
+        fresh.script(SCHEMA)
+        return fresh.execute(DEFINITIONS)
+    finally:
+        fresh.close()
 
 
 def _check(driver: SqliteConnection, path: Path) -> None:
