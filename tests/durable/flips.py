@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from majordomus.core.broker.durable.records import Append, StoredRequest
 from majordomus.durable.sqlite import SqliteStore
@@ -43,12 +44,23 @@ def stores(folder: Path) -> tuple[Files, Files]:
     return {"store.db": path.read_bytes()}, crashed
 
 
-def read(path: Path) -> tuple[dict[int, StoredRequest | None], int]:
-    """The rows of a store, and how many pages of its log were rolled back. Raises: StoreError."""
+class Content(NamedTuple):
+    """What a store has after its opening.
+
+    identity: its secret and its epoch. rolled_back: pages of its log.
+    """
+
+    rows: dict[int, StoredRequest | None]
+    identity: tuple[bytes, int]
+    rolled_back: int
+
+
+def read(path: Path) -> Content:
+    """Open a store and read everything. Raises: StoreError."""
     store = SqliteStore(path, ballast=0)
     try:
         rows = {number: store.read([number])[0] for number in store.numbers(0, 1000)}
-        return rows, store.rolled_back
+        return Content(rows, (store.secret, store.epoch), store.rolled_back)
     finally:
         store.abandon()
 
@@ -58,21 +70,23 @@ def bare(one: StoredRequest | None) -> object:
     return one and one._replace(attempts=0, most=0, due=0.0)
 
 
-def judge(path: Path, expected: dict[int, StoredRequest | None]) -> str:
+def judge(path: Path, expected: Content) -> str:
     """Return "right", "error" or "rolled back". Raises: WrongError."""
     try:
-        found, rolled_back = read(path)
+        found = read(path)
     except StoreError:
         return "error"
-    if rolled_back:
-        for number, one in found.items():
-            whole = expected[number]
+    if found.identity != expected.identity:
+        raise WrongError("the secret or the epoch has changed, and nothing says so")
+    if found.rolled_back:
+        for number, one in found.rows.items():
+            whole = expected.rows[number]
             before = whole and whole._replace(outcome=None)
             if bare(one) not in (bare(whole), bare(before)):
                 raise WrongError(f"row {number} is another one")
         return "rolled back"
-    if {number: bare(one) for number, one in found.items()} != {
-        number: bare(one) for number, one in expected.items()
+    if {number: bare(one) for number, one in found.rows.items()} != {
+        number: bare(one) for number, one in expected.rows.items()
     }:
         raise WrongError("rows are missing or changed, and nothing says so")
     return "right"
@@ -88,7 +102,7 @@ def flips(count: int, seed: int) -> Counter[str]:
     with tempfile.TemporaryDirectory(dir=fast_folder()) as made:
         folder = Path(made)
         kinds = stores(folder)
-        expected, _ = read(folder / "store.db")
+        expected = read(folder / "store.db")
         for number in range(count):
             files = kinds[number % 2]
             name = random.choices(list(files), [len(one) for one in files.values()])[0]

@@ -146,7 +146,8 @@ def cuts(
         while found.total() < count:
             of_this = min(of_a_trace, count - found.total())
             made = trace(seed, control)
-            found += history.cut(made, of_this, Random(seed), Path(folder))
+            with history.cheap_openings():
+                found += history.cut(made, of_this, Random(seed), Path(folder))
             seed += 1
     return found
 

@@ -110,11 +110,12 @@ class SqliteStore:
         if _meta(driver, "clean") != b"1" or _size(self.path) < QUICKLY_CHECKED:
             _check(driver, self.path)
         driver.execute("begin immediate")
-        self.secret = _meta(driver, "secret") or os.urandom(32)
-        self.epoch = int(_meta(driver, "epoch") or b"0") + 1
-        for name, value in (("secret", self.secret), ("clean", b"0")):
-            driver.execute(QUERIES["set_meta"], (name, value))
-        driver.execute(QUERIES["set_meta"], ("epoch", b"%d" % self.epoch))
+        self.secret, last = _identity(driver, self.path)
+        self.epoch = last + 1
+        epoch = b"%d" % self.epoch
+        crc = _identity_crc(self.secret, epoch)
+        for one in (("secret", self.secret), ("epoch", epoch), ("crc", crc), ("clean", b"0")):
+            driver.execute(QUERIES["set_meta"], one)
         driver.execute("commit")
         driver.execute("pragma wal_checkpoint(truncate)")
         written = self._ballast.write()
@@ -410,7 +411,28 @@ def _check(driver: SqliteConnection, path: Path) -> None:
 
 def _meta(driver: SqliteConnection, name: str) -> bytes:
     rows = driver.execute(QUERIES["get_meta"], (name,))
-    return bytes(rows[0][0]) if rows else b""
+    value = rows[0][0] if rows else b""
+    if not isinstance(value, bytes):
+        raise StoreError(f"the file is damaged: {name} is no bytes")
+    return value
+
+
+def _identity(driver: SqliteConnection, path: Path) -> tuple[bytes, int]:
+    """Return the secret of the store and its last epoch; a new store has a new secret and 0.
+
+    Raises: StoreError: with a damaged secret every id is unknown, and with a damaged epoch numbers
+    are given again.
+    """
+    secret, epoch, crc = (_meta(driver, name) for name in ("secret", "epoch", "crc"))
+    if (crc and crc != _identity_crc(secret, epoch)) or not (epoch or b"0").isdigit():
+        raise StoreError(
+            f"{path} is damaged: its secret or its epoch (restore a backup: docs/durable.md)"
+        )
+    return secret or os.urandom(32), int(epoch or b"0")
+
+
+def _identity_crc(secret: bytes, epoch: bytes) -> bytes:
+    return b"%d" % crc32(epoch, crc32(secret))
 
 
 def _size(path: Path) -> int:
