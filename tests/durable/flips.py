@@ -4,7 +4,8 @@ end of the log.
     python -m tests.durable.flips --flips 100000 --seed 1
 
 Half of the bits are of a store that was closed, half of a file and its log after a crash. Judged at
-an open and a read of every row; the state of attempts alone has no checksum.
+an open and a read of every row, by its number, by its key and by a scan; the state of attempts
+alone has no checksum.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from random import Random
 from typing import NamedTuple
 
 from majordomus.core.broker.durable.records import Append, StoredRequest
+from majordomus.durable.queries import QUERIES
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import StoreError, write
 from tests.durable.power import fast_folder
@@ -56,13 +58,27 @@ class Content(NamedTuple):
 
 
 def read(path: Path) -> Content:
-    """Open a store and read everything. Raises: StoreError."""
+    """Open a store and read everything. Raises: StoreError, WrongError."""
     store = SqliteStore(path, ballast=0)
     try:
         rows = {number: store.read([number])[0] for number in store.numbers(0, 1000)}
+        compare_indexes(store, rows)
         return Content(rows, (store.secret, store.epoch), store.rolled_back)
     finally:
         store.abandon()
+
+
+def compare_indexes(store: SqliteStore, rows: dict[int, StoredRequest | None]) -> None:
+    """Find each row by its key, and the open ones by a scan. Raises: WrongError."""
+    for number, one in rows.items():
+        assert one is not None
+        found = store._sql.execute(QUERIES["by_key"], (one.owner, one.service, one.key))
+        if [values[0] for values in found] != [number]:
+            raise WrongError(f"row {number} is not found by its key")
+    if [one.number for one in store.scan(0, 1000)] != [
+        number for number, one in rows.items() if one is not None and one.outcome is None
+    ]:
+        raise WrongError("a scan finds other rows without an outcome")
 
 
 def bare(one: StoredRequest | None) -> object:

@@ -148,6 +148,7 @@ def test_verify_names_the_damaged_row(path: Path) -> None:
         "update meta set value = x'00' || substr(value, 2) where name = 'secret'",
         "update meta set name = 'epoci' where name = 'epoch'",
         "update meta set name = 'secreu' where name = 'secret'",
+        "delete from meta where name = 'crc'",
         "update meta set value = x'30' where name = 'crc'",
     ],
 )
@@ -158,6 +159,25 @@ def test_damaged_secret_or_epoch_is_an_error(path: Path, damage: str) -> None:
     connection.close()
     with pytest.raises(StoreError, match="damaged"):
         SqliteStore(path, ballast=SMALL)
+
+
+def test_row_whose_number_is_damaged_and_that_no_scan_finds_is_an_error(path: Path) -> None:
+    filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update request set number = 0 where number = 1")
+    connection.close()
+    with pytest.raises(StoreError, match="damaged: it has a row with the number 0"):
+        SqliteStore(path, ballast=SMALL)
+
+
+def test_row_that_its_key_does_not_find_any_more_is_an_error(path: Path) -> None:
+    store = SqliteStore(path, ballast=0)
+    write(store, [(0, Append(row(1, key=b"order 17")))])
+    store.close()
+    damaged = path.read_bytes().replace(b"order 17", b"order 19", 1)  # in the row or in the index
+    path.write_bytes(damaged)
+    with pytest.raises(StoreError, match="is damaged: row 1 missing from index request_key"):
+        SqliteStore(path, ballast=0)
 
 
 @pytest.mark.parametrize("library", ["apsw", "sqlite3"])
