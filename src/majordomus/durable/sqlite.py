@@ -430,7 +430,7 @@ def _identity(driver: SqliteConnection, path: Path) -> tuple[bytes, int]:
     found = driver.execute(QUERIES["every_meta"])
     if not found:
         return os.urandom(32), 0
-    values = dict(found)
+    values: dict[str, Any] = dict(found)
     whole = len(found) == len(META) and values.keys() == META
     if whole and all(isinstance(value, bytes) for value in values.values()):
         secret, epoch = values["secret"], values["epoch"]
