@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from majordomus.core.broker.durable.records import Opened
+from majordomus.core.broker.durable.records import COUNTER_BITS, Opened
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.durable.memory import MemoryStore
@@ -34,7 +34,8 @@ class DurableHarness(BrokerHarness):
 
     def _open(self) -> None:
         store = self.store
-        opened = Opened(store.name, store.secret, store.epoch, self.now + WALL)
+        first = (store.epoch << COUNTER_BITS) + 1
+        opened = Opened(store.name, store.secret, first, self.now + WALL)
         self.machine.use_store(opened, self.now)
         for rows in scan_all(store):
             self.machine.recover(rows, self.now)

@@ -4,7 +4,8 @@
 
 The same work and the same cuts as `power`. A library for LD_PRELOAD (calls.c) logs what SQLite
 gives to the kernel, so nothing of SQLite is replaced. apsw is not loaded. A second process does the
-work; what it has said is a file of its folder too, so it stands in the log at its place.
+work; what it has said is a file of its folder too, so it stands in the log at its place. In half of
+the histories the work begins in a process that is killed, and the second one goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from random import Random
 from typing import Any, Final
 
 from majordomus.durable.sqlite import SqliteStore
-from majordomus.durable.store import write
+from majordomus.durable.store import Numbered, write
 from tests.durable import history
 from tests.durable.history import Operation
 
@@ -59,27 +61,43 @@ def work(base: Path, first: int, count: int, control: str) -> None:
         folder = base / str(seed)
         folder.mkdir()
         random = Random(seed)
-        marks = os.open(folder / MARKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-        def say(*mark: Any, to: int = marks) -> None:
-            os.write(to, pickle.dumps(mark))
-
         checkpoint = CHECKPOINTS[-1] if control == "normal" else random.choice(CHECKPOINTS)
-        store = SqliteStore(folder / "store.db", ballast=0, checkpoint=checkpoint)
-        if control == "normal":
-            store._sql.execute("pragma synchronous = normal")
-        for batch in history.work(random):
-            say("issued", batch)
-            if control == "early":
-                say("stored", batch)
-            write(store, batch)
-            if control != "early":
-                say("stored", batch)
-            store.maintain(idle=control != "normal" and random.random() < 0.2)
+        killed = random.randrange(2 * history.BATCHES) if control != "normal" else -1
+        batches = history.work(random)
+        if 0 < killed < len(batches):
+            if not (child := os.fork()):
+                live(folder, batches[:killed], random, checkpoint, control)
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.waitpid(child, 0)
+            batches = batches[killed:]
+        store = live(folder, batches, random, checkpoint, control)
         if random.random() < 0.5:
             store.close()
         store.abandon()
-        os.close(marks)
+
+
+def live(
+    folder: Path, batches: list[list[Numbered]], random: Random, checkpoint: int, control: str
+) -> SqliteStore:
+    """Open the store and write the batches; return the store."""
+    marks = os.open(folder / MARKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def say(*mark: Any) -> None:
+        os.write(marks, pickle.dumps(mark))
+
+    store = SqliteStore(folder / "store.db", ballast=0, checkpoint=checkpoint)
+    if control == "normal":
+        store._sql.execute("pragma synchronous = normal")
+    for batch in batches:
+        say("issued", batch)
+        if control == "early":
+            say("stored", batch)
+        write(store, batch)
+        if control != "early":
+            say("stored", batch)
+        store.maintain(idle=control != "normal" and random.random() < 0.2)
+    os.close(marks)
+    return store
 
 
 # ── the log ───────────────────────────────────────────────────────────────────────────────────────

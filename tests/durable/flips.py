@@ -4,7 +4,8 @@ end of the log.
     python -m tests.durable.flips --flips 100000 --seed 1
 
 Half of the bits are of a store that was closed, half of a file and its log after a crash. Judged at
-an open and a read of every row; the state of attempts alone has no checksum.
+an open and a read of every row, by its number, by its key and by a scan; the state of attempts
+alone has no checksum.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from majordomus.core.broker.durable.records import Append, StoredRequest
+from majordomus.durable.queries import QUERIES
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import StoreError, write
 from tests.durable.power import fast_folder
@@ -43,14 +46,39 @@ def stores(folder: Path) -> tuple[Files, Files]:
     return {"store.db": path.read_bytes()}, crashed
 
 
-def read(path: Path) -> tuple[dict[int, StoredRequest | None], int]:
-    """The rows of a store, and how many pages of its log were rolled back. Raises: StoreError."""
+class Content(NamedTuple):
+    """What a store has after its opening.
+
+    identity: its secret and its epoch. rolled_back: pages of its log.
+    """
+
+    rows: dict[int, StoredRequest | None]
+    identity: tuple[bytes, int]
+    rolled_back: int
+
+
+def read(path: Path) -> Content:
+    """Open a store and read everything. Raises: StoreError, WrongError."""
     store = SqliteStore(path, ballast=0)
     try:
         rows = {number: store.read([number])[0] for number in store.numbers(0, 1000)}
-        return rows, store.rolled_back
+        compare_indexes(store, rows)
+        return Content(rows, (store.secret, store.epoch), store.rolled_back)
     finally:
         store.abandon()
+
+
+def compare_indexes(store: SqliteStore, rows: dict[int, StoredRequest | None]) -> None:
+    """Find each row by its key, and the open ones by a scan. Raises: WrongError."""
+    for number, one in rows.items():
+        assert one is not None
+        found = store._sql.execute(QUERIES["by_key"], (one.owner, one.service, one.key))
+        if [values[0] for values in found] != [number]:
+            raise WrongError(f"row {number} is not found by its key")
+    if [one.number for one in store.scan(0, 1000)] != [
+        number for number, one in rows.items() if one is not None and one.outcome is None
+    ]:
+        raise WrongError("a scan finds other rows without an outcome")
 
 
 def bare(one: StoredRequest | None) -> object:
@@ -58,21 +86,23 @@ def bare(one: StoredRequest | None) -> object:
     return one and one._replace(attempts=0, most=0, due=0.0)
 
 
-def judge(path: Path, expected: dict[int, StoredRequest | None]) -> str:
+def judge(path: Path, expected: Content) -> str:
     """Return "right", "error" or "rolled back". Raises: WrongError."""
     try:
-        found, rolled_back = read(path)
+        found = read(path)
     except StoreError:
         return "error"
-    if rolled_back:
-        for number, one in found.items():
-            whole = expected[number]
+    if found.identity != expected.identity:
+        raise WrongError("the secret or the epoch has changed, and nothing says so")
+    if found.rolled_back:
+        for number, one in found.rows.items():
+            whole = expected.rows[number]
             before = whole and whole._replace(outcome=None)
             if bare(one) not in (bare(whole), bare(before)):
                 raise WrongError(f"row {number} is another one")
         return "rolled back"
-    if {number: bare(one) for number, one in found.items()} != {
-        number: bare(one) for number, one in expected.items()
+    if {number: bare(one) for number, one in found.rows.items()} != {
+        number: bare(one) for number, one in expected.rows.items()
     }:
         raise WrongError("rows are missing or changed, and nothing says so")
     return "right"
@@ -88,7 +118,7 @@ def flips(count: int, seed: int) -> Counter[str]:
     with tempfile.TemporaryDirectory(dir=fast_folder()) as made:
         folder = Path(made)
         kinds = stores(folder)
-        expected, _ = read(folder / "store.db")
+        expected = read(folder / "store.db")
         for number in range(count):
             files = kinds[number % 2]
             name = random.choices(list(files), [len(one) for one in files.values()])[0]

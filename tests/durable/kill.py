@@ -46,7 +46,7 @@ worker.run()
 """
 CALLERS = 3
 PATIENCE = 90.0
-"""Seconds in which everything that was acknowledged has to have an outcome at the end."""
+"""Seconds in which a request that was acknowledged has to have an outcome, once it is asked for."""
 
 
 def free_port() -> int:
@@ -77,6 +77,7 @@ class Rounds:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._wrong: WrongError | None = None
         self._last = 0
         self.broker = self._start_broker()
         self.workers = [self._start_worker() for _ in range(2)]
@@ -141,6 +142,8 @@ class Rounds:
                         self.counts["called"] += 1
                 except (BrokerLost, DeadlineExceeded):
                     self.counts["unknown"] += 1  # it is stored or not
+                except WrongError as error:
+                    self._wrong = error
                 except MajordomusError as error:
                     self.counts[type(error).__name__] += 1
 
@@ -159,7 +162,7 @@ class Rounds:
                 caller.start()
             for number in range(rounds):
                 self._wait_for_work()
-                time.sleep(self.random.uniform(0.05, 0.5))
+                time.sleep(self.random.uniform(0.01, 0.25))
                 if self.random.random() < 0.3:
                     at = self.random.randrange(len(self.workers))
                     self._kill(self.workers[at])
@@ -173,6 +176,8 @@ class Rounds:
             self._stopped.set()
             for caller in callers:
                 caller.join()
+            if self._wrong is not None:
+                raise self._wrong
             self.check()
             self._judge_ledger()
         finally:
@@ -194,9 +199,9 @@ class Rounds:
             known = list(self.acknowledged.items())
         if sample:
             known = self.random.sample(known, min(sample, len(known)))
-        until = time.monotonic() + PATIENCE
         with Client(self.url, timeout=20.0) as client:
             for id, name in known:
+                until = time.monotonic() + PATIENCE
                 self.told(name, self._result(client, id, name, until))
         self.counts["read"] += len(known)
 

@@ -3,13 +3,16 @@
     python -m tests.durable.power --cuts 1000000 --seed 1
 
 A file layer of apsw logs every write, truncation, deletion and sync of SQLite; `history` makes the
-cuts. The negative controls have to lose: synchronous = NORMAL, and an answer before COMMIT.
+cuts. In half of the histories the process is killed at some point, and another one goes on with
+the files that the kernel has. The negative controls have to lose: synchronous = NORMAL, and an
+answer before COMMIT.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -84,14 +87,22 @@ def trace(seed: int, control: str = "full") -> list[Operation]:
         tempfile.TemporaryDirectory(dir=fast_folder()) as folder,
         mock.patch.object(sqlite, "sync_folder", lambda _: log.append(("folder",))),
     ):
-        path = Path(folder) / "store.db"
         checkpoint = random.choice(CHECKPOINTS)
         if control == "normal":  # it syncs with a checkpoint alone
             checkpoint = CHECKPOINTS[-1]
-        store = SqliteStore(path, ballast=0, checkpoint=checkpoint, vfs=VFS)
+
+        def opened(folder: Path) -> SqliteStore:
+            return SqliteStore(folder / "store.db", ballast=0, checkpoint=checkpoint, vfs=VFS)
+
+        life = Path(folder)
+        store = opened(life)
         if control == "normal":
             store._sql.execute("pragma synchronous = normal")
-        for batch in history.work(random):
+        killed = random.randrange(2 * history.BATCHES) if control != "normal" else -1
+        for number, batch in enumerate(history.work(random)):
+            if number == killed:
+                life = after_kill(store, life, log)
+                store = opened(life)
             log.append(("issued", batch))
             if control == "early":
                 log.append(("stored", batch))
@@ -104,6 +115,18 @@ def trace(seed: int, control: str = "full") -> list[Operation]:
         store.abandon()
     vfs.unregister()
     return log
+
+
+def after_kill(store: SqliteStore, life: Path, log: list[Operation]) -> Path:
+    """Let the process of `store` be killed; return a folder with the files that the kernel has."""
+    left = life / "left"
+    left.mkdir()
+    for path in life.glob("store.db*"):
+        shutil.copyfile(path, left / path.name)
+    done = len(log)
+    store.abandon()  # a killed process does none of this
+    del log[done:]
+    return left
 
 
 def fast_folder() -> str | None:
@@ -123,7 +146,8 @@ def cuts(
         while found.total() < count:
             of_this = min(of_a_trace, count - found.total())
             made = trace(seed, control)
-            found += history.cut(made, of_this, Random(seed), Path(folder))
+            with history.cheap_openings():
+                found += history.cut(made, of_this, Random(seed), Path(folder))
             seed += 1
     return found
 

@@ -139,6 +139,63 @@ def test_verify_names_the_damaged_row(path: Path) -> None:
     assert found.rows == 19
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update meta set value = x'36' || substr(value, 2) where name = 'epoch'",
+        "update meta set value = x'71' where name = 'epoch'",
+        "update meta set value = cast('1' as text) where name = 'epoch'",
+        "update meta set value = x'00' || substr(value, 2) where name = 'secret'",
+        "update meta set name = 'epoci' where name = 'epoch'",
+        "update meta set name = 'secreu' where name = 'secret'",
+        "delete from meta where name = 'crc'",
+        "update meta set value = x'30' where name = 'crc'",
+    ],
+)
+def test_damaged_secret_or_epoch_is_an_error(path: Path, damage: str) -> None:
+    filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute(damage)
+    connection.close()
+    with pytest.raises(StoreError, match="damaged"):
+        SqliteStore(path, ballast=SMALL)
+
+
+def test_row_whose_number_is_damaged_and_that_no_scan_finds_is_an_error(path: Path) -> None:
+    filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update request set number = 0 where number = 1")
+    connection.close()
+    with pytest.raises(StoreError, match="damaged: it has a row with the number 0"):
+        SqliteStore(path, ballast=SMALL)
+
+
+def test_row_that_its_key_does_not_find_any_more_is_an_error(path: Path) -> None:
+    store = SqliteStore(path, ballast=0)
+    write(store, [(0, Append(row(1, key=b"order 17")))])
+    store.close()
+    damaged = path.read_bytes().replace(b"order 17", b"order 19", 1)  # in the row or in the index
+    path.write_bytes(damaged)
+    with pytest.raises(StoreError, match="is damaged: row 1 missing from index request_key"):
+        SqliteStore(path, ballast=0)
+
+
+@pytest.mark.parametrize("library", ["apsw", "sqlite3"])
+def test_text_that_is_not_utf_8_is_an_error_of_the_store(
+    path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "sqlite3":
+        monkeypatch.setitem(sys.modules, "apsw", None)
+    else:
+        pytest.importorskip("apsw", reason="apsw is not installed")
+    filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update request set owner = cast(x'ed20' as text) where number = 7")
+    connection.close()
+    assert [problem.startswith("the file is damaged") or "UTF-8" in problem
+            for problem in offline.verify(path).problems] == [True]  # fmt: skip
+
+
 def test_compact_gives_space_back_and_keeps_every_row(path: Path) -> None:
     store = SqliteStore(path, ballast=SMALL)
     for number in range(1, 60):

@@ -20,7 +20,7 @@ import pytest
 from majordomus.cli.run.http_address import address_of
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.durable.sqlite import SqliteStore
-from majordomus.errors import ConfigurationError
+from majordomus.errors import ConfigurationError, TooManyRequests
 from majordomus.net.broker.broker import Broker
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
@@ -178,23 +178,44 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_broker_whose_disk_fills_up_is_not_ready_within_one_second(
+def test_broker_whose_disk_fills_up_says_so_everywhere_within_one_second(
     shell: Shell, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = functools.partial(SqliteStore, ballast=1 << 20)
     monkeypatch.setattr("majordomus.durable.opening.SqliteStore", small)
     settings = BrokerSettings(store=f"sqlite:{small_disk / 'store.db'}")
-    with Broker(settings, bind="tcp://127.0.0.1:*") as broker:
+    with (
+        Broker(settings, bind="tcp://127.0.0.1:*") as broker,
+        Client(broker.endpoints, timeout=LIMIT) as client,
+    ):
         exporter = Exporter(shell, *broker.endpoints)
         exporter.until_ready(True)
+
+        def accepts() -> tuple[bool, bool]:
+            """What mmi.stats and /metrics say."""
+            _, stats = map(json.loads, client.call("mmi.stats").frames)  # 200, and the counters
+            (line,) = (
+                line
+                for line in exporter.get("/metrics")[1].splitlines()
+                if line.startswith("majordomus_store_writable{")
+            )
+            return stats["durable"]["accepts"], line.endswith(" 1.0")
+
+        assert accepts() == (True, True)
         filler = small_disk / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(1 << 16)):
                 pass
+        full = time.monotonic()
         (problem,) = exporter.until_ready(False, 1.0).values()
         assert problem == "the disk of the broker's store is almost full"
+        while accepts() != (False, False):
+            assert time.monotonic() < full + 1.0
+        with pytest.raises(TooManyRequests, match="full"):
+            client.submit_durable("job", "a")
         filler.unlink()
         exporter.until_ready(True)
+        client.submit_durable("job", "a")
 
 
 def test_broker_that_is_down_delays_only_the_first_scrape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,7 +278,8 @@ class Run:
                 self.answered[name].add(reply)
                 self.broker.answer(worker, dispatch, reply)
                 self.read()
-            self.wait()
+            self.broker.heartbeat(*sorted(self.workers))
+            self.broker.pass_time(1.0)
             self.read()
         for id, name in self.ids.items():
             self.last += 1

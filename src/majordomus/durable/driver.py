@@ -63,6 +63,8 @@ class SqliteConnection:
             found: Rows = list(cursor.execute(sql, values))
         except self._error as error:
             raise failure(error) from error
+        except UnicodeDecodeError as error:  # apsw decodes text itself
+            raise StoreError(f"the file is damaged: its text is not UTF-8 ({error})") from error
         return found
 
     def script(self, sql: str) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import struct
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -26,7 +27,7 @@ from majordomus.core.broker.durable.records import (
     StoreState,
 )
 from majordomus.durable import wal
-from majordomus.durable.driver import SqliteConnection
+from majordomus.durable.driver import Rows, SqliteConnection
 from majordomus.durable.files import (
     BALLAST,
     Ballast,
@@ -47,10 +48,13 @@ BACKUP_PAGES: Final = 1 << 18
 PAGE_SIZE: Final = 4096
 PAGES_OF_A_CHANGE: Final = 4
 ROWS_PER_PAGE: Final = 4
-QUICKLY_CHECKED: Final = 256 << 20
-"""Bytes of a file that is checked at every start; a larger one after a crash alone."""
+WHOLLY_CHECKED: Final = 256 << 20
+"""Bytes of a file that is checked at every start, its indexes too: a damaged entry there hides a
+row from its key. A larger file is checked after a crash alone, and without its indexes."""
 SYNCHRONOUS_FULL: Final = 2
 DEFINITIONS: Final = "select type, name, tbl_name, sql from sqlite_schema order by name"
+META: Final = {"secret", "epoch", "crc", "clean"}
+"""The names of the table `meta`, once the store has been opened."""
 LOOK_EVERY: Final = 0.3
 """Seconds between two looks at the disk."""
 
@@ -106,19 +110,24 @@ class SqliteStore:
         _configure(driver)
         _upgrade(driver, self.path)
         self._report_log(driver, written_frames)
-        if _meta(driver, "clean") != b"1" or _size(self.path) < QUICKLY_CHECKED:
-            _check(driver, self.path)
+        if _size(self.path) < WHOLLY_CHECKED:
+            _check(driver, self.path, "integrity_check")
+        elif _meta(driver, "clean") != b"1":
+            _check(driver, self.path, "quick_check")
         driver.execute("begin immediate")
-        self.secret = _meta(driver, "secret") or os.urandom(32)
-        self.epoch = int(_meta(driver, "epoch") or b"0") + 1
-        for name, value in (("secret", self.secret), ("clean", b"0")):
-            driver.execute(QUERIES["set_meta"], (name, value))
-        driver.execute(QUERIES["set_meta"], ("epoch", b"%d" % self.epoch))
+        self.secret, last = _identity(driver, self.path)
+        self.epoch = last + 1
+        epoch = b"%d" % self.epoch
+        crc = _identity_crc(self.secret, epoch)
+        for one in (("secret", self.secret), ("epoch", epoch), ("crc", crc), ("clean", b"0")):
+            driver.execute(QUERIES["set_meta"], one)
         driver.execute("commit")
         driver.execute("pragma wal_checkpoint(truncate)")
         written = self._ballast.write()
         sync_folder(folder)
-        self._rows = driver.execute(QUERIES["counts"])[0][0]
+        self._rows, least = driver.execute(QUERIES["counts"])[0]
+        if least <= 0:  # no scan would find it
+            raise StoreError(f"{self.path} is damaged: it has a row with the number {least}")
         self._added = 0
         self._estimated = 0
         self._state = StoreState(self._rows, 0, -1, written)
@@ -383,28 +392,57 @@ def _upgrade(driver: SqliteConnection, path: Path) -> None:
 def _check_schema(driver: SqliteConnection, path: Path) -> None:
     """Compare the definitions of tables and indexes with ours: one damaged letter there hides every
     row, and SQLite's own check accepts it. Raises: StoreError."""
-    fresh = SqliteConnection(":memory:")
-    try:
-        fresh.script(SCHEMA)
-        expected = fresh.execute(DEFINITIONS)
-    finally:
-        fresh.close()
-    if driver.execute(DEFINITIONS) != expected:
+    if driver.execute(DEFINITIONS) != _definitions():
         raise StoreError(
             f"{path} is damaged: its tables differ (restore a backup: docs/durable.md)"
         )
 
 
-def _check(driver: SqliteConnection, path: Path) -> None:
-    """Check the file after an end that was not in order. Raises: StoreError."""
-    found = driver.execute("pragma quick_check(1)")[0][0]
+@cache
+def _definitions() -> Rows:
+    """The definitions of the tables and indexes as SQLite stores them."""
+    fresh = SqliteConnection(":memory:")
+    try:
+        fresh.script(SCHEMA)
+        return fresh.execute(DEFINITIONS)
+    finally:
+        fresh.close()
+
+
+def _check(driver: SqliteConnection, path: Path, how: str) -> None:
+    """Check the file as SQLite's `how` does. Raises: StoreError."""
+    found = driver.execute(f"pragma {how}(1)")[0][0]
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found} (restore a backup: docs/durable.md)")
 
 
-def _meta(driver: SqliteConnection, name: str) -> bytes:
+def _meta(driver: SqliteConnection, name: str) -> object:
     rows = driver.execute(QUERIES["get_meta"], (name,))
-    return bytes(rows[0][0]) if rows else b""
+    return rows[0][0] if rows else b""
+
+
+def _identity(driver: SqliteConnection, path: Path) -> tuple[bytes, int]:
+    """Return the secret of the store and its last epoch; a new store has a new secret and 0.
+
+    Raises: StoreError: with a damaged secret every id is unknown, and with a damaged epoch numbers
+    are given again.
+    """
+    found = driver.execute(QUERIES["every_meta"])
+    if not found:
+        return os.urandom(32), 0
+    values: dict[str, Any] = dict(found)
+    whole = len(found) == len(META) and values.keys() == META
+    if whole and all(isinstance(value, bytes) for value in values.values()):
+        secret, epoch = values["secret"], values["epoch"]
+        if values["crc"] == _identity_crc(secret, epoch):
+            return secret, int(epoch)
+    raise StoreError(
+        f"{path} is damaged: its secret or its epoch (restore a backup: docs/durable.md)"
+    )
+
+
+def _identity_crc(secret: bytes, epoch: bytes) -> bytes:
+    return b"%d" % crc32(epoch, crc32(secret))
 
 
 def _size(path: Path) -> int:

@@ -7,10 +7,12 @@ returns, and survives a loss of power.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 from majordomus.core.broker.durable.records import (
+    COUNTER_BITS,
     FULL,
     Answer,
     Append,
@@ -32,6 +34,10 @@ BYTES: Final = 1 << 20
 """Bytes of bodies in a batch."""
 SCANNED: Final = 500
 """Rows of one page of `scan`."""
+
+START_BITS: Final = 38
+"""Bits of the random place at which the counter of an opening begins: at least three quarters of
+the numbers of its epoch follow."""
 
 Numbered = tuple[int, Operation]
 
@@ -189,6 +195,16 @@ def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tupl
         else:
             answers.append((number, store.page(other.after, other.most)))
     return answers
+
+
+def first_number(epoch: int) -> int:
+    """Return the first number of a store that was opened for the `epoch`th time.
+
+    It begins at a random place of its epoch. A copy of the store that is restored counts the same
+    epochs again; so it gives other numbers than the original has given since, and an id of the
+    original leads to no request of the copy.
+    """
+    return (epoch << COUNTER_BITS) + secrets.randbelow(1 << START_BITS) + 1
 
 
 def scan_all(store: Store) -> Iterator[list[StoredRequest]]:

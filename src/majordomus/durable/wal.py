@@ -34,7 +34,7 @@ def frames(log: Path, page: int) -> int:
     """
     found: list[bytes] = []
     try:
-        with log.open("rb") as file:
+        with log.open("rb", buffering=0) as file:  # a buffer would read the pages as well
             header = file.read(HEADER)
             while len(head := file.read(FRAME_HEADER)) == FRAME_HEADER:
                 found.append(head[SALTS_OF_A_FRAME])

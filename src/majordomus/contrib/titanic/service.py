@@ -21,7 +21,6 @@ from majordomus import AsyncClient, AsyncWorker, MajordomusError, Request, Statu
 from majordomus.contrib.titanic.writes import AsyncWrites
 from majordomus.core.broker.durable import ids, policy
 from majordomus.core.broker.durable.records import (
-    COUNTER_BITS,
     FULL,
     Append,
     Attempted,
@@ -32,7 +31,7 @@ from majordomus.core.broker.durable.records import (
     StoredRequest,
     Sweep,
 )
-from majordomus.durable.store import Store, scan_all
+from majordomus.durable.store import Store, first_number, scan_all
 from majordomus.protocol import spec
 
 logger = logging.getLogger("majordomus.titanic")
@@ -79,7 +78,7 @@ class Titanic:
         self._dialect = dialect
         self._attempt, self._keep, self._calls = attempt, keep, calls
         self._random = Random()  # noqa: S311 (it spreads attempts, and keeps no secret)
-        self._next = (store.epoch << COUNTER_BITS) + 1
+        self._next = first_number(store.epoch)
         self._open: set[int] = set()
         self._absent: dict[bytes, float] = {}
         self._under_way: dict[int, asyncio.Task[None]] = {}

@@ -43,10 +43,13 @@ from request where number > ? order by number limit ?;
 select number from request where number > ? order by number limit ?;
 
 -- name: counts
-select count(*) from request;
+select count(*), ifnull(min(number), 1) from request;
 
 -- name: get_meta
 select value from meta where name = ?;
+
+-- name: every_meta
+select name, value from meta;
 
 -- name: set_meta
 insert into meta (name, value) values (?, ?) on conflict (name) do update set value = excluded.value;

@@ -12,7 +12,7 @@ from majordomus.core.broker.contract import Machine
 from majordomus.core.broker.durable.records import Opened
 from majordomus.durable.opening import open_store
 from majordomus.durable.runner import StoreThread
-from majordomus.durable.store import StoreError, StoreUnusableError, scan_all
+from majordomus.durable.store import StoreError, StoreUnusableError, first_number, scan_all
 
 
 def connect(
@@ -25,7 +25,8 @@ def connect(
     """
     store = open_store(named)
     try:
-        machine.use_store(Opened(store.name, store.secret, store.epoch, time.time()), now)
+        first = first_number(store.epoch)
+        machine.use_store(Opened(store.name, store.secret, first, time.time()), now)
         count = 0
         for rows in scan_all(store):
             machine.recover(rows, now)

@@ -22,7 +22,6 @@ from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.durable import ids, options, policy
 from majordomus.core.broker.durable.backlog import Backlog
 from majordomus.core.broker.durable.records import (
-    COUNTER_BITS,
     Append,
     Attempted,
     Complete,
@@ -113,7 +112,7 @@ class DurableRequests:
         self.declared: dict[bytes, int] = {}
         self.backlog = Backlog(registry)
         self.random = RandomSource(registry.ids(8))
-        self._next = (opened.epoch << COUNTER_BITS) + 1
+        self._next = opened.first
         self._due = Deadlines()
         self._expiries = Deadlines()
         self._unrecorded: dict[DurableRequest, None] = {}

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple, TypeAlias
 from majordomus.protocol.spec import Frame
 
 COUNTER_BITS: Final = 40
-"""Bits of a number that count within one epoch of the store; the epoch is above them. So a number
-is never used again, also when the last rows before a crash were lost."""
+"""Bits of a number that count within one epoch of the store, from a random place on; the epoch is
+above them. So a number is never used again, also when the last rows before a crash were lost, or a
+backup was restored."""
 
 
 class StoredOutcome(NamedTuple):
@@ -151,11 +152,11 @@ class Opened(NamedTuple):
 
     name: the kind of the store, for reports.
     secret: the bytes that make public ids unguessable.
-    epoch: how often the store has been opened; larger at each start.
+    first: the first number that it may give; larger at each start, and never given before.
     wall: the wall-clock time of the moment `now` that is passed with it.
     """
 
     name: str
     secret: bytes
-    epoch: int
+    first: int
     wall: float
