@@ -67,7 +67,7 @@ cdef enum:
     ROUTER_TYPE = 6  # ZMTP/2.0 (RFC 15): a socket's type is a number
     TURN_MESSAGES = 32  # messages of one connection before others get their turn
     EVENTS = 256
-    MAX_DIRTY = 48  # connections with unwritten messages; below the number of free out buffers
+    MAX_DIRTY = 192  # connections with unwritten messages; below the number of free out buffers
     ACCEPTED_AT_ONCE = 16
     ENDED_AT_ONCE = 16
     SHAKEN_AT_LEAST = 8  # connections in the handshake that get a turn, however long they take
