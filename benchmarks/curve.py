@@ -163,9 +163,8 @@ def connect(access: Access, seconds: float, pid: int) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process, by its CPU clock: /proc counts in steps of 10 ms."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 # ── the run ───────────────────────────────────────────────────────────────────────────────────────
