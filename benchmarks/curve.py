@@ -1,12 +1,12 @@
 """What connections cost with CURVE and without: their throughput, and how many a second there are.
 
-    python -m benchmarks.curve [--seconds 3] [--rounds 3]
+    python -m benchmarks.curve [--seconds 3] [--rounds 3] [--connections]
 
 One client, one worker and the broker are processes of their own, over tcp on this machine; client
 and worker are bare loops over the wire, so that what is measured is the broker and libzmq. Rounds
 of the kinds take turns. Printed are medians: requests a second, what they cost the broker's process
 in CPU, its I/O thread (which encrypts) included, and new connections a second up to the first
-answer over each, 32 at a time.
+answer over each, 32 at a time. `--connections` leaves the requests out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,8 @@ from majordomus.security import certificates
 OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "curve_connections.json"
 SIZES: Final = {16: 256, 64 * 1024: 16}
 """Bytes of a body → calls in flight."""
-KINDS: Final = ("NULL", "CURVE", "CURVE, known keys")
+BY_LIBZMQ: Final = "CURVE, through libzmq"
+KINDS: Final = ("NULL", "CURVE", "CURVE, known keys", BY_LIBZMQ)
 AT_A_TIME: Final = 32
 WARM_UP: Final = 0.5
 
@@ -58,9 +59,8 @@ class Place:
         """The broker of that kind."""
         flags = ["--curve", "--certificate", str(self.broker)] if kind != "NULL" else []
         flags += ["--clients", str(self.clients)] if "known" in kind else []
-        return peers.NATIVE._replace(
-            name=kind, command=lambda port, _: [*peers.NATIVE.command(port, 0), *flags]
-        )
+        base = peers.LIBZMQ if kind == BY_LIBZMQ else peers.NATIVE
+        return base._replace(name=kind, command=lambda port, _: [*base.command(port, 0), *flags])
 
     def child(self, kind: str, role: str, port: int, *arguments: object) -> subprocess.Popen[bytes]:
         """This module as the process `role`."""
@@ -163,21 +163,20 @@ def connect(access: Access, seconds: float, pid: int) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process, by its CPU clock: /proc counts in steps of 10 ms."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 # ── the run ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def measure(place: Place, kind: str, seconds: float) -> dict[str, float]:
+def measure(place: Place, kind: str, seconds: float, sizes: Sequence[int]) -> dict[str, float]:
     """One round of one kind, with a broker of its own."""
     found: dict[str, float] = {}
     with peers.running(place.peer(kind)) as broker:
         worker = place.child(kind, "work", broker.port)
         try:
-            for size in SIZES:
+            for size in sizes:
                 arguments = ("--size", size, "--seconds", seconds, "--pid", broker.pid)
                 told = _told(place.child(kind, "call", broker.port, *arguments))
                 found |= {f"{name}_{size}": value for name, value in told.items()}
@@ -197,17 +196,21 @@ def _told(process: subprocess.Popen[bytes]) -> dict[str, float]:
     return told
 
 
-def run(seconds: float, rounds: int) -> dict[str, Any]:
-    """All kinds in turns; medians."""
+def run(seconds: float, rounds: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """All kinds in turns; medians, and the processor time of a connection in each round."""
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         seen: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
             for kind in KINDS:
-                seen[kind].append(measure(place, kind, seconds))
+                seen[kind].append(measure(place, kind, seconds, sizes))
     results = [
-        {"kind": kind, **{name: statistics.median(one[name] for one in all) for name in all[0]}}
+        {
+            "kind": kind,
+            **{name: statistics.median(one[name] for one in all) for name in all[0]},
+            "rounds": [one["broker_us_per_connection"] for one in all],
+        }
         for kind, all in seen.items()
     ]
     return {"machine": where, "seconds": seconds, "rounds": rounds, "results": results}
@@ -220,6 +223,7 @@ def show(told: dict[str, Any]) -> None:
             f"{size:6,} B: {result[f'requests_per_second_{size}']:9,.0f}/s "
             f"{result[f'broker_us_per_request_{size}']:6.1f} µs"
             for size in SIZES
+            if f"requests_per_second_{size}" in result
         )
         print(
             f"{result['kind']:18} {sizes}   {result['connections_per_second']:6,.0f} conn/s"
@@ -231,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", action="store_true", help="leave the requests out")
     parser.add_argument("--role", choices=("work", "call", "connect"), help=argparse.SUPPRESS)
     for name in ("port", "size", "pid"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
@@ -238,7 +243,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.role is None:
-        told = run(given.seconds, given.rounds)
+        told = run(given.seconds, given.rounds, () if given.connections else tuple(SIZES))
         show(told)
         OUTPUT.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
         return

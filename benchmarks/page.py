@@ -24,6 +24,7 @@ FILES: Final = (
     "python",
     "large",
     "curve",
+    "curve_connections",
     "ipc",
     "presence",
     "scale",
@@ -173,6 +174,12 @@ def encrypted(of: Figures) -> Iterator[Target]:
         yield max(found, key=lambda one: one.value or 0)._replace(
             what=f"CURVE, {shape}, by that of libzmq: the worst size"
         )
+    kinds = {one["kind"]: one for one in of.get("curve_connections", {}).get("results", ())}
+    ours, theirs = (
+        {"judged": kinds[kind]["rounds"]} if "rounds" in kinds.get(kind, {}) else None
+        for kind in ("CURVE", "CURVE, through libzmq")
+    )
+    yield ratio("One new CURVE connection, by that of libzmq", True, 0.4, ours, theirs)
 
 
 def unix_sockets(of: Figures) -> Iterator[Target]:

@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 import zmq
 
-from majordomus.net.bodies import Cut
 from majordomus.net.waker import Waker
 from majordomus.net.zmq import sockets
 from majordomus.net.zmq.monitor import Monitor, MonitorEvent
@@ -68,63 +67,6 @@ def test_message_whose_first_part_is_refused_sends_none_of_its_parts() -> None:
 
 def test_socket_without_messages_returns_an_empty_batch(router: zmq.Socket[bytes]) -> None:
     assert RouterWire(router).receive(10) == []
-
-
-def test_messages_come_in_order_with_all_their_frames(router: zmq.Socket[bytes]) -> None:
-    with connect(router) as dealer:
-        peer = dealer.getsockopt(zmq.ROUTING_ID)
-        sent = [[b"one"], [b"", b"", b""], [b"two", b"x" * 100_000, b""], [b"three"]]
-        assert DealerWire(dealer).send(sent) == []
-        assert all_of(router, RouterWire(router), 4) == [(peer, frames) for frames in sent]
-
-
-def test_batch_is_not_longer_than_its_limit(router: zmq.Socket[bytes]) -> None:
-    wire = RouterWire(router)
-    with connect(router) as dealer:
-        DealerWire(dealer).send([[bytes([number])] for number in range(5)])
-        assert len(all_of(router, wire, 5)) == 5
-        DealerWire(dealer).send([[bytes([number])] for number in range(5)])
-        batches: list[list[list[bytes]]] = []
-        while sum(map(len, batches)) < 5:
-            assert router.poll(2000)
-            batches.append([frames for _, frames in wire.receive(2)])
-        assert max(map(len, batches)) <= 2
-        assert [frames for batch in batches for frames in batch] == [
-            [bytes([number])] for number in range(5)
-        ]
-
-
-def test_reply_goes_to_the_routing_id_it_is_for(router: zmq.Socket[bytes]) -> None:
-    wire = RouterWire(router)
-    url = sockets.bind(router, "tcp://127.0.0.1:*")
-    dealers = [sockets.dealer() for _ in range(3)]
-    try:
-        for number, dealer in enumerate(dealers):
-            dealer.setsockopt(zmq.IMMEDIATE, 0)
-            sockets.connect(dealer, url)
-            dealer.send(bytes([number]))
-        batch = all_of(router, wire, 3)
-        assert wire.send([(peer, [b"for", *frames]) for peer, frames in batch]) == []
-        for number, dealer in enumerate(dealers):
-            assert dealer.poll(2000)
-            assert DealerWire(dealer).receive(10) == [[b"for", bytes([number])]]
-    finally:
-        for dealer in dealers:
-            dealer.close()
-
-
-def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(router: zmq.Socket[bytes]) -> None:
-    wire = RouterWire(router)
-    with connect(router) as dealer:
-        dealer.send(b"hello")
-        ((peer, _),) = all_of(router, wire, 1)
-        batch = [(b"nobody", [b"1"]), (peer, [b"2"]), (b"nobody", [b"3"]), (peer, [b"4"])]
-        assert wire.send(batch) == [(0, GONE), (2, GONE)]
-        assert dealer.poll(2000)
-        received: list[list[bytes]] = []
-        while len(received) < 2 and dealer.poll(2000):
-            received += DealerWire(dealer).receive(10)
-        assert received == [[b"2"], [b"4"]]
 
 
 def test_full_peer_refuses_in_order_and_delays_no_other_peer(router: zmq.Socket[bytes]) -> None:
@@ -288,47 +230,6 @@ def test_message_to_an_unknown_id_with_a_zero_octet_is_refused(router: zmq.Socke
     assert RouterWire(router).send([(b"\0" + bytes(4), [b"x"])]) == [(0, GONE)]
 
 
-class TestBounds:
-    """A message beyond the bounds is read to its end and truncated."""
-
-    def receive(
-        self, wire: RouterWire, router: zmq.Socket[bytes], *messages: list[bytes]
-    ) -> list[list[bytes]]:
-        with connect(router) as dealer:
-            for frames in messages:
-                dealer.send_multipart(frames)
-            return [frames for _, frames in all_of(router, wire, len(messages))]
-
-    def test_message_at_the_bounds_is_whole(self, router: zmq.Socket[bytes]) -> None:
-        wire = RouterWire(router, max_frames=3, max_bytes=10)
-        message = [b"head", b"", b"123456"]
-        assert self.receive(wire, router, message) == [message]
-
-    def test_bytes_beyond_the_bound_are_dropped_and_counted_and_the_next_message_is_whole(
-        self, router: zmq.Socket[bytes]
-    ) -> None:
-        wire = RouterWire(router, max_bytes=LARGE)
-        message = [b"head", b"x" * LARGE, b"", b"tail"]
-        cut, after = self.receive(wire, router, message, [b"next"])
-        assert cut[:-1] == [b"head"]
-        assert isinstance(cut[-1], Cut)
-        assert sum(map(len, cut)) == sum(map(len, message))
-        assert after == [b"next"]
-
-    def test_frames_beyond_the_bound_are_dropped_but_it_stays_visible_that_there_were_more(
-        self, router: zmq.Socket[bytes]
-    ) -> None:
-        wire = RouterWire(router, max_frames=3)
-        cut, after = self.receive(wire, router, [b"%d" % n for n in range(6)], [b"next"])
-        assert cut[:-1] == [b"0", b"1", b"2"]
-        assert len(cut[-1]) == 3
-        assert after == [b"next"]
-
-    def test_empty_frames_beyond_the_bound_are_visible_too(self, router: zmq.Socket[bytes]) -> None:
-        (cut,) = self.receive(RouterWire(router, max_frames=2), router, [b"1", b"", b"", b""])
-        assert len(cut) == 3
-
-
 @pytest.fixture
 def zap_handler() -> Iterator[None]:
     """Accept every connection with the user name that it gives (PLAIN)."""
@@ -443,30 +344,9 @@ class TestMisuse:
                 call()
             assert caught.value.errno == zmq.ENOTSOCK
 
-    def test_object_that_is_not_a_frame_is_a_type_error(self, router: zmq.Socket[bytes]) -> None:
-        wire = RouterWire(router)
-        with connect(router) as dealer:
-            dealer.send(b"hello")
-            ((peer, _),) = all_of(router, wire, 1)
-            with pytest.raises(TypeError):
-                wire.send([(peer, ["text"])])
-
 
 class TestLongBatches:
     """Batches longer than a wire handles at once."""
-
-    def test_order_is_kept_over_a_batch_of_thousands(self) -> None:
-        with sockets.router(max_message=1 << 20, send_hwm=0) as router:
-            wire = RouterWire(router)
-            with connect(router) as dealer:
-                dealer.send(b"hello")
-                ((peer, _),) = all_of(router, wire, 1)
-                batch = [(peer, [b"%d" % n, b"x" * (n % 70)]) for n in range(3000)]
-                assert wire.send(batch) == []
-                received: list[list[bytes]] = []
-                while len(received) < 3000 and dealer.poll(2000):
-                    received += DealerWire(dealer).receive(1000)
-                assert received == [frames for _, frames in batch]
 
     def test_refusals_of_a_batch_of_thousands_are_in_order(self, router: zmq.Socket[bytes]) -> None:
         peers = [b"peer%d" % (n % 7) for n in range(2000)]

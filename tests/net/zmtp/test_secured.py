@@ -30,7 +30,6 @@ from tests.net.zmtp.test_zmtp import (
     TcpDealer,
     begin,
     client_of,
-    dealer,
     first_frame,
     greeting,
     introduce,
@@ -48,7 +47,7 @@ from tests.net.zmtp.test_zmtp import (
     zmtp,
 )
 
-__all__ = ["dealer", "make", "raw", "router"]  # fixtures
+__all__ = ["make", "raw", "router"]  # fixtures
 
 
 @pytest.fixture

@@ -296,16 +296,6 @@ def router(make: Callable[..., Router]) -> Router:
 
 
 @pytest.fixture
-def dealer(router: Router) -> Iterator[zmq.Socket[bytes]]:
-    with sockets.dealer() as made:
-        made.setsockopt(zmq.LINGER, 0)
-        made.setsockopt(zmq.IMMEDIATE, 0)
-        secure(made, router.kind)
-        sockets.connect(made, router.url)
-        yield made
-
-
-@pytest.fixture
 def raw(router: Router) -> Iterator[RawPeer]:
     with router.connect() as made:
         made.settimeout(WITHIN)
@@ -372,46 +362,6 @@ def introduce(router: Router, raw: RawPeer, identity: bytes = b"") -> bytes:
 
 
 # ── messages ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_messages_of_libzmq_come_whole_and_in_order(
-    router: Router, dealer: zmq.Socket[bytes]
-) -> None:
-    sent = [[b""], [b"a", b"", b"c"], [LARGE], [b"x" * 255, b"y" * 256], [b"z"] * 40]
-    for frames in sent:
-        dealer.send_multipart(frames)
-    got = router.all_of(len(sent))
-    assert [frames for _, frames in got] == sent
-    assert {peer for peer, _ in got} == {dealer.getsockopt(zmq.ROUTING_ID)}
-
-
-def test_messages_to_libzmq_come_whole_and_in_order(
-    router: Router, dealer: zmq.Socket[bytes]
-) -> None:
-    dealer.send(b"hello")
-    ((peer, _),) = router.all_of(1)
-    sent = [[b""], [b"a", b"", LARGE, b"c"], [b"y" * 256, b"z" * 4097], [b"z"] * 40]
-    assert router.router.send([(peer, frames) for frames in sent]) == []
-    got: list[list[bytes]] = []
-    router.until(
-        lambda: (dealer.poll(0) and got.append(dealer.recv_multipart())) or len(got) == len(sent)
-    )
-    assert got == sent
-
-
-def test_frames_of_other_buffer_types_are_sent_as_bytes(
-    router: Router, dealer: zmq.Socket[bytes]
-) -> None:
-    dealer.send(b"hello")
-    ((peer, _),) = router.all_of(1)
-    assert router.router.send([(peer, [memoryview(b"view"), bytearray(b"array")])]) == []
-    assert dealer.recv_multipart() == [b"view", b"array"]
-    with pytest.raises(TypeError):
-        router.router.send([(peer, ["text"])])
-    with pytest.raises(ValueError, match="at least one frame"):
-        router.router.send([(peer, [])])
-    assert router.router.send([(peer, [b"whole"])]) == []
-    assert dealer.recv_multipart() == [b"whole"]
 
 
 def test_order_is_kept_over_thousands_and_through_a_full_kernel(
@@ -554,16 +504,6 @@ def test_bytes_in_any_pieces_make_the_same_messages(
 
 
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_unknown_routing_id_is_gone_and_all_its_messages_with_it(
-    router: Router, dealer: zmq.Socket[bytes]
-) -> None:
-    dealer.send(b"hello")
-    ((peer, _),) = router.all_of(1)
-    batch = [(b"nobody", [b"1"]), (peer, [b"2"]), (b"nobody", [b"3"])]
-    assert router.router.send(batch) == [(0, GONE), (2, GONE)]
-    assert dealer.recv() == b"2"
 
 
 def test_peer_that_does_not_read_is_full_in_order_and_delays_no_other_peer(
