@@ -75,8 +75,9 @@ def unix_socket() -> socket.socket:
 def is_listening(path: str) -> bool:
     """Return whether a process listens on the Unix-domain socket `path`.
 
-    A socket whose queue of new connections is full has a listener, and so has one that this user
-    may not use, as far as can be known.
+    A socket whose queue of new connections is full has a listener. So has one that this user may
+    not use, as far as can be known, and a socket for datagrams, such as that of syslog: connections
+    to the file of one whose process is gone are refused.
     """
     if _UNIX is None:
         return False
@@ -84,7 +85,7 @@ def is_listening(path: str) -> bool:
         try:
             probe.connect(path)
         except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EACCES, errno.EPERM)
+            return error.errno in (errno.EAGAIN, errno.EACCES, errno.EPERM, errno.EPROTOTYPE)
     return True
 
 

@@ -49,6 +49,25 @@ def test_invalid_endpoint_is_refused_and_named_in_the_error(wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("tcp://", "after tcp:// comes host:port"),
+        ("ipc://", "after ipc:// comes a path or @name"),
+        ("inproc://", "after inproc:// comes a name"),
+        ("ipc:///run/a\nb", "it has characters that are not printable"),
+        ("ipc:///run/a\0b", "it has characters that are not printable"),
+        ("ipc:///run/\udcff", "it has characters that are not printable"),
+        ("tcp://127.0.0.1:\uff15\uff15", "after tcp:// comes host:port"),
+    ],
+)
+def test_reason_says_what_is_missing_or_not_allowed(wrong: str, why: str) -> None:
+    for check in (endpoints.to_bind, endpoints.to_connect):
+        with pytest.raises(ConfigurationError) as raised:
+            check(wrong)
+        assert str(raised.value) == f"{wrong!r} is no endpoint: {why}"
+
+
+@pytest.mark.parametrize(
     "wildcard", ["tcp://*:5555", "tcp://localhost:*", "tcp://localhost:0", "ipc://*"]
 )
 def test_wildcard_cannot_be_connected_to(wildcard: str) -> None:

@@ -100,6 +100,22 @@ def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     ctx.meta[f"{__name__}.{parameter.name}"] = value
 
 
+def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty key, such as that of a variable of the shell that is not set.
+
+    Without a key the connection is not encrypted. Raises: ConfigurationError.
+    """
+    if value is not None and not value.strip():
+        raise ConfigurationError(
+            f"{parameter.opts[0]} is empty: give the broker's public key, or leave the flag out"
+        )
+    return value
+
+
+def _note_key(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    _note(ctx, parameter, not_empty(ctx, parameter, value))
+
+
 def _file_option(flag: str, words: str) -> Callable[[Command], Command]:
     return click.option(
         flag,
@@ -118,7 +134,7 @@ _KEYS = (
         metavar="KEY",
         envvar="MAJORDOMUS_SERVER_KEY",
         expose_value=False,
-        callback=_note,
+        callback=_note_key,
         help="The public key of an encrypted broker.",
     ),
     _file_option(
@@ -156,8 +172,9 @@ def keys() -> dict[str, Any]:
             from majordomus.security import files
 
             path = meta[f"{__name__}.{name}"]
-            user, colon, secret = files.read_secret(path).strip().partition(":")
-            if not (user and colon and secret):
+            text = files.read_secret(path).strip()
+            user, colon, secret = text.partition(":")
+            if not (user and colon and secret) or len(text.splitlines()) > 1:
                 raise ConfigurationError(f"--{name} {path}: expected one line, user:secret")
             given[name] = (user, secret)
     return given

@@ -15,7 +15,8 @@ from majordomus.errors import ConfigurationError
 from majordomus.protocol.spec import Dialect
 
 DEFAULT: Final = "tcp://127.0.0.1:5555"
-TRANSPORTS: Final = ("tcp", "ipc", "inproc")
+TRANSPORTS: Final = {"tcp": "host:port", "ipc": "a path or @name", "inproc": "a name"}
+"""What comes after each transport and `://`."""
 MEMORY: Final = "memory://"
 """A broker of `majordomus.testing` in the same thread. For clients and workers only."""
 SCHEME: Final = "majordomus://"
@@ -24,7 +25,7 @@ For clients and workers only."""
 KEY_SIZE: Final = 40
 MAX_IPC_PATH: Final = 107  # sun_path of Linux, less its NUL
 
-_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\[\]:/\s]+):(?P<port>\d+|\*)")
+_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\[\]:/\s]+):(?P<port>[0-9]+|\*)")
 
 
 def to_bind(endpoints: str | Sequence[str]) -> list[str]:
@@ -143,14 +144,22 @@ def several(endpoints: str | Sequence[str]) -> list[str]:
 def _checked(url: str, *, wildcard: bool) -> str:
     if url.startswith(MEMORY) and not wildcard:
         return url
+    if not url.isprintable():  # a line break would be one in the log, too
+        raise ConfigurationError(
+            f"{url!r} is no endpoint: it has characters that are not printable"
+        )
     transport, found, rest = url.partition("://")
-    if not found or transport not in TRANSPORTS or not rest:
+    if not found or transport not in TRANSPORTS:
         if wildcard and url.startswith(SCHEME):
             raise ConfigurationError(
                 f"{url!r} is for clients and workers: bind tcp:// with --curve"
             )
         known = ", ".join(f"{name}://" for name in TRANSPORTS)
         raise ConfigurationError(f"{url!r} is no endpoint: it has to start with one of {known}")
+    if not rest:
+        raise ConfigurationError(
+            f"{url!r} is no endpoint: after {transport}:// comes {TRANSPORTS[transport]}"
+        )
     if transport == "tcp":
         return _checked_tcp(url, rest, wildcard=wildcard)
     if transport == "ipc":

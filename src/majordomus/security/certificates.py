@@ -128,6 +128,8 @@ def read_pair(path: Path) -> Certificate:
 
 def secret_file(path: Path) -> Path | None:
     """The secret file for `path`, as in `read_pair`; None when there is none."""
+    if not path.name:  # a folder, such as "."
+        return None
     if path.name.endswith(OTHER_HALF):
         return path if path.exists() else None
     for suffix in SUFFIXES.values():

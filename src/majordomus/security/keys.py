@@ -146,6 +146,10 @@ def _from_file(path: Path) -> Iterator[tuple[str, Identity]]:
     try:
         document = tomllib.loads(files.read(path))
     except tomllib.TOMLDecodeError as error:
+        if _is_certificate(path):
+            raise ConfigurationError(
+                f"{path} is a certificate: give the folder that holds it, or a TOML file of keys"
+            ) from None
         raise ConfigurationError(f"{path}: {error}") from error
     entries = document.pop(TABLE, [])
     if document or not isinstance(entries, list):
@@ -156,6 +160,14 @@ def _from_file(path: Path) -> Iterator[tuple[str, Identity]]:
             yield where, _identity(entry)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _is_certificate(path: Path) -> bool:
+    try:
+        certificates.read(path)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _identity(entry: object) -> Identity:

@@ -101,7 +101,7 @@ def test_file_with_a_login_that_others_can_read_is_refused(shell: Shell) -> None
     assert "secret\n" not in done.err
 
 
-@pytest.mark.parametrize("text", ["ann", "ann:", ":secret", ""])
+@pytest.mark.parametrize("text", ["ann", "ann:", ":secret", "", "ann:secret\nbob:secret"])
 def test_file_with_a_login_without_user_and_secret_is_refused(shell: Shell, text: str) -> None:
     shell.write("ann", f"{text}\n").chmod(0o600)
     for flag in ("--login", "--plain"):

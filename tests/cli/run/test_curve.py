@@ -78,6 +78,10 @@ def test_broker_keeps_its_certificate_at_every_later_start(shell: Shell) -> None
         (["--curve", "--certificate", "open.key"], "other users can read"),
         (["--curve", "--certificate", "b", "--passwords", "p"], "not both"),
         (["--passwords", "nowhere"], "cannot read nowhere"),
+        (
+            ["--curve", "--certificate", "b", "--clients", "ann.key"],
+            "ann.key is a certificate: give",
+        ),
         (["--curve", "maybe"], "expected true or false, not 'maybe'"),
     ],
 )
@@ -85,6 +89,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_two(
     shell: Shell, arguments: list[str], what: str
 ) -> None:
     shell.run("keygen", "open")
+    shell.run("keygen", "ann")
     Path(shell.folder / "open.key_secret").chmod(0o644)
     done = shell.run("broker", *arguments)
     assert (done.code, done.out) == (2, b"")
@@ -110,6 +115,27 @@ def test_key_of_a_client_is_not_used_for_an_unencrypted_broker_and_one_line_tell
         "(--server-key KEY, majordomus://host:port?key=…)\n"
     )
     assert (refused.code, refused.out, refused.err) == (2, b"", text)
+
+
+@pytest.mark.parametrize(
+    "command", [("call", "x", "--broker"), ("profile", "add", "x", "--broker")]
+)
+def test_empty_server_key_is_an_error_and_not_a_connection_without_encryption(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    done = shell.run(*command, "tcp://127.0.0.1:1", "--server-key", "")
+    assert (done.code, done.out) == (2, b"")
+    assert "--server-key is empty: give the broker's public key, or leave the flag out" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_key_that_is_a_folder_is_one_line_and_exit_code_two(shell: Shell, name: str) -> None:
+    shell.run("keygen", "there")
+    key = (shell.folder / "there.key").read_text().partition('public-key = "')[2].split('"')[0]
+    url = ("--broker", "tcp://127.0.0.1:1", "--server-key", key)
+    done = shell.run("call", "x", *url, "--key", name)
+    assert done == (2, b"", "majordomus call: cannot read .: Is a directory\n")
 
 
 def test_insecure_broker_listens_everywhere(shell: Shell) -> None:

@@ -127,7 +127,10 @@ def test_broker_that_stops_does_not_wait_long_for_peers_that_stay() -> None:
     [
         ("tcp://127.0.0.1:{taken}", "Address already in use"),
         ("tcp://203.0.113.1:5555", "Cannot assign requested address"),
-        ("tcp://nobody.invalid:5555", "No such device"),
+        (
+            "tcp://nobody.invalid:5555",
+            "No such device: this is no address and no network interface",
+        ),
         (f"tcp://{'long' * 16}.invalid:5555", "encoding with 'idna' codec failed"),
     ],
 )

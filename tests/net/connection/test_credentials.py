@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from majordomus.errors import ConfigurationError, DeadlineExceeded, StatusError
+from majordomus.errors import ConfigurationError, DeadlineExceeded, StatusError, Unauthenticated
 from majordomus.net import endpoints
 from majordomus.net.broker.broker import Broker
 from majordomus.net.broker.security import curve
@@ -159,6 +159,29 @@ def test_client_with_a_key_is_told_that_the_broker_has_none(url: str) -> None:
         pytest.raises(StatusError, match=r"is not encrypted, and a|broke off the handshake"),
     ):
         client.call("echo")
+
+
+@pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN"])
+def test_client_with_a_key_is_never_advised_to_go_on_without_encryption(mechanism: bytes) -> None:
+    """Another party on the path can answer for an encrypted broker with this greeting."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+
+        def answer() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(b"\xff" + bytes(8) + b"\x7f\3\1" + mechanism.ljust(52, b"\0"))
+                while peer.recv(1000):
+                    pass
+
+        with ThreadPoolExecutor(1) as pool, Client(url, server_key=SERVER.public) as client:
+            pool.submit(answer)
+            with pytest.raises(Unauthenticated) as raised:
+                client.call("echo", timeout=5)
+    assert str(raised.value) == (
+        f"401 {url} is not encrypted, and a server key was given: encrypt the broker (--curve); "
+        "without the key everything is sent in plain text"
+    )
 
 
 # ── a timeout tells how the last attempt has ended ────────────────────────────────────────────────

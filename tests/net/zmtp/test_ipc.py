@@ -67,6 +67,22 @@ def test_listener_whose_queue_is_full_is_not_taken_over(tmp_path: Path) -> None:
             ipc.listen(f"ipc://{path}")
 
 
+@pytest.mark.parametrize("kind", [plain.SOCK_DGRAM, plain.SOCK_SEQPACKET])
+def test_socket_of_another_kind_in_use_is_not_taken_over(
+    tmp_path: Path, kind: plain.SocketKind
+) -> None:
+    path = str(tmp_path / "log")
+    with plain.socket(plain.AF_UNIX, kind) as used:
+        used.bind(path)
+        with pytest.raises(ConfigurationError, match="another process listens there"):
+            ipc.listen(f"ipc://{path}")
+        with plain.socket(plain.AF_UNIX, kind) as sender:
+            if kind == plain.SOCK_DGRAM:
+                sender.sendto(b"still there", path)
+                assert used.recv(100) == b"still there"
+    ipc.listen(f"ipc://{path}").close()
+
+
 def test_socket_file_of_a_process_that_is_gone_is_replaced(url: str, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     subprocess.run([sys.executable, "-c", LEFT_BEHIND, str(path)], check=True)

@@ -408,6 +408,39 @@ def test_bundle_that_is_too_large_ends_the_connection(router: Router, raw: RawPe
     assert router.wait_for(zmtp.CONNECTION_ENDED)[3] == zmtp.MALFORMED
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_bundle_has_at_most_16384_bytes_of_frames(router: Router, raw: RawPeer, over: int) -> None:
+    peer = bundling(router, raw)
+    frames = packed(b"a") + packed(b"x" * (16_384 - 3 - 9 + over))
+    assert len(frames) == 16_384 + over
+    raw.socket.sendall(raw.boxes.seal_frame(0x40, frames))
+    if over:
+        assert router.wait_for(zmtp.CONNECTION_ENDED)[3] == zmtp.MALFORMED
+    else:
+        assert [len(frame) for _, (frame,) in router.all_of(2)] == [1, 16_372]
+        assert router.router.send([(peer, [b"open"])]) == []
+
+
+@pytest.mark.parametrize("flags", [0x41, 0x42, 0x44, 0x04, 0x80])
+@pytest.mark.parametrize("size", [1, 30_000])
+def test_box_with_reserved_flags_ends_the_connection(
+    router: Router, raw: RawPeer, flags: int, size: int
+) -> None:
+    bundling(router, raw)
+    raw.socket.sendall(raw.boxes.seal_frame(flags, packed(b"x" * size)))
+    assert router.wait_for(zmtp.CONNECTION_ENDED)[3] == zmtp.MALFORMED
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_bundle_without_the_agreement_ends_the_connection(
+    router: Router, raw: RawPeer, size: int
+) -> None:
+    raw.boxes = shaken(router, raw.socket, client_of("curve", bundles=False))
+    router.wait_for(zmtp.HANDSHAKE_DONE)
+    raw.socket.sendall(raw.boxes.seal_frame(0x40, packed(b"x" * size)))
+    assert router.wait_for(zmtp.CONNECTION_ENDED)[3] == zmtp.MALFORMED
+
+
 def test_bounds_hold_for_the_frames_of_bundles(make: Callable[..., Router]) -> None:
     router = make(max_frames=3, max_bytes=1000)
     with router.connect() as raw:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from majordomus.cli import profiles
+from majordomus.cli import profiles, remote
 from majordomus.cli.output import emit_table
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
@@ -26,7 +26,12 @@ def command() -> None:
 @click.option(
     "--broker", "brokers", multiple=True, required=True, metavar="URL", help="The broker."
 )
-@click.option("--server-key", metavar="KEY", help="The public key of an encrypted broker.")
+@click.option(
+    "--server-key",
+    metavar="KEY",
+    callback=remote.not_empty,
+    help="The public key of an encrypted broker.",
+)
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Your key pair.")
 @click.option(
     "--plain", type=click.Path(path_type=Path), metavar="FILE", help="A file with user:password."

@@ -172,12 +172,18 @@ class Access:
             final = False
         elif seen.event is MonitorEvent.AUTH_FAILED:
             text = self._rejected(url, encrypted)
+        elif encrypted and (
+            seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value in (WANTS_PASSWORD, MISMATCH)
+        ):
+            # Another party on the path can cause this: do not advise to go on without the key.
+            text = (
+                f"{url} is not encrypted, and a server key was given: encrypt the broker "
+                "(--curve); without the key everything is sent in plain text"
+            )
         elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == WANTS_PASSWORD:
             text = f"{url} wants a user and password (plain=(user, password), --plain FILE)"
         elif seen.event is MonitorEvent.PROTOCOL_FAILED and seen.value == MISMATCH:
-            if encrypted:
-                text = f"{url} is not encrypted, and a server key was given: leave it out"
-            elif self._plain is not None:
+            if self._plain is not None:
                 text = f"{url} does not ask for a password: it is encrypted, or asks for nothing"
             else:
                 text = f"{url} is encrypted: {GIVE_KEY}"

@@ -66,7 +66,7 @@ cdef enum:
     TURN_BYTES = 256 * 1024  # of one large frame, before other connections get their turn
     FIRST_LARGE = 64 * 1024  # memory for a large frame at first; it grows as bytes arrive
     MAX_IDLE_INPUT = 16 * 1024  # a larger input buffer is freed when it is empty
-    WHOLE_BOX = 16 * 1024 + 2 * BOX_HEAD  # a box that may be a bundle is read as a whole
+    WHOLE_BOX = 16 * 1024 + BOX_HEAD  # the largest bundle: a box that may be one is read as a whole
 
 cdef uint64_t MOST_LENGTH = <uint64_t>1 << 62  # of a frame; a `Cut` may have it
 
@@ -510,7 +510,7 @@ cdef class Engine:
                 inner = boxes.begin_check(data + at + head)
                 at += head + BOX_HEAD
                 stream.skip_bytes, stream.skip_more = <size_t>length - BOX_HEAD, inner & BOX_MORE
-                if inner & (BOX_COMMAND | BOX_BUNDLE):
+                if inner & ~BOX_MORE:
                     self.end(stream, MALFORMED)
                     return at
                 continue
@@ -535,15 +535,14 @@ cdef class Engine:
         cdef bint counted = length > (WHOLE_BOX if boxes.bundles else SMALL)
         if text is None:
             return self.end(stream, MALFORMED)
-        if flags & (BOX_COMMAND | BOX_BUNDLE):
-            if counted:
-                return self.end(stream, MALFORMED)
-            if flags & BOX_BUNDLE and boxes.bundles:
+        if flags & ~BOX_MORE:
+            if flags == BOX_BUNDLE and boxes.bundles and not counted:
                 return self.open_bundle(stream, text, batch, most)
-            if flags & BOX_COMMAND:
-                return self.handle_command(
-                    stream, <unsigned char*>bytes_of(text), <size_t>size_of(text)
-                )
+            if counted or flags & ~(BOX_MORE | BOX_COMMAND):
+                return self.end(stream, MALFORMED)
+            return self.handle_command(
+                stream, <unsigned char*>bytes_of(text), <size_t>size_of(text)
+            )
         length -= BOX_HEAD
         if not counted and self.exceeds_bounds(stream, length, batch):
             if stream.state == ENDED:

@@ -139,7 +139,9 @@ def _to_bind(host: str, port: int) -> Address:
     try:
         found = plain.getaddrinfo(host, port, 0, plain.SOCK_STREAM, 0, plain.AI_PASSIVE)
     except plain.gaierror as error:
-        raise OSError(0, "No such device") from error
+        raise OSError(
+            0, "No such device: this is no address and no network interface of this machine"
+        ) from error
     return min((one[0], one[4]) for one in found if one[0] in (plain.AF_INET, plain.AF_INET6))
 
 
