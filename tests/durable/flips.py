@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[dict[int, StoredRequest | None], int]:
 
 def bare(one: StoredRequest | None) -> object:
     """A row without the state of its attempts."""
-    return one and one._replace(attempts=0, most=0, due=0.0)
+    return one and one.replace(attempts=0, most=0, due=0.0)
 
 
 def judge(path: Path, expected: dict[int, StoredRequest | None]) -> str:
@@ -67,7 +67,7 @@ def judge(path: Path, expected: dict[int, StoredRequest | None]) -> str:
     if rolled_back:
         for number, one in found.items():
             whole = expected[number]
-            before = whole and whole._replace(outcome=None)
+            before = whole and whole.replace(outcome=None)
             if bare(one) not in (bare(whole), bare(before)):
                 raise WrongError(f"row {number} is another one")
         return "rolled back"

@@ -100,7 +100,7 @@ class Ledger:
         for number, one in found.items():
             if number not in self.rows:
                 return "corrupt"
-            bare = one._replace(outcome=None, attempts=0)
+            bare = one.replace(outcome=None, attempts=0)
             if bare != self.rows[number]:
                 return "corrupt"
             if one.outcome is None and number in self.finished:
