@@ -117,7 +117,14 @@ def row_of(values: tuple[Any, ...]) -> StoredRequest:
         good = crc == crc_of(row, body)
         if outcome is not None:
             good = good and reply_crc == crc_of_reply(number, outcome, reply)
-    except (TypeError, ValueError, AttributeError, struct.error, msgspec.MsgspecError):
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+        msgspec.MsgspecError,
+    ):
         good = False  # a value has another type than it was written with
     if not good:
         raise StoreError(f"row {number} is damaged: its checksum is wrong")
