@@ -23,10 +23,10 @@ class Record:
     Their attributes are in the order of the constructor. They are not changed once they are made.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._values() == other._values()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -162,7 +162,7 @@ class StoredRequest(Record):
         self.attempts = 0
         self.most = 0
         self.due = accepted
-        self.outcome: StoredOutcome | None = None
+        self.outcome = None
         return self
 
 
