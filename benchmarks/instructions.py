@@ -8,11 +8,16 @@ A request is two messages received (REQUEST, FINAL) and two made; the sockets ar
 clients with 32 requests each in flight, 4 workers, 16-byte bodies, MDP/0.3, every rule at its
 default. A worker that lives is one HEARTBEAT received, one made, and one look at how long it was
 silent, once an interval.
+
+A durable request is what `benchmarks.durable` sends: a caller that waits, without a key. It is two
+messages received, two made, two writes and what follows when they are stored; 64 in flight. Counted
+alone, with a store that has stored everything at once, and with SQLite, whose calls are then in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -21,15 +26,21 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker.durable.records import Opened
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.registry import RULES
+from majordomus.durable.store import write
 from majordomus.protocol import mdp03, spec
+
+if TYPE_CHECKING:
+    from majordomus.core.broker.durable.records import Answer
+    from majordomus.durable.sqlite import SqliteStore
 
 CLIENTS: Final = 16
 WINDOW: Final = 32
@@ -49,6 +60,11 @@ REQUEST: Final = "a request"
 INTERVAL: Final = "an interval of a worker that only lives"
 MOST_WITH_STORE: Final = 0.01
 """What a store may add to a request that is not durable."""
+DURABLE: Final = "a durable request"
+DURABLE_AND_SQLITE: Final = "a durable request and its calls of SQLite"
+IN_FLIGHT: Final = 64
+DURABLE_BODY: Final = bytes(100)
+FEW_DURABLE, MANY_DURABLE = 1_024, 3_072
 
 Message = tuple[bytes, list[bytes]]
 
@@ -108,6 +124,62 @@ def serve(requests: int, with_store: bool = False) -> None:
     counts = machine.registry.counts
     if counts.dropped or counts.accepted - counts.answered > CLIENTS * WINDOW:
         raise RuntimeError(f"not the traffic that was meant: {counts.dropped}")
+
+
+def serve_durable(requests: int, in_file: bool) -> None:
+    """The workload of durable requests: `requests` of them, IN_FLIGHT at a time. What a round has
+    written is stored before the next one, in a file of SQLite or nowhere."""
+    with contextlib.ExitStack() as stack:
+        store = None
+        if in_file:
+            from majordomus.durable.sqlite import SqliteStore
+
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            store = SqliteStore(Path(folder) / "store.db", ballast=0)
+            stack.callback(store.close)
+        machine = new_machine()
+        now = 1.0
+        machine.use_store(Opened("memory", b"secret", 1, now), now)
+        worker, client = b"\1worker-of-test1", b"\1client-of-test1"
+        machine.receive(worker, [mdp03.pack(spec.READY, code=1000, service=b"echo")], now)
+        rounds: list[tuple[list[Message], list[Message]]] = []
+        for first in range(1, MANY_DURABLE, IN_FLIGHT):
+            asked: list[Message] = []
+            done: list[Message] = []
+            for n in range(first, first + IN_FLIGHT):
+                header = mdp03.pack(
+                    spec.REQUEST, flags=spec.DURABLE, id=n, ttl=5000, service=b"echo"
+                )
+                asked.append((client, [header, DURABLE_BODY]))
+                header = mdp03.pack(spec.FINAL, code=200, id=spec.BROKER_ID_BIT | n)
+                done.append((worker, [header, DURABLE_BODY]))
+            rounds.append((asked, done))
+        settle()
+        for messages in rounds[: requests // IN_FLIGHT]:
+            for batch in messages:
+                now += 0.001
+                machine.receive_all(batch, now)
+                store_all(machine, store, now)
+    counts = machine.registry.counts
+    if counts.dropped or counts.answered != 2 * requests:
+        raise RuntimeError(f"not the traffic that was meant: {counts.answered} are answered")
+
+
+def store_all(machine: BrokerMachine, store: SqliteStore | None, now: float) -> None:
+    """What a shell does until everything is stored. A file gets its checkpoints, as by the thread
+    of a store."""
+    while True:
+        machine.tick(now)
+        machine.next_deadline()
+        writes = machine.take_effects()[0]
+        if not writes:
+            return
+        answers: list[tuple[int, Answer]] = []
+        if store is not None:
+            answers = write(store, writes)
+            machine.store_state(store.state())
+            store.maintain(idle=False)
+        machine.stored(writes[-1][0], answers, now)
 
 
 def live(intervals: int) -> None:
@@ -174,6 +246,18 @@ def per_request_with_store() -> float:
     return difference("serve", FEW, MANY, None, "--with-store") / (MANY - FEW)
 
 
+def per_durable_request(profile: Path | None = None) -> float:
+    """Instructions of the rules for one durable request."""
+    more = difference("durable", FEW_DURABLE, MANY_DURABLE, profile)
+    return more / (MANY_DURABLE - FEW_DURABLE)
+
+
+def per_request_in_sqlite(profile: Path | None = None) -> float:
+    """The same with the calls of SQLite."""
+    more = difference("durable", FEW_DURABLE, MANY_DURABLE, profile, "--in-file")
+    return more / (MANY_DURABLE - FEW_DURABLE)
+
+
 def store_verdict(without: float, with_one: float) -> bool:
     """Says what a store adds to a plain request; False when that is too much."""
     more = with_one / without - 1
@@ -216,7 +300,13 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, metavar="FILE", help="keep callgrind's output")
     parser.add_argument("--live", type=int, metavar="N", help="be the other workload")
     parser.add_argument("--with-store", action="store_true", help="the broker has a store")
+    parser.add_argument("--durable", type=int, metavar="N", help="be the workload that is durable")
+    parser.add_argument("--in-file", action="store_true", help="in a file of SQLite")
+    parser.add_argument("--only-durable", action="store_true", help="count durable requests alone")
     asked = parser.parse_args()
+    if asked.durable is not None:
+        serve_durable(asked.durable, asked.in_file)
+        return 0
     if asked.serve is not None:
         serve(asked.serve, asked.with_store)
         return 0
@@ -226,11 +316,17 @@ def main() -> int:
     if not shutil.which("valgrind"):
         print("valgrind is not here: nothing was counted")
         return 0
+    if asked.only_durable:
+        if asked.in_file:
+            return 0 if verdict(DURABLE_AND_SQLITE, per_request_in_sqlite(asked.profile)) else 1
+        return 0 if verdict(DURABLE, per_durable_request(asked.profile)) else 1
     spent = per_request(asked.profile)
     good = verdict(REQUEST, spent)
     if asked.with_store:
         return 0 if store_verdict(spent, per_request_with_store()) else 1
     good = verdict(INTERVAL, per_interval()) and good
+    good = verdict(DURABLE, per_durable_request()) and good
+    good = verdict(DURABLE_AND_SQLITE, per_request_in_sqlite()) and good
     return 0 if good else 1
 
 

@@ -1,5 +1,5 @@
-"""What a request costs the rules, and a worker that only lives, in instructions: a regression that
-no noise can hide."""
+"""What a request costs the rules, a durable one, and a worker that only lives, in instructions: a
+regression that no noise can hide."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from majordomus.core.broker.state.registry import RULES
     [
         (instructions.REQUEST, instructions.per_request),
         (instructions.INTERVAL, instructions.per_interval),
+        (instructions.DURABLE, instructions.per_durable_request),
     ],
 )
 def test_rules_spend_no_more_instructions_than_their_bound(

@@ -83,7 +83,7 @@ def compare_indexes(store: SqliteStore, rows: dict[int, StoredRequest | None]) -
 
 def bare(one: StoredRequest | None) -> object:
     """A row without the state of its attempts."""
-    return one and one._replace(attempts=0, most=0, due=0.0)
+    return one and one.replace(attempts=0, most=0, due=0.0)
 
 
 def judge(path: Path, expected: Content) -> str:
@@ -97,7 +97,7 @@ def judge(path: Path, expected: Content) -> str:
     if found.rolled_back:
         for number, one in found.rows.items():
             whole = expected.rows[number]
-            before = whole and whole._replace(outcome=None)
+            before = whole and whole.replace(outcome=None)
             if bare(one) not in (bare(whole), bare(before)):
                 raise WrongError(f"row {number} is another one")
         return "rolled back"

@@ -117,7 +117,7 @@ class Ledger:
                 if number in self.finished:
                     return "lost"
                 continue
-            if one._replace(outcome=None, attempts=0) != self.rows[number]:
+            if one.replace(outcome=None, attempts=0) != self.rows[number]:
                 return "corrupt"
             if number not in self.ends or one.outcome != self.ends[number].outcome:
                 return "corrupt"

@@ -12,7 +12,7 @@ def row(number: int, **fields: Any) -> StoredRequest:
     base = StoredRequest(
         number, "ann", b"mail", b"mail", [b"body %d" % number, b""], b"\x80", 10.0, 99.0, 60.0
     )
-    return base._replace(**{"due": 10.0, **fields})
+    return base.replace(**{"due": 10.0, **fields})
 
 
 def end(number: int, *, until: float = 50.0, status: int = 200) -> Complete:

@@ -197,6 +197,6 @@ def test_state_counts_the_rows(store: Store) -> None:
 def test_complete_keeps_long_bodies(store: Store) -> None:
     body = [bytes(300_000), b"", b"x" * 70_000]
     append(store, 1, body=body)
-    outcome = end(1).outcome._replace(frames=body)
+    outcome = end(1).outcome.replace(frames=body)
     write(store, [(1, Complete(1, 1, outcome))])
     assert write(store, [(1, Read(1))]) == [(1, row(1, body=body, attempts=1, outcome=outcome))]

@@ -337,7 +337,7 @@ def test_store_that_fails_ends_the_broker_without_an_answer(
 
 def test_batch_has_what_gathered_while_the_one_before_was_written() -> None:
     from majordomus.core.broker.durable.records import Append
-    from majordomus.durable import store as module
+    from majordomus.durable import batches as module
     from majordomus.durable.memory import MemoryStore
     from tests.durable.samples import row
 

@@ -48,7 +48,7 @@ def _at_once(kind: type) -> Callable[[Patch], None]:
         def ticked(self: Any, now: float) -> None:
             later, eager.later = eager.later, []  # type: ignore[attr-defined]
             for then in later:
-                then(None, now)
+                self.follow(then, None, now)
             tick(self, now)
 
         patch.setattr(writes.Writes, "add", eager)
@@ -93,14 +93,14 @@ def _outcome_replaced(patch: Patch) -> None:
     """An outcome replaces one that is stored already, and a request is withdrawn also then."""
 
     def complete(self: Any, ends: list[Complete]) -> None:
-        for number, attempts, outcome in ends:
-            if number in self.rows:
-                row = self.rows[number]
-                self._change(number, row._replace(attempts=attempts, outcome=outcome))
+        for end in ends:
+            if end.number in self.rows:
+                row = self.rows[end.number].replace(attempts=end.attempts, outcome=end.outcome)
+                self._change(end.number, row)
 
     def read(self: Any, request: Any, wants: Any, answer: Any, now: float) -> None:
         if isinstance(answer, StoredRequest) and wants is lifecycle.Wants.WITHDRAWN:
-            outcome = answer.outcome._replace(status=499)  # type: ignore[union-attr]
+            outcome = answer.outcome.replace(status=499)  # type: ignore[union-attr]
             self.writes.add(Complete(answer.number, 0, outcome))
         original(self, request, wants, answer, now)
 

@@ -92,6 +92,12 @@ class SqliteConnection:
             self._connection.set_wal_hook(committed)
 
     @property
+    def changes(self) -> int:
+        """Rows that this connection has changed so far."""
+        found = self._connection.total_changes
+        return int(found() if callable(found) else found)
+
+    @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         connection = self._connection

@@ -82,14 +82,15 @@ class MemoryStore:
         for number, attempts, most, due in changes:
             row = self.rows.get(number)
             if row is not None and row.outcome is None:
-                self._change(number, row._replace(attempts=attempts, most=most, due=due))
+                self._change(number, row.replace(attempts=attempts, most=most, due=due))
 
     def complete(self, ends: list[Complete]) -> None:
         """See `Store.complete`."""
-        for number, attempts, outcome in ends:
-            row = self.rows.get(number)
+        for end in ends:
+            row = self.rows.get(end.number)
             if row is not None and row.outcome is None:
-                self._change(number, row._replace(attempts=attempts, outcome=outcome))
+                changed = row.replace(attempts=end.attempts, outcome=end.outcome)
+                self._change(end.number, changed)
 
     def remove(self, numbers: list[int]) -> None:
         """See `Store.remove`."""
@@ -147,5 +148,5 @@ def without_bodies(row: StoredRequest) -> StoredRequest:
     """Return `row` as a page has it."""
     outcome = row.outcome
     if outcome is not None:
-        outcome = outcome._replace(frames=[], metadata=b"")
-    return row._replace(body=[], metadata=b"", outcome=outcome)
+        outcome = outcome.replace(frames=[], metadata=b"")
+    return row.replace(body=[], metadata=b"", outcome=outcome)

@@ -8,6 +8,8 @@ from typing import Final
 
 NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
+ROW: Final = re.compile(r"\((?:\?, )*\?\)")
+
 
 def load(text: str) -> dict[str, str]:
     """Return name → statement."""
@@ -15,6 +17,11 @@ def load(text: str) -> dict[str, str]:
     return {
         name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)
     }
+
+
+def several(sql: str, count: int) -> str:
+    """Return a statement with so many of the row of values that is in it."""
+    return ROW.sub(lambda row: ", ".join([row[0]] * count), sql)
 
 
 def read(name: str) -> str:

@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from majordomus.core.broker.durable.records import Answer, StoreState
-from majordomus.durable.store import BYTES, ROWS, Numbered, Store, size_of, write
+from majordomus.durable.batches import ROWS, fitting
+from majordomus.durable.store import Numbered, Store, write
 
 IDLE_AFTER: Final = 0.2
 """Seconds without work after which the store does its maintenance."""
@@ -40,7 +41,7 @@ class StoreThread:
         self._store = store
         self._wake = wake
         self._queue: SimpleQueue[list[Numbered] | None] = SimpleQueue()
-        self._rest: deque[Numbered] = deque()
+        self._rest: list[Numbered] = []
         self._ends = False
         self._reported = StoreState()
         self._thread = threading.Thread(target=self._run, name="majordomus-store", daemon=True)
@@ -91,17 +92,14 @@ class StoreThread:
                 self._store.maintain(idle=True)
                 self._report()
                 wait = LOOK_EVERY
-        rest = self._rest
-        while len(rest) < ROWS:
+        while len(self._rest) < ROWS:
             try:
                 self._take(self._queue.get_nowait())
             except Empty:
                 break
-        batch: list[Numbered] = []
-        size = 0
-        while rest and len(batch) < ROWS and size < BYTES:
-            batch.append(rest.popleft())
-            size += size_of(batch[-1][1])
+        count, batch = fitting(self._rest), self._rest
+        self._rest = batch[count:]
+        del batch[count:]
         return batch
 
     def _report(self) -> None:

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import time
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-import msgspec
-
 from majordomus.core.broker.durable.records import (
     Attempted,
     Complete,
-    StoredOutcome,
     StoredRequest,
     StoreState,
 )
+from majordomus.durable import rows as stored
 from majordomus.durable import wal
 from majordomus.durable.driver import Rows, SqliteConnection
 from majordomus.durable.files import (
@@ -36,7 +34,7 @@ from majordomus.durable.files import (
     free_bytes,
     sync_folder,
 )
-from majordomus.durable.queries import QUERIES, SCHEMA
+from majordomus.durable.queries import QUERIES, SCHEMA, several
 from majordomus.durable.store import StoreError, StoreFullError
 
 logger = logging.getLogger("majordomus.broker")
@@ -58,10 +56,12 @@ META: Final = {"secret", "epoch", "crc", "clean"}
 LOOK_EVERY: Final = 0.3
 """Seconds between two looks at the disk."""
 
-_HEAD: Final = struct.Struct(">qddd6I")
-_REPLY: Final = struct.Struct(">qqdd")
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[bytes]).decode
+GROUPS: Final = (16, 4)
+"""Rows of one statement. SQLite is called without the interpreter lock, so each statement lets the
+broker's thread go on and then waits for it: 64 rows are 4 statements, not 64."""
+APPENDS: Final = {size: several(QUERIES["append"], size) for size in GROUPS}
+REMOVED_AT_ONCE: Final = 16
+REMOVE: Final = several(QUERIES["remove_some"], REMOVED_AT_ONCE)
 
 
 class SqliteStore:
@@ -177,9 +177,14 @@ class SqliteStore:
     def append(self, rows: list[StoredRequest]) -> list[StoredRequest | None]:
         """See `Store.append`."""
         driver = self._sql
-        plain = [_values(row) for row in rows if not row.key]
-        if plain:
-            driver.many(QUERIES["append"], plain)
+        plain = [stored.values_of(row) for row in rows if not row.key]
+        at = 0
+        for size in GROUPS:
+            while len(plain) - at >= size:
+                driver.execute(APPENDS[size], tuple(chain(*plain[at : at + size])))
+                at += size
+        if at < len(plain):
+            driver.many(QUERIES["append"], plain[at:])
         self._added += len(plain)
         self._estimate(len(rows), sum(len(one[13]) for one in plain))
         if len(plain) == len(rows):
@@ -187,7 +192,7 @@ class SqliteStore:
         found: list[StoredRequest | None] = []
         for row in rows:
             known = None
-            if row.key and not driver.execute(QUERIES["append_keyed"], _values(row)):
+            if row.key and not driver.execute(QUERIES["append_keyed"], stored.values_of(row)):
                 known = self._by_key(row)
             elif row.key:
                 self._added += 1
@@ -198,7 +203,7 @@ class SqliteStore:
         rows = self._sql.execute(QUERIES["by_key"], (row.owner, row.service, row.key))
         if not rows:
             raise StoreError(f"row {row.number} is in the store already")
-        return _row(rows[0])
+        return stored.row_of(rows[0])
 
     def record(self, changes: list[Attempted]) -> None:
         """See `Store.record`."""
@@ -208,44 +213,52 @@ class SqliteStore:
 
     def complete(self, ends: list[Complete]) -> None:
         """See `Store.complete`."""
-        values = [_ended(end) for end in ends]
+        values = [stored.ended(end) for end in ends]
         self._sql.many(QUERIES["complete"], values)
         self._estimate(len(ends), sum(len(one[2]) for one in values))
 
     def remove(self, numbers: list[int]) -> None:
         """See `Store.remove`."""
-        before = self._total_changes()
-        self._sql.many(QUERIES["remove"], [(number,) for number in numbers])
-        self._added -= self._total_changes() - before
+        driver = self._sql
+        before = driver.changes
+        if len(numbers) < min(GROUPS):
+            driver.many(QUERIES["remove"], [(number,) for number in numbers])
+        else:
+            for at in range(0, len(numbers), REMOVED_AT_ONCE):
+                some = numbers[at : at + REMOVED_AT_ONCE]
+                driver.execute(REMOVE, some + some[-1:] * (REMOVED_AT_ONCE - len(some)))
+        self._added -= driver.changes - before
         self._estimate(len(numbers), 0)
-
-    def _total_changes(self) -> int:
-        return int(self._sql.execute("select total_changes()")[0][0])
 
     def read(self, numbers: list[int]) -> list[StoredRequest | None]:
         """See `Store.read`."""
         found: list[StoredRequest | None] = []
         for number in numbers:
             rows = self._sql.execute(QUERIES["read"], (number,))
-            found.append(_row(rows[0]) if rows else None)
+            found.append(stored.row_of(rows[0]) if rows else None)
         return found
 
     def sweep(self, before: float, most: int) -> int:
         """See `Store.sweep`."""
-        changes = self._total_changes()
+        changes = self._sql.changes
         self._sql.execute(QUERIES["sweep"], (before, most))
-        gone = self._total_changes() - changes
+        gone = self._sql.changes - changes
         self._added -= gone
         self._estimate(gone, 0)
         return gone
 
     def scan(self, after: int, most: int) -> list[StoredRequest]:
         """See `Store.scan`."""
-        return [_row(values) for values in self._sql.execute(QUERIES["scan"], (after, most))]
+        return [
+            stored.row_of(values) for values in self._sql.execute(QUERIES["scan"], (after, most))
+        ]
 
     def page(self, after: int, most: int) -> list[StoredRequest]:
         """See `Store.page`."""
-        return [_summary(values) for values in self._sql.execute(QUERIES["page"], (after, most))]
+        return [
+            stored.summary_of(values)
+            for values in self._sql.execute(QUERIES["page"], (after, most))
+        ]
 
     def numbers(self, after: int, most: int) -> list[int]:
         """Return the numbers of rows above `after`, in order."""
@@ -450,126 +463,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-# ── rows ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _values(row: StoredRequest) -> tuple[Any, ...]:
-    """The values of the statements `append` and `append_keyed`."""
-    (number, owner, service, called, frames, metadata, accepted, expires, keep) = row[:9]
-    key, digest, attempts, most, due, _ = row[9:]
-    body = _pack(frames)
-    return (
-        number,
-        attempts,
-        most,
-        due,
-        accepted,
-        expires,
-        keep,
-        owner,
-        service,
-        called,
-        key or None,
-        digest or None,
-        metadata,
-        body,
-        _crc(row, body),
-    )
-
-
-def _crc(row: StoredRequest, body: bytes) -> int:
-    """The checksum of everything in a row that never changes."""
-    number, owner, service, called, _, metadata, accepted, expires, keep, key, digest = row[:11]
-    user = owner.encode()
-    head = _HEAD.pack(
-        *(number, accepted, expires, keep, len(user), len(service), len(called), len(key)),
-        *(len(digest), len(metadata)),
-    )
-    return crc32(body, crc32(b"".join((head, user, service, called, key, digest, metadata))))
-
-
-def _ended(end: Complete) -> tuple[Any, ...]:
-    """The values of the statement `complete`."""
-    outcome = end.outcome
-    reply = _pack(outcome.frames)
-    return (
-        outcome.status,
-        end.attempts,
-        reply,
-        outcome.metadata,
-        _reply_crc(end.number, outcome, reply),
-        outcome.ended,
-        outcome.until,
-        end.number,
-    )
-
-
-def _reply_crc(number: int, outcome: StoredOutcome, reply: bytes) -> int:
-    head = _REPLY.pack(number, outcome.status, outcome.ended, outcome.until)
-    return crc32(reply, crc32(outcome.metadata, crc32(head)))
-
-
-def _row(values: tuple[Any, ...]) -> StoredRequest:
-    """Return a whole row, checked. Raises: StoreError when its checksums are wrong."""
-    (number, status, attempts, most, due, accepted, expires, keep, until, ended, owner) = values[
-        :11
-    ]
-    (service, called, key, digest, metadata, body, crc, reply_metadata, reply, reply_crc) = values[
-        11:
-    ]
-    outcome = None
-    try:
-        if status is not None:
-            frames = _unpack(reply)
-            outcome = StoredOutcome(status, frames, reply_metadata, ended, until)
-        row = StoredRequest(
-            number,
-            owner,
-            service,
-            called,
-            _unpack(body),
-            metadata,
-            accepted,
-            expires,
-            keep,
-            key or b"",
-            digest or b"",
-            attempts,
-            most,
-            due,
-            outcome,
-        )
-        good = crc == _crc(row, body)
-        if outcome is not None:
-            good = good and reply_crc == _reply_crc(number, outcome, reply)
-    except (TypeError, ValueError, AttributeError, struct.error, msgspec.MsgspecError):
-        good = False  # a value has another type than it was written with
-    if not good:
-        raise StoreError(f"row {number} is damaged: its checksum is wrong")
-    return row
-
-
-def _summary(values: tuple[Any, ...]) -> StoredRequest:
-    """Return a row of a page: without its bodies, and unchecked."""
-    (number, status, attempts, most, due, accepted, expires, keep, until, ended) = values[:10]
-    owner, service, called, key, digest = values[10:]
-    outcome = None if status is None else StoredOutcome(status, [], b"", ended, until)
-    return StoredRequest(
-        number,
-        owner,
-        service,
-        called,
-        [],
-        b"",
-        accepted,
-        expires,
-        keep,
-        key or b"",
-        digest or b"",
-        attempts,
-        most,
-        due,
-        outcome,
-    )

@@ -15,23 +15,16 @@ from majordomus.core.broker.durable.records import (
     COUNTER_BITS,
     FULL,
     Answer,
-    Append,
     Attempted,
     Complete,
     Operation,
-    Page,
-    Read,
-    Remove,
     StoredRequest,
     StoreState,
     Sweep,
 )
+from majordomus.durable.batches import Batch
 from majordomus.errors import ConfigurationError, MajordomusError
 
-ROWS: Final = 512
-"""Operations of a batch."""
-BYTES: Final = 1 << 20
-"""Bytes of bodies in a batch."""
 SCANNED: Final = 500
 """Rows of one page of `scan`."""
 
@@ -151,45 +144,25 @@ def _transaction(store: Store, batch: list[Numbered], *, accepts: bool) -> list[
 
 
 def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tuple[int, Answer]]:
-    appends: list[tuple[int, StoredRequest]] = []
-    records: list[Attempted] = []
-    ends: list[Complete] = []
-    removes: list[int] = []
-    reads: list[tuple[int, int]] = []
-    others: list[tuple[int, Sweep | Page]] = []
-    for number, operation in batch:  # most of them are of the first three kinds
-        if isinstance(operation, Append):
-            appends.append((number, operation.row))
-        elif isinstance(operation, Remove):
-            removes.append(operation.number)
-        elif isinstance(operation, Complete):
-            ends.append(operation)
-        elif isinstance(operation, Attempted):
-            records.append(operation)
-        elif isinstance(operation, Read):
-            reads.append((number, operation.number))
-        else:
-            others.append((number, operation))
-    if records:
-        store.record(records)
-    if ends:
-        store.complete(ends)
-    if removes:
-        store.remove(removes)
+    todo = Batch()
+    todo.add(batch)
+    if todo.records:
+        store.record(todo.records)
+    if todo.ends:
+        store.complete(todo.ends)
+    if todo.removes:
+        store.remove(todo.removes)
     answers: list[tuple[int, Answer]] = []
-    if appends and not accepts:
-        answers += [(number, FULL) for number, _ in appends]
-    elif appends:
-        found = store.append([row for _, row in appends])
-        answers += [
-            (number, row)
-            for (number, _), row in zip(appends, found, strict=True)
-            if row is not None
-        ]
-    if reads:
-        rows = store.read([row for _, row in reads])
-        answers += [(number, row) for (number, _), row in zip(reads, rows, strict=True)]
-    for number, other in others:
+    if todo.rows and not accepts:
+        answers += [(number, FULL) for number in todo.appended]
+    elif todo.rows:
+        found = store.append(todo.rows)
+        if any(found):
+            pairs = zip(todo.appended, found, strict=True)
+            answers += [(number, row) for number, row in pairs if row is not None]
+    if todo.reads:
+        answers += zip(todo.asked, store.read(todo.reads), strict=True)
+    for number, other in todo.others:
         if isinstance(other, Sweep):
             answers.append((number, store.sweep(other.before, other.most)))
         else:
@@ -213,12 +186,3 @@ def scan_all(store: Store) -> Iterator[list[StoredRequest]]:
     while rows := store.scan(after, SCANNED):
         yield rows
         after = rows[-1].number
-
-
-def size_of(operation: Operation) -> int:
-    """The bytes of an operation that count toward the size of a batch."""
-    if isinstance(operation, Append):
-        return sum(map(len, operation.row.body))
-    if isinstance(operation, Complete):
-        return sum(map(len, operation.outcome.frames))
-    return 0

@@ -1,6 +1,7 @@
 cimport cython
 
 cimport majordomus.core.broker.accel.arithmetic as arithmetic
+cimport majordomus.core.broker.durable.options as options
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
@@ -66,6 +67,10 @@ cdef class Admission:
         list body,
         double now,
     )
+    cdef object _check_unusual(self, int flags, bytes address, bytes metadata)
+    cdef object _admit_durable(self, AcceptedRequest request, bytes field, double now)
+    @cython.locals(service=Service, target=RegisteredWorker)
+    cpdef object route(self, AcceptedRequest request, double now)
     @cython.locals(service=Service)
     cpdef Service service(self, bytes name)
     cpdef bint too_large(self, list body) except -1

@@ -208,7 +208,7 @@ class Admission:
         if self.store.durable is None:
             raise RefusalError(spec.NOT_IMPLEMENTED, NO_STORE)
         problem = options.read(flags, b"", bool(address))
-        if HEDGE in metadata:
+        if metadata and HEDGE in metadata:
             problem = options.NO_HEDGE
         if isinstance(problem, str):
             raise RefusalError(spec.BAD_REQUEST, problem)

@@ -79,6 +79,15 @@ cdef class Completion:
         int flags=*,
         bytes metadata=*,
     )
+    cdef bint _end_run(
+        self,
+        AcceptedRequest request,
+        int status,
+        list frames,
+        int flags,
+        bytes metadata,
+        double now,
+    ) except -1
     cdef object _send_legacy(
         self, AcceptedRequest request, int status, list frames, double now
     )

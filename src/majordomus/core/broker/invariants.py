@@ -241,8 +241,8 @@ def _durable(machine: BrokerMachine) -> Iterator[str]:
             if not drains:
                 yield f"{name}: waits in no place, or in two"
     for service, own in durable.backlog.services.items():
-        if own.placed.total() != placed[service]:
-            found = f"{own.placed.total()} durable requests placed, not {placed[service]}"
+        if sum(own.placed.values()) != placed[service]:
+            found = f"{sum(own.placed.values())} durable requests placed, not {placed[service]}"
             yield f"service {service!r}: {found}"
     jobs = {user: owner.jobs for user, owner in durable.owners.items()}
     if jobs != dict(owned):

@@ -322,7 +322,7 @@ class BrokerMachine:
     def stored(self, number: int, answers: Sequence[tuple[int, Answer]], now: float) -> None:
         """Act on the report that every write up to `number` is stored."""
         if self.store.durable is not None:
-            self.store.durable.writes.stored(number, answers, now)
+            self.store.durable.stored(number, answers, now)
 
     def store_state(self, state: StoreState) -> None:
         """Take the state of the store for reports; it decides whether new requests are accepted."""

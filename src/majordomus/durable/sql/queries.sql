@@ -24,6 +24,9 @@ where number = ? and status is null;
 -- name: remove
 delete from request where number = ?;
 
+-- name: remove_some
+delete from request where number in (values (?));
+
 -- name: read
 select * from request where number = ?;
 

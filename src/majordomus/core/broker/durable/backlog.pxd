@@ -9,11 +9,13 @@ from majordomus.core.broker.state.services cimport Service
 @cython.final
 cdef class ServiceBacklog:
     cdef public object turns
-    cdef public object placed
+    cdef public dict placed
     cdef public Py_ssize_t count
     cpdef object push(self, DurableRequest job)
     cpdef DurableRequest pop(self, bint has_space)
     cpdef object remove(self, DurableRequest job)
+    cpdef object enter(self, Peer peer)
+    @cython.locals(placed=Py_ssize_t)
     cpdef object leave(self, Peer peer)
 
 

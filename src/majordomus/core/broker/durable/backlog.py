@@ -6,7 +6,7 @@ fill the queues of plain requests, and owners take turns, as clients do (rule 7)
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ class ServiceBacklog:
 
     def __init__(self) -> None:
         self.turns: OrderedDict[Peer, OrderedDict[DurableRequest, None]] = OrderedDict()
-        self.placed: Counter[Peer] = Counter()
+        self.placed: dict[Peer, int] = {}
         self.count = 0
 
     def push(self, job: DurableRequest) -> None:
@@ -73,14 +73,20 @@ class ServiceBacklog:
 
     def _with_few(self) -> Peer | None:
         for peer in islice(self.turns, MOST_LOOKED_AT):
-            if self.placed[peer] < LEAST_PLACED:
+            if self.placed.get(peer, 0) < LEAST_PLACED:
                 return peer
         return None
 
+    def enter(self, peer: Peer) -> None:
+        """One of this owner is placed."""
+        self.placed[peer] = self.placed.get(peer, 0) + 1
+
     def leave(self, peer: Peer) -> None:
         """One of this owner is placed no longer."""
-        self.placed[peer] -= 1
-        if not self.placed[peer]:
+        placed = self.placed[peer] - 1
+        if placed:
+            self.placed[peer] = placed
+        else:
             del self.placed[peer]
 
 
@@ -106,7 +112,7 @@ class Backlog:
     @property
     def placed(self) -> int:
         """How many durable requests are in queues or at workers."""
-        return sum([own.placed.total() for own in self.services.values()])
+        return sum([sum(own.placed.values()) for own in self.services.values()])
 
     def tidy(self, name: bytes) -> None:
         """Forget the backlog of a service when it is empty."""

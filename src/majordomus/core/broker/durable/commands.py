@@ -175,7 +175,7 @@ class DurableCommands:
         if problem:
             self._titanic(request, [b"500", problem.encode()], now)
             return
-        asked = options.DEFAULT._replace(keep=self.durable.registry.settings.durable_keep)
+        asked = options.Options(keep=self.durable.registry.settings.durable_keep)
         wants = Wants.TITANIC_ID
         self.durable.enter(request, service, called, body[1:], b"", asked, wants, now)
 

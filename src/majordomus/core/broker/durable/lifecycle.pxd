@@ -1,18 +1,47 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
+cimport majordomus.core.broker.durable.options as options
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.completion cimport Completion
 from majordomus.core.broker.durable.backlog cimport Backlog, ServiceBacklog
+from majordomus.core.broker.durable.options cimport Options
+from majordomus.core.broker.durable.records cimport (
+    Append,
+    Complete,
+    Remove,
+    StoredOutcome,
+    StoredRequest,
+)
 from majordomus.core.broker.durable.requests cimport DurableRequest, Owner
 from majordomus.core.broker.durable.writes cimport Writes
 from majordomus.core.broker.outgoing cimport Outgoing
 from majordomus.core.broker.queueing cimport Queueing
-from majordomus.core.broker.state.account cimport Account
+from majordomus.core.broker.state.account cimport Account, cost_of
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport Service
 from majordomus.core.broker.state.timer_wheel cimport Deadlines
+
+
+cdef object MDP03
+cdef object ID
+cdef object NOTHING
+cdef object OUTCOME
+cdef object RESULT
+cdef object TITANIC_ID
+cdef object TITANIC_REPLY
+cdef object TITANIC_DONE
+cdef object STORING
+cdef object WAITING
+cdef object RUNNING
+cdef object ENDING
+cdef tuple AT_STORING
+cdef list NO_FRAMES
+cdef dict NO_ANSWERS
+cdef Py_ssize_t _ROW
+cdef Py_ssize_t _FRAME
 
 
 @cython.final
@@ -31,7 +60,7 @@ cdef class DurableRequests:
     cdef public dict declared
     cdef public Backlog backlog
     cdef public object random
-    cdef public object _next
+    cdef public long long _next
     cdef public Deadlines _due
     cdef public Deadlines _expiries
     cdef public dict _unrecorded
@@ -43,7 +72,14 @@ cdef class DurableRequests:
     cpdef object submit(self, AcceptedRequest request, double now)
     @cython.locals(account=Account, known=Owner, peer=Peer, cost=Py_ssize_t)
     cpdef str problem(self, str owner, list body, bytes field)
-    @cython.locals(wall=double, job=DurableRequest)
+    @cython.locals(
+        wall=double,
+        keep=double,
+        expires=double,
+        owner=str,
+        job=DurableRequest,
+        row=StoredRequest,
+    )
     cpdef object enter(
         self,
         AcceptedRequest request,
@@ -51,13 +87,13 @@ cdef class DurableRequests:
         bytes called,
         list body,
         bytes field,
-        object asked,
+        Options asked,
         object wants,
         double now,
     )
     cpdef object let_wait(self, AcceptedRequest request)
     @cython.locals(peer=Peer, job=DurableRequest)
-    cpdef DurableRequest _make(self, object row)
+    cpdef DurableRequest _make(self, StoredRequest row)
     @cython.locals(owner=Owner)
     cpdef Peer _owner(self, str user)
     @cython.locals(peer=Peer)
@@ -70,7 +106,14 @@ cdef class DurableRequests:
     cpdef object _wait(self, DurableRequest job, double now)
     @cython.locals(own=ServiceBacklog, job=DurableRequest)
     cpdef object _place(self, bytes name, double now)
-    @cython.locals(service=Service, run=AcceptedRequest, most=int)
+    @cython.locals(
+        service=Service,
+        run=AcceptedRequest,
+        most=int,
+        row=StoredRequest,
+        field=bytes,
+        own=ServiceBacklog,
+    )
     cpdef object _run(self, DurableRequest job, double now)
     @cython.locals(job=DurableRequest)
     cpdef bint run_ended(
@@ -86,20 +129,33 @@ cdef class DurableRequests:
     cpdef int _most(self, DurableRequest job) except -1
     @cython.locals(own=ServiceBacklog)
     cpdef object _leave_run(self, DurableRequest job)
-    @cython.locals(wall=double)
+    @cython.locals(wall=double, outcome=StoredOutcome)
     cpdef object _end(
         self, DurableRequest job, int status, list frames, bytes field, double now
     )
     @cython.locals(own=ServiceBacklog)
     cpdef object _stop_waiting(self, DurableRequest job)
     @cython.locals(run=AcceptedRequest, request=AcceptedRequest)
-    cpdef object _ended(self, DurableRequest job, object _answer, double now)
+    cpdef object _ended(self, DurableRequest job, double now)
+    @cython.locals(write='long long', found=dict)
+    cpdef object stored(self, long long number, object answers, double now)
+    @cython.locals(job=DurableRequest)
+    cpdef object follow(self, object then, object answer, double now)
     @cython.locals(status=int, field=bytes, frames=list)
     cpdef object _answer(
-        self, AcceptedRequest request, object wants, object number, object outcome, double now
+        self,
+        AcceptedRequest request,
+        object wants,
+        long long number,
+        StoredOutcome outcome,
+        double now,
     )
     cpdef bint is_declared(self, bytes name) except -1
     cpdef double next_deadline(self) except? -1
 
 
 cpdef Py_ssize_t cost_of_row(list body, bytes field) except -1
+
+
+@cython.locals(size=Py_ssize_t)
+cpdef Py_ssize_t size_of(list body) except -1

@@ -18,6 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.durable import ids, options, policy
 from majordomus.core.broker.durable.backlog import Backlog
@@ -43,11 +44,12 @@ from majordomus.protocol import spec
 from majordomus.protocol.spec import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from majordomus.core.broker.completion import Completion
     from majordomus.core.broker.durable.options import Options
     from majordomus.core.broker.durable.records import Answer, Opened
+    from majordomus.core.broker.durable.writes import Consequence
     from majordomus.core.broker.outgoing import Outgoing
     from majordomus.core.broker.queueing import Queueing
     from majordomus.core.broker.state.registry import Registry
@@ -56,7 +58,9 @@ if TYPE_CHECKING:
 
 MDP03 = Dialect.MDP03
 NO_FRAMES: Final[list[Frame]] = []
+NO_ANSWERS: Final[dict[int, Answer]] = {}
 HANDLE: Final = bytes(8)
+_ROW, _FRAME = DURABLE_ROW, FRAME
 LONGEST_RUN: Final = 4_294_967.0
 """Seconds that one run may take: 49 days, the most that the header of a REQUEST can state."""
 RECORD_AFTER: Final = 0.25
@@ -172,29 +176,20 @@ class DurableRequests:
         wall = now + self.offset
         settings = self.registry.settings
         keep = settings.durable_keep if asked.keep is None else asked.keep
-        row = StoredRequest(
-            self._next,
-            request.caller.user,
-            service,
-            called,
-            body,
-            field,
-            wall,
-            inf if asked.expires is None else wall + asked.expires,
-            keep,
-            asked.key,
-            options.digest_of(body) if asked.key else b"",
-            0,
-            0,
-            wall,
-        )
+        expires = inf if asked.expires is None else wall + asked.expires
+        owner = request.caller.user
+        row = StoredRequest.__new__(StoredRequest)
+        row.fill(self._next, owner, service, called, body, field, wall, expires, keep)
+        if asked.key:
+            row.key = asked.key
+            row.digest = options.digest_of(body)
         self._next += 1
         job = self._make(row)
         job.expires = inf if asked.expires is None else now + asked.expires
         job.kept = bool(asked.key) or asked.keep is not None
         self.let_wait(request)
         job.wait(request, wants)
-        self.writes.add(Append(row), partial(self._appended, job))
+        self.writes.add(Append(row), job)
 
     def let_wait(self, request: AcceptedRequest) -> None:
         """Let `request` wait for the store or for an outcome. It holds its body no longer."""
@@ -206,6 +201,7 @@ class DurableRequests:
     def _make(self, row: StoredRequest) -> DurableRequest:
         peer = self._owner(row.owner)
         job = DurableRequest(row, peer, cost_of_row(row.body, row.metadata))
+        job.size = size_of(row.body)
         self.jobs[row.number] = job
         self.registry.account.charge(peer, job.cost)
         return job
@@ -225,9 +221,8 @@ class DurableRequests:
         return peer
 
     def _forget(self, job: DurableRequest) -> None:
-        """Let go of everything that `job` holds in memory."""
+        """Let go of everything that `job`, which has no run, holds in memory."""
         del self.jobs[job.row.number]
-        self._unrecorded.pop(job, None)
         self.registry.account.charge(job.peer, -job.cost)
         owner = self.owners[job.row.owner]
         owner.jobs -= 1
@@ -238,8 +233,9 @@ class DurableRequests:
         """The store has taken `job`, or refused it."""
         if answer is None:
             job.move("store")
-            for request, wants in job.take(AT_STORING):
-                self._answer(request, wants, job.row.number, None, now)
+            if job.early:
+                for request, wants in job.take(AT_STORING):
+                    self._answer(request, wants, job.row.number, None, now)
             if job.expires < inf:
                 job.expiry = self._expiries.add(job, job.expires)
             self._wait(job, now)
@@ -317,8 +313,8 @@ class DurableRequests:
         self.backlog.tidy(name)
 
     def _run(self, job: DurableRequest, now: float) -> None:
-        row, most = job.row, self._most(job)
-        if job.attempts >= most:
+        row = job.row
+        if job.attempts and job.attempts >= (most := self._most(job)):
             text = f"its workers were lost at {job.attempts} of {most} attempts"
             self._end(job, spec.WORKER_LOST, [text.encode()], b"", now)
             return
@@ -339,7 +335,7 @@ class DurableRequests:
             row.number,
             service,
             row.body,
-            sum(map(len, row.body)),
+            job.size,
             spec.DURABLE | spec.METADATA if field else spec.DURABLE,
             field,
             now,
@@ -348,7 +344,7 @@ class DurableRequests:
         run.attempt = job.attempts
         run.called = row.called
         run.cost = cost_of(run)
-        self.backlog.of(row.service).placed[job.peer] += 1
+        self.backlog.of(row.service).enter(job.peer)
         self._unrecorded[job] = None
         if self._record_at == inf:
             self._record_at = now + RECORD_AFTER
@@ -393,6 +389,8 @@ class DurableRequests:
         return True
 
     def _is_final(self, job: DurableRequest, status: int) -> bool:
+        if status == spec.OK:
+            return True
         return not policy.may_try_again(status) or job.attempts >= self._most(job)
 
     def _most(self, job: DurableRequest) -> int:
@@ -451,13 +449,13 @@ class DurableRequests:
         so its outcome is not kept: the row is deleted in place of it."""
         job.move("end")
         wall = now + self.offset
-        job.outcome = StoredOutcome(status, frames, field, wall, wall + job.row.keep)
+        outcome = job.outcome = StoredOutcome.__new__(StoredOutcome)
+        outcome.fill(status, frames, field, wall, wall + job.row.keep)
         self._stop_waiting(job)
-        number = job.row.number
-        operation: Complete | Remove = Remove(number)
-        if job.kept or not job.awaited:
-            operation = Complete(number, job.attempts, job.outcome)
-        self.writes.add(operation, partial(self._ended, job))
+        if job.kept or not job.is_awaited():
+            self.writes.add(Complete(job.row.number, job.attempts, outcome), job)
+        else:
+            self.writes.add(Remove(job.row.number), job)
 
     def _stop_waiting(self, job: DurableRequest) -> None:
         """Take `job` out of the backlog and of the timers."""
@@ -473,7 +471,7 @@ class DurableRequests:
             job.expiry.pop(job, None)
             job.expiry = None
 
-    def _ended(self, job: DurableRequest, _answer: Answer, now: float) -> None:
+    def _ended(self, job: DurableRequest, now: float) -> None:
         """The outcome of `job` is stored: answer all that wait for it."""
         job.move("stored")
         run = job.run
@@ -509,7 +507,7 @@ class DurableRequests:
         operation: Complete | Remove = Remove(job.row.number)
         if keep:
             operation = Complete(job.row.number, job.attempts, job.outcome)
-        self.writes.add(operation, partial(self._ended, job))
+        self.writes.add(operation, job)
 
     # ── outcomes that are stored already ──────────────────────────────────────────────────────────
 
@@ -551,14 +549,15 @@ class DurableRequests:
     ) -> None:
         status, field = spec.OK, b""
         frames: list[Frame] = []
-        if wants is ID:
+        if wants is OUTCOME:
+            if outcome is not None:
+                status, frames, field = outcome.status, outcome.frames, outcome.metadata
+        elif wants is ID:
             frames = [ids.public_id(self.secret, number)]
         elif wants is TITANIC_ID:
             frames = [b"200", ids.public_id(self.secret, number)]
         elif wants is TITANIC_DONE:
             frames = [b"200"]
-        elif outcome is not None and wants is OUTCOME:
-            status, frames, field = outcome.status, outcome.frames, outcome.metadata
         elif outcome is not None and wants is RESULT:
             frames, field = [b"%d" % outcome.status, *outcome.frames], outcome.metadata
         elif outcome is not None and wants is TITANIC_REPLY:
@@ -608,6 +607,27 @@ class DurableRequests:
                 self.submit(request, now)
 
     # ── the store ─────────────────────────────────────────────────────────────────────────────────
+
+    def stored(self, number: int, answers: Sequence[tuple[int, Answer]], now: float) -> None:
+        """Every write up to `number` is stored. `answers`: those of the writes that have one."""
+        found = dict(answers) if answers else NO_ANSWERS
+        write = self.writes.first_unstored
+        for then in self.writes.stored(number):
+            if then is not None:
+                self.follow(then, found.get(write) if found else None, now)
+            write += 1
+
+    def follow(self, then: Consequence, answer: Answer, now: float) -> None:
+        """Do what follows a write. Of a durable request the row is stored, or the outcome."""
+        if not isinstance(then, DurableRequest):
+            if then is not None:
+                then(answer, now)
+            return
+        job = then
+        if job.state is STORING:
+            self._appended(job, answer, now)
+        else:
+            self._ended(job, now)
 
     def set_state(self, state: StoreState) -> None:
         """Take what the store has reported. A change of what it accepts is a fact."""
@@ -695,4 +715,12 @@ class DurableRequests:
 
 def cost_of_row(body: list[Frame], field: bytes) -> int:
     """What a durable request costs in memory, beside its run."""
-    return DURABLE_ROW + sum(map(len, body)) + FRAME * len(body) + len(field)
+    return _ROW + size_of(body) + _FRAME * len(body) + len(field)
+
+
+def size_of(body: list[Frame]) -> int:
+    """The bytes of a body."""
+    size = 0
+    for frame in body:
+        size += arithmetic.length(frame)
+    return size

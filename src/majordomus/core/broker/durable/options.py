@@ -6,7 +6,7 @@ A request that cannot be durable is refused here with 400, before anything of it
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
 
 from majordomus.protocol import metadata as packing
 from majordomus.protocol import spec
@@ -20,11 +20,12 @@ NOT_DURABLE: Final = {
     spec.MORE: "a stream from the client cannot be durable",
     spec.ONCE: "a durable request runs at least once: it cannot be ONCE",
 }
+REFUSED: Final = spec.MORE | spec.ONCE
 NO_TARGET: Final = "a durable request cannot name its worker"
 NO_HEDGE: Final = "a durable request cannot be a hedge"
 
 
-class Options(NamedTuple):
+class Options:
     """What a client asks for a durable request.
 
     key: the idempotency key; empty without one.
@@ -33,10 +34,19 @@ class Options(NamedTuple):
     keep: seconds that the outcome is kept; None for the broker's default.
     """
 
-    key: bytes = b""
-    detach: bool = False
-    expires: float | None = None
-    keep: float | None = None
+    __slots__ = ("detach", "expires", "keep", "key")
+
+    def __init__(
+        self,
+        key: bytes = b"",
+        detach: bool = False,
+        expires: float | None = None,
+        keep: float | None = None,
+    ) -> None:
+        self.key = key
+        self.detach = detach
+        self.expires = expires
+        self.keep = keep
 
 
 DEFAULT: Final = Options()
@@ -44,9 +54,8 @@ DEFAULT: Final = Options()
 
 def read(flags: int, metadata: bytes, has_target: bool) -> Options | str:
     """Return the options of a request, or why it cannot be durable. `metadata` is valid."""
-    for flag, text in NOT_DURABLE.items():
-        if flags & flag:
-            return text
+    if flags & REFUSED:
+        return NOT_DURABLE[spec.MORE if flags & spec.MORE else spec.ONCE]
     if has_target:
         return NO_TARGET
     if not metadata:

@@ -7,7 +7,7 @@ A store executes operations in their order and adds no policy of its own.
 from __future__ import annotations
 
 from math import inf
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from majordomus.protocol.spec import Frame
 
@@ -17,7 +17,34 @@ above them. So a number is never used again, also when the last rows before a cr
 backup was restored."""
 
 
-class StoredOutcome(NamedTuple):
+class Record:
+    """What rows, outcomes and the usual operations have in common. They are classes, not named
+    tuples, because compiled rules read an attribute of a class of theirs without a look-up.
+
+    Their attributes are in the order of the constructor. They are not changed once they are made.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        values = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__slots__])
+        return f"{type(self).__name__}({values})"
+
+    def _values(self) -> list[object]:
+        return [getattr(self, name) for name in self.__slots__]
+
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with other values for these attributes."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return type(self)(**{**values, **changes})
+
+
+class StoredOutcome(Record):
     """How a durable request has ended.
 
     status: of the FINAL.
@@ -27,14 +54,26 @@ class StoredOutcome(NamedTuple):
     until: until when it is kept.
     """
 
-    status: int
-    frames: list[Frame]
-    metadata: bytes
-    ended: float
-    until: float
+    __slots__ = ("status", "frames", "metadata", "ended", "until")  # noqa: RUF023
+
+    def __init__(
+        self, status: int, frames: list[Frame], metadata: bytes, ended: float, until: float
+    ) -> None:
+        self.fill(status, frames, metadata, ended, until)
+
+    def fill(
+        self, status: int, frames: list[Frame], metadata: bytes, ended: float, until: float
+    ) -> StoredOutcome:
+        """Set every attribute of a new outcome. See `AcceptedRequest.fill` for the reason."""
+        self.status = status
+        self.frames = frames
+        self.metadata = metadata
+        self.ended = ended
+        self.until = until
+        return self
 
 
-class StoredRequest(NamedTuple):
+class StoredRequest(Record):
     """One row.
 
     number: its number, unique for ever; public ids are made of it.
@@ -53,28 +92,110 @@ class StoredRequest(NamedTuple):
     outcome: None while there is none.
     """
 
-    number: int
-    owner: str
-    service: bytes
-    called: bytes
-    body: list[Frame]
-    metadata: bytes
-    accepted: float
-    expires: float = inf
-    keep: float = 0.0
-    key: bytes = b""
-    digest: bytes = b""
-    attempts: int = 0
-    most: int = 0
-    due: float = 0.0
-    outcome: StoredOutcome | None = None
+    __slots__ = (  # noqa: RUF023
+        "number",
+        "owner",
+        "service",
+        "called",
+        "body",
+        "metadata",
+        "accepted",
+        "expires",
+        "keep",
+        "key",
+        "digest",
+        "attempts",
+        "most",
+        "due",
+        "outcome",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        owner: str,
+        service: bytes,
+        called: bytes,
+        body: list[Frame],
+        metadata: bytes,
+        accepted: float,
+        expires: float = inf,
+        keep: float = 0.0,
+        key: bytes = b"",
+        digest: bytes = b"",
+        attempts: int = 0,
+        most: int = 0,
+        due: float = 0.0,
+        outcome: StoredOutcome | None = None,
+    ) -> None:
+        self.fill(number, owner, service, called, body, metadata, accepted, expires, keep)
+        self.key = key
+        self.digest = digest
+        self.attempts = attempts
+        self.most = most
+        self.due = due
+        self.outcome = outcome
+
+    def fill(
+        self,
+        number: int,
+        owner: str,
+        service: bytes,
+        called: bytes,
+        body: list[Frame],
+        metadata: bytes,
+        accepted: float,
+        expires: float,
+        keep: float,
+    ) -> StoredRequest:
+        """Set every attribute of a new request without a key, which is due at once."""
+        self.number = number
+        self.owner = owner
+        self.service = service
+        self.called = called
+        self.body = body
+        self.metadata = metadata
+        self.accepted = accepted
+        self.expires = expires
+        self.keep = keep
+        self.key = b""
+        self.digest = b""
+        self.attempts = 0
+        self.most = 0
+        self.due = accepted
+        self.outcome = None
+        return self
 
 
-class Append(NamedTuple):
+class Append(Record):
     """Store a new row. Answer: None when it is stored; the row that has its owner, service and key
     already; or FULL. In the last two cases nothing is stored."""
 
-    row: StoredRequest
+    __slots__ = ("row",)
+
+    def __init__(self, row: StoredRequest) -> None:
+        self.row = row
+
+
+class Complete(Record):
+    """Store the outcome of a row. A row that is not there, or has an outcome, is left as it is. No
+    answer."""
+
+    __slots__ = ("number", "attempts", "outcome")  # noqa: RUF023
+
+    def __init__(self, number: int, attempts: int, outcome: StoredOutcome) -> None:
+        self.number = number
+        self.attempts = attempts
+        self.outcome = outcome
+
+
+class Remove(Record):
+    """Delete a row, if it is there. No answer."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Attempted(NamedTuple):
@@ -84,21 +205,6 @@ class Attempted(NamedTuple):
     attempts: int
     most: int
     due: float
-
-
-class Complete(NamedTuple):
-    """Store the outcome of a row. A row that is not there, or has an outcome, is left as it is. No
-    answer."""
-
-    number: int
-    attempts: int
-    outcome: StoredOutcome
-
-
-class Remove(NamedTuple):
-    """Delete a row, if it is there. No answer."""
-
-    number: int
 
 
 class Read(NamedTuple):

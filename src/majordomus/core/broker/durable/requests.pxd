@@ -1,7 +1,12 @@
 cimport cython
 
+from majordomus.core.broker.durable.records cimport StoredOutcome, StoredRequest
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.requests cimport AcceptedRequest
+
+
+cdef object OUTCOME
+cdef object STORING
 
 
 @cython.final
@@ -12,7 +17,7 @@ cdef class Owner:
 
 @cython.final
 cdef class DurableRequest:
-    cdef public object row
+    cdef public StoredRequest row
     cdef public Peer peer
     cdef public object state
     cdef public int attempts
@@ -21,11 +26,15 @@ cdef class DurableRequest:
     cdef public double expires
     cdef public bint kept
     cdef public list waiting
+    cdef public bint early
     cdef public AcceptedRequest run
-    cdef public object outcome
+    cdef public StoredOutcome outcome
+    cdef public Py_ssize_t size
     cdef public Py_ssize_t cost
     cdef public dict timer
     cdef public dict expiry
     cpdef object move(self, str event)
     cpdef object wait(self, AcceptedRequest request, object wants)
     cpdef list take(self, tuple wanted)
+    @cython.locals(request=AcceptedRequest)
+    cpdef bint is_awaited(self) except -1

@@ -74,8 +74,10 @@ class DurableRequest:
     expires: when it ends without an outcome; infinity for never.
     kept: whether its outcome is kept although a client waits for it.
     waiting: the requests that wait for it, and what each wants.
+    early: whether one of them may want something before there is an outcome.
     run: the request of its present run; None between two runs.
     outcome: its outcome, on its way to the store.
+    size: the bytes of its body.
     cost: what it is charged (account.py).
     timer, expiry: its buckets of the timer wheels; None without one.
     """
@@ -83,6 +85,7 @@ class DurableRequest:
     __slots__ = (
         "attempts",
         "cost",
+        "early",
         "expires",
         "expiry",
         "failures",
@@ -92,6 +95,7 @@ class DurableRequest:
         "recorded",
         "row",
         "run",
+        "size",
         "state",
         "timer",
         "waiting",
@@ -100,6 +104,7 @@ class DurableRequest:
     def __init__(self, row: StoredRequest, peer: Peer, cost: int) -> None:
         self.row = row
         self.peer = peer
+        self.size = 0
         self.cost = cost
         self.state: DurableState = STORING
         self.attempts = self.recorded = row.attempts
@@ -107,6 +112,7 @@ class DurableRequest:
         self.expires = inf
         self.kept = True
         self.waiting: list[tuple[AcceptedRequest, Wants]] = []
+        self.early = False
         self.run: AcceptedRequest | None = None
         self.outcome: StoredOutcome | None = None
         self.timer: dict[DurableRequest, None] | None = None
@@ -125,6 +131,8 @@ class DurableRequest:
             alive = [one for one in self.waiting if one[0].state in OPEN]
             if 2 * len(alive) < len(self.waiting):
                 self.waiting = alive
+        if wants is not OUTCOME:
+            self.early = True
         self.waiting.append((request, wants))
 
     def take(self, wanted: tuple[Wants, ...]) -> list[tuple[AcceptedRequest, Wants]]:
@@ -133,7 +141,9 @@ class DurableRequest:
         self.waiting = [one for one in self.waiting if one[1] not in wanted]
         return found
 
-    @property
-    def awaited(self) -> bool:
+    def is_awaited(self) -> bool:
         """Whether a client waits for the outcome itself."""
-        return any(one[1] is OUTCOME and one[0].state in OPEN for one in self.waiting)
+        for request, wants in self.waiting:  # noqa: SIM110 (compiled, a generator costs more)
+            if wants is OUTCOME and request.state in OPEN:
+                return True
+        return False

@@ -6,8 +6,8 @@ cdef class Writes:
     cdef public long long last
     cdef public list new
     cdef public list _taken
-    cdef public object _waiting
+    cdef public list _waiting
     cpdef object add(self, object operation, object then=*)
     cpdef list take(self)
-    @cython.locals(found=dict)
-    cpdef object stored(self, long long number, object answers, double now)
+    @cython.locals(count=Py_ssize_t)
+    cpdef list stored(self, long long number)

@@ -23,8 +23,13 @@ cdef class Account:
     cpdef bint exceeds(self, Peer peer, Py_ssize_t cost) noexcept
     cpdef bint exceeds_reserve(self, Py_ssize_t cost) noexcept
     cpdef object grow(self, AcceptedRequest request, Py_ssize_t cost)
+    cpdef object recount(self, AcceptedRequest request)
     cpdef object keep_slot(self, RegisteredWorker worker, AcceptedRequest request)
     cpdef object free_slot(self, RegisteredWorker worker, AcceptedRequest request)
     cpdef object change_outbox(self, Peer peer, Py_ssize_t cost)
     cpdef object change_stories(self, Py_ssize_t cost)
 
+
+
+@cython.locals(cost=Py_ssize_t)
+cpdef Py_ssize_t cost_of(AcceptedRequest request) except -1

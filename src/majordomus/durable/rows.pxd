@@ -1,0 +1,18 @@
+cimport cython
+
+from majordomus.core.broker.durable.records cimport Complete, StoredOutcome, StoredRequest
+
+
+@cython.locals(body=bytes)
+cpdef tuple values_of(StoredRequest row)
+
+
+@cython.locals(user=bytes, key=bytes, digest=bytes, metadata=bytes, service=bytes, called=bytes)
+cdef object crc_of(StoredRequest row, bytes body)
+
+
+@cython.locals(outcome=StoredOutcome, reply=bytes)
+cpdef tuple ended(Complete end)
+
+
+cdef object crc_of_reply(long long number, StoredOutcome outcome, bytes reply)
