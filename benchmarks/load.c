@@ -5,6 +5,8 @@
  * echoes. A body starts with 8 bytes that say which request it is: what comes back is checked against them.
  *
  * --durable 1 sets the flag DURABLE of each request; --rate N sends about N a second, a window at a time.
+ * --pace N sends N a second whatever comes back, in turns over the clients, every 100 µs what is due then. A latency begins
+ * when the request was due, not when it was sent, so a broker (or a load) that is late pays for all requests that wait.
  * With --presence they ask nothing: they register, and say that they live until the input ends.
  *
  * cc -O2 -pthread -o load load.c && ./load --protocol mdp03 --port 5555 --clients 16 --window 32 --workers 4
@@ -28,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -36,6 +39,8 @@
 
 enum { MOST_PARTS = 16, MOST_THREADS = 8 };
 enum { BUCKETS = 64 * 64 }; /* 64 buckets for each power of two of nanoseconds */
+enum { TICK = 100000 };     /* --pace: nanoseconds from one sending to the next */
+enum { PATIENCE = 5 };      /* --pace: seconds that the last answers may take */
 
 typedef struct { const char *at; size_t size; } part;
 typedef struct { char *at; size_t start, end, room; } buffer;
@@ -48,6 +53,7 @@ typedef struct {
     char sid[16];          /* NATS: the inbox; ZMTP: the routing id */
     int64_t *sent;         /* when the request of each slot was sent; 0 = the slot is free */
     uint32_t *turn;        /* how often the slot was used */
+    int next_slot;         /* --pace */
     void *secure;          /* what the transport keeps (load_secure.h) */
 } connection;
 
@@ -65,20 +71,23 @@ typedef struct {
     pthread_t thread;
     int epoll;
     uint64_t answered, errors, histogram[BUCKETS];
+    /* --pace: requests sent since the start, those of them that are measured, and how late these were sent. */
+    uint64_t paced, expected, lateness[BUCKETS];
 } loop;
 
 static struct {
     const char *protocol, *host, *service, *transport, *path, *server_key;
-    int port, worker_port, clients, window, workers, capacity, body, threads, pid, presence, durable, rate;
+    int port, worker_port, clients, window, workers, capacity, body, threads, pid, presence, durable, rate, pace;
     double seconds, warmup;
     uint64_t count;
-} options = { "mdp03", "127.0.0.1", "echo", "plain", "", "", 5555, 0, 16, 32, 4, 1000, 16, 2, 0, 0, 0, 0, 3.0, 0.5, 0 };
+} options = { "mdp03", "127.0.0.1", "echo", "plain", "", "", 5555, 0, 16, 32, 4, 1000, 16, 2, 0, 0, 0, 0, 0, 3.0, 0.5, 0 };
 
 static loop loops[MOST_THREADS];
 static connection *connections;
 static char *filling;
 static char cipher[128]; /* TLS: its version and cipher */
-static atomic_int welcomed, running, measuring, stopping, opened, sent_off, beats_heard;
+static atomic_int welcomed, begun, running, measuring, stopping, opened, sent_off, beats_heard;
+static _Atomic int64_t pace_start, pace_from, pace_until; /* --pace: the first request; the measured ones */
 
 static void fail(const char *format, ...)
 {
@@ -221,18 +230,25 @@ static int take_message(connection *c, part *parts)
 
 /* ── requests: slots, times, and what was wrong ──────────────────────────────────────────────── */
 
-static void put_mark(char *mark, connection *c, uint32_t slot)
+static void put_mark(char *mark, connection *c, uint32_t slot, int64_t now)
 {
     memcpy(mark, &slot, 4);
     memcpy(mark + 4, &c->turn[slot], 4);
-    c->sent[slot] = now_ns(CLOCK_MONOTONIC);
+    c->sent[slot] = now;
 }
 
-static void note_latency(loop *l, int64_t ns)
+static void note(uint64_t *histogram, int64_t ns)
 {
     int power = 63 - __builtin_clzll((uint64_t)ns | 64);
     int bucket = (power - 6) * 64 + (int)(((uint64_t)ns >> (power - 6)) & 63);
-    l->histogram[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
+    histogram[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
+}
+
+/* Whether a request counts: with --pace by when it was due, else by when its answer comes. */
+static bool is_measured(int64_t sent)
+{
+    if (options.pace) return sent >= atomic_load_explicit(&pace_from, memory_order_relaxed);
+    return atomic_load_explicit(&measuring, memory_order_relaxed);
 }
 
 static double bucket_ns(int bucket)
@@ -254,9 +270,9 @@ static int take_reply(loop *l, connection *c, part body, bool good)
         l->errors++;
         return -1;
     }
-    if (atomic_load_explicit(&measuring, memory_order_relaxed)) {
+    if (is_measured(c->sent[slot])) {
         l->answered++;
-        note_latency(l, now_ns(CLOCK_MONOTONIC) - c->sent[slot]);
+        note(l->histogram, now_ns(CLOCK_MONOTONIC) - c->sent[slot]);
     }
     c->sent[slot] = 0;
     c->turn[slot]++;
@@ -470,7 +486,7 @@ static void gearman_work(connection *c, int type, const char *at, size_t size)
 static bool is(const char *name) { return !strcmp(options.protocol, name); }
 static bool is_zmtp(void) { return !is("nats") && !is("gearman"); }
 
-static void send_request(connection *c, int slot)
+static void send_request(connection *c, int slot, int64_t now)
 {
     static _Thread_local char *body;
     if (!body) {
@@ -478,7 +494,7 @@ static void send_request(connection *c, int slot)
         if (!body) fail("out of memory");
         memcpy(body, filling, options.body);
     }
-    put_mark(body, c, slot);
+    put_mark(body, c, slot, now);
     if (spoken) legacy_request(c, body);
     else if (is_zmtp()) request_03(c, body);
     else if (is("nats")) nats_request(c, body);
@@ -489,9 +505,11 @@ static void send_request(connection *c, int slot)
 static void begin(connection *c)
 {
     char header[300];
+    atomic_fetch_add(&begun, 1);
     if (!c->worker && options.presence)
         put_frame(&c->out, 0, header, header_03(header, 8, 0, 0, 0, ""));
-    for (int slot = 0; slot < options.window && !c->worker && !options.presence; slot++) send_request(c, slot);
+    if (!c->worker && !options.presence && !options.pace)
+        for (int slot = 0; slot < options.window; slot++) send_request(c, slot, now_ns(CLOCK_MONOTONIC));
     if (!c->worker || is("nats") || is("proxy")) return;
     if (spoken) {
         legacy_worker_says(c, spoken->ready, true);
@@ -515,16 +533,18 @@ static void again_in_bursts(connection *c)
     due = due ? due + 1000000000LL * options.window / options.rate : now;
     if (due > now) usleep((due - now) / 1000);
     else due = now;
-    for (int slot = 0; slot < options.window; slot++) send_request(c, slot);
+    for (int slot = 0; slot < options.window; slot++) send_request(c, slot, now_ns(CLOCK_MONOTONIC));
 }
 
 static void again(connection *c, int slot)
 {
+    if (options.pace) return;
     if (options.rate) {
         if (slot >= 0 && !atomic_load_explicit(&stopping, memory_order_relaxed)) again_in_bursts(c);
         return;
     }
-    if (slot >= 0 && !atomic_load_explicit(&stopping, memory_order_relaxed)) send_request(c, slot);
+    if (slot >= 0 && !atomic_load_explicit(&stopping, memory_order_relaxed))
+        send_request(c, slot, now_ns(CLOCK_MONOTONIC));
 }
 
 static void read_zmtp(loop *l, connection *c)
@@ -699,13 +719,65 @@ static bool again_readable(connection *c)
 #endif
 }
 
+/* ── --pace ──────────────────────────────────────────────────────────────────────────────────── */
+
+/* How many threads have clients, and which of them this one is; -1 for the one that has the workers alone. */
+static int pacing_threads(void) { return options.threads == 1 ? 1 : options.threads - 1; }
+static int pacing_place(loop *l) { return options.threads == 1 ? 0 : (int)(l - loops) - 1; }
+
+/* When the request of this thread with this number is due: at the last tick before its place in an even flow. */
+static int64_t due_time(uint64_t number)
+{
+    double each = 1e9 * pacing_threads() / options.pace;
+    return atomic_load(&pace_start) + (int64_t)(number * each) / TICK * TICK;
+}
+
+/* Send what is due. A client whose next slot is still open keeps the others waiting too; their latencies count that. */
+static void send_due(loop *l)
+{
+    int place = pacing_place(l), threads = pacing_threads();
+    int clients = (options.clients - place + threads - 1) / threads;
+    int64_t now = now_ns(CLOCK_MONOTONIC), due;
+    uint64_t first = l->paced;
+    while ((due = due_time(l->paced)) <= now && due < atomic_load(&pace_until)) {
+        connection *c = &connections[options.workers + place + threads * (int)(l->paced % clients)];
+        if (c->sent[c->next_slot]) break;
+        if (is_measured(due)) {
+            l->expected++;
+            note(l->lateness, now_ns(CLOCK_MONOTONIC) - due);
+        }
+        send_request(c, c->next_slot, due);
+        c->next_slot = (c->next_slot + 1) % options.window;
+        l->paced++;
+    }
+    for (int n = 0; n < clients && (uint64_t)n < l->paced - first; n++)
+        write_out(l, &connections[options.workers + place + threads * (int)((first + n) % clients)]);
+}
+
+static int wait_until_due(loop *l, struct epoll_event *events, int most)
+{
+    int64_t wait = due_time(l->paced) - now_ns(CLOCK_MONOTONIC);
+    if (wait < 0 || wait > TICK) wait = TICK; /* late: a client waits for a slot, which an answer frees */
+    struct timespec time = { 0, wait };
+    return epoll_pwait2(l->epoll, events, most, &time, NULL);
+}
+
+static bool is_pacing(loop *l)
+{
+    return options.pace && pacing_place(l) >= 0 && pacing_place(l) < options.clients && atomic_load(&pace_start);
+}
+
+/* ── the loop ────────────────────────────────────────────────────────────────────────────────── */
+
 static void *serve(void *of)
 {
     loop *l = of;
     struct epoll_event events[256];
     int64_t next_beat = now_ns(CLOCK_MONOTONIC) + 1000000000;
+    if (options.pace) prctl(PR_SET_TIMERSLACK, 1UL);
     while (atomic_load_explicit(&running, memory_order_relaxed)) {
-        int count = epoll_wait(l->epoll, events, 256, options.presence ? 10 : 100);
+        int count = is_pacing(l) ? wait_until_due(l, events, 256)
+                                 : epoll_wait(l->epoll, events, 256, options.presence ? 10 : options.pace ? 1 : 100);
         for (int n = 0; n < count; n++) {
             connection *c = events[n].data.ptr;
             if (events[n].events & ~EPOLLOUT) read_in(l, c);
@@ -715,6 +787,7 @@ static void *serve(void *of)
                 write_out(l, c);
             }
         }
+        if (is_pacing(l)) send_due(l);
         if (options.presence) beat_all_in_turn(l);
         if (options.presence || now_ns(CLOCK_MONOTONIC) < next_beat) continue;
         next_beat += 1000000000;
@@ -827,8 +900,40 @@ static uint64_t answered_so_far(void)
     return answered;
 }
 
+/* --pace: begin, and say when the measured requests begin and end. The first is due when all clients are ready. */
+static void begin_pacing(void)
+{
+    for (int n = 0; n < 6000 && atomic_load(&begun) < options.clients + options.workers; n++) usleep(5000);
+    usleep(300000);
+    int64_t start = now_ns(CLOCK_MONOTONIC) + 10 * TICK;
+    atomic_store(&pace_from, start + (int64_t)(options.warmup * 1e9) / TICK * TICK);
+    atomic_store(&pace_until, atomic_load(&pace_from) + (int64_t)(options.seconds * 1e9) / TICK * TICK);
+    atomic_store(&pace_start, start);
+}
+
+static uint64_t expected_so_far(void)
+{
+    uint64_t expected = 0;
+    for (int n = 0; n < options.threads; n++) expected += loops[n].expected;
+    return expected;
+}
+
+/* --pace: what was due in the measured time is waited for, however late it comes. */
+static void await_paced(void)
+{
+    for (int n = 0; n < PATIENCE * 1000; n++) {
+        bool sent = true;
+        for (int at = 0; at < options.threads; at++)
+            if (is_pacing(&loops[at]) && due_time(loops[at].paced) < atomic_load(&pace_until)) sent = false;
+        if (sent && answered_so_far() >= expected_so_far()) return;
+        usleep(1000);
+    }
+    fail("not every request was answered %d s after the end", PATIENCE);
+}
+
 static void measure(void)
 {
+    if (options.pace) begin_pacing();
     usleep(options.warmup * 1e6);
     double cpu = broker_cpu(), own = own_cpu();
     int64_t start = now_ns(CLOCK_MONOTONIC), end;
@@ -842,24 +947,31 @@ static void measure(void)
     own = own_cpu() - own;
     atomic_store(&stopping, 1);
     usleep(200000);
+    if (options.pace) await_paced();
     atomic_store(&running, 0);
-    static uint64_t histogram[BUCKETS];
-    uint64_t errors = 0, answered = 0;
+    static uint64_t histogram[BUCKETS], lateness[BUCKETS];
+    uint64_t errors = 0, answered = 0, expected = expected_so_far();
     for (int n = 0; n < options.threads; n++) {
         pthread_join(loops[n].thread, NULL);
         answered += loops[n].answered;
         errors += loops[n].errors;
-        for (int at = 0; at < BUCKETS; at++) histogram[at] += loops[n].histogram[at];
+        for (int at = 0; at < BUCKETS; at++) {
+            histogram[at] += loops[n].histogram[at];
+            lateness[at] += loops[n].lateness[at];
+        }
     }
     double seconds = (end - start) / 1e9;
     printf("{\"protocol\": \"%s\", \"clients\": %d, \"window\": %d, \"workers\": %d, \"body\": %d, "
            "\"requests\": %llu, \"errors\": %llu, \"seconds\": %.6f, \"per_second\": %.1f, "
-           "\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"load_cpu\": %.6f, \"broker_cpu\": %.6f, "
+           "\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"most_us\": %.1f, \"load_cpu\": %.6f, \"broker_cpu\": %.6f, "
+           "\"pace\": %d, \"late_p50_us\": %.1f, \"late_p999_us\": %.1f, "
            "\"transport\": \"%s\", \"cipher\": \"%s\"}\n",
            options.protocol, options.clients, options.window, options.workers, options.body,
            (unsigned long long)answered, (unsigned long long)errors, seconds, answered / seconds,
            percentile(histogram, answered, 0.5), percentile(histogram, answered, 0.99),
-           percentile(histogram, answered, 0.999), own, cpu, options.transport, cipher);
+           percentile(histogram, answered, 0.999), percentile(histogram, answered, 1), own, cpu, options.pace,
+           percentile(lateness, expected, 0.5),
+           percentile(lateness, expected, 0.999), options.transport, cipher);
 }
 
 /* Presence: says when all are there, measures, reports, and stays until the input ends. */
@@ -893,6 +1005,7 @@ static void read_options(int count, char **words)
         { "--capacity", 0, &options.capacity, 0 }, { "--body", 0, &options.body, 0 },
         { "--threads", 0, &options.threads, 0 }, { "--pid", 0, &options.pid, 0 },
         { "--presence", 0, &options.presence, 0 }, { "--durable", 0, &options.durable, 0 }, { "--rate", 0, &options.rate, 0 },
+        { "--pace", 0, &options.pace, 0 },
         { "--seconds", 0, 0, &options.seconds }, { "--warmup", 0, 0, &options.warmup },
     };
     for (int n = 1; n < count; n += 2) {
@@ -912,6 +1025,7 @@ static void read_options(int count, char **words)
         if (!found) fail("no option %s", words[n]);
     }
     if (options.rate && options.clients != 1) fail("a rate is that of one client");
+    if (options.pace && options.presence + options.rate + (options.count > 0)) fail("a pace is that of a plain measurement");
     if (options.body < 8) fail("a body has at least 8 bytes");
     if (options.threads < 1 || options.threads > MOST_THREADS) fail("1 to %d threads", MOST_THREADS);
     if (strlen(options.service) > 200) fail("too long a name");
@@ -929,7 +1043,7 @@ static void read_options(int count, char **words)
 static loop *loop_of(int number, bool worker)
 {
     if (worker || options.threads == 1) return &loops[0];
-    return &loops[1 + number % (options.threads - 1)];
+    return &loops[1 + (number - options.workers) % (options.threads - 1)];
 }
 
 int main(int count, char **words)

@@ -146,6 +146,7 @@ COMPARISONS: Final = {
 }
 PYTHON: Final = "python"
 PROGRAMS: Final = {
+    "half_load": ["benchmarks.half_load"],
     "presence": ["benchmarks.presence"],
     "scale": ["benchmarks.scale"],
     "bytes": ["benchmarks.bytes_on_wire"],
@@ -158,8 +159,10 @@ PROGRAMS: Final = {
 SECTIONS: Final = (*COMPARISONS, PYTHON, *PROGRAMS)
 
 
-def measure(broker: Running, case: Case, shape: Shape, seconds: float) -> dict[str, float]:
-    """One turn of the load. Raises: RuntimeError when it fails."""
+def measure(
+    broker: Running, case: Case, shape: Shape, seconds: float, more: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """One turn of the load, with `more` arguments. Raises: RuntimeError when it fails."""
     secure = case.transport != "plain"
     program = peers.SECURE_LOAD if secure or case.peer.load(0) else peers.LOAD
     command = [
@@ -169,7 +172,7 @@ def measure(broker: Running, case: Case, shape: Shape, seconds: float) -> dict[s
         *("--worker-port", str(broker.worker_port), "--pid", str(broker.pid)),
         *("--clients", str(shape.clients), "--window", str(shape.window)),
         *("--workers", str(shape.workers), "--body", str(shape.body)),
-        *("--seconds", str(seconds)),
+        *("--seconds", str(seconds), *more),
     ]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=seconds + 60

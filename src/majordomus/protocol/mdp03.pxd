@@ -28,7 +28,7 @@ cdef class Fields:
 @cython.locals(found=Fields)
 cpdef Fields parse(header)
 @cython.locals(header=bytes, end=Py_ssize_t)
-cpdef bytes called_service(list frames)
+cpdef Py_ssize_t called_name_hash(list frames) except? -2
 cpdef bytes pack(
     command, flags=*, code=*, id=*, ttl=*, bytes service=*, bytes address=*, bytes metadata=*
 )

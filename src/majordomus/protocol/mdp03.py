@@ -98,21 +98,19 @@ def parse(header: Frame) -> Fields:
     return found
 
 
-def called_service(frames: list[Frame]) -> bytes | None:
-    """The service that a REQUEST without an envelope calls; None for any other message.
+def called_name_hash(frames: list[Frame]) -> int:
+    """`octets.name_hash` of the service that a REQUEST without an envelope calls; -1 for any other
+    message.
 
     Only as much is read as that takes: a header that `Fields.read` refuses may have a name here.
     """
     if not frames or type(frames[0]) is not bytes or not octets.is_mdp03(frames[0]):
-        return None
+        return -1
     header = frames[0]
-    if len(header) < SHORTEST:
-        return None
-    fixed = octets.fields(header)
-    end = SHORTEST - 1 + fixed[5]
-    if fixed[0] != REQUEST or end >= len(header):
-        return None
-    return octets.piece(header, SHORTEST - 1, end)
+    if len(header) < SHORTEST or octets.command_in(header) != REQUEST:
+        return -1
+    end = SHORTEST - 1 + octets.service_length(header)
+    return octets.name_hash(header, SHORTEST - 1, end) if end < len(header) else -1
 
 
 def pack(

@@ -17,6 +17,31 @@ cdef inline int command_of(object header) except -2:
     return header[COMMAND_AT] if len(header) > COMMAND_AT else -1
 
 
+cdef inline int command_in(bytes header) noexcept:
+    return (<const unsigned char*>PyBytes_AS_STRING(header))[COMMAND_AT]
+
+
+cdef inline Py_ssize_t service_length(bytes header) noexcept:
+    return (<const unsigned char*>PyBytes_AS_STRING(header))[SERVICE_AT - 1]
+
+
+# Eight bytes at a time; the last ones are padded with zeros.
+cdef inline Py_ssize_t name_hash(bytes frame, Py_ssize_t start, Py_ssize_t end) noexcept:
+    cdef const char* at = PyBytes_AS_STRING(frame) + start
+    cdef size_t left = end - start
+    cdef unsigned long long found = left, word
+    while left >= 8:
+        memcpy(&word, at, 8)
+        found = (found ^ word) * 0x9E3779B97F4A7C15ULL
+        found ^= found >> 32
+        at += 8
+        left -= 8
+    word = 0
+    memcpy(&word, at, left)
+    found = (found ^ word) * 0x9E3779B97F4A7C15ULL
+    return <Py_ssize_t>((found ^ found >> 32) & 0x7FFFFFFFFFFFFFFFULL)
+
+
 # What is written out here, byte by byte, the compiler makes one load or store.
 cdef inline unsigned long long _read8(const unsigned char* at) noexcept:
     return (

@@ -8,6 +8,7 @@ Compiled modules call the functions of the same names in octets.pxd, which do th
 from __future__ import annotations
 
 import struct
+import sys
 from functools import partial
 
 from majordomus.protocol.spec import MAX_NAME, MDP03_MAGIC, Frame
@@ -52,6 +53,22 @@ def is_mdp03(frame: Frame) -> bool:
 def command_of(header: Frame) -> int:
     """The command of a frame that begins as a header of MDP/0.3; -1 where it ends before."""
     return header[COMMAND_AT] if len(header) > COMMAND_AT else -1
+
+
+def command_in(header: bytes) -> int:
+    """The command of a header of at least `SERVICE_AT` bytes."""
+    return header[COMMAND_AT]
+
+
+def service_length(header: bytes) -> int:
+    """The length of the service's name, of a header of at least `SERVICE_AT` bytes."""
+    return header[SERVICE_AT - 1]
+
+
+def name_hash(frame: bytes, start: int, end: int) -> int:
+    """A hash of the bytes of `frame` from `start` to `end`, which must lie within it; never
+    negative. Compiled, it makes no object, and is another number than in Python."""
+    return hash(frame[start:end]) & sys.maxsize
 
 
 def piece(frame: bytes, start: int, end: int) -> bytes:

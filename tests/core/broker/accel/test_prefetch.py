@@ -14,7 +14,7 @@ from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
 from majordomus.core.broker.state.services import Service
 from majordomus.protocol import mdp03, spec
-from majordomus.protocol.mdp03 import called_service
+from majordomus.protocol.mdp03 import called_name_hash
 from majordomus.protocol.spec import Frame
 from tests.core import broker_harness as harness
 from tests.core.broker_harness import BrokerHarness, number
@@ -158,8 +158,8 @@ def test_called_services_are_guessed_in_the_order_of_the_requests() -> None:
     names = list(services)[:10]
     look(prefetcher, names)
     guesses = [guessed(prefetcher, name) for name in names]
-    alone = {hash(name) & prefetcher._mask: name for name in services}.values()
-    assert guesses == [services[name] if name in alone else None for name in names]
+    alone = prefetcher.guessable()
+    assert guesses == [services[n] if services[n] in alone else None for n in names]
     assert len([guess for guess in guesses if guess]) > 5
     assert guessed(prefetcher, names[0]) is None
     assert prefetcher.find(names[0]) is services[names[0]]
@@ -205,7 +205,7 @@ def test_services_that_share_an_entry_are_told_apart() -> None:
     prefetcher = new_prefetcher()
     first: dict[int, bytes] = {}
     n = 0
-    while (at := hash(b"name-%d" % n) & prefetcher._mask) not in first:
+    while (at := prefetcher._place(b"name-%d" % n)) not in first:
         first[at] = b"name-%d" % n
         n += 1
     one, other = known(first[at]), known(b"name-%d" % n)
@@ -283,10 +283,19 @@ class TestPeerThatAnswersIsFoundByTheDispatch:
         ([mdp03.pack(spec.READY, code=1, service=ECHO)], None),
     ],
 )
-def test_name_is_that_of_a_request_whose_header_has_it(
-    frames: list[Frame], name: bytes | None
-) -> None:
-    assert called_service(frames) == name
+def test_hash_is_that_of_the_name_in_a_request(frames: list[Frame], name: bytes | None) -> None:
+    expected = -1 if name is None else called_name_hash([request(name, 99)])
+    assert called_name_hash(frames) == expected
+    assert expected != called_name_hash([request(b"another")])
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 15, 16, 17, 255])
+def test_every_byte_of_a_name_is_in_its_hash(size: int) -> None:
+    name = bytes(range(size))
+    names = [name, name + b"x", *(name[:n] + b"?" + name[n + 1 :] for n in range(size) if n != 63)]
+    hashes = {called_name_hash([request(each[:255])]) for each in names}
+    assert len(hashes) == len({each[:255] for each in names})
+    assert min(hashes) >= 0
 
 
 def test_each_of_many_workers_has_its_turn(harness: BrokerHarness) -> None:

@@ -1,9 +1,13 @@
 cimport cython
 
 cimport majordomus.core.broker.accel.prefetch_hints as hints
+cimport majordomus.protocol.octets as octets
 # Upwards, for the layout alone (see prefetch_hints.pxd).
 from majordomus.core.broker.state.services cimport Service
-from majordomus.protocol.mdp03 cimport called_service
+from majordomus.protocol.mdp03 cimport called_name_hash
+
+
+cdef Py_ssize_t _AT_ONCE
 
 
 @cython.final
@@ -18,10 +22,18 @@ cdef class Prefetcher:
     cpdef object add(self, Service service)
     cpdef object remove(self, Service service)
     cpdef object ahead(self, list batch)
-    @cython.locals(table=list, names=list, n=Py_ssize_t, frames=list, name=bytes)
-    cpdef object look(self, list batch, Py_ssize_t at, Py_ssize_t end)
-    @cython.locals(table=list, name=bytes, guesses=list, service=Service)
-    cdef object _guess(self, list names)
+    @cython.locals(
+        table=list,
+        mask=Py_ssize_t,
+        guesses=list,
+        places="Py_ssize_t[16]",
+        count=Py_ssize_t,
+        n=Py_ssize_t,
+        place=Py_ssize_t,
+        service=Service,
+    )
+    cdef object look(self, list batch, Py_ssize_t at, Py_ssize_t end)
+    cpdef Py_ssize_t _place(self, bytes name) except -1
     @cython.locals(table=list, size=Py_ssize_t, service=Service)
     cdef object _grow(self)
 
@@ -32,3 +44,5 @@ cdef class _LookAhead:
     cdef public list _batch
     cdef public Py_ssize_t _at
     cdef public Py_ssize_t _looked
+    @cython.locals(at=Py_ssize_t, end=Py_ssize_t, batch=list)
+    cdef object _following(self)

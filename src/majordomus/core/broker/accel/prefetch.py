@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.broker.accel import prefetch_hints as hints
-from majordomus.protocol.mdp03 import called_service
+from majordomus.protocol import octets
+from majordomus.protocol.mdp03 import called_name_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 16
 """Messages that are looked at together: what they touch fits into the nearest cache."""
+_AT_ONCE = AT_ONCE
+_PLACES = [0] * AT_ONCE
+"""Compiled, its copy is an array of C."""
 SPARSE: Final = 8
 """Entries of the table for each service, at least, so that few services share one."""
 
@@ -62,7 +66,7 @@ class Prefetcher:
         """Make `service` known. It may be known already: then it takes its entry of the table."""
         self.services[service.name] = service
         if SPARSE * len(self.services) <= len(self._table):
-            self._table[hash(service.name) & self._mask] = service
+            self._table[self._place(service.name)] = service
         elif len(self.services) > hints.MANY:
             self._grow()
 
@@ -70,7 +74,7 @@ class Prefetcher:
         """Forget `service`."""
         self.services.pop(service.name, None)
         if self._table:
-            at = hash(service.name) & self._mask
+            at = self._place(service.name)
             if self._table[at] is service:
                 self._table[at] = None
 
@@ -83,32 +87,24 @@ class Prefetcher:
         return _LookAhead(self, batch)
 
     def look(self, batch: list[tuple[bytes, list[Frame]]], at: int, end: int) -> None:
-        """Prefetch what the messages `at` to `end` of `batch` will touch."""
-        table = self._table
-        names = []
-        self._guesses = []
-        for n in range(at, end):
-            _, frames = batch[n]
-            name = called_service(frames)
-            if name is not None:
-                hints.entry(table, hash(name) & self._mask)
-                names.append(name)
-        self._guess(names)
-
-    def guessable(self) -> list[Any]:
-        """Every service that may be guessed. For tests and invariants."""
-        return [service for service in self._table if service is not None]
-
-    def _guess(self, names: list[bytes]) -> None:
-        """Prefetch step by step: one step for all services, then the next, so that no service waits
-        for another."""
-        table = self._table
-        for name in names:
-            hints.entry_object(table, hash(name) & self._mask)
-        guesses = self._guesses
+        """Prefetch what the messages `at` to `end` of `batch` will touch, at most `AT_ONCE` of them:
+        one step for all, then the next, so that no service waits for another."""
+        table, mask = self._table, self._mask
+        guesses: list[Any] = []
+        self._guesses = guesses
         self._next = 0
-        for name in names:
-            service = table[hash(name) & self._mask]
+        places = _PLACES.copy()
+        count = 0
+        for n in range(at, end):
+            place = called_name_hash(batch[n][1])
+            if place >= 0:
+                places[count] = place & mask
+                hints.entry(table, places[count])
+                count += 1
+        for n in range(count):
+            hints.entry_object(table, places[n])
+        for n in range(count):
+            service = table[places[n]]
             if service is not None:
                 hints.service_name(service)
                 hints.service_strategy(service)
@@ -123,15 +119,22 @@ class Prefetcher:
             if service.newest_worker is not None:
                 hints.worker_order_items(service)
 
+    def guessable(self) -> list[Any]:
+        """Every service that may be guessed. For tests and invariants."""
+        return [service for service in self._table if service is not None]
+
+    def _place(self, name: bytes) -> int:
+        return octets.name_hash(name, 0, len(name)) & self._mask
+
     def _grow(self) -> None:
         size = 1
         while size < 2 * SPARSE * len(self.services):
             size *= 2
         table: list[Any] = [None] * size
-        for service in self.services.values():
-            table[hash(service.name) & (size - 1)] = service
-        self._table = table
         self._mask = size - 1
+        for service in self.services.values():
+            table[self._place(service.name)] = service
+        self._table = table
 
 
 class _LookAhead:
@@ -154,11 +157,15 @@ class _LookAhead:
         return self
 
     def __next__(self) -> tuple[bytes, list[Frame]]:
-        at = self._at
-        if at >= len(self._batch):
+        if self._at >= len(self._batch):
             raise StopIteration
+        return self._following()
+
+    def _following(self) -> tuple[bytes, list[Frame]]:
+        at, batch = self._at, self._batch
         if at == self._looked:
-            self._looked = min(at + AT_ONCE, len(self._batch))
-            self._prefetcher.look(self._batch, at, self._looked)
+            end = len(batch) if at + _AT_ONCE > len(batch) else at + _AT_ONCE
+            self._looked = end
+            self._prefetcher.look(batch, at, end)
         self._at = at + 1
-        return self._batch[at]
+        return batch[at]
