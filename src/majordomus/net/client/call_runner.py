@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-from majordomus.core.client.session import ClientEvent, ClientSession
+from majordomus.core.client.session import ClientSession
 from majordomus.errors import LocalProtocolError
 from majordomus.net.bodies import Reply
 from majordomus.net.client.calls import (
@@ -87,7 +87,7 @@ class CallRunner:
             lambda: driver.refusal,
             lambda: driver.tried(),  # noqa: PLW0108 - the driver is made below
         )
-        self.driver = driver = Driver[ClientEvent](
+        self.driver = driver = Driver(
             session,
             lambda: access.urls[session.endpoint],
             take=self.calls.take,

@@ -46,7 +46,7 @@ class AsyncSessionConnection:
         self.loop = loop
         self._changed = changed
         self._take, self._broken = take, broken
-        self._connection: SessionConnection[Any] = SessionConnection(
+        self._connection: SessionConnection = SessionConnection(
             session, where, self._opened, self._closing, access
         )
         self.planned = False

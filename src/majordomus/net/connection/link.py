@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import zmq
 
@@ -160,10 +160,11 @@ def open_link(
     return ZmtpLink(url, place, more, access, most)
 
 
-class SessionConnection(Generic[E]):
+class SessionConnection:
     """Drives one session over one link after another.
 
     session: the state machine of the client or worker.
+    link: the current link; None before `open` and after `close`. Set here alone.
     refusal: why the last handshake was refused; None after a connection was made.
     attempts: for each URL that was tried, how the last attempt ended; empty after a connection was
         made.
@@ -176,7 +177,7 @@ class SessionConnection(Generic[E]):
 
     def __init__(
         self,
-        session: Session[E],
+        session: Session[Any],
         where: Callable[[], str],
         opened: Callable[[Link], None],
         closing: Callable[[Link], None],
@@ -188,7 +189,7 @@ class SessionConnection(Generic[E]):
         self.stale = True
         self._access = access
         self._where, self._opened, self._closing = where, opened, closing
-        self._link: Link | None = None
+        self.link: Link | None = None
         self._url = ""  # that of the last attempt
         self._begun = False
         self._retry_at = inf
@@ -203,24 +204,18 @@ class SessionConnection(Generic[E]):
         """A URL, and those addresses of its host that the next attempts use, in their order."""
 
     @property
-    def link(self) -> Link | None:
-        """The current link; None before `open` and after `close`."""
-        return self._link
-
-    @property
     def up(self) -> bool:
         """Whether there is a connection now."""
-        return self._link is not None and self._link.up
+        return self.link is not None and self.link.up
 
-    @property
-    def away(self) -> bool:
-        """Whether the connection is to another broker than the first, to which it returns."""
+    def is_away(self) -> bool:
+        """Return whether the connection is to another broker than the first, to which it returns."""
         return self._home is not None and self._home.away
 
     def tried(self) -> dict[str, str]:
         """Return how the last attempt at each URL ended, in a few words; of the first attempt, what
         it waits for."""
-        link = self._link
+        link = self.link
         if link is None or link.up:
             return self.attempts
         return {link.url: link.waits_for} | self.attempts
@@ -240,21 +235,21 @@ class SessionConnection(Generic[E]):
     def close(self) -> None:
         """Close the link. The session is not informed. May be repeated."""
         self._retry_at = inf
-        if self._link is not None:
-            link, self._link = self._link, None
+        if self.link is not None:
+            link, self.link = self.link, None
             self._closing(link)
             link.close()
 
     def read_monitor(self, now: float) -> None:
         """Handle the changes of the connection. To be called when the link's last descriptor is
         readable."""
-        link = self._link
+        link = self.link
         if link is None:
             return
         self.stale = link.edge_triggered
         for seen in link.news():
             self._handle(link, seen, now)
-            if self._link is not link:
+            if self.link is not link:
                 return
 
     def receive(self, now: float) -> bool:
@@ -262,7 +257,7 @@ class SessionConnection(Generic[E]):
 
         Returns whether there may be more.
         """
-        link = self._link
+        link = self.link
         if link is None:
             return False
         batch = link.receive(BATCH)
@@ -281,7 +276,7 @@ class SessionConnection(Generic[E]):
             self._most = self.session.connection.max_received
             link.bound(self._most)
         for seen in news:
-            if seen.event is not MonitorEvent.CONNECTED and self._link is link:
+            if seen.event is not MonitorEvent.CONNECTED and self.link is link:
                 self._handle(link, seen, now)
         return self.stale
 
@@ -296,7 +291,7 @@ class SessionConnection(Generic[E]):
                 self.give_up(now)
                 return
 
-    def flush(self, now: float) -> list[E]:
+    def flush(self, now: float) -> list[Any]:
         """Run the timers, send what the session has to send, and reconnect when it asks for that.
 
         Returns the events of the session.
@@ -304,14 +299,14 @@ class SessionConnection(Generic[E]):
         session = self.session
         if self._retry_at <= now:
             self._reconnect(now)
-        if self._link is not None and self._link.due <= now:
-            self._link.tick(now)
+        if self.link is not None and self.link.due <= now:
+            self.link.tick(now)
             self.read_monitor(now)
         if self._probe is not None:
             self._read_probe(now)
         if session.next_deadline() <= now:
             self._tick(now)
-        events: list[E] = []
+        events: list[Any] = []
         while True:
             sends, tags, new, renew = session.take_effects()
             if new:
@@ -328,22 +323,22 @@ class SessionConnection(Generic[E]):
         deadline = min(self.session.next_deadline(), self._retry_at)
         if self._probe is not None:
             deadline = min(deadline, self._look_at)
-        return deadline if self._link is None else min(deadline, self._link.due)
+        return deadline if self.link is None else min(deadline, self.link.due)
 
     def _tick(self, now: float) -> None:
         """Tick the session. Before, report the bytes that came, where the session waits for them:
         what has arrived must be known before a broker is declared silent."""
-        connection, link = self.session.connection, self._link
+        connection, link = self.session.connection, self.link
         if connection.waits_for_bytes and link is not None:
             if link.up:
                 self.receive(now)
-            if self._link is link and link.received != self._received:
+            if self.link is link and link.received != self._received:
                 self._received = link.received
                 connection.progressed(now)
         self.session.tick(now)
         if connection.probe_wanted:
             connection.probe_wanted = False
-            link = self._link
+            link = self.link
             if link is not None:
                 self._received = link.received
                 link.ping()
@@ -401,7 +396,7 @@ class SessionConnection(Generic[E]):
         self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
-        link = self._link
+        link = self.link
         if link is not None and link.up:
             self.stale = self.stale or link.edge_triggered
             refused: Iterable[int] = [index for index, _ in link.send(sends)]
@@ -460,7 +455,7 @@ class SessionConnection(Generic[E]):
                 if not places or error.errno in NO_ROOM:
                     raise
         self._untried = url, places
-        self._link = link
+        self.link = link
         self.stale = link.edge_triggered
         self._received = self._truncated = 0
         self.session.connection.begin_try(now)
