@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from majordomus.core.session.connection import CLOSED
 from majordomus.errors import LocalProtocolError
 from majordomus.net.broker.broker import Broker
-from majordomus.core.session.connection import CLOSED
 from majordomus.net.client.client import Client
 from majordomus.net.worker.worker import Worker
 from tests.net.conftest import complaints, eventually

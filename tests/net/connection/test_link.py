@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from majordomus.core.client.session import ClientEvent, ClientSession, ClientSettings
+from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.net.connection.link import LAST_RETRY, Link, SessionConnection
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
@@ -42,9 +42,7 @@ opened: list[Link] = []
 closed: list[Link] = []
 
 
-def drive(
-    connection: SessionConnection, until: Callable[[], object], within: float = 3.0
-) -> None:
+def drive(connection: SessionConnection, until: Callable[[], object], within: float = 3.0) -> None:
     end = time.monotonic() + within
     while not until():
         now = time.monotonic()

@@ -1,5 +1,5 @@
 from majordomus.core.client.session cimport ClientSession
-from majordomus.net.client.calls cimport PendingCall, result
+from majordomus.net.client.calls cimport PendingCall, make_start, result
 from majordomus.net.client.driver cimport Driver
 
 
@@ -11,3 +11,6 @@ cdef class CallRunner:
     cdef public Driver driver
     cpdef object run(self, PendingCall call)
     cpdef object wait(self, PendingCall call, done, command=*)
+
+
+cpdef object run_call(CallRunner runner, PendingCall call)

@@ -23,11 +23,12 @@ from threading import get_ident
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
+from majordomus.core.session.machine import Session
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, forks
 from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.home_probe import has_green_threads
-from majordomus.net.connection.link import Link, Session, SessionConnection
+from majordomus.net.connection.link import Link, SessionConnection
 from majordomus.net.connection.memory_link import wait_without_link
 from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
@@ -68,7 +69,7 @@ class Driver:
 
     def __init__(
         self,
-        session: Session[Any],
+        session: Session,
         where: Callable[[], str],
         take: Callable[[list[Any]], None],
         broken: Callable[[Exception], None],

@@ -1,11 +1,13 @@
 cimport cython
 
 from majordomus.core.session.connection cimport Connection
+from majordomus.core.session.machine cimport Session
 
 
 cdef class SessionConnection:
     cdef object __weakref__
-    cdef public object session
+    cdef public Session session
+    cdef public Connection _state
     cdef public object refusal
     cdef public dict attempts
     cdef public bint stale
@@ -28,9 +30,9 @@ cdef class SessionConnection:
     cpdef object open(self, double now)
     cpdef bint is_away(self) except -1
     cpdef object read_monitor(self, double now)
-    @cython.locals(connection=Connection, batch=list)
+    @cython.locals(session=Session, batch=list, frames=list)
     cpdef bint receive(self, double now) except -1
-    @cython.locals(sends=list, tags=list, new=list, events=list)
+    @cython.locals(session=Session, sends=list, tags=list, new=list, events=list)
     cpdef list flush(self, double now)
     @cython.locals(deadline=double)
     cpdef double next_deadline(self) except? -1

@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import zmq
 
-from majordomus.core.session.connection import Connection, Probe
+from majordomus.core.session.connection import Probe
+from majordomus.core.session.machine import Session
 from majordomus.net import endpoints
 from majordomus.net.bodies import Cut
 from majordomus.net.connection.credentials import NO_HANDSHAKE, Access, Refusal, failure
@@ -43,24 +44,6 @@ LAST_RETRY: Final = 0.5
 each delay is randomized."""
 
 logger = logging.getLogger("majordomus.net")
-
-E = TypeVar("E")
-
-
-class Session(Protocol[E]):
-    """The contract of the client's and the worker's session (docs/rules.md)."""
-
-    @property
-    def connection(self) -> Connection: ...
-    def connected(self, now: float) -> None: ...
-    def lost(self, now: float) -> None: ...
-    def receive(self, frames: list[bytes], now: float) -> None: ...
-    def receive_cut(self, frames: list[bytes], now: float) -> bool: ...
-    def refused(self, frames: list[bytes], tag: object, now: float) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def next_deadline(self) -> float: ...
-    def close(self, now: float) -> None: ...
-    def take_effects(self) -> tuple[list[list[bytes]], list[object], list[E], bool]: ...
 
 
 class Link(Protocol):
@@ -177,7 +160,7 @@ class SessionConnection:
 
     def __init__(
         self,
-        session: Session[Any],
+        session: Session,
         where: Callable[[], str],
         opened: Callable[[Link], None],
         closing: Callable[[Link], None],
@@ -196,8 +179,9 @@ class SessionConnection:
         self._retry_delay = FIRST_RETRY
         self._received = 0  # bytes of the link that the session knows of
         self._truncated = 0  # messages of the link that exceeded the bound
-        self._most = session.connection.max_received
-        self._home = session.connection.home if access is not None else None
+        self._state = session.connection
+        self._most = self._state.max_received
+        self._home = self._state.home if access is not None else None
         self._probe: HomeProbe | None = None
         self._look_at = inf
         self._untried: tuple[str, list[tcp.Address]] | None = None
@@ -209,7 +193,7 @@ class SessionConnection:
         return self.link is not None and self.link.up
 
     def is_away(self) -> bool:
-        """Return whether the connection is to another broker than the first, to which it returns."""
+        """Whether the connection is to another broker than the first, to which it returns."""
         return self._home is not None and self._home.away
 
     def tried(self) -> dict[str, str]:
@@ -266,14 +250,14 @@ class SessionConnection:
         for seen in news:
             if seen.event is MonitorEvent.CONNECTED:
                 self._connected(link, now)
-        receive = self.session.receive
+        session = self.session
         if link.truncated != self._truncated:
             self._receive_cut(link, batch, now)
         else:
             for frames in batch:
-                receive(frames, now)
-        if self.session.connection.max_received != self._most:
-            self._most = self.session.connection.max_received
+                session.receive(frames, now)
+        if self._state.max_received != self._most:
+            self._most = self._state.max_received
             link.bound(self._most)
         for seen in news:
             if seen.event is not MonitorEvent.CONNECTED and self.link is link:
@@ -328,7 +312,7 @@ class SessionConnection:
     def _tick(self, now: float) -> None:
         """Tick the session. Before, report the bytes that came, where the session waits for them:
         what has arrived must be known before a broker is declared silent."""
-        connection, link = self.session.connection, self.link
+        connection, link = self._state, self.link
         if connection.waits_for_bytes and link is not None:
             if link.up:
                 self.receive(now)
@@ -392,18 +376,18 @@ class SessionConnection:
         logger.info("connected to %s", link.url)
         if link.edge_triggered:
             link.readable()
-        self.session.connection.probe = link.probe
+        self._state.probe = link.probe
         self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
         link = self.link
         if link is not None and link.up:
             self.stale = self.stale or link.edge_triggered
-            refused: Iterable[int] = [index for index, _ in link.send(sends)]
+            for index, _ in link.send(sends):
+                self.session.refused(sends[index], tags[index], now)
         else:
-            refused = range(len(sends))
-        for index in refused:
-            self.session.refused(sends[index], tags[index], now)
+            for frames, tag in zip(sends, tags, strict=True):
+                self.session.refused(frames, tag, now)
 
     def _refused(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """Handle a refused handshake.
@@ -421,7 +405,7 @@ class SessionConnection:
 
     def _unreached(self, now: float) -> None:
         """Try the next endpoint at once, or later when each of them has failed."""
-        if self.session.connection.unreached(now):
+        if self._state.unreached(now):
             self._retry_at = now
         else:
             self._retry_later(now)
@@ -458,7 +442,7 @@ class SessionConnection:
         self.link = link
         self.stale = link.edge_triggered
         self._received = self._truncated = 0
-        self.session.connection.begin_try(now)
+        self._state.begin_try(now)
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and the monitor reports nothing
