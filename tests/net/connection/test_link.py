@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from majordomus.core.client.session import ClientEvent, ClientSession, ClientSettings
+from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.net.connection.link import LAST_RETRY, Link, SessionConnection
 from majordomus.net.zmq import select as wires
 from majordomus.net.zmq import sockets
 
-Make = Callable[[str], SessionConnection[ClientEvent]]
+Make = Callable[[str], SessionConnection]
 
 
 @pytest.fixture(params=[True, False], ids=["zmtp", "libzmq"])
@@ -24,9 +24,9 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     if request.param and not wires.OWN_ZMTP:
         pytest.skip("our own ZMTP is not built, or another wire was asked for")
     monkeypatch.setattr(wires, "OWN_ZMTP", request.param)
-    made: list[SessionConnection[ClientEvent]] = []
+    made: list[SessionConnection] = []
 
-    def begin(url: str) -> SessionConnection[ClientEvent]:
+    def begin(url: str) -> SessionConnection:
         session = ClientSession(ClientSettings(), random.randbytes, random.random)
         made.append(SessionConnection(session, lambda: url, opened.append, closed.append))
         return made[-1]
@@ -42,9 +42,7 @@ opened: list[Link] = []
 closed: list[Link] = []
 
 
-def drive(
-    connection: SessionConnection[ClientEvent], until: Callable[[], object], within: float = 3.0
-) -> None:
+def drive(connection: SessionConnection, until: Callable[[], object], within: float = 3.0) -> None:
     end = time.monotonic() + within
     while not until():
         now = time.monotonic()
@@ -59,7 +57,7 @@ def drive(
         connection.flush(now)
 
 
-def id_at(router: zmq.Socket[bytes], connection: SessionConnection[ClientEvent]) -> bytes:
+def id_at(router: zmq.Socket[bytes], connection: SessionConnection) -> bytes:
     """Return the routing id that the router has for the connection."""
     assert connection.link is not None
     connection.link.send([[b"hello"]])

@@ -23,3 +23,8 @@ cdef class ClientSession(ClientSessionBase):
     )
     @cython.locals(header=Fields, call=Call, command=int, flags=int, code=int, id=object)
     cpdef object receive(self, list frames, double now)
+    cpdef object tick(self, double now)
+    @cython.locals(calls=double, streams=double, due=double)
+    cpdef double next_deadline(self) except? -1
+    @cython.locals(events=list, sends=list, tags=list, renew=bint)
+    cpdef tuple take_effects(self)

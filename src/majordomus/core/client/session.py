@@ -326,7 +326,8 @@ class ClientSession(ClientSessionBase):
         """
         events = self._events
         self._events, self._taken = self._taken, events
-        self._events.clear()
+        if self._events:
+            del self._events[:]
         sends, tags = self._outbox.take()
         self.streams.taken()
         renew = self._connection.renew

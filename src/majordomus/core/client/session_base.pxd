@@ -1,10 +1,12 @@
 from majordomus.core.client.calls cimport Call, Calls
+from majordomus.core.client.streams cimport ClientStreams
 from majordomus.core.session.connection cimport Connection
+from majordomus.core.session.machine cimport Session
 from majordomus.core.session.outbox cimport SessionOutbox
 from majordomus.protocol.mdp03 cimport Fields
 
 
-cdef class ClientSessionBase:
+cdef class ClientSessionBase(Session):
     cdef public object settings
     cdef public object late
     cdef public dict invalid
@@ -25,7 +27,7 @@ cdef class ClientSessionBase:
     cdef public Fields _header
     cdef public Calls _calls
     cdef public dict _open
-    cdef public object streams
+    cdef public ClientStreams streams
     cdef public object events
     cdef public dict _tails
     cdef public unsigned long long _last

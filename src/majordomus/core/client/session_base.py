@@ -24,6 +24,7 @@ from majordomus.core.session.connection import CLOSED, DRAINING, OPEN, Change, C
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
 from majordomus.core.session.home import IDLE, Home, order
 from majordomus.core.session.limits import excess
+from majordomus.core.session.machine import Session
 from majordomus.core.session.outbox import BATCH, SessionOutbox, Tag
 from majordomus.core.session.settings import ClientSettings, IdSource
 from majordomus.core.session.transitions import CallState
@@ -44,7 +45,7 @@ _REQUEST: Constant = spec.REQUEST
 _ONE_WAY: Constant = spec.ONE_WAY
 
 
-class ClientSessionBase:
+class ClientSessionBase(Session):
     """The state of one session. See `ClientSession`."""
 
     def __init__(self, settings: ClientSettings, ids: IdSource, rng: Rng) -> None:

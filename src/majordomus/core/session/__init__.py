@@ -1,5 +1,6 @@
 """What the machines of clients and workers share.
 
+machine: the contract of both machines
 connection: the state of a connection, heartbeats, silence, WELCOME and DISCONNECT
 events: subscriptions, and events that are sent and received
 login: when a token is requested and renewed

@@ -91,8 +91,10 @@ class SessionOutbox:
         sends, tags = self.sends, self.tags
         self.sends, self._taken = self._taken, sends
         self.tags, self._taken_tags = self._taken_tags, tags
-        self.sends.clear()
-        self.tags.clear()
+        if self.sends:
+            del self.sends[:]
+        if self.tags:
+            del self.tags[:]
         if self.blocked:
             self._offered += len(sends)
         return sends, tags

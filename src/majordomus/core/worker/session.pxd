@@ -10,6 +10,6 @@ cdef class WorkerSession(WorkerSessionBase):
     cpdef double received_at(self)
     cpdef object final(self, dispatch_id, status, list frames, double now)
     @cython.locals(
-        connection=Connection, header=Fields, command=int, flags=int, service=bytes, deadline=double, dispatch_id=object, id=object
+        connection=Connection, header=Fields, command=int, flags=int, service=bytes, called=bytes, known=bint, deadline=double, dispatch_id=object, id=object
     )
     cpdef object receive(self, list frames, double now)

@@ -292,6 +292,7 @@ class WorkerSession(WorkerSessionBase):
         if len(self._services) < 2 or service not in self._services:
             return False
         del self._services[service]
+        self._called = None
         return True
 
     def set_capacity(self, capacity: int, now: float) -> None:
@@ -392,12 +393,14 @@ class WorkerSession(WorkerSessionBase):
             return
         dispatch_id = self._base + id
         theirs = ours = b""
-        if (
-            flags & _SPECIAL
-            or id < _BROKER_ID_BIT
-            or dispatch_id in self._dispatches
-            or service not in self._services
-        ):
+        called, known = self._called, True
+        if called is not None and service == called:
+            service = called
+        elif service in self._services:
+            self._called = service
+        else:
+            known = False
+        if flags & _SPECIAL or id < _BROKER_ID_BIT or dispatch_id in self._dispatches or not known:
             maps = self._check(header)
             if maps is None:
                 return

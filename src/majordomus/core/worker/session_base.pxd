@@ -1,6 +1,7 @@
 cimport cython
 
 from majordomus.core.session.connection cimport Connection
+from majordomus.core.session.machine cimport Session
 from majordomus.core.session.outbox cimport SessionOutbox
 from majordomus.core.worker.streams cimport DispatchStreams
 from majordomus.protocol.mdp03 cimport Fields
@@ -33,7 +34,7 @@ cpdef Dispatch make_dispatch(
 )
 
 
-cdef class WorkerSessionBase:
+cdef class WorkerSessionBase(Session):
     cdef public object settings
     cdef public bint ready
     cdef public object worker_id
@@ -43,6 +44,7 @@ cdef class WorkerSessionBase:
     cdef public object _codec
     cdef public dict _services
     cdef public object _service
+    cdef public bytes _called
     cdef public bint _delphi
     cdef public object _busy_is_silent
     cdef public bint _joining
@@ -65,3 +67,7 @@ cdef class WorkerSessionBase:
     cdef public list _events
     cdef public list _taken
     cdef public dict _contracts
+    cpdef object tick(self, double now)
+    cpdef double next_deadline(self) except? -1
+    @cython.locals(events=list, sends=list, tags=list, renew=bint)
+    cpdef tuple take_effects(self)

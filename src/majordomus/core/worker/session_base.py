@@ -15,6 +15,7 @@ from majordomus.contracts.model import hash_of
 from majordomus.core.session.backoff import Rng
 from majordomus.core.session.connection import Change, Connection
 from majordomus.core.session.events import EventReceived, SessionEvents, SubscriptionRefused
+from majordomus.core.session.machine import Session
 from majordomus.core.session.outbox import SessionOutbox, Tag
 from majordomus.core.session.settings import IdSource, WorkerSettings
 from majordomus.core.session.transitions import DispatchState
@@ -150,7 +151,7 @@ class LegacyReply(NamedTuple):
     parts: list[Frame]
 
 
-class WorkerSessionBase:
+class WorkerSessionBase(Session):
     """The state of one session, and the life of its connection. See `WorkerSession`."""
 
     def __init__(self, settings: WorkerSettings, ids: IdSource, rng: Rng) -> None:
@@ -165,6 +166,8 @@ class WorkerSessionBase:
         if self._codec is not None and len(self._services) != 1:
             raise LocalProtocolError("one-service", f"{settings.dialect} workers serve exactly one")
         self._service = next(iter(self._services), b"")
+        # The name in the last REQUEST that had one of ours. As the same object it has its hash.
+        self._called: bytes | None = None
         self._delphi = settings.dialect is Dialect.DELPHI
         self._busy_is_silent = self._codec is not None and not self._delphi
         self._joining = settings.dialect in _JOINING
@@ -261,7 +264,8 @@ class WorkerSessionBase:
         """
         events = self._events
         self._events, self._taken = self._taken, events
-        self._events.clear()
+        if self._events:
+            del self._events[:]
         sends, tags = self._outbox.take()
         renew = self._connection.renew
         if renew:

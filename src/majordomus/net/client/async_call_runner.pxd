@@ -22,3 +22,6 @@ cdef class AsyncCallRunner:
     cpdef AsyncSessionConnection connection(self)
     @cython.locals(calls=PendingCalls)
     cpdef Waiter start(self, PendingCall call)
+
+
+cpdef Waiter start_call(AsyncCallRunner runner, PendingCall call)

@@ -224,3 +224,8 @@ class AsyncCallRunner:
         self._closed = True
         self._usable = None
         self.calls.fail(error)
+
+
+def start_call(runner: AsyncCallRunner, call: PendingCall) -> Waiter | None:
+    """Do what `AsyncCallRunner.start` does: compiled, a function is called without a look-up."""
+    return runner.start(call)

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar, overload
 from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.errors import BadRequest, DeadlineExceeded, MajordomusError
 from majordomus.net.bodies import Body, Reply
-from majordomus.net.client.async_call_runner import AsyncCallRunner
+from majordomus.net.client.async_call_runner import AsyncCallRunner, start_call
 from majordomus.net.client.base import BROKER_PROBE, DEFAULT_TIMEOUT, make_session
 from majordomus.net.client.calls import (
     ConversationCall,
@@ -182,7 +182,7 @@ class AsyncClient(AsyncClientEvents, AsyncDurableMethods):
         if hedge_after is not None:
             return await hedged_async(self._runner, call.options, hedge_after)
         runner = self._runner
-        waiter = runner.start(call)
+        waiter = start_call(runner, call)
         if waiter is not None:
             try:
                 await waiter

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-from majordomus.core.client.session import ClientEvent, ClientSession
+from majordomus.core.client.session import ClientSession
 from majordomus.errors import LocalProtocolError
 from majordomus.net.bodies import Reply
 from majordomus.net.client.calls import (
@@ -22,6 +22,7 @@ from majordomus.net.client.calls import (
     ConversationCall,
     PendingCall,
     PendingCalls,
+    make_start,
     result,
 )
 from majordomus.net.client.driver import Command, Driver
@@ -87,7 +88,7 @@ class CallRunner:
             lambda: driver.refusal,
             lambda: driver.tried(),  # noqa: PLW0108 - the driver is made below
         )
-        self.driver = driver = Driver[ClientEvent](
+        self.driver = driver = Driver(
             session,
             lambda: access.urls[session.endpoint],
             take=self.calls.take,
@@ -112,7 +113,7 @@ class CallRunner:
 
     def run(self, call: PendingCall) -> None:
         """Begin `call` and wait for its end."""
-        self.wait(call, call.ended, partial(self.calls.begin, call))
+        self.wait(call, call.ended, make_start(self.calls, call))
 
     def launch(self, call: PendingCall, begin: Command | None = None) -> None:
         """Begin `call` in the background thread, by `begin` if it is given.
@@ -230,3 +231,8 @@ def _watch(call: PendingCall) -> Gate:
     gate = Gate()
     call.watch(gate.open, threading.get_ident())
     return gate
+
+
+def run_call(runner: CallRunner, call: PendingCall) -> None:
+    """Do what `CallRunner.run` does: compiled, a function is called without a look-up."""
+    runner.run(call)

@@ -69,6 +69,15 @@ cdef class PendingCalls:
     cpdef object _handle_final(self, Final event)
 
 
+@cython.final
+@cython.freelist(64)
+cdef class CallStart:
+    cdef public PendingCall call
+    cdef public PendingCalls calls
+
+
+@cython.locals(made=CallStart)
+cpdef CallStart make_start(PendingCalls calls, PendingCall call)
 @cython.locals(name=bytes, options=CallOptions)
 cpdef CallOptions pack_options(service, body, double timeout, int flags, bytes to, metadata)
 @cython.locals(flags=int, call=PendingCall)

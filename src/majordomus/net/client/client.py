@@ -22,7 +22,7 @@ from majordomus.errors import BadRequest, BrokerLost, DeadlineExceeded, StatusEr
 from majordomus.net import endpoints
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.client.base import BROKER_PROBE, DEFAULT_TIMEOUT, make_session
-from majordomus.net.client.call_runner import CallRunner
+from majordomus.net.client.call_runner import CallRunner, run_call
 from majordomus.net.client.calls import (
     CallOptions,
     ConversationCall,
@@ -220,7 +220,7 @@ class Client(ClientEvents, DurableMethods):
         call = make_call(service, body, seconds, fail_fast, once, to, metadata)
         if hedge_after is not None:
             return hedged(self._runner, call.options, hedge_after)
-        self._runner.run(call)
+        run_call(self._runner, call)
         return result(call)
 
     def _call_typed(

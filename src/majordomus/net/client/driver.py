@@ -16,17 +16,19 @@ import contextlib
 import logging
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import ceil, inf
-from typing import Final, Generic, TypeAlias, TypeVar
+from threading import get_ident
+from time import monotonic
+from typing import Any, Final, TypeAlias
 
+from majordomus.core.session.machine import Session
 from majordomus.errors import LocalProtocolError
 from majordomus.net import endpoints, forks
 from majordomus.net.connection.credentials import Access, Refusal
 from majordomus.net.connection.home_probe import has_green_threads
-from majordomus.net.connection.link import Link, Session, SessionConnection
+from majordomus.net.connection.link import Link, SessionConnection
 from majordomus.net.connection.memory_link import wait_without_link
 from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
@@ -51,12 +53,11 @@ WAKER, SOCKET, MONITOR = 1, 2, 4
 
 logger = logging.getLogger("majordomus.client")
 
-E = TypeVar("E")
 Command: TypeAlias = Callable[[float], None]
 """Called with the time by the owner of the I/O."""
 
 
-class Driver(Generic[E]):
+class Driver:
     """Drives one session. All methods may be called from any thread.
 
     `where` returns the URL to connect to. `take` gets the session's events, after every flush.
@@ -68,9 +69,9 @@ class Driver(Generic[E]):
 
     def __init__(
         self,
-        session: Session[E],
+        session: Session,
         where: Callable[[], str],
-        take: Callable[[list[E]], None],
+        take: Callable[[list[Any]], None],
         broken: Callable[[Exception], None],
         finish: Command,
         announce: Command,
@@ -81,7 +82,7 @@ class Driver(Generic[E]):
         self._urls: Sequence[str] = () if access is None else access.urls
         self._take, self._broken, self._finish = take, broken, finish
         self._announce, self._forked, self._repair = announce, forked, repair
-        self._connection: SessionConnection[E] = SessionConnection(
+        self._connection: SessionConnection = SessionConnection(
             session, where, self._opened, self._closing, access
         )
         self._monitor_unread = False  # a new monitor may have become readable before the first wait
@@ -143,7 +144,7 @@ class Driver(Generic[E]):
         self._check()  # an end between the two lines above has not run the command
 
     def drive(
-        self, done: Callable[[], bool], command: Command | None = None, *, check: bool = False
+        self, done: Callable[[], bool], command: Command | None = None, check: bool = False
     ) -> bool:
         """Run the posted commands and `command`, and drive the session until `done`, if this thread
         is the only one that calls.
@@ -156,7 +157,7 @@ class Driver(Generic[E]):
         Raises: as `post`; LocalProtocolError for a call out of a callback in the thread that
         drives, which would wait for itself.
         """
-        me = threading.get_ident()
+        me = get_ident()
         self._check()
         if self._thread is not None:
             return self._drive_beside(self._thread, me, done, command)
@@ -168,7 +169,7 @@ class Driver(Generic[E]):
         with self._io:
             if self._thread is None and not self._ended:  # the wait for the lock let others in
                 self._owner = me
-                self._drive(done, command, LONGEST_CALL_WAIT, check=check)
+                self._drive(done, command, LONGEST_CALL_WAIT, check)
                 driven = True
         if not driven:
             self._check()
@@ -180,7 +181,7 @@ class Driver(Generic[E]):
     def try_drive(self) -> None:
         """Send what was posted, if no thread owns the I/O. For finalizers: it waits for nothing,
         and never runs in the middle of a step of the session, because a step owns the I/O."""
-        me = threading.get_ident()
+        me = get_ident()
         if self.ended or self._thread is not None or self._main not in (0, me):
             return
         if not self._io.acquire(blocking=False):
@@ -188,7 +189,7 @@ class Driver(Generic[E]):
         try:
             if self._thread is None and not self._ended:
                 self._owner = me
-                self._drive(lambda: True, None, LONGEST_CALL_WAIT, check=False)
+                self._drive(lambda: True, None, LONGEST_CALL_WAIT, False)
         finally:
             self._io.release()
 
@@ -212,13 +213,13 @@ class Driver(Generic[E]):
                 raise LocalProtocolError(
                     "inline", "with a TestBroker, use AsyncClient for submit, hedges and events"
                 )
-            self._check_nested(threading.get_ident())
+            self._check_nested(get_ident())
             try:
                 self._hand_off = True
                 self._waker.wake()
                 with self._io:
                     self._hand_off = False
-                    self._owner = threading.get_ident()
+                    self._owner = get_ident()
                     self._commands.append(self._announce)
                     self._start_thread()
             finally:
@@ -234,7 +235,7 @@ class Driver(Generic[E]):
         with self._lock:
             if self._ended:
                 return
-            me, thread = threading.get_ident(), self._thread
+            me, thread = get_ident(), self._thread
             if thread is None and not self._is_owner(me):
                 self._end_here(me)
                 return
@@ -330,7 +331,7 @@ class Driver(Generic[E]):
         try:
             self._connection.stale = True
             self._interrupted = False  # the thread was stopped in a wait
-            self._drive(done, command, LONGEST_CALL_WAIT, check=True)
+            self._drive(done, command, LONGEST_CALL_WAIT, True)
         finally:
             self._asleep = True  # so that the next call finds it as this one did
         return True
@@ -350,7 +351,7 @@ class Driver(Generic[E]):
                 return
             try:
                 while not self._ended:
-                    self._drive(lambda: False, None, LONGEST_WAIT, check=False)
+                    self._drive(lambda: False, None, LONGEST_WAIT, False)
             except BaseException as error:
                 logger.exception("the client's thread has failed")
                 if not isinstance(error, Exception):
@@ -362,14 +363,14 @@ class Driver(Generic[E]):
             self._io.release()
 
     def _drive(
-        self, done: Callable[[], bool], command: Command | None, longest: float, *, check: bool
+        self, done: Callable[[], bool], command: Command | None, longest: float, check: bool
     ) -> None:
         """Do the work of `drive`, as the owner of the I/O, in waits of at most `longest` seconds.
 
         An exception (KeyboardInterrupt) that did not come in a wait may have cut a message in two:
         the connection is given up, at the latest by the next drive.
         """
-        now = time.monotonic()
+        now = monotonic()
         connection = self._connection
         interrupted, self._interrupted = self._interrupted, True
         try:
@@ -378,8 +379,8 @@ class Driver(Generic[E]):
             connection.open(now)
             if check or now >= self._checked_at + JUST_CHECKED or connection.stale:
                 self._check_connection(now)
-                now = time.monotonic()
-            if connection.away:  # it may return before this call, which is not in flight yet
+                now = monotonic()
+            if connection.is_away():  # it may return before this call, which is not in flight yet
                 self._work(now)
             self._work(now, command)
             while not (self._ended or self._hand_off or done()):
@@ -393,7 +394,7 @@ class Driver(Generic[E]):
                 self._asleep = False
                 connection.stale = True
             else:
-                self._give_up(time.monotonic())
+                self._give_up(monotonic())
             self._interrupted = False
             raise
 
@@ -435,9 +436,9 @@ class Driver(Generic[E]):
     def _send_rest(self) -> None:
         """Wait until the kernel has taken what is to be sent: no thread waits for the connection
         after the I/O is released."""
-        until = time.monotonic() + LONGEST_WRITE
+        until = monotonic() + LONGEST_WRITE
         while not (self._ended or self._hand_off):
-            link, now = self._connection.link, time.monotonic()
+            link, now = self._connection.link, monotonic()
             if link is None or not link.unsent:
                 return
             if now >= until:
@@ -452,14 +453,14 @@ class Driver(Generic[E]):
         """
         connection, link = self._connection, self._connection.link
         self._asleep = True  # from here on `post` wakes
-        wait = min(connection.next_deadline() - time.monotonic(), most)
+        wait = min(connection.next_deadline() - monotonic(), most)
         if connection.stale and link is not None:
             connection.stale = link.readable()
         if self._commands or self._hand_off or self._monitor_unread or connection.stale or wait < 0:
             wait = 0.0
         ready = self._wait_for(ceil(wait * 1000))
         self._asleep = False
-        now = time.monotonic()
+        now = monotonic()
         if ready & WAKER:
             self._waker.clear()
         if link is None:
@@ -476,7 +477,7 @@ class Driver(Generic[E]):
         """Close everything. By the owner of the I/O, or with the lock held and no owner."""
         if self._ended:
             return
-        now = time.monotonic()
+        now = monotonic()
         self._ended = True
         while self._commands:
             self._commands.popleft()(now)

@@ -15,8 +15,9 @@ from math import inf
 from typing import Any
 
 from majordomus import system
+from majordomus.core.session.machine import Session
 from majordomus.net.connection.credentials import Access, Refusal
-from majordomus.net.connection.link import Link, Session, SessionConnection
+from majordomus.net.connection.link import Link, SessionConnection
 from majordomus.net.connection.memory_link import MemoryLink
 
 logger = logging.getLogger("majordomus.net")
@@ -34,7 +35,7 @@ class AsyncSessionConnection:
 
     def __init__(
         self,
-        session: Session[Any],
+        session: Session,
         where: Callable[[], str],
         take: Callable[[list[Any]], None],
         broken: Callable[[Exception], None],
@@ -46,7 +47,7 @@ class AsyncSessionConnection:
         self.loop = loop
         self._changed = changed
         self._take, self._broken = take, broken
-        self._connection: SessionConnection[Any] = SessionConnection(
+        self._connection: SessionConnection = SessionConnection(
             session, where, self._opened, self._closing, access
         )
         self.planned = False

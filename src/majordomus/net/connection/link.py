@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import zmq
 
-from majordomus.core.session.connection import Connection, Probe
+from majordomus.core.session.connection import Probe
+from majordomus.core.session.machine import Session
 from majordomus.net import endpoints
 from majordomus.net.bodies import Cut
 from majordomus.net.connection.credentials import NO_HANDSHAKE, Access, Refusal, failure
@@ -43,24 +44,6 @@ LAST_RETRY: Final = 0.5
 each delay is randomized."""
 
 logger = logging.getLogger("majordomus.net")
-
-E = TypeVar("E")
-
-
-class Session(Protocol[E]):
-    """The contract of the client's and the worker's session (docs/rules.md)."""
-
-    @property
-    def connection(self) -> Connection: ...
-    def connected(self, now: float) -> None: ...
-    def lost(self, now: float) -> None: ...
-    def receive(self, frames: list[bytes], now: float) -> None: ...
-    def receive_cut(self, frames: list[bytes], now: float) -> bool: ...
-    def refused(self, frames: list[bytes], tag: object, now: float) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def next_deadline(self) -> float: ...
-    def close(self, now: float) -> None: ...
-    def take_effects(self) -> tuple[list[list[bytes]], list[object], list[E], bool]: ...
 
 
 class Link(Protocol):
@@ -160,10 +143,11 @@ def open_link(
     return ZmtpLink(url, place, more, access, most)
 
 
-class SessionConnection(Generic[E]):
+class SessionConnection:
     """Drives one session over one link after another.
 
     session: the state machine of the client or worker.
+    link: the current link; None before `open` and after `close`. Set here alone.
     refusal: why the last handshake was refused; None after a connection was made.
     attempts: for each URL that was tried, how the last attempt ended; empty after a connection was
         made.
@@ -176,7 +160,7 @@ class SessionConnection(Generic[E]):
 
     def __init__(
         self,
-        session: Session[E],
+        session: Session,
         where: Callable[[], str],
         opened: Callable[[Link], None],
         closing: Callable[[Link], None],
@@ -188,39 +172,34 @@ class SessionConnection(Generic[E]):
         self.stale = True
         self._access = access
         self._where, self._opened, self._closing = where, opened, closing
-        self._link: Link | None = None
+        self.link: Link | None = None
         self._url = ""  # that of the last attempt
         self._begun = False
         self._retry_at = inf
         self._retry_delay = FIRST_RETRY
         self._received = 0  # bytes of the link that the session knows of
         self._truncated = 0  # messages of the link that exceeded the bound
-        self._most = session.connection.max_received
-        self._home = session.connection.home if access is not None else None
+        self._state = session.connection
+        self._most = self._state.max_received
+        self._home = self._state.home if access is not None else None
         self._probe: HomeProbe | None = None
         self._look_at = inf
         self._untried: tuple[str, list[tcp.Address]] | None = None
         """A URL, and those addresses of its host that the next attempts use, in their order."""
 
     @property
-    def link(self) -> Link | None:
-        """The current link; None before `open` and after `close`."""
-        return self._link
-
-    @property
     def up(self) -> bool:
         """Whether there is a connection now."""
-        return self._link is not None and self._link.up
+        return self.link is not None and self.link.up
 
-    @property
-    def away(self) -> bool:
+    def is_away(self) -> bool:
         """Whether the connection is to another broker than the first, to which it returns."""
         return self._home is not None and self._home.away
 
     def tried(self) -> dict[str, str]:
         """Return how the last attempt at each URL ended, in a few words; of the first attempt, what
         it waits for."""
-        link = self._link
+        link = self.link
         if link is None or link.up:
             return self.attempts
         return {link.url: link.waits_for} | self.attempts
@@ -240,21 +219,21 @@ class SessionConnection(Generic[E]):
     def close(self) -> None:
         """Close the link. The session is not informed. May be repeated."""
         self._retry_at = inf
-        if self._link is not None:
-            link, self._link = self._link, None
+        if self.link is not None:
+            link, self.link = self.link, None
             self._closing(link)
             link.close()
 
     def read_monitor(self, now: float) -> None:
         """Handle the changes of the connection. To be called when the link's last descriptor is
         readable."""
-        link = self._link
+        link = self.link
         if link is None:
             return
         self.stale = link.edge_triggered
         for seen in link.news():
             self._handle(link, seen, now)
-            if self._link is not link:
+            if self.link is not link:
                 return
 
     def receive(self, now: float) -> bool:
@@ -262,7 +241,7 @@ class SessionConnection(Generic[E]):
 
         Returns whether there may be more.
         """
-        link = self._link
+        link = self.link
         if link is None:
             return False
         batch = link.receive(BATCH)
@@ -271,17 +250,17 @@ class SessionConnection(Generic[E]):
         for seen in news:
             if seen.event is MonitorEvent.CONNECTED:
                 self._connected(link, now)
-        receive = self.session.receive
+        session = self.session
         if link.truncated != self._truncated:
             self._receive_cut(link, batch, now)
         else:
             for frames in batch:
-                receive(frames, now)
-        if self.session.connection.max_received != self._most:
-            self._most = self.session.connection.max_received
+                session.receive(frames, now)
+        if self._state.max_received != self._most:
+            self._most = self._state.max_received
             link.bound(self._most)
         for seen in news:
-            if seen.event is not MonitorEvent.CONNECTED and self._link is link:
+            if seen.event is not MonitorEvent.CONNECTED and self.link is link:
                 self._handle(link, seen, now)
         return self.stale
 
@@ -296,7 +275,7 @@ class SessionConnection(Generic[E]):
                 self.give_up(now)
                 return
 
-    def flush(self, now: float) -> list[E]:
+    def flush(self, now: float) -> list[Any]:
         """Run the timers, send what the session has to send, and reconnect when it asks for that.
 
         Returns the events of the session.
@@ -304,14 +283,14 @@ class SessionConnection(Generic[E]):
         session = self.session
         if self._retry_at <= now:
             self._reconnect(now)
-        if self._link is not None and self._link.due <= now:
-            self._link.tick(now)
+        if self.link is not None and self.link.due <= now:
+            self.link.tick(now)
             self.read_monitor(now)
         if self._probe is not None:
             self._read_probe(now)
         if session.next_deadline() <= now:
             self._tick(now)
-        events: list[E] = []
+        events: list[Any] = []
         while True:
             sends, tags, new, renew = session.take_effects()
             if new:
@@ -328,22 +307,22 @@ class SessionConnection(Generic[E]):
         deadline = min(self.session.next_deadline(), self._retry_at)
         if self._probe is not None:
             deadline = min(deadline, self._look_at)
-        return deadline if self._link is None else min(deadline, self._link.due)
+        return deadline if self.link is None else min(deadline, self.link.due)
 
     def _tick(self, now: float) -> None:
         """Tick the session. Before, report the bytes that came, where the session waits for them:
         what has arrived must be known before a broker is declared silent."""
-        connection, link = self.session.connection, self._link
+        connection, link = self._state, self.link
         if connection.waits_for_bytes and link is not None:
             if link.up:
                 self.receive(now)
-            if self._link is link and link.received != self._received:
+            if self.link is link and link.received != self._received:
                 self._received = link.received
                 connection.progressed(now)
         self.session.tick(now)
         if connection.probe_wanted:
             connection.probe_wanted = False
-            link = self._link
+            link = self.link
             if link is not None:
                 self._received = link.received
                 link.ping()
@@ -397,18 +376,18 @@ class SessionConnection(Generic[E]):
         logger.info("connected to %s", link.url)
         if link.edge_triggered:
             link.readable()
-        self.session.connection.probe = link.probe
+        self._state.probe = link.probe
         self.session.connected(now)
 
     def _send(self, sends: list[list[bytes]], tags: list[object], now: float) -> None:
-        link = self._link
+        link = self.link
         if link is not None and link.up:
             self.stale = self.stale or link.edge_triggered
-            refused: Iterable[int] = [index for index, _ in link.send(sends)]
+            for index, _ in link.send(sends):
+                self.session.refused(sends[index], tags[index], now)
         else:
-            refused = range(len(sends))
-        for index in refused:
-            self.session.refused(sends[index], tags[index], now)
+            for frames, tag in zip(sends, tags, strict=True):
+                self.session.refused(frames, tag, now)
 
     def _refused(self, link: Link, seen: MonitorRecord, now: float) -> None:
         """Handle a refused handshake.
@@ -426,7 +405,7 @@ class SessionConnection(Generic[E]):
 
     def _unreached(self, now: float) -> None:
         """Try the next endpoint at once, or later when each of them has failed."""
-        if self.session.connection.unreached(now):
+        if self._state.unreached(now):
             self._retry_at = now
         else:
             self._retry_later(now)
@@ -460,10 +439,10 @@ class SessionConnection(Generic[E]):
                 if not places or error.errno in NO_ROOM:
                     raise
         self._untried = url, places
-        self._link = link
+        self.link = link
         self.stale = link.edge_triggered
         self._received = self._truncated = 0
-        self.session.connection.begin_try(now)
+        self._state.begin_try(now)
         self._opened(link)
         if endpoints.is_inproc(link.url):
             link.up = True  # there is no handshake, and the monitor reports nothing
