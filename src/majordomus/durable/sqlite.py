@@ -19,8 +19,11 @@ from zlib import crc32
 import msgspec
 
 from majordomus.core.broker.durable.records import (
+    COUNTER_BITS,
+    DAMAGED,
     Attempted,
     Complete,
+    Damaged,
     StoredOutcome,
     StoredRequest,
     StoreState,
@@ -33,14 +36,17 @@ from majordomus.durable.files import (
     FileLock,
     check_disk,
     free_bytes,
+    real_file,
     sync_folder,
 )
 from majordomus.durable.queries import QUERIES, SCHEMA
-from majordomus.durable.store import StoreError, StoreFullError
+from majordomus.durable.store import RowDamagedError, StoreError, StoreFullError
 
 logger = logging.getLogger("majordomus.broker")
 
 VERSION: Final = 1
+SECRET: Final = 32
+"""Bytes of the secret that ids are made with."""
 CHECKPOINT_PAGES: Final = 4000
 BACKUP_PAGES: Final = 1 << 18
 """Pages of the log, 1 GiB, after which it is copied into the file also during a backup."""
@@ -81,15 +87,15 @@ class SqliteStore:
     ) -> None:
         self._vfs = vfs
         self._checkpoint_pages = checkpoint
-        self.path = Path(path).absolute()
+        self.path = real_file(Path(path))
         folder = self.path.parent
-        if not folder.is_dir():
-            raise StoreError(f"the folder {folder} does not exist")
         check_disk(folder)
         self._lock = FileLock(Path(f"{self.path}.lock"))
         self._driver: SqliteConnection | None = None
         try:
             self._ballast = Ballast(Path(f"{self.path}.ballast"), ballast)
+            if ballast:
+                self._ballast.check()
             self._open(folder)
         except BaseException:
             self.close()
@@ -104,16 +110,22 @@ class SqliteStore:
         driver = self._driver = SqliteConnection(str(self.path), self._vfs)
         self.name = f"sqlite ({driver.name})"
         _configure(driver)
-        _upgrade(driver, self.path)
+        made = _upgrade(driver, self.path)
         self._report_log(driver, written_frames)
         if _meta(driver, "clean") != b"1" or _size(self.path) < QUICKLY_CHECKED:
             _check(driver, self.path)
         driver.execute("begin immediate")
-        self.secret = _meta(driver, "secret") or os.urandom(32)
+        if not made:
+            _check_meta(driver, self.path)
+        self.secret = _meta(driver, "secret") or os.urandom(SECRET)
         self.epoch = int(_meta(driver, "epoch") or b"0") + 1
-        for name, value in (("secret", self.secret), ("clean", b"0")):
+        epoch = b"%d" % self.epoch
+        check = b"%d" % crc32(self.secret + epoch)
+        for name, value in (
+            *(("secret", self.secret), ("epoch", epoch)),
+            *(("check", check), ("clean", b"0")),
+        ):
             driver.execute(QUERIES["set_meta"], (name, value))
-        driver.execute(QUERIES["set_meta"], ("epoch", b"%d" % self.epoch))
         driver.execute("commit")
         driver.execute("pragma wal_checkpoint(truncate)")
         written = self._ballast.write()
@@ -165,7 +177,7 @@ class SqliteStore:
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | None]:
+    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | Damaged | None]:
         """See `Store.append`."""
         driver = self._sql
         plain = [_values(row) for row in rows if not row.key]
@@ -175,9 +187,9 @@ class SqliteStore:
         self._estimate(len(rows), sum(len(one[13]) for one in plain))
         if len(plain) == len(rows):
             return [None] * len(rows)
-        found: list[StoredRequest | None] = []
+        found: list[StoredRequest | Damaged | None] = []
         for row in rows:
-            known = None
+            known: StoredRequest | Damaged | None = None
             if row.key and not driver.execute(QUERIES["append_keyed"], _values(row)):
                 known = self._by_key(row)
             elif row.key:
@@ -185,11 +197,14 @@ class SqliteStore:
             found.append(known)
         return found
 
-    def _by_key(self, row: StoredRequest) -> StoredRequest:
-        rows = self._sql.execute(QUERIES["by_key"], (row.owner, row.service, row.key))
-        if not rows:
+    def _by_key(self, row: StoredRequest) -> StoredRequest | Damaged:
+        try:
+            found = self.find(row.owner, row.service, row.key)
+        except RowDamagedError:
+            return DAMAGED
+        if found is None:
             raise StoreError(f"row {row.number} is in the store already")
-        return _row(rows[0])
+        return found
 
     def record(self, changes: list[Attempted]) -> None:
         """See `Store.record`."""
@@ -220,6 +235,11 @@ class SqliteStore:
             rows = self._sql.execute(QUERIES["read"], (number,))
             found.append(_row(rows[0]) if rows else None)
         return found
+
+    def find(self, owner: str, service: bytes, key: bytes) -> StoredRequest | None:
+        """See `Store.find`."""
+        rows = self._sql.execute(QUERIES["by_key"], (owner, service, key))
+        return _row(rows[0]) if rows else None
 
     def sweep(self, before: float, most: int) -> int:
         """See `Store.sweep`."""
@@ -315,9 +335,14 @@ class SqliteStore:
         if target.exists():
             raise StoreError(f"{target} exists already")
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._sql.execute("vacuum into ?", (str(target),))
-        os.fsync(descriptor)
-        os.close(descriptor)
+        try:
+            self._sql.execute("vacuum into ?", (str(target),))
+            os.fsync(descriptor)
+        except BaseException:
+            target.unlink()
+            raise
+        finally:
+            os.close(descriptor)
         sync_folder(target.absolute().parent)
 
     def close(self) -> None:
@@ -362,8 +387,11 @@ def _configure(driver: SqliteConnection) -> None:
         raise StoreError("this SQLite does not take synchronous = full")
 
 
-def _upgrade(driver: SqliteConnection, path: Path) -> None:
-    """Make the tables of a new file. Raises: StoreError for a file of a newer version."""
+def _upgrade(driver: SqliteConnection, path: Path) -> bool:
+    """Make the tables of a new file, and return whether it was one.
+
+    Raises: StoreError for a file of a newer version.
+    """
     found = driver.execute("pragma user_version")[0][0]
     if found > VERSION:
         raise StoreError(
@@ -371,13 +399,30 @@ def _upgrade(driver: SqliteConnection, path: Path) -> None:
         )
     if found == VERSION:
         _check_schema(driver, path)
-        return
+        return False
     if driver.execute("select count(*) from sqlite_schema")[0][0]:
         raise StoreError(f"{path} is a database of another program")
     driver.execute("begin immediate")
     driver.script(SCHEMA)
     driver.execute(f"pragma user_version = {VERSION}")
     driver.execute("commit")
+    return True
+
+
+def _check_meta(driver: SqliteConnection, path: Path) -> None:
+    """Check what ids are made of: with another secret every id would be unknown, and with an epoch
+    that was lost numbers would be given again. Raises: StoreError."""
+    secret, epoch, check = (_meta(driver, name) for name in ("secret", "epoch", "check"))
+    last = driver.execute("select max(number) from request")[0][0]
+    if last is None and not secret and not epoch:
+        return  # the first start was cut off behind the tables
+    good = len(secret) == SECRET and epoch.isdigit()
+    good = good and check in (b"", b"%d" % crc32(secret + epoch))  # empty: of an older version
+    if not good or (last is not None and int(epoch) < last >> COUNTER_BITS):
+        raise StoreError(
+            f"{path} is damaged: its secret or its epoch is not as it was (restore a backup:"
+            " docs/durable.md)"
+        )
 
 
 def _check_schema(driver: SqliteConnection, path: Path) -> None:
@@ -404,7 +449,7 @@ def _check(driver: SqliteConnection, path: Path) -> None:
 
 def _meta(driver: SqliteConnection, name: str) -> bytes:
     rows = driver.execute(QUERIES["get_meta"], (name,))
-    return bytes(rows[0][0]) if rows else b""
+    return rows[0][0] if rows and isinstance(rows[0][0], bytes) else b""
 
 
 def _size(path: Path) -> int:
@@ -503,18 +548,34 @@ def _row(values: tuple[Any, ...]) -> StoredRequest:
             due,
             outcome,
         )
-        good = crc == _crc(row, body)
+        good = crc == _crc(row, body) and _is_counted(row)
         if outcome is not None:
             good = good and reply_crc == _reply_crc(number, outcome, reply)
     except (TypeError, ValueError, AttributeError, struct.error, msgspec.MsgspecError):
         good = False  # a value has another type than it was written with
     if not good:
-        raise StoreError(f"row {number} is damaged: its checksum is wrong")
+        raise RowDamagedError(f"row {number} is damaged: its checksum is wrong")
     return row
 
 
+def _is_counted(row: StoredRequest) -> bool:
+    """Whether what changes with each attempt, and is in no checksum, has its types."""
+    return (
+        isinstance(row.attempts, int) and isinstance(row.most, int) and isinstance(row.due, float)
+    )
+
+
+PAGE_TYPES: Final = (int, int | None, int, int, float, float, float, float, float | None)
+PAGE_ENDS: Final = (float | None, str, bytes, bytes, bytes | None, bytes | None)
+
+
 def _summary(values: tuple[Any, ...]) -> StoredRequest:
-    """Return a row of a page: without its bodies, and unchecked."""
+    """Return a row of a page: without its bodies, and unchecked but for its types."""
+    if not all(map(isinstance, values, PAGE_TYPES + PAGE_ENDS)):
+        names = (b"(damaged)", b"(damaged)")
+        return StoredRequest(
+            int(values[0]), "", *names, [], b"", 0.0, 0.0, 0.0, b"", b"", 0, 0, 0.0
+        )
     (number, status, attempts, most, due, accepted, expires, keep, until, ended) = values[:10]
     owner, service, called, key, digest = values[10:]
     outcome = None if status is None else StoredOutcome(status, [], b"", ended, until)

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from majordomus.core.broker.durable.records import (
+    DAMAGED,
     FULL,
     Answer,
     Append,
     Attempted,
     Complete,
+    Damaged,
+    Find,
     Operation,
     Page,
     Read,
@@ -44,6 +47,10 @@ class StoreUnusableError(ConfigurationError):
     """The store that a setting names cannot be opened. The text is one line that says why."""
 
 
+class RowDamagedError(StoreError):
+    """One row is damaged; the others can be used."""
+
+
 class StoreFullError(StoreError):
     """The disk has no space; nothing of the transaction is stored."""
 
@@ -69,8 +76,9 @@ class Store(Protocol):
     def rollback(self) -> None:
         """Undo what the transaction has changed."""
 
-    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | None]:
-        """Insert rows. For each: None, or the row that has its owner, service and key already.
+    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | Damaged | None]:
+        """Insert rows. For each: None, or the row that has its owner, service and key already,
+        DAMAGED for one that is.
 
         Raises: StoreFullError.
         """
@@ -85,7 +93,11 @@ class Store(Protocol):
         """Delete rows that are there."""
 
     def read(self, numbers: list[int]) -> list[StoredRequest | None]:
-        """Return rows; None for one that is not there."""
+        """Return rows; None for one that is not there. Raises: RowDamagedError."""
+
+    def find(self, owner: str, service: bytes, key: bytes) -> StoredRequest | None:
+        """Return the row with this owner, service and key; None without one. Raises:
+        RowDamagedError."""
 
     def sweep(self, before: float, most: int) -> int:
         """Delete rows whose outcome is kept until `before`; return how many."""
@@ -150,7 +162,7 @@ def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tupl
     ends: list[Complete] = []
     removes: list[int] = []
     reads: list[tuple[int, int]] = []
-    others: list[tuple[int, Sweep | Page]] = []
+    others: list[tuple[int, Find | Sweep | Page]] = []
     for number, operation in batch:  # most of them are of the first three kinds
         if isinstance(operation, Append):
             appends.append((number, operation.row))
@@ -172,7 +184,9 @@ def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tupl
         store.remove(removes)
     answers: list[tuple[int, Answer]] = []
     if appends and not accepts:
-        answers += [(number, FULL) for number, _ in appends]
+        for number, row in appends:  # a request whose key is stored is no new one
+            known = _find(store, row.owner, row.service, row.key) if row.key else None
+            answers.append((number, FULL if known is None else known))
     elif appends:
         found = store.append([row for _, row in appends])
         answers += [
@@ -181,14 +195,30 @@ def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tupl
             if row is not None
         ]
     if reads:
-        rows = store.read([row for _, row in reads])
-        answers += [(number, row) for (number, _), row in zip(reads, rows, strict=True)]
+        answers += [(number, _read(store, row)) for number, row in reads]
     for number, other in others:
         if isinstance(other, Sweep):
             answers.append((number, store.sweep(other.before, other.most)))
+        elif isinstance(other, Find):
+            answers.append((number, _find(store, other.owner, other.service, other.key)))
         else:
             answers.append((number, store.page(other.after, other.most)))
     return answers
+
+
+def _read(store: Store, number: int) -> Answer:
+    """Read one row. A damaged one is the matter of those that ask for it."""
+    try:
+        return store.read([number])[0]
+    except RowDamagedError:
+        return DAMAGED
+
+
+def _find(store: Store, owner: str, service: bytes, key: bytes) -> Answer:
+    try:
+        return store.find(owner, service, key)
+    except RowDamagedError:
+        return DAMAGED
 
 
 def scan_all(store: Store) -> Iterator[list[StoredRequest]]:

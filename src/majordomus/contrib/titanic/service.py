@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from random import Random
@@ -23,6 +24,7 @@ from majordomus.core.broker.durable import ids, policy
 from majordomus.core.broker.durable.records import (
     COUNTER_BITS,
     FULL,
+    START_BITS,
     Append,
     Attempted,
     Complete,
@@ -79,7 +81,7 @@ class Titanic:
         self._dialect = dialect
         self._attempt, self._keep, self._calls = attempt, keep, calls
         self._random = Random()  # noqa: S311 (it spreads attempts, and keeps no secret)
-        self._next = (store.epoch << COUNTER_BITS) + 1
+        self._next = (store.epoch << COUNTER_BITS) + secrets.randbits(START_BITS) + 1
         self._open: set[int] = set()
         self._absent: dict[bytes, float] = {}
         self._under_way: dict[int, asyncio.Task[None]] = {}
@@ -140,7 +142,7 @@ class Titanic:
         """ "service name, request body" (RFC 9); the answer is 200 and the id."""
         service, *body = request.frames or [b""]
         reserved = service.startswith((OWN_PREFIX, *spec.RESERVED_NAMES))
-        if not service or len(service) > spec.MAX_NAME or reserved:
+        if not service or len(service) > spec.MAX_NAME or reserved or not _is_text(service):
             return [b"400"]
         now = time.time()
         number, self._next = self._next, self._next + 1
@@ -256,3 +258,12 @@ class Titanic:
             gone = await self._writes.write(Sweep(time.time(), SWEEP_MOST))
             if not isinstance(gone, int) or gone < SWEEP_MOST:
                 await asyncio.sleep(SWEEP_EVERY)
+
+
+def _is_text(name: bytes) -> bool:
+    """Whether a name can be called: those of services are UTF-8."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -5,11 +5,12 @@ It is imported by a broker with a store alone.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 
 from majordomus.core.broker.contract import Machine
-from majordomus.core.broker.durable.records import Opened
+from majordomus.core.broker.durable.records import START_BITS, Opened
 from majordomus.durable.opening import open_store
 from majordomus.durable.runner import StoreThread
 from majordomus.durable.store import StoreError, StoreUnusableError, scan_all
@@ -25,7 +26,9 @@ def connect(
     """
     store = open_store(named)
     try:
-        machine.use_store(Opened(store.name, store.secret, store.epoch, time.time()), now)
+        start = secrets.randbits(START_BITS)
+        opened = Opened(store.name, store.secret, store.epoch, time.time(), start)
+        machine.use_store(opened, now)
         count = 0
         for rows in scan_all(store):
             machine.recover(rows, now)

@@ -14,6 +14,9 @@ from majordomus.protocol.spec import Frame
 COUNTER_BITS: Final = 40
 """Bits of a number that count within one epoch of the store; the epoch is above them. So a number
 is never used again, also when the last rows before a crash were lost."""
+START_BITS: Final = 38
+"""Bits of the random number from which an epoch counts. A file that was restored from a copy has
+epochs again that it had before: without it, ids of those would be given again."""
 
 
 class StoredOutcome(NamedTuple):
@@ -106,6 +109,14 @@ class Read(NamedTuple):
     number: int
 
 
+class Find(NamedTuple):
+    """Answer: the row with this owner, service and key; None without one."""
+
+    owner: str
+    service: bytes
+    key: bytes
+
+
 class Sweep(NamedTuple):
     """Delete rows whose outcome is kept until `before`, at most `most`. Answer: how many."""
 
@@ -120,7 +131,7 @@ class Page(NamedTuple):
     most: int
 
 
-Operation: TypeAlias = Append | Attempted | Complete | Remove | Read | Sweep | Page
+Operation: TypeAlias = Append | Attempted | Complete | Remove | Read | Find | Sweep | Page
 
 
 class Full:
@@ -129,7 +140,14 @@ class Full:
 
 FULL: Final = Full()
 
-Answer: TypeAlias = "StoredRequest | Full | list[StoredRequest] | int | None"
+
+class Damaged:
+    """The answer in place of a row whose checksum is wrong."""
+
+
+DAMAGED: Final = Damaged()
+
+Answer: TypeAlias = "StoredRequest | Full | Damaged | list[StoredRequest] | int | None"
 
 
 class StoreState(NamedTuple):
@@ -153,9 +171,11 @@ class Opened(NamedTuple):
     secret: the bytes that make public ids unguessable.
     epoch: how often the store has been opened; larger at each start.
     wall: the wall-clock time of the moment `now` that is passed with it.
+    start: the number before the first one of this epoch; at random below 2 ** START_BITS.
     """
 
     name: str
     secret: bytes
     epoch: int
     wall: float
+    start: int = 0
