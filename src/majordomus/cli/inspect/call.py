@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -93,6 +94,12 @@ def command(
         raise ConfigurationError("--detach and --idempotency-key need --durable")
     if durable and stream:
         raise ConfigurationError("--stream does not go with --durable")
+    if durable and dialect != Dialect.MDP03:
+        raise ConfigurationError(
+            f"--durable does not go with --dialect {dialect}: call titanic.request"
+        )
+    if durable:
+        _check_key_file()
     from majordomus.net.client.client import Client
 
     if data is not None:
@@ -124,6 +131,15 @@ def command(
         emit_json(_reply_json(service, reply))
     else:
         emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
+
+
+def _check_key_file() -> None:
+    """Raises: ConfigurationError: `--key`, of a key pair, was given for `--idempotency-key`."""
+    named = keys().get("certificate")
+    if isinstance(named, str | Path) and not Path(named).exists():
+        raise ConfigurationError(
+            f"--key {named}: no such file. The key of a durable request is --idempotency-key"
+        )
 
 
 def _print_id(id: str, as_json: bool) -> None:
