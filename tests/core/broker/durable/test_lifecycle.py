@@ -9,6 +9,7 @@ import pytest
 from majordomus.core.broker.durable.records import DAMAGED, Append, Complete, Remove
 from majordomus.durable.store import RowDamagedError
 from majordomus.protocol import metadata, spec
+from tests.core import durable_harness
 from tests.core.broker_harness import final, heartbeat, number, partial
 from tests.core.durable_harness import DurableHarness
 
@@ -186,6 +187,21 @@ def test_outcome_whose_time_is_over_is_gone_before_it_is_deleted(broker: Durable
     broker.ask(C, 3, "forget", id)
     text = b"the outcome of this request is no longer kept"
     assert broker.finals() == [(C, 2, 410, [text]), (C, 3, 410, [text])]
+
+
+def test_clock_that_was_set_back_delays_an_attempt_no_longer_than_others(
+    make: Callable[..., DurableHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = make(retry_delay=1.0, max_retry_delay=2.0)
+    broker.submit(C, 1, b"x")
+    broker.worker(W)
+    broker.answer(W, number(1), b"no", status=500)
+    monkeypatch.setattr(durable_harness, "WALL", durable_harness.WALL - 86_400)
+    broker.restart()
+    broker.worker(W)
+    broker.messages()
+    broker.pass_time(2.1)
+    assert [(worker, body) for worker, _, body in given(broker)] == [(W, [b"x"])]
 
 
 def test_damaged_row_is_the_matter_of_those_that_ask_for_it(

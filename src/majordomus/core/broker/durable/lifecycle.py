@@ -730,7 +730,8 @@ class DurableRequests:
             job.expires = row.expires - self.offset
             if job.expires < inf:
                 job.expiry = self._expiries.add(job, job.expires)
-            due = row.due - self.offset
+            # a clock that was set back makes no delay longer than the longest one
+            due = min(row.due - self.offset, now + self.registry.settings.max_retry_delay)
             if due <= now:
                 self._wait(job, now)
             else:
