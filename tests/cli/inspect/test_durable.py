@@ -94,7 +94,9 @@ def test_file_of_a_broker_that_has_ended_is_verified_copied_and_compacted(
         (("durable", "show", "what"), "'what' is no id and no number"),
         (("durable", "result", "77"), "'77' is no id: an id has 32 hexadecimal digits"),
         (("durable", "withdraw", "f" * 32, "zz"), "'zz' is no id: an id has 32"),
-        (("call", "--detach", "mail"), "--detach and --idempotency-key need --durable"),
+        (("call", "--detach", "mail"), "--idempotency-key, --expires and --keep need --durable"),
+        (("call", "--keep", "9", "mail"), "--idempotency-key, --expires and --keep need --durable"),
+        (("call", "--durable", "--expires", "nan", "mail"), "nan is not a number up to"),
         (("broker", "--store", "nosql:x"), "a store is sqlite:FILE, not 'nosql:x'"),
     ],
 )
@@ -123,3 +125,11 @@ def test_show_and_list_say_what_they_do_not_show(shell: Shell, stored: Running) 
             1,
             f"majordomus durable: 404 the broker has no durable request {unknown}\n",
         )
+
+
+def test_request_expires_as_the_command_says(shell: Shell, stored: Running) -> None:
+    done = shell.run("call", "--durable", "--expires", "0.1", "--keep", "60", "mail", "x")
+    assert (done.code, done.out) == (1, b"")
+    assert "408 the request had no outcome within 0.1 s, after 0 attempts" in done.err
+    [row] = json.loads(shell.run("durable", "list", "--json").out)
+    assert (row["state"], row["status"]) == ("ended", 408)
