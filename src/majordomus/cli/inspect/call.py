@@ -106,9 +106,7 @@ def command(
     """
     asked: dict[str, Any] = {"key": idempotency_key, "expires": expires, "keep": keep}
     if not durable and (detach or any(value is not None for value in asked.values())):
-        raise ConfigurationError(
-            "--detach, --idempotency-key, --expires and --keep need --durable"
-        )
+        raise ConfigurationError("--detach, --idempotency-key, --expires and --keep need --durable")
     if durable and stream:
         raise ConfigurationError("--stream does not go with --durable")
     if durable and dialect != Dialect.MDP03:
