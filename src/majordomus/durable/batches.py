@@ -11,6 +11,7 @@ from majordomus.core.broker.durable.records import (
     Append,
     Attempted,
     Complete,
+    Find,
     Page,
     Read,
     Remove,
@@ -35,7 +36,7 @@ class Batch:
     rows, appended: new rows.
     records, ends, removes: changes of rows.
     reads, asked: rows that are read.
-    others: sweeps and pages.
+    others: searches by a key, sweeps and pages.
     """
 
     __slots__ = (
@@ -57,7 +58,7 @@ class Batch:
         self.removes: list[int] = []
         self.reads: list[int] = []
         self.asked: list[int] = []
-        self.others: list[tuple[int, Sweep | Page]] = []
+        self.others: list[tuple[int, Find | Sweep | Page]] = []
 
     def add(self, operations: list[tuple[int, Operation]]) -> None:
         """Add these operations with their numbers."""

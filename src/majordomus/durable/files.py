@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -84,6 +85,15 @@ class Ballast:
         except OSError:
             return False
 
+    def check(self) -> None:
+        """Raises: StoreError: what has the name of the ballast is no file that can be written."""
+        try:
+            usable = self.path.is_file() and os.access(self.path, os.W_OK)
+        except OSError:
+            usable = False
+        if os.path.lexists(self.path) and not usable:
+            raise StoreError(f"{self.path} is in the way of the ballast: move it away")
+
     def write(self) -> bool:
         """Write the file, if it is not there. False when the disk has no space for it."""
         if not self.size or self.there:
@@ -106,6 +116,39 @@ class Ballast:
         except OSError:
             return False
         return True
+
+
+def real_file(path: Path) -> Path:
+    """Return the file that `path` names, without symbolic links: lock, ballast and log stand beside
+    that one. It need not exist. Raises: StoreError: it cannot be the file of a store."""
+    shown = os.fsencode(path).decode(errors="replace")
+    if shown != str(path):  # SQLite takes names in UTF-8
+        raise StoreError(f"the name {shown} is not UTF-8: use another one")
+    if not str(path).strip():
+        raise StoreError(f"{str(path)!r} is no name of a file")
+    try:
+        file = Path(os.path.realpath(path))
+        folder = file.parent
+        if not folder.is_dir():
+            raise StoreError(f"the folder {folder} does not exist")
+        found = file.lstat() if os.path.lexists(file) else None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: {getattr(error, 'strerror', error)}") from error
+    if found is None:
+        return file
+    if stat.S_ISDIR(found.st_mode):
+        raise StoreError(f"{file} is a folder: name a file in it")
+    if stat.S_ISLNK(found.st_mode):
+        raise StoreError(f"{file} is a loop of symbolic links")
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{file} is not a file")
+    if found.st_nlink > 1:  # beside another name SQLite does not find the log of this one
+        raise StoreError(
+            f"{file} has {found.st_nlink} names (hard links): copy it, and use the copy"
+        )
+    if not os.access(file, os.R_OK | os.W_OK):
+        raise StoreError(f"{file} cannot be read and written")
+    return file
 
 
 def sync_folder(folder: Path) -> None:

@@ -102,6 +102,11 @@ class MemoryStore:
         """See `Store.read`."""
         return [self.rows.get(number) for number in numbers]
 
+    def find(self, owner: str, service: bytes, key: bytes) -> StoredRequest | None:
+        """See `Store.find`."""
+        number = self._keys.get((owner, service, key))
+        return None if number is None else self.rows[number]
+
     def sweep(self, before: float, most: int) -> int:
         """See `Store.sweep`."""
         kept = [(r.outcome.until, r.number) for r in self.rows.values() if r.outcome is not None]

@@ -6,11 +6,12 @@ a broker that runs to `online`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from majordomus.durable import online
-from majordomus.durable.files import FileLock, sync_folder
+from majordomus.durable.files import FileLock, real_file, sync_folder
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import SCANNED, StoreError, StoreUnusableError
 
@@ -33,6 +34,7 @@ def verify(path: Path) -> Report:
 
     Raises: StoreUnusableError when it cannot be opened.
     """
+    path = _file(path)
     store = _open(path)
     try:
         problems = store.integrity()
@@ -57,6 +59,8 @@ def backup(path: Path, target: Path) -> int:
 
     Raises: StoreUnusableError.
     """
+    path = _file(path)
+    _check_target(target)
     if _is_used(path):
         try:
             online.copy(path, target)
@@ -66,8 +70,8 @@ def backup(path: Path, target: Path) -> int:
     store = _open(path)
     try:
         store.backup(target)
-    except StoreError as error:
-        raise StoreUnusableError(f"{target}: {error}") from error
+    except (StoreError, OSError) as error:
+        raise StoreUnusableError(f"{target}: {_reason(error)}") from error
     finally:
         store.close()
     return target.stat().st_size
@@ -78,9 +82,10 @@ def compact(path: Path) -> tuple[int, int]:
 
     Raises: StoreUnusableError; the old file is as it was then.
     """
+    path = _file(path)
     made = path.with_name(f"{path.name}.compact")
     made.unlink(missing_ok=True)
-    before = path.stat().st_size if path.exists() else 0
+    before = path.stat().st_size
     store = _open(path)
     try:
         store.backup(made)
@@ -89,7 +94,7 @@ def compact(path: Path) -> tuple[int, int]:
         sync_folder(path.absolute().parent)
     except (StoreError, OSError) as error:
         made.unlink(missing_ok=True)
-        raise StoreUnusableError(f"{path}: {error}") from error
+        raise StoreUnusableError(f"{path}: {_reason(error)}") from error
     finally:
         store.abandon()
     return before, path.stat().st_size
@@ -98,7 +103,7 @@ def compact(path: Path) -> tuple[int, int]:
 def _is_used(path: Path) -> bool:
     """Whether a broker uses the store `path`."""
     lock = Path(f"{path}.lock")
-    if not path.is_file() or not lock.exists():
+    if not lock.exists():
         return False
     try:
         FileLock(lock).close()
@@ -107,9 +112,42 @@ def _is_used(path: Path) -> bool:
     return False
 
 
+def _file(path: Path) -> Path:
+    """Return the file of the store `path`. An empty file would become a new store.
+
+    Raises: StoreUnusableError.
+    """
+    try:
+        file = real_file(path)
+        size = file.stat().st_size
+        log = Path(f"{file}-wal")
+        written = log.stat().st_size if log.is_file() else 0
+    except StoreError as error:
+        raise StoreUnusableError(str(error)) from error
+    except FileNotFoundError as error:
+        raise StoreUnusableError(f"{path} does not exist") from error
+    except OSError as error:
+        raise StoreUnusableError(f"{path}: {_reason(error)}") from error
+    if not size and not written:
+        raise StoreUnusableError(f"{path} is empty: it is no store")
+    return file
+
+
+def _check_target(target: Path) -> None:
+    """Raises: StoreUnusableError: there can be no new file `target`."""
+    if os.path.lexists(target):
+        raise StoreUnusableError(f"{target} exists already")
+    try:
+        real_file(target)
+    except StoreError as error:
+        raise StoreUnusableError(str(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def _open(path: Path, **options: Any) -> SqliteStore:
-    if not path.is_file():
-        raise StoreUnusableError(f"{path} does not exist")
     try:
         return SqliteStore(path, ballast=0, **options)
     except StoreError as error:

@@ -12,9 +12,12 @@ SQLITE: Final = "sqlite:"
 
 def path_of(named: str) -> str:
     """Return the file of `sqlite:FILE`. Raises: StoreUnusableError for anything else."""
-    if not named.startswith(SQLITE) or len(named) == len(SQLITE):
+    file = named.removeprefix(SQLITE)
+    if not named.startswith(SQLITE) or not file.strip():
         raise StoreUnusableError(f"a store is sqlite:FILE, not {named!r}")
-    return named.removeprefix(SQLITE)
+    if file == ":memory:" or file.startswith("file:"):
+        raise StoreUnusableError(f"a store is a file, sqlite:FILE, not {named!r}")
+    return file
 
 
 def open_store(named: str) -> Store:

@@ -13,7 +13,7 @@ from zlib import crc32
 import msgspec
 
 from majordomus.core.broker.durable.records import Complete, StoredOutcome, StoredRequest
-from majordomus.durable.store import StoreError
+from majordomus.durable.store import RowDamagedError
 
 _HEAD: Final = struct.Struct(">qddd6I").pack
 _REPLY: Final = struct.Struct(">qqdd").pack
@@ -85,7 +85,7 @@ def crc_of_reply(number: int, outcome: StoredOutcome, reply: bytes) -> int:
 
 
 def row_of(values: tuple[Any, ...]) -> StoredRequest:
-    """Return a whole row, checked. Raises: StoreError when its checksums are wrong."""
+    """Return a whole row, checked. Raises: RowDamagedError when its checksums are wrong."""
     (number, status, attempts, most, due, accepted, expires, keep, until, ended, owner) = values[
         :11
     ]
@@ -114,7 +114,7 @@ def row_of(values: tuple[Any, ...]) -> StoredRequest:
             due,
             outcome,
         )
-        good = crc == crc_of(row, body)
+        good = crc == crc_of(row, body) and _is_counted(row)
         if outcome is not None:
             good = good and reply_crc == crc_of_reply(number, outcome, reply)
     except (
@@ -127,12 +127,28 @@ def row_of(values: tuple[Any, ...]) -> StoredRequest:
     ):
         good = False  # a value has another type than it was written with
     if not good:
-        raise StoreError(f"row {number} is damaged: its checksum is wrong")
+        raise RowDamagedError(f"row {number} is damaged: its checksum is wrong")
     return row
 
 
+def _is_counted(row: StoredRequest) -> bool:
+    """Whether what changes with each attempt, and is in no checksum, has its types."""
+    return (
+        isinstance(row.attempts, int) and isinstance(row.most, int) and isinstance(row.due, float)
+    )
+
+
+PAGE_TYPES: Final = (int, int | None, int, int, float, float, float, float, float | None)
+PAGE_ENDS: Final = (float | None, str, bytes, bytes, bytes | None, bytes | None)
+
+
 def summary_of(values: tuple[Any, ...]) -> StoredRequest:
-    """Return a row of a page: without its bodies, and unchecked."""
+    """Return a row of a page: without its bodies, and unchecked but for its types."""
+    if not all(map(isinstance, values, PAGE_TYPES + PAGE_ENDS)):
+        names = (b"(damaged)", b"(damaged)")
+        return StoredRequest(
+            int(values[0]), "", *names, [], b"", 0.0, 0.0, 0.0, b"", b"", 0, 0, 0.0
+        )
     (number, status, attempts, most, due, accepted, expires, keep, until, ended) = values[:10]
     owner, service, called, key, digest = values[10:]
     outcome = None if status is None else StoredOutcome(status, [], b"", ended, until)

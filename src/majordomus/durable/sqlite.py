@@ -18,8 +18,10 @@ from typing import Any, Final
 from zlib import crc32
 
 from majordomus.core.broker.durable.records import (
+    DAMAGED,
     Attempted,
     Complete,
+    Damaged,
     StoredRequest,
     StoreState,
 )
@@ -32,10 +34,11 @@ from majordomus.durable.files import (
     FileLock,
     check_disk,
     free_bytes,
+    real_file,
     sync_folder,
 )
 from majordomus.durable.queries import QUERIES, SCHEMA, several
-from majordomus.durable.store import StoreError, StoreFullError
+from majordomus.durable.store import RowDamagedError, StoreError, StoreFullError
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -85,15 +88,15 @@ class SqliteStore:
     ) -> None:
         self._vfs = vfs
         self._checkpoint_pages = checkpoint
-        self.path = Path(path).absolute()
+        self.path = real_file(Path(path))
         folder = self.path.parent
-        if not folder.is_dir():
-            raise StoreError(f"the folder {folder} does not exist")
         check_disk(folder)
         self._lock = FileLock(Path(f"{self.path}.lock"))
         self._driver: SqliteConnection | None = None
         try:
             self._ballast = Ballast(Path(f"{self.path}.ballast"), ballast)
+            if ballast:
+                self._ballast.check()
             self._open(folder)
         except BaseException:
             self.close()
@@ -174,7 +177,7 @@ class SqliteStore:
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | None]:
+    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | Damaged | None]:
         """See `Store.append`."""
         driver = self._sql
         plain = [stored.values_of(row) for row in rows if not row.key]
@@ -189,9 +192,9 @@ class SqliteStore:
         self._estimate(len(rows), sum(len(one[13]) for one in plain))
         if len(plain) == len(rows):
             return [None] * len(rows)
-        found: list[StoredRequest | None] = []
+        found: list[StoredRequest | Damaged | None] = []
         for row in rows:
-            known = None
+            known: StoredRequest | Damaged | None = None
             if row.key and not driver.execute(QUERIES["append_keyed"], stored.values_of(row)):
                 known = self._by_key(row)
             elif row.key:
@@ -199,11 +202,14 @@ class SqliteStore:
             found.append(known)
         return found
 
-    def _by_key(self, row: StoredRequest) -> StoredRequest:
-        rows = self._sql.execute(QUERIES["by_key"], (row.owner, row.service, row.key))
-        if not rows:
+    def _by_key(self, row: StoredRequest) -> StoredRequest | Damaged:
+        try:
+            found = self.find(row.owner, row.service, row.key)
+        except RowDamagedError:
+            return DAMAGED
+        if found is None:
             raise StoreError(f"row {row.number} is in the store already")
-        return stored.row_of(rows[0])
+        return found
 
     def record(self, changes: list[Attempted]) -> None:
         """See `Store.record`."""
@@ -237,6 +243,11 @@ class SqliteStore:
             rows = self._sql.execute(QUERIES["read"], (number,))
             found.append(stored.row_of(rows[0]) if rows else None)
         return found
+
+    def find(self, owner: str, service: bytes, key: bytes) -> StoredRequest | None:
+        """See `Store.find`."""
+        rows = self._sql.execute(QUERIES["by_key"], (owner, service, key))
+        return stored.row_of(rows[0]) if rows else None
 
     def sweep(self, before: float, most: int) -> int:
         """See `Store.sweep`."""
@@ -337,9 +348,14 @@ class SqliteStore:
         if target.exists():
             raise StoreError(f"{target} exists already")
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._sql.execute("vacuum into ?", (str(target),))
-        os.fsync(descriptor)
-        os.close(descriptor)
+        try:
+            self._sql.execute("vacuum into ?", (str(target),))
+            os.fsync(descriptor)
+        except BaseException:
+            target.unlink()
+            raise
+        finally:
+            os.close(descriptor)
         sync_folder(target.absolute().parent)
 
     def close(self) -> None:
@@ -441,8 +457,8 @@ def _identity(driver: SqliteConnection, path: Path) -> tuple[bytes, int]:
     are given again.
     """
     found = driver.execute(QUERIES["every_meta"])
-    if not found:
-        return os.urandom(32), 0
+    if not found and not driver.execute(QUERIES["counts"])[0][0]:
+        return os.urandom(32), 0  # it is new, or its first start was cut off behind the tables
     values: dict[str, Any] = dict(found)
     whole = len(found) == len(META) and values.keys() == META
     if whole and all(isinstance(value, bytes) for value in values.values()):

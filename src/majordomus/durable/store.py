@@ -13,10 +13,13 @@ from typing import Final, Protocol
 
 from majordomus.core.broker.durable.records import (
     COUNTER_BITS,
+    DAMAGED,
     FULL,
     Answer,
     Attempted,
     Complete,
+    Damaged,
+    Find,
     Operation,
     StoredRequest,
     StoreState,
@@ -41,6 +44,10 @@ class StoreError(MajordomusError):
 
 class StoreUnusableError(ConfigurationError):
     """The store that a setting names cannot be opened. The text is one line that says why."""
+
+
+class RowDamagedError(StoreError):
+    """One row is damaged; the others can be used."""
 
 
 class StoreFullError(StoreError):
@@ -68,8 +75,9 @@ class Store(Protocol):
     def rollback(self) -> None:
         """Undo what the transaction has changed."""
 
-    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | None]:
-        """Insert rows. For each: None, or the row that has its owner, service and key already.
+    def append(self, rows: list[StoredRequest]) -> list[StoredRequest | Damaged | None]:
+        """Insert rows. For each: None, or the row that has its owner, service and key already,
+        DAMAGED for one that is.
 
         Raises: StoreFullError.
         """
@@ -84,7 +92,11 @@ class Store(Protocol):
         """Delete rows that are there."""
 
     def read(self, numbers: list[int]) -> list[StoredRequest | None]:
-        """Return rows; None for one that is not there."""
+        """Return rows; None for one that is not there. Raises: RowDamagedError."""
+
+    def find(self, owner: str, service: bytes, key: bytes) -> StoredRequest | None:
+        """Return the row with this owner, service and key; None without one. Raises:
+        RowDamagedError."""
 
     def sweep(self, before: float, most: int) -> int:
         """Delete rows whose outcome is kept until `before`; return how many."""
@@ -154,17 +166,23 @@ def _execute(store: Store, batch: list[Numbered], *, accepts: bool) -> list[tupl
         store.remove(todo.removes)
     answers: list[tuple[int, Answer]] = []
     if todo.rows and not accepts:
-        answers += [(number, FULL) for number in todo.appended]
+        for number, row in zip(todo.appended, todo.rows, strict=True):
+            # a request whose key is stored is no new one
+            known = _find(store, row.owner, row.service, row.key) if row.key else None
+            answers.append((number, FULL if known is None else known))
     elif todo.rows:
         found = store.append(todo.rows)
         if any(found):
             pairs = zip(todo.appended, found, strict=True)
             answers += [(number, row) for number, row in pairs if row is not None]
     if todo.reads:
-        answers += zip(todo.asked, store.read(todo.reads), strict=True)
+        pairs_read = zip(todo.asked, todo.reads, strict=True)
+        answers += [(number, _read(store, row)) for number, row in pairs_read]
     for number, other in todo.others:
         if isinstance(other, Sweep):
             answers.append((number, store.sweep(other.before, other.most)))
+        elif isinstance(other, Find):
+            answers.append((number, _find(store, other.owner, other.service, other.key)))
         else:
             answers.append((number, store.page(other.after, other.most)))
     return answers
@@ -178,6 +196,21 @@ def first_number(epoch: int) -> int:
     original leads to no request of the copy.
     """
     return (epoch << COUNTER_BITS) + secrets.randbelow(1 << START_BITS) + 1
+
+
+def _read(store: Store, number: int) -> Answer:
+    """Read one row. A damaged one is the matter of those that ask for it."""
+    try:
+        return store.read([number])[0]
+    except RowDamagedError:
+        return DAMAGED
+
+
+def _find(store: Store, owner: str, service: bytes, key: bytes) -> Answer:
+    try:
+        return store.find(owner, service, key)
+    except RowDamagedError:
+        return DAMAGED
 
 
 def scan_all(store: Store) -> Iterator[list[StoredRequest]]:

@@ -78,10 +78,25 @@ def test_file_of_a_broker_that_has_ended_is_verified_copied_and_compacted(
     ("arguments", "line"),
     [
         (("durable", "verify", "no.db"), "majordomus durable: no.db does not exist"),
+        (("durable", "verify", "."), "is a folder: name a file in it"),
+        (("durable", "compact", ""), "is a folder: name a file in it"),
+        (("durable", "show", "-1"), "No such option"),
+        (("durable", "show", "1.5"), "'1.5' is no id and no number"),
+        (("durable", "result", "x" * 5000), "'" + "x" * 64 + "' is no id: an id has 32"),
+        (("call", "--durable", "--dialect", "mdp01", "mail"), "--dialect mdp01: call titanic.re"),
+        (
+            ("call", "--durable", "--key", "order-17", "mail"),
+            "no such file. The key of a durable request is --idempotency-key",
+        ),
+        (("broker", "--store", "sqlite::memory:"), "a store is a file, sqlite:FILE, not"),
+        (("titanic", "--store", "sqlite:t.db", "--keep", "nan"), "nan is not a number up to"),
+        (("titanic", "--store", "sqlite:t.db", "--attempt", "nan"), "nan is not a number up to"),
         (("durable", "show", "what"), "'what' is no id and no number"),
         (("durable", "result", "77"), "'77' is no id: an id has 32 hexadecimal digits"),
         (("durable", "withdraw", "f" * 32, "zz"), "'zz' is no id: an id has 32"),
-        (("call", "--detach", "mail"), "--detach and --idempotency-key need --durable"),
+        (("call", "--detach", "mail"), "--idempotency-key, --expires and --keep need --durable"),
+        (("call", "--keep", "9", "mail"), "--idempotency-key, --expires and --keep need --durable"),
+        (("call", "--durable", "--expires", "nan", "mail"), "nan is not a number up to"),
         (("broker", "--store", "nosql:x"), "a store is sqlite:FILE, not 'nosql:x'"),
     ],
 )
@@ -92,3 +107,29 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     assert done.code == 2
     assert line in done.err
     assert done.err.count("\n") == 1
+
+
+def test_show_and_list_say_what_they_do_not_show(shell: Shell, stored: Running) -> None:
+    ids = [
+        shell.run("call", "--durable", "--detach", "mail", body).out.decode().strip()
+        for body in ("one", "two")
+    ]
+    first = shell.run("durable", "list", "--limit", "1")
+    assert (first.code, first.err) == (0, "there are more than 1: --limit N shows more\n")
+    assert len(first.out.splitlines()) == 2
+    assert shell.run("durable", "list", "--limit", "2").err == ""
+    assert shell.run("durable", "show", ids[0].upper()).code == 0
+    for unknown in ("7", "0", "9" * 30, "f" * 32):
+        done = shell.run("durable", "show", unknown)
+        assert (done.code, done.err) == (
+            1,
+            f"majordomus durable: 404 the broker has no durable request {unknown}\n",
+        )
+
+
+def test_request_expires_as_the_command_says(shell: Shell, stored: Running) -> None:
+    done = shell.run("call", "--durable", "--expires", "0.1", "--keep", "60", "mail", "x")
+    assert (done.code, done.out) == (1, b"")
+    assert "408 the request had no outcome within 0.1 s, after 0 attempts" in done.err
+    [row] = json.loads(shell.run("durable", "list", "--json").out)
+    assert (row["state"], row["status"]) == ("ended", 408)

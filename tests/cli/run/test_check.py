@@ -62,7 +62,7 @@ def test_check_opens_no_store_that_a_broker_uses_and_makes_none(shell: Shell) ->
         (["--token-key", "missing"], "missing"),
         (["--store", "missing"], "a store is sqlite:FILE"),
         (["--store", "sqlite:missing/store.db"], "missing does not exist"),
-        (["--store", "sqlite:."], "is not a file"),
+        (["--store", "sqlite:."], "is a folder: name a file in it"),
         (["--store", "sqlite:text.db"], "text.db is not a database of SQLite"),
         (["--set", "exempt_addresses=zzz"], "--set exempt_addresses: 'zzz'"),
         (["--app", "networks:broker"], "exempt_addresses: 'zzz'"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from majordomus.cli.completing import FIELDS, SERVICE
-from majordomus.cli.options import json_option
+from majordomus.cli.options import Seconds, json_option
 from majordomus.cli.output import emit_bytes, emit_json, frame_json, metadata_json
 from majordomus.cli.remote import (
     broker_option,
@@ -57,6 +58,18 @@ STDIN: Final = "-"
     metavar="KEY",
     help="The same key, service and body are the same durable request.",
 )
+@click.option(
+    "--expires",
+    type=Seconds(min=0),
+    metavar="SECONDS",
+    help="With --durable: how long it may have no outcome. [default: without limit]",
+)
+@click.option(
+    "--keep",
+    type=Seconds(min=0),
+    metavar="SECONDS",
+    help="With --durable: how long its outcome is kept. [default: as the broker is set]",
+)
 @click.option("--detach", is_flag=True, help="With --durable: print the id when it is stored.")
 @click.option("--stream", is_flag=True, help="Print each part of the reply when it arrives.")
 @dialect_option
@@ -70,6 +83,8 @@ def command(
     wait: bool,
     durable: bool,
     idempotency_key: str | None,
+    expires: float | None,
+    keep: float | None,
     detach: bool,
     stream: bool,
     dialect: str,
@@ -89,10 +104,17 @@ def command(
     With --data the body is checked and encoded by the contract of the service, and the reply is
     printed as JSON: one line for each part with --stream.
     """
-    if not durable and (detach or idempotency_key is not None):
-        raise ConfigurationError("--detach and --idempotency-key need --durable")
+    asked: dict[str, Any] = {"key": idempotency_key, "expires": expires, "keep": keep}
+    if not durable and (detach or any(value is not None for value in asked.values())):
+        raise ConfigurationError("--detach, --idempotency-key, --expires and --keep need --durable")
     if durable and stream:
         raise ConfigurationError("--stream does not go with --durable")
+    if durable and dialect != Dialect.MDP03:
+        raise ConfigurationError(
+            f"--durable does not go with --dialect {dialect}: call titanic.request"
+        )
+    if durable:
+        _check_key_file()
     from majordomus.net.client.client import Client
 
     if data is not None:
@@ -113,17 +135,26 @@ def command(
             _print_parts(parts, as_json)
             return
         if detach:
-            id = client.submit_durable(service, sent, key=idempotency_key, timeout=timeout)
+            id = client.submit_durable(service, sent, timeout=timeout, **asked)
             _print_id(id, as_json)
             return
         if durable:
-            reply = client.call(service, sent, timeout=timeout, durable=True, key=idempotency_key)
+            reply = client.call(service, sent, timeout=timeout, durable=True, **asked)
         else:
             reply = client.call(service, sent, timeout=timeout, fail_fast=not wait)
     if as_json:
         emit_json(_reply_json(service, reply))
     else:
         emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
+
+
+def _check_key_file() -> None:
+    """Raises: ConfigurationError: `--key`, of a key pair, was given for `--idempotency-key`."""
+    named = keys().get("certificate")
+    if isinstance(named, str | Path) and not Path(named).exists():
+        raise ConfigurationError(
+            f"--key {named}: no such file. The key of a durable request is --idempotency-key"
+        )
 
 
 def _print_id(id: str, as_json: bool) -> None:

@@ -24,6 +24,9 @@ from majordomus.errors import NotFound, StatusError
 FIRST: Final = ("number", "service", "state", "status", "attempts", "age", "owner", "key", "id")
 LIST: Final = "mmi.durable.list"
 ID_LENGTH: Final = 32
+SHOWN: Final = 2 * ID_LENGTH
+"""Characters of a wrong argument that its error line repeats."""
+LARGEST: Final = (1 << 63) - 1
 
 
 def checked_ids(
@@ -33,7 +36,7 @@ def checked_ids(
     for id in (given,) if isinstance(given, str) else given:
         if len(id) != ID_LENGTH or not set(id) <= set(string.hexdigits):
             raise click.UsageError(
-                f"{id!r} is no id: an id has {ID_LENGTH} hexadecimal digits, as "
+                f"{id[:SHOWN]!r} is no id: an id has {ID_LENGTH} hexadecimal digits, as "
                 "submit_durable and --detach return it",
                 ctx,
             )
@@ -76,7 +79,10 @@ def list_command(
 
     The id of an anonymous request is a secret between its client and the broker, and is not shown.
     """
-    rows = _rows(brokers, timeout, service, limit)
+    rows = _rows(brokers, timeout, service, limit + 1)
+    if len(rows) > limit:
+        del rows[limit:]
+        click.echo(f"there are more than {limit}: --limit N shows more", err=True)
     if as_json:
         emit_json(rows)
     else:
@@ -103,16 +109,26 @@ def _rows(
 @timeout_option(5.0)
 @json_option
 def show(request: str, brokers: tuple[str, ...], timeout: float, as_json: bool) -> None:
-    """Show the durable request REQUEST, an id or a number of the list."""
+    """Show the durable request REQUEST, an id or a number of the list.
+
+    Of the id of an anonymous request, which is a secret, the number alone is compared.
+    """
     from majordomus.net.client.client import Client
 
-    text = request[: ID_LENGTH // 2]
-    try:
-        number = int(text, 16) if len(request) == ID_LENGTH else int(request)
-    except ValueError:
-        raise click.UsageError(f"{request!r} is no id and no number") from None
+    is_id = len(request) == ID_LENGTH
+    allowed = string.hexdigits if is_id else string.digits
+    number = 0
+    if request and len(request) <= ID_LENGTH and set(request) <= set(allowed):
+        number = int(request[: ID_LENGTH // 2], 16) if is_id else int(request)
+    elif not is_id:
+        raise click.UsageError(f"{request[:SHOWN]!r} is no id and no number")
+    unknown = NotFound(f"the broker has no durable request {cell(request)}")
+    if not 0 < number <= LARGEST:
+        raise unknown
     with Client(list(brokers), spread=False, **keys()) as client:
         found = answer_one(client, timeout, number)
+    if is_id and found["id"] not in ("", request.lower()):
+        raise unknown
     if as_json:
         emit_json(found)
     else:

@@ -60,9 +60,12 @@ def history_lines(history: dict[str, Any]) -> list[str]:
     asked = f"requested by {history['client']}" + (
         f" ({history['user']})" if history["user"] else ""
     )
+    asked += f", with {_time(history['ttl'])} to live"
+    if not history["client"]:
+        asked = f"a run of the durable request {cell(history['id']).lstrip('-')}"
     lines = [
         f"{cell(history['id'])}  {cell(history['service'])}: {outcome} {since}",
-        f"  {asked}, with {_time(history['ttl'])} to live",
+        f"  {asked}",
     ]
     if history["waited"]:
         because = history["because"] or "the broker had not queued it yet"

@@ -263,26 +263,21 @@ def check_store(named: str) -> None:
 
     Raises: ConfigurationError.
     """
-    from majordomus.durable.files import check_disk
+    from majordomus.durable.files import BALLAST, Ballast, check_disk, real_file
     from majordomus.durable.opening import path_of
 
-    file = Path(path_of(named)).absolute()
     problem = ""
     try:
-        if not file.parent.is_dir():
-            problem = f"the folder {file.parent} does not exist"
-        elif not os.access(file.parent, os.W_OK | os.X_OK):
+        file = real_file(Path(path_of(named)))
+        Ballast(Path(f"{file}.ballast"), BALLAST).check()
+        if not os.access(file.parent, os.W_OK | os.X_OK):
             problem = f"{file.parent} cannot be written"
-        elif file.exists() and not file.is_file():
-            problem = f"{file} is not a file"
-        elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
-            problem = f"{file} cannot be read and written"
         elif file.exists() and not _is_database(file):
             problem = f"{file} is not a database of SQLite"
         else:
             check_disk(file.parent)
     except OSError as error:
-        problem = f"{file}: {error.strerror}"
+        problem = f"{error.filename}: {error.strerror}"
     except StoreError as error:
         problem = str(error)
     if problem:

@@ -7,7 +7,7 @@ from math import inf
 
 import click
 
-from majordomus.cli.options import verbose_option
+from majordomus.cli.options import Seconds, verbose_option
 from majordomus.cli.output import log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.remote import brokers_option, dialect_option
@@ -23,7 +23,7 @@ from majordomus.net import endpoints
 @dialect_option
 @click.option(
     "--attempt",
-    type=click.FloatRange(min=0, min_open=True, max=86400),
+    type=Seconds(min=0, min_open=True, max=86400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -31,7 +31,7 @@ from majordomus.net import endpoints
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(min=0, max=10 * 365 * 86400),
+    type=Seconds(min=0, max=10 * 365 * 86400),
     default=7 * 86400.0,
     show_default=True,
     metavar="SECONDS",

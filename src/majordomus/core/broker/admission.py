@@ -43,6 +43,7 @@ UNUSUAL_FLAGS = spec.CRITICAL | spec.DURABLE
 MORE_OR_DURABLE = spec.MORE | spec.DURABLE
 UNKNOWN_FLAG: Final = "not implemented: a flag that this broker does not know"
 NO_STORE: Final = "not implemented: this broker has no store for durable requests"
+OWN_NAME: Final = "a name that the broker answers itself (mmi., $, RFC 9) cannot be durable"
 KEPT_FLAGS = spec.METADATA | spec.ONCE | spec.ONE_WAY | spec.FAIL_FAST | spec.MORE
 _KEPT = KEPT_FLAGS
 _FRAME, _REQUEST = FRAME, REQUEST
@@ -131,7 +132,7 @@ class Admission:
         if self.registry.draining and not self._is_answered_here(name):
             raise RefusalError(spec.UNAVAILABLE, "the broker is draining")
         if flags & UNUSUAL_FLAGS:
-            self._check_unusual(flags, address, metadata)
+            self._check_unusual(flags, address, metadata, name)
         if flags & STREAM_WITHOUT_ANSWER == STREAM_WITHOUT_ANSWER:
             raise RefusalError(spec.BAD_REQUEST, "a stream from the client cannot be one-way")
         if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
@@ -201,12 +202,14 @@ class Admission:
         else:
             self.queueing.place(request, now)
 
-    def _check_unusual(self, flags: int, address: bytes, metadata: bytes) -> None:
+    def _check_unusual(self, flags: int, address: bytes, metadata: bytes, name: bytes) -> None:
         """Check the flags CRITICAL and DURABLE. Raises: RefusalError."""
         if flags & spec.CRITICAL:
             raise RefusalError(spec.NOT_IMPLEMENTED, UNKNOWN_FLAG)
         if self.store.durable is None:
             raise RefusalError(spec.NOT_IMPLEMENTED, NO_STORE)
+        if name.startswith(spec.RESERVED_NAMES) or is_own(name):
+            raise RefusalError(spec.BAD_REQUEST, OWN_NAME)
         problem = options.read(flags, b"", bool(address))
         if metadata and HEDGE in metadata:
             problem = options.NO_HEDGE

@@ -59,7 +59,6 @@ PLACES = {
     HELD: "in a hook of the broker",
     QUEUED: "in the queue",
     REPLIED: "in a hook of the broker",
-    STORED: "stored, and goes on",
 }
 
 
@@ -263,6 +262,8 @@ class Completion:
         name = request.called.decode()
         if request.state is STORED or service.workers or service.last_worker >= request.accepted:
             place = PLACES.get(request.state, "at a worker")
+            if request.state is STORED and self.store.durable is not None:
+                place = self.store.durable.place_of(request)
             return (
                 spec.DEADLINE_EXCEEDED,
                 f"'{name}' did not answer within {waited}; it was {place}",

@@ -83,7 +83,11 @@ def _submit(
 
 
 def _question(client: _Client, service: str, id: Id, timeout: float | None) -> CallOptions:
-    name = id.encode() if isinstance(id, str) else bytes(id)
+    if not isinstance(id, str | bytes):
+        raise ConfigurationError(
+            f"the id of a durable request is text or bytes, not {type(id).__name__}"
+        )
+    name = id.encode("utf-8", "replace") if isinstance(id, str) else id
     body = [name, AT_ONCE] if timeout == 0 else [name]
     seconds = LEAST if timeout == 0 else client._seconds(timeout)
     return pack_options(service, body, seconds, 0, b"", None)

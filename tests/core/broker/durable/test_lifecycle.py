@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from majordomus.core.broker.durable.records import Append, Complete, Remove
+from majordomus.core.broker.durable.records import DAMAGED, Append, Complete, Remove
+from majordomus.durable.store import RowDamagedError
 from majordomus.protocol import metadata, spec
+from tests.core import durable_harness
 from tests.core.broker_harness import final, heartbeat, number, partial
 from tests.core.durable_harness import DurableHarness
 
@@ -104,6 +106,147 @@ def test_ttl_ends_the_waiting_and_not_the_request(broker: DurableHarness) -> Non
     assert broker.finals() == [(C, 2, 200, [b"y"])]
 
 
+def test_ttl_that_ends_before_the_row_is_stored_does_not_say_that_it_is(
+    broker: DurableHarness,
+) -> None:
+    broker.durable(C, 1, b"x", ttl=60_000)
+    broker.holds = True
+    broker.durable(C, 2, b"x", ttl=1000, detach=True)
+    broker.durable(C, 3, b"x", ttl=1000, key="k")
+    broker.pass_time(1.1)
+    text = b"'echo' did not answer within 1 s; it was being stored: whether it goes on is unknown"
+    assert broker.finals() == [(C, 2, 408, [text]), (C, 3, 408, [text])]
+
+
+def test_ttl_that_ends_behind_many_unstored_rows_says_nothing_certain(
+    broker: DurableHarness,
+) -> None:
+    broker.durable(C, 1, b"x", ttl=1000)
+    broker.holds = True
+    for id in range(2, 67):
+        broker.durable(C, id, b"x", ttl=60_000)
+    broker.pass_time(1.1)
+    [(_, id, status, [text])] = broker.finals()
+    assert (id, status) == (1, 408)
+    assert text.endswith(b"it was being stored: whether it goes on is unknown")
+
+
+def test_question_whose_ttl_ends_tells_what_it_waited_for(broker: DurableHarness) -> None:
+    id = broker.submit(C, 1, b"x")
+    broker.ask(C, 2, "result", id, ttl=1000)
+    broker.holds = True
+    broker.ask(C, 3, "withdraw", id, ttl=1000)
+    broker.pass_time(1.1)
+    ends = [(id, status, text) for _, id, status, [text] in broker.finals()]
+    assert ends == [
+        (2, 408, b"'$durable.result' did not answer within 1 s; it was waiting for the outcome"),
+        (3, 408, b"'$durable.withdraw' did not answer within 1 s; it was waiting for the store"),
+    ]
+
+
+def test_stored_key_is_answered_where_no_new_request_is_accepted(
+    make: Callable[..., DurableHarness],
+) -> None:
+    broker = make(max_durable=1)
+    id = broker.submit(C, 1, b"x", key="k")
+    text = b"1 durable requests are open at this broker already"
+    for at, full in ((10, False), (20, True)):
+        if full:
+            broker.store.accepts = False
+            broker.machine.store_state(broker.store.state())
+            text = b"the disk of the broker's store is almost full"
+        broker.durable(C, at, b"x", key="k", detach=True)
+        broker.durable(C, at + 1, b"other", key="k")
+        broker.durable(C, at + 2, b"x", key="new")
+        broker.durable(C, at + 3, b"x")
+        assert sorted(broker.finals()) == [
+            (C, at, 200, [id]),
+            (C, at + 1, 409, [b"key 'k' belongs to a request with another body"]),
+            (C, at + 2, 429, [text]),
+            (C, at + 3, 429, [text]),
+        ]
+
+
+def test_stored_key_is_answered_when_the_disk_is_full_before_the_machine_knows(
+    broker: DurableHarness,
+) -> None:
+    id = broker.submit(C, 1, b"x", key="k")
+    broker.store.accepts = False  # not reported yet
+    broker.durable(C, 2, b"x", key="k", detach=True)
+    assert broker.finals() == [(C, 2, 200, [id])]
+
+
+def test_outcome_whose_time_is_over_is_gone_before_it_is_deleted(broker: DurableHarness) -> None:
+    id = broker.submit(C, 1, b"x", keep=1)
+    broker.worker(W)
+    broker.answer(W, number(1), b"y")
+    broker.messages()
+    broker.pass_time(1.1)
+    assert len(broker.store.rows) == 1
+    broker.ask(C, 2, "result", id)
+    broker.ask(C, 3, "forget", id)
+    text = b"the outcome of this request is no longer kept"
+    assert broker.finals() == [(C, 2, 410, [text]), (C, 3, 410, [text])]
+
+
+def test_clock_that_was_set_back_delays_an_attempt_no_longer_than_others(
+    make: Callable[..., DurableHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = make(retry_delay=1.0, max_retry_delay=2.0)
+    broker.submit(C, 1, b"x")
+    broker.worker(W)
+    broker.answer(W, number(1), b"no", status=500)
+    monkeypatch.setattr(durable_harness, "WALL", durable_harness.WALL - 86_400)
+    broker.restart()
+    broker.worker(W)
+    broker.messages()
+    broker.pass_time(2.1)
+    assert [(worker, body) for worker, _, body in given(broker)] == [(W, [b"x"])]
+
+
+def test_damaged_row_is_the_matter_of_those_that_ask_for_it(
+    broker: DurableHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = broker.submit(C, 1, b"x", key="k")
+    broker.worker(W)
+    broker.answer(W, number(1), b"y")
+    broker.messages()
+
+    def damaged(*_: object) -> None:
+        raise RowDamagedError("row 1 is damaged")
+
+    monkeypatch.setattr(broker.store, "read", damaged)
+    monkeypatch.setattr(broker.store, "append", lambda rows: [DAMAGED for _ in rows])
+    broker.ask(C, 2, "result", id)
+    broker.durable(C, 3, b"x", key="k")
+    text = b"the broker's store has this request, but damaged: majordomus durable verify"
+    assert broker.finals() == [(C, 2, 500, [text]), (C, 3, 500, [text])]
+
+
+def test_key_that_is_looked_for_when_its_ttl_ends_was_not_stored(
+    make: Callable[..., DurableHarness],
+) -> None:
+    broker = make(max_durable=1)
+    broker.submit(C, 1, b"x", key="k")
+    broker.holds = True
+    broker.durable(C, 2, b"x", ttl=1000, key="k")
+    broker.pass_time(1.1)
+    text = b"'echo' did not answer within 1 s; it was waiting for the store"
+    assert broker.finals() == [(C, 2, 408, [text])]
+    broker.store_now()
+    assert broker.messages() == []
+
+
+@pytest.mark.parametrize("name", [b"mmi.services", b"$durable.result", b"$x", b"titanic.request"])
+def test_name_that_the_broker_answers_cannot_be_durable(
+    broker: DurableHarness, name: bytes
+) -> None:
+    broker.durable(C, 1, b"x", service=name)
+    text = b"a name that the broker answers itself (mmi., $, RFC 9) cannot be durable"
+    assert broker.finals() == [(C, 1, 400, [text])]
+    assert broker.store.rows == {}
+
+
 def test_cancel_ends_the_waiting_and_not_the_request(broker: DurableHarness) -> None:
     broker.worker(W)
     broker.durable(C, 1, b"x")
@@ -141,7 +284,7 @@ def test_one_way_request_is_stored_and_runs(broker: DurableHarness) -> None:
         ({"hedge": 3}, "a durable request cannot be a hedge"),
         ({"key": ""}, "a key has 1 to 255 bytes"),
         ({"key": "x" * 256}, "a key has 1 to 255 bytes"),
-        ({"key": 7}, "a key has 1 to 255 bytes"),
+        ({"key": 7}, "a key is text or bytes"),
         ({"detach": 1}, "detach is true or false"),
         ({"expires": "soon"}, "expires is a number of seconds"),
         ({"expires": float("nan")}, "expires is from 0 to 3153600000 seconds"),

@@ -87,8 +87,8 @@ class Prefetcher:
         return _LookAhead(self, batch)
 
     def look(self, batch: list[tuple[bytes, list[Frame]]], at: int, end: int) -> None:
-        """Prefetch what the messages `at` to `end` of `batch` will touch, at most `AT_ONCE` of them:
-        one step for all, then the next, so that no service waits for another."""
+        """Prefetch what the messages `at` to `end` of `batch` will touch, at most `AT_ONCE` of
+        them: one step for all, then the next, so that no service waits for another."""
         table, mask = self._table, self._mask
         guesses: list[Any] = []
         self._guesses = guesses

@@ -64,6 +64,7 @@ cdef class DurableRequests:
     cdef public Deadlines _due
     cdef public Deadlines _expiries
     cdef public dict _unrecorded
+    cdef public dict _finding
     cdef public double _record_at
     cdef public double _sweep_at
     cdef public dict _refill

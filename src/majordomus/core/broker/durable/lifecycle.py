@@ -23,9 +23,11 @@ from majordomus.core.broker.balancing.rng import RandomSource
 from majordomus.core.broker.durable import ids, options, policy
 from majordomus.core.broker.durable.backlog import Backlog
 from majordomus.core.broker.durable.records import (
+    DAMAGED,
     Append,
     Attempted,
     Complete,
+    Find,
     Read,
     Remove,
     StoredOutcome,
@@ -80,6 +82,11 @@ NO_SUCH_ID: Final = "this broker has not given this id, or not to you"
 ENDED_ALREADY: Final = "the request has an outcome already"
 NOT_ENDED: Final = "the request has no outcome yet: withdraw it first"
 WITHDRAWN: Final = "withdrawn"
+ROW_DAMAGED: Final = "the broker's store has this request, but damaged: majordomus durable verify"
+RESULT_NAME: Final = b"$durable.result"
+LOOKED_THROUGH: Final = 64
+AT_THE_STORE: Final = "waiting for the store"
+BEING_STORED: Final = "being stored: whether it goes on is unknown"
 
 
 class DurableRequests:
@@ -120,6 +127,7 @@ class DurableRequests:
         self._due = Deadlines()
         self._expiries = Deadlines()
         self._unrecorded: dict[DurableRequest, None] = {}
+        self._finding: dict[AcceptedRequest, None] = {}
         self._record_at = inf
         self._sweep_at = now
         self._refill: dict[bytes, None] = {}
@@ -143,6 +151,9 @@ class DurableRequests:
         elif asked.detach:
             wants = ID
         problem = self.problem(request.caller.user, request.body, field)
+        if problem and asked.key:
+            self._find(request, asked.key, wants, problem)
+            return
         if problem:
             self.completion.fail(request, spec.TOO_MANY, problem, now)
             return
@@ -160,6 +171,33 @@ class DurableRequests:
         known = self.owners.get(owner)
         peer = self._new_peer(owner) if known is None else known.peer
         return account.problem(peer, cost) if account.exceeds(peer, cost) else ""
+
+    def _find(self, request: AcceptedRequest, key: bytes, wants: Wants, problem: str) -> None:
+        """Answer a request with a key that cannot be accepted: it may be one that is stored."""
+        digest = options.digest_of(request.body)
+        find = Find(request.caller.user, request.service.name, key)
+        self.let_wait(request)
+        self._finding[request] = None
+        self.writes.add(find, partial(self._found, request, wants, digest, problem))
+
+    def _found(
+        self,
+        request: AcceptedRequest,
+        wants: Wants,
+        digest: bytes,
+        problem: str,
+        answer: Answer,
+        now: float,
+    ) -> None:
+        self._finding.pop(request, None)
+        if request.state not in OPEN:
+            return
+        if isinstance(answer, StoredRequest):
+            self._same_key(digest, answer, [(request, wants)], now)
+        elif answer is DAMAGED:
+            self._refuse(request, wants, spec.HANDLER_FAILED, ROW_DAMAGED, now)
+        else:
+            self._refuse(request, wants, spec.TOO_MANY, problem, now)
 
     def enter(
         self,
@@ -197,6 +235,22 @@ class DurableRequests:
         request.body = NO_FRAMES
         request.size = 0
         self.registry.account.recount(request)
+
+    def place_of(self, request: AcceptedRequest) -> str:
+        """Where `request` is, which waits for the store or for an outcome, as its 408 says.
+        Rows that are being stored are the last ones; behind LOOKED_THROUGH of them none is looked
+        for, and nothing certain is said."""
+        service = request.service
+        if service.own and not service.known:  # a name that the broker answers itself
+            return "waiting for the outcome" if service.name == RESULT_NAME else AT_THE_STORE
+        if request in self._finding:
+            return AT_THE_STORE
+        for seen, job in enumerate(reversed(self.jobs.values()), 1):
+            if job.state is not STORING:
+                break
+            if seen == LOOKED_THROUGH or any(one is request for one, _ in job.waiting):
+                return BEING_STORED
+        return "stored, and goes on"
 
     def _make(self, row: StoredRequest) -> DurableRequest:
         peer = self._owner(row.owner)
@@ -244,7 +298,11 @@ class DurableRequests:
         self._forget(job)
         waiting = [one for one in job.waiting if one[0].state in OPEN]
         if isinstance(answer, StoredRequest):
-            self._same_key(job, answer, waiting, now)
+            self._same_key(job.row.digest, answer, waiting, now)
+            return
+        if answer is DAMAGED:
+            for request, wants in waiting:
+                self._refuse(request, wants, spec.HANDLER_FAILED, ROW_DAMAGED, now)
             return
         self.set_state(self.state._replace(accepts=False))
         for request, wants in waiting:
@@ -252,13 +310,14 @@ class DurableRequests:
 
     def _same_key(
         self,
-        job: DurableRequest,
+        digest: bytes,
         row: StoredRequest,
         waiting: list[tuple[AcceptedRequest, Wants]],
         now: float,
     ) -> None:
-        """The key of `job` belongs to `row`: that is the same request, or a conflict."""
-        if row.digest != job.row.digest:
+        """The key of a request belongs to `row`: that is the same request when `digest` is that of
+        its body, else a conflict."""
+        if row.digest != digest:
             key = row.key.decode("utf-8", "replace")
             text = f"key '{key}' belongs to a request with another body"
             for request, wants in waiting:
@@ -519,10 +578,14 @@ class DurableRequests:
     def _read(self, request: AcceptedRequest, wants: Wants, answer: Answer, now: float) -> None:
         if request.state not in OPEN:
             return
-        if not isinstance(answer, StoredRequest):
+        if answer is DAMAGED:
+            self._refuse(request, wants, spec.HANDLER_FAILED, ROW_DAMAGED, now)
+        elif not isinstance(answer, StoredRequest):
             self._refuse(request, wants, spec.GONE, NO_LONGER_KEPT, now)
         elif answer.owner and answer.owner != request.caller.user:
             self._refuse(request, wants, spec.NOT_FOUND, NO_SUCH_ID, now)
+        elif answer.outcome is not None and answer.outcome.until <= now + self.offset:
+            self._refuse(request, wants, spec.GONE, NO_LONGER_KEPT, now)  # it is deleted soon
         elif wants is Wants.WITHDRAWN:
             self._refuse(request, wants, spec.CONFLICT, ENDED_ALREADY, now)
         elif wants in (Wants.DONE, TITANIC_DONE):
@@ -686,7 +749,8 @@ class DurableRequests:
             job.expires = row.expires - self.offset
             if job.expires < inf:
                 job.expiry = self._expiries.add(job, job.expires)
-            due = row.due - self.offset
+            # a clock that was set back makes no delay longer than the longest one
+            due = min(row.due - self.offset, now + self.registry.settings.max_retry_delay)
             if due <= now:
                 self._wait(job, now)
             else:

@@ -66,7 +66,9 @@ def read(flags: int, metadata: bytes, has_target: bool) -> Options | str:
     key = values.get("key", b"")
     if isinstance(key, str):
         key = key.encode()
-    if "key" in values and not (isinstance(key, bytes) and 0 < len(key) <= MOST_KEY):
+    if "key" in values and not isinstance(key, bytes):
+        return "a key is text or bytes"
+    if "key" in values and not 0 < len(key) <= MOST_KEY:
         return f"a key has 1 to {MOST_KEY} bytes"
     detach = values.get("detach", False)
     if not isinstance(detach, bool):

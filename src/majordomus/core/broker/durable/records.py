@@ -213,6 +213,14 @@ class Read(NamedTuple):
     number: int
 
 
+class Find(NamedTuple):
+    """Answer: the row with this owner, service and key; None without one."""
+
+    owner: str
+    service: bytes
+    key: bytes
+
+
 class Sweep(NamedTuple):
     """Delete rows whose outcome is kept until `before`, at most `most`. Answer: how many."""
 
@@ -227,7 +235,7 @@ class Page(NamedTuple):
     most: int
 
 
-Operation: TypeAlias = Append | Attempted | Complete | Remove | Read | Sweep | Page
+Operation: TypeAlias = Append | Attempted | Complete | Remove | Read | Find | Sweep | Page
 
 
 class Full:
@@ -236,7 +244,14 @@ class Full:
 
 FULL: Final = Full()
 
-Answer: TypeAlias = "StoredRequest | Full | list[StoredRequest] | int | None"
+
+class Damaged:
+    """The answer in place of a row whose checksum is wrong."""
+
+
+DAMAGED: Final = Damaged()
+
+Answer: TypeAlias = "StoredRequest | Full | Damaged | list[StoredRequest] | int | None"
 
 
 class StoreState(NamedTuple):
