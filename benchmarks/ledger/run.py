@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from benchmarks.ledger import books, calls, programs
 from benchmarks.ledger.programs import Program
-from majordomus import Client
+from benchmarks.ledger.worker import THREADS
+from majordomus import AsyncClient, Client
 
 WORKERS: Final = 3
 """Worker programs. The first, and the first broker, are only stopped, never killed: at the end they
@@ -132,6 +133,20 @@ class World:
                 found.append(f"{' '.join(one.arguments[:1])} ended with status {status}")
         return found
 
+    def fill(self) -> None:
+        """Have every worker start all threads of its pool, which start when they are needed: else
+        those that start later look like a leak."""
+
+        async def gather(client: AsyncClient) -> None:
+            async for reply in client.gather("fill"):
+                reply.body  # noqa: B018 - raises what the call has failed with
+
+        async def fill() -> None:
+            async with AsyncClient(self.urls[0], timeout=20.0) as client:
+                await asyncio.gather(*(gather(client) for _ in range(THREADS)))
+
+        asyncio.run(fill())
+
     # ── what must be whole ────────────────────────────────────────────────────────────────────────
 
     def state(self) -> dict[str, dict[str, int]]:
@@ -230,6 +245,7 @@ def run(
     try:
         problems += until_empty(world.unrest, QUIET)
         call_until(world, ledger, seed + 1_000_000, tasks, min(2000, count // 4))  # all is warm
+        world.fill()
         problems += until_empty(world.unrest, QUIET)
         gc.collect()
         own = programs.held(os.getpid())

@@ -104,6 +104,15 @@ def thread_fail(request: Request) -> None:
     raise EXCEPTIONS[int(note(request)) % len(EXCEPTIONS)]("on purpose")
 
 
+_all_threads = threading.Barrier(THREADS)
+
+
+@worker.service("fill")
+def fill(request: Request) -> None:
+    """Wait until every thread of the pool runs this: then all of them have been started."""
+    _all_threads.wait(10.0)
+
+
 def process(request: Request) -> bytes:
     return note(request)
 

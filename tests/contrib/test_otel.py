@@ -54,6 +54,17 @@ from tests.contrib import in_process
 
 __all__ = ["shell"]
 
+SHOP = """
+from majordomus import Worker
+
+worker = Worker()
+
+
+@worker.service("echo")
+async def echo(request):
+    return request.frames
+"""
+
 
 class Span(NamedTuple):
     """One span, as the collector has decoded it."""
@@ -77,6 +88,7 @@ class Collector:
         self.spans: list[Span] = []
         self.logs: list[Any] = []
         self.metrics: dict[str, Any] = {}
+        self.resource: dict[str, str] = {}
         collector = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -103,6 +115,8 @@ class Collector:
         if path == "/v1/metrics":
             for metrics in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 (scope,) = metrics.scope_metrics
+                attributes = metrics.resource.attributes
+                self.resource = {one.key: one.value.string_value for one in attributes}
                 self.metrics = {metric.name: metric for metric in scope.metrics}
             return
         assert path == "/v1/traces"
@@ -517,6 +531,32 @@ def test_metrics_are_sent_to_a_collector(
     assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
     (up,) = found["majordomus_up"].gauge.data_points
     assert up.as_double == 1
+
+
+def test_metrics_of_a_worker_are_sent_to_a_collector(
+    shell: Shell, broker: Broker, collector: Collector
+) -> None:
+    shell.write("shop.py", SHOP)
+    running = shell.start(
+        *("worker", "shop:worker", "--broker", broker.endpoints[0]),
+        *("--otlp", collector.url, "--otlp-interval", "0.1"),
+    )
+    running.out.until("serving echo")
+    with Client(broker.endpoints) as client:
+        for _ in range(3):
+            client.call("echo", b"x", timeout=LIMIT)
+    assert running.stop() == 0  # what came after the last interval is sent at the end
+    (point,) = collector.metrics["majordomus_worker_handler_seconds"].histogram.data_points
+    assert point.count == 3
+    assert {one.key: one.value.string_value for one in point.attributes} == {
+        "service": "echo",
+        "outcome": "answered",
+    }
+    assert collector.resource["service.name"] == "majordomus-worker"
+    assert collector.resource["service.instance.id"]
+    code, _, error = shell.run("worker", "shop:worker", "--otlp", "nowhere")
+    problem = "'nowhere' is no endpoint of OTLP: write http://HOST:4318"
+    assert (code, error) == (2, f"majordomus worker: {problem}\n")
 
 
 def test_exemplars_of_buckets_are_sent_with_their_trace_ids() -> None:

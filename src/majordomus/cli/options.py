@@ -34,3 +34,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def verbose_option(words: str) -> Callable[[Command], Command]:
     """Add ``-v`` and ``--verbose``."""
     return click.option("-v", "--verbose", is_flag=True, help=words)
+
+
+def otlp_options(sent: str) -> Callable[[Command], Command]:
+    """Add ``--otlp`` and ``--otlp-interval``; `sent` is what goes to the collector."""
+    collector = click.option(
+        "--otlp",
+        metavar="URL",
+        help=f"Send {sent} to this collector, as in http://HOST:4318. [default: none]",
+    )
+    interval = click.option(
+        "--otlp-interval",
+        type=click.FloatRange(min=0.1, max=3600),
+        default=15.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How often metrics are sent to that collector.",
+    )
+    return lambda command: collector(interval(command))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from majordomus.net.broker.listener import BATCH, SMALLEST_BATCH, PeerMessage
-from majordomus.net.broker.loop import LONGEST_TURN, BrokerLoop
+from majordomus.net.broker.loop import LONGEST_TURN, QUICK_MESSAGE, SLOWED_TURN, BrokerLoop
 
 MESSAGES: list[PeerMessage] = [(b"peer", [b"%d" % n]) for n in range(BATCH)]
 
@@ -80,7 +80,7 @@ def test_quick_messages_are_handled_in_one_turn() -> None:
     broker, machine, listener = loop(cost=1e-6)
     assert broker._turn(0.0) == float("inf")
     assert machine.got == MESSAGES
-    assert machine.slices == [32, 64, 128, 32]
+    assert machine.slices == [32, 64, 128, 256, 32]
     assert (machine.empty, listener.reports, listener.batch) == (1, 1, BATCH)
 
 
@@ -95,9 +95,9 @@ def test_turn_with_slow_messages_ends_early_and_the_rest_is_handled_next() -> No
         broker._turn(0.0)
         turns += 1
     assert machine.got == MESSAGES
-    assert machine.slices[1:] == [SMALLEST_BATCH] * 112
+    assert machine.slices[1:] == [SMALLEST_BATCH] * 240
     assert (machine.empty, listener.reports, listener.waits) == (1, 1, 1)
-    assert turns == 57
+    assert turns == 121
 
 
 def test_batch_after_a_slow_turn_is_as_large_as_a_short_turn_can_handle() -> None:
@@ -120,6 +120,29 @@ def test_batches_grow_again_when_messages_are_quick() -> None:
         broker._turn(0.0)
     for _ in range(7):
         broker._turn(0.0)
+    assert listener.batch == BATCH
+
+
+def test_long_turn_of_quick_messages_does_not_make_batches_smaller() -> None:
+    broker, machine, listener = loop(cost=QUICK_MESSAGE / 3)
+    broker._turn(0.0)
+    assert machine.now > LONGEST_TURN
+    assert listener.batch == BATCH
+
+
+def test_batches_grow_after_a_disturbed_turn_although_small_ones_cost_more_per_message() -> None:
+    """Another program held the processor in one turn. Small batches have more system calls for each
+    message: 16 of them take longer than a quarter of a millisecond."""
+    broker, machine, listener = loop(cost=LONGEST_TURN / 64)
+    broker._turn(0.0)
+    assert listener.batch == 16
+    machine.cost = QUICK_MESSAGE * 0.9
+    assert machine.cost * 16 > SLOWED_TURN / 2
+    for _ in range(7):
+        listener.left = list(MESSAGES)
+        broker._turn(0.0)
+        while broker._rest:
+            broker._turn(0.0)
     assert listener.batch == BATCH
 
 

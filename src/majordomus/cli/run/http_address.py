@@ -1,4 +1,4 @@
-"""The address at which a command serves HTTP, and the extra that it needs."""
+"""The address at which a command serves HTTP, and the extras that metrics need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from majordomus.errors import ConfigurationError
 
 NEEDS: Final = "more packages are needed: pip install 'majordomus[observe]'"
+NEEDS_OTEL: Final = NEEDS.replace("[observe]", "[observe,otel]")
 PACKAGES: Final = ("prometheus_client", "starlette", "uvicorn")
 
 
@@ -18,6 +19,15 @@ def check_extra() -> None:
             import_module(package)
         except ImportError as error:
             raise ConfigurationError(NEEDS) from error
+
+
+def check_otlp(url: str) -> None:
+    """Raises: ConfigurationError when the extra `otel` is not installed, or for a wrong URL."""
+    try:
+        sender = import_module("majordomus.contrib.otel.sender")
+    except ImportError as error:
+        raise ConfigurationError(NEEDS_OTEL) from error
+    sender.check(url)
 
 
 def address_of(flag: str, given: str) -> tuple[str, int]:

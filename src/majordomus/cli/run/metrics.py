@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from majordomus.cli.options import otlp_options
 from majordomus.cli.output import log_to_stderr
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.remote import key_options, keys, timeout_option
-from majordomus.cli.run.http_address import NEEDS, address_of, check_extra
+from majordomus.cli.run.http_address import NEEDS_OTEL, address_of, check_extra
 from majordomus.errors import ConfigurationError
 from majordomus.net import endpoints
 
@@ -52,19 +53,7 @@ MOST_CONNECTIONS: Final = 100
     help="Where to serve HTTP. Port 0 is any free one.",
 )
 @timeout_option(5.0)
-@click.option(
-    "--otlp",
-    metavar="URL",
-    help="Send spans and metrics to this collector, as in http://HOST:4318. [default: none]",
-)
-@click.option(
-    "--otlp-interval",
-    type=click.FloatRange(min=0.1, max=3600),
-    default=15.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often metrics are sent to that collector.",
-)
+@otlp_options("spans and metrics")
 @click.option("-v", "--verbose", is_flag=True, help="Log each HTTP request.")
 def command(
     brokers: tuple[str, ...],
@@ -163,7 +152,7 @@ def _provider(otlp: str) -> Iterator[Any]:
     try:
         from majordomus.cli.run.spans import make_provider
     except ImportError as error:
-        raise ConfigurationError(NEEDS.replace("[observe]", "[observe,otel]")) from error
+        raise ConfigurationError(NEEDS_OTEL) from error
 
     provider = make_provider(otlp)
     try:

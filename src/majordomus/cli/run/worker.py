@@ -9,20 +9,21 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from majordomus import system
-from majordomus.cli.options import verbose_option
+from majordomus.cli.options import otlp_options, verbose_option
 from majordomus.cli.output import log_options, log_to_stderr, printable
 from majordomus.cli.processes import exit_on_sigterm
 from majordomus.cli.remote import brokers_option, key_flags, key_options, keys
-from majordomus.cli.run.http_address import address_of, check_extra
+from majordomus.cli.run.http_address import address_of, check_extra, check_otlp
 from majordomus.cli.target import import_here
 from majordomus.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from majordomus.cli.run.worker_metrics import WorkerMetrics
     from majordomus.net.worker.async_worker import AsyncWorker
     from majordomus.net.worker.worker import Worker
 
@@ -31,6 +32,20 @@ logger = logging.getLogger("majordomus.worker")
 NO_SUPERVISOR: Final = -1
 LOOK: Final = 0.02
 """Seconds between two looks whether a broker has registered the worker."""
+
+
+class Observed(NamedTuple):
+    """Where the metrics of a worker process go.
+
+    bind: HOST:PORT where they are served; None for nowhere. replicas: how many processes of the
+    worker there are, each at a port of its own.
+    otlp: the collector to which they are sent every `interval` seconds; None for none.
+    """
+
+    bind: str | None
+    replicas: int
+    otlp: str | None
+    interval: float
 
 
 @click.command(short_help="Run a worker's processes and keep them alive.")
@@ -68,6 +83,7 @@ LOOK: Final = 0.02
     metavar="HOST:PORT",
     help="Serve metrics; each process takes the first free port from PORT on. [default: none]",
 )
+@otlp_options("metrics")
 @click.option(
     "--log-ids",
     is_flag=True,
@@ -84,6 +100,8 @@ def command(
     handler_processes: int | None,
     reload: bool,
     metrics: str | None,
+    otlp: str | None,
+    otlp_interval: float,
     log_ids: bool,
     verbose: bool,
     log_format: str,
@@ -105,7 +123,8 @@ def command(
             otlp=log_otlp,
             service="majordomus-worker",
         )
-        _serve(target, brokers, threads, handler_processes, metrics, processes, loaded_fd, log_ids)
+        observed = Observed(metrics, processes, otlp, otlp_interval)
+        _serve(target, brokers, threads, handler_processes, observed, loaded_fd, log_ids)
         return 0
     from majordomus.cli.run.supervisor import Supervisor
 
@@ -116,6 +135,10 @@ def command(
         address_of("--metrics", metrics)
         check_extra()
         flags += ["--metrics", metrics, "--processes", str(processes)]
+    if otlp is not None:
+        check_extra()
+        check_otlp(otlp)
+        flags += ["--otlp", otlp, "--otlp-interval", str(otlp_interval)]
     flags += ["--log-ids"] if log_ids else []
     flags += ["--log-otlp", log_otlp] if log_otlp is not None else []
     flags += ["--verbose"] if verbose else []
@@ -133,8 +156,7 @@ def _serve(
     brokers: tuple[str, ...],
     threads: int | None,
     processes: int | None,
-    metrics: str | None,
-    replicas: int,
+    observed: Observed,
     loaded_fd: int,
     log_ids: bool,
 ) -> None:
@@ -156,8 +178,7 @@ def _serve(
         from majordomus.middleware.log_ids import LogIds
 
         worker.use(LogIds())
-    if metrics is not None:
-        _serve_metrics(worker, metrics, replicas)
+    _observe(worker, observed)
     if loaded_fd != NO_SUPERVISOR:
         os.write(loaded_fd, f"{LOADED}\n".encode())
         threading.Thread(target=_tell_registered, args=(worker, loaded_fd), daemon=True).start()
@@ -167,7 +188,20 @@ def _serve(
         worker.run()
 
 
-def _serve_metrics(worker: Worker | AsyncWorker, address: str, replicas: int) -> None:
+def _observe(worker: Worker | AsyncWorker, observed: Observed) -> None:
+    """Measure the worker where its metrics are wanted, and serve or send them from threads."""
+    if observed.bind is None and observed.otlp is None:
+        return
+    from majordomus.cli.run import worker_metrics
+
+    metrics = worker_metrics.WorkerMetrics(worker)
+    if observed.bind is not None:
+        _serve_metrics(metrics, observed.bind, observed.replicas)
+    if observed.otlp is not None:
+        worker_metrics.send(metrics, observed.otlp, observed.interval)
+
+
+def _serve_metrics(metrics: WorkerMetrics, address: str, replicas: int) -> None:
     """Serve the metrics of this process in a thread.
 
     A port is free for each of `replicas` processes and for their successors at a reload. Without a
@@ -181,7 +215,7 @@ def _serve_metrics(worker: Worker | AsyncWorker, address: str, replicas: int) ->
     except OSError as error:
         logger.warning("no metrics are served at %s: %s", address, error)
         return
-    worker_metrics.serve(worker_metrics.WorkerMetrics(worker), listening)
+    worker_metrics.serve(metrics, listening)
     logger.info("metrics are served at %s:%d", host, listening.getsockname()[1])
 
 

@@ -1,13 +1,16 @@
-"""The metrics of one worker process, for `majordomus worker --metrics`.
+"""The metrics of one worker process, for `majordomus worker --metrics` and `--otlp`.
 
-They are served over HTTP by a thread of the process. Handlers are timed only where the flag is
-given. The time of a handler with ``run="process"`` includes the wait for a process.
+They are served over HTTP, or sent to a collector, by a thread of the process. Handlers are timed
+only where one of the flags is given. The time of a handler with ``run="process"`` includes the wait
+for a process.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
+import os
 import socket
 import threading
 import time
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
     from majordomus.net.worker.thread_pool import PoolUsage
 
 PREFIX: Final = "majordomus_worker_"
+SERVICE: Final = "majordomus-worker"
+"""The `service.name` of what is sent to a collector."""
+SEND_TIMEOUT: Final = 2.0
+"""Seconds that a collector has to answer: a process that ends waits for the last message."""
 BUCKETS: Final = tuple(map(float, BOUNDS))
 
 
@@ -228,3 +235,20 @@ def serve(metrics: WorkerMetrics, listening: socket.socket) -> None:
         name="majordomus-metrics",
         daemon=True,
     ).start()
+
+
+def send(metrics: WorkerMetrics, otlp: str, seconds: float) -> None:
+    """Send the metrics to a collector every `seconds`, in a thread, and once more when the process
+    ends. Raises: ConfigurationError for a wrong URL."""
+    from majordomus.contrib.otel.metrics import OtlpMetrics
+
+    instance = f"{socket.gethostname()}-{os.getpid()}"
+    sender = OtlpMetrics(otlp, metrics.registry, SERVICE, instance=instance, timeout=SEND_TIMEOUT)
+
+    def run() -> None:
+        while True:
+            sender.send(*sender.encoded())
+            time.sleep(seconds)
+
+    atexit.register(lambda: sender.send(*sender.encoded()))
+    threading.Thread(target=run, name="majordomus-otlp", daemon=True).start()

@@ -39,7 +39,10 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class OtlpMetrics:
-    """Sends what a registry collects. `service` is the resource's `service.name`.
+    """Sends what a registry collects.
+
+    `service` is the resource's `service.name`; `instance` is its `service.instance.id`, where one
+    service has several processes. `timeout`: seconds that the collector has for a message.
 
     Raises: ConfigurationError for a URL that is not http.
     """
@@ -50,10 +53,13 @@ class OtlpMetrics:
         registry: Collector,
         service: str,
         clock: Callable[[], int] = time.time_ns,
+        instance: str = "",
+        timeout: float = 10.0,
     ) -> None:
-        self._sender = Sender(endpoint, PATH, "metrics")
+        self._sender = Sender(endpoint, PATH, "metrics", timeout)
         self._registry, self._clock = registry, clock
-        self._resource = dict(Resource.create({"service.name": service}).attributes)
+        names = {"service.name": service} | ({"service.instance.id": instance} if instance else {})
+        self._resource = dict(Resource.create(names).attributes)
         self._began = clock()
 
     def encoded(self) -> tuple[bytes, int]:

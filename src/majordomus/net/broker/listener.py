@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PeerMessage = tuple[bytes, list[bytes]]
 """The routing id of a peer and the frames of one message."""
-BATCH: Final = 256
+BATCH: Final = 512
 """Messages received before deadlines and connections get their turn."""
 SMALLEST_BATCH: Final = 2
 """The same, at least, while turns take too long: see `BrokerLoop`."""

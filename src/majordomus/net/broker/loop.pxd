@@ -34,7 +34,7 @@ cdef class BrokerLoop:
         slowed=bint,
     )
     cdef object _handle(self, list batch, double now)
-    @cython.locals(handled=Py_ssize_t, fits=Py_ssize_t, slowed=bint)
+    @cython.locals(handled=Py_ssize_t, fits=Py_ssize_t, slowed=bint, quick=bint)
     cdef object _adapt(self, double took)
     cdef object _receive(self, list batch, double now)
     @cython.locals(sends=list, facts=list, gone=bint, peer_gone=bint)

@@ -34,6 +34,9 @@ LONGEST_TURN: Final = 0.002
 SLOWED_TURN: Final = 0.0005
 """The same after such a turn: then batches are as small as a turn of that length can handle, and
 connections take shorter turns."""
+QUICK_MESSAGE: Final = 30e-6
+"""Seconds of a turn, its sends included, for each of its messages. Up to here batches do not get
+smaller: it would cost more system calls for each message, and save no time."""
 FIRST_SLICE: Final = 32
 """Messages that are handled before the clock is read; each next slice is twice as long."""
 
@@ -211,13 +214,18 @@ class BrokerLoop:
 
     def _adapt(self, took: float) -> None:
         """Choose the size of the next batches by the seconds that a turn took, its sends
-        included."""
+        included.
+
+        A turn of many quick messages may take long, too. A processor that other programs use makes
+        any turn long; then batches have to grow again although small ones cost more per message.
+        """
         listener, handled, self._handled = self._listener, self._handled, -1
         slowed = listener.batch < BATCH
-        if took > (2 * SLOWED_TURN if slowed else LONGEST_TURN):
+        quick = took <= handled * QUICK_MESSAGE
+        if not quick and took > (2 * SLOWED_TURN if slowed else LONGEST_TURN):
             fits = int(handled * SLOWED_TURN / took)
             listener.batch = max(SMALLEST_BATCH, min(fits, listener.batch))
-        elif slowed and took < SLOWED_TURN / 2:
+        elif slowed and (quick or took < SLOWED_TURN / 2):
             listener.batch = min(BATCH, 2 * listener.batch)
 
     def _receive(self, batch: list[PeerMessage], now: float) -> None:

@@ -67,12 +67,13 @@ cdef enum:
     ROUTER_TYPE = 6  # ZMTP/2.0 (RFC 15): a socket's type is a number
     TURN_MESSAGES = 32  # messages of one connection before others get their turn
     EVENTS = 256
-    MAX_DIRTY = 48  # connections with unwritten messages; below the number of free out buffers
+    MAX_DIRTY = 192  # connections with unwritten messages; below the number of free out buffers
     ACCEPTED_AT_ONCE = 16
-    ENDED_AT_ONCE = 16
-    SHAKEN_AT_LEAST = 8  # connections in the handshake that get a turn, however long they take
+    ACCEPTED_AT_LEAST = 2  # however long handshakes take
+    ENDED_AT_ONCE = 8
+    SHAKEN_AT_LEAST = 4  # connections in the handshake that get a turn, however long they take
     SMALL_MESSAGE = 64 * 1024  # one is accepted although the send buffers are full in all
-    MULTIPLICATIONS = 16  # of all handshakes in one turn: about half a millisecond
+    MULTIPLICATIONS = 8  # of all handshakes in one turn: about a quarter of a millisecond
     ACCEPTED = 200  # a status of RFC 27
     CLOCK_EVERY = 64 * 1024  # bytes that are read before the clock is asked whether a turn is over
 
@@ -80,8 +81,8 @@ cdef double STALLED_AFTER = 5.0
 """Seconds without any progress after which a connection may be ended for room in all."""
 cdef double LONGEST_TURN = 0.0007
 """Seconds of reading after which `receive` returns."""
-cdef double LONGEST_HANDSHAKES = 0.0005
-"""Seconds of one `receive` for connections that are not open yet."""
+cdef double LONGEST_HANDSHAKES = 0.0003
+"""Seconds of one `receive` for connections that are not open yet, and for those to accept."""
 
 
 cdef class TcpRouter(Engine):
@@ -258,8 +259,9 @@ cdef class TcpRouter(Engine):
 
         It also accepts connections, runs handshakes and detects ended connections. Connections take
         turns of TURN_MESSAGES messages, or of an eighth of `most`. Reading ends after LONGEST_TURN.
-        Connections that are not open yet have turns and a time of their own, so that others do not
-        wait behind them.
+        Connections that are not open yet, and those to accept, have LONGEST_HANDSHAKES behind the
+        others. A message of an open connection waits so long at most, however many connections
+        come.
         """
         cdef list batch = []
         cdef ByteStream stream
@@ -312,28 +314,25 @@ cdef class TcpRouter(Engine):
         if self.head == len(self.queue) or self.head > EVENTS:
             del self.queue[: self.head]
             self.head = 0
-        if self.shaking:
-            self.run_handshakes(batch, turn, most)
-        if self.arrivals:
-            self.accept()
+        if self.shaking or self.arrivals:
+            until = monotonic() + LONGEST_HANDSHAKES
+            self.run_handshakes(batch, turn, most, until)
+            self.accept(until)
         return batch
 
-    cdef int run_handshakes(self, list batch, Py_ssize_t turn, Py_ssize_t most) except -1:
+    cdef int run_handshakes(
+        self, list batch, Py_ssize_t turn, Py_ssize_t most, double until
+    ) except -1:
         """Give turns to connections that are not open yet, in the order of their input.
 
         Others go first: a peer that comes back brings the routing id of a connection that has ended.
         """
-        cdef double until = 0.0
         cdef int run = 0
         cdef Py_ssize_t left = len(self.shaking)
         cdef ByteStream stream
         while left > 0 and len(batch) < most:
-            if run == SHAKEN_AT_LEAST:
-                run = 0
-                if until == 0.0:
-                    until = monotonic() + LONGEST_HANDSHAKES
-                elif monotonic() >= until:
-                    break
+            if run >= SHAKEN_AT_LEAST and monotonic() >= until:
+                break
             left -= 1
             run += 1
             stream = <ByteStream>self.shaking.popleft()
@@ -348,7 +347,7 @@ cdef class TcpRouter(Engine):
     cdef int resume_handshakes(self) except -1:
         """Give turns to handshakes that wait for multiplications, before those that are new."""
         cdef list resumed = []
-        while self.postponed and len(resumed) < MULTIPLICATIONS:
+        while self.postponed and len(resumed) < MULTIPLICATIONS // 2:
             resumed.append(self.postponed.popleft())
         self.shaking.extendleft(reversed(resumed))
         return 0
@@ -396,7 +395,8 @@ cdef class TcpRouter(Engine):
                 largest = stream
         return 0 if largest is None else self.end(largest, STALLED)
 
-    cdef int accept(self) except -1:
+    cdef int accept(self, double until) except -1:
+        """Accept connections, until that time; the kernel reports again those that are left."""
         cdef list arrivals = self.arrivals
         cdef int fd, made, number, n
         cdef sockaddr_storage address
@@ -404,6 +404,8 @@ cdef class TcpRouter(Engine):
         self.arrivals = []
         for fd in arrivals:
             for n in range(ACCEPTED_AT_ONCE):
+                if n >= ACCEPTED_AT_LEAST and monotonic() >= until:
+                    break
                 size = sizeof(address)
                 made = accept4(fd, <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if made >= 0:

@@ -49,7 +49,9 @@ NO_FRAMES = "a message has at least one frame: one that was begun could not be e
 # ── output ────────────────────────────────────────────────────────────────────────────────────────
 
 cdef enum:
-    FREE_BUFFERS = 64
+    FREE_BUFFERS = 224
+    FREE_LARGE = 64  # of them, those that may have more than FREE_CAPACITY
+    FREE_CAPACITY = 16 * 1024
 
 cdef OutBuffer* free_buffers[FREE_BUFFERS]
 cdef int free_count = 0
@@ -77,7 +79,9 @@ cdef void return_buffer(OutBuffer* out) noexcept:
             Py_DECREF(<object>out.pieces[n].owner)
     out.start = out.stop = out.queued = out.sent = 0
     out.first_piece = out.last_piece = out.first_end = out.last_end = 0
-    if free_count < FREE_BUFFERS and out.capacity <= MAX_IDLE_CAPACITY:
+    if free_count < FREE_BUFFERS and out.capacity <= (
+        MAX_IDLE_CAPACITY if free_count < FREE_LARGE else FREE_CAPACITY
+    ):
         free_buffers[free_count] = out
         free_count += 1
         return
