@@ -29,7 +29,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.broker.durable.records import Opened
 from majordomus.core.broker.machine import BrokerMachine
@@ -171,7 +171,7 @@ def store_all(machine: BrokerMachine, store: SqliteStore | None, now: float) -> 
     while True:
         machine.tick(now)
         machine.next_deadline()
-        writes = machine.take_effects()[0]
+        writes: list[Any] = machine.take_effects()[0]
         if not writes:
             return
         answers: list[tuple[int, Answer]] = []

@@ -1,12 +1,12 @@
 cimport cython
 
 
-cdef class Record:
+cdef class StoredRecord:
     pass
 
 
 @cython.final
-cdef class StoredOutcome(Record):
+cdef class StoredOutcome(StoredRecord):
     cdef public int status
     cdef public list frames
     cdef public bytes metadata
@@ -18,7 +18,7 @@ cdef class StoredOutcome(Record):
 
 
 @cython.final
-cdef class StoredRequest(Record):
+cdef class StoredRequest(StoredRecord):
     cdef public long long number
     cdef public str owner
     cdef public bytes service
@@ -49,17 +49,17 @@ cdef class StoredRequest(Record):
 
 
 @cython.final
-cdef class Append(Record):
+cdef class Append(StoredRecord):
     cdef public StoredRequest row
 
 
 @cython.final
-cdef class Complete(Record):
+cdef class Complete(StoredRecord):
     cdef public long long number
     cdef public int attempts
     cdef public StoredOutcome outcome
 
 
 @cython.final
-cdef class Remove(Record):
+cdef class Remove(StoredRecord):
     cdef public long long number

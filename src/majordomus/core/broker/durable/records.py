@@ -17,7 +17,7 @@ above them. So a number is never used again, also when the last rows before a cr
 backup was restored."""
 
 
-class Record:
+class StoredRecord:
     """What rows, outcomes and the usual operations have in common. They are classes, not named
     tuples, because compiled rules read an attribute of a class of theirs without a look-up.
 
@@ -44,7 +44,7 @@ class Record:
         return type(self)(**{**values, **changes})
 
 
-class StoredOutcome(Record):
+class StoredOutcome(StoredRecord):
     """How a durable request has ended.
 
     status: of the FINAL.
@@ -73,7 +73,7 @@ class StoredOutcome(Record):
         return self
 
 
-class StoredRequest(Record):
+class StoredRequest(StoredRecord):
     """One row.
 
     number: its number, unique for ever; public ids are made of it.
@@ -167,7 +167,7 @@ class StoredRequest(Record):
         return self
 
 
-class Append(Record):
+class Append(StoredRecord):
     """Store a new row. Answer: None when it is stored; the row that has its owner, service and key
     already; or FULL. In the last two cases nothing is stored."""
 
@@ -177,7 +177,7 @@ class Append(Record):
         self.row = row
 
 
-class Complete(Record):
+class Complete(StoredRecord):
     """Store the outcome of a row. A row that is not there, or has an outcome, is left as it is. No
     answer."""
 
@@ -189,7 +189,7 @@ class Complete(Record):
         self.outcome = outcome
 
 
-class Remove(Record):
+class Remove(StoredRecord):
     """Delete a row, if it is there. No answer."""
 
     __slots__ = ("number",)
