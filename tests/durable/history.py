@@ -36,7 +36,7 @@ from majordomus.core.broker.durable.records import (
     StoredRequest,
     StoreState,
 )
-from majordomus.durable import sqlite
+from majordomus.durable import rows, sqlite
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import Numbered, StoreError
 from tests.durable.samples import end, row
@@ -198,7 +198,7 @@ def apply(content: bytearray, operation: Operation) -> None:
     content[offset : offset + len(data)] = data
 
 
-checked_row = lru_cache(2000)(sqlite._row)
+checked_row = lru_cache(2000)(rows.row_of)
 """The cuts of one history have the same values again and again: each is checked once."""
 
 

@@ -67,7 +67,7 @@ cdef class Admission:
         list body,
         double now,
     )
-    cdef object _check_unusual(self, int flags, bytes address, bytes metadata)
+    cdef object _check_unusual(self, int flags, bytes address, bytes metadata, bytes name)
     cdef object _admit_durable(self, AcceptedRequest request, bytes field, double now)
     @cython.locals(service=Service, target=RegisteredWorker)
     cpdef object route(self, AcceptedRequest request, double now)
