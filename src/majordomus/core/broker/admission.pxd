@@ -37,6 +37,7 @@ cdef class Admission:
     cdef public Py_ssize_t _max_open
     cdef public double _default_ttl
     cdef public double _max_ttl
+    cdef public bytes _durable_name
     cdef public Queueing queueing
     cdef public Completion completion
     cdef public object authorization

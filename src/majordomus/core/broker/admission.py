@@ -89,6 +89,8 @@ class Admission:
         self.completion = completion
         self.authorization = authorization
         self.hooks = hooks
+        self._durable_name = b""
+        """The last name that may be durable: the next request has it again, as a rule."""
         self.configure(registry.settings)
 
     def configure(self, settings: BrokerSettings) -> None:
@@ -208,8 +210,10 @@ class Admission:
             raise RefusalError(spec.NOT_IMPLEMENTED, UNKNOWN_FLAG)
         if self.store.durable is None:
             raise RefusalError(spec.NOT_IMPLEMENTED, NO_STORE)
-        if name.startswith(spec.RESERVED_NAMES) or is_own(name):
-            raise RefusalError(spec.BAD_REQUEST, OWN_NAME)
+        if name != self._durable_name:
+            if name.startswith(spec.RESERVED_NAMES) or is_own(name):
+                raise RefusalError(spec.BAD_REQUEST, OWN_NAME)
+            self._durable_name = name
         problem = options.read(flags, b"", bool(address))
         if metadata and HEDGE in metadata:
             problem = options.NO_HEDGE
