@@ -84,7 +84,14 @@ WIRES = [
     if sys.platform == "linux" or path.stem not in LINUX_ONLY
 ]
 # Their .pxd is for the others to use: what Python uses is their .py.
-INLINE = {"arithmetic", "prefetch_hints", "octets", "spec", "eager_steps"}
+INLINE = {
+    "arithmetic",
+    "eager_steps",
+    "links",
+    "octets",
+    "prefetch_hints",
+    "spec",
+}
 COMPILED = [
     extension(path.with_suffix(".py"))
     for path in sorted(Path("src").rglob("*.pxd"))

@@ -248,10 +248,10 @@ def test_no_thread_and_no_socket_is_made(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_real_clock_is_back_after_the_test() -> None:
     with TestBroker() as broker:
         broker.time.advance(1000)
-    from majordomus.net.client import calls, driver
+    from majordomus.net.client import calls, gather
 
     assert calls.monotonic is time.monotonic
-    assert driver.time is time
+    assert gather.time is time
 
 
 def test_wait_for_what_cannot_happen_is_an_error() -> None:

@@ -63,6 +63,12 @@ class Fields:
 
         Raises: RemoteProtocolError, for any bytes. Then only the fixed fields may be valid.
         """
+        if len(header) >= SHORTEST and not octets.is_mdp03(header):
+            raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
+        self.read_recognised(header)
+
+    def read_recognised(self, header: Frame) -> None:
+        """`read` for a frame that begins as a header of MDP/0.3."""
         whole = header if type(header) is bytes else bytes(header)
         size = len(whole)
         if size < SHORTEST:
@@ -72,8 +78,6 @@ class Fields:
         if size <= middle:
             raise RemoteProtocolError("truncated-header", f"{size} bytes")
         end = middle + 1 + whole[middle]
-        if not octets.is_mdp03(whole):
-            raise RemoteProtocolError("wrong-header", "this is not MDP/0.3")
         if end != size or self.flags & _MAPS:
             _check_rest(size - end, self.flags)
         if length:

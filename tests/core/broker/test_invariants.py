@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from majordomus.core.broker import invariants
+from majordomus.core.broker.accel import links
 from majordomus.core.broker.invariants import InvariantError, story
 from majordomus.core.broker.state.peers import PeerOutbox
 from majordomus.core.broker.state.registry import Counts
@@ -90,7 +91,7 @@ CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
         {Service(b"ghost", s.service.strategy): None}
     ),
     "is open, but nothing holds it": lambda s: put(s.at_worker, "state", RequestState.HELD),
-    "is not among its client's open requests": lambda s: s.registry.peers[C].open.pop(1),
+    "is not among its client's open requests": lambda s: s.registry.peers[C].requests.clear(),
     "its service is not registered": lambda s: s.registry.services.pop(b"time"),
     "rule 5: it has no deadline": lambda s: put(s.at_worker, "bucket", Bucket()),
     "queue and state differ": lambda s: put(s.waiting, "queue", None),
@@ -119,16 +120,16 @@ CORRUPTIONS: dict[str, Callable[[Scenario], object]] = {
     "which does not list it": lambda s: s.service.workers.pop(W),
     "free=0, but its strategy disagrees": lambda s: s.service.strategy.put(s.worker),
     "its handles and its slots differ": lambda s: s.legacy.handles.clear(),
-    "rule 2: worker": lambda s: s.worker.hold(s.legacy.oldest),
+    "rule 2: worker": lambda s: links.hold(s.worker, s.legacy.oldest),
     "holding = 2, but 1 slots are in use": lambda s: gain(s.worker, "holding"),
     "4 dispatches are registered, but 3 slots": lambda s: gain(s.registry.dispatch_table, "count"),
     "is forgotten, but registered": lambda s: put(s.peer, "state", FORGOTTEN),
     "has no timer": lambda s: put(s.peer, "timer", None),
     "its worker is not registered": lambda s: s.registry.workers.pop(V),
     "peer 636c69656e742d64: queued = 2, but other": lambda s: gain(s.peer, "queued"),
-    "rule 4: peer 636c69656e742d64: 10002": lambda s: s.peer.open.update(
-        {-n: s.waiting for n in range(1, 10_001)} | {1: s.waiting}
-    ),
+    "rule 4: peer 636c69656e742d64: 10002": lambda s: s.peer.requests.extend([s.waiting] * 10_000),
+    "an open request is not where it says": lambda s: put(s.waiting, "peer_index", 7),
+    "the index of its open requests is wrong": lambda s: put(s.peer, "by_key", {}),
     "is not the handle of its peer": lambda s: s.registry.handles.update({b"ghost": s.peer}),
     "its handle does not lead to it": lambda s: s.registry.handles.pop(s.peer.handle),
     "its subscriber belongs to another peer": lambda s: put(

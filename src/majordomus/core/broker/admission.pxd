@@ -17,10 +17,6 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.user_account cimport UserAccount
 
 
-@cython.locals(size=Py_ssize_t)
-cdef Py_ssize_t size_of(list body) except -1
-
-
 cdef int UNUSUAL_FLAGS
 cdef int MORE_OR_DURABLE
 cdef int _KEPT
@@ -58,14 +54,13 @@ cdef class Admission:
         Peer peer,
         dialect,
         tuple envelope,
-        object key,
         unsigned long long id,
         int flags,
         double ttl,
         bytes name,
         bytes address,
         bytes metadata,
-        list body,
+        list message,
         double now,
     )
     cdef object _check_unusual(self, int flags, bytes address, bytes metadata, bytes name)
@@ -76,4 +71,6 @@ cdef class Admission:
     cpdef Service service(self, bytes name)
     cpdef bint too_large(self, list body) except -1
     @cython.locals(size=Py_ssize_t)
-    cdef Py_ssize_t _size(self, list body) except -1
+    cpdef bint reply_too_large(self, list message) except -1
+    @cython.locals(count=Py_ssize_t, size=Py_ssize_t)
+    cdef Py_ssize_t _size(self, list message) except -1

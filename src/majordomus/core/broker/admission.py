@@ -62,14 +62,6 @@ class RefusalError(Exception):
         self.text = text
 
 
-def size_of(body: list[Frame]) -> int:
-    """The bytes of a body."""
-    size = 0
-    for frame in body:
-        size += arithmetic.length(frame)
-    return size
-
-
 class Admission:
     """Accepts or refuses requests."""
 
@@ -110,26 +102,25 @@ class Admission:
         peer: Peer,
         dialect: Dialect,
         envelope: tuple[Frame, ...],
-        key: object,
         id: int,
         flags: int,
         ttl: float,
         name: bytes,
         address: bytes,
         metadata: bytes,
-        body: list[Frame],
+        message: list[Frame],
         now: float,
     ) -> None:
         """Accept one request and place it.
 
-        `key` is the key of its conversation; None where no later message can name it. `name` is the
-        client's name of the service. `address` names one worker, b"" for any. `ttl` is in seconds,
-        0 for none.
+        `name` is the client's name of the service. `address` names one worker, b"" for any. `ttl`
+        is in seconds, 0 for none. The first frame of `message` is its header, which the worker's
+        replaces.
 
         Raises:
             RefusalError: the request may not be accepted.
         """
-        size = self._size(body)
+        size = self._size(message)
         field = metadata
         if self.registry.draining and not self._is_answered_here(name):
             raise RefusalError(spec.UNAVAILABLE, "the broker is draining")
@@ -140,9 +131,10 @@ class Admission:
         if metadata or flags & (spec.METADATA | spec.BROKER_METADATA):
             metadata = self._metadata(metadata, flags)
             flags = flags | spec.METADATA if metadata else flags & ~spec.METADATA
-        if len(peer.open) >= self._max_open:
-            raise RefusalError(spec.TOO_MANY, f"{len(peer.open)} conversations are open already")
-        cost = _REQUEST + size + _FRAME * len(body) + len(metadata)
+        if len(peer.requests) >= self._max_open:
+            text = f"{len(peer.requests)} conversations are open already"
+            raise RefusalError(spec.TOO_MANY, text)
+        cost = _REQUEST + size + _FRAME * (len(message) - 1) + len(metadata)
         if envelope:
             cost += size_of_envelope(envelope)
         account, user = self.registry.account, peer.account
@@ -154,7 +146,7 @@ class Admission:
             raise RefusalError(spec.TOO_MANY, account.problem(peer, cost))
         called = name
         if self.registry.rights is not None:
-            name = self._allowed(peer, called, body)
+            name = self._allowed(peer, called, message[1:])
         service = peer.last_service
         if service is None or service.name != name or not service.known:
             service = self.service(name)
@@ -167,15 +159,18 @@ class Admission:
         ):
             self.registry.tidy(service)
             raise RefusalError(spec.UNAVAILABLE, hopeless)
+        named: object = None
+        if envelope or not id:
+            named = conversation(id, envelope) if id else -self.registry.next_number()
         request = AcceptedRequest.__new__(AcceptedRequest)
         request.fill(
             peer,
             dialect,
             envelope,
-            key if key is not None else -self.registry.next_number(),
+            named,
             id,
             service,
-            body,
+            message,
             size,
             flags & _KEPT,
             metadata,
@@ -334,13 +329,21 @@ class Admission:
 
     def too_large(self, body: list[Frame]) -> bool:
         """Whether a body exceeds the bounds of a message (rule 4)."""
-        return len(body) > self._max_frames or size_of(body) > self._max_message
+        return len(body) > self._max_frames or arithmetic.size(body) > self._max_message
 
-    def _size(self, body: list[Frame]) -> int:
-        if len(body) > self._max_frames:
-            text = f"{len(body)} frames or more; at most {self._max_frames} are allowed"
+    def reply_too_large(self, message: list[Frame]) -> bool:
+        """`too_large` for the body of a message whose first frame is its header."""
+        size = arithmetic.size(message) - arithmetic.length(message[0])
+        return size > self._max_message or len(message) - 1 > self._max_frames
+
+    def _size(self, message: list[Frame]) -> int:
+        """The bytes of the body of a message whose first frame is its header. Raises:
+        RefusalError."""
+        count = len(message) - 1
+        if count > self._max_frames:
+            text = f"{count} frames or more; at most {self._max_frames} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
-        size = size_of(body)
+        size = arithmetic.size(message) - arithmetic.length(message[0])
         if size > self._max_message:
             text = f"{size} bytes or more; at most {self._max_message} are allowed"
             raise RefusalError(spec.TOO_LARGE, text)
@@ -443,7 +446,7 @@ def avoid_first_worker(request: AcceptedRequest) -> bool:
     id = meta.unpack(request.metadata).get("hedge")
     if not isinstance(id, int):
         return True
-    first = request.peer.open.get(conversation(id, request.envelope))
+    first = request.peer.find(conversation(id, request.envelope))
     if first is None or first.service is not request.service or first.state not in AT_WORKER:
         return False
     request.hedge = True

@@ -37,12 +37,12 @@ cdef class Completion:
     cpdef object pass_part(
         self, AcceptedRequest request, list frames, int flags, bytes metadata, double now
     )
-    @cython.locals(worker_id=bytes, message=list)
+    @cython.locals(worker_id=bytes)
     cpdef object pass_final(
         self,
         AcceptedRequest request,
         int status,
-        list frames,
+        list message,
         int flags,
         bytes metadata,
         double now,
@@ -57,7 +57,7 @@ cdef class Completion:
         bytes metadata,
         double now,
     )
-    @cython.locals(counts=Counts)
+    @cython.locals(counts=Counts, at=int)
     cdef bytes _set_outcome(self, AcceptedRequest request, int status)
     cpdef object fail(self, AcceptedRequest request, int status, str text, double now)
     cpdef object fail_if_open(self, AcceptedRequest request, int status, str text, double now)
@@ -66,7 +66,13 @@ cdef class Completion:
     cpdef object expire(self, AcceptedRequest request, double now)
     @cython.locals(worker=RegisteredWorker)
     cdef object _end(self, AcceptedRequest request, str event, double now, int status)
-    @cython.locals(registry=Registry, service=Service, peer=Peer, cost=Py_ssize_t)
+    @cython.locals(
+        registry=Registry,
+        service=Service,
+        peer=Peer,
+        cost=Py_ssize_t,
+        last=AcceptedRequest,
+    )
     cdef object _close(self, AcceptedRequest request, int status)
     @cython.locals(message=list)
     cdef object _send_final(

@@ -27,6 +27,7 @@ from majordomus.core.broker.state.transitions import (
     STEPS,
     STORED,
     STREAMING,
+    unlisted,
 )
 from majordomus.core.broker.streams import Streams
 from majordomus.protocol import spec
@@ -92,9 +93,12 @@ class Completion:
         registry.open += 1
         request.service.open += 1
         peer, cost = request.peer, request.cost
-        peer.open[request.key] = request
+        request.peer_index = len(peer.requests)
+        peer.requests.append(request)
         if request.id > peer.highest_id:
             peer.highest_id = request.id
+        if peer.by_key is not None:
+            peer.by_key[request.key] = request
         registry.requests.add(request)
         peer.held += cost  # `account.charge`, without its call; in `_close` as well
         peer.account.held += cost
@@ -150,33 +154,36 @@ class Completion:
         self,
         request: AcceptedRequest,
         status: int,
-        frames: list[Frame],
+        message: list[Frame],
         flags: int,
         metadata: bytes,
         now: float,
     ) -> None:
         """FINAL of a worker: answer `request` with it, unless it has ended or a hook takes the
-        reply. The list `frames` becomes the message to the client."""
+        reply. The list `message` becomes the message to the client, and its first frame, which is
+        the worker's header, the client's."""
         state = request.state
         if state is not DISPATCHED and state is not STREAMING:
             return
         if request.parts is not None and status == spec.OK:
-            if self._join(request, frames):
+            if self._join(request, message[1:]):
                 self.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
                 return
-            frames = request.parts
+            message = [b"", *request.parts]
         holding = self.hooks.holding
-        if holding is not None and holding.reply(request, status, frames, flags, metadata, now):
+        if holding is not None and holding.reply(
+            request, status, message[1:], flags, metadata, now
+        ):
             return
         worker_id = self._set_outcome(request, status)
         if not request.flags & SILENT:
             if request.dialect is MDP03:
-                message = encoding.final_from(request, status, frames, worker_id, flags, metadata)
-                self.outgoing.send(request.peer, message, FINAL, request.key, now)
+                message = encoding.final_from(request, status, message, worker_id, flags, metadata)
+                self.outgoing.send(request.peer, message, FINAL, request.named, now)
             else:
-                self._send_legacy(request, status, frames, now)
+                self._send_legacy(request, status, message[1:], now)
         elif request.flags & spec.DURABLE:
-            self._end_run(request, status, frames, flags, metadata, now)
+            self._end_run(request, status, message[1:], flags, metadata, now)
         self.registry.history.ended(request, now)
         self._close(request, status)
 
@@ -201,7 +208,11 @@ class Completion:
         answered; empty for an answer of the broker."""
         counts = self.registry.counts
         if status == spec.OK:
-            request.follow(ANSWER)
+            at = request.state
+            after = ANSWER[at]  # `request.follow(ANSWER)`, without its call
+            if after is None:
+                raise unlisted("request", "answer", request.state)
+            request.state = after
             counts.answered += 1
             request.service.served += 1
         else:
@@ -308,10 +319,16 @@ class Completion:
         peer.account.held -= cost
         registry.account.held -= cost
         service.open -= 1
-        peer.open.pop(request.key, None)
+        last = peer.requests.pop()
+        if last is not request:
+            peer.requests[request.peer_index] = last
+            last.peer_index = request.peer_index
+        request.peer_index = -1
+        if peer.by_key is not None:
+            peer.forget_key(request)
         if request.bucket is not None:
             request.bucket.remove(request)
-        request.body = NO_FRAMES
+        request.message, request.kept = None, NO_FRAMES
         request.parts = None
         request.stream = None
         request.rejected = None

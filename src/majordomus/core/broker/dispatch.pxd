@@ -1,5 +1,6 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.links as links
 cimport majordomus.core.broker.encoding as encoding
 cimport majordomus.protocol.spec as spec
 from majordomus.core.broker.outgoing cimport Outgoing
@@ -12,6 +13,7 @@ from majordomus.core.broker.state.workers cimport RegisteredWorker
 cdef unsigned long long BROKER_ID_BIT
 cdef object MDP03
 cdef object REQUEST
+cdef object SERVING
 cdef tuple DISPATCH
 
 
@@ -19,7 +21,14 @@ cdef tuple DISPATCH
 cdef class Dispatcher:
     cdef public Registry registry
     cdef public Outgoing outgoing
-    @cython.locals(registry=Registry, service=Service, number="unsigned long long", message=list)
+    @cython.locals(
+        registry=Registry,
+        service=Service,
+        number="unsigned long long",
+        message=list,
+        at=int,
+        first=bint,
+    )
     cpdef object dispatch(self, AcceptedRequest request, RegisteredWorker worker, double now)
     @cython.locals(request=AcceptedRequest)
     cpdef AcceptedRequest release(self, RegisteredWorker worker, unsigned long long dispatch_id)

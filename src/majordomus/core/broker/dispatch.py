@@ -11,8 +11,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import encoding
+from majordomus.core.broker.accel import links
 from majordomus.core.broker.balancing.registry import set_weight
-from majordomus.core.broker.state.transitions import STEPS
+from majordomus.core.broker.state.transitions import SERVING, STEPS, unlisted
 from majordomus.protocol import spec
 from majordomus.protocol.spec import BROKER_ID_BIT, Dialect
 
@@ -42,7 +43,11 @@ class Dispatcher:
         For a request with a stream nothing is sent here: see `Streams.dispatch`.
         """
         registry = self.registry
-        request.follow(DISPATCH)
+        at = request.state
+        after = DISPATCH[at]  # `request.follow(DISPATCH)`, without its call
+        if after is None:
+            raise unlisted("request", "dispatch", request.state)
+        request.state = after
         request.attempt += 1
         request.given = now
         request.worker = worker
@@ -50,8 +55,10 @@ class Dispatcher:
         request.dispatch_id = BROKER_ID_BIT | number
         if not worker.holding:
             worker.busy_since = now
-        worker.hold(request)
+        links.hold(worker, request)
+        tag = None  # it is in the header
         if worker.dialect is not MDP03:
+            tag = request.dispatch_id
             self._remember_handle(worker, request)
         registry.counts.dispatched += 1
         service = request.service
@@ -60,14 +67,14 @@ class Dispatcher:
         self.weigh(worker)
         if request.stream is None:
             message = encoding.request_to(worker, request, now)
-            self.outgoing.send(worker.peer, message, REQUEST, request.dispatch_id, now)
+            self.outgoing.send(worker.peer, message, REQUEST, tag, now)
 
     def release(self, worker: RegisteredWorker, dispatch_id: int) -> AcceptedRequest | None:
         """Give back the slot of a dispatch; None when `worker` does not hold it (rule 2)."""
         request = self.registry.dispatch_table.take(worker, dispatch_id)
         if request is None:
             return None
-        worker.let_go(request)
+        links.let_go(worker, request)
         if request.slot_cost:
             self.registry.account.free_slot(worker, request)
         if worker.dialect is not MDP03:
@@ -91,7 +98,11 @@ class Dispatcher:
     def weigh(self, worker: RegisteredWorker) -> None:
         """Update the strategies of `worker`'s services after its capacity, state, load or number
         of slots in use has changed."""
-        free = worker.has_free_slot()
+        free = (  # `has_free_slot`, without its call
+            worker.state is SERVING
+            and worker.holding < worker.capacity
+            and (worker.load is None or worker.load != -1.0)
+        )
         for service in worker.order:
             if free:
                 service.strategy.put(worker)

@@ -24,7 +24,7 @@ cdef double ROUNDING
     field=bytes,
     name=bytes,
     prefix=bytes,
-    body=list,
+    message=list,
 )
 cpdef list request_to(RegisteredWorker worker, AcceptedRequest request, double now, list joined=*)
 @cython.locals(left="long long")
@@ -44,7 +44,7 @@ cpdef list final(
 cpdef list final_from(
     AcceptedRequest request,
     int status,
-    list frames,
+    list message,
     bytes worker_id,
     int flags,
     bytes metadata_field,

@@ -121,8 +121,13 @@ def request_to(
     )
     if flags & WITH_METADATA:
         header += field
-    body = request.body
-    return [header, body[0]] if len(body) == 1 else [header, *body]
+    message = request.message
+    if message is None:
+        return [header, *request.body]
+    request.message = None
+    request.kept = message[1] if len(message) == 2 else message[1:]
+    message[0] = header
+    return message
 
 
 def request_again(
@@ -194,27 +199,25 @@ def final(
     metadata_field: bytes = b"",
 ) -> list[Frame]:
     """FINAL to an MDP/0.3 client of `request`. `frames` is only read."""
-    return final_from(request, status, [*frames], worker_id, flags, metadata_field)
+    return final_from(request, status, [b"", *frames], worker_id, flags, metadata_field)
 
 
 def final_from(
     request: AcceptedRequest,
     status: int,
-    frames: list[Frame],
+    message: list[Frame],
     worker_id: bytes,
     flags: int,
     metadata_field: bytes,
 ) -> list[Frame]:
-    """FINAL to an MDP/0.3 client of `request`. The list `frames` becomes the message: its caller
-    must not use it afterwards."""
+    """FINAL to an MDP/0.3 client of `request`. The list `message` becomes the message: its caller
+    must not use it afterwards. The header takes the place of its first frame."""
     flags &= PASSED_TO_CLIENT
     header = octets.header(spec.FINAL, flags, status, request.id, 0, b"", worker_id)
     if flags:
         header += metadata_field
-    if request.envelope:
-        return [*request.envelope, header, *frames]
-    frames.insert(0, header)
-    return frames
+    message[0] = header
+    return [*request.envelope, *message] if request.envelope else message
 
 
 def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:
@@ -225,6 +228,14 @@ def legacy_final(request: AcceptedRequest, frames: list[Frame]) -> list[Frame]:
 def refusal(envelope: tuple[Frame, ...], id: int, status: int, text: str) -> list[Frame]:
     """FINAL to an MDP/0.3 peer, for a message that is not accepted as a request."""
     return [*envelope, mdp03.pack(spec.FINAL, code=status, id=id), text.encode()]
+
+
+def conversation_of(frames: list[Frame], command: int) -> int | None:
+    """The id of the conversation of a REQUEST or a FINAL, by its header; None of other messages,
+    and of those of other dialects."""
+    if command not in (spec.REQUEST, spec.FINAL) or not octets.is_mdp03(frames[0]):
+        return None
+    return octets.fields(frames[0])[3] or None
 
 
 def takes_parts(request: AcceptedRequest) -> bool:

@@ -100,17 +100,17 @@ class InternalCalls:
         settings = self.registry.settings
         if self.admission.too_large(body):
             raise RefusalError(spec.TOO_LARGE, "the body is larger than allowed")
-        if len(self.peer.open) >= settings.max_open:
-            text = f"{len(self.peer.open)} calls of the broker's own are open already"
+        if len(self.peer.requests) >= settings.max_open:
+            text = f"{len(self.peer.requests)} calls of the broker's own are open already"
             raise RefusalError(spec.TOO_MANY, text)
         request = AcceptedRequest().fill(
             self.peer,
             Dialect.MDP03,
             (),
-            id,
+            None,
             id,
             self.admission.service(name),
-            body,
+            [b"", *body],
             sum(map(len, body)),
             flags & (KEPT_FLAGS & ~spec.METADATA & ~spec.MORE),
             b"",
@@ -128,7 +128,7 @@ class InternalCalls:
     def withdraw(self, id: int, now: float) -> None:
         """See `BrokerMachine.withdraw_call`."""
         self.pending.pop(id, None)
-        request = self.peer.open.get(id)
+        request = self.peer.find(id)
         if request is not None and request.state in OPEN:
             self.completion.cancel_silently(request, now)
 
@@ -140,6 +140,8 @@ class InternalCalls:
         """
         ended: list[tuple[Done, int, list[Frame]]] = []
         for peer_id, frames, command, id in sends:
+            if id is None and peer_id == BROKER_ID:
+                id = encoding.conversation_of(frames, command)
             if peer_id == BROKER_ID and isinstance(id, int):
                 call = self.pending.get(id)
                 if call is None:

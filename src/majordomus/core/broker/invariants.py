@@ -471,7 +471,7 @@ def _worker(worker: RegisteredWorker) -> Iterator[str]:
 def _only_for(service: Service, worker: RegisteredWorker) -> AcceptedRequest:
     """A request that every other worker of `service` has rejected."""
     request = AcceptedRequest().fill(
-        worker.peer, Dialect.MDP03, (), 0, 0, service, [], 0, 0, b"", 0.0, 0.0
+        worker.peer, Dialect.MDP03, (), 0, 0, service, [b""], 0, 0, b"", 0.0, 0.0
     )
     request.rejected = set(service.workers.values()) - {worker}
     return request
@@ -485,8 +485,12 @@ def _peer(registry: Registry, peer: Peer) -> Iterator[str]:
         yield f"{name}: has no timer"
     if peer.worker is not None and registry.workers.get(peer.id) is not peer.worker:
         yield f"{name}: its worker is not registered"
-    if len(peer.open) > settings.max_open:
-        yield f"rule 4: {name}: {len(peer.open)} conversations are open"
+    if len(peer.requests) > settings.max_open:
+        yield f"rule 4: {name}: {len(peer.requests)} conversations are open"
+    if [request.peer_index for request in peer.requests] != list(range(len(peer.requests))):
+        yield f"{name}: an open request is not where it says"
+    if peer.by_key is not None and peer.by_key != peer.open:
+        yield f"{name}: the index of its open requests is wrong"
     outbox = peer.outbox
     if outbox is None:
         return

@@ -336,6 +336,8 @@ class BrokerMachine:
         Refusals of one batch must be reported in the order of their sends.
         """
         peer_id, frames, command, conversation = send
+        if conversation is None:
+            conversation = encoding.conversation_of(frames, command)
         peer = self.registry.peers.get(peer_id)
         if peer is None:
             self.registry.count_dropped("unsendable", peer_id)
@@ -543,7 +545,7 @@ class BrokerMachine:
                 self._receive_legacy(peer_id, dialect, frames, at, now)
                 return
         header = self._header
-        header.read(frames[at])
+        header.read_recognised(frames[at])
         peer = None
         # The dispatch of a FINAL is found by number, which needs no hash of the routing id.
         if header.command == spec.FINAL:
@@ -602,7 +604,7 @@ class BrokerMachine:
         header = self._header  # `read` raised at the metadata; the fields before it have been read
         id, envelope = header.id, tuple(frames[: recognise(frames)[1]])
         peer = self.registry.peers.get(peer_id)
-        is_open = peer is not None and conversation(id, envelope) in peer.open
+        is_open = peer is not None and peer.find(conversation(id, envelope)) is not None
         wants_answer = header.command == spec.REQUEST and not header.flags & spec.ONE_WAY and id
         if not wants_answer or is_open:
             self._invalid(peer_id, "long-metadata", now)
@@ -741,7 +743,7 @@ class BrokerMachine:
                 held = self.dispatcher.held_as(peer.worker, key)
                 if held is not None:
                     self.completion.fail_if_open(held, spec.TOO_MANY, WORKER_READS_TOO_SLOWLY, now)
-            elif (request := peer.open.get(key)) is not None:
+            elif (request := peer.find(key)) is not None:
                 self.completion.fail(request, spec.TOO_MANY, READS_TOO_SLOWLY, now)
 
     def _gets_drain(self, peer: Peer) -> bool:
@@ -782,7 +784,7 @@ class BrokerMachine:
         if found is None:
             return None
         asked = AcceptedRequest().fill(
-            self.calls.peer, MDP03, (), 0, 0, found, [], 0, 0, b"", 0.0, 0.0
+            self.calls.peer, MDP03, (), 0, 0, found, [b""], 0, 0, b"", 0.0, 0.0
         )
         if key:
             asked.flags, asked.metadata = spec.METADATA, metadata.pack({"key": key})

@@ -2,8 +2,10 @@
 
 A send carries a tag, so that its frames need not be decoded again: the command, and the
 conversation that it belongs to. The conversation is the key that `conversation(id, envelope)`
-makes, the dispatch id for a worker, and None for a message of no conversation. The command in the
-tag of a legacy message is `LEGACY`, except for a REQUEST.
+makes, the dispatch id for a worker, and None for a message of no conversation. It is also None in
+a REQUEST and in a FINAL of MDP/0.3 whose header has the same number: an object for it would be made
+for every call, and is needed only where a socket refuses the send (`encoding.conversation_of`). The
+command in the tag of a legacy message is `LEGACY`, except for a REQUEST.
 """
 
 from __future__ import annotations
@@ -215,6 +217,8 @@ class Outgoing:
         It is sent again after 5, 10, … 100 ms. A HEARTBEAT is dropped: the sends in front of it
         prove as well that the broker is running.
         """
+        if conversation is None:
+            conversation = encoding.conversation_of(frames, command)
         outbox = peer.outbox
         if outbox is None:
             again = now - peer.flushed < LONGEST_DELAY

@@ -243,7 +243,7 @@ class Presence:
         if worker is None:
             if peer.state is PRESENT:
                 return peer.last_received + self._client_interval * self._liveness
-            return inf if peer.open else peer.last_received + self.registry.settings.client_idle
+            return inf if peer.requests else peer.last_received + self.registry.settings.client_idle
         if worker.dialect is DELPHI:
             return peer.last_received + spec.DELPHI_EXPIRY
         if worker.holding and worker.dialect is not MDP03:

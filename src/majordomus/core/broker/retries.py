@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from majordomus.core.broker import contracts
+from majordomus.core.broker.accel import links
 from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.state.history import note
 from majordomus.core.broker.state.peers import is_dispatch
@@ -47,7 +48,7 @@ class Retries:
         held = list(worker.held.values())
         for request in held:
             registry.dispatch_table.take(worker, request.dispatch_id)
-            worker.let_go(request)
+            links.let_go(worker, request)
             if request.slot_cost:
                 registry.account.free_slot(worker, request)
         registry.workers.pop(worker.id, None)

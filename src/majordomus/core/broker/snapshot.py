@@ -187,7 +187,7 @@ def _clients(registry: Registry, skipped: int, now: float, prefix: bytes) -> Row
                 peer.id.hex(),
                 peer.user,
                 peer.dialect.value,
-                len(peer.open),
+                len(peer.requests),
                 peer.queued,
                 peer.held,
                 silent,

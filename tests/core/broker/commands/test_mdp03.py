@@ -174,10 +174,10 @@ def test_ids_need_not_grow_and_a_resend_of_any_open_one_is_dropped(
     for id in (7, 3, 7, 3, 5):
         harness.request(C, id, b"x")
     assert harness.counts.dropped == {"resend": 2}
-    assert list(harness.machine.registry.peers[C].open) == [7, 3, 5]
+    assert set(harness.machine.registry.peers[C].open) == {7, 3, 5}
     harness.answer(W, number(1), b"y")
     harness.request(C, 7, b"again")  # it is open no more
-    assert list(harness.machine.registry.peers[C].open) == [3, 5, 7]
+    assert set(harness.machine.registry.peers[C].open) == {3, 5, 7}
 
 
 def test_id_with_bit_63_is_the_brokers(harness: BrokerHarness) -> None:

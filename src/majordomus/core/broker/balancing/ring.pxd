@@ -12,7 +12,6 @@ cdef class RingNode:
     cdef public bint listed
     cdef public RingNode before
     cdef public RingNode after
-    cpdef object move_before(self, RingNode other)
     cpdef object unlink(self)
     @cython.locals(node=RingNode)
     cpdef object look_ahead(self, Py_ssize_t workers)

@@ -1,7 +1,7 @@
 """The nodes of a ring of workers: a doubly linked list whose head is a node without a worker.
 
-Moving a node costs O(1) and makes no object. This is a data structure; which ring a worker belongs
-to is decided by the strategy.
+Moving a node (accel/links.py) costs O(1) and makes no object. This is a data structure; which ring
+a worker belongs to is decided by the strategy.
 """
 
 from __future__ import annotations
@@ -33,15 +33,6 @@ class RingNode:
         self.listed = False
         self.before: RingNode = self
         self.after: RingNode = self
-
-    def move_before(self, other: RingNode) -> None:
-        """Leave the present ring and enter the one of `other`, right before it."""
-        self.before.after = self.after
-        self.after.before = self.before
-        self.before = other.before
-        self.after = other
-        other.before.after = self
-        other.before = self
 
     def unlink(self) -> None:
         """Leave the ring."""

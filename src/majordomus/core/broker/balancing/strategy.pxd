@@ -1,5 +1,6 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.links as links
 from majordomus.core.broker.balancing.ring cimport RingNode
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.workers cimport RegisteredWorker
@@ -19,15 +20,15 @@ cdef class LeastOutstanding(Strategy):
     cdef public dict _nodes
     cdef public list _heap
     cdef public dict _weights
-    @cython.locals(only=RegisteredWorker)
+    @cython.locals(level=Py_ssize_t, node=RingNode, head=RingNode)
     cpdef object put(self, RegisteredWorker worker)
     @cython.locals(node=RingNode)
     cpdef object drop(self, RegisteredWorker worker)
     @cython.locals(lowest=Py_ssize_t, head=RingNode, node=RingNode, only=RegisteredWorker)
     cpdef RegisteredWorker choose(self, AcceptedRequest request)
     @cython.final
-    @cython.locals(level=Py_ssize_t, node=RingNode, head=RingNode)
-    cdef object _rank(self, RegisteredWorker worker)
+    @cython.locals(only=RegisteredWorker, node=RingNode)
+    cdef RingNode _enter(self, RegisteredWorker worker)
     @cython.final
     @cython.locals(node=RingNode)
     cdef RingNode _node_of(self, RegisteredWorker worker)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.accel import links
 from majordomus.core.broker.balancing.ring import RingNode
 
 if TYPE_CHECKING:
@@ -97,16 +98,26 @@ class LeastOutstanding(Strategy):
         """The weights that are not 1."""
 
     def put(self, worker: RegisteredWorker) -> None:
-        only = self._only_worker
-        if only is worker:
+        """Move `worker` to the end of the ring of its level, unless it is in that ring already."""
+        if self._only_worker is worker:
             return
-        if only is not None:
-            self._only_worker = None
-            self._rank(only)
-        elif not self._nodes:
-            self._only_worker = worker
-            return
-        self._rank(worker)
+        node = worker.ring_node
+        if node is None or node.owner is not self:
+            node = self._enter(worker)
+            if node is None:
+                return
+        level = worker.holding
+        if self._weights and worker in self._weights:
+            level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
+        if node.level != level:
+            while level >= len(self._levels):
+                self._levels.append(RingNode(self, None, len(self._levels)))
+            head = self._levels[level]
+            node.level = level
+            links.move_before(node, head)
+            if not head.listed:
+                head.listed = True
+                heappush(self._heap, level)
 
     def drop(self, worker: RegisteredWorker) -> None:
         if self._only_worker is worker:
@@ -152,24 +163,18 @@ class LeastOutstanding(Strategy):
         self.drop(worker)
         self._weights.pop(worker, None)
 
-    def _rank(self, worker: RegisteredWorker) -> None:
-        """Move `worker` to the end of the ring of its level, unless it is in that ring already."""
-        level = worker.holding
-        if self._weights and worker in self._weights:
-            level = min(int(level / self._weights[worker]), HIGHEST_LEVEL)
-        node = worker.ring_node
-        if node is None or node.owner is not self:
-            node = worker.ring_node = self._node_of(worker)
-        if node.level == level:
-            return
-        while level >= len(self._levels):
-            self._levels.append(RingNode(self, None, len(self._levels)))
-        head = self._levels[level]
-        node.level = level
-        node.move_before(head)
-        if not head.listed:
-            head.listed = True
-            heappush(self._heap, level)
+    def _enter(self, worker: RegisteredWorker) -> RingNode | None:
+        """The node of `worker`, which may be new here; None where it is the only one."""
+        only = self._only_worker
+        if only is None and not self._nodes:
+            self._only_worker = worker
+            return None
+        if only is not None:
+            self._only_worker = None
+            only.ring_node = self._node_of(only)
+            self.put(only)
+        node = worker.ring_node = self._node_of(worker)
+        return node
 
     def _node_of(self, worker: RegisteredWorker) -> RingNode:
         node = self._nodes.get(worker)

@@ -64,14 +64,13 @@ class LegacyCommands(Commands):
                 peer,
                 dialect,
                 envelope,
-                None,
                 0,
                 0,
                 0.0,
                 command.service,
                 b"",
                 b"",
-                command.body,
+                [b"", *command.body],
                 now,
             )
         except RefusalError as error:
@@ -170,7 +169,7 @@ class LegacyCommands(Commands):
                 answered, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
         elif answered is not None:
-            self.completion.pass_final(answered, spec.OK, command.body, 0, b"", now)
+            self.completion.pass_final(answered, spec.OK, [b"", *command.body], 0, b"", now)
         if answered is not None and worker.dialect is DELPHI:
             self.events.remember_answered(worker, command.address, answered.peer)
         self.queueing.feed(worker, now)

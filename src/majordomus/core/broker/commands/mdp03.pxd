@@ -21,7 +21,7 @@ cdef class Mdp03Commands(Commands):
     cdef public object _events
     @cython.locals(command=int)
     cpdef object handle(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
-    @cython.locals(flags=int, id="unsigned long long", envelope=tuple, body=list)
+    @cython.locals(flags=int, id="unsigned long long", envelope=tuple)
     cdef object _request(self, Peer peer, Fields header, list frames, Py_ssize_t at, double now)
     @cython.locals(
         flags=int,

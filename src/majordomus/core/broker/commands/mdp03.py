@@ -151,7 +151,7 @@ class Mdp03Commands(Commands):
         self, peer: Peer, envelope: tuple[Frame, ...], id: int, text: str, now: float
     ) -> None:
         """Send FINAL 501. When `id` is an open request, this is its one outcome (rule 1)."""
-        request = peer.open.get(conversation(id, envelope))
+        request = peer.find(conversation(id, envelope))
         if request is None:
             self._refuse(peer, envelope, id, spec.NOT_IMPLEMENTED, text, now)
         else:
@@ -184,7 +184,7 @@ class Mdp03Commands(Commands):
         Sends nothing when the id is that of an open request or dispatch: the peer would take it
         for the answer to that.
         """
-        if id not in peer.open and self.dispatcher.held_as(peer.worker, id) is None:
+        if peer.find(id) is None and self.dispatcher.held_as(peer.worker, id) is None:
             self._refuse(peer, (), id, status, text, now)
 
     # ── an MDP/0.3 client ─────────────────────────────────────────────────────────────────────────
@@ -201,30 +201,21 @@ class Mdp03Commands(Commands):
             text = "bit 63 of an id is reserved for the broker"
             self._refuse(peer, envelope, id, spec.BAD_REQUEST, text, now, flags)
             return
-        key: object = id or None
-        if envelope and id:
-            key = conversation(id, envelope)
-        if id <= peer.highest_id and key is not None and key in peer.open:
+        if id and id <= peer.highest_id and peer.find(conversation(id, envelope)) is not None:
             self.registry.count_dropped("resend", peer.id)
             return
-        if at:
-            body = frames[at + 1 :]
-        else:
-            body = frames
-            body.pop(0)
         try:
             self.admission.admit(
                 peer,
                 MDP03,
                 envelope,
-                key,
                 id,
                 flags,
                 header.ttl / 1000,
                 header.service,
                 header.address,
                 header.metadata,
-                body,
+                frames[at:] if at else frames,
                 now,
             )
         except RefusalError as error:
@@ -278,7 +269,7 @@ class Mdp03Commands(Commands):
         body: list[Frame],
         now: float,
     ) -> None:
-        request = peer.open.get(conversation(header.id, envelope))
+        request = peer.find(conversation(header.id, envelope))
         if request is None:
             self.registry.count_dropped("late-cancel", peer.id, count_only=True)
         else:
@@ -294,7 +285,7 @@ class Mdp03Commands(Commands):
     ) -> None:
         """Handle a part of a client's stream, or its end."""
         flags, field = header.flags, header.metadata
-        request = peer.open.get(conversation(header.id, envelope))
+        request = peer.find(conversation(header.id, envelope))
         if request is None:
             self.registry.count_dropped("late-part", peer.id, count_only=True)
             return
@@ -414,8 +405,7 @@ class Mdp03Commands(Commands):
         if request is None:
             self.registry.count_dropped("unasked-reply", peer.id)
             return
-        frames.pop(0)
-        if self.admission.too_large(frames):
+        if self.admission.reply_too_large(frames):
             self.completion.fail_if_open(
                 request, spec.TOO_LARGE, "the reply is larger than allowed", now
             )
@@ -510,7 +500,7 @@ class Mdp03Commands(Commands):
             if held is not None:
                 streams.worker_credit(held, parts, now)
                 return
-        elif (request := peer.open.get(conversation(id, envelope))) is not None:
+        elif (request := peer.find(conversation(id, envelope))) is not None:
             streams.client_credit(request, parts, now)
             return
         self.registry.count_dropped("late-credit", peer.id, count_only=True)

@@ -171,7 +171,7 @@ class Holding:
             if field:
                 request.flags |= spec.METADATA
         body = view.final_body()
-        if body is not request.body:
+        if body != request.body:
             if self.admission.too_large(body):
                 self.completion.fail(request, spec.TOO_LARGE, TOO_LARGE, now)
                 return False

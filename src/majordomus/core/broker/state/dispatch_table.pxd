@@ -5,6 +5,9 @@ from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
+cdef object FORGOTTEN
+
+
 @cython.final
 cdef class DispatchTable:
     cdef public list _entries

@@ -1,5 +1,6 @@
 cimport cython
 
+from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport Service
 from majordomus.core.broker.state.user_account cimport UserAccount
 from majordomus.core.broker.state.workers cimport RegisteredWorker
@@ -27,7 +28,8 @@ cdef class Peer:
     cdef public double last_sent
     cdef public double last_received
     cdef public object state
-    cdef public dict open
+    cdef public list requests
+    cdef public dict by_key
     cdef public unsigned long long highest_id
     cdef public Service last_service
     cdef public Py_ssize_t held
@@ -43,4 +45,6 @@ cdef class Peer:
     cdef public dict timer
     cdef public object subscriber
     cdef public bytes own_handle
+    cpdef object forget_key(self, AcceptedRequest request)
+    cpdef AcceptedRequest find(self, object key)
     cpdef object move(self, str event)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def conversation(id: int, envelope: tuple[Frame, ...]) -> object:
-    """The key of a conversation in `Peer.open`. Behind a proxy, several clients share one routing
+    """The key of a conversation for `Peer.find`. Behind a proxy, several clients share one routing
     id; each has its own envelope."""
     return (id, envelope) if envelope else id
 
@@ -35,6 +35,12 @@ def id_and_envelope(conversation: object) -> tuple[int, tuple[Frame, ...]]:
 def is_dispatch(conversation: object) -> bool:
     """Whether this key is the id of a dispatch: then the peer is the worker that has it."""
     return isinstance(conversation, int) and bool(conversation & BROKER_ID_BIT)
+
+
+def _arrival(request: AcceptedRequest) -> tuple[float, int]:
+    """Sorts requests of one peer by the time at which they were accepted."""
+    named = request.named
+    return request.accepted, abs(named) if isinstance(named, int) else request.id
 
 
 class PeerOutbox:
@@ -66,7 +72,9 @@ class Peer:
     last_sent: when a message was last sent to it.
     last_received: when a message of it was last received.
     state: its state (transitions.py).
-    open: its open requests by the key of their conversation.
+    requests: its open requests, in no order: each knows its index.
+    by_key: the same by the key of their conversation. It is made when `find` is first called, and
+        kept until none is open: a client that only calls needs none.
     highest_id: the highest id of its requests so far. A higher one is of none that is open.
     held, account: what the broker holds for it, and the account of its user (account.py).
     last_service: the service that it called last, if that was served; it may have been forgotten.
@@ -84,6 +92,7 @@ class Peer:
 
     __slots__ = (
         "account",
+        "by_key",
         "dialect",
         "flushed",
         "groups",
@@ -96,12 +105,12 @@ class Peer:
         "last_received",
         "last_sent",
         "last_service",
-        "open",
         "outbox",
         "own_handle",
         "prefix",
         "queued",
         "queued_bytes",
+        "requests",
         "state",
         "subscriber",
         "timer",
@@ -121,7 +130,8 @@ class Peer:
         self.prefix = b""
         self.state = PeerState.SEEN
         self.worker: RegisteredWorker | None = None
-        self.open: dict[object, AcceptedRequest] = {}
+        self.requests: list[AcceptedRequest] = []
+        self.by_key: dict[object, AcceptedRequest] | None = None
         self.highest_id = 0
         self.last_service: Service | None = None
         self.held = 0
@@ -134,6 +144,27 @@ class Peer:
         self.last_received = now
         self.last_sent = now
         self.timer: dict[Peer, None] | None = None
+
+    def forget_key(self, request: AcceptedRequest) -> None:
+        """Remove a request that has ended from `by_key`."""
+        if not self.requests:
+            self.by_key = None
+        elif self.by_key is not None:
+            del self.by_key[request.key]
+
+    def find(self, key: object) -> AcceptedRequest | None:
+        """Return the open request whose conversation has this key; None without one."""
+        if self.by_key is None:
+            if not self.requests:
+                return None
+            self.by_key = self.open
+        return self.by_key.get(key)
+
+    @property
+    def open(self) -> dict[object, AcceptedRequest]:
+        """The open requests by the key of their conversation, oldest first. It is made anew each
+        time: a message is looked up by `find`."""
+        return {request.key: request for request in sorted(self.requests, key=_arrival)}
 
     def move(self, event: str) -> None:
         """Follow `event` through the table of states. Raises: LocalProtocolError if unlisted."""

@@ -16,12 +16,14 @@ cdef class AcceptedRequest:
     cdef public Peer peer
     cdef public object dialect
     cdef public tuple envelope
-    cdef public object key
+    cdef public object named
+    cdef public Py_ssize_t peer_index
     cdef public unsigned long long id
     cdef public object caller
     cdef public Service service
     cdef public bytes called
-    cdef public list body
+    cdef public list message
+    cdef public object kept
     cdef public Py_ssize_t size
     cdef public Py_ssize_t cost
     cdef public Py_ssize_t slot_cost
@@ -55,10 +57,10 @@ cdef class AcceptedRequest:
         Peer peer,
         object dialect,
         tuple envelope,
-        object key,
+        object named,
         unsigned long long id,
         Service service,
-        list body,
+        list message,
         Py_ssize_t size,
         int flags,
         bytes metadata,

@@ -27,14 +27,18 @@ class AcceptedRequest:
     """A request that the broker has accepted. Times are monotonic seconds.
 
     peer: the client that sent it.
+    peer_index: its index among the open requests of that client; −1 while it is not open.
     dialect: the dialect of its message.
     envelope: the frames before its header, which the answer gets back.
-    key: the key of its conversation in `Peer.open`.
+    named: the key of its conversation, where that is not its id alone.
     id: the client's id of the conversation; 0 in a dialect without ids.
     caller: the user of the request: its peer, unless it brought a token or a hook named a user.
     service: the service that it is for.
     called: the client's name of the service, without the prefix of a tenant.
-    body: the frames of the body; empty once the request has ended.
+    message: the message of its client until the first dispatch, whose message it becomes: the first
+        frame is a header. None afterwards.
+    kept: the body afterwards: its one frame, or the list of its frames; empty once the request has
+        ended.
     size: the bytes of the body, and of the parts that wait.
     cost: what it is charged while it is open (account.py).
     slot_cost: what its worker is charged for its slot, once it has ended.
@@ -68,7 +72,6 @@ class AcceptedRequest:
         "accepted",
         "attempt",
         "behind",
-        "body",
         "bucket",
         "bucket_index",
         "called",
@@ -83,8 +86,10 @@ class AcceptedRequest:
         "given",
         "hedge",
         "id",
-        "key",
+        "kept",
+        "message",
         "metadata",
+        "named",
         "newer",
         "older",
         "outcome",
@@ -92,6 +97,7 @@ class AcceptedRequest:
         "parts_size",
         "past_dispatches",
         "peer",
+        "peer_index",
         "place",
         "queue",
         "rejected",
@@ -113,10 +119,10 @@ class AcceptedRequest:
         peer: Peer,
         dialect: Dialect,
         envelope: tuple[Frame, ...],
-        key: object,
+        named: object,
         id: int,
         service: Service,
-        body: list[Frame],
+        message: list[Frame],
         size: int,
         flags: int,
         metadata: bytes,
@@ -128,12 +134,14 @@ class AcceptedRequest:
         self.caller: Peer | Caller = peer
         self.dialect = dialect
         self.envelope = envelope
-        self.key = key
+        self.named = named
         self.id = id
         self.service = service
         self.called = service.name
-        self.body = body
+        self.message: list[Frame] | None = message
+        self.kept: Frame | list[Frame] = b""
         self.size = size
+        self.peer_index = -1
         self.cost = 0
         self.slot_cost = 0
         self.flags = flags
@@ -162,6 +170,23 @@ class AcceptedRequest:
         self.outcome: tuple[int, str] | None = None
         self.place = 0
         return self
+
+    @property
+    def body(self) -> list[Frame]:
+        """The frames of the body; empty once the request has ended."""
+        if self.message is not None:
+            return self.message[1:]
+        return self.kept if isinstance(self.kept, list) else [self.kept]
+
+    @body.setter
+    def body(self, frames: list[Frame]) -> None:
+        self.message, self.kept = None, frames
+
+    @property
+    def key(self) -> object:
+        """The key of its conversation (`peers.conversation`). One that no message can name has a
+        number that the broker counts, below 0."""
+        return self.id if self.named is None else self.named
 
     # ── states ────────────────────────────────────────────────────────────────────────────────────
 

@@ -34,8 +34,4 @@ cdef class RegisteredWorker:
     cdef public object answered
     cdef public Py_ssize_t cost
     cpdef bint has_free_slot(self) except -1
-    @cython.locals(newest=AcceptedRequest)
-    cpdef object hold(self, AcceptedRequest request)
-    @cython.locals(older=AcceptedRequest, newer=AcceptedRequest)
-    cpdef object let_go(self, AcceptedRequest request)
     cpdef object move(self, str event)

@@ -101,31 +101,6 @@ class RegisteredWorker:
             return False
         return self.holding < self.capacity
 
-    def hold(self, request: AcceptedRequest) -> None:
-        """`request` takes a slot."""
-        newest = request.older = self.newest
-        if newest is None:
-            self.oldest = request
-        else:
-            newest.newer = request
-        self.newest = request
-        self.holding += 1
-
-    def let_go(self, request: AcceptedRequest) -> None:
-        """`request` gives its slot back."""
-        older, newer = request.older, request.newer
-        if older is None:
-            self.oldest = newer
-        else:
-            older.newer = newer
-            request.older = None
-        if newer is None:
-            self.newest = older
-        else:
-            newer.older = older
-            request.newer = None
-        self.holding -= 1
-
     def not_delivered(self, number: int) -> None:
         """The socket refused the message of dispatch `number`: nothing of it can have run."""
         if self.undelivered is None:
