@@ -117,9 +117,11 @@ class Shell:
         self._running: list[Running] = []
 
     def write(self, name: str, text: str) -> Path:
-        """A file in the folder."""
+        """A file in the folder. Who watches it never sees a part of the text."""
         path = self.folder / name
-        path.write_text(text, "utf-8")
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, "utf-8")
+        part.replace(path)
         return path
 
     def run(self, *arguments: str | bytes, stdin: bytes = b"", **environment: str) -> Done:

@@ -26,7 +26,7 @@ def test_half_open_connections_of_one_address_do_not_keep_honest_callers_waiting
 def test_half_open_curve_handshakes_take_little_memory_and_honest_calls_go_on() -> None:
     """The short form of 10,000 of them: docs/proof/handshakes.md."""
     seen = handshakes.attack("hold", 500, seed=1, seconds=0.5, on_end=print)
-    assert seen.connections > 300  # the kernel has those that the broker has not accepted yet
+    assert seen.connections >= 500
     assert seen.during[2] > 0
     assert (seen.most - seen.before) / 500 < 16 * 1024
 
