@@ -26,6 +26,7 @@ FILES: Final = (
     "curve",
     "curve_connections",
     "ipc",
+    "half_load",
     "presence",
     "scale",
     "bytes",
@@ -135,10 +136,12 @@ def targets(of: Figures) -> Iterator[Target]:
     yield memory(of, large[0])
     yield from encrypted(of)
     yield from unix_sockets(of)
+    yield from waiting(of)
     yield from sizes(of)
 
 
 SHAPES: Final = ("1 × 512 × 1", "16 × 32 × 4", "100 × 8 × 20")
+HALF_LOAD: Final = ("1 client, 1 worker", "16 clients, 4 workers", "100 clients, 20 workers")
 CURVE, CURVE_LIBZMQ = "majordomus, CURVE", "majordomus on libzmq, CURVE"
 ENCRYPTED_SIZES: Final = (16, 256, 1024, 16 * 1024)
 BY_TLS: Final = (
@@ -189,6 +192,12 @@ def unix_sockets(of: Figures) -> Iterator[Target]:
             for name in ("majordomus, ipc", "majordomus on libzmq, ipc")
         ]
         yield ratio(f"ipc, {shape}, by that of libzmq", True, 0.65, *pair)
+
+
+def waiting(of: Figures) -> Iterator[Target]:
+    for at, shape in enumerate(HALF_LOAD):
+        ours, nats = (contestant(of, "half_load", name, at=at) for name in (OURS, "nats-server"))
+        yield ratio(f"p99.9 at half load, {shape}, by nats-server's", True, 1.0, ours, nats)
 
 
 def memory(of: Figures, ours: Contestant | None) -> Target:
@@ -286,6 +295,40 @@ def cpu_of(one: Contestant) -> float:
     return median(turn["broker_cpu"] / turn["requests"] * 1e6 for turn in one["rounds"])
 
 
+def half_load(of: Figures) -> str:
+    """Each shape with its rate: what a request waits for."""
+    told = of.get("half_load", {}).get("comparisons", [])
+    return "\n\n".join(_waits(one) for one in told) if told else NOT_MEASURED
+
+
+def _waits(one: dict[str, Any]) -> str:
+    columns = (
+        "at most, a second",
+        "p50, µs",
+        "p99, µs",
+        "p99.9, µs",
+        "the load was late, p99.9, µs",
+        "CPU of the broker per request, µs",
+        f"p99.9 of {OURS} by this",
+    )
+    rows = [
+        f"**{one['shape_text']}: {number(one['rate'])} requests a second**\n",
+        f"| | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for each in one["contestants"]:
+        cells = [
+            each["name"],
+            number(each["most_per_second"]),
+            *(_spread(each[name]) for name in ("p50_us", "p99_us", "p999_us")),
+            number(each["late_p999_us"]["median"]),
+            _spread(each["cpu_us"]),
+            _spread(each["first_by_this"]),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def _spread(of: dict[str, float]) -> str:
     return f"{number(of['median'])} ({number(of['low'])} to {number(of['high'])})"
 
@@ -373,6 +416,7 @@ BLOCKS: Final[dict[str, Callable[[Figures], str]]] = {
     **{
         name: comparisons(name) for name in ("routing", "legacy", "python", "large", "curve", "ipc")
     },
+    "half_load": half_load,
     "presence": presence,
     "scale": scale,
     "where": where,
