@@ -109,9 +109,8 @@ def ratio(
 
 def targets(of: Figures) -> Iterator[Target]:
     """All of them, in the order of the page."""
-    shapes = (("1 × 512 × 1", 1.6), ("16 × 32 × 4", 1.25), ("100 × 8 × 20", 1.0))
     cpu = "CPU per request of the broker"
-    for at, (shape, bound) in enumerate(shapes):
+    for at, (shape, bound) in enumerate(zip(SHAPES, BY_NATS, strict=True)):
         ours, nats = (contestant(of, "routing", name, at=at) for name in (OURS, "nats-server"))
         yield ratio(f"{cpu}, {shape}, by nats-server's", True, bound, ours, nats)
     plain, proxy = (contestant(of, "routing", name, at=1) for name in (PLAIN, "zmq_proxy"))
@@ -126,10 +125,10 @@ def targets(of: Figures) -> Iterator[Target]:
         yield ratio(f"{per} majortomo's", False, 3, ours, majortomo)
         yield ratio(f"{per} those of plain Python on pyzmq", False, 2, ours, twin)
     many = [contestant(of, "python", name) for name in (OURS, "nats-py")]
-    yield ratio("Python calls a second, 64 in flight, by nats-py's", False, 2, *many)
+    yield ratio("Python calls a second, 64 in flight, by nats-py's", False, 4, *many)
     one = {name: contestant(of, "python", name, at=1) for name in (OURS, SYNC, "nats-py")}
     p50 = "One Python call at a time, p50"
-    yield ratio(f"{p50}, by nats-py's", True, 1.0, one[OURS], one["nats-py"])
+    yield ratio(f"{p50}, by nats-py's", True, 0.4, one[OURS], one["nats-py"])
     yield ratio(f"{p50}, sync by async", True, 1.0, one[SYNC], one[OURS])
     large = [contestant(of, "large", name) for name in (OURS, "zmq_proxy")]
     yield ratio("Bodies of 1 MiB, bytes a second, by zmq_proxy's", False, 0.8, *large)
@@ -141,6 +140,7 @@ def targets(of: Figures) -> Iterator[Target]:
 
 
 SHAPES: Final = ("1 × 512 × 1", "16 × 32 × 4", "100 × 8 × 20")
+BY_NATS: Final = (1.0, 0.8, 0.65)
 HALF_LOAD: Final = ("1 client, 1 worker", "16 clients, 4 workers", "100 clients, 20 workers")
 CURVE, CURVE_LIBZMQ = "majordomus, CURVE", "majordomus on libzmq, CURVE"
 ENCRYPTED_SIZES: Final = (16, 256, 1024, 16 * 1024)
@@ -213,7 +213,7 @@ def memory(of: Figures, ours: Contestant | None) -> Target:
 def sizes(of: Figures) -> Iterator[Target]:
     presence, scale = of.get("presence", {}).get("presence", {}), of.get("scale", {})
     crowd = "9,000 workers and 9,000 clients that are idle, of one core"
-    yield Target(crowd, True, 5, "%", presence.get("core_percent"))
+    yield Target(crowd, True, 4, "%", presence.get("core_percent"))
     idle = scale.get("bytes of an idle client")
     yield Target("Memory of an idle client, of 100,000 in the core", True, 1024, "bytes", idle)
     for by, span in (("workers", "10 to 10,000 workers"), ("services", "1 to 10,000 services")):
