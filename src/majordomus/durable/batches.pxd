@@ -1,5 +1,6 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.arithmetic as arithmetic
 from majordomus.core.broker.durable.records cimport Append, Complete, Remove
 
 
@@ -22,7 +23,3 @@ cdef class Batch:
 
 @cython.locals(count=Py_ssize_t, size=Py_ssize_t)
 cpdef Py_ssize_t fitting(list operations) except -1
-
-
-@cython.locals(size=Py_ssize_t)
-cdef Py_ssize_t size_of(list body) except -1

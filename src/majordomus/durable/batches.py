@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.durable.records import (
     Append,
     Attempted,
@@ -88,15 +89,7 @@ def fitting(operations: list[tuple[int, Operation]]) -> int:
             break
         count += 1
         if isinstance(operation, Append):
-            size += size_of(operation.row.body)
+            size += arithmetic.size(operation.row.body)
         elif isinstance(operation, Complete):
-            size += size_of(operation.outcome.frames)
+            size += arithmetic.size(operation.outcome.frames)
     return count
-
-
-def size_of(body: list[bytes]) -> int:
-    """The bytes of a body."""
-    size = 0
-    for frame in body:
-        size += len(frame)
-    return size

@@ -156,7 +156,3 @@ cdef class DurableRequests:
 
 
 cpdef Py_ssize_t cost_of_row(list body, bytes field) except -1
-
-
-@cython.locals(size=Py_ssize_t)
-cpdef Py_ssize_t size_of(list body) except -1

@@ -255,7 +255,7 @@ class DurableRequests:
     def _make(self, row: StoredRequest) -> DurableRequest:
         peer = self._owner(row.owner)
         job = DurableRequest(row, peer, cost_of_row(row.body, row.metadata))
-        job.size = size_of(row.body)
+        job.size = arithmetic.size(row.body)
         self.jobs[row.number] = job
         self.registry.account.charge(peer, job.cost)
         return job
@@ -779,12 +779,4 @@ class DurableRequests:
 
 def cost_of_row(body: list[Frame], field: bytes) -> int:
     """What a durable request costs in memory, beside its run."""
-    return _ROW + size_of(body) + _FRAME * len(body) + len(field)
-
-
-def size_of(body: list[Frame]) -> int:
-    """The bytes of a body."""
-    size = 0
-    for frame in body:
-        size += arithmetic.length(frame)
-    return size
+    return _ROW + arithmetic.size(body) + _FRAME * len(body) + len(field)
