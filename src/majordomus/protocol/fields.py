@@ -56,6 +56,19 @@ def written_body(body: list[Frame]) -> list[Frame]:
     return body or [b""]
 
 
+def service_problem(name: bytes) -> str:
+    """Describe the error in the name of a service; empty for a valid one."""
+    if not name:
+        return "a service needs a name"
+    if len(name) > MAX_NAME:
+        return f"the name of a service has at most {MAX_NAME} bytes"
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return "the name of a service must be UTF-8"
+    return ""
+
+
 def _check_service(service: bytes, fault: type[ProtocolError]) -> None:
     if not service:
         raise fault("empty-service")

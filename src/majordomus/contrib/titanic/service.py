@@ -33,6 +33,7 @@ from majordomus.core.broker.durable.records import (
 )
 from majordomus.durable.store import Store, first_number, scan_all
 from majordomus.protocol import spec
+from majordomus.protocol.fields import service_problem
 
 logger = logging.getLogger("majordomus.titanic")
 
@@ -139,7 +140,7 @@ class Titanic:
         """ "service name, request body" (RFC 9); the answer is 200 and the id."""
         service, *body = request.frames or [b""]
         reserved = service.startswith((OWN_PREFIX, *spec.RESERVED_NAMES))
-        if not service or len(service) > spec.MAX_NAME or reserved or not _is_text(service):
+        if reserved or service_problem(service):
             return [b"400"]
         now = time.time()
         number, self._next = self._next, self._next + 1
@@ -255,12 +256,3 @@ class Titanic:
             gone = await self._writes.write(Sweep(time.time(), SWEEP_MOST))
             if not isinstance(gone, int) or gone < SWEEP_MOST:
                 await asyncio.sleep(SWEEP_EVERY)
-
-
-def _is_text(name: bytes) -> bool:
-    """Whether a name can be called: those of services are UTF-8."""
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from majordomus.core.broker import mmi
 from majordomus.core.broker.accel import arithmetic
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.durable import options
-from majordomus.core.broker.durable.commands import is_own
+from majordomus.core.broker.durable.commands import is_own, is_reserved
 from majordomus.core.broker.error_texts import TARGET_GONE
 from majordomus.core.broker.queueing import exceeded_bound, hopeless_now
 from majordomus.core.broker.state.access_rules import full_name
@@ -25,6 +25,7 @@ from majordomus.core.broker.streams import stream_of
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata as meta
 from majordomus.protocol import spec
+from majordomus.protocol.fields import service_problem
 
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
@@ -206,7 +207,7 @@ class Admission:
         if self.store.durable is None:
             raise RefusalError(spec.NOT_IMPLEMENTED, NO_STORE)
         if name != self._durable_name:
-            if name.startswith(spec.RESERVED_NAMES) or is_own(name):
+            if is_reserved(name):
                 raise RefusalError(spec.BAD_REQUEST, OWN_NAME)
             self._durable_name = name
         problem = options.read(flags, b"", bool(address))
@@ -369,7 +370,7 @@ class Admission:
         return self._new_service(name) if service is None else service
 
     def _new_service(self, name: bytes) -> Service:
-        problem = name_problem(name)
+        problem = service_problem(name)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
         if name.startswith(spec.MMI_PREFIX) or self._is_own(name):
@@ -397,7 +398,7 @@ class Admission:
 
         With hooks the rules are checked after their decision, which may set the caller's user.
         """
-        problem = name_problem(called)
+        problem = service_problem(called)
         if problem:
             raise RefusalError(spec.BAD_REQUEST, problem)
         if self._is_own(called):
@@ -453,16 +454,3 @@ def avoid_first_worker(request: AcceptedRequest) -> bool:
     if first.worker is not None:
         request.rejected = {first.worker}
     return True
-
-
-def name_problem(name: bytes) -> str:
-    """Describe the error in the name of a service; empty for a valid one."""
-    if not name:
-        return "a service needs a name"
-    if len(name) > spec.MAX_NAME:
-        return f"the name of a service has at most {spec.MAX_NAME} bytes"
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return "the name of a service must be UTF-8"
-    return ""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from majordomus.core.broker.admission import NO_STORE, name_problem
+from majordomus.core.broker.admission import NO_STORE
 from majordomus.core.broker.durable.commands import is_own
 from majordomus.core.broker.state.access_rules import RESERVED, SERVE, full_name
 from majordomus.core.broker.state.account import REGISTRATION, WORKER
 from majordomus.core.broker.state.workers import RegisteredWorker
 from majordomus.protocol import spec
+from majordomus.protocol.fields import service_problem
 
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
@@ -78,8 +79,8 @@ class Registration:
         """
         name = full_name(peer.prefix, called)
         shown = called.decode("utf-8", "replace")
-        if name_problem(called) or len(name) > spec.MAX_NAME:
-            notice = spec.BAD_REQUEST, name_problem(called) or TOO_LONG, shown
+        if service_problem(called) or len(name) > spec.MAX_NAME:
+            notice = spec.BAD_REQUEST, service_problem(called) or TOO_LONG, shown
             raise UnknownPeerError("bad-service-name", notice, called)
         if called.startswith(RESERVED) or (self.store.durable is not None and is_own(called)):
             notice = spec.FORBIDDEN, f"'{shown}' is reserved: no worker may serve it", shown

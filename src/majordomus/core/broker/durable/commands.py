@@ -20,6 +20,7 @@ from majordomus.core.broker.durable.requests import Wants
 from majordomus.core.broker.state.access_rules import full_name
 from majordomus.core.broker.state.transitions import ENDING, OPEN
 from majordomus.protocol import spec
+from majordomus.protocol.fields import service_problem
 
 if TYPE_CHECKING:
     from majordomus.core.broker.authorization import Authorization
@@ -48,6 +49,11 @@ def is_own(name: bytes) -> bool:
     it, and a request for RFC 9 is checked for the service that it names, so no access rule is asked
     about these names."""
     return name.startswith(spec.DURABLE_PREFIX) or name in TITANIC
+
+
+def is_reserved(name: bytes) -> bool:
+    """Whether the broker answers this name itself, and no worker does: nothing durable has it."""
+    return name.startswith(spec.RESERVED_NAMES) or name in TITANIC
 
 
 class DurableCommands:
@@ -156,10 +162,7 @@ class DurableCommands:
     def _titanic_request(self, request: AcceptedRequest, body: list[Frame], now: float) -> None:
         """ "The client sends a request to titanic.request: service name, request body" (RFC 9)."""
         called = bytes(body[0]) if body else b""
-        if not called or len(called) > spec.MAX_NAME or called.startswith(spec.RESERVED_NAMES):
-            self._titanic(request, [b"400"], now)
-            return
-        if called in TITANIC or not _is_text(called):
+        if is_reserved(called) or service_problem(called):
             self._titanic(request, [b"400"], now)
             return
         caller = request.caller
@@ -271,11 +274,3 @@ def report(durable: DurableRequests, now: float) -> dict[str, Any]:
         "accepts": state.accepts,
         "oldest": round(max(0.0, wall - oldest.row.accepted), 3) if oldest is not None else 0.0,
     }
-
-
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
