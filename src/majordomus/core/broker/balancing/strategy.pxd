@@ -19,13 +19,17 @@ cdef class LeastOutstanding(Strategy):
     cdef public list _levels
     cdef public dict _nodes
     cdef public list _heap
+    cdef public Py_ssize_t _lowest
     cdef public dict _weights
     @cython.locals(level=Py_ssize_t, node=RingNode, head=RingNode)
     cpdef object put(self, RegisteredWorker worker)
     @cython.locals(node=RingNode)
     cpdef object drop(self, RegisteredWorker worker)
-    @cython.locals(lowest=Py_ssize_t, head=RingNode, node=RingNode, only=RegisteredWorker)
+    @cython.locals(head=RingNode, node=RingNode, only=RegisteredWorker)
     cpdef RegisteredWorker choose(self, AcceptedRequest request)
+    @cython.final
+    @cython.locals(head=RingNode)
+    cdef RingNode _rise(self)
     @cython.final
     @cython.locals(only=RegisteredWorker, node=RingNode)
     cdef RingNode _enter(self, RegisteredWorker worker)

@@ -83,7 +83,7 @@ class LeastOutstanding(Strategy):
     """The worker with the fewest requests for its weight; among equals, the one that has waited
     longest. O(log n) of the different numbers of requests."""
 
-    __slots__ = ("_heap", "_levels", "_nodes", "_only_worker", "_weights")
+    __slots__ = ("_heap", "_levels", "_lowest", "_nodes", "_only_worker", "_weights")
 
     def __init__(self, dice: RandomSource | None = None) -> None:
         self._only_worker: RegisteredWorker | None = None
@@ -94,6 +94,8 @@ class LeastOutstanding(Strategy):
         """The node of each free worker."""
         self._heap: list[int] = []
         """Every level that is not empty, once; a level that has become empty is removed late."""
+        self._lowest = 0
+        """No level below this one has a worker."""
         self._weights: dict[RegisteredWorker, float] = {}
         """The weights that are not 1."""
 
@@ -114,6 +116,8 @@ class LeastOutstanding(Strategy):
                 self._levels.append(RingNode(self, None, len(self._levels)))
             head = self._levels[level]
             node.level = level
+            if level < self._lowest:
+                self._lowest = level
             links.move_before(node, head)
             if not head.listed:
                 head.listed = True
@@ -135,13 +139,9 @@ class LeastOutstanding(Strategy):
             return None if request.rejected and only in request.rejected else only
         if not self._nodes:
             return None
-        while True:
-            lowest = self._heap[0]
-            head = self._levels[lowest]
-            if head.after is not head:
-                break
-            heappop(self._heap)
-            head.listed = False
+        head = self._levels[self._lowest]
+        if head.after is head:
+            head = self._rise()
         if request.rejected is None:
             node = head.after
             node.look_ahead(len(self._nodes))
@@ -153,6 +153,21 @@ class LeastOutstanding(Strategy):
                     return node.worker
                 node = node.after
         return None
+
+    def _rise(self) -> RingNode:
+        """The head of the lowest level that has a worker, now that `_lowest` has none."""
+        self._lowest += 1
+        if self._lowest < len(self._levels):
+            head = self._levels[self._lowest]
+            if head.after is not head:
+                return head
+        while True:
+            self._lowest = self._heap[0]
+            head = self._levels[self._lowest]
+            if head.after is not head:
+                return head
+            heappop(self._heap)
+            head.listed = False
 
     def enter(self, worker: RegisteredWorker, weight: float) -> None:
         self._weights.pop(worker, None)
