@@ -56,6 +56,11 @@ def test_endpoint_is_free_again_when_the_broker_has_stopped(peers: Peers) -> Non
             peers(url).ready(b"echo")
 
 
+def test_endpoint_in_the_place_of_the_settings_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not str: its endpoints are given as bind="):
+        Broker("tcp://127.0.0.1:5555")  # type: ignore[arg-type]
+
+
 def test_endpoint_that_cannot_be_bound_is_an_error_at_once_and_leaves_nothing_open() -> None:
     with Broker(QUICK, bind="tcp://127.0.0.1:0") as broker:
         second = Broker(QUICK, bind=["inproc://left", broker.endpoints[0]])

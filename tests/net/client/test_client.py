@@ -370,6 +370,26 @@ class TestStreams:
         stream.close()
 
 
+class LateLock:
+    """A lock that `thread` takes after `go`, however early it asks."""
+
+    def __init__(self) -> None:
+        self.thread = 0
+        self.reached, self.go = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+        self.locked = self._lock.locked
+
+    def __enter__(self) -> bool:
+        if threading.get_ident() == self.thread:
+            self.reached.set()
+            self.go.wait(5)
+        return self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class TestThreads:
     def test_submitted_calls_are_under_way_together(self, client: Client) -> None:
         began = time.monotonic()
@@ -415,6 +435,23 @@ class TestThreads:
         with ThreadPoolExecutor(10) as pool:
             for future in [pool.submit(work, thread) for thread in range(10)]:
                 future.result()
+
+    def test_call_that_waits_for_the_io_goes_on_when_the_background_thread_takes_it(
+        self, client: Client
+    ) -> None:
+        """Between its look whether there is a background thread and the lock, one is started."""
+        driver = client._runner.driver
+        late = LateLock()
+        pool = ThreadPoolExecutor(1)
+        assert pool.submit(client.call, "echo", b"1").result(5).body == b"1"
+        late.thread = driver._main
+        driver._io = late
+        call = pool.submit(client.call, "echo", b"2")
+        pool.shutdown(wait=False)
+        assert late.reached.wait(5)
+        assert client.submit("echo", b"3").result(5).body == b"3"
+        late.go.set()
+        assert call.result(5).body == b"2"
 
     def test_callback_of_a_future_may_submit_but_not_wait(self, client: Client) -> None:
         found: list[object] = []

@@ -84,6 +84,11 @@ class Broker(SecuredBroker, Programmable):
         ids: Callable[[int], bytes] = os.urandom,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not isinstance(settings, BrokerSettings | None):
+            raise ConfigurationError(
+                f"the settings of a broker are BrokerSettings, not {type(settings).__name__}: "
+                "its endpoints are given as bind=[…]"
+            )
         self.settings = settings or BrokerSettings()
         self.endpoints: list[str] = []
         self.restarts = 0

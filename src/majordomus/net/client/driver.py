@@ -5,9 +5,11 @@ program of one thread needs no other thread. When a second thread calls, or a ca
 (`submit`, events), the owner is asked to hand off, and a background thread takes the I/O for good.
 Any thread may post commands to the session; the owner of the I/O runs them.
 
-The owner of the I/O is the thread in `with self._io`. A signal handler may raise between any two
-lines of the owner; the interpreter then releases the lock, so nothing here depends on a line behind
-the `with`. A driver that was not used before a fork may be used in the child.
+The owner of the I/O is the background thread once there is one (`_thread`), and before that the
+thread in `with self._io`: whoever gets the lock must look at `_thread` before it drives. A signal
+handler may raise between any two lines of the owner; the interpreter then releases the lock, so
+nothing here depends on a line behind the `with`. A driver that was not used before a fork may be
+used in the child.
 """
 
 from __future__ import annotations
@@ -33,8 +35,6 @@ from majordomus.net.connection.memory_link import wait_without_link
 from majordomus.net.readiness import Readiness
 from majordomus.net.waker import Waker
 
-STARTED: Final = 0.1
-"""Seconds between two looks of a started thread whether it is still the one to drive."""
 LONGEST_WAIT: Final = 3600.0
 """Seconds of one wait for the connection in the background thread, at most."""
 LONGEST_CALL_WAIT: Final = 0.25
@@ -89,7 +89,7 @@ class Driver:
         self._checked_at = -inf  # when the current link was last found to have nothing to read
         self._commands: deque[Command] = deque()
         self._main = 0  # ident of the first thread that called
-        self._owner = 0  # ident of the last owner of the I/O; it counts while `_io` is locked
+        self._owner = 0  # ident of the last thread in `with _io`; it counts while that is locked
         self._hand_off = False  # the owner must release the I/O
         self._interrupted = False  # the last drive did not end, and may have cut a message in two
         self._unsent = False  # the background thread must send the rest of a message
@@ -339,28 +339,23 @@ class Driver:
     def _run(self) -> None:
         """The background thread: drives until the end.
 
-        Its start may have been broken off by a signal handler's exception, and another thread
-        started: then it ends, also while the other one owns the I/O.
+        Its start may have been broken off by a signal handler's exception: then it ends. It does
+        not keep the lock: a thread that was about to drive waits for it, and must see that it may
+        not drive any more.
         """
-        me = threading.current_thread()
-        while not self._io.acquire(timeout=STARTED):
-            if self._thread is not me:
+        with self._io:
+            if self._thread is not threading.current_thread():
                 return
         try:
-            if self._thread is not me:
-                return
-            try:
-                while not self._ended:
-                    self._drive(lambda: False, None, LONGEST_WAIT, False)
-            except BaseException as error:
-                logger.exception("the client's thread has failed")
-                if not isinstance(error, Exception):
-                    error = LocalProtocolError("failed", f"the client's thread ended: {error!r}")
-                self._broken(error)
-                with contextlib.suppress(Exception):
-                    self._shut_down()
-        finally:
-            self._io.release()
+            while not self._ended:
+                self._drive(lambda: False, None, LONGEST_WAIT, False)
+        except BaseException as error:
+            logger.exception("the client's thread has failed")
+            if not isinstance(error, Exception):
+                error = LocalProtocolError("failed", f"the client's thread ended: {error!r}")
+            self._broken(error)
+            with contextlib.suppress(Exception):
+                self._shut_down()
 
     def _drive(
         self, done: Callable[[], bool], command: Command | None, longest: float, check: bool
