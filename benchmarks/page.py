@@ -116,7 +116,7 @@ def targets(of: Figures) -> Iterator[Target]:
     plain, proxy = (contestant(of, "routing", name, at=1) for name in (PLAIN, "zmq_proxy"))
     ours, nats = (contestant(of, "routing", name, at=1) for name in (OURS, "nats-server"))
     yield ratio(f"{cpu}, 16 × 32 × 4, by zmq_proxy's", True, 2.5, ours, proxy)
-    yield ratio(f"{cpu}, 16 × 32 × 4, in plain Python, by nats-server's", True, 1.5, plain, nats)
+    yield ratio(f"{cpu}, 16 × 32 × 4, in plain Python, by nats-server's", True, 3.5, plain, nats)
     majortomo = contestant(of, "legacy", "majortomo")
     for protocol, name in (("mdp02", "MDP/0.2"), ("mdp01", "MDP/0.1")):
         ours = contestant(of, "legacy", OURS, protocol)
