@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import itertools
 import os
 import random
 import time
@@ -385,6 +386,9 @@ class Turn:
     def send(self) -> None:
         self.done.append("send")
 
+    def send_now(self) -> None:
+        self.done.append("send now")
+
     def touch(self) -> None:
         self.done.append("touch")
 
@@ -407,6 +411,22 @@ def test_lone_call_is_sent_at_once_and_others_at_the_end_of_their_turn(run: Run)
         turn.calls.take([Final(third.id, 200, [], b"")])
         turn.launch()
         assert turn.done == ["send", "touch", "touch", "send"]
+
+    run(scene())
+
+
+def test_many_calls_of_one_turn_are_sent_in_parts(run: Run) -> None:
+    async def scene() -> None:
+        session = ClientSession(ClientSettings(), os.urandom, random.random)
+        turn = Turn(asyncio.get_running_loop(), PendingCalls(session, [], lambda: True))
+        session.connected(0.0)
+        for _ in range(700):
+            turn.launch()
+        sent = [number for number, what in enumerate(turn.done, 1) if what == "send now"]
+        sizes = [later - earlier for earlier, later in itertools.pairwise([0, *sent])]
+        assert sent[-1] <= 512  # with more open calls the others have enough to do
+        assert sizes[:8] == [16] * 8
+        assert all(sent[n] / 8 <= size <= sent[n] / 8 + 1 for n, size in enumerate(sizes) if n >= 8)
 
     run(scene())
 

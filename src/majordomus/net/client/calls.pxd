@@ -59,8 +59,10 @@ cdef class PendingCalls:
     cdef public list _unsent
     cdef public object hub
     cdef public Py_ssize_t _last_answers
+    cdef public Py_ssize_t _gathered
     @cython.locals(options=CallOptions, left=double, metadata=bytes)
     cpdef object begin(self, PendingCall call, double now, bint restart=*)
+    @cython.locals(count=Py_ssize_t)
     cpdef Waiter launch(
         self, PendingCall call, AsyncSessionConnection connection, Wakeups wakeups
     )

@@ -13,5 +13,6 @@ cdef class AsyncSessionConnection:
     cdef public double _timer_at
     cpdef object touch(self)
     cpdef object send(self)
+    cpdef object send_now(self)
     cpdef object _work(self, first=*)
     cpdef object _arm(self)

@@ -95,6 +95,13 @@ class AsyncSessionConnection:
         else:
             self._work()
 
+    def send_now(self) -> None:
+        """Flush at once, what is planned for the end of this turn included."""
+        if self._working:
+            self.touch()
+        else:
+            self._work()
+
     def flush(self) -> None:
         """Flush at once: what the session has to send is sent when this returns, if there is a
         connection."""
