@@ -52,6 +52,7 @@ Outcome: TypeAlias = Final | Lost | Exception
 _EVENT: Constant = spec.EVENT
 _REQUEST: Constant = spec.REQUEST
 _ONE_WAY: Constant = spec.ONE_WAY
+_DURABLE: Constant = spec.DURABLE
 _OK: Constant = spec.OK
 _TOO_LATE: Constant = spec.DEADLINE_EXCEEDED
 _LEAST: Constant = 0.001
@@ -438,10 +439,12 @@ class PendingCalls:
 
         A lone call is sent at once. When no other call is open, and the last batch had at most one
         answer, another call in the same turn of the loop is unlikely. Other calls are sent
-        _TOGETHER, the rest at the end of the turn.
+        _TOGETHER, the rest at the end of the turn. Durable calls are sent at its end alone: what
+        comes together is stored by one commit.
         """
         self.begin(call, call.began)
-        self._gathered += 1
+        if not call.options.flags & _DURABLE:
+            self._gathered += 1
         count = len(self._open)
         if count == 1 and self._last_answers <= 1:
             connection.send()
