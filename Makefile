@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 INSTALLED := .venv/installed
 COMPILED := build/compiled
-BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.py
+BOTH_WAYS := tests/core tests/protocol tests/simulation tests/test_instructions.py tests/durable/test_sums.py
 # Tests that compute, without sockets and real time: a busy machine changes nothing about them.
 RULES := tests/core tests/protocol tests/simulation tests/messages tests/test_instructions.py tests/test_header_layout.py tests/test_typing.py
 NODE_PEERS := tests/peers/node

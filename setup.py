@@ -91,6 +91,7 @@ INLINE = {
     "octets",
     "prefetch_hints",
     "spec",
+    "sums",
 }
 COMPILED = [
     extension(path.with_suffix(".py"))

@@ -4,6 +4,7 @@ decide nothing.
 store: the interface of a store, and how a batch of operations becomes its primitives.
 batches: the operations of a batch by kind, and how many make one.
 rows: rows as values of the statements, and their checksums.
+sums: the bytes under the checksum of a row, with a twin in C.
 memory: a store in memory, for tests and the simulation.
 sqlite: the store in an SQLite file.
 driver: the one copy of SQLite that serves it: apsw where installed, else Python's own.

@@ -1,5 +1,6 @@
 cimport cython
 
+cimport majordomus.durable.sums as sums
 from majordomus.core.broker.durable.records cimport Complete, StoredOutcome, StoredRequest
 
 
@@ -7,7 +8,7 @@ from majordomus.core.broker.durable.records cimport Complete, StoredOutcome, Sto
 cpdef tuple values_of(StoredRequest row)
 
 
-@cython.locals(user=bytes, key=bytes, digest=bytes, metadata=bytes, service=bytes, called=bytes)
+@cython.locals(part=bytes)
 cdef object crc_of(StoredRequest row, bytes body)
 
 

@@ -13,9 +13,9 @@ from zlib import crc32
 import msgspec
 
 from majordomus.core.broker.durable.records import Complete, StoredOutcome, StoredRequest
+from majordomus.durable import sums
 from majordomus.durable.store import RowDamagedError
 
-_HEAD: Final = struct.Struct(">qddd6I").pack
 _REPLY: Final = struct.Struct(">qqdd").pack
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -45,22 +45,19 @@ def values_of(row: StoredRequest) -> tuple[Any, ...]:
 
 def crc_of(row: StoredRequest, body: bytes) -> int:
     """The checksum of everything in a row that never changes."""
-    user = row.owner.encode()
-    key, digest, metadata = row.key, row.digest, row.metadata
-    service, called = row.service, row.called
-    head = _HEAD(
+    part = sums.constant_part(
         row.number,
         row.accepted,
         row.expires,
         row.keep,
-        len(user),
-        len(service),
-        len(called),
-        len(key),
-        len(digest),
-        len(metadata),
+        row.owner.encode(),
+        row.service,
+        row.called,
+        row.key,
+        row.digest,
+        row.metadata,
     )
-    return crc32(body, crc32(b"".join((head, user, service, called, key, digest, metadata))))
+    return crc32(body, crc32(part))
 
 
 def ended(end: Complete) -> tuple[Any, ...]:

@@ -69,7 +69,7 @@ cdef class DurableRequests:
     cdef public double _sweep_at
     cdef public dict _refill
     cdef public double _refill_at
-    @cython.locals(flags=int, field=bytes)
+    @cython.locals(flags=int, field=bytes, body=list)
     cpdef object submit(self, AcceptedRequest request, double now)
     @cython.locals(account=Account, known=Owner, peer=Peer, cost=Py_ssize_t)
     cpdef str problem(self, str owner, list body, bytes field)

@@ -150,14 +150,15 @@ class DurableRequests:
             wants = NOTHING
         elif asked.detach:
             wants = ID
-        problem = self.problem(request.caller.user, request.body, field)
+        body = request.body
+        problem = self.problem(request.caller.user, body, field)
         if problem and asked.key:
             self._find(request, asked.key, wants, problem)
             return
         if problem:
             self.completion.fail(request, spec.TOO_MANY, problem, now)
             return
-        service, called, body = request.service.name, request.called, request.body
+        service, called = request.service.name, request.called
         self.enter(request, service, called, body, field, asked, wants, now)
 
     def problem(self, owner: str, body: list[Frame], field: bytes) -> str:
@@ -254,7 +255,8 @@ class DurableRequests:
 
     def _make(self, row: StoredRequest) -> DurableRequest:
         peer = self._owner(row.owner)
-        job = DurableRequest(row, peer, cost_of_row(row.body, row.metadata))
+        job = DurableRequest.__new__(DurableRequest)
+        job.prepare(row, peer, cost_of_row(row.body, row.metadata))
         job.size = arithmetic.size(row.body)
         self.jobs[row.number] = job
         self.registry.account.charge(peer, job.cost)

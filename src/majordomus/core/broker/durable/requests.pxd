@@ -16,6 +16,7 @@ cdef class Owner:
 
 
 @cython.final
+@cython.freelist(64)
 cdef class DurableRequest:
     cdef public StoredRequest row
     cdef public Peer peer
@@ -33,6 +34,7 @@ cdef class DurableRequest:
     cdef public Py_ssize_t cost
     cdef public dict timer
     cdef public dict expiry
+    cpdef object prepare(self, StoredRequest row, Peer peer, Py_ssize_t cost)
     cpdef object move(self, str event)
     cpdef object wait(self, AcceptedRequest request, object wants)
     cpdef list take(self, tuple wanted)

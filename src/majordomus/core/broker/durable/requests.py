@@ -102,6 +102,11 @@ class DurableRequest:
     )
 
     def __init__(self, row: StoredRequest, peer: Peer, cost: int) -> None:
+        self.prepare(row, peer, cost)
+
+    def prepare(self, row: StoredRequest, peer: Peer, cost: int) -> None:
+        """Set every field of a new one. Separate from `__init__` because a positional call of a
+        compiled method is cheaper."""
         self.row = row
         self.peer = peer
         self.size = 0

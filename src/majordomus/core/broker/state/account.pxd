@@ -6,6 +6,10 @@ from majordomus.core.broker.state.user_account cimport UserAccount
 from majordomus.core.broker.state.workers cimport RegisteredWorker
 
 
+cdef Py_ssize_t _REQUEST
+cdef Py_ssize_t _FRAME
+
+
 @cython.final
 cdef class Account:
     cdef public Py_ssize_t held

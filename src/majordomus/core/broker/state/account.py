@@ -52,6 +52,7 @@ STORY: Final = 1024
 """An ended request that is kept."""
 NOTE: Final = 256
 """One past dispatch in a story."""
+_REQUEST, _FRAME = REQUEST, FRAME
 
 
 class Account:
@@ -242,11 +243,11 @@ class Account:
 
 def cost_of(request: AcceptedRequest) -> int:
     """What an open request costs. `size` counts its body and its waiting parts."""
-    cost = REQUEST + request.size + FRAME * len(request.body) + len(request.metadata)
+    cost = _REQUEST + request.size + _FRAME * request.frame_count() + len(request.metadata)
     if request.stream is not None:
-        cost += FRAME * request.stream.frames
+        cost += _FRAME * request.stream.frames
     if request.parts is not None:
-        cost += request.parts_size + FRAME * len(request.parts)
+        cost += request.parts_size + _FRAME * len(request.parts)
     if request.envelope:
         cost += size_of_envelope(request.envelope)
     return cost

@@ -67,6 +67,7 @@ cdef class AcceptedRequest:
         double accepted,
         double deadline,
     )
+    cpdef Py_ssize_t frame_count(self) except -1
     @cython.locals(steps=tuple)
     cpdef object move(self, str event)
     @cython.locals(at=int)

@@ -182,6 +182,12 @@ class AcceptedRequest:
     def body(self, frames: list[Frame]) -> None:
         self.message, self.kept = None, frames
 
+    def frame_count(self) -> int:
+        """How many frames the body has."""
+        if self.message is not None:
+            return len(self.message) - 1
+        return len(self.kept) if isinstance(self.kept, list) else 1
+
     @property
     def key(self) -> object:
         """The key of its conversation (`peers.conversation`). One that no message can name has a
