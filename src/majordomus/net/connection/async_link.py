@@ -1,5 +1,5 @@
 """A SessionConnection on an asyncio loop: the loop watches the descriptors, and what is sent in one
-turn of the loop is sent together.
+turn of the loop is sent together, or in a few parts (`PendingCalls.launch`).
 
 The descriptor of a ZeroMQ socket is edge-triggered: it reports a change once, and a send may
 consume that report. So after every flush libzmq is asked whether there is something to receive.
