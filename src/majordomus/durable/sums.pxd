@@ -1,36 +1,22 @@
 # The function of sums.py in C, for what is compiled. sums.py itself is not.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy
+from majordomus.protocol.octets cimport put4, put8
 
 
 cdef enum:
     HEAD = 56  # a number, three times, six lengths
 
 
-# The compiler makes one store of each.
-cdef inline unsigned char* _put8(unsigned char* at, unsigned long long word) noexcept:
-    at[0] = <unsigned char>(word >> 56)
-    at[1] = <unsigned char>(word >> 48)
-    at[2] = <unsigned char>(word >> 40)
-    at[3] = <unsigned char>(word >> 32)
-    at[4] = <unsigned char>(word >> 24)
-    at[5] = <unsigned char>(word >> 16)
-    at[6] = <unsigned char>(word >> 8)
-    at[7] = <unsigned char>word
-    return at + 8
-
-
 cdef inline unsigned char* _put_time(unsigned char* at, double time) noexcept:
     cdef unsigned long long word
     memcpy(&word, &time, 8)
-    return _put8(at, word)
+    put8(at, word)
+    return at + 8
 
 
 cdef inline unsigned char* _put_length(unsigned char* at, size_t length) noexcept:
-    at[0] = <unsigned char>(length >> 24)
-    at[1] = <unsigned char>(length >> 16)
-    at[2] = <unsigned char>(length >> 8)
-    at[3] = <unsigned char>length
+    put4(at, <unsigned int>length)
     return at + 4
 
 
@@ -55,8 +41,8 @@ cdef inline bytes constant_part(
     cdef size_t d = len(key), e = len(digest), f = len(metadata)
     cdef bytes made = PyBytes_FromStringAndSize(NULL, HEAD + a + b + c + d + e + f)
     cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(made)
-    at = _put8(at, <unsigned long long>number)
-    at = _put_time(_put_time(_put_time(at, accepted), expires), keep)
+    put8(at, <unsigned long long>number)
+    at = _put_time(_put_time(_put_time(at + 8, accepted), expires), keep)
     at = _put_length(_put_length(_put_length(at, a), b), c)
     at = _put_length(_put_length(_put_length(at, d), e), f)
     at = _put_text(_put_text(_put_text(at, owner, a), service, b), called, c)

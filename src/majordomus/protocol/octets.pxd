@@ -65,6 +65,24 @@ cdef inline unsigned int _read4(const unsigned char* at) noexcept:
     )
 
 
+cdef inline void put8(unsigned char* at, unsigned long long word) noexcept:
+    at[0] = <unsigned char>(word >> 56)
+    at[1] = <unsigned char>(word >> 48)
+    at[2] = <unsigned char>(word >> 40)
+    at[3] = <unsigned char>(word >> 32)
+    at[4] = <unsigned char>(word >> 24)
+    at[5] = <unsigned char>(word >> 16)
+    at[6] = <unsigned char>(word >> 8)
+    at[7] = <unsigned char>word
+
+
+cdef inline void put4(unsigned char* at, unsigned int word) noexcept:
+    at[0] = <unsigned char>(word >> 24)
+    at[1] = <unsigned char>(word >> 16)
+    at[2] = <unsigned char>(word >> 8)
+    at[3] = <unsigned char>word
+
+
 cdef inline void _write(
     unsigned char* at,
     unsigned char command,
@@ -78,18 +96,8 @@ cdef inline void _write(
     at[5] = flags
     at[6] = code >> 8
     at[7] = code & 255
-    at[8] = <unsigned char>(id >> 56)
-    at[9] = <unsigned char>(id >> 48)
-    at[10] = <unsigned char>(id >> 40)
-    at[11] = <unsigned char>(id >> 32)
-    at[12] = <unsigned char>(id >> 24)
-    at[13] = <unsigned char>(id >> 16)
-    at[14] = <unsigned char>(id >> 8)
-    at[15] = <unsigned char>id
-    at[16] = <unsigned char>(ttl >> 24)
-    at[17] = <unsigned char>(ttl >> 16)
-    at[18] = <unsigned char>(ttl >> 8)
-    at[19] = <unsigned char>ttl
+    put8(at + 8, id)
+    put4(at + 16, ttl)
 
 
 cdef inline (int, int, int, unsigned long long, unsigned int, int) fields(bytes header) noexcept:
