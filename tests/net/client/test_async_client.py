@@ -424,7 +424,7 @@ def test_many_calls_of_one_turn_are_sent_in_parts(run: Run) -> None:
             turn.launch()
         sent = [number for number, what in enumerate(turn.done, 1) if what == "send now"]
         sizes = [later - earlier for earlier, later in itertools.pairwise([0, *sent])]
-        assert sent[-1] <= 512  # with more open calls the others have enough to do
+        assert sent[-1] <= 512  # with more open calls the broker is busy anyway
         assert sizes[:8] == [16] * 8
         assert all(sent[n] / 8 <= size <= sent[n] / 8 + 1 for n, size in enumerate(sizes) if n >= 8)
 

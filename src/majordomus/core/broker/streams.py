@@ -256,7 +256,7 @@ class Streams:
         Until then grant credit to the client. False when the request has ended as too large."""
         if not worker.is_undelivered(request.dispatch_id):
             return True
-        frames, size = len(request.body) + stream.frames, request.size
+        frames, size = request.frame_count() + stream.frames, request.size
         if frames > self.settings.max_frames or size > self.settings.max_message:
             self.ends.fail(request, spec.TOO_LARGE, JOINED_TOO_LARGE, now)
             return False

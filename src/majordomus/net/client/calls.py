@@ -63,7 +63,7 @@ _TOGETHER: Constant = 16
 """Calls that are sent without waiting for the end of the turn, so that the broker and the workers
 begin while this client makes the next ones; an eighth of the open calls, if that is more."""
 _BUSY: Constant = 512
-"""Open calls beyond which that gains nothing: the others have enough to do."""
+"""Open calls beyond which that gains nothing: the broker and the workers are busy anyway."""
 _names: dict[str, bytes] = {}
 """The bytes of the names that were called last. As the same object, they have their hash."""
 
@@ -388,7 +388,7 @@ class PendingCalls:
         self._open: dict[int, PendingCall] = {}
         self._fault: Exception | None = None
         self._unsent: list[PendingCall] = []  # one-way calls that the socket has not taken yet
-        self._gathered = 0  # calls that were launched since the last _TOGETHER
+        self._gathered = 0  # plain calls since the last part of a turn was sent
         self._last_answers = 0  # events in the last batch that had any
         self.hub = Hub()
 
