@@ -122,3 +122,20 @@ def test_both_maps_may_fill_eight_kib_together() -> None:
 
 def test_service_that_is_not_utf8_is_parsed_unchecked() -> None:
     assert headers.parse(mdp03.pack(spec.REQUEST, service=b"\xff"))[5] == b"\xff"
+
+
+@pytest.mark.parametrize("expected", [b"echo", b"ech0", b"ech", b"echoes", b"", b"\0echo"])
+def test_expected_name_changes_no_field(expected: bytes) -> None:
+    header = mdp03.pack(spec.REQUEST, id=7, ttl=5000, service=b"echo", address=b"a")
+    fields = mdp03.Fields()
+    for _ in range(2):
+        fields.expect(expected)
+        fields.read(header)
+        assert (fields.command, fields.id, fields.service, fields.address) == (
+            spec.REQUEST,
+            7,
+            b"echo",
+            b"a",
+        )
+    fields.read(mdp03.pack(spec.REQUEST, id=8))
+    assert fields.service == b""

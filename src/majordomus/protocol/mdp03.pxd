@@ -21,6 +21,7 @@ cdef class Fields:
     cdef bytes _name
     cdef public bytes address
     cdef public bytes metadata
+    cpdef object expect(self, bytes name)
     cpdef object read(self, header)
     @cython.locals(whole=bytes, size=Py_ssize_t, length=int, middle=Py_ssize_t, end=Py_ssize_t)
     cpdef object read_recognised(self, header)

@@ -48,13 +48,19 @@ class Fields:
     ``service``: the service's or the topic's name; its UTF-8 is not checked.
     ``address``: a handle or a routing id, by the command.
     ``metadata``: packed maps, not checked: see `metadata.split_raw`.
-    ``_name``: the last name of a service. Most requests of a batch call the same one.
+    ``_name``: the name of a service that the next header is likely to have. Most requests of a
+    batch call the same one, so it is the last one, unless `expect` has told another.
     """
 
     __slots__ = ("_name", "address", "code", "command", "flags", "id", "metadata", "service", "ttl")
 
     def __init__(self) -> None:
         self._name = b""
+
+    def expect(self, name: bytes) -> None:
+        """The next header is likely to have the service `name`. If so, and where this module is
+        compiled, ``service`` is then this object, and no other one is made."""
+        self._name = name
 
     def read(self, header: Frame) -> None:
         """Read the fields of `header`. Unknown commands and flags are no error.

@@ -25,7 +25,8 @@ cdef inline Py_ssize_t service_length(bytes header) noexcept:
     return (<const unsigned char*>PyBytes_AS_STRING(header))[SERVICE_AT - 1]
 
 
-# Eight bytes at a time; the last ones are padded with zeros.
+# Eight bytes at a time. The last eight may overlap those before; they are turned so that those that
+# are new come first, where the multiplication spreads them best. A shorter name is padded with zeros.
 cdef inline Py_ssize_t name_hash(bytes frame, Py_ssize_t start, Py_ssize_t end) noexcept:
     cdef const char* at = PyBytes_AS_STRING(frame) + start
     cdef size_t left = end - start
@@ -37,7 +38,11 @@ cdef inline Py_ssize_t name_hash(bytes frame, Py_ssize_t start, Py_ssize_t end) 
         at += 8
         left -= 8
     word = 0
-    memcpy(&word, at, left)
+    if left and end - start >= 8:
+        memcpy(&word, at + left - 8, 8)
+        word = word >> 8 * (8 - left) | word << 8 * left
+    elif left:
+        memcpy(&word, at, left)
     found = (found ^ word) * 0x9E3779B97F4A7C15ULL
     return <Py_ssize_t>((found ^ found >> 32) & 0x7FFFFFFFFFFFFFFFULL)
 

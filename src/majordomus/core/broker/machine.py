@@ -181,7 +181,7 @@ class BrokerMachine:
             self.events,
             self.installed,
         )
-        self._header = mdp03.Fields()
+        self._header = self.prefetcher.header
         self._mdp03 = Mdp03Commands(dependencies)
         self._legacy = LegacyCommands(dependencies)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from majordomus.core.broker.accel.prefetch import Prefetcher
 from majordomus.core.broker.balancing.strategy import LeastOutstanding
 from majordomus.core.broker.machine import BrokerMachine
 from majordomus.core.broker.settings import BrokerSettings
+from majordomus.core.broker.state.registry import RULES
 from majordomus.core.broker.state.services import Service
 from majordomus.protocol import mdp03, spec
 from majordomus.protocol.mdp03 import called_name_hash
@@ -92,16 +94,21 @@ def test_batch_has_the_effects_of_its_messages_one_by_one(services: int, sends: 
             made.receive(b"client", [mdp03.pack(spec.DISCONNECT)], 2.0)
 
 
-def test_messages_are_looked_at_together_and_not_beyond_the_batch() -> None:
+def test_each_step_is_taken_one_message_later_and_not_beyond_the_batch() -> None:
     batch = messages()
-    iterator: Any = broker(SERVICES).prefetcher.ahead(batch)
-    looked = []
+    prefetcher = broker(SERVICES).prefetcher
+    hashes = [called_name_hash(frames) for _, frames in batch]
+    places = [-1 if hash < 0 else hash & prefetcher._mask for hash in hashes]
+    services = [None if place < 0 else prefetcher._table[place] for place in places]
+    places += [-1] * prefetch.AHEAD
+    services += [None] * prefetch.AHEAD
+    iterator: Any = prefetcher.ahead(batch)
     for n, message in enumerate(iterator):
         assert message is batch[n]
-        looked.append(iterator._looked)
-    assert looked[: prefetch.AT_ONCE] == [prefetch.AT_ONCE] * prefetch.AT_ONCE
-    assert looked[prefetch.AT_ONCE] == 2 * prefetch.AT_ONCE
-    assert looked[-1] == len(looked) == len(batch)
+        guesses = [prefetcher._guess, iterator._ordered, iterator._peered, iterator._staffed]
+        assert guesses == services[n : n + 4]
+        assert [iterator._entry, iterator._hashed] == places[n + 4 : n + 6]
+    assert n == len(batch) - 1
 
 
 def test_batch_is_only_iterated_with_few_services() -> None:
@@ -135,17 +142,24 @@ def new_prefetcher() -> Prefetcher:
     return made
 
 
-def look(prefetcher: Prefetcher, names: list[bytes]) -> None:
-    """Let it look at one request for each name."""
-    batch = calls(names)
-    assert next(prefetcher.ahead(batch)) is batch[0]
+def guessed(prefetcher: Prefetcher, names: list[bytes]) -> list[Service | None]:
+    """For one request for each name in a batch: the service that is found by a guess; None where
+    only the dictionary has it."""
+    return [found_without_dictionary(prefetcher) for _ in each_call(prefetcher, names)]
 
 
-def guessed(prefetcher: Prefetcher, name: bytes) -> Service | None:
-    """The service that is found by a guess; None where only the dictionary has it."""
-    before = prefetcher._next
-    found: Service | None = prefetcher.find(name)
-    return found if prefetcher._next > before else None
+def each_call(prefetcher: Prefetcher, names: list[bytes]) -> Iterator[bytes]:
+    """Read one request for each name, in a batch that is looked at."""
+    for _, frames in prefetcher.ahead(calls(names)):
+        prefetcher.header.read(frames[0])
+        yield prefetcher.header.service
+
+
+def found_without_dictionary(prefetcher: Prefetcher) -> Service | None:
+    services, prefetcher.services = prefetcher.services, {}
+    found: Service | None = prefetcher.find(prefetcher.header.service)
+    prefetcher.services = services
+    return found
 
 
 def calls(names: list[bytes]) -> list[tuple[bytes, list[Frame]]]:
@@ -155,26 +169,51 @@ def calls(names: list[bytes]) -> list[tuple[bytes, list[Frame]]]:
 def test_called_services_are_guessed_in_the_order_of_the_requests() -> None:
     prefetcher = new_prefetcher()
     services = prefetcher.services
-    names = list(services)[:10]
-    look(prefetcher, names)
-    guesses = [guessed(prefetcher, name) for name in names]
+    names = list(services)[:20]
     alone = prefetcher.guessable()
+    guesses = guessed(prefetcher, names)
     assert guesses == [services[n] if services[n] in alone else None for n in names]
-    assert len([guess for guess in guesses if guess]) > 5
-    assert guessed(prefetcher, names[0]) is None
+    assert len([guess for guess in guesses if guess]) > 10
     assert prefetcher.find(names[0]) is services[names[0]]
 
 
-def test_guess_that_is_not_asked_for_is_passed_over() -> None:
+def test_compiled_rules_make_no_object_for_the_name_of_a_guessed_service() -> None:
+    prefetcher = new_prefetcher()
+    services = prefetcher.services
+    names = list(services)[:10]
+    for name in names:
+        prefetcher.add(services[name])  # takes its entry of the table from any other service
+    read = list(each_call(prefetcher, names))
+    assert read == names
+    same = [one for one in read if one is services[one].name]
+    assert same == (names if RULES == "compiled" else [])
+
+
+def test_guess_is_for_its_message_alone() -> None:
     prefetcher = new_prefetcher()
     services = prefetcher.services
     names = list(services)[:10]
     for name in names:
         prefetcher.add(services[name])
-    look(prefetcher, names)
-    assert prefetcher.find(b"another") is None
-    assert guessed(prefetcher, names[9]) is services[names[9]]
-    assert guessed(prefetcher, names[8]) is None
+    for n, name in enumerate(each_call(prefetcher, names)):
+        assert prefetcher.find(b"another") is None
+        assert prefetcher.find(names[n - 1]) is services[names[n - 1]]
+        assert prefetcher.find(bytes(bytearray(name))) is services[name]
+        assert found_without_dictionary(prefetcher) is services[name]
+        prefetcher.header.read(request(names[n - 1]))
+        assert found_without_dictionary(prefetcher) is None
+
+
+def test_message_that_calls_nothing_has_no_guess() -> None:
+    prefetcher = new_prefetcher()
+    prefetcher.add(prefetcher.services[ECHO])
+    final = mdp03.pack(spec.FINAL, code=200, id=number(1))
+    batch = [*calls([ECHO]), (b"worker", [final]), *calls([b"nobody's"])]
+    found = []
+    for _, frames in prefetcher.ahead(batch):
+        prefetcher.header.read(frames[0])
+        found.append(found_without_dictionary(prefetcher))
+    assert found == [prefetcher.services[ECHO], None, None]
 
 
 def test_table_that_has_grown_has_every_service() -> None:
@@ -192,13 +231,23 @@ def test_service_that_is_no_longer_known_is_neither_guessed_nor_kept() -> None:
     name = b"service-001"
     service = prefetcher.services[name]
     prefetcher.add(service)
-    look(prefetcher, [name])
     service.known = False
-    assert guessed(prefetcher, name) is None
+    assert guessed(prefetcher, [name]) == [None]
     service.known = True
+    assert guessed(prefetcher, [name]) == [service]
     prefetcher.remove(service)
-    look(prefetcher, [name])
+    assert guessed(prefetcher, [name]) == [None]
     assert prefetcher.find(name) is None
+
+
+def test_service_that_is_forgotten_after_the_guess_is_not_found() -> None:
+    prefetcher = new_prefetcher()
+    service = prefetcher.services[ECHO]
+    prefetcher.add(service)
+    for _ in each_call(prefetcher, [ECHO]):
+        service.known = False
+        prefetcher.remove(service)
+        assert prefetcher.find(prefetcher.header.service) is None
 
 
 def test_services_that_share_an_entry_are_told_apart() -> None:
@@ -211,20 +260,19 @@ def test_services_that_share_an_entry_are_told_apart() -> None:
     one, other = known(first[at]), known(b"name-%d" % n)
     prefetcher.add(one)
     prefetcher.add(other)
+    assert guessed(prefetcher, [one.name, other.name]) == [None, other]
     prefetcher.remove(one)
-    look(prefetcher, [one.name, other.name])
-    assert prefetcher.find(one.name) is None
-    assert guessed(prefetcher, other.name) is other
+    for name in each_call(prefetcher, [one.name, other.name]):
+        assert prefetcher.find(name) is (other if name == other.name else None)
 
 
 def test_no_guess_is_kept_when_few_services_are_left() -> None:
     prefetcher = new_prefetcher()
     prefetcher.add(prefetcher.services[ECHO])
-    look(prefetcher, [ECHO])
+    assert guessed(prefetcher, [ECHO]) == [prefetcher.services[ECHO]]
     for service in list(prefetcher.services.values())[10:]:
         prefetcher.remove(service)
-    look(prefetcher, [ECHO])
-    assert guessed(prefetcher, ECHO) is None
+    assert guessed(prefetcher, [ECHO]) == [None]
     assert prefetcher.find(ECHO) is prefetcher.services[ECHO]
 
 

@@ -1,5 +1,6 @@
 # The functions of links.py in C, for the compiled rules. links.py itself is not compiled.
 #
+cimport majordomus.core.broker.accel.prefetch_hints as hints
 # Upwards, for the layout alone (see prefetch_hints.pxd).
 from majordomus.core.broker.balancing.ring cimport RingNode
 from majordomus.core.broker.state.requests cimport AcceptedRequest
@@ -57,8 +58,20 @@ cdef extern from *:
             Py_DECREF((PyObject *)(request)); /* its caller has one more reference */ \
             Py_DECREF((PyObject *)(request)); \
         } while (0)
+    #define MAJORDOMUS_REPLACE(ring, at, request) \
+        do { \
+            PyObject **entries = ((PyListObject *)(ring))->ob_item; \
+            Py_ssize_t place = (at), last = Py_SIZE(ring) - 1; \
+            PyObject *replaced = entries[place]; \
+            Py_INCREF((PyObject *)(request)); \
+            entries[place] = (PyObject *)(request); \
+            MAJORDOMUS_FETCH_REQUEST(entries[(place + 8) & last]); \
+            MAJORDOMUS_FETCH_PARTS(request, entries[(place + 4) & last]); \
+            Py_DECREF(replaced); \
+        } while (0)
     #endif
     """
     void move_before "MAJORDOMUS_MOVE_BEFORE"(RingNode node, RingNode other) noexcept
     void hold "MAJORDOMUS_HOLD"(RegisteredWorker worker, AcceptedRequest request) noexcept
     void let_go "MAJORDOMUS_LET_GO"(RegisteredWorker worker, AcceptedRequest request) noexcept
+    void replace "MAJORDOMUS_REPLACE"(list ring, Py_ssize_t at, AcceptedRequest request) noexcept

@@ -1,4 +1,4 @@
-"""Changes the links of rings and lists, in place.
+"""Changes the links and entries of rings and lists, in place.
 
 The compiled rules call the functions of the same names in links.pxd instead
 (docs/adr/0008-compiled-rules.md).
@@ -6,6 +6,7 @@ The compiled rules call the functions of the same names in links.pxd instead
 
 from __future__ import annotations
 
+from operator import setitem
 from typing import Protocol, Self, TypeVar
 
 
@@ -72,3 +73,9 @@ def let_go(worker: Holder[R], request: R) -> None:
         newer.older = older
         request.newer = None
     worker.holding -= 1
+
+
+replace = setitem
+"""``replace(ring, at, request)``: `request` takes entry `at` of `ring`, a list whose size is a
+power of two. Entries are replaced in turn. Compiled, this asks memory for the requests that are
+freed soon and for what then loses a reference: it is in no cache any more."""

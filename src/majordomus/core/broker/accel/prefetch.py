@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from majordomus.core.broker.accel import prefetch_hints as hints
 from majordomus.protocol import octets
-from majordomus.protocol.mdp03 import called_name_hash
+from majordomus.protocol.mdp03 import Fields, called_name_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from majordomus.core.broker.accel.prefetch_hints import PrefetchedService
     from majordomus.protocol.spec import Frame
 
-AT_ONCE: Final = 16
-"""Messages that are looked at together: what they touch fits into the nearest cache."""
-_AT_ONCE = AT_ONCE
-_PLACES = [0] * AT_ONCE
-"""Compiled, its copy is an array of C."""
+AHEAD: Final = 5
+"""Steps before a message is handled (`_LookAhead`), one for each message before it. With more of
+them at a time the first message of a batch would wait until much is fetched that only later ones
+need."""
+_AHEAD = AHEAD
 SPARSE: Final = 8
 """Entries of the table for each service, at least, so that few services share one."""
 
@@ -39,28 +39,29 @@ class Prefetcher:
     on the wire: nothing is guessed where groups have prefixes, nor for the older dialects.
 
     services: every known service by name; only `add` and `remove` change it.
+    header: what every header is read into. It is told the name that was guessed, or that was found
+        last, so that an equal one is the same object.
     """
 
-    __slots__ = ("_guesses", "_mask", "_next", "_table", "services")
+    __slots__ = ("_guess", "_mask", "_table", "header", "services")
 
     def __init__(self) -> None:
         self.services: dict[bytes, Any] = {}
+        self.header = Fields()
         self._table: list[Any] = []
         self._mask = 0
-        self._guesses: list[Any] = []
-        """The services that the messages looked at call, in the order of the messages."""
-        self._next = 0
-        """The first guess that has not been found yet."""
+        self._guess: Any = None
+        """The service that the present message calls, if it has been guessed."""
 
     def find(self, name: bytes) -> Any:
         """The service called `name`; None when it is not known."""
-        guesses = self._guesses
-        for n in range(self._next, len(guesses)):
-            service = guesses[n]
-            if service.name == name and service.known:
-                self._next = n + 1
-                return service
-        return self.services.get(name)
+        service = self._guess
+        if service is not None and service.name == name and service.known:
+            return service
+        service = self.services.get(name)
+        if service is not None:
+            self.header.expect(service.name)
+        return service
 
     def add(self, service: PrefetchedService) -> None:
         """Make `service` known. It may be known already: then it takes its entry of the table."""
@@ -81,43 +82,10 @@ class Prefetcher:
     def ahead(self, batch: list[tuple[bytes, list[Frame]]]) -> Iterator[tuple[bytes, list[Frame]]]:
         """Iterate `batch`, looking at messages before they are returned. With few services, and
         always in plain Python, this is ``iter(batch)``."""
+        self._guess = None
         if len(self.services) <= hints.MANY:
-            self._guesses = []
             return iter(batch)
         return _LookAhead(self, batch)
-
-    def look(self, batch: list[tuple[bytes, list[Frame]]], at: int, end: int) -> None:
-        """Prefetch what the messages `at` to `end` of `batch` will touch, at most `AT_ONCE` of
-        them: one step for all, then the next, so that no service waits for another."""
-        table, mask = self._table, self._mask
-        guesses: list[Any] = []
-        self._guesses = guesses
-        self._next = 0
-        places = _PLACES.copy()
-        count = 0
-        for n in range(at, end):
-            place = called_name_hash(batch[n][1])
-            if place >= 0:
-                places[count] = place & mask
-                hints.entry(table, places[count])
-                count += 1
-        for n in range(count):
-            hints.entry_object(table, places[n])
-        for n in range(count):
-            service = table[places[n]]
-            if service is not None:
-                hints.service_name(service)
-                hints.service_strategy(service)
-                hints.service_worker(service)
-                guesses.append(service)
-        for service in guesses:
-            if service.newest_worker is not None:
-                hints.worker_peer(service)
-                hints.worker_id(service)
-                hints.worker_order(service)
-        for service in guesses:
-            if service.newest_worker is not None:
-                hints.worker_order_items(service)
 
     def guessable(self) -> list[Any]:
         """Every service that may be guessed. For tests and invariants."""
@@ -138,20 +106,42 @@ class Prefetcher:
 
 
 class _LookAhead:
-    """The messages of a batch in order; `AT_ONCE` of them are looked at together.
+    """The messages of a batch in order. Before one is returned, memory is asked for what later ones
+    will touch.
 
-    An error raised by a look is raised once: the next call returns the message that was due.
+    What a message touches is a chain: an entry of the table, the service in it, its worker, the
+    worker's peer. Each step asks for one link of the chain, and reads what the step before has
+    asked for. It is taken one message later, so that memory answers while that is handled.
+
+    An error raised by a step is raised once: the next call returns the message that was due.
     """
 
-    __slots__ = ("_at", "_batch", "_looked", "_prefetcher")
+    __slots__ = (
+        "_at",
+        "_batch",
+        "_entry",
+        "_hashed",
+        "_ordered",
+        "_peered",
+        "_prefetcher",
+        "_staffed",
+        "_steps_at",
+    )
 
     def __init__(self, prefetcher: Prefetcher, batch: list[tuple[bytes, list[Frame]]]) -> None:
         self._prefetcher = prefetcher
         self._batch = batch
         self._at = 0
         """The message that is returned next."""
-        self._looked = 0
-        """The first message that has not been looked at."""
+        self._steps_at = -AHEAD
+        """The message before which the next steps are taken: before the first one, all of it."""
+        # The messages behind it, the last first: of each what its last step has found. −1 and None
+        # where nothing is guessed.
+        self._hashed = -1
+        self._entry = -1
+        self._staffed: Any = None
+        self._peered: Any = None
+        self._ordered: Any = None
 
     def __iter__(self) -> _LookAhead:
         return self
@@ -162,10 +152,41 @@ class _LookAhead:
         return self._following()
 
     def _following(self) -> tuple[bytes, list[Frame]]:
-        at, batch = self._at, self._batch
-        if at == self._looked:
-            end = len(batch) if at + _AT_ONCE > len(batch) else at + _AT_ONCE
-            self._looked = end
-            self._prefetcher.look(batch, at, end)
+        at = self._at
+        while self._steps_at <= at:
+            self._steps_at += 1
+            self._take_steps(self._steps_at - 1)
         self._at = at + 1
-        return batch[at]
+        return self._batch[at]
+
+    def _take_steps(self, at: int) -> None:
+        """Take one step for each message that is up to `AHEAD` messages behind `at`."""
+        prefetcher, batch = self._prefetcher, self._batch
+        table = prefetcher._table
+        service = prefetcher._guess = self._ordered
+        if service is not None:
+            prefetcher.header.expect(service.name)
+        service = self._ordered = self._peered
+        if service is not None and service.newest_worker is not None:
+            hints.worker_order_items(service)
+        service = self._peered = self._staffed
+        if service is not None and service.newest_worker is not None:
+            hints.worker_order(service)
+            hints.worker_peer(service)
+            hints.worker_id(service)
+        place = self._entry
+        service = self._staffed = table[place] if place >= 0 else None
+        if service is not None:
+            hints.service_worker(service)
+            hints.service_name(service)
+            hints.service_strategy(service)
+        place = self._entry = self._hashed
+        if place >= 0:
+            hints.entry_object(table, place)
+        self._hashed = -1
+        if at + _AHEAD < len(batch):
+            place = called_name_hash(batch[at + _AHEAD][1])
+            if place >= 0:
+                place &= prefetcher._mask
+                hints.entry(table, place)
+                self._hashed = place

@@ -1,12 +1,13 @@
 cimport cython
 
+cimport majordomus.core.broker.accel.links as links
 from majordomus.core.broker.state.account cimport Account
 from majordomus.core.broker.state.requests cimport AcceptedRequest
 from majordomus.core.broker.state.services cimport Service
 
 
 cdef object ANSWERED
-cdef Py_ssize_t _RECENT
+cdef Py_ssize_t _LAST
 
 
 @cython.final
@@ -19,5 +20,5 @@ cdef class History:
     cdef public long long count
     cdef public Py_ssize_t _most
     cdef public Py_ssize_t _at
-    @cython.locals(took=double, before=AcceptedRequest, service=Service)
+    @cython.locals(took=double, before=AcceptedRequest, service=Service, at=Py_ssize_t)
     cpdef object ended(self, AcceptedRequest request, double now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from majordomus.core.broker.accel import links
 from majordomus.core.broker.state.account import cost_of_story
 from majordomus.core.broker.state.transitions import ANSWERED
 from majordomus.errors import RemoteProtocolError
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.requests import AcceptedRequest
 
 RECENT: Final = 256
-"""How many of the last requests are kept: few enough for a processor's cache."""
+"""How many of the last requests are kept: few enough for a processor's cache. A power of two."""
 MOST_NOTES: Final = 64
 """Past dispatches that are kept of one request."""
 TRACE: Final = b"\xa5trace"
 """The key in MessagePack. Metadata without these bytes need not be unpacked."""
 TRACE_ID: Final = 32
 """Characters of the trace id in a traceparent."""
-_RECENT = RECENT
+_LAST = RECENT - 1
 
 
 class History:
@@ -79,11 +80,12 @@ class History:
         elif took >= self.slow or request.past_dispatches is not None:
             self._keep(request)
         else:
-            before = self._recent[self._at]
+            at = self._at
+            before = self._recent[at]
             if before is not None and before.metadata:
                 self._forget_trace(before)
-            self._recent[self._at] = request
-            self._at = (self._at + 1) % _RECENT
+            links.replace(self._recent, at, request)
+            self._at = (at + 1) & _LAST
             if request.metadata:
                 self._note_trace(request)
 

@@ -33,15 +33,15 @@ cdef class FairQueue:
 cdef class Service:
     cdef public bytes name
     cdef public RegisteredWorker newest_worker
-    cdef public Py_ssize_t open
-    cdef public Py_ssize_t served
-    cdef public int _box
-    cdef public int _in_box
-    cdef public double seconds
+    cdef public Strategy strategy
     cdef public bint known
     cdef public bint own
     cdef public object given
-    cdef public Strategy strategy
+    cdef public Py_ssize_t open
+    cdef public int _box
+    cdef public int _in_box
+    cdef public double seconds
+    cdef public Py_ssize_t served
     cdef public dict workers
     cdef public FairQueue waiting
     cdef public list _took

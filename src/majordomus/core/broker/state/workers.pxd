@@ -9,7 +9,8 @@ from majordomus.core.broker.state.services cimport FairQueue, Service
 cdef object SERVING
 
 
-# What every request reads or writes stands first, side by side: two lines of a processor's cache.
+# What every request reads or writes stands first, side by side: two lines of a processor's cache. It
+# ends 120 bytes into the object, up to which prefetch_hints.pxd asks for it.
 @cython.final
 cdef class RegisteredWorker:
     cdef public Peer peer
@@ -22,8 +23,8 @@ cdef class RegisteredWorker:
     cdef public AcceptedRequest oldest
     cdef public AcceptedRequest newest
     cdef public list order
-    cdef public RingNode ring_node
     cdef public double busy_since
+    cdef public RingNode ring_node
     cdef public dict services
     cdef public dict metadata
     cdef public dict handles
