@@ -86,6 +86,7 @@ WIRES = [
 # Their .pxd is for the others to use: what Python uses is their .py.
 INLINE = {
     "arithmetic",
+    "deadline",
     "eager_steps",
     "links",
     "octets",

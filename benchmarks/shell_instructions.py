@@ -5,7 +5,8 @@ Counted by callgrind as benchmarks/instructions.py does it, from `AsyncClient.ca
 from a request's frames to its answer's, with the event loop and the caller's tasks and without a
 socket: in the place of the line's connection is a peer that answers (or asks) 64 times in one turn
 of the loop. The sync client calls from its only thread, one call at a time; in the place of its
-link is a peer that has the answer at once. MDP/0.3, 16-byte bodies.
+link is a peer that has the answer at once. MDP/0.3, 16-byte bodies. What the peer of a client
+spends on an answer is counted too, alone: it is in the figure, and is printed beside it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ CALLS: Final = {
 }
 """What is counted, by the end that does it: benchmarks/instructions.json has the bounds."""
 ENDS: Final = tuple(CALLS)
+PEERS: Final = {"client's peer": 16, "sync's peer": 1}
+"""The requests that come together to the peer of each client."""
 HEAD, TAIL = (mdp03.pack(spec.FINAL, code=200)[part] for part in (slice(8), slice(16, None)))
 
 
@@ -139,6 +142,15 @@ class AnsweringLink:
         pass
 
 
+def answers(calls: int, together: int) -> None:
+    """The peer of a client alone, for `calls` requests, of which as many come `together`."""
+    answer = Answering()
+    header = mdp03.pack(spec.REQUEST, id=1, ttl=30_000, service=b"echo")
+    batch = [[header, BODY] for _ in range(together)]
+    for _ in range(calls // together):
+        answer(batch)
+
+
 def sync(calls: int) -> None:
     """One thread that calls."""
     link.open_link = AnsweringLink  # type: ignore[assignment]
@@ -214,6 +226,9 @@ def serve(end: str, calls: int, handler: Callable[[Request], Awaitable[bytes]] =
     """The workload. `handler` is the worker's."""
     async_link.SessionConnection = Loopback  # type: ignore[assignment,misc]
     gc.freeze()
+    if end in PEERS:
+        answers(calls, PEERS[end])
+        return
     if end == "sync":
         sync(calls)
         return
@@ -241,7 +256,7 @@ def per_call(end: str, folder: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="client, sync, worker; all")
-    parser.add_argument("--serve", choices=ENDS, help="be the workload")
+    parser.add_argument("--serve", choices=(*ENDS, *PEERS), help="be the workload")
     parser.add_argument("--calls", type=int, default=MANY)
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="keep callgrind's output")
     asked = parser.parse_args()
@@ -258,6 +273,10 @@ def main() -> int:
             if asked.profile:
                 asked.profile.mkdir(parents=True, exist_ok=True)
                 shutil.copy(Path(folder) / f"{end}-{MANY}.callgrind", asked.profile)
+            peer = f"{end}'s peer"
+            if peer in PEERS:
+                theirs = per_call(peer, Path(folder))
+                print(f"of the next figure {theirs:,.0f} are the peer's that answers")
         good = verdict(CALLS[end], counted) and good
     return 0 if good else 1
 

@@ -12,10 +12,12 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from majordomus.errors import RemoteProtocolError
 from majordomus.protocol import metadata
+
+T = TypeVar("T")
 
 HANDLING: Final[ContextVar[float]] = ContextVar("majordomus_deadline", default=inf)
 """Monotonic seconds; infinite if no request with a deadline is handled."""
@@ -31,6 +33,12 @@ REQUEST: Final[ContextVar[str]] = ContextVar("majordomus_request", default="")
 TRACE_KEY: Final = "trace"
 _PACKED_KEY: Final = b"\xa5trace"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
+
+
+def value(variable: ContextVar[T]) -> T:
+    """Return the value of `variable`, or its default. Compiled modules call the function of the
+    same name in deadline.pxd instead, which looks up no method (docs/adr/0016)."""
+    return variable.get()
 
 
 def trace_of(packed: bytes) -> str:

@@ -124,6 +124,18 @@ cdef inline bytes digits(unsigned long long number):
     return made
 
 
+cdef inline unsigned int ttl(double seconds) noexcept:
+    return <unsigned int>(seconds * 1000) or 1
+
+
+# Most messages have one more frame. The slice, as `del` takes it, costs twice as much.
+cdef inline object drop_header(list frames):
+    if len(frames) == 2:
+        frames[0] = frames.pop()
+    else:
+        del frames[0]
+
+
 cdef inline bytes piece(bytes frame, Py_ssize_t start, Py_ssize_t end):
     if start < 0 or end < start or end > len(frame):
         raise IndexError("not within the frame")

@@ -71,6 +71,16 @@ def name_hash(frame: bytes, start: int, end: int) -> int:
     return hash(frame[start:end]) & sys.maxsize
 
 
+def ttl(seconds: float) -> int:
+    """`seconds`, which fit into a header, in its milliseconds: at least 1, for 0 is no limit."""
+    return int(seconds * 1000) or 1
+
+
+def drop_header(frames: list[Frame]) -> None:
+    """Remove the first frame of a message."""
+    del frames[0]
+
+
 def piece(frame: bytes, start: int, end: int) -> bytes:
     """The bytes of `frame` from `start` to `end`, which must lie within it."""
     return frame[start:end]

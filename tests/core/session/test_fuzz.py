@@ -7,13 +7,13 @@ import contextlib
 import random
 from collections import Counter
 from math import inf
-from operator import itemgetter
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from majordomus.core.client.calls import Calls
 from majordomus.core.client.session import (
     CallCredit,
     ClientSession,
@@ -238,9 +238,7 @@ def check_client(session: ClientSession) -> None:
     """Every open call is in flight or in exactly one place, and time will look at it."""
     calls = session._calls
     places = Counter([*calls.refused, *calls.waiting, *calls.resting])
-    row = calls.timers._row[calls.timers._first :]
-    assert row == sorted(row, key=itemgetter(0))
-    watched = {*calls.timers._heap, *row}
+    check_timers(calls)
     for number, call in calls.open.items():
         assert places.pop(number, 0) == (0 if call.wire else 1)
         assert call.state is not CallState.ENDED
@@ -248,10 +246,24 @@ def check_client(session: ClientSession) -> None:
             assert calls.by_wire(call.wire) is call
         if call.deadline < inf:
             assert call.timer_at <= call.deadline + session.settings.grace
-            assert (call.timer_at, number) in watched
+            assert call.timer_place >= 0 or (call.timer_at, number) in calls.timers._heap
     assert not places
     assert {call.wire for call in calls.open.values()} >= set(calls.aliases)
     assert calls.current is None or calls.current.number in calls.open
+
+
+def check_timers(calls: Calls) -> None:
+    """The row has open calls alone, each at its place, by time; the first entry is one."""
+    timers = calls.timers
+    row = list(enumerate(timers._row, timers._passed))
+    assert all(call is None for _, call in row[: timers._first])
+    assert not row or timers._row[timers._first] is not None
+    found = [(place, call) for place, call in row if call is not None]
+    assert all(call.timer_place == place for place, call in found)
+    assert all(calls.open.get(call.number) is call for _, call in found)
+    times = [call.timer_at for _, call in found]
+    assert times == sorted(times)
+    assert sum(call.timer_place >= 0 for call in calls.open.values()) == len(found)
 
 
 def check_order(connection: list[list[Frame]]) -> None:

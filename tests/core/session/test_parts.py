@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from majordomus.core.client.calls import Call
 from majordomus.core.session.backoff import delay
 from majordomus.core.session.outbox import BATCH, SessionOutbox
-from majordomus.core.session.timers import TimedItem, TimerQueue
+from majordomus.core.session.timers import TimerQueue
 from majordomus.core.session.transitions import (
     CALL,
     CONNECTION,
@@ -70,59 +71,90 @@ def test_delay_after_any_number_of_failures_is_a_number() -> None:
     assert delay(0.5, 3.0, 10**9, lambda: 0.0) == 1.5
 
 
-class Item(TimedItem):
-    def __init__(self) -> None:
-        self.timer_at = inf
+def call(number: int) -> Call:
+    return Call(number, b"", [], inf, 0, True)
 
 
 def test_timer_that_was_set_for_earlier_stays_there() -> None:
-    items = {1: Item()}
-    timers = TimerQueue(items)
-    timers.schedule(1, items[1], 5.0)
-    timers.schedule(1, items[1], 9.0)
-    timers.schedule(1, items[1], 3.0)
+    calls = {1: call(1)}
+    timers = TimerQueue(calls)
+    timers.schedule(calls[1], 5.0)
+    timers.schedule(calls[1], 9.0)
+    timers.schedule(calls[1], 3.0)
     assert [timers.pop(2.9), timers.next()] == [None, 3.0]
-    assert timers.pop(100.0) is items[1]
+    assert timers.pop(100.0) is calls[1]
     assert timers.pop(100.0) is None
+
+
+def test_timer_that_is_moved_between_row_and_heap_comes_once() -> None:
+    calls = {number: call(number) for number in (1, 2, 3)}
+    timers = TimerQueue(calls)
+    for number, when in ((1, 5.0), (2, 7.0), (3, 6.0), (2, 1.0), (1, 2.0)):
+        timers.schedule(calls[number], when)
+    found = []
+    while (one := timers.pop(10.0)) is not None:
+        found.append(one.number)
+    assert found == [2, 1, 3]
+    assert (len(timers), timers.next()) == (0, inf)
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 40), st.sampled_from(["watch", "end"]), st.integers(0, 50)),
+        st.tuples(
+            st.integers(0, 40),
+            st.sampled_from(["watch", "end", "remove", "pop", "begin anew"]),
+            st.integers(0, 50),
+        ),
         max_size=200,
     )
 )
 def test_timers_give_out_every_living_item_at_its_time_and_no_other(
     steps: list[tuple[int, str, int]],
 ) -> None:
-    items: dict[int, Item] = {}
-    timers = TimerQueue(items)
+    calls: dict[int, Call] = {}
+    timers = TimerQueue(calls)
     wanted: dict[int, int] = {}
-    for key, what, when in steps:
+    for number, what, when in steps:
         if what == "watch":
-            timers.schedule(key, items.setdefault(key, Item()), when)
-            wanted[key] = min(when, wanted.get(key, when))
-        else:
-            items.pop(key, None)
-            wanted.pop(key, None)
-    names = {id(item): key for key, item in items.items()}
+            timers.schedule(calls.setdefault(number, call(number)), when)
+            wanted[number] = min(when, wanted.get(number, when))
+        elif what == "pop":
+            found = timers.pop(when)
+            assert (found is None) == all(time > when for time in wanted.values())
+            if found is not None:
+                earliest = min(wanted.values())
+                assert wanted.pop(found.number) == earliest
+        elif what == "begin anew":
+            timers.clear()
+            for known in calls.values():
+                known.timer_at, known.timer_place = inf, -1
+            wanted.clear()
+        elif number in calls:
+            timers.remove(calls[number])
+            wanted.pop(number, None)
+            if what == "end":
+                del calls[number]
     for now in range(51):
-        found = set()
+        found_now = set()
         while (item := timers.pop(now)) is not None:
-            found.add(names[id(item)])
-        assert found == {key for key, when in wanted.items() if when == now}
+            found_now.add(item.number)
+        assert found_now == {key for key, when in wanted.items() if when == now}
+    assert (len(timers), timers.next()) == (0, inf)
 
 
-def test_timers_of_items_that_ended_are_dropped_before_they_outnumber_the_living() -> None:
-    items: dict[int, Item] = {}
-    timers = TimerQueue(items)
-    for key in range(10_000):
-        items[key] = Item()
-        timers.schedule(key, items[key], 1e9)
-        if key >= 100:
-            del items[key - 100]
-    assert len(items) == 100
-    assert len(timers) <= 600
+def test_gaps_and_old_entries_are_dropped_before_they_outnumber_the_living() -> None:
+    for times in (lambda n: 1e9 + n, lambda n: 1e9 - n, lambda n: 1e9 + n * 7919 % 1000):
+        calls: dict[int, Call] = {0: call(0)}
+        timers = TimerQueue(calls)
+        timers.schedule(calls[0], 1e8)  # the first of the row, as long as the test
+        for number in range(1, 10_000):
+            calls[number] = call(number)
+            timers.schedule(calls[number], times(number))
+            if number > 100:
+                timers.remove(calls[number - 100])
+                del calls[number - 100]
+        assert len(calls) == 101
+        assert len(timers) <= 606
 
 
 def test_outbox_fills_one_list_while_the_other_is_read() -> None:

@@ -1,6 +1,6 @@
 cimport cython
 
-from majordomus.core.session.timers cimport TimerQueue, TimedItem
+from majordomus.core.session.timers cimport TimedItem, TimerQueue
 
 
 # No object here can be part of a cycle, so the collector need not visit them.
@@ -26,7 +26,6 @@ cpdef Final make_final(call, int status, list frames, worker)
 @cython.final
 @cython.no_gc
 cdef class Call(TimedItem):
-    cdef public object number
     cdef public bytes tail
     cdef public list body
     cdef public double deadline

@@ -101,6 +101,7 @@ class Call(TimedItem):
     ``tail``: in MDP/0.3 the header behind its fixed part, else the service's name.
     ``body``: frames, kept until the call ends.
     ``deadline``: monotonic seconds. ``timer_at``: when the session has to handle its timer.
+    ``timer_place``: see `TimerQueue`.
     ``flags``: of the REQUEST. ``command``: REQUEST, or EVENT for a published event.
     ``restart``: it may be sent again. ``state``: see `CallState`.
     ``wire``: the id under which it is in flight, 0 = it is not.
@@ -115,7 +116,6 @@ class Call(TimedItem):
         "deadline",
         "flags",
         "last",
-        "number",
         "restart",
         "sends",
         "state",
@@ -157,6 +157,7 @@ class Call(TimedItem):
         self.restart = restart
         self.command = _REQUEST
         self.timer_at = self.wake = inf
+        self.timer_place = -1
         self.state = _WAITING
         self.wire = self.sends = self.tries = 0
         self.last: Final | None = None
@@ -210,16 +211,15 @@ class Calls:
     def enter(self, call: Call) -> None:
         """Add a new call, which waits to be sent."""
         self.open[call.number] = self.waiting[call.number] = call
-        self.timers.schedule(call.number, call, call.deadline)
+        self.timers.schedule(call, call.deadline)
 
     def reopen(self, call: Call) -> None:
         """The socket refused a one-way message, which had ended by being sent: it waits again,
         behind those that were refused before."""
         call.state = _WAITING
-        call.timer_at = inf
         call.sends = 0
         self.open[call.number] = self.refused[call.number] = call
-        self.timers.schedule(call.number, call, call.deadline)
+        self.timers.schedule(call, call.deadline)
 
     def next(self) -> Call:
         """Take out the call that is to be sent next; there must be one."""
@@ -245,7 +245,7 @@ class Calls:
         call.last = last
         call.wake = wake
         self.resting[call.number] = call
-        self.timers.schedule(call.number, call, wake)
+        self.timers.schedule(call, wake)
 
     def wake(self, call: Call) -> None:
         """Let a call that has rested wait to be sent."""
@@ -253,20 +253,20 @@ class Calls:
         call.wake = inf
         del self.resting[call.number]
         self.waiting[call.number] = call
-        self.timers.schedule(call.number, call, call.deadline)
+        self.timers.schedule(call, call.deadline)
 
     def refuse(self, call: Call) -> None:
         """Let a call that the socket refused wait, behind those that were refused before."""
         self._leave_flight(call, "refuse")
         call.sends -= 1
         self.refused[call.number] = call
-        self.timers.schedule(call.number, call, call.deadline)
+        self.timers.schedule(call, call.deadline)
 
     def restart(self, calls: list[Call]) -> None:
         """Let these calls be sent again, before all others."""
         for call in calls:
             self._leave_flight(call, "restart")
-            self.timers.schedule(call.number, call, call.deadline)
+            self.timers.schedule(call, call.deadline)
         self.refused = {call.number: call for call in calls} | self.refused
 
     def repair(self) -> None:
@@ -296,9 +296,10 @@ class Calls:
                 del self.aliases[wire]
         if self.current is not None and self.current.number not in self.open:
             self.current = None
-        for number, call in self.open.items():
-            call.timer_at = inf
-            self.timers.schedule(number, call, min(call.deadline, call.wake))
+        self.timers.clear()
+        for call in self.open.values():
+            call.timer_at, call.timer_place = inf, -1
+            self.timers.schedule(call, min(call.deadline, call.wake))
 
     def _is_parked(self, call: Call) -> bool:
         if call.number in self.resting:
@@ -311,6 +312,7 @@ class Calls:
         self._leave_flight(call, event)
         number = call.number
         del self.open[number]
+        self.timers.remove(call)
         if parked:
             self.refused.pop(number, None)
             self.waiting.pop(number, None)

@@ -184,9 +184,9 @@ class ClientSession(ClientSessionBase):
         call.state = _AT_ONCE
         call.wire = number
         call.sends = 1
-        self._calls.timers.schedule(number, call, deadline + self._grace)
+        self._calls.timers.schedule(call, deadline + self._grace)
         self._connection.sent_at = now
-        head = octets.start_with(_REQUEST, flags, 0, number, int(ttl * 1000) or 1, tail)
+        head = octets.start_with(_REQUEST, flags, 0, number, octets.ttl(ttl), tail)
         self._outbox.sends.append([head, body[0]] if len(body) == 1 else [head, *body])
         self._outbox.tags.append(call)
         return number
@@ -355,24 +355,26 @@ class ClientSession(ClientSessionBase):
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        del frames[0]
-        command, flags, id = header.command, header.flags, header.id
-        call = self._open.get(id)
-        if call is None or call.wire != id:
-            call = self._calls.aliases.get(id)
+        octets.drop_header(frames)
+        command, flags, id, code = header.command, header.flags, header.id, header.code
+        if command == _FINAL and not flags and (code == _OK or code not in _NOT_AT_ONCE):
+            call = self._open.pop(id, None)
+            if call is not None:
+                if call.wire == header.id:
+                    call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
+                    call.wire = 0
+                    self._calls.timers.remove(call)
+                    self._events.append(make_final(id, code, frames, header.address))
+                    if self._leaving:
+                        self._leave(now)
+                    return
+                self._open[id] = call  # this is no answer to its last sending
+        call = self._calls.by_wire(id)
         if command == _FINAL:
-            code, address = header.code, header.address
             if call is None:
                 self._stray_final(id, code, frames, now)
-            elif call.wire != call.number or flags or (code != _OK and code in _NOT_AT_ONCE):
-                self._decide_final(call, flags, self._final(call, header, frames), now)
             else:
-                call.state = _ANSWERED if call.state is _SENT else _ON_ANSWER[call.state]
-                del self._open[id]
-                call.wire = 0
-                self._events.append(make_final(id, code, frames, address))
-                if self._leaving:
-                    self._leave(now)
+                self._decide_final(call, flags, self._final(call, header, frames), now)
         elif command == spec.PARTIAL:
             self._part_received(call, header, frames, now)
         elif command == spec.CREDIT and flags < _CRITICAL:

@@ -313,7 +313,7 @@ class ClientSessionBase(Session):
             self._calls.wake(call)
             self._send_at = now
         else:
-            self._calls.timers.schedule(call.number, call, min(limit, call.wake))
+            self._calls.timers.schedule(call, min(limit, call.wake))
 
     def _expire(self, call: Call, now: float) -> None:
         """End a call at its deadline, with the broker's last answer if there is one, else 408."""

@@ -381,7 +381,7 @@ class WorkerSession(WorkerSessionBase):
         except RemoteProtocolError as error:
             self._count(error.reason)
             return
-        del frames[0]
+        octets.drop_header(frames)
         command, flags, id, service = header.command, header.flags, header.id, header.service
         if command != _REQUEST:
             if command in _OF_A_STREAM:

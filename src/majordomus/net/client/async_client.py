@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar, overload
 
 from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.errors import BadRequest, DeadlineExceeded, MajordomusError
+from majordomus.net import deadline
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.client.async_call_runner import AsyncCallRunner, start_call
 from majordomus.net.client.base import BROKER_PROBE, DEFAULT_TIMEOUT, make_session
@@ -170,7 +171,7 @@ class AsyncClient(AsyncClientEvents, AsyncDurableMethods):
             }
             return await self._call_typed(service, body, timeout, metadata, returns, options)
         seconds = self.timeout if timeout is None else timeout
-        if HANDLING.get() != inf:
+        if deadline.value(HANDLING) is not inf:
             seconds, metadata = within(seconds), self._inherited(metadata)
         if durable or key is not None:
             metadata = durable_metadata(metadata, key, expires, keep)
@@ -255,7 +256,7 @@ class AsyncClient(AsyncClientEvents, AsyncDurableMethods):
         Raises: DeadlineExceeded.
         """
         asked, loop = self._encodings.asked, asyncio.get_running_loop()
-        deadline = loop.time() + left
+        until = loop.time() + left
         while True:
             question = asked.get(service)
             mine = question is None
@@ -271,7 +272,7 @@ class AsyncClient(AsyncClientEvents, AsyncDurableMethods):
                 return found
             if mine:
                 raise found
-            left = max(LEAST, deadline - loop.time())  # the other call had less time than this one
+            left = max(LEAST, until - loop.time())  # the other call had less time than this one
 
     async def _ask_contract(
         self, service: str, timeout: float

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, overload
 
 from majordomus.core.client.session import ClientSession, ClientSettings
 from majordomus.errors import BadRequest, BrokerLost, DeadlineExceeded, StatusError
-from majordomus.net import endpoints
+from majordomus.net import deadline, endpoints
 from majordomus.net.bodies import Body, Reply
 from majordomus.net.client.base import BROKER_PROBE, DEFAULT_TIMEOUT, make_session
 from majordomus.net.client.call_runner import CallRunner, run_call
@@ -209,7 +209,7 @@ class Client(ClientEvents, DurableMethods):
             }
             return self._call_typed(service, body, timeout, metadata, returns, options)
         seconds = self.timeout if timeout is None else timeout
-        if HANDLING.get() != inf:
+        if deadline.value(HANDLING) is not inf:
             seconds, metadata = within(seconds), self._inherited(metadata)
         if durable or key is not None:
             metadata = durable_metadata(metadata, key, expires, keep)
