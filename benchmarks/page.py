@@ -26,6 +26,7 @@ FILES: Final = (
     "curve",
     "curve_connections",
     "ipc",
+    "before",
     "half_load",
     "presence",
     "scale",
@@ -135,6 +136,7 @@ def targets(of: Figures) -> Iterator[Target]:
     yield memory(of, large[0])
     yield from encrypted(of)
     yield from unix_sockets(of)
+    yield from by_before(of)
     yield from waiting(of)
     yield from sizes(of)
 
@@ -192,6 +194,14 @@ def unix_sockets(of: Figures) -> Iterator[Target]:
             for name in ("majordomus, ipc", "majordomus on libzmq, ipc")
         ]
         yield ratio(f"ipc, {shape}, by that of libzmq", True, 0.65, *pair)
+
+
+def by_before(of: Figures) -> Iterator[Target]:
+    """Plain TCP by plain TCP before our own ZMTP had CURVE."""
+    older = f"{OURS} of {of.get('before', {}).get('commit', '')}"
+    for at, shape in enumerate(SHAPES):
+        pair = [contestant(of, "before", name, at=at) for name in (OURS, older)]
+        yield ratio(f"Plain TCP, {shape}, by that before CURVE", True, 1.02, *pair)
 
 
 def waiting(of: Figures) -> Iterator[Target]:
@@ -414,7 +424,8 @@ BLOCKS: Final[dict[str, Callable[[Figures], str]]] = {
     "cipher": cipher,
     "conditions": conditions,
     **{
-        name: comparisons(name) for name in ("routing", "legacy", "python", "large", "curve", "ipc")
+        name: comparisons(name)
+        for name in ("routing", "legacy", "python", "large", "curve", "ipc", "before")
     },
     "half_load": half_load,
     "presence": presence,

@@ -72,7 +72,8 @@ def _command(port: int, *flags: str) -> list[str]:
     ]
 
 
-def _majordomus(wire: str, name: str, build: Path | None = None) -> Peer:
+def majordomus(wire: str, name: str, build: Path | None = None) -> Peer:
+    """A broker of ours on plain TCP; `build`: the package of that folder."""
     return Peer(
         name,
         lambda port, _: _command(port),
@@ -137,10 +138,10 @@ def _nats_with_tls(port: int, _: int) -> list[str]:
     return [*NATS.command(port, 0), *flags]
 
 
-NATIVE = _majordomus("zmtp", "majordomus")
-PLAIN = _majordomus("zmtp", "majordomus, plain Python", PLAIN_BUILD)
-LIBZMQ = _majordomus("pyzmq", "majordomus on libzmq")
-PLAIN_TWIN = _majordomus("pyzmq", "majordomus, plain Python on pyzmq", PLAIN_BUILD)
+NATIVE = majordomus("zmtp", "majordomus")
+PLAIN = majordomus("zmtp", "majordomus, plain Python", PLAIN_BUILD)
+LIBZMQ = majordomus("pyzmq", "majordomus on libzmq")
+PLAIN_TWIN = majordomus("pyzmq", "majordomus, plain Python on pyzmq", PLAIN_BUILD)
 ZMQ_PROXY = Peer(
     "zmq_proxy",
     lambda port, workers: [
