@@ -64,6 +64,7 @@ cdef class Serving:
     cdef public double _stalled_after
     cdef public dict _kept
     cdef public ServedService _last_begun
+    cdef public bytes _last_called
     cdef public WorkerConnection _current
     cdef public bint _flush_current
     @cython.locals(
@@ -73,5 +74,6 @@ cdef class Serving:
     @cython.locals(connection=WorkerConnection, service=ServedService, request=Request)
     cdef object _begin(self, Invocation invocation)
     cdef object _flush(self, WorkerConnection connection)
+    cdef object _end(self, Invocation invocation, result, error)
     @cython.locals(limit=RunLimit, ended=bint)
     cdef object _send_final(self, Invocation invocation, status, list frames)

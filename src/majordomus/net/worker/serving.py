@@ -192,12 +192,15 @@ class Serving:
         # Dispatches that were read after a stall, and are not begun.
         self._kept: dict[tuple[WorkerConnection, int], Dispatch] = {}
         self._last_begun: ServedService | None = None
+        self._last_called: bytes | None = None
+        """The service's name in that request: the session gives the next one the same object."""
         self._current: WorkerConnection | None = None  # its events are being handled
         self._flush_current = False  # they have caused something to be sent
 
     def serve(self, service: bytes, handler: Handler) -> None:
         """Serve `service` with `handler` from now on."""
         served = self._services[service] = ServedService(service.decode(), handler)
+        self._last_called = None
         served.limit = self._limits.get(served.kind)
 
     # ── from the session ──────────────────────────────────────────────────────────────────────────
@@ -284,12 +287,14 @@ class Serving:
             invocation.flow.resume()
 
     def _start(self, connection: WorkerConnection, dispatch: Dispatch) -> None:
-        service = self._services.get(dispatch.service)
-        if service is None:
-            connection.session.reject(dispatch.id, monotonic())
-            self._flush(connection)
-            return
-        self._last_begun = service
+        service = self._last_begun
+        if service is None or dispatch.service is not self._last_called:
+            service = self._services.get(dispatch.service)
+            if service is None:
+                connection.session.reject(dispatch.id, monotonic())
+                self._flush(connection)
+                return
+            self._last_begun, self._last_called = service, dispatch.service
         parts = None
         if dispatch.flags & _MORE:
             if service.in_process:
@@ -417,7 +422,11 @@ class Serving:
     def _handler_ended(
         self, invocation: Invocation, result: object, error: BaseException | None
     ) -> None:
-        """A handler on the loop has returned `result`, or raised `error`."""
+        """A handler on the loop has returned `result`, or raised `error`. It is handed on as a
+        callback: of a declared type a method is C's, and no object."""
+        self._end(invocation, result, error)
+
+    def _end(self, invocation: Invocation, result: object, error: BaseException | None) -> None:
         box = invocation.request._reply_box
         if error is None and type(result) is bytes and box is None:
             self._send_final(invocation, _OK, [result])
