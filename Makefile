@@ -95,9 +95,9 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.core.fuzz --messages 1000000
 	$(BIN)/python -m tests.core.forgery --messages 1000000
 
-# What durable requests promise, in its long form: power cuts, each call to the disk failing, kill -9 of real brokers and workers.
+# What durable requests promise, in its long form: power cuts, also during a recovery, each call to the disk failing, kill -9 of real brokers and workers.
 durable-proof: $(READY)
-	$(BIN)/python -m tests.durable.power --cuts 1000000
+	$(BIN)/python -m tests.durable.power --cuts 1000000 --recoveries 100000
 	$(BIN)/python -m tests.durable.calls --cuts 10000
 	$(BIN)/python -m tests.durable.faults
 	$(BIN)/python -m tests.durable.kill --rounds 1000

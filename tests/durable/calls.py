@@ -86,6 +86,7 @@ def live(
         os.write(marks, pickle.dumps(mark))
 
     store = SqliteStore(folder / "store.db", ballast=0, checkpoint=checkpoint)
+    say("seen", history.reading(store))
     if control == "normal":
         store._sql.execute("pragma synchronous = normal")
     for batch in batches:

@@ -20,7 +20,7 @@ import apsw
 from majordomus.core.broker.durable.records import FULL, Append, Remove
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import Numbered, StoreError, write
-from tests.durable.power import fast_folder
+from tests.durable.logged import fast_folder
 from tests.durable.samples import end, row
 
 VFS: Final = "faulty"

@@ -23,7 +23,7 @@ from majordomus.core.broker.durable.records import Append, StoredRequest
 from majordomus.durable.queries import QUERIES
 from majordomus.durable.sqlite import SqliteStore
 from majordomus.durable.store import StoreError, write
-from tests.durable.power import fast_folder
+from tests.durable.logged import fast_folder
 from tests.durable.samples import end, row
 
 ROWS = 20

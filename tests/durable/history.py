@@ -5,14 +5,18 @@ A history is a list of operations in their order:
     ("write", name, offset, data)    ("truncate", name, size)    ("sync", name)
     ("delete", name)                 ("folder",)                 the names of the folder are synced
     ("issued", batch)                ("stored", batch)           the store has acknowledged it
+    ("seen", reading)                the store is open, and has this
 
-A cut is a place in it. What was synced before is there; of what was not, each sector of 512 bytes
-is kept, dropped or garbled, at random, and each truncation is done or not. The name of a file is
-there when the folder was synced since, else perhaps. The files are made so, and the store is opened
-as after a restart. Judged:
+A cut is a place in it. What was synced before is there. Of what was not synced of a file, nothing
+is there, or everything, or each sector of 512 bytes is kept, dropped or garbled, at random, and
+each truncation is done or not. The name of a file is there when the folder was synced since, else
+perhaps. The files are made so, and the store is opened as after a restart. Judged:
 
 * lost: a row, or an outcome, that was acknowledged before the cut and is not there;
-* corrupt: the store does not open, a checksum is wrong, or a row is there that nobody wrote.
+* corrupt: the store does not open, a checksum is wrong, or a row is there that nobody wrote;
+* again: the secret is another one, or the epoch was that of a store that was open before.
+
+What an opened store has is acknowledged, be it by a recovery.
 
 Cuts of one history are made in its order, so that it is replayed once.
 """
@@ -21,12 +25,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 from unittest import mock
 
 from majordomus.core.broker.durable.records import (
@@ -42,6 +47,9 @@ from majordomus.durable.store import Numbered, StoreError
 from tests.durable.samples import end, row
 
 SECTOR: Final = 512
+NOTHING: Final = 0.2
+EVERYTHING: Final = 0.1
+"""How often what was not synced of a file is not there at all, and how often it is there whole."""
 BATCHES: Final = 15
 SIZES: Final = (10, 100, 1500)
 EVERY_ROW: Final = "select * from request order by number"
@@ -49,13 +57,23 @@ EVERY_ROW: Final = "select * from request order by number"
 Operation = tuple[Any, ...]
 
 
-def work(random: Random) -> list[list[Numbered]]:
-    """The batches of a store at work: rows come, get outcomes, and are deleted."""
+class Reading(NamedTuple):
+    """What an open store has."""
+
+    rows: dict[int, StoredRequest]
+    secret: bytes
+    epoch: int
+
+
+def work(
+    random: Random, count: int = BATCHES, seen: Iterable[StoredRequest] = (), last: int = 0
+) -> list[list[Numbered]]:
+    """The batches of a store at work: rows come, get outcomes, and are deleted. `seen`: the rows
+    that it has. `last`: the last number that was ever given."""
     batches: list[list[Numbered]] = []
-    last = 0
-    open_rows: list[int] = []
-    ended: list[int] = []
-    for _ in range(BATCHES):
+    open_rows = [one.number for one in seen if one.outcome is None]
+    ended = [one.number for one in seen if one.outcome is not None]
+    for _ in range(count):
         batch: list[Numbered] = []
         fresh: list[int] = []
         for _ in range(random.randrange(1, 10)):
@@ -77,7 +95,11 @@ def work(random: Random) -> list[list[Numbered]]:
 
 
 class Ledger:
-    """What was issued and what was acknowledged so far."""
+    """What was issued and what was acknowledged so far.
+
+    is_open: the store has been opened since the last cut.
+    wrong: what was found wrong when it was opened before; "" for nothing.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[int, StoredRequest] = {}
@@ -86,6 +108,31 @@ class Ledger:
         self.stored: set[int] = set()
         self.finished: set[int] = set()
         self.gone: set[int] = set()
+        self.secret = b""
+        self.epoch = 0
+        self.is_open = False
+        self.wrong = ""
+
+    def copy(self) -> Ledger:
+        """A ledger of its own for what comes after a cut here."""
+        other = Ledger()
+        other.rows, other.ends = self.rows.copy(), self.ends.copy()
+        other.removed, other.stored = self.removed.copy(), self.stored.copy()
+        other.finished, other.gone = self.finished.copy(), self.gone.copy()
+        other.secret, other.epoch, other.wrong = self.secret, self.epoch, self.wrong
+        return other
+
+    def see(self, found: Reading) -> None:
+        """Note what an opened store has: nothing else of what was issued may come back."""
+        verdict = self.judge(found)
+        self.wrong = "" if verdict == "good" else verdict
+        self.stored = set(found.rows)
+        self.removed = self.rows.keys() - found.rows.keys()
+        self.gone = self.removed.copy()
+        self.finished = {number for number, one in found.rows.items() if one.outcome is not None}
+        self.ends = {number: end for number, end in self.ends.items() if number in self.finished}
+        self.secret, self.epoch = found.secret, found.epoch
+        self.is_open = True
 
     def note(self, kind: str, batch: list[Numbered]) -> None:
         """Note a batch that was issued, or stored."""
@@ -104,8 +151,11 @@ class Ledger:
                 if stored:
                     self.gone.add(one.number)
 
-    def judge(self, found: dict[int, StoredRequest]) -> str:
-        """Return "good", "lost" or "corrupt"."""
+    def judge(self, reading: Reading) -> str:
+        """Return "good", "lost", "corrupt" or "again"."""
+        if self.wrong:
+            return self.wrong
+        found = reading.rows
         if (self.stored - self.removed) - set(found) or self.gone & set(found):
             return "lost"
         for number, one in found.items():
@@ -121,16 +171,19 @@ class Ledger:
                 return "corrupt"
             if number not in self.ends or one.outcome != self.ends[number].outcome:
                 return "corrupt"
+        if reading.epoch <= self.epoch or (self.secret and reading.secret != self.secret):
+            return "again"
         return "good"
 
 
 class Disk:
-    """The files as they are surely on the disk, and what is on its way there."""
+    """The files as they are surely on the disk, and what is on its way there. `files`: what a cut
+    has left."""
 
-    def __init__(self) -> None:
-        self.synced: dict[str, bytearray] = {}
+    def __init__(self, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        self.synced = {name: bytearray(content) for name, content in files.items()}
         self.pending: dict[str, list[Operation]] = {}
-        self.named: set[str] = set()
+        self.named = set(files)
         self.deleted: set[str] = set()
 
     def apply(self, operation: Operation) -> None:
@@ -162,15 +215,16 @@ class Disk:
                 continue  # the name of the new file is not on the disk
             content = self.synced.get(name, b"")
             waiting = self.pending.get(name)
-            if waiting:
+            if waiting and (chance := random.random()) > NOTHING:
                 content = bytearray(content)
+                change = apply if chance < NOTHING + EVERYTHING else partial(maybe, random)
                 for one in waiting:
-                    maybe(content, one, random)
+                    change(content, one)
             files[name] = bytes(content)
         return files
 
 
-def maybe(content: bytearray, operation: Operation, random: Random) -> None:
+def maybe(random: Random, content: bytearray, operation: Operation) -> None:
     """Apply what was not synced: a part of it, and garbled."""
     if operation[0] == "truncate":
         if random.random() < 0.5:
@@ -198,6 +252,8 @@ def apply(content: bytearray, operation: Operation) -> None:
     content[offset : offset + len(data)] = data
 
 
+NO_LOCK: Final = mock.Mock()
+
 checked_row = lru_cache(2000)(rows.row_of)
 """The cuts of one history have the same values again and again: each is checked once."""
 
@@ -210,7 +266,7 @@ def cheap_openings() -> Iterator[None]:
     quiet = StoreState()
     with (
         mock.patch.object(sqlite, "check_disk", lambda _: None),
-        mock.patch.object(sqlite, "FileLock", mock.Mock()),
+        mock.patch.object(sqlite, "FileLock", NO_LOCK),
         mock.patch.object(sqlite, "_check", lambda *_: None),
         mock.patch.object(sqlite.wal, "frames", lambda *_: 1),
         mock.patch.object(SqliteStore, "_look", lambda store: setattr(store, "_state", quiet)),
@@ -218,43 +274,65 @@ def cheap_openings() -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> dict[int, StoredRequest]:
-    """Open the store as after a restart; return its rows. Raises: StoreError."""
+def reading(store: SqliteStore) -> Reading:
+    """What a store has."""
+    rows = {one.number: one for one in map(checked_row, store._sql.execute(EVERY_ROW))}
+    return Reading(rows, store.secret, store.epoch)
+
+
+def read(path: Path) -> Reading:
+    """Open the store as after a restart; return what it has. Raises: StoreError."""
     store = SqliteStore(path, ballast=0)
     try:
         if problems := store.integrity():
             raise StoreError(problems[0])
-        return {one.number: one for one in map(checked_row, store._sql.execute(EVERY_ROW))}
+        return reading(store)
     finally:
         store.abandon()
 
 
-def cut(
-    operations: list[Operation],
-    count: int,
-    random: Random,
-    folder: Path,
-    opened: Callable[[Path], dict[int, StoredRequest]] = read,
-) -> Counter[str]:
-    """Cut the power at so many places of a history; return how often what was found."""
-    found: Counter[str] = Counter()
+@contextmanager
+def written(files: dict[str, bytes], folder: Path) -> Iterator[None]:
+    """The files stand in a folder, which is emptied at the end."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    try:
+        yield
+    finally:
+        for name in os.listdir(folder):  # noqa: PTH208
+            (folder / name).unlink()
+
+
+def judged(files: dict[str, bytes], ledger: Ledger, folder: Path) -> str:
+    """Open what a cut has left; return what `Ledger.judge` says of it."""
+    with written(files, folder):
+        try:
+            return ledger.judge(read(folder / "store.db"))
+        except StoreError:
+            return "corrupt"
+
+
+def cuts(
+    operations: list[Operation], count: int, random: Random, disk: Disk, ledger: Ledger
+) -> Iterator[dict[str, bytes]]:
+    """Cut the power at so many places of a history; yield the files of each. `ledger` is then as it
+    was at the cut."""
     places = sorted(random.randrange(1, len(operations) + 1) for _ in range(count))
-    disk, ledger = Disk(), Ledger()
     done = 0
-    path = folder / "store.db"
     for place in places:
         for operation in operations[done:place]:
             if operation[0] in ("issued", "stored"):
                 ledger.note(*operation)
+            elif operation[0] == "seen":
+                ledger.see(operation[1])
             else:
                 disk.apply(operation)
         done = place
-        for name, content in disk.after_cut(random).items():
-            (folder / name).write_bytes(content)
-        try:
-            found[ledger.judge(opened(path))] += 1
-        except StoreError:
-            found["corrupt"] += 1
-        for name in os.listdir(folder):  # noqa: PTH208
-            (folder / name).unlink()
-    return found
+        yield disk.after_cut(random)
+
+
+def cut(operations: list[Operation], count: int, random: Random, folder: Path) -> Counter[str]:
+    """Cut the power at so many places of a history; return how often what was found."""
+    ledger = Ledger()
+    left = cuts(operations, count, random, Disk(), ledger)
+    return Counter(judged(files, ledger, folder) for files in left)
