@@ -98,7 +98,7 @@ fuzz: $(READY)
 # What durable requests promise, in its long form: power cuts, also during a recovery, each call to the disk failing, kill -9 of real brokers and workers.
 durable-proof: $(READY)
 	$(BIN)/python -m tests.durable.power --cuts 1000000 --recoveries 100000
-	$(BIN)/python -m tests.durable.calls --cuts 10000
+	$(BIN)/python -m tests.durable.calls --cuts 10000 --recoveries 10000
 	$(BIN)/python -m tests.durable.faults
 	$(BIN)/python -m tests.durable.kill --rounds 1000
 	$(BIN)/python -m tests.durable.flips --flips 100000

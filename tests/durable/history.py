@@ -24,6 +24,7 @@ Cuts of one history are made in its order, so that it is replayed once.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,12 @@ NOTHING: Final = 0.2
 EVERYTHING: Final = 0.1
 """How often what was not synced of a file is not there at all, and how often it is there whole."""
 BATCHES: Final = 15
+TURNS: Final = 4
+"""Fewer batches than this has a life after a cut."""
+CUTS_OF_A_TRACE: Final = 200
+CUTS_OF_A_LIFE: Final = 4
+ANOTHER_LIFE: Final = 1 / 6
+"""How often the files of a later cut have another life."""
 SIZES: Final = (10, 100, 1500)
 EVERY_ROW: Final = "select * from request order by number"
 
@@ -208,7 +215,7 @@ class Disk:
     def after_cut(self, random: Random) -> dict[str, bytes]:
         """The files after a power cut now."""
         files: dict[str, bytes] = {}
-        for name in self.synced.keys() | self.pending.keys():
+        for name in sorted(self.synced.keys() | self.pending.keys()):
             if name in self.deleted and random.random() < 0.5:
                 continue
             if name not in self.named and random.random() < 0.5:
@@ -252,10 +259,18 @@ def apply(content: bytearray, operation: Operation) -> None:
     content[offset : offset + len(data)] = data
 
 
-NO_LOCK: Final = mock.Mock()
-
 checked_row = lru_cache(2000)(rows.row_of)
 """The cuts of one history have the same values again and again: each is checked once."""
+
+
+class NoLock:
+    """A lock that locks nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the place of a `FileLock`."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @contextmanager
@@ -266,7 +281,7 @@ def cheap_openings() -> Iterator[None]:
     quiet = StoreState()
     with (
         mock.patch.object(sqlite, "check_disk", lambda _: None),
-        mock.patch.object(sqlite, "FileLock", NO_LOCK),
+        mock.patch.object(sqlite, "FileLock", NoLock),
         mock.patch.object(sqlite, "_check", lambda *_: None),
         mock.patch.object(sqlite.wal, "frames", lambda *_: 1),
         mock.patch.object(SqliteStore, "_look", lambda store: setattr(store, "_state", quiet)),
@@ -336,3 +351,11 @@ def cut(operations: list[Operation], count: int, random: Random, folder: Path) -
     ledger = Ledger()
     left = cuts(operations, count, random, Disk(), ledger)
     return Counter(judged(files, ledger, folder) for files in left)
+
+
+def report(what: str, count: int, seed: int, began: float, found: Counter[str]) -> None:
+    """Print what so many cuts have found."""
+    shown = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(found.items()))
+    last = seed + (count - 1) // CUTS_OF_A_TRACE
+    took = time.perf_counter() - began
+    print(f"{what}: {count:,} cuts, seeds {seed} to {last}: {shown} ({took:.0f} s)", flush=True)

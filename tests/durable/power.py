@@ -24,10 +24,10 @@ from unittest import mock
 
 from majordomus.durable import sqlite
 from tests.durable import history, recovery
+from tests.durable.history import CUTS_OF_A_TRACE
 from tests.durable.logged import fast_folder, repeatable, trace
 from tests.durable.recovery import Recoveries
 
-CUTS_OF_A_TRACE: Final = 200
 CONTROLS: Final = ("full", "normal", "early")
 
 
@@ -75,14 +75,6 @@ def recoveries(
     return done
 
 
-def report(what: str, count: int, seed: int, began: float, found: Counter[str]) -> None:
-    """Print what so many cuts have found."""
-    shown = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(found.items()))
-    last = seed + (count - 1) // CUTS_OF_A_TRACE
-    took = time.perf_counter() - began
-    print(f"{what}: {count:,} cuts, seeds {seed} to {last}: {shown} ({took:.0f} s)", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cuts", type=int, default=1_000_000)
@@ -96,7 +88,7 @@ def main() -> None:
         count = options.cuts if control == "full" else min(options.cuts, options.controls)
         if count:
             found = cuts(count, options.seed, control)
-            report(f"{control:>7}", count, options.seed, began, found)
+            history.report(f"{control:>7}", count, options.seed, began, found)
     for control in recovery.CONTROLS:
         began = time.perf_counter()
         wanted = options.recoveries
@@ -104,7 +96,7 @@ def main() -> None:
         if count:
             done = recoveries(count, options.seed, control)
             what = f"{control:>8}, in a recovery"
-            report(what, count, options.seed, began, done.found)
+            history.report(what, count, options.seed, began, done.found)
             print(f"          last cuts: {dict(done.places)}; cuts: {dict(done.lives)}", flush=True)
 
 

@@ -24,13 +24,10 @@ from typing import Final
 
 from majordomus.durable.store import StoreError
 from tests.durable import history
-from tests.durable.history import Disk, Ledger, Operation
+from tests.durable.history import ANOTHER_LIFE, CUTS_OF_A_LIFE, TURNS, Disk, Ledger, Operation
 from tests.durable.logged import CHECKPOINTS, logged, opened, turn
 
 CONTROLS: Final = ("full", "normal", "early", "unsynced")
-CUTS_OF_A_LIFE: Final = 4
-ANOTHER_LIFE: Final = 1 / 6
-TURNS: Final = 4
 
 
 class Recoveries:
