@@ -82,7 +82,7 @@ def test_store_behind_a_symbolic_link_has_the_lock_of_its_file(path: Path) -> No
     other = path.with_name("other.db")
     other.symlink_to(path)
     store = SqliteStore(other, ballast=SMALL)
-    with pytest.raises(StoreError, match="another broker uses this store"):
+    with pytest.raises(StoreError, match="another process uses this store"):
         SqliteStore(path, ballast=SMALL)
     assert not path.with_name("other.db.lock").exists()
     copy = path.with_name("copy.db")

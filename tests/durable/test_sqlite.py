@@ -68,7 +68,7 @@ def test_log_stays_near_its_limit_while_the_store_is_never_idle(
 
 def test_second_store_on_the_file_is_refused(path: Path) -> None:
     store = SqliteStore(path, ballast=SMALL)
-    with pytest.raises(StoreError, match="another broker uses this store"):
+    with pytest.raises(StoreError, match="another process uses this store"):
         SqliteStore(path, ballast=SMALL)
     store.close()
     SqliteStore(path, ballast=SMALL).close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from majordomus import (
+    Action,
     AsyncClient,
     Broker,
     BrokerLost,
@@ -25,8 +26,11 @@ from majordomus import (
     DoNotRetry,
     Expired,
     HandlerFailed,
+    HookRequest,
     NotFound,
     NotSupported,
+    RemoteProtocolError,
+    Reply,
     Worker,
 )
 from majordomus.core.broker.durable.records import Answer, Append, Complete
@@ -34,6 +38,8 @@ from majordomus.durable.runner import StoreThread
 from majordomus.durable.store import Numbered, Store, StoreError
 from majordomus.net.worker.request import Request
 from tests.net.conftest import eventually
+
+WRONG_LIMITS = (0, -1, 1.5, True, "x", 10**20)
 
 Settings = Callable[..., BrokerSettings]
 
@@ -136,6 +142,29 @@ def test_request_can_be_withdrawn_until_it_has_an_outcome(broker: Broker) -> Non
             client.result("00" * 16)
 
 
+def test_result_has_the_metadata_of_the_outcome(broker: Broker) -> None:
+    def register(worker: Worker) -> None:
+        worker.add("echo", lambda request: Reply([request.body], metadata={"z": 1}))
+
+    url = broker.endpoints[0]
+    with serving(url, register), Client(url) as client:
+        id = client.submit_durable("echo", b"x", key="k")
+        found = client.result(id)
+        called = client.call("echo", b"x", durable=True, key="k")
+    assert (found.body, found.metadata) == (called.body, called.metadata) == (b"x", {"z": 1})
+
+
+def test_answer_of_a_hook_is_no_id(settings: Settings) -> None:
+    class Answering(Broker):
+        def on_request(self, request: HookRequest) -> Action | None:
+            return Reply([b"from the hook"]) if request.service == "echo" else None
+
+    with Answering(settings(), bind="tcp://127.0.0.1:0") as broker:
+        refused = pytest.raises(RemoteProtocolError, match="nothing is stored")
+        with Client(broker.endpoints[0]) as client, refused:
+            client.submit_durable("echo", b"x")
+
+
 def test_asyncio_client_has_the_same_methods(broker: Broker) -> None:
     url = broker.endpoints[0]
 
@@ -194,9 +223,12 @@ def test_option_that_does_not_go_with_durable_is_an_error(
 
 @pytest.mark.parametrize(
     ("arguments", "dialect"),
-    [({"max_attempts": 3}, "mdp03"), ({"durable": True, "max_attempts": 0}, "mdp03"),
-     ({"durable": True}, "mdp02")],
-)  # fmt: skip
+    [
+        ({"max_attempts": 3}, "mdp03"),
+        *(({"durable": True, "max_attempts": wrong}, "mdp03") for wrong in WRONG_LIMITS),
+        ({"durable": True}, "mdp02"),
+    ],
+)
 def test_service_cannot_be_declared_so(arguments: dict[str, object], dialect: str) -> None:
     with pytest.raises(ConfigurationError):
         Worker(dialect=dialect).add("mail", print, **arguments)  # type: ignore[arg-type]
@@ -219,7 +251,7 @@ def test_broker_without_a_store_refuses_durable_services_and_requests() -> None:
 
 
 def test_second_broker_on_the_store_is_refused(settings: Settings) -> None:
-    refused = pytest.raises(ConfigurationError, match="another broker uses this store")
+    refused = pytest.raises(ConfigurationError, match="another process uses this store")
     with Broker(settings(), bind="tcp://127.0.0.1:0"), refused:
         Broker(settings(), bind="tcp://127.0.0.1:0").open()
     with Broker(settings(), bind="tcp://127.0.0.1:0"):

@@ -60,6 +60,7 @@ class Run:
         self.names: dict[str, bytes] = {}
         self.outcomes: dict[str, tuple[int, tuple[bytes, ...]]] = {}
         self.given: Counter[str] = Counter()
+        self.began: dict[str, int] = {}  # the crashes before the first attempt
         self.answered: dict[str, set[bytes]] = defaultdict(set)
         self.ended: set[str] = set()
         self.held: dict[tuple[bytes, int], str] = {}
@@ -213,7 +214,8 @@ class Run:
                 name = body[0].decode()
                 self.held[peer, fields["id"]] = name
                 self.given[name] += 1
-                most = ATTEMPTS + self.crashes
+                # Each crash since then may have forgotten one attempt.
+                most = ATTEMPTS + self.crashes - self.began.setdefault(name, self.crashes)
                 if self.given[name] > most and not self.may_be_gone(name):  # its key is free again
                     raise WrongError(f"{name} was given {self.given[name]} times")
             elif command == "CANCEL":

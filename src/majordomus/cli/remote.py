@@ -249,6 +249,8 @@ def _page(
     """Return the JSON of one page, and the frame that asks for the next one, if there is one."""
     frames = client.call(question, body, timeout=timeout).frames
     status = bytes(frames[0]) if frames else b""
+    if status == b"501" and question.startswith("mmi.durable"):
+        raise NotSupported("this broker has no store for durable requests (--store sqlite:FILE)")
     if status == b"501":
         raise NotSupported(f"this broker does not answer {question}")
     if status != b"200":

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from majordomus.durable.store import StoreError, StoreFullError
+from majordomus.durable.store import StoreDamagedError, StoreError, StoreFullError
 
 Rows = list[tuple[Any, ...]]
 FULL_CODE: Final = 13
@@ -64,7 +64,9 @@ class SqliteConnection:
         except self._error as error:
             raise failure(error) from error
         except UnicodeDecodeError as error:  # apsw decodes text itself
-            raise StoreError(f"the file is damaged: its text is not UTF-8 ({error})") from error
+            raise StoreDamagedError(
+                f"the file is damaged: its text is not UTF-8 ({error})"
+            ) from error
         return found
 
     def script(self, sql: str) -> None:
@@ -123,5 +125,5 @@ def failure(error: Exception) -> StoreError:
     if number == FULL_CODE:
         return StoreFullError(text)
     if number in CORRUPT_CODES:
-        return StoreError(f"the file is damaged or no database ({text})")
+        return StoreDamagedError(f"the file is damaged or no database ({text})")
     return StoreError(text)

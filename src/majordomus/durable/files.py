@@ -48,7 +48,7 @@ class FileLock:
             if not system.try_lock_file(self._descriptor):
                 self._made = False
                 self.close()
-                raise StoreError(f"another broker uses this store ({path} is locked)")
+                raise StoreError(f"another process uses this store ({path} is locked)")
             if self._has_its_name():
                 return
             self._made = False

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 from majordomus.durable import online
 from majordomus.durable.files import FileLock, real_file, sync_folder
 from majordomus.durable.sqlite import SqliteStore
-from majordomus.durable.store import SCANNED, StoreError, StoreUnusableError
+from majordomus.durable.store import (
+    SCANNED,
+    RowDamagedError,
+    StoreDamagedError,
+    StoreError,
+    StoreUnusableError,
+)
 
 
 class Report(NamedTuple):
@@ -32,26 +38,34 @@ class Report(NamedTuple):
 def verify(path: Path) -> Report:
     """Check the whole file: the database's structure, and the checksums of every row.
 
-    Raises: StoreUnusableError when it cannot be opened.
+    Raises: StoreUnusableError when it is no store, or another process uses it.
     """
     path = _file(path)
-    store = _open(path)
     try:
-        problems = store.integrity()
-        rows = open_rows = after = 0
+        store = _open(path)
+    except StoreUnusableError as error:
+        if isinstance(error.__cause__, StoreDamagedError):
+            return Report(0, 0, path.stat().st_size, [str(error)])
+        raise
+    problems: list[str] = []
+    rows = open_rows = after = 0
+    try:
+        problems += store.integrity()
         while numbers := store.numbers(after, SCANNED):
             after = numbers[-1]
             for number in numbers:
                 try:
                     [found] = store.read([number])
-                except StoreError as error:
+                except RowDamagedError as error:
                     problems.append(str(error))
                     continue
                 rows += 1
                 open_rows += found is not None and found.outcome is None
-        return Report(rows, open_rows, path.stat().st_size, problems)
+    except StoreError as error:  # the rest cannot be read
+        problems.append(f"{path}: {error}")
     finally:
         store.close()
+    return Report(rows, open_rows, path.stat().st_size, problems)
 
 
 def backup(path: Path, target: Path) -> int:
@@ -151,4 +165,6 @@ def _open(path: Path, **options: Any) -> SqliteStore:
     try:
         return SqliteStore(path, ballast=0, **options)
     except StoreError as error:
-        raise StoreUnusableError(f"{path}: {error}") from error
+        text = str(error)
+        named = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise StoreUnusableError(named) from error

@@ -38,7 +38,12 @@ from majordomus.durable.files import (
     sync_folder,
 )
 from majordomus.durable.queries import QUERIES, SCHEMA, several
-from majordomus.durable.store import RowDamagedError, StoreError, StoreFullError
+from majordomus.durable.store import (
+    RowDamagedError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+)
 
 logger = logging.getLogger("majordomus.broker")
 
@@ -130,7 +135,7 @@ class SqliteStore:
         sync_folder(folder)
         self._rows, least = driver.execute(QUERIES["counts"])[0]
         if least <= 0:  # no scan would find it
-            raise StoreError(f"{self.path} is damaged: it has a row with the number {least}")
+            raise StoreDamagedError(f"{self.path} is damaged: it has a row with the number {least}")
         self._added = 0
         self._estimated = 0
         self._state = StoreState(self._rows, 0, -1, written)
@@ -422,7 +427,7 @@ def _check_schema(driver: SqliteConnection, path: Path) -> None:
     """Compare the definitions of tables and indexes with ours: one damaged letter there hides every
     row, and SQLite's own check accepts it. Raises: StoreError."""
     if driver.execute(DEFINITIONS) != _definitions():
-        raise StoreError(
+        raise StoreDamagedError(
             f"{path} is damaged: its tables differ (restore a backup: docs/durable.md)"
         )
 
@@ -442,7 +447,7 @@ def _check(driver: SqliteConnection, path: Path, how: str) -> None:
     """Check the file as SQLite's `how` does. Raises: StoreError."""
     found = driver.execute(f"pragma {how}(1)")[0][0]
     if found != "ok":
-        raise StoreError(f"{path} is damaged: {found} (restore a backup: docs/durable.md)")
+        raise StoreDamagedError(f"{path} is damaged: {found} (restore a backup: docs/durable.md)")
 
 
 def _meta(driver: SqliteConnection, name: str) -> object:
@@ -465,7 +470,7 @@ def _identity(driver: SqliteConnection, path: Path) -> tuple[bytes, int]:
         secret, epoch = values["secret"], values["epoch"]
         if values["crc"] == _identity_crc(secret, epoch):
             return secret, int(epoch)
-    raise StoreError(
+    raise StoreDamagedError(
         f"{path} is damaged: its secret or its epoch (restore a backup: docs/durable.md)"
     )
 

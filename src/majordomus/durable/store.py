@@ -46,6 +46,10 @@ class StoreUnusableError(ConfigurationError):
     """The store that a setting names cannot be opened. The text is one line that says why."""
 
 
+class StoreDamagedError(StoreError):
+    """The file is damaged as a whole: its structure, its definitions, its secret or its epoch."""
+
+
 class RowDamagedError(StoreError):
     """One row is damaged; the others can be used."""
 

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from majordomus import Client
 from tests.cli.shell import Running, Shell
 
 
@@ -54,7 +55,7 @@ def test_request_is_submitted_listed_withdrawn_and_forgotten(shell: Shell, store
 def test_second_broker_on_the_file_is_refused_with_one_line(shell: Shell, stored: Running) -> None:
     done = shell.run("broker", "--bind", "tcp://127.0.0.1:0", "--store", "sqlite:store.db")
     assert (done.code, done.out) == (2, b"")
-    assert done.err.startswith("majordomus broker: --store sqlite:store.db: another broker uses")
+    assert done.err.startswith("majordomus broker: --store sqlite:store.db: another process uses")
     assert done.err.count("\n") == 1
 
 
@@ -133,3 +134,61 @@ def test_request_expires_as_the_command_says(shell: Shell, stored: Running) -> N
     assert "408 the request had no outcome within 0.1 s, after 0 attempts" in done.err
     [row] = json.loads(shell.run("durable", "list", "--json").out)
     assert (row["state"], row["status"]) == ("ended", 408)
+
+
+def test_result_shows_the_metadata_of_the_outcome_as_call_does(
+    shell: Shell, stored: Running
+) -> None:
+    shell.write(
+        "app.py",
+        "from majordomus import Reply, Worker\n"
+        "worker = Worker()\n"
+        "@worker.service('echo')\n"
+        "def echo(request):\n"
+        "    return Reply([request.body], metadata={'z': 1})\n",
+    )
+    shell.start("worker", "app:worker")
+    id = shell.run("call", "--durable", "--detach", "echo", "x").out.decode().strip()
+    found = shell.run("durable", "result", id, "--wait", "--json")
+    assert json.loads(found.out)["metadata"] == {"z": 1}
+
+
+def test_run_of_a_durable_request_is_explained_by_the_id_in_the_list(
+    shell: Shell, stored: Running
+) -> None:
+    done = shell.run("explain", "-1342411143137")
+    assert (done.code, done.out) == (1, b"")
+    assert "the broker has no request -1342411143137" in done.err
+
+
+def test_broker_without_a_store_says_so(shell: Shell) -> None:
+    broker = shell.broker()
+    for command in ("status", "list"):
+        done = shell.run("durable", command, "--broker", broker.url)
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert "this broker has no store for durable requests" in done.err
+
+
+def test_verify_of_a_file_whose_structure_is_damaged_is_a_problem_and_no_wrong_use(
+    shell: Shell, stored: Running
+) -> None:
+    with Client(stored.url) as client:
+        for _ in range(40):
+            client.submit_durable("mail", "x" * 3000)
+    assert stored.stop() == 0
+    file = shell.folder / "store.db"
+    whole = file.read_bytes()
+    damages = {
+        "header": b"x" * 100 + whole[100:],
+        "truncated": whole[: len(whole) // 2],
+        "page": whole[:8192] + bytes(4096) + whole[12288:],
+    }
+    for damage in damages.values():
+        file.write_bytes(damage)
+        done = shell.run("durable", "verify", "store.db")
+        assert (done.code, done.err) == (1, "")
+        assert done.out.decode().endswith(": 1 problems\n")
+        told = json.loads(shell.run("durable", "verify", "store.db", "--json").out)
+        assert len(told["problems"]) == 1
+    file.write_bytes(whole)
+    assert shell.run("durable", "verify", "store.db").code == 0

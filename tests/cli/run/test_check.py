@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from tests.cli.shell import Running, Shell
@@ -64,6 +67,7 @@ def test_check_opens_no_store_that_a_broker_uses_and_makes_none(shell: Shell) ->
         (["--store", "sqlite:missing/store.db"], "missing does not exist"),
         (["--store", "sqlite:."], "is a folder: name a file in it"),
         (["--store", "sqlite:text.db"], "text.db is not a database of SQLite"),
+        (["--store", "sqlite:newer.db"], "newer.db has version 1000, and this majordomus reads"),
         (["--set", "exempt_addresses=zzz"], "--set exempt_addresses: 'zzz'"),
         (["--app", "networks:broker"], "exempt_addresses: 'zzz'"),
     ],
@@ -72,6 +76,8 @@ def test_check_of_a_broker_that_cannot_start_names_the_problem_in_one_line(
     shell: Shell, flags: list[str], problem: str
 ) -> None:
     shell.write("text.db", "no database at all")
+    with closing(sqlite3.connect(shell.folder / "newer.db")) as newer:
+        newer.execute("pragma user_version = 1000")
     shell.write(
         "networks.py",
         "from majordomus import Broker, BrokerSettings\n"

@@ -10,7 +10,14 @@ from typing import Any, Final
 import click
 
 from majordomus.cli.options import json_option
-from majordomus.cli.output import cell, emit_bytes, emit_json, emit_records, frame_json
+from majordomus.cli.output import (
+    cell,
+    emit_bytes,
+    emit_json,
+    emit_records,
+    frame_json,
+    metadata_json,
+)
 from majordomus.cli.remote import (
     ask,
     broker_option,
@@ -159,7 +166,11 @@ def result(id: str, brokers: tuple[str, ...], timeout: float, wait: bool, as_jso
         check_broker(client, timeout)
         reply = client.result(id, timeout=timeout if wait else 0)
     if as_json:
-        emit_json({"id": id, "status": reply.status, "frames": list(map(frame_json, reply.frames))})
+        shown: dict[str, Any] = {"id": id, "status": reply.status}
+        shown["frames"] = list(map(frame_json, reply.frames))
+        if reply.metadata:
+            shown["metadata"] = metadata_json(reply.metadata)
+        emit_json(shown)
     else:
         emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
 

@@ -14,7 +14,11 @@ from majordomus.errors import NotFound, StatusError
 FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 
 
-@click.command(short_help="Show what happened to a request.")
+# The id of a run of a durable request begins with a minus.
+@click.command(
+    short_help="Show what happened to a request.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("id", default="")
 @broker_option
 @timeout_option(5.0)

@@ -64,7 +64,6 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-SQLITE_HEAD: Final = b"SQLite format 3\0"
 OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 
@@ -264,7 +263,7 @@ def check_store(named: str) -> None:
     Raises: ConfigurationError.
     """
     from majordomus.durable.files import BALLAST, Ballast, check_disk, real_file
-    from majordomus.durable.opening import path_of
+    from majordomus.durable.opening import path_of, wrong_head
 
     problem = ""
     try:
@@ -272,8 +271,8 @@ def check_store(named: str) -> None:
         Ballast(Path(f"{file}.ballast"), BALLAST).check()
         if not os.access(file.parent, os.W_OK | os.X_OK):
             problem = f"{file.parent} cannot be written"
-        elif file.exists() and not _is_database(file):
-            problem = f"{file} is not a database of SQLite"
+        elif file.exists() and (wrong := wrong_head(file)):
+            problem = f"{file} {wrong}"
         else:
             check_disk(file.parent)
     except OSError as error:
@@ -282,12 +281,6 @@ def check_store(named: str) -> None:
         problem = str(error)
     if problem:
         raise ConfigurationError(f"--store {named}: {problem}")
-
-
-def _is_database(file: Path) -> bool:
-    with file.open("rb") as opened:
-        head = opened.read(len(SQLITE_HEAD))
-    return head in (b"", SQLITE_HEAD)
 
 
 def serve(

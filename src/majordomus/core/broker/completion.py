@@ -358,6 +358,13 @@ class Completion:
         else:
             self._send_legacy(request, status, frames, now)
 
+    def decide(self, request: AcceptedRequest) -> None:
+        """A hook has decided about the reply to `request`. Of the run of a durable request that is
+        the outcome."""
+        durable = self.store.durable
+        if durable is not None and request.flags & spec.DURABLE:
+            durable.decide(request)
+
     def _end_run(
         self,
         request: AcceptedRequest,

@@ -236,7 +236,8 @@ def _durable(machine: BrokerMachine) -> Iterator[str]:
                 yield f"{name}: its run is not open: {story(job.run)}"
         own = durable.backlog.services.get(job.row.service)
         waits = own is not None and any(job in turn for turn in own.turns.values())
-        if job.state is WAITING_STATE and (job.timer is not None) + waits != 1:
+        places = (job.timer is not None) + waits + job.recording
+        if job.state is WAITING_STATE and places != 1:
             drains = machine.registry.draining
             if not drains:
                 yield f"{name}: waits in no place, or in two"

@@ -39,6 +39,8 @@ class ClientEncoder:
         """Return the flags that are sent, and the `Call.tail`. Raises: LocalProtocolError."""
         if flags & spec.MORE and self.codec is not None:
             raise LocalProtocolError("not-in-dialect", "a stream from the client")
+        if flags & spec.DURABLE and self.codec is not None:
+            raise LocalProtocolError("not-in-dialect", "a durable request: use MDP/0.3")
         known = _FLAGS if self.codec is None else _LOCAL_FLAGS
         if flags & ~known or flags & _NO_ANSWER == _NO_ANSWER:
             raise LocalProtocolError("bad-flags", f"{flags & ~known:#04x}")

@@ -5,21 +5,24 @@ Both clients have the same four methods. What they send, and what an answer mean
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from majordomus.core.client.session import ClientSession
-from majordomus.errors import ConfigurationError, error_for
-from majordomus.net.bodies import Body, Reply
+from majordomus.errors import ConfigurationError, RemoteProtocolError, error_for
+from majordomus.net.bodies import Body, Reply, reply_with
 from majordomus.net.client.async_call_runner import AsyncCallRunner
 from majordomus.net.client.call_runner import CallRunner
 from majordomus.net.client.calls import CallOptions, pack_options
 from majordomus.protocol import spec
+from majordomus.protocol.metadata import packed_metadata
 
 RESULT: Final = "$durable.result"
 WITHDRAW: Final = "$durable.withdraw"
 FORGET: Final = "$durable.forget"
 AT_ONCE: Final = b"0"
+ID_OF: Final = re.compile(r"[0-9a-f]{32}")
 LEAST: Final = 5.0
 """Seconds that a question whose answer must not wait may take."""
 
@@ -93,12 +96,23 @@ def _question(client: _Client, service: str, id: Id, timeout: float | None) -> C
     return pack_options(service, body, seconds, 0, b"", None)
 
 
+def _id(reply: Reply) -> str:
+    """Return the id of a stored request. Raises: RemoteProtocolError when a hook of the broker has
+    answered in place of the store."""
+    if len(reply.frames) != 1 or not ID_OF.fullmatch(reply.text):
+        raise RemoteProtocolError(
+            "not-stored",
+            "the broker answered without an id: a hook may have, and nothing is stored",
+        )
+    return reply.text
+
+
 def _outcome(reply: Reply) -> Reply:
     """Return the outcome in the answer of `$durable.result`. Raises: a StatusError."""
     status = int(reply.frames[0]) if reply.frames and reply.frames[0].isdigit() else 0
     if status != spec.OK:
         raise error_for(status or spec.HANDLER_FAILED, reply.frames[1:])
-    return Reply(reply.frames[1:], status)
+    return reply_with(reply.frames[1:], packed_metadata(reply), status)
 
 
 class DurableMethods:
@@ -129,10 +143,11 @@ class DurableMethods:
         `keep`: seconds that the outcome is kept. Without a key BrokerLost leaves open whether it is
         stored.
 
-        Raises: as `call`.
+        Raises: as `call`; RemoteProtocolError when a hook of the broker has answered, so that
+        nothing is stored.
         """
         packed = durable_metadata(metadata, key, expires, keep, detach=True)
-        return self._runner.call(_submit(self, service, body, timeout, packed)).text
+        return _id(self._runner.call(_submit(self, service, body, timeout, packed)))
 
     def result(self, id: Id, *, timeout: float | None = None) -> Reply:
         """Wait for the outcome of a durable request, for `timeout` seconds; 0 does not wait.
@@ -180,7 +195,7 @@ class AsyncDurableMethods:
     ) -> str:
         """Store a request at the broker, and return its id when it is stored. See `Client`."""
         packed = durable_metadata(metadata, key, expires, keep, detach=True)
-        return (await self._runner.call(_submit(self, service, body, timeout, packed))).text
+        return _id(await self._runner.call(_submit(self, service, body, timeout, packed)))
 
     async def result(self, id: Id, *, timeout: float | None = None) -> Reply:
         """Wait for the outcome of a durable request. See `Client`."""

@@ -38,6 +38,8 @@ from majordomus.security.certificates import Certificate
 
 DRAIN_TIMEOUT: Final = 10.0
 KILL_AFTER: Final = 2.0
+MOST_ATTEMPTS: Final = 1_000_000
+"""The highest `max_attempts`. A broker has a lower limit of its own, `max_durable_attempts`."""
 
 A = TypeVar("A", bound=Action)
 
@@ -318,8 +320,11 @@ class WorkerBase(ServiceDecorators, EventMethods):
             raise ConfigurationError(f"{self._dialect.value} has no durable services: use MDP/0.3")
         if max_attempts is not None and not durable:
             raise ConfigurationError("max_attempts is for services with durable=True")
-        if max_attempts is not None and max_attempts < 1:
-            raise ConfigurationError(f"max_attempts is at least 1, not {max_attempts}")
+        if max_attempts is None:
+            return
+        if type(max_attempts) is not int or not 1 <= max_attempts <= MOST_ATTEMPTS:
+            given = f"{max_attempts!r:.40}"
+            raise ConfigurationError(f"max_attempts is 1 to {MOST_ATTEMPTS:,}, not {given}")
 
     def _check_name(self, name: str) -> None:
         """Check what can be known here, before a broker refuses it. Raises: ConfigurationError."""

@@ -427,7 +427,9 @@ class WorkerEngine(Serving):
                     self.on_failure,
                     self._settings.kill_after,
                 )
-            handler = handler._replace(function=self._processes.function(handler.target))
+            durable = service in self._settings.session.durable
+            function = self._processes.function(handler.target, durable=durable)
+            handler = handler._replace(function=function)
         if handler.middleware:
             function = around(handler.function, handler.middleware)
             handler = handler._replace(function=function)

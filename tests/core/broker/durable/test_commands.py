@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from majordomus.core.broker.hooks.actions import FORWARD, ReplyAction
+from majordomus.core.broker.hooks.actions import FORWARD, Discard, Reject, ReplyAction
 from majordomus.core.broker.state.access_rules import CALL, AccessRules, Rule
 from majordomus.protocol import metadata, spec
 from majordomus.protocol.codecs import LEGACY
@@ -385,6 +385,33 @@ def test_reply_that_a_hook_replaces_is_the_stored_outcome(broker: DurableHarness
     broker.answer(W, number(1), b"y")
     broker.ask(C, 2, "result", id)
     assert (C, 2, 200, [b"200", b"hook"]) in broker.finals()
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome"),
+    [
+        (Discard(), [b"500", b"a hook of the broker discarded the reply"]),
+        (Reject(503, "not now"), [b"503", b"not now"]),
+        (ReplyAction([b"busy"], status=429), [b"429", b"busy"]),
+        (
+            "no action",
+            [b"500", b"a hook of the broker returned an action that is not allowed here"],
+        ),
+    ],
+)
+def test_decision_about_a_reply_is_the_outcome_and_no_attempt_follows(
+    broker: DurableHarness, action: Any, outcome: list[bytes]
+) -> None:
+    hooks = ScriptedHooks(broker, on_reply=action)
+    broker.worker(W)
+    id = broker.submit(C, 1, b"x")
+    broker.answer(W, number(1), b"y")
+    broker.messages()
+    broker.pass_time(60.0)
+    assert not broker.dispatched()
+    broker.ask(C, 2, "result", id)
+    assert (C, 2, 200, outcome) in broker.finals()
+    assert len(hooks.seen) == 1
 
 
 # ── the management interface ──────────────────────────────────────────────────────────────────────

@@ -189,6 +189,47 @@ def test_outcome_whose_time_is_over_is_gone_before_it_is_deleted(broker: Durable
     assert broker.finals() == [(C, 2, 410, [text]), (C, 3, 410, [text])]
 
 
+@pytest.mark.parametrize("body", [b"x", b"another"])
+def test_key_is_free_when_its_outcome_is_kept_no_longer(
+    broker: DurableHarness, body: bytes
+) -> None:
+    first = broker.submit(C, 1, b"x", key="k", keep=1)
+    broker.worker(W)
+    broker.answer(W, number(1), b"old")
+    broker.messages()
+    broker.pass_time(1.1)
+    assert len(broker.store.rows) == 1  # it was not swept yet
+    second = broker.submit(C, 2, body, key="k", keep=1)
+    assert second != first
+    assert [row.body for row in broker.store.rows.values()] == [[body]]
+    broker.answer(W, number(2), b"new")
+    broker.messages()
+    broker.ask(C, 3, "result", second)
+    assert broker.finals() == [(C, 3, 200, [b"200", b"new"])]
+
+
+def test_key_whose_outcome_is_kept_no_longer_does_not_pass_a_limit(
+    make: Callable[..., DurableHarness],
+) -> None:
+    broker = make(max_durable=1)
+    broker.submit(C, 1, b"x", key="k", keep=1)
+    broker.worker(W)
+    broker.answer(W, number(1), b"old")
+    broker.leave(W)
+    broker.pass_time(1.1)
+    broker.submit(C, 2, b"fills the broker")
+    broker.durable(C, 3, b"x", key="k", keep=1)
+    assert [one[2] for one in broker.finals()] == [429]
+
+
+def test_withdrawn_request_tells_the_attempts_that_it_had(broker: DurableHarness) -> None:
+    broker.worker(W)
+    id = broker.submit(C, 1, b"x")
+    broker.ask(C, 2, "withdraw", id)
+    [row] = broker.store.rows.values()
+    assert (row.attempts, row.outcome and row.outcome.status) == (1, 499)
+
+
 def test_clock_that_was_set_back_delays_an_attempt_no_longer_than_others(
     make: Callable[..., DurableHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +425,38 @@ def test_failed_attempt_is_followed_by_another_one_after_a_delay(broker: Durable
     assert broker.finals() == [(C, 1, 200, [b"y"])]
 
 
+def test_next_attempt_begins_when_the_one_before_is_stored(broker: DurableHarness) -> None:
+    """Else a crash while the disk is slow would forget more than one."""
+    broker.worker(W)
+    broker.durable(C, 1, b"x", key="k")
+    [(_, id, _)] = given(broker)
+    broker.holds = True
+    broker.answer(W, id, b"no", status=500)
+    broker.pass_time(2.1)
+    assert given(broker) == []
+    broker.holds = False
+    broker.store_now()
+    broker.pass_time(0.01)
+    assert len(given(broker)) == 1
+    assert [row.attempts for row in broker.store.rows.values()] == [1]
+
+
+def test_request_that_is_withdrawn_while_its_attempt_is_written_runs_no_more(
+    broker: DurableHarness,
+) -> None:
+    public = broker.submit(C, 1, b"x")
+    broker.worker(W)
+    [(_, id, _)] = given(broker)
+    broker.holds = True
+    broker.answer(W, id, b"no", status=500)
+    broker.ask(C, 2, "withdraw", public)
+    broker.holds = False
+    broker.store_now()
+    broker.pass_time(2.1)
+    assert given(broker) == []
+    assert [row.outcome and row.outcome.status for row in broker.store.rows.values()] == [499]
+
+
 def test_delays_grow_and_the_last_failure_is_the_outcome(
     make: Callable[..., DurableHarness],
 ) -> None:
@@ -456,7 +529,7 @@ def test_request_that_kills_its_workers_stops_also_when_the_broker_restarts(
         broker.restart()
     assert runs == 3
     broker.ask(C, 2, "result", id)
-    text = b"its workers were lost at 3 of 3 attempts"
+    text = b"3 of 3 attempts had no end: worker or broker was lost"
     assert broker.finals() == [(C, 2, 200, [b"502", text])]
 
 
@@ -725,6 +798,44 @@ def test_long_backlog_leaves_the_queue_to_plain_requests(
         broker.pass_time(0.01)
     assert seen.index(b"plain") == 1
     assert sorted(seen) == sorted([b"plain", *(b"%d" % id for id in range(1, 600))])
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"max_service_queue": 10},
+        {"max_queue": 30},
+        {"max_service_queue_bytes": 20},
+        {"max_queue_bytes": 60},
+        {"max_queue": 1, "max_service_queue": 1},
+    ],
+)
+def test_durable_requests_keep_the_bounds_of_the_queues_and_all_run(
+    make: Callable[..., DurableHarness], bounds: dict[str, int]
+) -> None:
+    broker = make(**bounds)
+    bodies = [b"%d" % id for id in range(100, 200)]
+    for id, body in enumerate(bodies, 1):
+        broker.submit(C, id, body)
+        broker.submit(C, 1000 + id, body, service=b"other")
+    registry = broker.machine.registry
+    assert registry.queued <= bounds.get("max_queue", 1000)
+    assert registry.queued_bytes <= bounds.get("max_queue_bytes", 10**6) + 3
+    for service in registry.services.values():
+        if service.waiting is not None:
+            assert service.waiting.count <= bounds.get("max_service_queue", 1000)
+            assert service.waiting.size <= bounds.get("max_service_queue_bytes", 10**6) + 3
+    broker.worker(W)
+    broker.worker(V, service=b"other")
+    seen: dict[bytes, list[bytes]] = {W: [], V: []}
+    for _ in range(1000):
+        for worker, dispatch, body in given(broker):
+            seen[worker].append(body[0])
+            broker.answer(worker, dispatch, b"")
+        broker.pass_time(0.3)
+        if sum(map(len, seen.values())) == 2 * len(bodies):
+            break
+    assert sorted(seen[W]) == sorted(seen[V]) == bodies
 
 
 def test_owners_take_turns(broker: DurableHarness) -> None:

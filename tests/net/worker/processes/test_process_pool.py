@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from majordomus import system
+from majordomus import BrokerSettings, system
 from majordomus.errors import (
     BadRequest,
     ConfigurationError,
@@ -231,6 +231,19 @@ class TestDeath:
             client.call("segfault", str(file))
         assert len(file.read_text().split()) == 2
         assert client.call("pid").text not in file.read_text().split()
+
+    def test_durable_request_that_kills_its_process_runs_as_often_as_its_broker_says(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "victims"
+        settings = BrokerSettings(store=f"sqlite:{tmp_path / 'store.db'}", retry_delay=0.05)
+        with Broker(settings, bind="tcp://127.0.0.1:0") as broker:
+            worker = Worker(broker.endpoints)
+            worker.add("segfault", handlers.segfault, run="process", durable=True, max_attempts=2)
+            died = pytest.raises(HandlerFailed, match=r"died: killed by SIGSEGV$")
+            with worker, Client(broker.endpoints) as client, died:
+                client.call("segfault", str(file), durable=True, timeout=WITHIN)
+        assert len(file.read_text().split()) == 2
 
     def test_request_that_may_run_once_costs_one(
         self, worker: Worker, client: Client, tmp_path: Path

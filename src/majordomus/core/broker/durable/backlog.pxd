@@ -3,7 +3,7 @@ cimport cython
 from majordomus.core.broker.durable.requests cimport DurableRequest
 from majordomus.core.broker.state.peers cimport Peer
 from majordomus.core.broker.state.registry cimport Registry
-from majordomus.core.broker.state.services cimport Service
+from majordomus.core.broker.state.services cimport FairQueue, Service
 
 
 @cython.final
@@ -25,7 +25,9 @@ cdef class Backlog:
     cdef public dict services
     @cython.locals(found=ServiceBacklog)
     cpdef ServiceBacklog of(self, bytes name)
-    @cython.locals(service=Service)
+    @cython.locals(registry=Registry, service=Service, queue=FairQueue)
     cpdef bint has_space(self, bytes name) except -1
+    @cython.locals(registry=Registry, service=Service, queue=FairQueue)
+    cpdef bint is_full(self, bytes name) except -1
     @cython.locals(own=ServiceBacklog)
     cpdef object tidy(self, bytes name)

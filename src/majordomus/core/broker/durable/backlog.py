@@ -1,7 +1,8 @@
 """The durable requests that wait for a run, by service and owner.
 
-Only a few of them are placed in the queue of their service at a time. So a long backlog does not
-fill the queues of plain requests, and owners take turns, as clients do (rule 7).
+Only a few of them are placed in the queue of their service at a time, and no more than the bounds
+of the queues allow. So a long backlog does not fill the queues of plain requests, and owners take
+turns, as clients do (rule 7).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from majordomus.core.broker.state.registry import Registry
 
 QUEUED: Final = 256
-"""Requests in the queue of a service beyond which no durable one is added."""
+"""Requests in the queue of a service beyond which no durable one is added; half of what the bounds
+of the queues allow, if that is less: the rest is for plain requests."""
 LEAST_PLACED: Final = 16
-"""Durable requests of a service and owner that are placed in any case."""
+"""Durable requests of a service and owner that are placed in any case, within those bounds."""
 MOST_LOOKED_AT: Final = 64
 """Owners that are looked at for one that has fewer placed."""
 
@@ -106,8 +108,40 @@ class Backlog:
 
     def has_space(self, name: bytes) -> bool:
         """Whether the queue of a service has space for another durable request."""
-        service = self.registry.services.get(name)
-        return service is None or service.waiting is None or service.waiting.count < QUEUED
+        registry = self.registry
+        if not registry.queued:
+            return True
+        settings = registry.settings
+        if 2 * registry.queued >= settings.max_queue:
+            return False
+        if 2 * registry.queued_bytes >= settings.max_queue_bytes:
+            return False
+        service = registry.services.get(name)
+        if service is None or service.waiting is None:
+            return True
+        queue = service.waiting
+        return (
+            queue.count < QUEUED
+            and 2 * queue.count < settings.max_service_queue
+            and 2 * queue.size < settings.max_service_queue_bytes
+        )
+
+    def is_full(self, name: bytes) -> bool:
+        """Whether a bound of the queues lets nothing more wait for a service (rule 4)."""
+        registry = self.registry
+        settings = registry.settings
+        if registry.queued >= settings.max_queue or (
+            registry.queued_bytes >= settings.max_queue_bytes
+        ):
+            return True
+        service = registry.services.get(name)
+        if service is None or service.waiting is None:
+            return False
+        queue = service.waiting
+        return (
+            queue.count >= settings.max_service_queue
+            or queue.size >= settings.max_service_queue_bytes
+        )
 
     @property
     def placed(self) -> int:

@@ -193,7 +193,7 @@ class DurableRequests:
         self._finding.pop(request, None)
         if request.state not in OPEN:
             return
-        if isinstance(answer, StoredRequest):
+        if isinstance(answer, StoredRequest) and not self._is_over(answer, now):
             self._same_key(digest, answer, [(request, wants)], now)
         elif answer is DAMAGED:
             self._refuse(request, wants, spec.HANDLER_FAILED, ROW_DAMAGED, now)
@@ -296,6 +296,10 @@ class DurableRequests:
                 job.expiry = self._expiries.add(job, job.expires)
             self._wait(job, now)
             return
+        if isinstance(answer, StoredRequest) and self._is_over(answer, now):
+            self.writes.add(Remove(answer.number))
+            self.writes.add(Append(job.row), job)
+            return
         job.move("refuse")
         self._forget(job)
         waiting = [one for one in job.waiting if one[0].state in OPEN]
@@ -309,6 +313,10 @@ class DurableRequests:
         self.set_state(self.state._replace(accepts=False))
         for request, wants in waiting:
             self._refuse(request, wants, spec.TOO_MANY, DISK_FULL, now)
+
+    def _is_over(self, row: StoredRequest, now: float) -> bool:
+        """Whether `row` is kept no longer: it is deleted soon, and its key is free."""
+        return row.outcome is not None and row.outcome.until <= now + self.offset
 
     def _same_key(
         self,
@@ -366,7 +374,7 @@ class DurableRequests:
         own = self.backlog.services.get(name)
         if own is None or self.registry.draining:
             return
-        while own.count:
+        while own.count and not self.backlog.is_full(name):
             job = own.pop(self.backlog.has_space(name))
             if job is None:
                 break
@@ -376,7 +384,7 @@ class DurableRequests:
     def _run(self, job: DurableRequest, now: float) -> None:
         row = job.row
         if job.attempts and job.attempts >= (most := self._most(job)):
-            text = f"its workers were lost at {job.attempts} of {most} attempts"
+            text = f"{job.attempts} of {most} attempts had no end: worker or broker was lost"
             self._end(job, spec.WORKER_LOST, [text.encode()], b"", now)
             return
         service = self.registry.service(row.service)
@@ -449,8 +457,14 @@ class DurableRequests:
             self._delay(job, now)
         return True
 
+    def decide(self, run: AcceptedRequest) -> None:
+        """A hook has decided about the reply of `run`: there is no further attempt."""
+        job = self.jobs.get(run.id)
+        if job is not None and job.run is run:
+            job.decided = True
+
     def _is_final(self, job: DurableRequest, status: int) -> bool:
-        if status == spec.OK:
+        if status == spec.OK or job.decided:
             return True
         return not policy.may_try_again(status) or job.attempts >= self._most(job)
 
@@ -473,17 +487,19 @@ class DurableRequests:
             job.move("retry")
         job.failures += 1
         due = now + policy.delay(self.registry.settings, job.failures, self.random)
-        self._record(job, due)
+        job.recorded = job.attempts
+        attempted = Attempted(job.row.number, job.attempts, self._most(job), due + self.offset)
+        job.recording = True
+        self.writes.add(attempted, partial(self._attempt_stored, job, due))
         self.registry.counts.retried += 1
         if self.registry.draining:
             self._release(job, now)
-        else:
-            job.timer = self._due.add(job, due)
 
-    def _record(self, job: DurableRequest, due: float) -> None:
-        job.recorded = job.attempts
-        most = self._most(job)
-        self.writes.add(Attempted(job.row.number, job.attempts, most, due + self.offset))
+    def _attempt_stored(self, job: DurableRequest, due: float, _answer: Answer, now: float) -> None:
+        """The next attempt of `job` may begin: a crash of the broker forgets one at most."""
+        job.recording = False
+        if job.state is WAITING and not self.registry.draining:
+            job.timer = self._due.add(job, max(due, now))
 
     def _record_attempts(self, now: float) -> None:
         """Write the attempts that have begun and are not stored. Nothing waits for it: a crash
@@ -561,6 +577,8 @@ class DurableRequests:
             return  # its outcome or its row is on its way: `request` is answered with that
         job.kept = keep
         job.move("end")
+        if job.run is not None:
+            job.attempts = job.run.attempt
         wall = now + self.offset
         text = [WITHDRAWN.encode()]
         job.outcome = StoredOutcome(spec.CANCELLED, text, b"", wall, wall + job.row.keep)
@@ -586,8 +604,8 @@ class DurableRequests:
             self._refuse(request, wants, spec.GONE, NO_LONGER_KEPT, now)
         elif answer.owner and answer.owner != request.caller.user:
             self._refuse(request, wants, spec.NOT_FOUND, NO_SUCH_ID, now)
-        elif answer.outcome is not None and answer.outcome.until <= now + self.offset:
-            self._refuse(request, wants, spec.GONE, NO_LONGER_KEPT, now)  # it is deleted soon
+        elif self._is_over(answer, now):
+            self._refuse(request, wants, spec.GONE, NO_LONGER_KEPT, now)
         elif wants is Wants.WITHDRAWN:
             self._refuse(request, wants, spec.CONFLICT, ENDED_ALREADY, now)
         elif wants in (Wants.DONE, TITANIC_DONE):

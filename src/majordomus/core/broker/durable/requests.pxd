@@ -23,9 +23,11 @@ cdef class DurableRequest:
     cdef public object state
     cdef public int attempts
     cdef public int recorded
+    cdef public bint recording
     cdef public int failures
     cdef public double expires
     cdef public bint kept
+    cdef public bint decided
     cdef public list waiting
     cdef public bint early
     cdef public AcceptedRequest run

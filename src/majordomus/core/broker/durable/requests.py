@@ -70,9 +70,11 @@ class DurableRequest:
     state: its state (transitions.py).
     attempts: dispatches that may have run; those before a restart are counted.
     recorded: how many of them are stored, or on their way to the store.
+    recording: whether the last one is on its way there, and the next one waits for that.
     failures: attempts and refusals in a row, by which the delay grows.
     expires: when it ends without an outcome; infinity for never.
     kept: whether its outcome is kept although a client waits for it.
+    decided: whether a hook has decided about the reply of its run: that is the outcome.
     waiting: the requests that wait for it, and what each wants.
     early: whether one of them may want something before there is an outcome.
     run: the request of its present run; None between two runs.
@@ -85,6 +87,7 @@ class DurableRequest:
     __slots__ = (
         "attempts",
         "cost",
+        "decided",
         "early",
         "expires",
         "expiry",
@@ -93,6 +96,7 @@ class DurableRequest:
         "outcome",
         "peer",
         "recorded",
+        "recording",
         "row",
         "run",
         "size",
@@ -116,6 +120,7 @@ class DurableRequest:
         self.failures = row.attempts
         self.expires = inf
         self.kept = True
+        self.decided = self.recording = False
         self.waiting: list[tuple[AcceptedRequest, Wants]] = []
         self.early = False
         self.run: AcceptedRequest | None = None

@@ -50,6 +50,8 @@ class Ends(Protocol):
 
     def discard(self, request: AcceptedRequest, now: float) -> None: ...
 
+    def decide(self, request: AcceptedRequest) -> None: ...
+
 
 class Identifies(Protocol):
     """A client gets a user and groups. The class is `Authorization`."""

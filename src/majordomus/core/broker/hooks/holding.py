@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TOO_LARGE: Final = "a hook of the broker made the body larger than allowed"
 CANNOT_WAIT: Final = "the answer cannot wait for a hook of the broker: "
+DISCARDED: Final = "a hook of the broker discarded the reply"
 WRONG_ACTION: Final = "a hook of the broker returned an action that is not allowed here"
 
 
@@ -262,13 +263,18 @@ class Holding:
     def _apply_to_reply(
         self, request: AcceptedRequest, view: HookReply, flags: int, action: Action, now: float
     ) -> None:
+        if not isinstance(action, actions.Forward):
+            self.completion.decide(request)
         if isinstance(action, actions.Reject):
             text = [action.text.encode()]
             self._answer(request, action.status, text, 0, b"", now)
         elif isinstance(action, actions.ReplyAction):
             self._answer_with(request, action, now)
         elif isinstance(action, actions.Discard):
-            self.completion.discard(request, now)
+            if request.flags & spec.DURABLE:  # each has an outcome, whoever asks for it
+                self.completion.fail(request, spec.HANDLER_FAILED, DISCARDED, now)
+            else:
+                self.completion.discard(request, now)
         elif not isinstance(action, actions.ON_REPLY):
             self._answer(request, spec.HANDLER_FAILED, [WRONG_ACTION.encode()], 0, b"", now)
         else:

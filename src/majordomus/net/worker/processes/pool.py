@@ -233,10 +233,14 @@ class ProcessPool:
         """Run `work`, which calls one of the pool's functions, in a thread."""
         self._threads.submit(work)
 
-    def function(self, target: Target) -> Callable[[Request], HandlerResult]:
-        """Return a function for the engine that runs the target in a process."""
+    def function(
+        self, target: Target, *, durable: bool = False
+    ) -> Callable[[Request], HandlerResult]:
+        """Return a function for the engine that runs the target in a process. Of a `durable`
+        service the broker alone counts attempts and makes the next one."""
         self._targets.append(target)
-        return lambda request: self._call(target, request)
+        attempts = 1 if durable else ATTEMPTS
+        return lambda request: self._call(target, request, attempts)
 
     @property
     def started(self) -> bool:
@@ -387,7 +391,7 @@ class ProcessPool:
         """The number of processes that are not retired."""
         return sum(not process.retired for process in self._all)
 
-    def _call(self, target: Target, request: Request) -> HandlerResult:
+    def _call(self, target: Target, request: Request, attempts: int) -> HandlerResult:
         """Run a request in a process, and in a second one if the first dies and that is allowed."""
         if isinstance(request.parts, RequestParts):
             raise NotSupported("a handler that runs in a process takes no stream from its client")
@@ -402,7 +406,7 @@ class ProcessPool:
                 undelivered += not process.started
                 if request.cancelled:
                     raise Cancelled("cancelled; its process was ended") from None
-                final = died == ATTEMPTS or (died and request.once) or undelivered == UNDELIVERED
+                final = died == attempts or (died and request.once) or undelivered == UNDELIVERED
                 if final or self._closed:
                     raise _error_of_death(process, died) from None
                 continue
