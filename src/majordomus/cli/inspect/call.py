@@ -39,7 +39,8 @@ STDIN: Final = "-"
     "-d",
     metavar="JSON",
     shell_complete=FIELDS,
-    help="The body as JSON, encoded by the service's contract; @FILE reads it from a file.",
+    help="The body as JSON, encoded by the service's contract; @FILE reads it from a file. Not with"
+    " --durable.",
 )
 @broker_option
 @timeout_option(30.0)
