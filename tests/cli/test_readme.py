@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from majordomus.cli import COMMANDS
 from tests.cli.shell import LIMIT, SOURCE, Running, clean_environment
 
 ROOT = SOURCE.parent
@@ -180,6 +181,12 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert targets == {"demo", "test", "wheel"}
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_readme_names_every_command_in_the_order_of_the_help() -> None:
+    listed = re.search(r"^(`broker`.*?) are described in", README, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    assert re.findall(r"`(\w+)`", listed[1]) == list(COMMANDS)
 
 
 def test_links_of_the_readme_and_of_contributing_lead_somewhere() -> None:
