@@ -2,7 +2,9 @@
 
 The core alone, without a socket: what one dispatch costs from 10 workers to 10,000 and from 1
 service to 10,000, and what an idle client holds of memory with 100,000 of them. Times are of the
-process, medians of interleaved rounds; JSON goes to docs/benchmarks/scale.json.
+process, medians of interleaved rounds, and of those the median of several processes: where in
+memory a process lies decides how much of a fleet a cache holds. JSON goes to
+docs/benchmarks/scale.json.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import gc
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -25,6 +29,8 @@ from majordomus.protocol import mdp03, spec
 
 OUTPUT: Final = Path(__file__).parent.parent / "docs" / "benchmarks" / "scale.json"
 ROUNDS: Final = 15
+PROCESSES: Final = 9
+ONCE: Final = "--once"
 REQUESTS: Final = 4_000
 """Dispatched and answered in one measurement."""
 IN_FLIGHT: Final = 10
@@ -118,11 +124,32 @@ def growth(cost: dict[int, float]) -> float:
     return (cost[max(cost)] / cost[min(cost)] - 1) * 100
 
 
-def measure() -> dict[str, Any]:
+def once() -> dict[str, dict[int, float]]:
+    """What one process measures."""
     gc.set_threshold(50_000, 20, 20)  # as the command `majordomus broker` does
-    workers = compare({n: Fleet(n, 1) for n in WORKERS})
+    return {
+        "workers": compare({n: Fleet(n, 1) for n in WORKERS}),
+        "services": compare({n: Fleet(max(SERVICES), n) for n in SERVICES}),
+    }
+
+
+def medians() -> dict[str, dict[int, float]]:
+    """The medians of PROCESSES."""
+    command = [sys.executable, "-m", "benchmarks.scale", ONCE]
+    told = [
+        json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        for _ in range(PROCESSES)
+    ]
+    return {
+        by: {int(size): statistics.median(one[by][size] for one in told) for size in told[0][by]}
+        for by in told[0]
+    }
+
+
+def measure() -> dict[str, Any]:
+    found = medians()
+    workers, services = found["workers"], found["services"]
     print(f"workers of one service: {_said(workers)}", flush=True)
-    services = compare({n: Fleet(max(SERVICES), n) for n in SERVICES})
     print(f"services of {max(SERVICES):,} workers: {_said(services)}", flush=True)
     memory = bytes_per_idle_client()
     print(f"an idle client with presence, of {CLIENTS:,}: {memory:,.0f} bytes")
@@ -143,6 +170,13 @@ def _said(cost: dict[int, float]) -> str:
     return f"{each}; {growth(cost):+.0f} %"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    if ONCE in sys.argv[1:]:
+        print(json.dumps(once()))
+        return
     OUTPUT.write_text(json.dumps(measure(), indent=1) + "\n")
     print(f"→ {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()
