@@ -12,11 +12,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
 from majordomus.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from majordomus.net.bodies import Reply
 
 
 def printable(text: str) -> str:
@@ -63,6 +66,11 @@ def metadata_json(value: object) -> object:
     if isinstance(value, list):
         return [metadata_json(inner) for inner in value]
     return value
+
+
+def metadata_field(reply: Reply) -> dict[str, object]:
+    """Return the field of a reply's JSON that has its metadata; nothing where it has none."""
+    return {"metadata": metadata_json(reply.metadata)} if reply.metadata else {}
 
 
 def emit_json(data: object, *, line: bool = False) -> None:

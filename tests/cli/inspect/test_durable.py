@@ -159,6 +159,10 @@ def test_run_of_a_durable_request_is_explained_by_the_id_in_the_list(
     done = shell.run("explain", "-1342411143137")
     assert (done.code, done.out) == (1, b"")
     assert "the broker has no request -1342411143137" in done.err
+    for wrong in ("--jsn", "-x", "-12x"):
+        done = shell.run("explain", wrong)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "No such option" in done.err
 
 
 def test_broker_without_a_store_says_so(shell: Shell) -> None:

@@ -11,7 +11,7 @@ import click
 
 from majordomus.cli.completing import FIELDS, SERVICE
 from majordomus.cli.options import Seconds, json_option
-from majordomus.cli.output import emit_bytes, emit_json, frame_json, metadata_json
+from majordomus.cli.output import emit_bytes, emit_json, frame_json, metadata_field
 from majordomus.cli.remote import (
     broker_option,
     check_broker,
@@ -168,7 +168,7 @@ def _print_id(id: str, as_json: bool) -> None:
 def _print_parts(parts: Iterable[Reply], as_json: bool) -> None:
     for number, part in enumerate(parts, 1):
         if as_json:
-            shown = {"part": number, "frames": _frames_json(part), **_metadata_json(part)}
+            shown = {"part": number, "frames": _frames_json(part), **metadata_field(part)}
             emit_json(shown, line=True)
         else:
             emit_bytes(b"\n".join(part.frames) + b"\n")
@@ -180,13 +180,8 @@ def _reply_json(service: str, reply: Reply) -> dict[str, Any]:
         "status": reply.status,
         "worker": reply.worker.hex(),
         "frames": _frames_json(reply),
-        **_metadata_json(reply),
+        **metadata_field(reply),
     }
-
-
-def _metadata_json(reply: Reply) -> dict[str, Any]:
-    """The metadata, where there are any."""
-    return {"metadata": metadata_json(reply.metadata)} if reply.metadata else {}
 
 
 def _frames_json(reply: Reply) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from majordomus.cli.output import (
     emit_json,
     emit_records,
     frame_json,
-    metadata_json,
+    metadata_field,
 )
 from majordomus.cli.remote import (
     ask,
@@ -166,11 +166,8 @@ def result(id: str, brokers: tuple[str, ...], timeout: float, wait: bool, as_jso
         check_broker(client, timeout)
         reply = client.result(id, timeout=timeout if wait else 0)
     if as_json:
-        shown: dict[str, Any] = {"id": id, "status": reply.status}
-        shown["frames"] = list(map(frame_json, reply.frames))
-        if reply.metadata:
-            shown["metadata"] = metadata_json(reply.metadata)
-        emit_json(shown)
+        frames = list(map(frame_json, reply.frames))
+        emit_json({"id": id, "status": reply.status, "frames": frames, **metadata_field(reply)})
     else:
         emit_bytes(b"\n".join(reply.frames) + (b"\n" if sys.stdout.isatty() else b""))
 

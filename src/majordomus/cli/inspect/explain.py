@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import click
@@ -11,15 +12,22 @@ from majordomus.cli.output import cell, emit_json, emit_records
 from majordomus.cli.remote import ask, broker_option, timeout_option
 from majordomus.errors import NotFound, StatusError
 
+NUMBER: Final = re.compile(r"-[0-9]+")
 FIRST: Final = ("id", "service", "state", "status", "took", "ago", "why")
 
 
-# The id of a run of a durable request begins with a minus.
+def checked_id(ctx: click.Context, _param: click.Parameter, id: str) -> str:
+    """Return the id. That of a run of a durable request begins with a minus, and is no option."""
+    if id.startswith("-") and not NUMBER.fullmatch(id):
+        raise click.NoSuchOption(id, ctx=ctx)
+    return id
+
+
 @click.command(
     short_help="Show what happened to a request.",
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("id", default="")
+@click.argument("id", default="", callback=checked_id)
 @broker_option
 @timeout_option(5.0)
 @json_option

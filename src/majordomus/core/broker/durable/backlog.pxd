@@ -25,9 +25,9 @@ cdef class Backlog:
     cdef public dict services
     @cython.locals(found=ServiceBacklog)
     cpdef ServiceBacklog of(self, bytes name)
-    @cython.locals(registry=Registry, service=Service, queue=FairQueue)
+    @cython.locals(registry=Registry, service=Service)
     cpdef bint has_space(self, bytes name) except -1
     @cython.locals(registry=Registry, service=Service, queue=FairQueue)
-    cpdef bint is_full(self, bytes name) except -1
+    cpdef bint is_used(self, bytes name, Py_ssize_t share) except -1
     @cython.locals(own=ServiceBacklog)
     cpdef object tidy(self, bytes name)

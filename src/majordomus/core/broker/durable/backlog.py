@@ -111,36 +111,27 @@ class Backlog:
         registry = self.registry
         if not registry.queued:
             return True
-        settings = registry.settings
-        if 2 * registry.queued >= settings.max_queue:
-            return False
-        if 2 * registry.queued_bytes >= settings.max_queue_bytes:
-            return False
         service = registry.services.get(name)
-        if service is None or service.waiting is None:
-            return True
-        queue = service.waiting
-        return (
-            queue.count < QUEUED
-            and 2 * queue.count < settings.max_service_queue
-            and 2 * queue.size < settings.max_service_queue_bytes
-        )
+        if service is not None and service.waiting is not None and service.waiting.count >= QUEUED:
+            return False
+        return not self.is_used(name, 2)
 
-    def is_full(self, name: bytes) -> bool:
-        """Whether a bound of the queues lets nothing more wait for a service (rule 4)."""
+    def is_used(self, name: bytes, share: int) -> bool:
+        """Whether one part of `share` of a bound of the queues is used up for a service; with 1
+        nothing more may wait for it (rule 4)."""
         registry = self.registry
         settings = registry.settings
-        if registry.queued >= settings.max_queue or (
-            registry.queued_bytes >= settings.max_queue_bytes
-        ):
+        if share * registry.queued >= settings.max_queue:
+            return True
+        if share * registry.queued_bytes >= settings.max_queue_bytes:
             return True
         service = registry.services.get(name)
         if service is None or service.waiting is None:
             return False
         queue = service.waiting
         return (
-            queue.count >= settings.max_service_queue
-            or queue.size >= settings.max_service_queue_bytes
+            share * queue.count >= settings.max_service_queue
+            or share * queue.size >= settings.max_service_queue_bytes
         )
 
     @property

@@ -374,7 +374,7 @@ class DurableRequests:
         own = self.backlog.services.get(name)
         if own is None or self.registry.draining:
             return
-        while own.count and not self.backlog.is_full(name):
+        while own.count and not self.backlog.is_used(name, 1):
             job = own.pop(self.backlog.has_space(name))
             if job is None:
                 break
